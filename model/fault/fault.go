@@ -1,0 +1,70 @@
+// Package fault lists what can go wrong in a way that a person has to act on: a short code, a text and a hint for each.
+//
+// A Fault is a kind of failure, not an occurrence: code wraps the cause with Because and the layers above find the kind
+// with Of. docs/errors.md explains each code with its remedy, and a test keeps both lists equal.
+package fault
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Fault is one kind of failure. All Faults are declared in this package.
+type Fault struct {
+	// Code is the letter G and three digits.
+	Code string
+	// Title is the first line of a 20x2 display, behind the code: at most 15 characters.
+	Title string
+	// Short is the second line of a 20x2 display: at most 20 characters, what to do.
+	Short string
+	// Text is one sentence for the console and the server.
+	Text string
+	// Hint is one sentence that says what to do next.
+	Hint string
+}
+
+func (f *Fault) Error() string { return f.Code + ": " + f.Text }
+
+// Occurrence is a Fault together with what caused it.
+type Occurrence struct {
+	Fault *Fault
+	Cause error // may be nil
+}
+
+func (o *Occurrence) Error() string {
+	if o.Cause == nil {
+		return o.Fault.Error()
+	}
+	return fmt.Sprintf("%s: %s: %v", o.Fault.Code, o.Fault.Text, o.Cause)
+}
+
+// Unwrap lets errors.Is find both the Fault and the cause.
+func (o *Occurrence) Unwrap() []error {
+	if o.Cause == nil {
+		return []error{o.Fault}
+	}
+	return []error{o.Fault, o.Cause}
+}
+
+// Because returns an error of kind f caused by cause. If cause is already the occurrence of some Fault it is returned
+// unchanged: the place that was nearest to the trouble names it.
+func Because(f *Fault, cause error) error {
+	if cause != nil && Of(cause) != nil {
+		return cause
+	}
+	return &Occurrence{Fault: f, Cause: cause}
+}
+
+// Newf returns an error of kind f with a formatted cause.
+func Newf(f *Fault, format string, args ...any) error {
+	return &Occurrence{Fault: f, Cause: fmt.Errorf(format, args...)}
+}
+
+// Of returns the Fault inside err, or nil.
+func Of(err error) *Fault {
+	var f *Fault
+	if errors.As(err, &f) {
+		return f
+	}
+	return nil
+}

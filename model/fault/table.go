@@ -1,0 +1,81 @@
+package fault
+
+// Network and server.
+var (
+	NoNetwork     = &Fault{"G101", "No network", "Check the cable", "no port got an address from a DHCP server", "check the cable, the switch and the DHCP server of the station"}
+	NoServer      = &Fault{"G102", "No server", "Check the server", "the factory server does not answer", "check that gprov serve runs and that this unit can reach it"}
+	ServerRefused = &Fault{"G103", "Server refuses", "See server page", "the factory server refused a request", "the server's page shows the reason beside this unit"}
+	EnrolRefused  = &Fault{"G104", "Not enrolled", "Boot over network", "the factory server did not enrol this unit", "boot again over the network for a new token, or approve the unit on the server's page"}
+	NotReleased   = &Fault{"G105", "Not released", "Release on server", "this unit is provisioned already and nobody released it for another time", "press 'provision again' beside the unit on the server's page"}
+	NoCredentials = &Fault{"G106", "No credentials", "See server page", "the factory server gave no credentials", "check that the server has an operator key and that this unit's credentials are not confirmed already"}
+	PlainSecrets  = &Fault{"G107", "Not encrypted", "Use https", "the server's address for credentials is not encrypted", "LogEndpoint in the manifest must be an https address, and the policy must hold the server's CA"}
+)
+
+// Manifest.
+var (
+	ManifestMissing    = &Fault{"G111", "No manifest", "Check mfgurl", "the manifest cannot be fetched", "check the address in mfgurl and that the server has the file"}
+	ManifestSyntax     = &Fault{"G112", "Bad manifest", "gprov manifest", "the manifest is not valid", "run 'gprov manifest check' on it"}
+	ManifestUnsigned   = &Fault{"G113", "No signature", "Sign manifest", "the manifest is not signed", "sign it with 'gprov manifest make --key', or allow unsigned files in the policy"}
+	ManifestSignature  = &Fault{"G114", "Bad signature", "Sign manifest", "the manifest's signature does not hold", "sign it with a key whose public half is in the policy of this artifact"}
+	ManifestIncomplete = &Fault{"G115", "Manifest gaps", "gprov manifest", "the manifest lacks what this platform needs", "add the specification, the image and the boot artifact for this platform"}
+	NoManifestURL      = &Fault{"G116", "No mfgurl", "Boot over network", "the kernel argument mfgurl is missing", "boot over the network from the factory server"}
+)
+
+// Hardware and disks.
+var (
+	PlatformUnknown = &Fault{"G121", "Unknown unit", "Check DMI data", "no platform of the appliance table matches this machine", "compare 'gprov platform capture' with the appliance table"}
+	QAMismatch      = &Fault{"G122", "Wrong hardware", "See QA lines", "the hardware does not match its specification", "the QA lines show what was found, what is expected and the rule"}
+	NoSerial        = &Fault{"G123", "No serial", "Set DMI serial", "this machine has no serial number", "set the serial number that the platform names in SerNumField"}
+	DiskMissing     = &Fault{"G131", "Disk missing", "Check the disks", "no disk fits what the platform plans", "check that the disk is there, and its size against the appliance table"}
+	DiskTooSmall    = &Fault{"G132", "Disk too small", "Use a larger disk", "a disk is too small", "use a disk of the size that the appliance table or the manifest names"}
+	DiskAmbiguous   = &Fault{"G133", "Two disks fit", "Remove one disk", "two disks fit equally well", "remove one of them, or make the appliance table more exact"}
+	Disk4KnBIOS     = &Fault{"G134", "4Kn on BIOS", "Use UEFI", "a disk with 4096-byte sectors cannot boot on BIOS", "use UEFI firmware or a disk with 512-byte sectors"}
+	DiskWrite       = &Fault{"G135", "Disk error", "Replace the disk", "a disk cannot be read or written", "see the log for the device, and replace it"}
+	BootSetup       = &Fault{"G136", "Boot setup", "Support", "the unit cannot be made bootable", "see the log; on UEFI check that the firmware lets boot entries be written"}
+)
+
+// Downloads.
+var (
+	Download          = &Fault{"G141", "Download", "Check the server", "a file cannot be downloaded", "check the server and the network; the log shows the address"}
+	DownloadHash      = &Fault{"G142", "Wrong hash", "Make manifest new", "a file is not the one the manifest names", "make the manifest again with 'gprov manifest make' from the files that are served"}
+	DownloadTruncated = &Fault{"G143", "Download cut", "Check the server", "a download ends too early again and again", "check the file on the server against its size in the manifest"}
+	NoSpace           = &Fault{"G144", "No space", "Larger disk", "the recovery volume is too small for what belongs on it", "use a larger recovery device"}
+	ReadBack          = &Fault{"G145", "Bad readback", "Replace the disk", "a disk returns other data than was written", "replace the device that the log names"}
+	HashMissing       = &Fault{"G146", "No hash", "Make manifest new", "the manifest names no hash that the policy accepts", "make the manifest again: it then has SHA-256"}
+)
+
+// Restore and boot.
+var (
+	NoImage           = &Fault{"G201", "No image", "Support", "there is no image to restore from", "provision the unit again, or use an emergency medium"}
+	ImageName         = &Fault{"G202", "Image name", "Support", "an image has a wrong name", "the name must be PRODUCT.OS.PLATFORM.YYYY-MM-DD.NNNN.upd"}
+	ImageUnsigned     = &Fault{"G203", "Not signed", "Support", "an image is not signed", "sign it with 'gprov image sign', or allow unsigned images in the policy"}
+	ImageSignature    = &Fault{"G204", "Bad image key", "Support", "an image's signature does not hold", "the image is damaged, renamed, or signed with a key that is not in the policy"}
+	ImageCorrupt      = &Fault{"G205", "Bad image", "Support", "an image is damaged", "provision the unit again, or fetch the image again"}
+	NoRecovery        = &Fault{"G211", "No recovery", "Check its device", "the recovery volume was not found", "check the recovery device; provision the unit again if it was replaced"}
+	RecoveryAmbiguous = &Fault{"G212", "Two recoveries", "Remove one", "two devices look like the recovery volume of this unit", "remove the one that does not belong to this unit"}
+	RecoveryDamaged   = &Fault{"G213", "Recovery bad", "Support", "the recovery volume cannot be read", "repair or replace the recovery device"}
+	MainMissing       = &Fault{"G221", "No main disk", "Check the disk", "the main disk does not answer", "check the main disk; nothing was changed on it"}
+	MainAmbiguous     = &Fault{"G222", "Two main disks", "Remove one", "two devices look like the main disk of this unit", "remove the one that does not belong to this unit"}
+	MainDamaged       = &Fault{"G223", "Main damaged", "Restore or help", "the main disk is damaged and could not be repaired", "restore the unit if its data may be lost, or ask support; nothing was erased"}
+	MainForeign       = &Fault{"G224", "Unknown disk", "Check the disk", "the main disk holds data that is not of this unit", "check the disk; a restore must be asked for explicitly"}
+	SwitchRoot        = &Fault{"G231", "No hand-over", "Support", "the installed system cannot be started", "restore the unit"}
+)
+
+// General.
+var (
+	Policy   = &Fault{"G901", "Not allowed", "See policy", "the policy of this artifact does not allow it", "use an artifact whose policy allows it"}
+	Internal = &Fault{"G902", "Internal error", "Support", "something went wrong inside", "send the log to support"}
+)
+
+// All returns every Fault, ordered by code.
+func All() []*Fault {
+	return []*Fault{
+		NoNetwork, NoServer, ServerRefused, EnrolRefused, NotReleased, NoCredentials, PlainSecrets,
+		ManifestMissing, ManifestSyntax, ManifestUnsigned, ManifestSignature, ManifestIncomplete, NoManifestURL,
+		PlatformUnknown, QAMismatch, NoSerial, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
+		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
+		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt,
+		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, MainMissing, MainAmbiguous, MainDamaged, MainForeign, SwitchRoot,
+		Policy, Internal,
+	}
+}

@@ -1,0 +1,131 @@
+// Package policy defines what a boot artifact may do. The file lies in the initramfs as /etc/gprovision/policy.json:
+// forge/boot writes it, unit/pid1 obeys it. It belongs to the artifact, is signed with it, and no kernel argument widens it.
+//
+// The format is described in docs/formats/policy.md.
+package policy
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Path is where the policy lies inside the initramfs.
+const Path = "/etc/gprovision/policy.json"
+
+// Version is the format version that this package writes. Parse reads it and all older ones.
+const Version = 1
+
+// Policy is what one boot artifact may do. The zero value allows nothing and trusts nobody.
+type Policy struct {
+	// Version is the version of the format.
+	Version int `json:"version"`
+	// Provision allows the job provision when the kernel argument mfgurl is given.
+	Provision bool `json:"provision,omitempty"`
+	// Keys are trusted minisign public keys, each the base64 line of a .pub file.
+	Keys []string `json:"keys,omitempty"`
+	// AllowUnsigned accepts images and manifests without a signature. A signature that is there must hold all the same.
+	AllowUnsigned bool `json:"allowUnsigned,omitempty"`
+	// AllowSHA1 accepts files for which a manifest has a SHA-1 hash alone.
+	AllowSHA1 bool `json:"allowSHA1,omitempty"`
+	// ServerCA holds the certificates, in PEM, that may vouch for the factory server.
+	ServerCA string `json:"serverCA,omitempty"`
+	// Locked makes init ignore every choice on the kernel command line.
+	Locked bool `json:"locked,omitempty"`
+	// BootArgs is written into the boot artifact and into each boot entry, such as "console=ttyS0,115200".
+	BootArgs string `json:"bootArgs,omitempty"`
+	// GraceSeconds is how long a person may choose at each boot. 0: no wait.
+	GraceSeconds int `json:"graceSeconds,omitempty"`
+	// RootWaitSeconds is how long init waits for a main disk that is expected and not there. 0: the default, 60.
+	RootWaitSeconds int `json:"rootWaitSeconds,omitempty"`
+	// MaxRepairs is how often in a row a damaged main filesystem is repaired before the unit gives up. 0: the default, 2.
+	MaxRepairs int `json:"maxRepairs,omitempty"`
+	// RestoreOnDamage leads to a restore when the main system stays damaged after the repairs. Otherwise the unit holds.
+	RestoreOnDamage bool `json:"restoreOnDamage,omitempty"`
+	// KeepImages is how many of the newest images are kept beside the original and the running one. 0: the default, 2.
+	KeepImages int `json:"keepImages,omitempty"`
+	// OldestBuild is the oldest image that may be installed, as DATE.BUILD of its name, such as "2026-11-22.0001".
+	OldestBuild string `json:"oldestBuild,omitempty"`
+}
+
+// Parse reads a policy. Unknown keys are ignored. The result has passed Validate.
+func Parse(b []byte) (Policy, error) {
+	var p Policy
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(&p); err != nil {
+		return Policy{}, fmt.Errorf("parse policy: %w", err)
+	}
+	if d.More() {
+		return Policy{}, errors.New("parse policy: data after the end")
+	}
+	if err := p.Validate(); err != nil {
+		return Policy{}, err
+	}
+	return p, nil
+}
+
+// Validate says whether p makes sense on its own. It does not parse the signing keys: package signature does.
+func (p Policy) Validate() error {
+	if p.Version < 1 || p.Version > Version {
+		return fmt.Errorf("policy version %d is not known, the newest is %d", p.Version, Version)
+	}
+	if len(p.Keys) == 0 && !p.AllowUnsigned {
+		return errors.New("policy has no keys and does not allow unsigned files: nothing could ever be installed")
+	}
+	for name, v := range map[string]int{"graceSeconds": p.GraceSeconds, "rootWaitSeconds": p.RootWaitSeconds, "maxRepairs": p.MaxRepairs, "keepImages": p.KeepImages} {
+		if v < 0 || v > 3600 {
+			return fmt.Errorf("policy %s is %d, want 0 to 3600", name, v)
+		}
+	}
+	if len(p.BootArgs) > 1024 {
+		return fmt.Errorf("policy bootArgs has %d characters, want at most 1024", len(p.BootArgs))
+	}
+	for _, r := range p.BootArgs {
+		if r < ' ' || r > '~' {
+			return fmt.Errorf("policy bootArgs has the character %q, want printable ASCII", r)
+		}
+	}
+	if p.ServerCA != "" {
+		if _, err := p.CertPool(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Marshal returns p as indented JSON.
+func (p Policy) Marshal() ([]byte, error) {
+	b, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return append(b, '\n'), nil
+}
+
+// CertPool returns the certificates of ServerCA.
+func (p Policy) CertPool() (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(p.ServerCA)) {
+		return nil, errors.New("policy serverCA holds no certificate in PEM")
+	}
+	return pool, nil
+}
+
+// RootWait is how long to wait for the main disk.
+func (p Policy) RootWait() time.Duration { return time.Duration(or(p.RootWaitSeconds, 60)) * time.Second }
+
+// Repairs is how often in a row a damaged main filesystem is repaired.
+func (p Policy) Repairs() int { return or(p.MaxRepairs, 2) }
+
+// Keep is how many of the newest images are kept.
+func (p Policy) Keep() int { return or(p.KeepImages, 2) }
+
+func or(v, otherwise int) int {
+	if v == 0 {
+		return otherwise
+	}
+	return v
+}
