@@ -1,0 +1,107 @@
+package state
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// MaxMark is the most bytes that a mark may have.
+const MaxMark = maxSmall
+
+// Mark is the content of the mark file in the root of the main system. That the file is there says that the restore which
+// wrote the system came to its end.
+type Mark struct {
+	// Version is the format version; 0 is an empty mark, as the original system wrote it.
+	Version int `json:"version"`
+	// Release is the full name of the restored release, without ".upd".
+	Release string `json:"release,omitempty"`
+	// Request is the ID of the request that was fulfilled, "" if there was none.
+	Request string `json:"request,omitempty"`
+	// Serial is the serial number of the unit that restored the system.
+	Serial string `json:"serial,omitempty"`
+	// Time is when the restore ended.
+	Time time.Time `json:"time,omitzero"`
+}
+
+// ParseMark parses a mark. An empty one is a mark too and gives the zero value.
+func ParseMark(b []byte) (Mark, error) {
+	if strings.TrimSpace(string(b)) == "" {
+		return Mark{}, nil
+	}
+	return parse[Mark]("mark", b)
+}
+
+// Marshal returns the mark as JSON. It sets the version and refuses what ParseMark would.
+func (m Mark) Marshal() ([]byte, error) {
+	m.Version = Version
+	if err := m.validate(); err != nil {
+		return nil, fmt.Errorf("format mark: %w", err)
+	}
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("format mark: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+func (m Mark) validate() error {
+	if m.Request != "" && !idForm.MatchString(m.Request) {
+		return fmt.Errorf("request is not 8 to 64 hexadecimal digits")
+	}
+	if err := printable("release", m.Release, 256); err != nil {
+		return err
+	}
+	return printable("serial", m.Serial, 256)
+}
+
+// BootFile is where init tells the running system about the boot, as Boot in JSON. /run is handed over with its content.
+const BootFile = "/run/gprovision/boot.json"
+
+// Boot is what init tells the running system about this boot. It is lost at power-off.
+type Boot struct {
+	// Version is the format version.
+	Version int `json:"version"`
+	// ID is the boot identifier that init reported with, see unit/report.
+	ID string `json:"id"`
+	// Job is the job that led to the running system, and Reason why it was chosen.
+	Job    string `json:"job"`
+	Reason string `json:"reason,omitempty"`
+	// Attempts is how many boots were handed over since the last good one, this one included.
+	Attempts int `json:"attempts,omitempty"`
+	// HandOver is when init handed over.
+	HandOver time.Time `json:"handOver,omitzero"`
+}
+
+// ParseBoot parses the content of BootFile.
+func ParseBoot(b []byte) (Boot, error) { return parse[Boot]("boot.json", b) }
+
+// Marshal returns b as JSON. It sets the version and refuses what ParseBoot would.
+func (b Boot) Marshal() ([]byte, error) {
+	b.Version = Version
+	if err := b.validate(); err != nil {
+		return nil, fmt.Errorf("format boot.json: %w", err)
+	}
+	out, err := json.MarshalIndent(b, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("format boot.json: %w", err)
+	}
+	return append(out, '\n'), nil
+}
+
+var bootIDForm = regexp.MustCompile(`^[0-9A-Za-z._-]{0,128}$`)
+
+func (b Boot) validate() error {
+	if !bootIDForm.MatchString(b.ID) {
+		return fmt.Errorf("id has a wrong form")
+	}
+	if b.Attempts < 0 || b.Attempts > maxCount {
+		return fmt.Errorf("attempts is out of range")
+	}
+	if err := printable("job", b.Job, 64); err != nil {
+		return err
+	}
+	return printable("reason", b.Reason, 512)
+}

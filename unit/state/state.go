@@ -1,0 +1,560 @@
+// Package state reads and writes what a unit remembers on its recovery volume: who it is, its key, the administrator's
+// password hash, a request for the next boot, and counts. It also has the mark of a complete main system.
+//
+// It does not mount anything and does not decide anything. Each file has a format version; a file of a newer version gives
+// ErrNewer, a file that cannot be right gives ErrDamaged, a file that is not there gives fs.ErrNotExist. Writing is atomic:
+// after a power cut there is the old content or the new one. What is read is treated as hostile: sizes are capped, text that
+// could end up in a boot loader's configuration is checked character by character, and no link leads out of the volume.
+//
+// The formats are described in docs/formats/recovery-volume.md.
+package state
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+	"unicode/utf8"
+
+	"gprovision/model/layout"
+)
+
+// Version is the format version of every file that this package writes. All older ones are read.
+const Version = 1
+
+// ErrNewer is returned for a file whose format version is newer than this program. Such a file is never rewritten.
+var ErrNewer = errors.New("written by a newer version of gprovision")
+
+// ErrDamaged is returned for a file that is there and cannot be right.
+var ErrDamaged = errors.New("damaged")
+
+// Names of files and directories on the recovery volume, relative to its root.
+const (
+	Dir         = "state"                     // of this package, mode 0700
+	UnitFile    = "state/unit.json"           // Unit
+	KeyFile     = "state/unit.key"            // the unit's Ed25519 key, mode 0600
+	HashFile    = "state/admin.hash"          // the administrator's password hash, mode 0600
+	RequestFile = "state/request.json"        // Request
+	CountsFile  = "state/count.json"          // Counts
+	QueueDir    = "state/queue"               // records that the server does not have yet, owned by unit/report
+	LogDir      = "log"                       // logs, owned by unit/journal
+	ImageDir    = "Image"                     // release images and their signatures
+	HistoryFile = "log/recovery_history.json" // model/release.History
+)
+
+// The most bytes that a file of this package may have. A larger one is ErrDamaged.
+const (
+	maxUnit    = 256 << 10
+	maxSmall   = 16 << 10
+	maxHistory = 1 << 20
+)
+
+// Volume is a mounted recovery volume. It holds nothing open: it need not be closed, and it may be copied.
+type Volume struct{ dir string }
+
+// Open returns the volume mounted at dir. Nothing is read yet.
+func Open(dir string) *Volume { return &Volume{dir: dir} }
+
+// Path returns the path of a file or directory of the volume, such as Path(ImageDir).
+func (v *Volume) Path(name ...string) string {
+	return filepath.Join(append([]string{v.dir}, name...)...)
+}
+
+// Disk is one disk as it was at provisioning, with the table that was written to it.
+type Disk struct {
+	Size       int64        `json:"size"`                 // bytes
+	SectorSize int          `json:"sectorSize,omitempty"` // logical, bytes
+	Bus        string       `json:"bus,omitempty"`        // as hw/block names it: virtio, nvme, sata, usb, scsi, mmc
+	Model      string       `json:"model,omitempty"`
+	Serial     string       `json:"serial,omitempty"`
+	WWN        string       `json:"wwn,omitempty"`
+	Table      layout.Table `json:"table"` // what was planned and written; Kind is empty if nothing was
+}
+
+// Unit is what provisioning found and planned. It is written once per provisioning and decides which devices are accepted.
+type Unit struct {
+	// Version is the format version.
+	Version int `json:"version"`
+	// Serial is the serial number of the unit.
+	Serial string `json:"serial"`
+	// Platform is the code name of the platform in the appliance table.
+	Platform string `json:"platform"`
+	// Firmware is the kind of firmware that the unit was provisioned for.
+	Firmware layout.Firmware `json:"firmware"`
+	// Recovery is the recovery device.
+	Recovery Disk `json:"recovery"`
+	// Main are the planned main disks, at least one.
+	Main []Disk `json:"main"`
+	// ManifestSerial is the serial number of the manifest that the unit was provisioned with, "" if it had none.
+	ManifestSerial string `json:"manifestSerial,omitempty"`
+	// Server is the address of the factory server, "" if there is none.
+	Server string `json:"server,omitempty"`
+	// ImagePrefix is how the names of release images for this unit begin, with the final dot.
+	ImagePrefix string `json:"imagePrefix,omitempty"`
+	// Original is the file name of the image that the unit was provisioned with. It is never pruned.
+	Original string `json:"original,omitempty"`
+	// Created is when the unit was provisioned.
+	Created time.Time `json:"created"`
+}
+
+// Kinds of requests.
+const (
+	// KindRestore asks for a factory restore.
+	KindRestore = "restore"
+)
+
+// Choices of an image, beside a file name.
+const (
+	Latest   = "latest"   // the newest good one
+	Original = "original" // the one that the unit was provisioned with
+)
+
+// Request asks the next boot for a job. A mark that names its ID has fulfilled it, even if the file is still there.
+type Request struct {
+	// Version is the format version.
+	Version int `json:"version"`
+	// ID is 32 lower-case hexadecimal digits, random.
+	ID string `json:"id"`
+	// Kind is one of the Kind constants.
+	Kind string `json:"kind"`
+	// Image is Latest, Original or the file name of an image.
+	Image string `json:"image,omitempty"`
+	// By says who asks, such as "provision" or "root on tty1".
+	By string `json:"by,omitempty"`
+	// Time is when it was asked, by the clock of whoever asked.
+	Time time.Time `json:"time"`
+}
+
+// NewRequest returns a request with a fresh random ID. Image "" means Latest.
+func NewRequest(kind, image, by string, now time.Time) (Request, error) {
+	if image == "" {
+		image = Latest
+	}
+	var id [16]byte
+	rand.Read(id[:])
+	r := Request{Version: Version, ID: hex.EncodeToString(id[:]), Kind: kind, Image: image, By: by, Time: now.UTC().Truncate(time.Second)}
+	return r, r.validate()
+}
+
+// Counts are small numbers that outlive a boot. The zero value is that of a new unit.
+type Counts struct {
+	// Version is the format version.
+	Version int `json:"version"`
+	// BootAttempts is the number of boots handed over since the last one that was marked good.
+	BootAttempts int `json:"bootAttempts"`
+	// Repairs is how often in a row the main filesystem was repaired without a good boot between.
+	Repairs int `json:"repairs"`
+	// RestoreFailures is how often in a row a restore failed.
+	RestoreFailures int `json:"restoreFailures"`
+	// Restores is how many restores succeeded since provisioning.
+	Restores int `json:"restores"`
+	// LastGood is when a boot was marked good for the last time; zero if never.
+	LastGood time.Time `json:"lastGood,omitzero"`
+}
+
+// Good returns c after a boot that was marked good at the given time.
+func (c Counts) Good(now time.Time) Counts {
+	c.BootAttempts, c.Repairs, c.RestoreFailures = 0, 0, 0
+	c.LastGood = now.UTC().Truncate(time.Second)
+	return c
+}
+
+// Restored returns c after a restore that succeeded.
+func (c Counts) Restored() Counts {
+	c.BootAttempts, c.Repairs, c.RestoreFailures = 0, 0, 0
+	c.Restores = min(c.Restores+1, maxCount)
+	return c
+}
+
+// Attempted returns c after one more boot was handed over.
+func (c Counts) Attempted() Counts { c.BootAttempts = min(c.BootAttempts+1, maxCount); return c }
+
+// Repaired returns c after one more repair.
+func (c Counts) Repaired() Counts { c.Repairs = min(c.Repairs+1, maxCount); return c }
+
+// RestoreFailed returns c after one more restore that failed.
+func (c Counts) RestoreFailed() Counts {
+	c.RestoreFailures = min(c.RestoreFailures+1, maxCount)
+	return c
+}
+
+const maxCount = 1_000_000
+
+// ReadUnit returns unit.json.
+func (v *Volume) ReadUnit() (Unit, error) {
+	b, err := v.read(UnitFile, maxUnit)
+	if err != nil {
+		return Unit{}, err
+	}
+	return ParseUnit(b)
+}
+
+// WriteUnit writes unit.json. It sets the version and refuses what ParseUnit would.
+func (v *Volume) WriteUnit(u Unit) error {
+	u.Version = Version
+	return v.writeJSON(UnitFile, u, u.validate(), 0o600)
+}
+
+// ReadRequest returns the request for the next boot.
+func (v *Volume) ReadRequest() (Request, error) {
+	b, err := v.read(RequestFile, maxSmall)
+	if err != nil {
+		return Request{}, err
+	}
+	return ParseRequest(b)
+}
+
+// WriteRequest replaces the request for the next boot.
+func (v *Volume) WriteRequest(r Request) error {
+	r.Version = Version
+	return v.writeJSON(RequestFile, r, r.validate(), 0o600)
+}
+
+// DeleteRequest removes the request. That there is none is no error.
+func (v *Volume) DeleteRequest() error {
+	return v.inside(func(r *os.Root) error { return Remove(r, RequestFile) })
+}
+
+// ReadCounts returns the counts. A volume without them gives the zero value and no error.
+func (v *Volume) ReadCounts() (Counts, error) {
+	b, err := v.read(CountsFile, maxSmall)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Counts{Version: Version}, nil
+	}
+	if err != nil {
+		return Counts{}, err
+	}
+	return ParseCounts(b)
+}
+
+// WriteCounts replaces the counts.
+func (v *Volume) WriteCounts(c Counts) error {
+	c.Version = Version
+	return v.writeJSON(CountsFile, c, c.validate(), 0o600)
+}
+
+// ReadHash returns the administrator's password hash as crypt(3) prints it.
+func (v *Volume) ReadHash() (string, error) {
+	b, err := v.read(HashFile, maxSmall)
+	if err != nil {
+		return "", err
+	}
+	return parseHash(b)
+}
+
+// WriteHash replaces the administrator's password hash. It must look like one of crypt(3): $ID$..., so that a password
+// itself cannot be written by mistake.
+func (v *Volume) WriteHash(hash string) error {
+	h := hashFile{Version: Version, Hash: hash}
+	return v.writeJSON(HashFile, h, h.validate(), 0o600)
+}
+
+// NewKey returns a fresh unit key.
+func NewKey() ed25519.PrivateKey {
+	seed := make([]byte, ed25519.SeedSize)
+	rand.Read(seed) // never fails: crypto/rand ends the program instead
+	return ed25519.NewKeyFromSeed(seed)
+}
+
+// ReadKey returns the unit's key.
+func (v *Volume) ReadKey() (ed25519.PrivateKey, error) {
+	b, err := v.read(KeyFile, maxSmall)
+	if err != nil {
+		return nil, err
+	}
+	return parseKey(b)
+}
+
+// WriteKey replaces the unit's key.
+func (v *Volume) WriteKey(k ed25519.PrivateKey) error {
+	if len(k) != ed25519.PrivateKeySize {
+		return fmt.Errorf("write %s: key has %d bytes, want %d", KeyFile, len(k), ed25519.PrivateKeySize)
+	}
+	f := keyFile{Version: Version, Seed: k.Seed()}
+	return v.writeJSON(KeyFile, f, f.validate(), 0o600)
+}
+
+// ReadHistory returns the bytes of the restore history, capped. model/release parses them.
+func (v *Volume) ReadHistory() ([]byte, error) { return v.read(HistoryFile, maxHistory) }
+
+// WriteHistory replaces the bytes of the restore history.
+func (v *Volume) WriteHistory(b []byte) error { return v.write(HistoryFile, b, 0o600) }
+
+// SetHistoryAside renames a history that cannot be parsed to recovery_history.json_bad followed by the time, so that a new
+// one can begin.
+func (v *Volume) SetHistoryAside(now time.Time) error {
+	return v.inside(func(r *os.Root) error {
+		if err := r.Rename(HistoryFile, HistoryFile+"_bad"+now.UTC().Format("20060102_150405")); err != nil {
+			return fmt.Errorf("set %s aside: %w", HistoryFile, err)
+		}
+		return SyncDir(r, LogDir)
+	})
+}
+
+// ParseUnit parses unit.json.
+func ParseUnit(b []byte) (Unit, error) { return parse[Unit](UnitFile, b) }
+
+// ParseRequest parses request.json.
+func ParseRequest(b []byte) (Request, error) { return parse[Request](RequestFile, b) }
+
+// ParseCounts parses count.json.
+func ParseCounts(b []byte) (Counts, error) { return parse[Counts](CountsFile, b) }
+
+func parseHash(b []byte) (string, error) {
+	h, err := parse[hashFile](HashFile, b)
+	return h.Hash, err
+}
+
+func parseKey(b []byte) (ed25519.PrivateKey, error) {
+	k, err := parse[keyFile](KeyFile, b)
+	if err != nil {
+		return nil, err
+	}
+	return ed25519.NewKeyFromSeed(k.Seed), nil
+}
+
+type hashFile struct {
+	Version int    `json:"version"`
+	Hash    string `json:"hash"`
+}
+
+type keyFile struct {
+	Version int    `json:"version"`
+	Seed    []byte `json:"seed"` // base64 in JSON
+}
+
+type validator interface{ validate() error }
+
+// parse decodes one versioned JSON object. Errors do not quote the input: it may be a secret.
+func parse[T validator](name string, b []byte) (T, error) {
+	var zero, t T
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := decode(b, &head); err != nil {
+		return zero, fmt.Errorf("parse %s: %w: %v", name, ErrDamaged, err)
+	}
+	if head.Version > Version {
+		return zero, fmt.Errorf("parse %s: version %d: %w", name, head.Version, ErrNewer)
+	}
+	if head.Version < 1 {
+		return zero, fmt.Errorf("parse %s: %w: version is %d", name, ErrDamaged, head.Version)
+	}
+	if err := decode(b, &t); err != nil {
+		return zero, fmt.Errorf("parse %s: %w: %v", name, ErrDamaged, err)
+	}
+	if err := t.validate(); err != nil {
+		return zero, fmt.Errorf("parse %s: %w: %v", name, ErrDamaged, err)
+	}
+	return t, nil
+}
+
+func decode(b []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(into); err != nil {
+		return errors.New("not the JSON that is expected")
+	}
+	if _, err := d.Token(); err == nil || d.More() {
+		return errors.New("data after the end")
+	}
+	return nil
+}
+
+var (
+	idForm     = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
+	uuidForm   = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+	mbrForm    = regexp.MustCompile(`^[0-9a-f]{8}$`)
+	mbrIDForm  = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{2}$`)
+	fatForm    = regexp.MustCompile(`^[0-9A-F]{4}-[0-9A-F]{4}$`)
+	mbrType    = regexp.MustCompile(`^[0-9a-f]{2}$`)
+	hashForm   = regexp.MustCompile(`^\$[0-9a-z]{1,8}\$[./A-Za-z0-9$,=]{8,240}$`)
+	imageForm  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,200}\.upd$`)
+	prefixForm = regexp.MustCompile(`^[A-Za-z0-9._+-]{0,100}$`)
+)
+
+func (u Unit) validate() error {
+	for name, s := range map[string]string{"serial": u.Serial, "platform": u.Platform, "manifestSerial": u.ManifestSerial} {
+		if err := printable(name, s, 256); err != nil {
+			return err
+		}
+	}
+	if err := printable("server", u.Server, 1024); err != nil {
+		return err
+	}
+	if u.Serial == "" {
+		return errors.New("serial is empty")
+	}
+	if u.Firmware != layout.UEFI && u.Firmware != layout.BIOS {
+		return errors.New("firmware is not known")
+	}
+	if !prefixForm.MatchString(u.ImagePrefix) {
+		return errors.New("imagePrefix has a wrong form")
+	}
+	if u.Original != "" && !imageForm.MatchString(u.Original) {
+		return errors.New("original is not the name of an image")
+	}
+	if len(u.Main) < 1 || len(u.Main) > 64 {
+		return fmt.Errorf("there are %d main disks, want 1 to 64", len(u.Main))
+	}
+	for i, d := range append([]Disk{u.Recovery}, u.Main...) {
+		if err := d.validate(); err != nil {
+			if i == 0 {
+				return fmt.Errorf("recovery disk: %w", err)
+			}
+			return fmt.Errorf("main disk %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (d Disk) validate() error {
+	for name, s := range map[string]string{"bus": d.Bus, "model": d.Model, "serial": d.Serial, "wwn": d.WWN} {
+		if err := printable(name, s, 256); err != nil {
+			return err
+		}
+	}
+	if d.Size < 0 || d.SectorSize < 0 || d.SectorSize > 1<<20 {
+		return errors.New("size is out of range")
+	}
+	t := d.Table
+	id, part, typ := uuidForm, uuidForm, uuidForm
+	switch t.Kind {
+	case layout.None:
+		if len(t.Partitions) > 0 || t.UUID != "" {
+			return errors.New("a table without a kind has content")
+		}
+		return nil
+	case layout.GPT:
+	case layout.MBR:
+		id, part, typ = mbrForm, mbrIDForm, mbrType
+	default:
+		return errors.New("kind of table is not known")
+	}
+	if !id.MatchString(t.UUID) {
+		return errors.New("identifier of the table has a wrong form")
+	}
+	if len(t.Partitions) > 128 {
+		return fmt.Errorf("there are %d partitions, want at most 128", len(t.Partitions))
+	}
+	seen := map[int]bool{}
+	for _, p := range t.Partitions {
+		switch {
+		case p.Number < 1 || p.Number > 128 || seen[p.Number]:
+			return fmt.Errorf("partition number %d is out of range or there twice", p.Number)
+		case p.Start < 0 || p.Size <= 0 || p.Start > 1<<62-p.Size:
+			return fmt.Errorf("partition %d is out of range", p.Number)
+		case !part.MatchString(p.UUID) || !typ.MatchString(p.Type):
+			return fmt.Errorf("identifier or type of partition %d has a wrong form", p.Number)
+		case p.FSUUID != "" && !uuidForm.MatchString(p.FSUUID) && !fatForm.MatchString(p.FSUUID):
+			return fmt.Errorf("filesystem identifier of partition %d has a wrong form", p.Number)
+		}
+		for name, s := range map[string]string{"role": string(p.Role), "name": p.Name, "fslabel": p.FSLabel} {
+			if err := printable(name, s, 144); err != nil {
+				return err
+			}
+		}
+		seen[p.Number] = true
+	}
+	return nil
+}
+
+func (r Request) validate() error {
+	switch {
+	case !idForm.MatchString(r.ID):
+		return errors.New("id is not 8 to 64 hexadecimal digits")
+	case r.Kind != KindRestore:
+		return errors.New("kind of request is not known")
+	case r.Image != "" && r.Image != Latest && r.Image != Original && !imageForm.MatchString(r.Image):
+		return errors.New("image is neither latest, original nor the name of an image")
+	}
+	return printable("by", r.By, 256)
+}
+
+func (c Counts) validate() error {
+	for _, n := range []int{c.BootAttempts, c.Repairs, c.RestoreFailures, c.Restores} {
+		if n < 0 || n > maxCount {
+			return errors.New("a count is out of range")
+		}
+	}
+	return nil
+}
+
+func (h hashFile) validate() error {
+	if !hashForm.MatchString(h.Hash) {
+		return errors.New("not a password hash of crypt(3)")
+	}
+	return nil
+}
+
+func (k keyFile) validate() error {
+	if len(k.Seed) != ed25519.SeedSize {
+		return fmt.Errorf("seed has %d bytes, want %d", len(k.Seed), ed25519.SeedSize)
+	}
+	return nil
+}
+
+func printable(name, s string, most int) error {
+	if len(s) > most {
+		return fmt.Errorf("%s has %d bytes, want at most %d", name, len(s), most)
+	}
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("%s is not UTF-8", name)
+	}
+	for _, r := range s {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == utf8.RuneError {
+			return fmt.Errorf("%s has a character that cannot be printed", name)
+		}
+	}
+	return nil
+}
+
+func (v *Volume) inside(f func(*os.Root) error) error {
+	r, err := os.OpenRoot(v.dir)
+	if err != nil {
+		return fmt.Errorf("open recovery volume: %w", err)
+	}
+	defer r.Close()
+	return f(r)
+}
+
+func (v *Volume) read(name string, most int64) (b []byte, err error) {
+	err = v.inside(func(r *os.Root) error {
+		b, err = ReadFile(r, name, most)
+		return err
+	})
+	return b, err
+}
+
+func (v *Volume) writeJSON(name string, value any, invalid error, mode fs.FileMode) error {
+	if invalid != nil {
+		return fmt.Errorf("write %s: %w", name, invalid)
+	}
+	b, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return v.write(name, append(b, '\n'), mode)
+}
+
+func (v *Volume) write(name string, b []byte, mode fs.FileMode) error {
+	return v.inside(func(r *os.Root) error {
+		dir := filepath.Dir(name)
+		switch err := r.Mkdir(dir, 0o700); {
+		case err == nil:
+			if err := SyncDir(r, "."); err != nil {
+				return err
+			}
+		case !errors.Is(err, fs.ErrExist):
+			return fmt.Errorf("make directory %s: %w", dir, err)
+		}
+		return WriteFile(r, name, b, Owner{Mode: mode})
+	})
+}
