@@ -1,0 +1,103 @@
+package source
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+type inner struct {
+	Name string
+	Size int64
+	Num  uint8 `json:"num,omitempty"`
+}
+
+type outer struct {
+	inner
+	List []inner
+	Map  map[string]string
+	On   bool
+	Ptr  *int
+}
+
+func TestMatch(t *testing.T) {
+	tests := []struct {
+		name, in string
+		want     []string
+	}{
+		{"fine", `{"Name":"a","list":[{"Size":1}],"Map":{"a":"b"},"On":true,"Ptr":null,"other":{"x":[1]}}`, nil},
+		{"types", "{\n\"Name\":1,\n\"List\":[{\"Size\":\"x\"},\n5],\n\"On\":\"yes\"}", []string{
+			"line 2: Name: found a number, want a string",
+			"line 3: List[0].Size: found a string, want a whole number",
+			"line 4: List[1]: found a number, want an object",
+			"line 5: On: found a string, want true or false",
+		}},
+		{"numbers", `{"Size":1.5,"num":256,"Ptr":1e3}`, []string{
+			"line 1: Size: 1.5 is not a whole number in range",
+			"line 1: num: 256 is not a whole number of 0 or more in range",
+			"line 1: Ptr: 1e3 is not a whole number in range",
+		}},
+		{"twice", "{\"Name\":\"a\",\n\"name\":\"b\",\"_\":1,\"_\":2}", []string{"line 2: name: warning: the key occurs twice in this object, and the last one counts"}},
+		{"map", `{"Map":{"a":1}}`, []string{"line 1: Map.a: found a number, want a string"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			x, err := Parse([]byte(tt.in))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, p := range x.Match(outer{}) {
+				got = append(got, p.String())
+			}
+			if strings.Join(got, "\n") != strings.Join(tt.want, "\n") {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+			}
+		})
+	}
+}
+
+func TestSyntax(t *testing.T) {
+	for in, want := range map[string]int{"": 1, "{\n\"a\": 1\n\"b\": 2}": 3, "{}x": 1, "\n\n[1,]": 3, "{\"a\":": 1} {
+		_, err := Parse([]byte(in))
+		p, ok := err.(Problem)
+		if !ok || p.Line != want {
+			t.Errorf("%q: got %v, want a problem in line %d", in, err, want)
+		}
+	}
+}
+
+func TestLine(t *testing.T) {
+	x, err := Parse([]byte("{\n\"A\": [\n{\"B\": 1},\n{\n\"C\": 2}]}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{"": 1, "A": 2, "a[0].b": 3, "A[1].C": 5, "A[1].Missing": 4, "A[7].x": 2, "No": 1} {
+		if got := x.Line(path); got != want {
+			t.Errorf("Line(%q) = %d, want %d", path, got, want)
+		}
+	}
+	if !x.Has("A[1].C") || x.Has("A[1].D") {
+		t.Error("Has is wrong")
+	}
+}
+
+func FuzzMatch(f *testing.F) {
+	for _, s := range []string{`{}`, `[]`, `{"Name":"a","List":[{"Size":1}]}`, `{"Size":-0,"num":-1}`, `{"Map":{"a":null}}`, `"x"`, `{"Ptr":"1"}`, `{"Inner":3}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		x, err := Parse(b)
+		var v outer
+		jsonErr := json.Unmarshal(b, &v)
+		if err != nil {
+			if jsonErr == nil {
+				t.Fatalf("Parse refuses what encoding/json accepts: %v", err)
+			}
+			return
+		}
+		if Join(x.Match(outer{})) == nil && jsonErr != nil {
+			t.Fatalf("Match accepts what encoding/json refuses: %v", jsonErr)
+		}
+	})
+}
