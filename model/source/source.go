@@ -86,6 +86,9 @@ type member struct {
 	value *node
 }
 
+// maxDepth is how deep values may lie inside each other.
+const maxDepth = 64
+
 // Text is a parsed text. It keeps the bytes it was parsed from: they must not be changed.
 type Text struct {
 	raw   []byte
@@ -94,7 +97,7 @@ type Text struct {
 	lines []int          // offset of each line's start
 }
 
-// Parse reads one JSON value. The error, if there is one, is a Problem with its line.
+// Parse reads one JSON value, at most 64 levels deep. The error, if there is one, is a Problem with its line.
 func Parse(b []byte) (*Text, error) {
 	t := &Text{raw: b, at: map[string]int{}, lines: []int{0}}
 	for i, c := range b {
@@ -116,7 +119,7 @@ func Parse(b []byte) (*Text, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
-	root, err := t.value(d)
+	root, err := t.value(d, 0)
 	if err != nil {
 		return nil, Problem{Line: t.line(int(d.InputOffset())), Text: "not valid JSON: " + err.Error()}
 	}
@@ -125,7 +128,10 @@ func Parse(b []byte) (*Text, error) {
 	return t, nil
 }
 
-func (t *Text) value(d *json.Decoder) (*node, error) {
+func (t *Text) value(d *json.Decoder, depth int) (*node, error) {
+	if depth > maxDepth {
+		return nil, fmt.Errorf("more than %d brackets inside each other", maxDepth)
+	}
 	start := t.skip(int(d.InputOffset()))
 	tok, err := d.Token()
 	if err != nil {
@@ -143,7 +149,7 @@ func (t *Text) value(d *json.Decoder) (*node, error) {
 					return nil, err
 				}
 				m.name, _ = key.(string)
-				if m.value, err = t.value(d); err != nil {
+				if m.value, err = t.value(d, depth+1); err != nil {
 					return nil, err
 				}
 				n.members = append(n.members, m)
@@ -151,7 +157,7 @@ func (t *Text) value(d *json.Decoder) (*node, error) {
 		} else {
 			n.kind = array
 			for d.More() {
-				item, err := t.value(d)
+				item, err := t.value(d, depth+1)
 				if err != nil {
 					return nil, err
 				}

@@ -91,7 +91,7 @@ func FuzzMatch(f *testing.F) {
 		var v outer
 		jsonErr := json.Unmarshal(b, &v)
 		if err != nil {
-			if jsonErr == nil {
+			if jsonErr == nil && !strings.Contains(err.Error(), "inside each other") {
 				t.Fatalf("Parse refuses what encoding/json accepts: %v", err)
 			}
 			return

@@ -1,0 +1,161 @@
+package platform
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"gprovision/model/fault"
+	"gprovision/model/source"
+)
+
+// DMI gives the strings of a machine's DMI tables. hw/smbios has it.
+type DMI interface {
+	// Keyword returns the value of a dmidecode keyword such as "system-serial-number", or "".
+	Keyword(keyword string) string
+	// Field returns the value of a field, such as "SKU Number", of the n-th structure of a type, from 0, or "".
+	Field(typ, n int, name string) string
+	// Processors returns the version string of each processor that is there.
+	Processors() []string
+}
+
+// Identity is a machine that was recognised.
+type Identity struct {
+	Variant Variant
+	// Mfg, Prod and SKU are the strings by which it was recognised.
+	Mfg, Prod, SKU string
+	// Serial is the serial number, from the keyword that the variant names. See CheckSerial.
+	Serial string
+	// From says which strings fitted: "baseboard", "system", or "name" when it was not recognised but named.
+	From string
+}
+
+// Identify finds the platform of a machine: the first variant whose manufacturer and product are exactly those of the
+// baseboard, whose expression matches the SKU number, and whose processors are there; if none fits, the same with the strings
+// of the system. The error is a fault.PlatformUnknown with the strings of the machine and what the table has.
+func Identify(t *Table, dmi DMI) (Identity, error) {
+	for _, from := range []string{"baseboard", "system"} {
+		mfg := strings.TrimSpace(dmi.Keyword(from + "-manufacturer"))
+		prod := strings.TrimSpace(dmi.Keyword(from + "-product-name"))
+		for _, v := range t.Variants {
+			if v.DmiMbMfg != mfg || v.DmiProdName != prod {
+				continue
+			}
+			re, err := regexp.Compile(v.DmiProdModelRegex)
+			if err != nil {
+				continue
+			}
+			sku := v.sku(dmi)
+			if !re.MatchString(sku) || !fits(cpus(v.CPU), dmi.Processors()) {
+				continue
+			}
+			return Identity{Variant: v, Mfg: mfg, Prod: prod, SKU: sku, Serial: v.serial(dmi), From: from}, nil
+		}
+	}
+	var known []string
+	for _, v := range t.Variants {
+		known = append(known, fmt.Sprintf("%s (%q %q %s)", v.DevCodeName, v.DmiMbMfg, v.DmiProdName, v.DmiProdModelRegex))
+	}
+	return Identity{}, fault.Newf(fault.PlatformUnknown, "baseboard %q %q, system %q %q, SKU %q, processors %q; known: %s",
+		dmi.Keyword("baseboard-manufacturer"), dmi.Keyword("baseboard-product-name"), dmi.Keyword("system-manufacturer"), dmi.Keyword("system-product-name"),
+		dmi.Field(1, 0, "SKU Number"), dmi.Processors(), strings.Join(known, ", "))
+}
+
+// Named returns the identity of a machine whose platform somebody names (the kernel argument PROTO_IDENT): the variant with
+// that DevCodeName, and the serial number from DMI. The error is a fault.PlatformUnknown.
+func Named(t *Table, code string, dmi DMI) (Identity, error) {
+	v, ok := t.ByName(code)
+	if !ok {
+		return Identity{}, fault.Newf(fault.PlatformUnknown, "the appliance table has no variant %q", code)
+	}
+	return Identity{Variant: v, Mfg: v.DmiMbMfg, Prod: v.DmiProdName, SKU: v.sku(dmi), Serial: v.serial(dmi), From: "name"}, nil
+}
+
+func (v Variant) sku(dmi DMI) string {
+	typ, field := 1, "SKU Number"
+	if v.DmiPMOverrideFld != "" {
+		typ, field = v.DmiPMOverrideTyp, strings.TrimSuffix(v.DmiPMOverrideFld, ":")
+	}
+	return strings.TrimSpace(dmi.Field(typ, 0, field))
+}
+
+func (v Variant) serial(dmi DMI) string { return strings.TrimSpace(dmi.Keyword(v.SerNumField)) }
+
+// cpus returns the lines of a CPU specification, sorted.
+func cpus(spec string) []string {
+	var out []string
+	for line := range strings.Lines(spec) {
+		if line = strings.TrimSpace(line); line != "" {
+			out = append(out, line)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// fits says whether every processor that was found is listed. Each listed line covers one of them; more may be listed than
+// are there. An empty list fits all.
+func fits(listed, found []string) bool {
+	if len(listed) == 0 {
+		return true
+	}
+	left := slices.Clone(listed)
+	for _, f := range found {
+		f = strings.TrimSpace(f)
+		if f == "" {
+			continue
+		}
+		i := slices.Index(left, f)
+		if i < 0 {
+			return false
+		}
+		left = slices.Delete(left, i, i+1)
+	}
+	return true
+}
+
+// CheckSerial returns a fault.NoSerial unless the serial number is one: not empty, and not one of the texts that mainboard
+// makers put there for want of a number.
+func (id Identity) CheckSerial() error {
+	s := strings.ToLower(strings.Trim(id.Serial, " .0-"))
+	switch s {
+	case "", "none", "not specified", "not available", "not applicable", "n/a", "na", "unknown", "default string", "system serial number", "serial number", "chassis serial number", "invalid", "empty", "to be filled by o.e.m", "to be filled by oem", "oem", "123456789", "xxxxxxxxxx":
+		return fault.Newf(fault.NoSerial, "%s is %q", id.Variant.SerNumField, id.Serial)
+	}
+	return nil
+}
+
+// factsFile is the content of platform_facts.json: one flat object.
+type factsFile struct {
+	Variant
+	Mfg, Prod, SKU, Serial string
+}
+
+// Facts returns the content of platform_facts.json, which tells the programs of the running system what they run on. An
+// enumeration with a value that is not known is an error.
+func Facts(id Identity) ([]byte, error) {
+	if err := id.Variant.known(); err != nil {
+		return nil, fmt.Errorf("write platform facts: %w", err)
+	}
+	b, err := json.MarshalIndent(factsFile{id.Variant, id.Mfg, id.Prod, id.SKU, id.Serial}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write platform facts: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+// ParseFacts reads platform_facts.json.
+func ParseFacts(b []byte) (Identity, error) {
+	txt, err := source.Parse(b)
+	if err != nil {
+		return Identity{}, fmt.Errorf("parse platform facts: %w", err)
+	}
+	var f factsFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return Identity{}, fmt.Errorf("parse platform facts: %w", err)
+	}
+	f.Variant.settle("", txt)
+	return Identity{Variant: f.Variant, Mfg: f.Mfg, Prod: f.Prod, SKU: f.SKU, Serial: f.Serial, From: "name"}, nil
+}
