@@ -1,0 +1,414 @@
+package report
+
+import (
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"gprovision/model/fault"
+)
+
+// FetchOptions says what to fetch, where to, and what it must be.
+type FetchOptions struct {
+	// URL is where the file is, http or https.
+	URL string
+	// Dest is where the file is put. Its directory must exist. The file appears there whole, or not at all.
+	Dest string
+	// SHA256 and SHA1 are what the content must hash to, in hexadecimal; empty: not checked. Both empty: not checked at all,
+	// which is only right for what is signed and verified by the caller.
+	SHA256, SHA1 string
+	// Size is what the content must measure, in bytes; 0: not known.
+	Size int64
+	// MaxSize is how large the content may be, in bytes, where Size is not known; 0: 16 GiB.
+	MaxSize int64
+	// Client makes the requests; nil: a plain one without an overall limit of time.
+	Client *http.Client
+	// ReadBack opens what was written so that its bytes come from the device and not from the page cache. nil: the file is
+	// not read back.
+	ReadBack func(path string) (io.ReadCloser, error)
+	// Progress, if there is one, is told how many bytes are there, and the total, 0 for unknown. It is called often.
+	Progress func(done, total int64)
+	// Attempts is how often in a row an attempt may bring nothing new before Fetch gives up; 0: 8.
+	Attempts int
+	// Patience is how long Fetch goes on in all; 0: six hours.
+	Patience time.Duration
+	// Idle is how long a connection may bring nothing; 0: 30 s.
+	Idle time.Duration
+	// Log gets a line for each attempt that is repeated.
+	Log *slog.Logger
+
+	wait func(context.Context, time.Duration) error
+	now  func() time.Time
+	free func(dir string) (int64, error)
+}
+
+// Fetched is what Fetch brought.
+type Fetched struct {
+	// Size is the size of the file in bytes.
+	Size int64
+	// SHA256 is its hash in lower case hexadecimal.
+	SHA256 string
+	// Attempts is how many requests it took.
+	Attempts int
+	// Resumed is how many bytes did not have to be asked for again after an interruption.
+	Resumed int64
+}
+
+// Fetch brings the file at o.URL to o.Dest: streamed to Dest.part beside it, resumed after an interruption, repeated with
+// growing pauses, hashed while it arrives, synced, read back, and only then renamed. On failure no part of the file stays.
+//
+// Its errors carry a fault: Download (no answer, or a refusal), DownloadTruncated, DownloadHash (other content or size than
+// wanted), NoSpace, DiskWrite, ReadBack. An HTTP status of 400 to 499 but 408 and 429 is final at once.
+func Fetch(ctx context.Context, o FetchOptions) (Fetched, error) {
+	if o.Client == nil {
+		o.Client = &http.Client{}
+	}
+	if o.MaxSize == 0 {
+		o.MaxSize = 16 << 30
+	}
+	if o.Attempts == 0 {
+		o.Attempts = 8
+	}
+	if o.Patience == 0 {
+		o.Patience = 6 * time.Hour
+	}
+	if o.Idle == 0 {
+		o.Idle = 30 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Progress == nil {
+		o.Progress = func(int64, int64) {}
+	}
+	if o.wait == nil {
+		o.wait = sleep
+	}
+	if o.now == nil {
+		o.now = time.Now
+	}
+	if o.free == nil {
+		o.free = freeSpace
+	}
+	part := o.Dest + ".part"
+	if err := os.Remove(part); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return Fetched{}, fault.Because(fault.DiskWrite, err)
+	}
+	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return Fetched{}, fault.Because(diskFault(err), err)
+	}
+	t := &transfer{o: o, f: f, total: o.Size, s256: sha256.New(), s1: sha1.New()}
+	if o.Size > 0 {
+		err = t.space(o.Size)
+	}
+	if err == nil {
+		err = t.run(ctx)
+	}
+	if err == nil {
+		if err = f.Sync(); err != nil {
+			err = fault.Because(diskFault(err), fmt.Errorf("sync %s: %w", part, err))
+		}
+	}
+	if e := f.Close(); err == nil && e != nil {
+		err = fault.Because(diskFault(e), e)
+	}
+	if err == nil && o.ReadBack != nil {
+		err = t.readBack(ctx, part)
+	}
+	if err == nil {
+		if err = os.Rename(part, o.Dest); err == nil {
+			err = syncDir(filepath.Dir(o.Dest))
+		}
+		if err != nil {
+			err = fault.Because(fault.DiskWrite, err)
+		}
+	}
+	if err != nil {
+		os.Remove(part)
+		return Fetched{}, err
+	}
+	return Fetched{Size: t.at, SHA256: hex.EncodeToString(t.s256.Sum(nil)), Attempts: t.requests, Resumed: t.resumed}, nil
+}
+
+// transfer is one file under way.
+type transfer struct {
+	o        FetchOptions
+	f        *os.File
+	at       int64 // bytes that are written and hashed
+	total    int64 // 0: not known
+	etag     string
+	s256, s1 hash.Hash
+	requests int
+	resumed  int64
+}
+
+// errFinal is the failure of an attempt that repeating does not cure.
+type errFinal struct{ err error }
+
+func (e *errFinal) Error() string { return e.err.Error() }
+func (e *errFinal) Unwrap() error { return e.err }
+
+// run repeats attempts until the content is there and right.
+func (t *transfer) run(ctx context.Context) error {
+	limit := t.o.now().Add(t.o.Patience)
+	pause, idle, wrong := time.Second, 0, 0
+	for {
+		before := t.at
+		err := t.attempt(ctx)
+		if err == nil {
+			if err = t.check(); err == nil {
+				return nil
+			}
+			// Wrong content. Once more from the start, in case something between us and the server is to blame.
+			if wrong++; wrong > 1 {
+				return fault.Because(fault.DownloadHash, err)
+			}
+			if err := t.restart(); err != nil {
+				return err
+			}
+		}
+		var final *errFinal
+		if errors.As(err, &final) {
+			return final.err
+		}
+		if idle++; t.at > before {
+			idle, pause = 0, time.Second
+		}
+		if ctx.Err() != nil || idle >= t.o.Attempts || t.o.now().Add(pause).After(limit) {
+			kind := fault.Download
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				kind = fault.DownloadTruncated
+			}
+			return fault.Because(kind, fmt.Errorf("get %s: %w", t.o.URL, err))
+		}
+		t.o.Log.Warn("download interrupted, trying again", "url", t.o.URL, "bytes", t.at, "total", t.total, "error", err.Error(), "pause", pause.String())
+		if t.o.wait(ctx, pause) != nil {
+			return fault.Because(fault.Download, fmt.Errorf("get %s: %w", t.o.URL, err))
+		}
+		pause = min(2*pause, 30*time.Second)
+	}
+}
+
+// attempt asks for what is missing and takes what comes.
+func (t *transfer) attempt(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stall := errors.New("the connection brings nothing")
+	idle := time.AfterFunc(t.o.Idle, func() { cancel(stall) })
+	defer idle.Stop()
+	explain := func(err error) error {
+		if c := context.Cause(ctx); errors.Is(c, stall) {
+			return c
+		}
+		return err
+	}
+
+	req, err := http.NewRequestWithContext(ctx, "GET", t.o.URL, nil)
+	if err != nil {
+		return &errFinal{fault.Because(fault.Download, err)}
+	}
+	req.Header.Set("Accept-Encoding", "identity")
+	if t.at > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", t.at))
+		req.Header.Set("If-Range", t.etag)
+	}
+	t.requests++
+	resp, err := t.o.Client.Do(req)
+	if err != nil {
+		return explain(err)
+	}
+	defer resp.Body.Close()
+	switch {
+	case resp.StatusCode == http.StatusPartialContent && t.at > 0:
+		from, total, ok := contentRange(resp.Header.Get("Content-Range"))
+		if !ok || from != t.at || t.total > 0 && total > 0 && total != t.total {
+			if err := t.restart(); err != nil {
+				return err
+			}
+			return fmt.Errorf("the server answers another range than asked for: %q", resp.Header.Get("Content-Range"))
+		}
+		t.resumed += t.at
+	case resp.StatusCode == http.StatusOK:
+		if err := t.restart(); err != nil {
+			return err
+		}
+		t.etag = resp.Header.Get("ETag")
+		if strings.HasPrefix(t.etag, "W/") {
+			t.etag = "" // a weak one does not vouch for bytes
+		}
+		if n := resp.ContentLength; n >= 0 {
+			if t.o.Size > 0 && n != t.o.Size {
+				return &errFinal{fault.Newf(fault.DownloadHash, "get %s: the server has %d bytes, wanted are %d", t.o.URL, n, t.o.Size)}
+			}
+			if n > t.o.MaxSize {
+				return &errFinal{fault.Newf(fault.DownloadHash, "get %s: %d bytes, at most %d are allowed", t.o.URL, n, t.o.MaxSize)}
+			}
+			if t.o.Size == 0 {
+				if err := t.space(n); err != nil {
+					return &errFinal{err}
+				}
+			}
+			t.total = n
+		}
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && t.at > 0:
+		if err := t.restart(); err != nil {
+			return err
+		}
+		return errors.New("the file changed on the server")
+	case resp.StatusCode == http.StatusRequestTimeout || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500:
+		return fmt.Errorf("HTTP status %s", resp.Status)
+	default:
+		return &errFinal{fault.Newf(fault.Download, "get %s: HTTP status %s", t.o.URL, resp.Status)}
+	}
+
+	most := t.o.MaxSize
+	if t.total > 0 {
+		most = t.total
+	}
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := resp.Body.Read(buf)
+		if n > 0 {
+			idle.Reset(t.o.Idle)
+			if t.at+int64(n) > most {
+				return &errFinal{fault.Newf(fault.DownloadHash, "get %s: more than the %d bytes that were expected", t.o.URL, most)}
+			}
+			if _, err := t.f.WriteAt(buf[:n], t.at); err != nil {
+				return &errFinal{fault.Because(diskFault(err), fmt.Errorf("write %s: %w", t.f.Name(), err))}
+			}
+			t.s256.Write(buf[:n])
+			t.s1.Write(buf[:n])
+			t.at += int64(n)
+			t.o.Progress(t.at, t.total)
+		}
+		if err == io.EOF {
+			if t.total > 0 && t.at < t.total {
+				return fmt.Errorf("%d of %d bytes: %w", t.at, t.total, io.ErrUnexpectedEOF)
+			}
+			return nil
+		}
+		if err != nil {
+			err = explain(err)
+			if t.etag == "" { // nothing vouches that the rest belongs to the same file
+				if e := t.restart(); e != nil {
+					return e
+				}
+			}
+			return fmt.Errorf("%d of %d bytes: %w", t.at, t.total, err)
+		}
+	}
+}
+
+// restart forgets what is there.
+func (t *transfer) restart() error {
+	t.at, t.total, t.etag = 0, t.o.Size, ""
+	t.s256.Reset()
+	t.s1.Reset()
+	if err := t.f.Truncate(0); err != nil {
+		return &errFinal{fault.Because(fault.DiskWrite, err)}
+	}
+	return nil
+}
+
+// check compares the hashes.
+func (t *transfer) check() error {
+	for _, h := range []struct {
+		name, want string
+		got        hash.Hash
+	}{{"SHA-256", t.o.SHA256, t.s256}, {"SHA-1", t.o.SHA1, t.s1}} {
+		if got := hex.EncodeToString(h.got.Sum(nil)); h.want != "" && !strings.EqualFold(got, h.want) {
+			return fmt.Errorf("get %s: %s of %d bytes is %s, wanted is %s", t.o.URL, h.name, t.at, got, strings.ToLower(h.want))
+		}
+	}
+	return nil
+}
+
+// space says whether n more bytes fit, with 1 MiB to spare.
+func (t *transfer) space(n int64) error {
+	free, err := t.o.free(filepath.Dir(t.o.Dest))
+	if err != nil {
+		return fault.Because(fault.DiskWrite, fmt.Errorf("free space of %s: %w", filepath.Dir(t.o.Dest), err))
+	}
+	if n+1<<20 > free {
+		return fault.Newf(fault.NoSpace, "%s needs %d bytes, %d are free in %s", t.o.URL, n, free, filepath.Dir(t.o.Dest))
+	}
+	return nil
+}
+
+// readBack hashes the file anew, from the device.
+func (t *transfer) readBack(ctx context.Context, path string) error {
+	r, err := t.o.ReadBack(path)
+	if err != nil {
+		return fault.Because(fault.ReadBack, fmt.Errorf("open %s to read it back: %w", path, err))
+	}
+	defer r.Close()
+	h := sha256.New()
+	n, err := io.CopyBuffer(h, io.LimitReader(contextReader{ctx, r}, t.at+1), make([]byte, 1<<20))
+	if err != nil {
+		return fault.Because(fault.ReadBack, fmt.Errorf("read %s back: %w", path, err))
+	}
+	if n != t.at || hex.EncodeToString(h.Sum(nil)) != hex.EncodeToString(t.s256.Sum(nil)) {
+		return fault.Newf(fault.ReadBack, "%s differs from what was written: %d bytes, %d were written", path, n, t.at)
+	}
+	return nil
+}
+
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// contentRange reads "bytes FROM-TO/TOTAL". total is 0 for "*".
+func contentRange(s string) (from, total int64, ok bool) {
+	s, ok = strings.CutPrefix(s, "bytes ")
+	span, all, ok2 := strings.Cut(s, "/")
+	first, _, ok3 := strings.Cut(span, "-")
+	from, err := strconv.ParseInt(first, 10, 64)
+	if !ok || !ok2 || !ok3 || err != nil || from < 0 {
+		return 0, 0, false
+	}
+	if all != "*" {
+		if total, err = strconv.ParseInt(all, 10, 64); err != nil || total < 0 {
+			return 0, 0, false
+		}
+	}
+	return from, total, true
+}
+
+// diskFault is the kind of a failed write.
+func diskFault(err error) *fault.Fault {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fault.NoSpace
+	}
+	return fault.DiskWrite
+}
+
+// freeSpace returns how many bytes this process may still write below dir.
+func freeSpace(dir string) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
+}

@@ -1,0 +1,707 @@
+package report
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"gprovision/model/record"
+)
+
+// MaxQueue is how many bytes of events a Queue keeps, as JSON. Beyond it the oldest log records go first, then the oldest
+// of the other kinds; state events stay.
+const MaxQueue = 8 << 20
+
+const (
+	maxSegment  = 256 << 10 // bytes of one file of the queue
+	maxLoad     = 2 * MaxQueue
+	seqReserve  = 1 << 20 // sequence numbers skipped after an end without Close
+	sendPause   = 100 * time.Millisecond
+	segmentName = ".jsonl"
+)
+
+// Sender sends events to the server. *Client is one.
+type Sender interface {
+	Send(ctx context.Context, events []record.Event) (record.BatchReply, error)
+}
+
+// Queue keeps the events of a unit until the server has them. Add never blocks. The order is kept: what was added first is
+// sent first, events of earlier boots before those of this one.
+type Queue struct {
+	boot string
+	max  int
+	now  func() time.Time
+
+	mu       sync.Mutex
+	items    []*item // oldest first
+	size     int     // bytes of items
+	next     uint64  // sequence number of the next event
+	numbered bool    // a number has left this process
+	sent     int
+	dropped  int
+	lastErr  error
+	changed  chan struct{} // closed and replaced at each change of items
+
+	disk *disk // nil before Persist and after Release
+
+	wakeSend, wakeDisk chan struct{}
+	cancel             context.CancelFunc
+	workers            sync.WaitGroup
+}
+
+// item is one queued event.
+type item struct {
+	event record.Event
+	line  []byte // JSON with its newline
+	seg   uint64 // file that holds it, 0 for none
+}
+
+// Stats says how a Queue is doing.
+type Stats struct {
+	// Waiting is how many events are not known to be at the server.
+	Waiting int
+	// Unsaved is how many of them are not in a file; all of them before Persist.
+	Unsaved int
+	// Sent is how many events the server took.
+	Sent int
+	// Dropped is how many events were lost because the queue was full, or because the server refused them for good.
+	Dropped int
+	// Err is the newest error of sending or saving, nil after a success.
+	Err error
+}
+
+// NewQueue returns an empty Queue in memory for the events of this boot.
+func NewQueue(boot string) *Queue {
+	return &Queue{boot: boot, max: MaxQueue, now: time.Now, next: 1, changed: make(chan struct{}), wakeSend: make(chan struct{}, 1), wakeDisk: make(chan struct{}, 1)}
+}
+
+// Add queues an event and returns it as queued. Boot and Seq are filled in, Time and Source where they are missing; what is
+// too large for the limits of package record is cut. Add never waits for a disk or the network.
+func (q *Queue) Add(e record.Event) record.Event {
+	if e.Time.IsZero() {
+		e.Time = q.now()
+	}
+	e.Time = e.Time.UTC().Round(0)
+	if e.Source == "" {
+		e.Source = record.Observed
+	}
+	e.Boot = q.boot
+	e = e.Trim()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e.Seq = q.next
+	line, err := json.Marshal(e)
+	if err != nil { // a time outside of years 0 to 9999: nothing else is left after Trim
+		e.Time = time.Unix(0, 0).UTC()
+		if line, err = json.Marshal(e); err != nil {
+			q.dropped++
+			return e
+		}
+	}
+	q.next++
+	it := &item{event: e, line: append(line, '\n')}
+	q.items = append(q.items, it)
+	q.size += len(it.line)
+	if q.size > q.max {
+		q.shrink()
+	}
+	poke(q.wakeSend)
+	poke(q.wakeDisk)
+	return e
+}
+
+// shrink drops events until an eighth of the room is free.
+func (q *Queue) shrink() {
+	drop := func(limit int, may func(record.Kind) bool) {
+		q.items = slices.DeleteFunc(q.items, func(it *item) bool {
+			if q.size <= limit || !may(it.event.Kind) {
+				return false
+			}
+			q.size -= len(it.line)
+			q.dropped++
+			if q.disk != nil {
+				q.disk.forget(it, true)
+			}
+			return true
+		})
+	}
+	drop(q.max/8*7, func(k record.Kind) bool { return k == record.KindLog })
+	drop(q.max, func(k record.Kind) bool { return k != record.KindState })
+}
+
+// Start begins to send in the background. Calling it again replaces the sender.
+func (q *Queue) Start(s Sender) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.cancel != nil {
+		q.cancel()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	q.cancel = cancel
+	q.workers.Add(1)
+	go q.send(ctx, s)
+}
+
+// send is the background sender.
+func (q *Queue) send(ctx context.Context, s Sender) {
+	defer q.workers.Done()
+	defer poke(q.wakeSend) // for the sender that replaces this one
+	pause, limit := time.Second, record.MaxBatch
+	for {
+		batch := q.head(limit)
+		if len(batch) == 0 {
+			select {
+			case <-q.wakeSend:
+			case <-ctx.Done():
+				return
+			}
+			if sleep(ctx, sendPause) != nil { // let a burst become one request
+				return
+			}
+			continue
+		}
+		events := make([]record.Event, len(batch))
+		for i, it := range batch {
+			events[i] = it.event
+		}
+		_, err := s.Send(ctx, events)
+		var p *Refusal
+		switch {
+		case err == nil:
+			pause, limit = time.Second, record.MaxBatch
+			q.done(batch, true)
+			continue
+		case ctx.Err() != nil:
+			return
+		case errors.As(err, &p) && (p.Problem.Code == record.ProblemSyntax || p.Problem.Code == record.ProblemTooLarge):
+			// One of them is bad: find it by halving, and drop it alone.
+			if len(batch) > 1 {
+				limit = (len(batch) + 1) / 2
+			} else {
+				q.done(batch, false)
+			}
+			q.fail(err)
+			continue
+		}
+		q.fail(err)
+		if sleep(ctx, pause) != nil {
+			return
+		}
+		pause = min(2*pause, 30*time.Second)
+	}
+}
+
+// head returns the oldest events that fit into one request.
+func (q *Queue) head(limit int) []*item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n, size := 0, 0
+	for n < len(q.items) && n < limit && (n == 0 || size+len(q.items[n].line) < record.MaxBody/2) {
+		size += len(q.items[n].line)
+		n++
+	}
+	q.numbered = q.numbered || n > 0
+	return slices.Clone(q.items[:n])
+}
+
+// done removes events that are dealt with.
+func (q *Queue) done(batch []*item, sent bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	gone := make(map[*item]bool, len(batch))
+	for _, it := range batch {
+		gone[it] = true
+	}
+	q.items = slices.DeleteFunc(q.items, func(it *item) bool {
+		if !gone[it] {
+			return false
+		}
+		q.size -= len(it.line)
+		if sent {
+			q.sent++
+		} else {
+			q.dropped++
+		}
+		if q.disk != nil {
+			q.disk.forget(it, false)
+		}
+		return true
+	})
+	if sent {
+		q.lastErr = nil
+	}
+	q.tell()
+	poke(q.wakeDisk)
+}
+
+func (q *Queue) fail(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.lastErr = err
+	q.tell()
+}
+
+// tell wakes those who wait for a change. The caller holds mu.
+func (q *Queue) tell() {
+	close(q.changed)
+	q.changed = make(chan struct{})
+}
+
+// Stats returns how the queue is doing.
+func (q *Queue) Stats() Stats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.stats()
+}
+
+func (q *Queue) stats() Stats {
+	s := Stats{Waiting: len(q.items), Sent: q.sent, Dropped: q.dropped, Err: q.lastErr}
+	for _, it := range q.items {
+		if it.seg == 0 {
+			s.Unsaved++
+		}
+	}
+	return s
+}
+
+// Flush waits until the server has every event that was added before the call, or ctx ends.
+func (q *Queue) Flush(ctx context.Context) error {
+	q.mu.Lock()
+	var last *item
+	if n := len(q.items); n > 0 {
+		last = q.items[n-1]
+	}
+	q.mu.Unlock()
+	if last == nil {
+		return nil
+	}
+	return q.until(ctx, "send queued events", func() bool { return !slices.Contains(q.items, last) })
+}
+
+// Sync waits until every event that was added before the call is in a file or at the server, or ctx ends. Without Persist
+// it is an error.
+func (q *Queue) Sync(ctx context.Context) error {
+	q.mu.Lock()
+	n, d := len(q.items), q.disk
+	q.mu.Unlock()
+	if d == nil {
+		return errors.New("save queued events: the queue has no directory")
+	}
+	if n == 0 {
+		return nil
+	}
+	q.mu.Lock()
+	last := q.items[len(q.items)-1]
+	q.mu.Unlock()
+	return q.until(ctx, "save queued events", func() bool { return last.seg != 0 || !slices.Contains(q.items, last) })
+}
+
+// until waits until ok, which is called with mu held.
+func (q *Queue) until(ctx context.Context, what string, ok func() bool) error {
+	for {
+		q.mu.Lock()
+		if ok() {
+			q.mu.Unlock()
+			return nil
+		}
+		ch, err := q.changed, q.lastErr
+		q.mu.Unlock()
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
+// Persist keeps the queue in files below dir from now on, and takes over what earlier boots left there. The directory is
+// made if it is missing and is locked against other processes until Release. What lies there is treated as hostile: what
+// does not parse, or is too much, is left out.
+func (q *Queue) Persist(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("queue directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock queue: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return fmt.Errorf("lock queue %s: %w", dir, err)
+	}
+	d := &disk{dir: dir, lock: lock, live: map[uint64]int{}, dirty: map[uint64]bool{}, stop: make(chan struct{}), stopped: make(chan struct{})}
+	old, err := d.load()
+	if err != nil {
+		lock.Close()
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.disk != nil {
+		lock.Close()
+		return errors.New("the queue has a directory already")
+	}
+	if seq := d.reserved(q.boot); seq > q.next || seq > 1 && len(q.items) > 0 {
+		// An earlier process of this boot used the directory: go on behind its numbers.
+		if q.numbered || q.sent > 0 {
+			lock.Close()
+			return errors.New("the queue of this boot was used by another process, and events were sent already")
+		}
+		for i, it := range q.items {
+			it.event.Seq = seq + uint64(i)
+			if line, err := json.Marshal(it.event); err == nil {
+				q.size += len(line) + 1 - len(it.line)
+				it.line = append(line, '\n')
+			}
+		}
+		q.next = seq + uint64(len(q.items))
+	}
+	if err := d.reserve(q.boot, q.next+seqReserve); err != nil {
+		lock.Close()
+		return err
+	}
+	for _, it := range old {
+		q.size += len(it.line)
+	}
+	q.items = append(old, q.items...)
+	q.disk = d
+	if q.size > q.max {
+		q.shrink()
+	}
+	q.workers.Add(1)
+	go q.save(d)
+	poke(q.wakeDisk)
+	poke(q.wakeSend)
+	return nil
+}
+
+// Release saves what can be saved at once and gives the directory back, so that its filesystem can be unmounted. The queue
+// goes on in memory. Release without Persist does nothing.
+func (q *Queue) Release() error {
+	q.mu.Lock()
+	d := q.disk
+	next := q.next
+	q.mu.Unlock()
+	if d == nil {
+		return nil
+	}
+	close(d.stop)
+	<-d.stopped
+	err := q.saveOnce(d)
+	for err == nil && q.Stats().Unsaved > 0 {
+		err = q.saveOnce(d)
+	}
+	err = errors.Join(err, d.reserve(q.boot, next), d.lock.Close())
+	q.mu.Lock()
+	q.disk = nil
+	for _, it := range q.items {
+		it.seg = 0
+	}
+	q.mu.Unlock()
+	return err
+}
+
+// Close stops sending, saves and releases the directory. It does not wait for the server: Flush does.
+func (q *Queue) Close() error {
+	q.mu.Lock()
+	if q.cancel != nil {
+		q.cancel()
+		q.cancel = nil
+	}
+	q.mu.Unlock()
+	err := q.Release()
+	q.workers.Wait()
+	return err
+}
+
+// disk is the queue's directory: files of JSON lines, numbered. Its maps are guarded by Queue.mu.
+type disk struct {
+	dir   string
+	lock  *os.File
+	cur   uint64          // file that grows
+	grown int             // its size
+	live  map[uint64]int  // events by file
+	dirty map[uint64]bool // files to write anew: they hold dropped events or a torn line
+	gone  []uint64        // files to remove
+
+	stop, stopped chan struct{}
+}
+
+func (d *disk) path(n uint64) string {
+	return filepath.Join(d.dir, fmt.Sprintf("%012d%s", n, segmentName))
+}
+
+// forget notes that it is no longer queued. The caller holds mu.
+func (d *disk) forget(it *item, rewrite bool) {
+	if it.seg == 0 {
+		return
+	}
+	d.live[it.seg]--
+	if d.live[it.seg] == 0 {
+		delete(d.live, it.seg)
+		delete(d.dirty, it.seg)
+		d.gone = append(d.gone, it.seg)
+		if it.seg == d.cur {
+			d.cur++
+			d.grown = 0
+		}
+	} else if rewrite {
+		d.dirty[it.seg] = true
+	}
+}
+
+// load reads what earlier processes left, oldest first.
+func (d *disk) load() ([]*item, error) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil, fmt.Errorf("read queue: %w", err)
+	}
+	var segs []uint64
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), segmentName)
+		n, err := strconv.ParseUint(name, 10, 62)
+		if !ok || err != nil || n == 0 || !e.Type().IsRegular() {
+			if strings.HasSuffix(e.Name(), ".tmp") {
+				os.Remove(filepath.Join(d.dir, e.Name()))
+			}
+			continue
+		}
+		segs = append(segs, n)
+	}
+	slices.Sort(segs)
+	total := 0
+	var items []*item
+	for _, n := range segs {
+		d.cur = n
+		f, err := os.OpenFile(d.path(n), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+		if err != nil {
+			continue
+		}
+		count := 0
+		for _, it := range parseLines(io.LimitReader(f, maxSegment+record.MaxEvent+1)) {
+			if total += len(it.line); total > maxLoad {
+				break
+			}
+			it.seg = n
+			items = append(items, it)
+			count++
+		}
+		f.Close()
+		if count == 0 {
+			d.gone = append(d.gone, n)
+		} else {
+			d.live[n] = count
+		}
+	}
+	d.cur++ // never append to a file of an earlier process: its last line may be torn
+	return items, nil
+}
+
+// parseLines reads events, one JSON object per line. Lines that are not valid events are left out.
+func parseLines(r io.Reader) []*item {
+	var items []*item
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, record.MaxEvent+record.MaxMessage)
+	for s.Scan() {
+		var e record.Event
+		if json.Unmarshal(s.Bytes(), &e) != nil || e.Validate() != nil || len(s.Bytes()) > record.MaxEvent {
+			continue
+		}
+		items = append(items, &item{event: e, line: append(bytes.Clone(s.Bytes()), '\n')})
+	}
+	return items
+}
+
+// counter is the content of the file that keeps the next sequence number of a boot.
+type counter struct {
+	Boot string `json:"boot"`
+	Next uint64 `json:"next"`
+}
+
+// reserved returns the first free sequence number of boot.
+func (d *disk) reserved(boot string) uint64 {
+	b, err := os.ReadFile(filepath.Join(d.dir, "next.json"))
+	var c counter
+	if err != nil || len(b) > 4096 || json.Unmarshal(b, &c) != nil || c.Boot != boot || c.Next == 0 || c.Next > 1<<60 {
+		return 1
+	}
+	return c.Next
+}
+
+func (d *disk) reserve(boot string, next uint64) error {
+	b, err := json.Marshal(counter{boot, next})
+	if err != nil {
+		return err
+	}
+	return writeAtomic(filepath.Join(d.dir, "next.json"), b)
+}
+
+// save is the background writer.
+func (q *Queue) save(d *disk) {
+	defer q.workers.Done()
+	defer close(d.stopped)
+	var retry <-chan time.Time
+	for {
+		select {
+		case <-q.wakeDisk:
+		case <-retry:
+		case <-d.stop:
+			return
+		}
+		retry = nil
+		if err := q.saveOnce(d); err != nil {
+			q.fail(err)
+			retry = time.After(5 * time.Second)
+		}
+	}
+}
+
+// saveOnce brings the directory up to date: appends new events, writes files anew that lost some, removes the empty ones.
+func (q *Queue) saveOnce(d *disk) error {
+	q.mu.Lock()
+	var fresh []*item
+	var buf []byte
+	for _, it := range q.items {
+		if it.seg == 0 {
+			fresh = append(fresh, it)
+			if buf = append(buf, it.line...); len(buf) >= maxSegment/2 {
+				break
+			}
+		}
+	}
+	if d.grown+len(buf) > maxSegment {
+		d.cur++
+		d.grown = 0
+	}
+	seg := d.cur
+	gone := d.gone
+	d.gone = nil
+	var dirty []uint64
+	for n := range d.dirty {
+		dirty = append(dirty, n)
+	}
+	clear(d.dirty)
+	anew := map[uint64][]byte{}
+	for _, it := range q.items {
+		if it.seg != 0 && slices.Contains(dirty, it.seg) {
+			anew[it.seg] = append(anew[it.seg], it.line...)
+		}
+	}
+	q.mu.Unlock()
+
+	var err error
+	for _, n := range gone {
+		if e := os.Remove(d.path(n)); e != nil && !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("remove queue file: %w", e))
+		}
+	}
+	for n, b := range anew {
+		if e := writeAtomic(d.path(n), b); e != nil {
+			err = errors.Join(err, e)
+			q.mu.Lock()
+			d.dirty[n] = true
+			q.mu.Unlock()
+		} else if n == seg {
+			q.mu.Lock()
+			d.grown = len(b)
+			q.mu.Unlock()
+		}
+	}
+	if len(fresh) == 0 {
+		return err
+	}
+	if e := appendSync(d.path(seg), buf); e != nil {
+		q.mu.Lock()
+		d.cur++ // the file may end in a torn line
+		d.grown = 0
+		q.mu.Unlock()
+		return errors.Join(err, e)
+	}
+	q.mu.Lock()
+	if d.cur == seg {
+		d.grown += len(buf)
+	}
+	still := make(map[*item]bool, len(q.items))
+	for _, it := range q.items {
+		still[it] = true
+	}
+	live := 0
+	for _, it := range fresh {
+		if still[it] {
+			it.seg = seg
+			live++
+		}
+	}
+	d.gone = slices.DeleteFunc(d.gone, func(n uint64) bool { return n == seg })
+	d.live[seg] += live
+	if d.live[seg] == 0 { // all of them reached the server meanwhile
+		delete(d.live, seg)
+		d.gone = append(d.gone, seg)
+		if seg == d.cur {
+			d.cur++
+			d.grown = 0
+		}
+	}
+	poke(q.wakeDisk)
+	q.tell()
+	q.mu.Unlock()
+	return err
+}
+
+func appendSync(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("save queue: %w", err)
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return fmt.Errorf("save queue: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// writeAtomic replaces a file: old or new content is there at any moment.
+func writeAtomic(path string, b []byte) error {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("save queue: %w", err)
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return fmt.Errorf("save queue: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
