@@ -1,0 +1,246 @@
+package host
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+)
+
+func newTestModules(t *testing.T) (*Modules, *[]string) {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name, text string) {
+		p := filepath.Join(dir, "lib/modules/6.1-test", name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("modules.dep", `kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko kernel/lib/crc16.ko
+kernel/fs/jbd2/jbd2.ko:
+kernel/lib/crc16.ko:
+kernel/crypto/crc32c_generic.ko:
+kernel/crypto/crc32c-intel.ko.xz:
+kernel/fs/nls/nls_iso8859-1.ko:
+kernel/drivers/virtio_pci.ko: kernel/drivers/virtio_ring.ko kernel/drivers/virtio.ko
+kernel/drivers/virtio_ring.ko: kernel/drivers/virtio.ko
+kernel/drivers/virtio.ko:
+kernel/drivers/virtio_blk.ko: kernel/drivers/virtio_ring.ko kernel/drivers/virtio.ko
+kernel/drivers/a.ko:
+kernel/drivers/b.ko: kernel/drivers/bad.ko
+kernel/drivers/bad.ko:
+kernel/drivers/ipmi_msghandler.ko:
+kernel/drivers/ipmi_devintf.ko: kernel/drivers/ipmi_msghandler.ko
+`)
+	write("modules.softdep", `# comment
+softdep ext4 pre: crypto-crc32c
+softdep a pre: b post: a
+softdep ipmi_msghandler post: ipmi_devintf
+`)
+	write("modules.alias", `alias pci:v00001AF4d*sv*sd*bc*sc*i* virtio_pci
+alias virtio:d00000002v* virtio_blk
+alias crypto-crc32c crc32c_generic
+alias crypto-crc32c crc32c_intel
+alias fs-ext4 ext4
+alias acpi*:PNP0[a-c]-0?:* a
+alias of:N*T*Cvendor,thing/x b
+`)
+	write("modules.builtin", "kernel/drivers/tty/serial/8250-core.ko\n")
+	m, err := NewModules(dir, "6.1-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	m.insert = func(file string) error {
+		name := strings.SplitN(filepath.Base(file), ".", 2)[0]
+		if name == "bad" || name == "crc32c-intel" {
+			return fmt.Errorf("insert: %w", unix.ENODEV)
+		}
+		got = append(got, name)
+		return nil
+	}
+	return m, &got
+}
+
+func TestLoad(t *testing.T) {
+	for _, c := range []struct {
+		names []string
+		want  string
+		fails error
+	}{
+		{names: []string{"ext4"}, want: "crc32c_generic crc16 jbd2 ext4"},
+		{names: []string{"fs-ext4", "ext4"}, want: "crc32c_generic crc16 jbd2 ext4"},
+		{names: []string{"nls-iso8859_1"}, want: "nls_iso8859-1"},
+		{names: []string{"8250_core"}},
+		{names: []string{"crc32c-intel"}, fails: unix.ENODEV},
+		{names: []string{"b"}, fails: unix.ENODEV},
+		{names: []string{"a"}, want: "a"}, // its soft dependency fails, and it is one of its own
+		{names: []string{"ipmi_msghandler"}, want: "ipmi_msghandler ipmi_devintf"},
+		{names: []string{"nobody", "virtio"}, want: "virtio", fails: ErrNoModule},
+	} {
+		m, got := newTestModules(t)
+		err := m.Load(c.names...)
+		if s := strings.Join(*got, " "); s != c.want || !errors.Is(err, c.fails) {
+			t.Errorf("Load(%q) loaded %q with %v, want %q with %v", c.names, s, err, c.want, c.fails)
+		}
+	}
+}
+
+func TestLoadRepeatsAnError(t *testing.T) {
+	m, _ := newTestModules(t)
+	first, second := m.Load("b"), m.Load("b")
+	if first == nil || second == nil {
+		t.Fatalf("got %v, then %v", first, second)
+	}
+}
+
+func TestExistingModuleIsLoaded(t *testing.T) {
+	m, _ := newTestModules(t)
+	m.insert = func(string) error { return unix.EEXIST }
+	if err := m.Load("ext4"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestColdplugGoesOnWhileDevicesAppear(t *testing.T) {
+	m, got := newTestModules(t)
+	sys := fstest.MapFS{
+		"bus/pci/devices/0000:00:01.0/modalias": {Data: []byte("pci:v00001AF4d00001001sv00001AF4sd00000002bc01sc00i00\n")},
+		"bus/pci/devices/0000:00:02.0/modalias": {Data: []byte("pci:v00008086d00001237sv00000000sd00000000bc06sc00i00\n")},
+		"bus/virtio/drivers":                    {Mode: os.ModeDir},
+	}
+	inner := m.insert
+	m.insert = func(file string) error {
+		if strings.HasSuffix(file, "virtio_pci.ko") {
+			sys["bus/virtio/devices/virtio0/modalias"] = &fstest.MapFile{Data: []byte("virtio:d00000002v00001AF4\n")}
+		}
+		return inner(file)
+	}
+	n, err := m.Coldplug(t.Context(), nil, sys)
+	if err != nil || n != 4 {
+		t.Fatalf("loaded %d with %v", n, err)
+	}
+	if s := strings.Join(*got, " "); s != "virtio virtio_ring virtio_pci virtio_blk" {
+		t.Fatalf("order is %q", s)
+	}
+}
+
+func TestFollow(t *testing.T) {
+	m, got := newTestModules(t)
+	sys := fstest.MapFS{"bus/virtio/devices/virtio0/modalias": {Data: []byte("virtio:d00000002v00001AF4\n")}}
+	events := make(chan Uevent, 4)
+	events <- Uevent{Action: "remove", Env: map[string]string{"MODALIAS": "fs-ext4"}}
+	events <- Uevent{Action: "add", Env: map[string]string{"MODALIAS": "pci:v00001AF4d00001001sv00001AF4sd00000002bc01sc00i00"}}
+	events <- Uevent{Action: Missed}
+	close(events)
+	m.Follow(t.Context(), nil, sys, events)
+	if s := strings.Join(*got, " "); s != "virtio virtio_ring virtio_pci virtio_blk" {
+		t.Fatalf("loaded %q", s)
+	}
+}
+
+func TestMatch(t *testing.T) {
+	m, _ := newTestModules(t)
+	for s, want := range map[string][]string{
+		"acpi:PNP0b-03:X":            {"a"},
+		"acpi:PNP0d_03:X":            nil,
+		"of:NcpuTfooCvendor,thing/x": {"b"},
+		"":                           nil,
+	} {
+		if got := m.index.match(s); !reflect.DeepEqual(got, want) {
+			t.Errorf("match(%q) = %q, want %q", s, got, want)
+		}
+	}
+}
+
+func TestGlob(t *testing.T) {
+	for _, c := range []struct {
+		p, s string
+		want bool
+	}{
+		{"", "", true}, {"", "a", false}, {"*", "", true}, {"a*b*c", "axxbyyc", true}, {"a*b*c", "axxbyy", false},
+		{"[!a]b", "ab", false}, {"[!a]b", "cb", true}, {"[]]", "]", true}, {"[a", "[a", true}, {`\*`, "*", true}, {`\*`, "a", false},
+		{"?", "", false}, {"**", "abc", true}, {"*a", "aaaa", true}, {"[0-9]*", "5x", true}, {`a\`, `a\`, true},
+	} {
+		if got := glob(c.p, c.s); got != c.want {
+			t.Errorf("glob(%q, %q) = %v", c.p, c.s, got)
+		}
+	}
+}
+
+func FuzzModuleIndex(f *testing.F) {
+	f.Add("kernel/a.ko: kernel/b.ko\n", "alias pci:v*[0-9]d* a\n", "softdep a pre: b post: c\n", "pci:v1d2")
+	f.Add(":", "alias [ a\nalias \\ b", "softdep", "[")
+	f.Fuzz(func(t *testing.T, dep, alias, soft, s string) {
+		x, err := readModuleIndex(fstest.MapFS{"modules.dep": {Data: []byte(dep)}, "modules.alias": {Data: []byte(alias)}, "modules.softdep": {Data: []byte(soft)}})
+		if err == nil {
+			x.match(s)
+		}
+	})
+}
+
+func TestDecompress(t *testing.T) {
+	want := strings.Repeat("module ", 1000)
+	dir := t.TempDir()
+	plain := filepath.Join(dir, "m.ko")
+	if err := os.WriteFile(plain, []byte(want), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	gz, err := os.Create(plain + ".gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := gzip.NewWriter(gz)
+	_, _ = g.Write([]byte(want))
+	_ = g.Close()
+	_ = gz.Close()
+	zs, err := os.Create(plain + ".zst")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := zstd.NewWriter(zs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = z.Write([]byte(want))
+	_ = z.Close()
+	_ = zs.Close()
+	names := []string{".gz", ".zst"}
+	// The way in which the kernel's build compresses modules (scripts/Makefile.modinst).
+	if out, err := exec.Command("xz", "--check=crc32", "--lzma2=dict=1MiB", "-k", plain).CombinedOutput(); err == nil {
+		names = append(names, ".xz")
+	} else {
+		needs(t, "xz: "+string(out))
+	}
+	for _, n := range names {
+		f, err := os.Open(plain + n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := decompress(plain+n, f)
+		_ = f.Close()
+		if err != nil || string(got) != want {
+			t.Errorf("%s: %d bytes, %v", n, len(got), err)
+		}
+	}
+}
+
+func needs(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("GPROV_NO_SKIP") == "1" {
+		t.Fatalf("needs %s", what)
+	}
+	t.Skipf("needs %s", what)
+}
