@@ -1,0 +1,398 @@
+// Package journal is where every job of a unit logs: memory first, and from there into each sink when it becomes available.
+//
+// A Journal is a slog.Handler. Attach gives a sink everything that memory still holds and then all that follows, in order.
+// Each sink has its own goroutine and its own bounded queue, so a sink that is slow or stuck never holds up a job; what it
+// misses is counted, and the count is the next thing it is given. Memory is bounded as well: the oldest records go first,
+// and a sink attached later is told how many it will not see.
+//
+// Each record says for whom it is (ForPerson, else for a technician) and where it must not go (NotWire, NotFile). Attribute
+// values are turned into plain data when a record is made, so that nothing changes it later, and anything that hides itself,
+// such as a secret.Secret, is hidden in all sinks.
+//
+// The package does not talk to the server: unit/report is a Sink. The format of the JSON lines is described in
+// docs/formats/recovery-volume.md.
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Sink is where records go. Write is called by one goroutine at a time; it may be slow, and it may fail.
+//
+// A Sink may also have these methods: Accepts(Record) bool, asked before a record is queued, must be quick and must not log;
+// Flush() error makes what was written durable; Close() error is called when the sink is detached.
+type Sink interface {
+	Write(Record) error
+}
+
+type accepter interface{ Accepts(Record) bool }
+type flusher interface{ Flush() error }
+
+// Options bound the memory of a Journal. Zero values mean the defaults.
+type Options struct {
+	// Records is how many records are kept, default 20000.
+	Records int
+	// Bytes is about how much memory they may take, default 8 MiB.
+	Bytes int
+	// Level is the least level that is kept at all, default slog.LevelDebug.
+	Level slog.Leveler
+	// Now is the clock, default time.Now.
+	Now func() time.Time
+}
+
+// Journal is the log of one run of a program. Make it with New; all methods may be called at any time from any goroutine.
+type Journal struct {
+	o Options
+
+	mu     sync.Mutex
+	memory []Record // ring: the oldest first, from head
+	head   int
+	bytes  int
+	lost   uint64 // records that memory gave up
+	pumps  []*pump
+	closed bool
+}
+
+// New returns an empty Journal without sinks.
+func New(o Options) *Journal {
+	if o.Records <= 0 {
+		o.Records = 20000
+	}
+	if o.Bytes <= 0 {
+		o.Bytes = 8 << 20
+	}
+	if o.Level == nil {
+		o.Level = slog.LevelDebug
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Journal{o: o}
+}
+
+// Logger returns a logger that writes to j.
+func (j *Journal) Logger() *slog.Logger { return slog.New(j.Handler()) }
+
+// Handler returns the slog.Handler of j.
+func (j *Journal) Handler() slog.Handler { return &handler{j: j} }
+
+// ErrAttached is returned by Attach for a name that is in use.
+var ErrAttached = errors.New("a sink of that name is attached")
+
+// ErrClosed is returned by Attach after Close.
+var ErrClosed = errors.New("the journal is closed")
+
+// Attach adds a sink under a name: it gets all records in memory that it accepts, then every later one. Attach does not wait
+// for the sink. The sink belongs to the Journal from then on and is closed by Detach or Close.
+func (j *Journal) Attach(name string, s Sink) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return fmt.Errorf("attach %s: %w", name, ErrClosed)
+	}
+	if slices.ContainsFunc(j.pumps, func(p *pump) bool { return p.name == name }) {
+		return fmt.Errorf("attach %s: %w", name, ErrAttached)
+	}
+	p := newPump(name, s, 2*j.o.Records, 2*j.o.Bytes, j.o.Now, j.sinkFailed)
+	if j.lost > 0 {
+		p.enqueue(droppedRecord(j.o.Now(), "records lost before this log began", j.lost))
+	}
+	for _, r := range j.memory[j.head:] {
+		p.enqueue(r)
+	}
+	j.pumps = append(j.pumps, p)
+	go p.run()
+	return nil
+}
+
+// Detach lets the sink finish what it has, until ctx is done, and closes it. A sink that is stuck is left behind and the
+// reason returned. A name that is not attached is no error.
+func (j *Journal) Detach(ctx context.Context, name string) error {
+	j.mu.Lock()
+	i := slices.IndexFunc(j.pumps, func(p *pump) bool { return p.name == name })
+	if i < 0 {
+		j.mu.Unlock()
+		return nil
+	}
+	p := j.pumps[i]
+	j.pumps = slices.Delete(j.pumps, i, i+1)
+	j.mu.Unlock()
+	return p.close(ctx)
+}
+
+// Flush waits until every sink has written and flushed all records made before the call, or ctx is done. The error names
+// the sinks that did not get there.
+func (j *Journal) Flush(ctx context.Context) error {
+	return j.each(func(p *pump) error { return p.flush(ctx) })
+}
+
+// Close ends the Journal: records made later are given up, sinks finish until ctx is done and are closed. The error names the
+// sinks that did not get there. Closing twice is fine.
+func (j *Journal) Close(ctx context.Context) error {
+	j.mu.Lock()
+	j.closed = true
+	j.mu.Unlock()
+	err := j.each(func(p *pump) error { return p.close(ctx) })
+	j.mu.Lock()
+	j.pumps = nil
+	j.mu.Unlock()
+	return err
+}
+
+func (j *Journal) each(f func(*pump) error) error {
+	j.mu.Lock()
+	pumps := slices.Clone(j.pumps)
+	j.mu.Unlock()
+	errs := make([]error, len(pumps))
+	var wg sync.WaitGroup
+	for i, p := range pumps {
+		wg.Go(func() { errs[i] = f(p) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Dropped returns how many records each attached sink has missed so far, and under "memory" how many memory gave up.
+func (j *Journal) Dropped() map[string]uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	m := map[string]uint64{"memory": j.lost}
+	for _, p := range j.pumps {
+		m[p.name] = p.missed()
+	}
+	return m
+}
+
+// Records returns what memory holds, the oldest first.
+func (j *Journal) Records() []Record {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.memory[j.head:])
+}
+
+func (j *Journal) add(r Record) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return
+	}
+	j.memory = append(j.memory, r)
+	j.bytes += r.size()
+	for n := len(j.memory) - j.head; n > 1 && (n > j.o.Records || j.bytes > j.o.Bytes); n-- {
+		j.bytes -= j.memory[j.head].size()
+		j.memory[j.head] = Record{}
+		j.head++
+		j.lost++
+	}
+	if j.head > len(j.memory)/2 && j.head > 64 {
+		j.memory = append([]Record(nil), j.memory[j.head:]...)
+		j.head = 0
+	}
+	for _, p := range j.pumps {
+		p.enqueue(r)
+	}
+}
+
+// sinkFailed tells all sinks that one began to fail. A pump calls it once until it works again.
+func (j *Journal) sinkFailed(name string, err error) {
+	j.add(Record{Time: j.o.Now(), Level: slog.LevelWarn, Message: "log sink fails", Attrs: []Attr{{"sink", name}, {"error", clip(err.Error(), maxString)}}})
+}
+
+func droppedRecord(now time.Time, msg string, n uint64) Record {
+	return Record{Time: now, Level: slog.LevelWarn, Message: msg, Attrs: []Attr{{"count", n}}}
+}
+
+// pump carries records to one sink.
+type pump struct {
+	name       string
+	sink       Sink
+	maxRecords int
+	maxBytes   int
+	now        func() time.Time
+	failed     func(name string, err error)
+
+	mu      sync.Mutex
+	queue   []Record
+	bytes   int
+	missing uint64 // not yet told to the sink
+	total   uint64 // all that were missed
+	in, out uint64 // records ever queued; records ever dealt with, missed ones included
+	want    uint64 // flush requests
+	flushed uint64 // flush requests that were served
+	err     error  // of the last flush
+	closing bool
+	wake    chan struct{} // for the goroutine
+	moved   chan struct{} // closed and replaced at each progress
+	done    chan struct{} // closed when the goroutine ended
+}
+
+func newPump(name string, s Sink, records, bytes int, now func() time.Time, failed func(string, error)) *pump {
+	return &pump{name: name, sink: s, maxRecords: records, maxBytes: bytes, now: now, failed: failed,
+		wake: make(chan struct{}, 1), moved: make(chan struct{}), done: make(chan struct{})}
+}
+
+func (p *pump) enqueue(r Record) {
+	if a, ok := p.sink.(accepter); ok && !a.Accepts(r) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing {
+		return
+	}
+	p.queue = append(p.queue, r)
+	p.bytes += r.size()
+	p.in++
+	// The oldest go first: what is newest explains a failure.
+	for len(p.queue) > 1 && (len(p.queue) > p.maxRecords || p.bytes > p.maxBytes) {
+		p.bytes -= p.queue[0].size()
+		p.queue = p.queue[1:]
+		p.out++
+		p.missing++
+		p.total++
+	}
+	p.kick()
+}
+
+func (p *pump) kick() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *pump) missed() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total
+}
+
+func (p *pump) run() {
+	defer close(p.done)
+	healthy := true
+	for {
+		p.mu.Lock()
+		switch {
+		case len(p.queue) > 0:
+			r := p.queue[0]
+			p.queue = p.queue[1:]
+			p.bytes -= r.size()
+			missing := p.missing
+			p.missing = 0
+			p.mu.Unlock()
+
+			var err error
+			if missing > 0 {
+				err = p.write(droppedRecord(p.now(), "records dropped, this log was too slow", missing))
+			}
+			if err == nil {
+				missing = 0
+				err = p.write(r)
+			}
+			p.mu.Lock()
+			if err != nil {
+				p.missing += missing + 1
+				p.total++
+			}
+			p.out++
+			p.progress()
+			p.mu.Unlock()
+			if err != nil && healthy {
+				p.failed(p.name, err)
+			}
+			healthy = err == nil
+		case p.flushed < p.want:
+			want := p.want
+			p.mu.Unlock()
+			err := p.doFlush()
+			p.mu.Lock()
+			p.flushed, p.err = want, err
+			p.progress()
+			p.mu.Unlock()
+		case p.closing:
+			p.mu.Unlock()
+			if c, ok := p.sink.(io.Closer); ok {
+				p.guard(c.Close)
+			}
+			return
+		default:
+			p.mu.Unlock()
+			<-p.wake
+		}
+	}
+}
+
+func (p *pump) progress() {
+	close(p.moved)
+	p.moved = make(chan struct{})
+}
+
+func (p *pump) write(r Record) error { return p.guard(func() error { return p.sink.Write(r) }) }
+
+func (p *pump) doFlush() error {
+	if f, ok := p.sink.(flusher); ok {
+		return p.guard(f.Flush)
+	}
+	return nil
+}
+
+// guard makes a panic in a sink an error of that sink.
+func (p *pump) guard(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return f()
+}
+
+func (p *pump) flush(ctx context.Context) error {
+	p.mu.Lock()
+	target := p.in
+	p.want++
+	want := p.want
+	p.kick()
+	for p.out < target || p.flushed < want {
+		moved := p.moved
+		p.mu.Unlock()
+		select {
+		case <-moved:
+		case <-p.done:
+			return nil
+		case <-ctx.Done():
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return fmt.Errorf("flush log sink %s: %d records are left: %w", p.name, p.in-p.out, ctx.Err())
+		}
+		p.mu.Lock()
+	}
+	err := p.err
+	p.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("flush log sink %s: %w", p.name, err)
+	}
+	return nil
+}
+
+func (p *pump) close(ctx context.Context) error {
+	err := p.flush(ctx)
+	p.mu.Lock()
+	p.closing = true
+	p.kick()
+	p.mu.Unlock()
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		if err == nil {
+			err = fmt.Errorf("close log sink %s: %w", p.name, ctx.Err())
+		}
+	}
+	return err
+}
