@@ -1,0 +1,361 @@
+// Package panel shows a job to the person at the machine: which step runs, how far it is, and what to do when it failed.
+//
+// A View is the whole picture; a Panel draws it. The job talks to a Board, which carries each view to all its panels
+// without ever waiting for one: a slow panel misses the views between, never the last, and never a new step while few are
+// waiting. What a panel draws on (console, serial line, later an LCD) is its own business.
+//
+// The package reads no keys: a question to the person is a part of its own and comes with the first panel that has keys.
+package panel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"gprovision/model/fault"
+	"gprovision/model/step"
+)
+
+// View is what a person sees at one moment. The zero value is an empty panel.
+type View struct {
+	// Job is the name of the job, such as "restore".
+	Job string
+	// Step is what the person reads of the running step, at most 20 characters; "" between steps.
+	Step string
+	// Index counts the steps from 1; Total is how many there are. Both 0 when it is not known.
+	Index, Total int
+	// Progress is how far the step is, or nil if it cannot tell.
+	Progress *Progress
+	// Message is one line that is neither a step nor a failure, such as "done, rebooting".
+	Message string
+	// Problem is why the job ended, or nil.
+	Problem *Problem
+}
+
+// Progress is how far a step is. Done and Total count the same thing, mostly bytes.
+type Progress struct {
+	Done, Total int64
+	// Rate is units per second over the last seconds, 0 while it is not known.
+	Rate float64
+	// Left is the time that is left at this rate, negative while it is not known.
+	Left time.Duration
+}
+
+// Percent returns 0 to 100. It is 100 only when everything is done, and -1 if Total is not known.
+func (p Progress) Percent() int {
+	switch {
+	case p.Total <= 0:
+		return -1
+	case p.Done >= p.Total:
+		return 100
+	case p.Done <= 0:
+		return 0
+	}
+	return min(99, int(float64(p.Done)/float64(p.Total)*100))
+}
+
+// String returns such as "45 %  120.3 MB/s  0:35 left".
+func (p Progress) String() string {
+	var parts []string
+	if n := p.Percent(); n >= 0 {
+		parts = append(parts, fmt.Sprintf("%3d %%", n))
+	} else {
+		parts = append(parts, size(float64(p.Done)))
+	}
+	if p.Rate > 0 {
+		parts = append(parts, size(p.Rate)+"/s")
+	}
+	if p.Left >= 0 && p.Rate > 0 && p.Done < p.Total {
+		s := int64((p.Left + time.Second - 1) / time.Second)
+		if s >= 3600 {
+			parts = append(parts, fmt.Sprintf("%d:%02d:%02d left", s/3600, s/60%60, s%60))
+		} else {
+			parts = append(parts, fmt.Sprintf("%d:%02d left", s/60, s%60))
+		}
+	}
+	return strings.Join(parts, "  ")
+}
+
+func size(n float64) string {
+	for _, u := range []struct {
+		f float64
+		s string
+	}{{1e12, "TB"}, {1e9, "GB"}, {1e6, "MB"}, {1e3, "kB"}} {
+		if n >= u.f {
+			return fmt.Sprintf("%.1f %s", n/u.f, u.s)
+		}
+	}
+	return fmt.Sprintf("%.0f B", n)
+}
+
+// Problem is a failure as a person reads it.
+type Problem struct {
+	// Code, Title and Short are those of the fault.Fault.
+	Code, Title, Short string
+	// Text and Hint are its sentences.
+	Text, Hint string
+	// Detail is the cause, for whoever reads it out to support.
+	Detail string
+}
+
+// ProblemOf turns an error into what a person reads. An error of no known kind is fault.Internal; nil gives nil.
+func ProblemOf(err error) *Problem {
+	if err == nil {
+		return nil
+	}
+	f := fault.Of(err)
+	if f == nil {
+		f = fault.Internal
+	}
+	p := &Problem{Code: f.Code, Title: f.Title, Short: f.Short, Text: f.Text, Hint: f.Hint, Detail: err.Error()}
+	var o *fault.Occurrence
+	if errors.As(err, &o) {
+		p.Detail = ""
+		if o.Cause != nil {
+			p.Detail = o.Cause.Error()
+		}
+	}
+	return p
+}
+
+// Panel draws views, one call at a time. Show may be slow, and it may fail; the next view is tried all the same. A Panel that
+// has a method Close() error is closed by its Board.
+type Panel interface {
+	Show(View) error
+}
+
+// Board carries views to any number of panels. Make it with New; all methods may be called from any goroutine.
+type Board struct {
+	mu     sync.Mutex
+	last   View
+	shown  bool
+	feeds  []*feed
+	closed bool
+}
+
+// New returns a Board without panels.
+func New() *Board { return &Board{} }
+
+// Add gives the Board one more panel, which is shown the last view at once. The panel belongs to the Board from then on. The
+// name is for errors.
+func (b *Board) Add(name string, p Panel) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return
+	}
+	f := &feed{name: name, panel: p, wake: make(chan struct{}, 1), moved: make(chan struct{}), done: make(chan struct{})}
+	if b.shown {
+		f.push(b.last)
+	}
+	b.feeds = append(b.feeds, f)
+	go f.run()
+}
+
+// Show replaces what all panels show. It never waits.
+func (b *Board) Show(v View) { b.change(func(last *View) { *last = v }) }
+
+func (b *Board) change(f func(last *View)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return
+	}
+	f(&b.last)
+	b.shown = true
+	v := b.last
+	for _, f := range b.feeds {
+		f.push(v)
+	}
+}
+
+// Last returns the view that was shown last.
+func (b *Board) Last() View {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.last
+}
+
+// Progress shows how far the running step is and leaves the rest of the view as it is.
+func (b *Board) Progress(p Progress) {
+	b.change(func(v *View) { v.Progress, v.Message, v.Problem = &p, "", nil })
+}
+
+// Fail shows why the job ended and leaves job and step as they are.
+func (b *Board) Fail(err error) {
+	p := ProblemOf(err)
+	b.change(func(v *View) { v.Problem, v.Message = p, "" })
+}
+
+// Observe returns an observer for step.Run that shows each step of the job as it starts, and the failure.
+func (b *Board) Observe(job string) func(step.Event) {
+	return func(e step.Event) {
+		say := e.Step.Say
+		if say == "" {
+			say = e.Step.Name
+		}
+		v := View{Job: job, Step: say, Index: e.Index + 1, Total: e.Total}
+		switch e.State {
+		case step.Started:
+			b.Show(v)
+		case step.Failed:
+			v.Problem = ProblemOf(e.Err)
+			b.Show(v)
+		}
+	}
+}
+
+// Flush waits until every panel shows the last view, or ctx is done. The error names the panels that do not.
+func (b *Board) Flush(ctx context.Context) error {
+	b.mu.Lock()
+	feeds := slices.Clone(b.feeds)
+	b.mu.Unlock()
+	var errs []error
+	for _, f := range feeds {
+		errs = append(errs, f.flush(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// Close flushes, as long as ctx allows, and closes all panels. Later views are given up. Closing twice is fine.
+func (b *Board) Close(ctx context.Context) error {
+	b.mu.Lock()
+	feeds := b.feeds
+	b.feeds, b.closed = nil, true
+	b.mu.Unlock()
+	var errs []error
+	for _, f := range feeds {
+		errs = append(errs, f.flush(ctx))
+		f.mu.Lock()
+		f.closing = true
+		f.kick()
+		f.mu.Unlock()
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// maxWaiting is how many views may wait for one panel.
+const maxWaiting = 32
+
+type feed struct {
+	name  string
+	panel Panel
+
+	mu      sync.Mutex
+	waiting []View
+	busy    bool
+	closing bool
+	wake    chan struct{}
+	moved   chan struct{} // closed and replaced at each progress
+	done    chan struct{}
+}
+
+func (f *feed) push(v View) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := len(f.waiting)
+	switch {
+	case n > 0 && sameStep(f.waiting[n-1], v):
+		f.waiting[n-1] = v
+	case n >= maxWaiting:
+		f.waiting = append(f.waiting[1:], v)
+	default:
+		f.waiting = append(f.waiting, v)
+	}
+	f.kick()
+}
+
+// sameStep says whether b may stand for a: it is about the same step and a says nothing that b hides.
+func sameStep(a, b View) bool {
+	return a.Job == b.Job && a.Step == b.Step && a.Index == b.Index && a.Problem == nil && (a.Message == "" || a.Message == b.Message)
+}
+
+func (f *feed) kick() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *feed) run() {
+	defer close(f.done)
+	for {
+		f.mu.Lock()
+		switch {
+		case len(f.waiting) > 0:
+			v := f.waiting[0]
+			f.waiting = f.waiting[1:]
+			f.busy = true
+			f.mu.Unlock()
+			guard(func() error { return f.panel.Show(v) })
+			f.mu.Lock()
+			f.busy = false
+			close(f.moved)
+			f.moved = make(chan struct{})
+			f.mu.Unlock()
+		case f.closing:
+			f.mu.Unlock()
+			if c, ok := f.panel.(interface{ Close() error }); ok {
+				guard(c.Close)
+			}
+			return
+		default:
+			f.mu.Unlock()
+			<-f.wake
+		}
+	}
+}
+
+// guard keeps the panic of a panel away from the job. A panel that fails has no better place to say so than the log, which
+// is what the panels stand beside: its error is given up.
+func guard(f func() error) {
+	defer func() { _ = recover() }()
+	_ = f()
+}
+
+func (f *feed) flush(ctx context.Context) error {
+	f.mu.Lock()
+	for len(f.waiting) > 0 || f.busy {
+		moved := f.moved
+		f.mu.Unlock()
+		select {
+		case <-moved:
+		case <-f.done:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("panel %s is stuck: %w", f.name, ctx.Err())
+		}
+		f.mu.Lock()
+	}
+	f.mu.Unlock()
+	return nil
+}
+
+// Script is a Panel for tests: it remembers the views.
+type Script struct {
+	mu    sync.Mutex
+	views []View
+}
+
+// Show remembers v.
+func (s *Script) Show(v View) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.views = append(s.views, v)
+	return nil
+}
+
+// Views returns all views in order.
+func (s *Script) Views() []View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.views)
+}
