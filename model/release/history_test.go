@@ -1,0 +1,114 @@
+package release
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestHistory(t *testing.T) {
+	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	var h History
+	if !h.Check("A") {
+		t.Error("an unknown image may be chosen")
+	}
+	h.Imaging("A.upd", false, at)
+	h.Imaging("B", true, at)
+	for range 4 {
+		h.Boot("A", false, 0, at, "")
+	}
+	if h.ImageResults[0].Image != "A" || h.ImageResults[1].Image != "B" || len(h.ImageResults) != 2 {
+		t.Errorf("order: %+v", h.ImageResults)
+	}
+	if !h.Check("A") {
+		t.Error("5 failures are allowed")
+	}
+	h.Boot("A", false, 1, at, "it hangs")
+	if h.Check("A") || h.Check("A.upd") || !h.Check("B") {
+		t.Error("6 failures are too many")
+	}
+	r, ok := h.Find("A.upd")
+	want := []string{"Imaging @ 2026-11-22T10:00:00Z, success: false", "Boot @ 2026-11-22T10:00:00Z, success: false",
+		"Boot @ 2026-11-22T10:00:00Z, success: false, severity: 1, notes: it hangs"}
+	if !ok || r.Notes[0] != want[0] || r.Notes[1] != want[1] || r.Notes[5] != want[2] || r.BootFailures != 5 || r.BootAttempts != 5 {
+		t.Errorf("record: %+v", r)
+	}
+	b, err := h.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := ParseHistory(b)
+	if err != nil || fmt.Sprint(again) != fmt.Sprint(h) {
+		t.Errorf("got %+v, %v", again, err)
+	}
+	h.Forgive("A")
+	if !h.Check("A") {
+		t.Error("not forgiven")
+	}
+	if b, err := (History{}).Marshal(); err != nil || !strings.Contains(string(b), `"ImageResults": []`) {
+		t.Errorf("empty: %s, %v", b, err)
+	}
+	if !strings.HasPrefix(BadHistory(at), HistoryFile+"_bad2026") {
+		t.Error(BadHistory(at))
+	}
+}
+
+func TestHistoryIsDefensive(t *testing.T) {
+	original := `{"ImageResults":[{"Image":"WIDGET.LNX.SHINY.2018-04-26.6940","ImagingAttempts":1,"Notes":["Imaging @ 2018-04-26T10:00:00Z, success: true"],"New":1}]}`
+	h, err := ParseHistory([]byte(original))
+	if err != nil || len(h.ImageResults) != 1 || h.ImageResults[0].ImagingAttempts != 1 {
+		t.Errorf("original: %+v, %v", h, err)
+	}
+	for _, bad := range []string{"", "{", "[]", `{"ImageResults":[{"Image":""}]}`, `{"ImageResults":[{"Image":"A"},{"Image":"A"}]}`,
+		`{"ImageResults":[{"Image":"A","BootFailures":-1}]}`, `{"ImageResults":7}`, strings.Repeat(" ", maxHistory+1)} {
+		if _, err := ParseHistory([]byte(bad)); err == nil {
+			t.Errorf("accepted: %.50s", bad)
+		}
+	}
+	h, err = ParseHistory([]byte(`{"ImageResults":[{"Image":"A","BootFailures":18446744073709551615,"ImagingFailures":6}]}`))
+	if err != nil || h.Check("A") {
+		t.Errorf("failures wrap round: %+v, %v", h, err)
+	}
+	h.Boot("A", false, 9, time.Now(), "")
+	if h.Check("A") {
+		t.Error("failures wrap round when counting")
+	}
+	for i := range 2 * maxRecords {
+		h.Imaging(fmt.Sprint("image", i), true, time.Now())
+	}
+	for range 2 * maxNotes {
+		h.Boot("B", true, 1, time.Now(), strings.Repeat("ü", maxNote))
+	}
+	if len(h.ImageResults) != maxRecords || len(h.ImageResults[0].Notes) != maxNotes {
+		t.Errorf("%d records, %d notes", len(h.ImageResults), len(h.ImageResults[0].Notes))
+	}
+	b, err := h.Marshal()
+	if err != nil || len(b) > maxHistory {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+}
+
+func FuzzParseHistory(f *testing.F) {
+	f.Add([]byte(`{"ImageResults":[{"Image":"A","BootFailures":1,"Notes":["x"]}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := ParseHistory(b)
+		if err != nil {
+			return
+		}
+		h.Boot("A", false, 1, time.Time{}, "n")
+		out, err := h.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !json.Valid(out) {
+			t.Errorf("%s", out)
+		}
+		if len(out) <= maxHistory {
+			if _, err := ParseHistory(out); err != nil {
+				t.Errorf("%s: %v", out, err)
+			}
+		}
+	})
+}

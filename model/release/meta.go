@@ -1,0 +1,123 @@
+package release
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"time"
+)
+
+// MetaPath is the first entry of an image's tar.
+const MetaPath = "etc/provisioning/imgmeta.json"
+
+// MetaVersion is the version of imgmeta.json that is written.
+const MetaVersion = 1
+
+// maxMeta is how many decompressed bytes are searched for imgmeta.json, and its greatest size.
+const maxMeta = 1 << 20
+
+// ErrNoMeta says that an image does not begin with imgmeta.json. Images of the original system need not have it.
+var ErrNoMeta = errors.New("the image has no " + MetaPath + " at its beginning")
+
+// Meta is the content of imgmeta.json. The first six fields are the original system's, texts all of them; the others are ours.
+type Meta struct {
+	BinVer    string `json:"BinVer,omitempty"`    // version of the program that made the image
+	BinTime   string `json:"BinTime,omitempty"`   // build time as YYMMDDhhmm, UTC
+	ImportJob string `json:"ImportJob,omitempty"` // build job that made the input
+	ImgJob    string `json:"ImgJob,omitempty"`    // build job that made the image
+	ImgName   string `json:"ImgName,omitempty"`   // file name
+	Stream    string `json:"Stream,omitempty"`    // tier; "main_systest" is the default one
+
+	Version   int       `json:"version,omitempty"`   // of this format; 0 for an image of the original system
+	Name      string    `json:"name,omitempty"`      // full name without ".upd", equal to the file's name
+	Build     uint64    `json:"build,omitempty"`     // build number of the name
+	Time      time.Time `json:"time,omitzero"`       // when the image was made, UTC
+	Source    string    `json:"source,omitempty"`    // what it was made from, as text for people
+	BootBuild uint64    `json:"bootBuild,omitempty"` // build number of boot/norm_boot
+	Entries   int64     `json:"entries,omitempty"`   // entries in the tar, this one left out
+	Bytes     int64     `json:"bytes,omitempty"`     // sum of the sizes of its files
+	Packages  Packages  `json:"packages,omitzero"`   // installed Debian packages
+}
+
+// Packages says which packages an image has, as a digest to compare images by.
+type Packages struct {
+	Count int `json:"count"`
+	// SHA256 is the hash, in hexadecimal, of the sorted lines "NAME ARCH VERSION\n".
+	SHA256 string `json:"sha256"`
+}
+
+// ParseMeta reads imgmeta.json. Unknown keys are ignored.
+func ParseMeta(b []byte) (Meta, error) {
+	var m Meta
+	if len(b) > maxMeta {
+		return m, fmt.Errorf("parse imgmeta.json: %d bytes, at most %d", len(b), maxMeta)
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return Meta{}, fmt.Errorf("parse imgmeta.json: %w", err)
+	}
+	if m.Version < 0 || m.Version > MetaVersion {
+		return Meta{}, fmt.Errorf("parse imgmeta.json: version %d is not known, the newest is %d", m.Version, MetaVersion)
+	}
+	return m, nil
+}
+
+// Marshal returns m as indented JSON.
+func (m Meta) Marshal() ([]byte, error) {
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write imgmeta.json: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+// ReadMeta reads the description of an image from the beginning of its tar (what NewReader gives). The first regular file must
+// be it, at any path that ends so, within the first mebibyte. ErrNoMeta means that it is not there. r is read a little beyond.
+func ReadMeta(r io.Reader) (Meta, error) {
+	l := &io.LimitedReader{R: r, N: maxMeta}
+	tr := tar.NewReader(l)
+	for {
+		h, err := tr.Next()
+		if l.N <= 0 || err == io.EOF {
+			return Meta{}, ErrNoMeta
+		}
+		if err != nil {
+			return Meta{}, fmt.Errorf("read %s: %w", MetaPath, err)
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		if !IsMeta(h.Name) || h.Size > maxMeta {
+			return Meta{}, ErrNoMeta
+		}
+		b, err := io.ReadAll(tr)
+		if err != nil {
+			return Meta{}, fmt.Errorf("read %s: %w", MetaPath, err)
+		}
+		return ParseMeta(b)
+	}
+}
+
+// IsMeta reports whether a tar entry's name is that of imgmeta.json.
+func IsMeta(name string) bool {
+	name = path.Clean("/" + name)
+	return strings.HasSuffix(name, "/"+MetaPath)
+}
+
+// CheckName says whether an image may bear the file name n. Where m has a full name (version 1), it must be that one, so that
+// a renamed image is found out; images of the original system have none.
+func (m Meta) CheckName(n Name) error {
+	if m.Version == 0 {
+		return nil
+	}
+	if m.Name != n.Base() {
+		return fmt.Errorf("the image says that its name is %q, and its file is called %s: %w", m.Name, n, ErrName)
+	}
+	if m.Build != n.Build {
+		return fmt.Errorf("the image says that its build is %d, and its file is called %s: %w", m.Build, n, ErrName)
+	}
+	return nil
+}

@@ -1,0 +1,99 @@
+package release
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func tarOf(t testing.TB, entries ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range entries {
+		name, content, file := strings.Cut(e, "=")
+		h := &tar.Header{Name: name, Typeflag: tar.TypeDir, Mode: 0o755}
+		if file {
+			h.Typeflag, h.Size = tar.TypeReg, int64(len(content))
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestMeta(t *testing.T) {
+	m := Meta{BinVer: "1", ImgName: "x.upd", Version: MetaVersion, Name: prefix + "2026-11-22.0007", Build: 7, Time: time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC),
+		Source: "rootfs.tar", BootBuild: 300, Entries: 5, Bytes: 6, Packages: Packages{1, "ab"}}
+	b, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range [][]byte{
+		tarOf(t, MetaPath+"="+string(b), "etc/"),
+		tarOf(t, "./", "./etc/", "./"+MetaPath+"="+string(b)),
+		tarOf(t, "other/"+MetaPath+"="+string(b)),
+	} {
+		got, err := ReadMeta(bytes.NewReader(file))
+		if err != nil || fmt.Sprint(got) != fmt.Sprint(m) {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	}
+	far := make([]string, 0, 3000)
+	for i := range 3000 {
+		far = append(far, fmt.Sprintf("d%d/", i))
+	}
+	for _, file := range [][]byte{
+		tarOf(t, "bin/x=y", MetaPath+"="+string(b)),
+		tarOf(t, "etc/"),
+		tarOf(t, "x"+MetaPath+"="+string(b)),
+		tarOf(t, append(far, MetaPath+"={}")...),
+		tarOf(t, MetaPath+"="+strings.Repeat(" ", maxMeta+1)),
+		nil,
+	} {
+		if _, err := ReadMeta(bytes.NewReader(file)); !errors.Is(err, ErrNoMeta) {
+			t.Errorf("got %v", err)
+		}
+	}
+	for _, file := range [][]byte{tarOf(t, MetaPath+"={"), tarOf(t, MetaPath+`={"version":99}`), []byte(strings.Repeat("x", 2000))} {
+		if _, err := ReadMeta(bytes.NewReader(file)); err == nil || errors.Is(err, ErrNoMeta) {
+			t.Errorf("got %v", err)
+		}
+	}
+	n, _ := ParseName(m.Name+Suffix, prefix)
+	if err := m.CheckName(n); err != nil {
+		t.Error(err)
+	}
+	n.Build++
+	if err := m.CheckName(n); !errors.Is(err, ErrName) {
+		t.Errorf("renamed: %v", err)
+	}
+	if err := (Meta{ImgName: "x"}).CheckName(n); err != nil {
+		t.Errorf("original image: %v", err)
+	}
+}
+
+func FuzzReadMeta(f *testing.F) {
+	f.Add(tarOf(f, MetaPath+`={"ImgName":"x","version":1}`))
+	f.Add(tarOf(f, "etc/", "x=y"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := ReadMeta(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		if _, err := m.Marshal(); err != nil && m.Time.Year() >= 0 && m.Time.Year() <= 9999 {
+			t.Error(err)
+		}
+	})
+}
