@@ -55,6 +55,16 @@ func Because(f *Fault, cause error) error {
 	return &Occurrence{Fault: f, Cause: cause}
 }
 
+// Rename returns an error of kind f caused by cause, also where the cause has a kind of its own that says less: a download that
+// fails because there is no such file is a missing manifest. What speaks of the network or the server keeps its kind.
+func Rename(f *Fault, cause error) error {
+	switch Of(cause) {
+	case NoNetwork, NoServer:
+		return cause
+	}
+	return &Occurrence{Fault: f, Cause: cause}
+}
+
 // Newf returns an error of kind f with a formatted cause.
 func Newf(f *Fault, format string, args ...any) error {
 	return &Occurrence{Fault: f, Cause: fmt.Errorf(format, args...)}

@@ -152,7 +152,7 @@ func lay(fw Firmware, d Device, ids IDs, role Role, label string, least int64) (
 	default:
 		sig := ids.UUID()[:8]
 		data.Number, data.Type, data.Name, data.Active = 1, TypeMBRLinux, "", true
-		data.UUID = fmt.Sprintf("%s-%02d", sig, data.Number)
+		data.UUID = fmt.Sprintf("%s-%02x", sig, data.Number)
 		data.Start = MiB
 		data.Size = end - data.Start
 		return Table{Kind: MBR, UUID: sig, Partitions: []Partition{data}}, nil

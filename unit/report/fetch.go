@@ -55,6 +55,9 @@ type FetchOptions struct {
 	free func(dir string) (int64, error)
 }
 
+// ErrNotFound says that the server has no such file (HTTP status 404).
+var ErrNotFound = errors.New("the server has no such file")
+
 // Fetched is what Fetch brought.
 type Fetched struct {
 	// Size is the size of the file in bytes.
@@ -272,6 +275,9 @@ func (t *transfer) attempt(ctx context.Context) error {
 	case resp.StatusCode == http.StatusRequestTimeout || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500:
 		return fmt.Errorf("HTTP status %s", resp.Status)
 	default:
+		if resp.StatusCode == http.StatusNotFound {
+			return &errFinal{fault.Newf(fault.Download, "get %s: %w", t.o.URL, ErrNotFound)}
+		}
 		return &errFinal{fault.Newf(fault.Download, "get %s: HTTP status %s", t.o.URL, resp.Status)}
 	}
 
