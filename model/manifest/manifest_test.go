@@ -1,0 +1,329 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/url"
+	"strings"
+	"testing"
+
+	"gprovision/model/fault"
+	"gprovision/model/source"
+)
+
+const (
+	prefix = "WIDGET.LNX.SHINY."
+	one    = "1111111111111111111111111111111111111111"
+	two    = "2222222222222222222222222222222222222222222222222222222222222222"
+)
+
+// sample is shaped like the sample document of the original system.
+const sample = `{
+  "_comment": "written by hand",
+  "_comment": "twice, which comments may",
+  "Files": [
+    {"Src": "http://10.0.2.2:8080/WIDGET.LNX.SHINY.2026-11-22.0001.upd", "Sha1": "` + one + `", "Sha256": "` + two + `", "Size": 7},
+    {"Src": "norm_boot", "Sha256": "` + two + `"},
+    {"Src": "/extra/a%20b.txt", "Sha256": "` + two + `", "Dest": "extra/file.txt"}
+  ],
+  "LogEndpoint": "https://10.0.2.2:65432/",
+  "CredentialEndpoint": "pblog",
+  "ValidationData": [
+    {
+      "DevCodeName": "QEMU-mfg-test",
+      "CPUInfo": {"Model": "QEMU Virtual CPU version 2.5+", "Cores": 4, "Sockets": 4},
+      "RamMegs": 1234,
+      "Recovery": {"Size": 10737418240, "SizeTolerancePct": 1, "Vendor": "QEMU", "Model": "QEMU HARDDISK"},
+      "MainDiskConfigs": [
+        [{"Size": 30000000000, "SizeTolerancePct": 1, "Vendor": "ATA", "Model": "root30g", "Quantity": 2}],
+        [{"Size": 2147483648, "SizeTolerancePct": 1, "Vendor": "ATA", "Model": "root2g"}]
+      ],
+      "OUINicsSequential": true, "NumOUINics": 1, "TotalNics": 0,
+      "Devices": {"PCI": [{"Vendor": "0x8086", "Device": "0x1237", "Class": "0x0600", "Quantity": 1}]},
+      "SerNumRegex": "^S",
+      "DmiMatches": {"bios-version": "1", "2[1] Version": "x", "_note": "comment"}
+    }
+  ],
+  "CustomPlatCfgSteps": [
+    {"DevCodeName": "QEMU-mfg-test", "ConfigSteps": [
+      {"Name": "Example step", "When": "RunAfterImaging", "Files": [{"Src": "sampleCmd.sh", "Sha256": "` + two + `"}],
+       "Commands": [{"Command": "chmod +x {{.DLDir}}/sampleCmd.sh"}, {"Command": "{{.DLDir}}/sampleCmd.sh", "ExitStatus": "DontCare", "AddPath": "/bin"}]},
+      {"Name": "Another step", "When": "afterpwset", "Verbose": true, "Commands": [{"Command": "ls {{.RecoveryDir}} {{if .Serial}}{{.Serial | printf \"%q\"}}{{end}}", "ExitStatus": "ESMustFail"}]},
+      {"Name": "Early", "Commands": [{"Command": "true"}]}
+    ]}
+  ],
+  "unknown": {"key": [1, 2]}
+}`
+
+func TestSample(t *testing.T) {
+	m, err := Parse([]byte(sample))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ps := Check([]byte(sample), prefix); len(ps) > 0 {
+		t.Errorf("problems: %v", ps)
+	}
+	s, err := m.SpecsFor("QEMU-mfg-test")
+	if err != nil || s.CPUInfo.Cores != 4 || s.MainDiskConfigs[0][0].Count() != 2 || s.MainDiskConfigs[1][0].Count() != 1 || *s.TotalNics != 0 || s.Devices.PCI[0].Vendor != 0x8086 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err := m.SpecsFor("x"); fault.Of(err) != fault.ManifestIncomplete {
+		t.Error(err)
+	}
+	for w, want := range map[When]string{RunAfterImaging: "Example step", RunAfterPWSet: "Another step", RunBeforeQA: "Early", RunAfterQA: ""} {
+		var got []string
+		for _, s := range m.StepsFor("QEMU-mfg-test", w) {
+			got = append(got, s.Name)
+		}
+		if strings.Join(got, ",") != want {
+			t.Errorf("%s: %q", w, got)
+		}
+	}
+	c := m.StepsFor("QEMU-mfg-test", RunAfterImaging)[0].Commands
+	if c[0].ExitStatus != ESMustSucceed || c[1].ExitStatus != ESDontCare {
+		t.Errorf("exit status: %v %v", c[0].ExitStatus, c[1].ExitStatus)
+	}
+	img, err := m.Image(prefix)
+	if err != nil || img.Size != 7 {
+		t.Errorf("image: %+v, %v", img, err)
+	}
+	if _, err := m.Image("GADGET."); fault.Of(err) != fault.ManifestIncomplete {
+		t.Error(err)
+	}
+	for i, want := range []string{"Image/WIDGET.LNX.SHINY.2026-11-22.0001.upd", "norm_boot", "extra/file.txt"} {
+		if got, err := m.Files[i].Place(prefix); err != nil || got != want {
+			t.Errorf("place %d: %q, %v", i, got, err)
+		}
+	}
+
+	base, _ := url.Parse("http://192.168.1.1:81/files/manufData.json")
+	r, err := m.Resolve(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"http://10.0.2.2:8080/WIDGET.LNX.SHINY.2026-11-22.0001.upd", "http://192.168.1.1:81/files/norm_boot", "http://192.168.1.1:81/extra/a%20b.txt"} {
+		if r.Files[i].Src != want {
+			t.Errorf("Src %d: %s", i, r.Files[i].Src)
+		}
+	}
+	if got := r.CustomPlatCfgSteps[0].ConfigSteps[0].Files[0].Src; got != "http://192.168.1.1:81/files/sampleCmd.sh" {
+		t.Error(got)
+	}
+	if m.CustomPlatCfgSteps[0].ConfigSteps[0].Files[0].Src != "sampleCmd.sh" {
+		t.Error("Resolve changed the original")
+	}
+	if r.Files[2].Base() != "a b.txt" {
+		t.Errorf("base: %q", r.Files[2].Base())
+	}
+}
+
+func TestPlace(t *testing.T) {
+	for dest, want := range map[string]string{"/abs/x": "abs/x", "a//b": "a/b", "../x": "", "a/../../x": "", "..": "", "/": "", "a/..": ""} {
+		got, err := File{Src: "f", Dest: dest}.Place(prefix)
+		if (err == nil) != (want != "") || got != want {
+			t.Errorf("%q: %q, %v", dest, got, err)
+		}
+	}
+}
+
+func TestHashFor(t *testing.T) {
+	tests := []struct {
+		f     File
+		allow bool
+		want  string
+	}{
+		{File{Sha256: two, Sha1: one}, false, "sha256:" + two},
+		{File{Sha256: strings.ToUpper(strings.Replace(two, "2", "a", 3))}, true, "sha256:aaa" + two[3:]},
+		{File{Sha1: one}, true, "sha1:" + one},
+		{File{Sha1: one}, false, ""},
+		{File{}, true, ""},
+		{File{Sha256: "12"}, true, ""},
+	}
+	for _, tt := range tests {
+		h, err := HashFor(tt.f, tt.allow)
+		if tt.want == "" {
+			if fault.Of(err) != fault.HashMissing {
+				t.Errorf("%+v: %v", tt.f, err)
+			}
+			continue
+		}
+		if err != nil || h.String() != tt.want || h.New().Size() != len(h.Sum) {
+			t.Errorf("%+v: %v %v", tt.f, h, err)
+		}
+	}
+}
+
+func TestLogURL(t *testing.T) {
+	for in, want := range map[string]string{
+		"10.0.2.2:99": "https://10.0.2.2:99", "http://a:1/": "http://a:1", "https://u:p@a/b/?c": "https://a/b", "[fe80::1]:9": "https://[fe80::1]:9",
+		"": "", "host": "", "ftp://a": "", "https://": "",
+	} {
+		u, err := (&Manifest{LogEndpoint: in}).LogURL()
+		if want == "" {
+			if fault.Of(err) != fault.ManifestIncomplete {
+				t.Errorf("%q: %v %v", in, u, err)
+			}
+		} else if err != nil || u.String() != want {
+			t.Errorf("%q: %v, %v", in, u, err)
+		}
+	}
+}
+
+func TestDMIKey(t *testing.T) {
+	for in, want := range map[string]DMIKey{
+		"bios-version": {Keyword: "bios-version"}, "2 Serial Number": {Type: 2, Field: "Serial Number"}, "17[3] Size:": {Type: 17, Index: 3, Field: "Size"},
+		"": {}, "2": {}, "x y": {}, "2[a] y": {}, "300 y": {}, "2 :": {},
+	} {
+		got, err := ParseDMIKey(in)
+		if got != want || (err == nil) != (want != DMIKey{}) {
+			t.Errorf("%q: %+v, %v", in, got, err)
+		}
+	}
+}
+
+// TestProblems changes one thing in the sample and compares what Check says, and whether Parse refuses it.
+func TestProblems(t *testing.T) {
+	tests := []struct {
+		name, old, new, want string
+		refused              bool
+	}{
+		{"syntax", `"Src": "norm_boot",`, `"Src": "norm_boot"`, "line 6: not valid JSON", true},
+		{"type", `"RamMegs": 1234`, `"RamMegs": "1234"`, "line 15: ValidationData[0].RamMegs: found a string, want a whole number", true},
+		{"list", `"MainDiskConfigs": [`, `"MainDiskConfigs": [{},`, "line 17: ValidationData[0].MainDiskConfigs[0]: found an object, want a list", true},
+		{"when", `"afterpwset"`, `"later"`, `line 31: CustomPlatCfgSteps[0].ConfigSteps[1].When: "later" is not known`, true},
+		{"exit status", `"DontCare"`, `"Perhaps"`, `line 30: CustomPlatCfgSteps[0].ConfigSteps[0].Commands[1].ExitStatus: "Perhaps" is not known`, true},
+		{"sha256", `"Src": "norm_boot", "Sha256": "22`, `"Src": "norm_boot", "Sha256": "2`, "line 6: Files[1].Sha256: ", true},
+		{"no hash", `"Src": "norm_boot", "Sha256": "` + two + `"`, `"Src": "norm_boot"`, "line 6: Files[1]: the file has no hash", false},
+		{"sha1 alone", `"Sha256": "` + two + `", "Size": 7`, `"Size": 7`, "line 5: Files[0]: warning: the file has SHA-1 alone", false},
+		{"address", `"norm_boot"`, `"ftp://x/norm_boot"`, "line 6: Files[1].Src: ", true},
+		{"no address", `"norm_boot"`, `""`, "line 6: Files[1].Src: the address is missing", true},
+		{"outside", `"extra/file.txt"`, `"../../etc/passwd"`, "line 7: Files[2].Dest: ", true},
+		{"same place", `"extra/file.txt"`, `"/norm_boot"`, "line 7: Files[2]: it goes to norm_boot, as Files[1] does", false},
+		{"no image", `SHINY.2026`, `DULL.2026`, "line 4: Files: there is no image", false},
+		{"no server", `"LogEndpoint": "https://10.0.2.2:65432/",`, ``, "line 1: LogEndpoint: the key is missing", false},
+		{"plain", `"https://10`, `"http://10`, "line 9: LogEndpoint: warning: the address is not encrypted", false},
+		{"foreign vault", `"pblog"`, `"other"`, "line 10: CredentialEndpoint: warning: ", false},
+		{"recovery", `"Recovery": {"Size": 10737418240`, `"Recovery": {"Size": 1073741`, "line 16: ValidationData[0].Recovery.Size: 1073741 bytes, want at least 1 GiB", false},
+		{"regexp", `"^S"`, `"(S"`, "line 23: ValidationData[0].SerNumRegex: not a regular expression", true},
+		{"dmi", `"2[1] Version"`, `"2[x] Version"`, "line 24: ValidationData[0].DmiMatches.2[x] Version: ", true},
+		{"template", `{{.RecoveryDir}}`, `{{.Recovery}}`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0].Command: the variable .Recovery is not known", true},
+		{"template syntax", `{{.RecoveryDir}}`, `{{.RecoveryDir}`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0].Command: not a template", true},
+		{"id", `"0x8086"`, `"0x18086"`, "line 22: ValidationData[0].Devices.PCI[0].Vendor: ", true},
+		{"firmware", `"SerNumRegex": "^S"`, `"FirmwareVer": {"ME": "1"}`, "line 23: ValidationData[0].FirmwareVer.ME: ", false},
+		{"empty alternative", `"MainDiskConfigs": [`, `"MainDiskConfigs": [[],`, "line 17: ValidationData[0].MainDiskConfigs[0]: the alternative has no disks", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := strings.Replace(sample, tt.old, tt.new, 1)
+			if s == sample {
+				t.Fatal("nothing replaced")
+			}
+			ps := Check([]byte(s), prefix)
+			if len(ps) != 1 && tt.name != "outside" {
+				t.Errorf("got %d problems: %v", len(ps), ps)
+			}
+			if len(ps) == 0 || !strings.HasPrefix(ps[0].String(), tt.want) {
+				t.Errorf("got %v, want %s", ps, tt.want)
+			}
+			_, err := Parse([]byte(s))
+			if tt.refused && fault.Of(err) != fault.ManifestSyntax || !tt.refused && err != nil {
+				t.Errorf("Parse: %v", err)
+			}
+			if tt.refused && !strings.Contains(err.Error(), "line ") {
+				t.Errorf("no line in %v", err)
+			}
+		})
+	}
+	if ps := Check([]byte(`{}`), prefix); len(ps) != 4 {
+		t.Errorf("empty: %v", ps)
+	}
+	for _, s := range []string{"", "x", "[]", "null1"} {
+		if _, err := Parse([]byte(s)); fault.Of(err) != fault.ManifestSyntax {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
+func TestMake(t *testing.T) {
+	m, err := Parse([]byte(sample))
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := map[string]string{"norm_boot": "kernel", "sampleCmd.sh": "#!/bin/sh"}
+	out, err := Make(m, func(f File) (io.ReadCloser, error) {
+		c, ok := content[f.Src]
+		if !ok {
+			return nil, nil
+		}
+		return io.NopCloser(strings.NewReader(c)), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// printf kernel | sha256sum; printf kernel | sha1sum
+	want := File{Src: "norm_boot", Sha256: "6923dd1bc0460082c5d55a831908c24a282860b7f1cd6c2b79cf1bc8857c639c", Sha1: "c65a0fb7e74ffd2c9fc3a0f9aacb0f6a24b0a68b", Size: 6}
+	if got := out.Files[1]; got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if out.Files[0] != m.Files[0] {
+		t.Error("a file that cannot be opened was changed")
+	}
+	if out.CustomPlatCfgSteps[0].ConfigSteps[0].Files[0].Size != 9 || m.CustomPlatCfgSteps[0].ConfigSteps[0].Files[0].Size != 0 {
+		t.Error("files of steps")
+	}
+	boom := errors.New("boom")
+	if _, err := Make(m, func(File) (io.ReadCloser, error) { return nil, boom }); !errors.Is(err, boom) {
+		t.Error(err)
+	}
+	b, err := out.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ps := Check(b, prefix); len(ps) > 0 {
+		t.Errorf("what was written: %v\n%s", ps, b)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(sample))
+	f.Add([]byte(`{}`))
+	f.Add([]byte(`{"files":[{"src":"a","SHA256":"` + two + `"}],"CustomPlatCfgSteps":[{"ConfigSteps":[{"When":"QA","Commands":[{"Command":"{{range 9}}{{.}}{{end}}"}]}]}]}`))
+	f.Add([]byte(`{"ValidationData":[{"DmiMatches":{"1[2] x":"y"},"Devices":{"USB":[{"Vendor":"010","Class":"0b1"}]}}]}`))
+	base, _ := url.Parse("http://h/m.json")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := Parse(b)
+		ps := Check(b, prefix)
+		if err != nil {
+			if source.Join(ps) == nil {
+				t.Fatalf("Parse says %v, Check nothing", err)
+			}
+			return
+		}
+		out, err := m.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse(out)
+		if err != nil {
+			t.Fatalf("cannot read what was written: %v\n%s", err, out)
+		}
+		second, err := again.Marshal()
+		if err != nil || !bytes.Equal(out, second) {
+			t.Fatalf("not stable: %v\n%s\n%s", err, out, second)
+		}
+		if r, err := m.Resolve(base); err == nil {
+			for _, x := range r.Files {
+				if !strings.HasPrefix(x.Src, "http") {
+					t.Fatalf("resolved to %q", x.Src)
+				}
+			}
+		}
+		for _, x := range m.Files {
+			if p, err := x.Place(prefix); err == nil && (strings.HasPrefix(p, "/") || p == ".." || strings.HasPrefix(p, "../")) {
+				t.Fatalf("place %q", p)
+			}
+			HashFor(x, true)
+		}
+	})
+}
