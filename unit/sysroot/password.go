@@ -1,0 +1,100 @@
+package sysroot
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"gprovision/model/secret"
+	"gprovision/unit/state"
+)
+
+// hashCost is the bcrypt cost. Passwords are random, so that a higher one would only make slow machines slow.
+const hashCost = 10
+
+// HashPassword returns the hash of a password as it stands in /etc/shadow: bcrypt, "$2b$", which libxcrypt and so Debian's
+// login accepts (crypt(5)). A password must have 1 to 72 bytes, none of them a control character: login could not be given it.
+func HashPassword(password secret.Secret) (string, error) {
+	p := password.Reveal()
+	if p == "" {
+		return "", errors.New("hash password: it is empty")
+	}
+	for i := range len(p) {
+		if p[i] < ' ' || p[i] == 0x7f {
+			return "", errors.New("hash password: it has a control character")
+		}
+	}
+	h, err := bcrypt.GenerateFromPassword([]byte(p), hashCost)
+	if err != nil {
+		return "", fmt.Errorf("hash password: %w", err)
+	}
+	// The library writes $2a$. For up to 72 bytes that is the same function as $2b$, whose name says that the old errors of
+	// other implementations are not in it.
+	return strings.Replace(string(h), "$2a$", "$2b$", 1), nil
+}
+
+// SetPassword makes hash the password of a user of the image. The user must be in /etc/passwd; a missing line in /etc/shadow
+// is made. All other lines stay as they are. An account that was locked or had no password is opened by it.
+func (s *System) SetPassword(user, hash string) error {
+	if !userForm.MatchString(user) {
+		return fmt.Errorf("name of the user %q has a wrong form", user)
+	}
+	if !hashForm.MatchString(hash) {
+		return errors.New("not a password hash of crypt(3)")
+	}
+	passwd, err := s.read("etc/passwd")
+	if err != nil {
+		return err
+	}
+	fresh, found := field(passwd, user, "x")
+	if !found {
+		return fmt.Errorf("user %s: %w", user, ErrNoAccount)
+	}
+	shadow, err := s.read("etc/shadow")
+	missing := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !missing {
+		return err
+	}
+	shadow, found = field(shadow, user, hash)
+	if !found {
+		if len(shadow) > 0 && shadow[len(shadow)-1] != '\n' {
+			shadow = append(shadow, '\n')
+		}
+		// No day of the last change: the clock may be wrong, and 0 would mean "change it now".
+		shadow = append(shadow, user+":"+hash+"::0:99999:7:::\n"...)
+	}
+	if missing {
+		o := state.Owner{Mode: 0o600}
+		if gid, err := s.group("shadow"); err == nil {
+			o = state.Owner{Mode: 0o640, GID: gid}
+		}
+		err = s.writeAs("etc/shadow", shadow, o)
+	} else {
+		err = s.write("etc/shadow", shadow, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	// Last: without the x, or with an empty field, the password would not be asked for in /etc/shadow.
+	if string(fresh) != string(passwd) {
+		return s.write("etc/passwd", fresh, 0o644)
+	}
+	return nil
+}
+
+// field replaces the second field of the line of a user.
+func field(b []byte, user, value string) (out []byte, found bool) {
+	lines := strings.Split(string(b), "\n")
+	for i, l := range lines {
+		f := strings.Split(l, ":")
+		if len(f) > 1 && f[0] == user {
+			f[1] = value
+			lines[i] = strings.Join(f, ":")
+			found = true
+		}
+	}
+	return []byte(strings.Join(lines, "\n")), found
+}

@@ -1,0 +1,423 @@
+// Package sysroot edits a system that a restore has just written and that is mounted somewhere: fstab, host name, hosts,
+// machine-id, time zone, serial number, facts, network defaults, the administrator's password, and the mark.
+//
+// Everything goes through an *os.Root: the content of the image is not trusted, and a link in it that leads outside makes the
+// edit fail instead of following it. Files are replaced atomically, so that a link of the file's own name is replaced too. The
+// package mounts nothing and starts no program; users and groups are those of the image's own files.
+//
+// Each edit may be repeated.
+package sysroot
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"gprovision/unit/state"
+)
+
+// maxFile is the most bytes that a file of the image may have that is read here.
+const maxFile = 1 << 20
+
+// System is a mounted system. Close it before it is unmounted.
+type System struct{ root *os.Root }
+
+// Open opens the system mounted at dir.
+func Open(dir string) (*System, error) {
+	r, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open system: %w", err)
+	}
+	return &System{root: r}, nil
+}
+
+// Close lets go of the system, so that it can be unmounted.
+func (s *System) Close() error { return s.root.Close() }
+
+// Config is everything that a restored system is told about its unit.
+type Config struct {
+	// HostPrefix begins the host name, see Hostify.
+	HostPrefix string
+	// Serial is the unit's serial number.
+	Serial string
+	// ConfDir is the directory of facts, such as /etc/provisioning.
+	ConfDir string
+	// Secret are at least 16 random bytes that only this unit has, such as the seed of its key. The machine-id comes from it.
+	Secret []byte
+	// Admin is the account whose password is set, "admin" if empty, and Hash its hash as crypt(3) prints it.
+	Admin, Hash string
+	// Facts is the content of platform_facts.json; nil writes none.
+	Facts []byte
+	// Release is the name of the disktag: the release without ".upd".
+	Release string
+	// Mounts is the content of fstab, see Mounts.
+	Mounts []Mount
+	// Network is what the ports are named.
+	Network Network
+}
+
+// Configure makes all edits but the mark, and stops at the first that fails. It logs each.
+func Configure(dir string, log *slog.Logger, c Config) error {
+	s, err := Open(dir)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	id, err := MachineID(c.Secret)
+	if err != nil {
+		return err
+	}
+	admin := c.Admin
+	if admin == "" {
+		admin = "admin"
+	}
+	host := Hostify(c.HostPrefix, c.Serial)
+	for _, e := range []struct {
+		what string
+		do   func() error
+	}{
+		{"fstab", func() error { return s.SetMounts(c.Mounts) }},
+		{"host name", func() error { return s.SetHostname(host) }},
+		{"machine-id", func() error { return s.SetMachineID(id) }},
+		{"time zone", func() error { return s.SetTimezone("Etc/UTC") }},
+		{"serial", func() error { return s.SetSerial(c.ConfDir, c.Serial) }},
+		{"facts", func() error {
+			if c.Facts == nil {
+				return nil
+			}
+			return s.SetFacts(c.ConfDir, c.Facts)
+		}},
+		{"network", func() error {
+			installed, err := s.SetNetwork(c.Network)
+			if err == nil && !installed {
+				log.Info("the image has its own network files, the defaults are not active", "dir", defaultsDir)
+			}
+			return err
+		}},
+		{"journal directory", func() error { return s.MakeJournalDir() }},
+		{"disktag", func() error { return s.SetDisktag(c.Release) }},
+		{"password", func() error { return s.SetPassword(admin, c.Hash) }},
+	} {
+		if err := e.do(); err != nil {
+			return fmt.Errorf("configure %s: %w", e.what, err)
+		}
+		log.Debug("configured", "what", e.what)
+	}
+	log.Info("system configured", "host", host, "release", c.Release)
+	return nil
+}
+
+// Hostify makes a host name from a serial number: the prefix, then the serial in lower case with everything but a-z and 0-9
+// as a dash. A dash at the end becomes 0. The name has at most 63 characters.
+func Hostify(prefix, serial string) string {
+	name := prefix + strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return '-'
+	}, serial)
+	if len(name) > 63 {
+		name = name[:63]
+	}
+	if n, ok := strings.CutSuffix(name, "-"); ok {
+		name = n + "0"
+	}
+	return name
+}
+
+// MachineID derives a machine-id (machine-id(5): 32 hexadecimal digits, here with the bits of a random UUID) from a secret of
+// the unit: the same after each restore, and not to be guessed from the serial number.
+func MachineID(secret []byte) (string, error) {
+	if len(secret) < 16 {
+		return "", fmt.Errorf("machine-id: secret has %d bytes, want at least 16", len(secret))
+	}
+	m := hmac.New(sha256.New, secret)
+	m.Write([]byte("gprovision machine-id 1"))
+	b := m.Sum(nil)[:16]
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return hex.EncodeToString(b), nil
+}
+
+var (
+	hostForm  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	idForm    = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	zoneForm  = regexp.MustCompile(`^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$`)
+	plainForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,200}$`)
+	userForm  = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
+	hashForm  = regexp.MustCompile(`^\$[0-9a-z]{1,8}\$[./A-Za-z0-9$,=]{8,240}$`)
+)
+
+// SetHostname writes /etc/hostname and puts the name beside localhost in /etc/hosts.
+func (s *System) SetHostname(name string) error {
+	if !hostForm.MatchString(name) {
+		return fmt.Errorf("host name %q has a wrong form", name)
+	}
+	if err := s.write("etc/hostname", []byte(name+"\n"), 0o644); err != nil {
+		return err
+	}
+	old, err := s.read("etc/hosts")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return s.write("etc/hosts", hosts(old, name), 0o644)
+}
+
+func hosts(old []byte, name string) []byte {
+	ours := "127.0.0.1   " + name + " localhost"
+	lines := strings.Split(strings.TrimRight(string(old), "\n"), "\n")
+	found := false
+	for i, l := range lines {
+		f := strings.Fields(l)
+		if len(f) > 1 && f[0] == "127.0.0.1" && !found {
+			for _, n := range f[1:] {
+				found = found || n == "localhost"
+			}
+			if found {
+				lines[i] = ours
+			}
+		}
+	}
+	if !found {
+		lines = append(lines, ours)
+	}
+	return []byte(strings.TrimLeft(strings.Join(lines, "\n"), "\n") + "\n")
+}
+
+// SetMachineID writes /etc/machine-id and removes a copy that D-Bus made when the image was built.
+func (s *System) SetMachineID(id string) error {
+	if !idForm.MatchString(id) {
+		return errors.New("machine-id is not 32 hexadecimal digits")
+	}
+	if err := s.write("etc/machine-id", []byte(id+"\n"), 0o444); err != nil {
+		return err
+	}
+	const copied = "var/lib/dbus/machine-id"
+	if st, err := s.root.Lstat(copied); err == nil && st.Mode().IsRegular() {
+		return state.Remove(s.root, copied)
+	}
+	return nil
+}
+
+// SetTimezone makes /etc/localtime a link to a file of the image's zoneinfo, and corrects /etc/timezone if the image has one.
+func (s *System) SetTimezone(zone string) error {
+	if !zoneForm.MatchString(zone) {
+		return fmt.Errorf("time zone %q has a wrong form", zone)
+	}
+	if _, err := s.read("etc/timezone"); err == nil {
+		if err := s.write("etc/timezone", []byte(zone+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	return s.link("etc/localtime", "/usr/share/zoneinfo/"+zone)
+}
+
+// SetSerial writes the unit's serial number to the file serial in the directory of facts, without a newline.
+func (s *System) SetSerial(confDir, serial string) error {
+	if serial == "" {
+		return errors.New("the unit has no serial number")
+	}
+	return s.writeIn(confDir, "serial", []byte(serial))
+}
+
+// SetFacts writes platform_facts.json in the directory of facts.
+func (s *System) SetFacts(confDir string, facts []byte) error {
+	return s.writeIn(confDir, "platform_facts.json", facts)
+}
+
+// SetDisktag makes the empty file RELEASE.disktag in the root of the system the only one of its kind.
+func (s *System) SetDisktag(release string) error {
+	release = strings.TrimSuffix(release, ".upd")
+	if !plainForm.MatchString(release) {
+		return fmt.Errorf("name of the release %q has a wrong form", release)
+	}
+	want := release + ".disktag"
+	d, err := s.root.Open(".")
+	if err != nil {
+		return err
+	}
+	names, err := d.Readdirnames(-1)
+	d.Close()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if strings.HasSuffix(n, ".disktag") && n != want {
+			if err := state.Remove(s.root, n); err != nil {
+				return err
+			}
+		}
+	}
+	return s.write(want, nil, 0o444)
+}
+
+// MakeJournalDir makes /var/log/journal, so that the system's journal outlives a boot: mode 2755 of root and the image's group
+// systemd-journal, or 755 of root if the image has no such group.
+func (s *System) MakeJournalDir() error {
+	const dir = "var/log/journal"
+	gid, err := s.group("systemd-journal")
+	if err != nil && !errors.Is(err, ErrNoAccount) {
+		return err
+	}
+	mode := fs.FileMode(0o755)
+	if err == nil {
+		mode |= fs.ModeSetgid
+	}
+	if err := s.root.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 {
+		if err := s.root.Lchown(dir, 0, gid); err != nil {
+			return err
+		}
+	}
+	// The group first: chown may take the bit away.
+	return s.root.Chmod(dir, mode)
+}
+
+// SetMark makes everything that was written to the system durable and then writes the mark of that name into its root. It is
+// the last thing a restore does.
+func (s *System) SetMark(name string, m state.Mark) error {
+	b, err := m.Marshal()
+	if err != nil {
+		return err
+	}
+	if !plainForm.MatchString(name) {
+		return fmt.Errorf("name of the mark %q has a wrong form", name)
+	}
+	if err := s.Sync(); err != nil {
+		return err
+	}
+	return s.write(name, b, 0o444)
+}
+
+// ReadMark returns the mark; fs.ErrNotExist says that the system is not complete.
+func (s *System) ReadMark(name string) (state.Mark, error) {
+	b, err := state.ReadFile(s.root, name, state.MaxMark)
+	if err != nil {
+		return state.Mark{}, err
+	}
+	return state.ParseMark(b)
+}
+
+// ClearMark removes the mark durably. That there is none is no error.
+func (s *System) ClearMark(name string) error { return state.Remove(s.root, name) }
+
+// SetMark is System.SetMark for the system mounted at dir.
+func SetMark(dir, name string, m state.Mark) error {
+	return with(dir, func(s *System) error { return s.SetMark(name, m) })
+}
+
+// ClearMark is System.ClearMark for the system mounted at dir.
+func ClearMark(dir, name string) error {
+	return with(dir, func(s *System) error { return s.ClearMark(name) })
+}
+
+func with(dir string, f func(*System) error) error {
+	s, err := Open(dir)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return f(s)
+}
+
+// Sync writes the whole filesystem to its device and returns errors of all writes since it was mounted that nobody has been
+// told (syncfs(2), Linux 5.8 and later).
+func (s *System) Sync() error {
+	d, err := s.root.Open(".")
+	if err != nil {
+		return fmt.Errorf("sync filesystem: %w", err)
+	}
+	defer d.Close()
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return fmt.Errorf("sync filesystem: %w", err)
+	}
+	return nil
+}
+
+func (s *System) read(name string) ([]byte, error) { return state.ReadFile(s.root, name, maxFile) }
+
+// write replaces a file, and makes its directory. An existing regular file keeps its owner and mode.
+func (s *System) write(name string, b []byte, mode fs.FileMode) error {
+	o := state.Owner{Mode: mode}
+	if st, err := s.root.Lstat(name); err == nil && st.Mode().IsRegular() {
+		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+			o = state.Owner{Mode: st.Mode().Perm(), UID: int(sys.Uid), GID: int(sys.Gid)}
+		}
+	}
+	return s.writeAs(name, b, o)
+}
+
+func (s *System) writeAs(name string, b []byte, o state.Owner) error {
+	if dir := path.Dir(name); dir != "." {
+		if err := s.root.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return state.WriteFile(s.root, name, b, o)
+}
+
+func (s *System) writeIn(dir, name string, b []byte) error {
+	dir = strings.Trim(path.Clean("/"+dir), "/")
+	if dir == "" {
+		return errors.New("the directory of facts is not named")
+	}
+	return s.write(dir+"/"+name, b, 0o644)
+}
+
+func (s *System) link(name, target string) error {
+	dir, base := path.Split(name)
+	if err := s.root.MkdirAll(strings.TrimSuffix(dir, "/"), 0o755); err != nil {
+		return err
+	}
+	temp := dir + "." + base + ".new"
+	if err := s.root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := s.root.Symlink(target, temp); err != nil {
+		return err
+	}
+	if err := s.root.Rename(temp, name); err != nil {
+		s.root.Remove(temp)
+		return err
+	}
+	return state.SyncDir(s.root, dir)
+}
+
+// ErrNoAccount is returned for a user or group that the image does not have.
+var ErrNoAccount = errors.New("the image has no such account")
+
+// group returns the number of a group of the image.
+func (s *System) group(name string) (int, error) {
+	b, err := s.read("etc/group")
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, ErrNoAccount
+	}
+	if err != nil {
+		return 0, err
+	}
+	for _, l := range strings.Split(string(b), "\n") {
+		if f := strings.Split(l, ":"); len(f) >= 3 && f[0] == name {
+			if n, err := strconv.ParseUint(f[2], 10, 31); err == nil {
+				return int(n), nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("group %s: %w", name, ErrNoAccount)
+}
