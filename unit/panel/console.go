@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -164,21 +163,4 @@ func OpenConsole(device string) (*os.File, error) {
 		return nil, fmt.Errorf("open console: %w", err)
 	}
 	return f, nil
-}
-
-// OpenConsoles opens all consoles that Active names and that can be opened, below the directory dev; if there are none, the
-// one called console. The caller closes them. An empty result means that there is nobody to show anything to.
-func OpenConsoles(sys fs.FS, dev string) []*os.File {
-	var out []*os.File
-	for _, d := range Active(sys) {
-		if f, err := OpenConsole(filepath.Join(dev, filepath.Base(d))); err == nil {
-			out = append(out, f)
-		}
-	}
-	if len(out) == 0 {
-		if f, err := OpenConsole(filepath.Join(dev, "console")); err == nil {
-			out = append(out, f)
-		}
-	}
-	return out
 }

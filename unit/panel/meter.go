@@ -25,7 +25,7 @@ type sample struct {
 }
 
 // NewMeter returns a Meter for total units, 0 if that is not known. now is the clock; nil means time.Now.
-func NewMeter(total int64, now func() time.Time) *Meter {
+func NewMeter(now func() time.Time, total int64) *Meter {
 	if now == nil {
 		now = time.Now
 	}
@@ -55,18 +55,6 @@ func (m *Meter) Set(n int64) {
 		m.samples[0] = sample{m.now(), n}
 	}
 	m.set(n)
-}
-
-// At says that n units are done and returns the progress: for code that counts by itself.
-func (m *Meter) At(n int64) Progress {
-	m.Set(n)
-	return m.Progress()
-}
-
-// Of is At for code that learns the total only on the way.
-func (m *Meter) Of(n, total int64) Progress {
-	m.SetTotal(total)
-	return m.At(n)
 }
 
 func (m *Meter) set(n int64) {

@@ -180,14 +180,6 @@ func (b *Board) Last() View {
 	return b.last
 }
 
-// Job shows that a job begins: its name alone.
-func (b *Board) Job(name string) { b.Show(View{Job: name}) }
-
-// Step shows the step that runs now; index counts from 0. The job stays as it is.
-func (b *Board) Step(say string, index, total int) {
-	b.change(func(v *View) { *v = View{Job: v.Job, Step: say, Index: index + 1, Total: total} })
-}
-
 // Message shows one line and leaves the job as it is.
 func (b *Board) Message(text string) {
 	b.change(func(v *View) { *v = View{Job: v.Job, Message: text} })

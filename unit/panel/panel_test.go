@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -120,7 +118,7 @@ func job(t *testing.T, terminal bool) string {
 		{Name: "format-main", Say: "Format main disk", Run: func(context.Context) error { sync(); return nil }},
 		{Name: "write-image", Say: "Write image", Run: func(ctx context.Context) error {
 			sync()
-			m := NewMeter(200e6, func() time.Time { return now })
+			m := NewMeter(func() time.Time { return now }, 200e6)
 			for range 200 {
 				now = now.Add(100 * time.Millisecond)
 				m.Add(1e6)
@@ -178,7 +176,7 @@ func TestTerminalRedraws(t *testing.T) {
 
 func TestMeter(t *testing.T) {
 	now := time.Unix(100, 0)
-	m := NewMeter(1000, func() time.Time { return now })
+	m := NewMeter(func() time.Time { return now }, 1000)
 	if p := m.Progress(); p.Percent() != 0 || p.Rate != 0 || p.Left >= 0 {
 		t.Errorf("at the start: %+v", p)
 	}
@@ -203,7 +201,7 @@ func TestMeter(t *testing.T) {
 	}
 
 	// A resumed download begins its rate where it begins.
-	m = NewMeter(1000, func() time.Time { return now })
+	m = NewMeter(func() time.Time { return now }, 1000)
 	now = now.Add(time.Second)
 	m.Set(500)
 	for range 10 {
@@ -214,10 +212,7 @@ func TestMeter(t *testing.T) {
 		t.Errorf("resumed: %+v", p)
 	}
 
-	m = NewMeter(0, nil)
-	if p := NewMeter(0, nil).Of(5, 10); p.Percent() != 50 || NewMeter(10, nil).At(10).Percent() != 100 {
-		t.Errorf("half of it: %+v", p)
-	}
+	m = NewMeter(nil, 0)
 	n, err := io.Copy(io.Discard, m.Reader(strings.NewReader("0123456789")))
 	if p := m.Progress(); err != nil || n != 10 || p.Done != 10 || p.Percent() != -1 || !strings.HasPrefix(p.String(), "10 B") {
 		t.Errorf("without a total: %+v %q", p, p.String())
@@ -235,7 +230,7 @@ func TestMeter(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := NewMeter(10, nil)
+		m := NewMeter(nil, 10)
 		n := 0
 		var last Progress
 		stop := m.Watch(t.Context(), time.Second, func(p Progress) { n, last = n+1, p })
@@ -264,41 +259,6 @@ func TestActive(t *testing.T) {
 		if IsScreen(dev) != want {
 			t.Errorf("IsScreen(%s) is not %v", dev, want)
 		}
-	}
-}
-
-func TestOpenConsoles(t *testing.T) {
-	dev := t.TempDir()
-	for _, n := range []string{"tty0", "console"} {
-		if err := os.WriteFile(filepath.Join(dev, n), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for active, want := range map[string]string{"tty0 ttyS9": "tty0", "ttyS9": "console", "": "console"} {
-		files := OpenConsoles(fstest.MapFS{"class/tty/console/active": {Data: []byte(active)}}, dev)
-		if len(files) != 1 || filepath.Base(files[0].Name()) != want {
-			t.Errorf("%q: opened %v, want %s", active, files, want)
-		}
-		for _, f := range files {
-			f.Close()
-		}
-	}
-}
-
-func TestShort(t *testing.T) {
-	b, s := New(), &Script{}
-	b.Add("script", s)
-	b.Job("restore")
-	b.Flush(t.Context())
-	b.Step("Write image", 1, 3)
-	b.Flush(t.Context())
-	b.Progress(Progress{Done: 1, Total: 2})
-	b.Flush(t.Context())
-	b.Step("Make it boot", 2, 3)
-	b.Close(t.Context())
-	v := s.Views()
-	if len(v) != 4 || v[1].Index != 2 || v[2].Progress.Percent() != 50 || v[3].Progress != nil || v[3].Job != "restore" {
-		t.Errorf("got %+v", v)
 	}
 }
 
