@@ -32,17 +32,31 @@ type Device struct {
 //
 // For writing, a block device is opened exclusively: the error is EBUSY if it or one of its partitions is mounted or a member of
 // an array, and until Close nobody else gets it or its partitions, mke2fs and mount included.
-func Open(path string, write bool) (*Device, error) { return open(path, write, 0) }
+func Open(path string, write bool) (*Device, error) {
+	flags := os.O_RDONLY
+	if write {
+		flags = os.O_RDWR | unix.O_EXCL
+	}
+	return open(path, flags, 0)
+}
+
+// OpenShared opens a disk for writing without a claim, also while partitions of it are mounted. It is for what lies outside
+// all partitions, such as a boot loader. The caller closes it.
+func OpenShared(path string) (*Device, error) { return open(path, os.O_RDWR, 0) }
 
 // OpenImage opens an image file as a disk with the given sector size, 512 or 4096. The caller closes it.
 func OpenImage(path string, write bool, sectorSize int) (*Device, error) {
 	if sectorSize != 512 && sectorSize != 4096 {
 		return nil, fmt.Errorf("open %s: sector size of %d bytes is not supported", path, sectorSize)
 	}
-	return open(path, write, sectorSize)
+	flags := os.O_RDONLY
+	if write {
+		flags = os.O_RDWR | unix.O_EXCL
+	}
+	return open(path, flags, sectorSize)
 }
 
-func open(path string, write bool, sector int) (*Device, error) {
+func open(path string, flags int, sector int) (*Device, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("open disk: %w", err)
@@ -55,12 +69,8 @@ func open(path string, write bool, sector int) (*Device, error) {
 	default:
 		return nil, fmt.Errorf("open disk %s: not a block device nor a file", path)
 	}
-	flags := os.O_RDONLY
-	if write {
-		flags = os.O_RDWR
-		if d.special {
-			flags |= unix.O_EXCL
-		}
+	if !d.special {
+		flags &^= unix.O_EXCL
 	}
 	if d.file, err = os.OpenFile(path, flags, 0); err != nil {
 		return nil, fmt.Errorf("open disk: %w", err)
