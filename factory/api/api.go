@@ -1,0 +1,672 @@
+// Package api serves /v1: the requests of units, signed with their own keys, and those of operators behind a login. The
+// requests are described in openapi.yaml, which is served too and tested against the handlers.
+//
+// It verifies who asks, checks sizes and forms, and leaves the decisions to package store. It must be served over TLS only:
+// it hands out credentials. The server's certificate authority lives here as well.
+package api
+
+import (
+	"context"
+	"crypto/ed25519"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"gprovision/factory/limit"
+	"gprovision/factory/login"
+	"gprovision/factory/store"
+	"gprovision/factory/vault"
+	"gprovision/model/record"
+)
+
+//go:generate cp openapi.yaml ../../docs/formats/api/openapi.yaml
+
+//go:embed openapi.yaml
+var openAPI []byte
+
+// OpenAPI returns the description of /v1 in YAML.
+func OpenAPI() []byte { return openAPI }
+
+// Config is what a Server works with.
+type Config struct {
+	Store *store.DB
+	Vault *vault.Vault
+	Login *login.Service
+	// Hub is told of every change.
+	Hub *Hub
+	Log *slog.Logger
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Server answers the requests under /v1.
+type Server struct {
+	Config
+	enrols *limit.Limiter
+	asks   *limit.Limiter
+}
+
+// New returns a Server.
+func New(c Config) *Server {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Server{Config: c, enrols: limit.New(30, time.Second), asks: limit.New(10, 2*time.Second)}
+}
+
+// Route is one kind of request.
+type Route struct {
+	// Method and Path are those of a ServeMux pattern.
+	Method, Path string
+	handle       http.HandlerFunc
+}
+
+// Routes returns every kind of request that the Server answers.
+func (s *Server) Routes() []Route {
+	return []Route{
+		{"GET", "/v1/time", s.time},
+		{"GET", "/v1/openapi.yaml", s.openAPI},
+		{"POST", "/v1/enrol", s.enrol},
+		{"POST", "/v1/permit", s.unit(record.MaxBody, s.permit)},
+		{"POST", "/v1/events", s.unit(record.MaxBody, s.events)},
+		{"POST", "/v1/documents", s.unit(record.MaxDocument/3*4+8192, s.document)},
+		{"POST", "/v1/credentials", s.unit(record.MaxBody, s.credentials)},
+		{"POST", "/v1/credentials/confirm", s.unit(record.MaxBody, s.confirm)},
+		{"GET", "/v1/units", s.operator(s.units)},
+		{"GET", "/v1/units/{unit}", s.operator(s.detail)},
+		{"GET", "/v1/units/{unit}/events", s.operator(s.unitEvents)},
+		{"GET", "/v1/units/{unit}/documents/{id}", s.operator(s.unitDocument)},
+		{"POST", "/v1/units/{unit}/release", s.operator(s.release)},
+		{"POST", "/v1/units/{unit}/enrolments/{id}/approve", s.operator(s.approve)},
+		{"POST", "/v1/units/{unit}/credentials/read", s.operator(s.read)},
+		{"GET", "/v1/changes", s.operator(s.changes)},
+	}
+}
+
+// Register adds the routes to a mux.
+func (s *Server) Register(mux *http.ServeMux) {
+	for _, r := range s.Routes() {
+		mux.HandleFunc(r.Method+" "+r.Path, r.handle)
+	}
+	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
+		s.refuse(w, http.StatusNotFound, record.ProblemNotFound, "there is no such request")
+	})
+}
+
+func (s *Server) answer(w http.ResponseWriter, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		s.trouble(w, nil, err)
+		return
+	}
+	s.raw(w, status, b)
+}
+
+func (s *Server) raw(w http.ResponseWriter, status int, b []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	w.Write(b)
+}
+
+func (s *Server) refuse(w http.ResponseWriter, status int, code, text string) {
+	s.answer(w, status, record.Problem{Error: text, Code: code, Time: s.Now().UTC()})
+}
+
+// trouble answers with status 500 and tells the log, not the asker, what is wrong.
+func (s *Server) trouble(w http.ResponseWriter, r *http.Request, err error) {
+	if r != nil && errors.Is(err, context.Canceled) {
+		return
+	}
+	path := ""
+	if r != nil {
+		path = r.URL.Path
+	}
+	s.Log.Error("request failed", "path", path, "error", err.Error())
+	b, _ := json.Marshal(record.Problem{Error: "the server has trouble of its own, see its log", Code: record.ProblemInternal, Time: s.Now().UTC()})
+	s.raw(w, http.StatusInternalServerError, b)
+}
+
+func (s *Server) time(w http.ResponseWriter, _ *http.Request) {
+	s.answer(w, http.StatusOK, record.TimeReply{Time: s.Now().UTC()})
+}
+
+func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/yaml")
+	w.Write(openAPI)
+}
+
+// body reads a body of limited size and answers for the reader if it cannot.
+func (s *Server) body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, bool) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		s.refuse(w, http.StatusRequestEntityTooLarge, record.ProblemTooLarge, fmt.Sprintf("the request is larger than %d bytes", limit))
+		return nil, false
+	case err != nil:
+		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, "the request was cut off")
+		return nil, false
+	}
+	return b, true
+}
+
+// verify checks a signature and answers if it does not hold.
+func (s *Server) verify(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp, body []byte) bool {
+	switch err := record.VerifyRequest(key, st, r.Method, r.URL.RequestURI(), body, s.Now()); {
+	case errors.Is(err, record.ErrClock):
+		s.refuse(w, http.StatusUnauthorized, record.ProblemClock, err.Error())
+		return false
+	case err != nil:
+		s.Log.Warn("signature refused", "path", r.URL.Path, "unit", st.Unit, "remote", r.RemoteAddr)
+		s.refuse(w, http.StatusUnauthorized, record.ProblemSignature, err.Error())
+		return false
+	}
+	return true
+}
+
+// unit wraps a handler of signed requests. It gives it the active key of the unit and the verified body.
+func (s *Server) unit(limit int64, f func(http.ResponseWriter, *http.Request, store.Enrolment, []byte)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		st, err := record.ParseStamp(r.Header.Get)
+		if err != nil {
+			s.refuse(w, http.StatusUnauthorized, record.ProblemSignature, err.Error())
+			return
+		}
+		// Who asks is looked up before anything large is read.
+		e, err := s.Store.ActiveKey(r.Context(), st.Unit)
+		if errors.Is(err, store.ErrNotFound) {
+			s.refuse(w, http.StatusForbidden, record.ProblemNotEnrolled, "no key is enrolled for this unit")
+			return
+		}
+		if err != nil {
+			s.trouble(w, r, err)
+			return
+		}
+		body, ok := s.body(w, r, limit)
+		if !ok || !s.verify(w, r, e.PublicKey, st, body) {
+			return
+		}
+		f(w, r, e, body)
+	}
+}
+
+func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
+	if !s.enrols.Allow(limit.Remote(r.RemoteAddr)) {
+		w.Header().Set("Retry-After", "5")
+		s.refuse(w, http.StatusTooManyRequests, record.ProblemBusy, "too many requests from this address")
+		return
+	}
+	st, err := record.ParseStamp(r.Header.Get)
+	if err != nil {
+		s.refuse(w, http.StatusUnauthorized, record.ProblemSignature, err.Error())
+		return
+	}
+	body, ok := s.body(w, r, 64<<10)
+	if !ok {
+		return
+	}
+	var q record.EnrolRequest
+	if err := parse(body, &q); err != nil {
+		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, err.Error())
+		return
+	}
+	if err := q.Validate(); err != nil || q.Unit != st.Unit {
+		if err == nil {
+			err = errors.New("the header and the body name different units")
+		}
+		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, err.Error())
+		return
+	}
+	if !s.verify(w, r, q.PublicKey, st, body) {
+		return
+	}
+	e, reason, err := s.Store.Enrol(r.Context(), store.EnrolInput{Unit: q.Unit, PublicKey: q.PublicKey, Token: q.Token.Reveal(), Boot: q.Boot,
+		Platform: q.Platform, MACs: q.MACs, BMCMACs: q.BMCMACs, Remote: limit.Remote(r.RemoteAddr)})
+	switch {
+	case errors.Is(err, store.ErrCompleted):
+		s.Log.Warn("enrolment refused", "unit", q.Unit, "remote", r.RemoteAddr, "reason", err.Error())
+		s.refuse(w, http.StatusForbidden, record.ProblemCompleted, err.Error())
+		return
+	case errors.Is(err, store.ErrFull):
+		s.refuse(w, http.StatusTooManyRequests, record.ProblemBusy, err.Error())
+		return
+	case err != nil:
+		s.trouble(w, r, err)
+		return
+	}
+	reply := record.EnrolReply{Unit: e.Unit, Status: record.Enrolled, Time: s.Now().UTC()}
+	status := http.StatusOK
+	if e.Status != store.Active {
+		reply.Status, reply.Reason, status = record.Pending, reason, http.StatusAccepted
+	}
+	s.Log.Info("enrolment", "unit", e.Unit, "status", string(reply.Status), "reason", reply.Reason, "remote", r.RemoteAddr)
+	s.Hub.Publish(e.Unit)
+	s.answer(w, status, reply)
+}
+
+// parse reads one JSON value and nothing behind it. Its errors do not quote the input.
+func parse(b []byte, into any) error {
+	if err := json.Unmarshal(b, into); err != nil {
+		return errors.New("the body is not valid JSON of the expected form")
+	}
+	return nil
+}
+
+func (s *Server) permit(w http.ResponseWriter, r *http.Request, e store.Enrolment, body []byte) {
+	var q record.PermitRequest
+	err := parse(body, &q)
+	if err == nil {
+		err = record.CheckBoot(q.Boot)
+	}
+	if err == nil && q.Job != record.JobProvision {
+		err = fmt.Errorf("there is no permission for job %q", q.Job)
+	}
+	if err != nil {
+		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, err.Error())
+		return
+	}
+	reply := record.PermitReply{Allowed: true}
+	switch err := s.Store.Permit(r.Context(), e.Unit, q.Boot); {
+	case errors.Is(err, store.ErrCompleted):
+		reply = record.PermitReply{Reason: err.Error()}
+	case err != nil:
+		s.trouble(w, r, err)
+		return
+	}
+	s.Log.Info("permit", "unit", e.Unit, "job", string(q.Job), "allowed", reply.Allowed)
+	s.Hub.Publish(e.Unit)
+	s.answer(w, http.StatusOK, reply)
+}
+
+func (s *Server) events(w http.ResponseWriter, r *http.Request, e store.Enrolment, body []byte) {
+	var q record.Batch
+	if err := parse(body, &q); err != nil {
+		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, err.Error())
+		return
+	}
+	if len(q.Events) > record.MaxBatch {
+		s.refuse(w, http.StatusRequestEntityTooLarge, record.ProblemTooLarge, fmt.Sprintf("more than %d events", record.MaxBatch))
+		return
+	}
+	for i, ev := range q.Events {
+		err := ev.Validate()
+		if err == nil && ev.Unit != "" && ev.Unit != e.Unit {
+			err = fmt.Errorf("the event is of unit %q", ev.Unit)
+		}
+		if err == nil {
+			if b, _ := json.Marshal(ev.Attrs); len(b) > record.MaxEvent {
+				err = fmt.Errorf("the attributes have %d bytes", len(b))
+			}
+		}
+		if err != nil {
+			s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, fmt.Sprintf("event %d: %v", i, err))
+			return
+		}
+	}
+	stored, err := s.Store.AddEvents(r.Context(), e.Unit, q.Events)
+	if err != nil {
+		s.trouble(w, r, err)
+		return
+	}
+	for _, ev := range q.Events {
+		if st, ok := record.StateOf(ev); ok && st.Phase != record.Step {
+			s.Log.Info("state", "unit", e.Unit, "state", st.String(), "code", st.Code, "text", st.Text)
+		}
+	}
+	if stored > 0 {
+		s.Hub.Publish(e.Unit)
+	}
+	s.answer(w, http.StatusOK, record.BatchReply{Stored: stored, Known: len(q.Events) - stored})
+}
+
+func (s *Server) document(w http.ResponseWriter, r *http.Request, e store.Enrolment, body []byte) {
+	var d record.Document
+	err := parse(body, &d)
+	if err == nil {
+		err = d.Validate()
+	}
+	if err != nil {
+		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, err.Error())
+		return
+	}
+	if err := s.Store.AddDocument(r.Context(), e.Unit, d); err != nil {
+		s.trouble(w, r, err)
+		return
+	}
+	s.Log.Info("document", "unit", e.Unit, "name", d.Name, "type", d.Type, "bytes", len(d.Body))
+	s.Hub.Publish(e.Unit)
+	s.answer(w, http.StatusOK, struct{}{})
+}
+
+func (s *Server) credentials(w http.ResponseWriter, r *http.Request, e store.Enrolment, body []byte) {
+	if r.TLS == nil { // the second lock on this door
+		s.refuse(w, http.StatusForbidden, record.ProblemSignature, "credentials are given over TLS only")
+		return
+	}
+	var q record.CredentialsRequest
+	err := parse(body, &q)
+	if err == nil {
+		err = record.CheckBoot(q.Boot)
+	}
+	if err != nil {
+		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, err.Error())
+		return
+	}
+	if !s.asks.Allow(e.Unit) {
+		s.refuse(w, http.StatusTooManyRequests, record.ProblemBusy, "too many requests for credentials")
+		return
+	}
+	c, err := s.Vault.Issue(r.Context(), e.Unit, e.ID)
+	if s.vaultSaysNo(w, r, e, err) {
+		return
+	}
+	wire, err := c.Wire()
+	if err != nil {
+		s.trouble(w, r, err)
+		return
+	}
+	s.Log.Info("credentials given", "unit", e.Unit, "generation", c.Generation)
+	s.Hub.Publish(e.Unit)
+	s.raw(w, http.StatusOK, wire)
+}
+
+func (s *Server) confirm(w http.ResponseWriter, r *http.Request, e store.Enrolment, body []byte) {
+	var q record.ConfirmRequest
+	if err := parse(body, &q); err != nil || q.Generation == 0 || q.Generation > 1<<62 {
+		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, "the body names no generation")
+		return
+	}
+	if s.vaultSaysNo(w, r, e, s.Vault.Confirm(r.Context(), e.Unit, e.ID, q.Generation)) {
+		return
+	}
+	s.Log.Info("credentials confirmed", "unit", e.Unit, "generation", q.Generation)
+	s.Hub.Publish(e.Unit)
+	s.answer(w, http.StatusOK, struct{}{})
+}
+
+// vaultSaysNo answers for an error of the vault and reports whether there was one.
+func (s *Server) vaultSaysNo(w http.ResponseWriter, r *http.Request, e store.Enrolment, err error) bool {
+	if err == nil {
+		return false
+	}
+	for sentinel, p := range map[error]struct {
+		status int
+		code   string
+	}{
+		vault.ErrNoOperator:  {http.StatusConflict, record.ProblemNoOperator},
+		store.ErrConfirmed:   {http.StatusForbidden, record.ProblemConfirmed},
+		store.ErrCompleted:   {http.StatusForbidden, record.ProblemConfirmed},
+		store.ErrNotEnrolled: {http.StatusForbidden, record.ProblemNotEnrolled},
+		store.ErrGeneration:  {http.StatusConflict, record.ProblemGeneration},
+	} {
+		if errors.Is(err, sentinel) {
+			s.Log.Warn("credentials refused", "unit", e.Unit, "reason", err.Error())
+			s.refuse(w, p.status, p.code, sentinel.Error())
+			return true
+		}
+	}
+	s.trouble(w, r, err)
+	return true
+}
+
+// operator wraps a handler of operators' requests. Those that change something must carry the token of the session.
+func (s *Server) operator(f func(http.ResponseWriter, *http.Request, login.Who)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		who, err := s.Login.From(r)
+		switch {
+		case errors.Is(err, login.ErrSlow):
+			w.Header().Set("Retry-After", "60")
+			s.refuse(w, http.StatusTooManyRequests, record.ProblemBusy, err.Error())
+			return
+		case err != nil:
+			// No WWW-Authenticate: a browser that asked for a password would send it with forged requests, too.
+			s.refuse(w, http.StatusUnauthorized, record.ProblemLogin, "an operator's login is needed: "+err.Error())
+			return
+		}
+		if r.Method != "GET" {
+			r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+			if !who.Genuine(r) {
+				s.refuse(w, http.StatusForbidden, record.ProblemLogin, "the request does not carry the token of its session")
+				return
+			}
+		}
+		f(w, r, who)
+	}
+}
+
+// found answers for an error of the store and reports whether there was none.
+func (s *Server) found(w http.ResponseWriter, r *http.Request, err error) bool {
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, store.ErrNotFound):
+		s.refuse(w, http.StatusNotFound, record.ProblemNotFound, "there is no such thing")
+	case errors.Is(err, store.ErrCompleted):
+		s.refuse(w, http.StatusConflict, record.ProblemCompleted, err.Error())
+	default:
+		s.trouble(w, r, err)
+	}
+	return false
+}
+
+// UnitView is a unit as operators see it.
+type UnitView struct {
+	store.Unit
+	// State is the state in words.
+	State string `json:"state"`
+	Job   string `json:"job"`
+	Phase string `json:"phase"`
+	Step  string `json:"step"`
+	// Percent is 0 to 100, or -1 for unknown.
+	Percent int    `json:"percent"`
+	Code    string `json:"code"`
+	Text    string `json:"text"`
+	Hint    string `json:"hint"`
+}
+
+// View returns a unit as operators see it.
+func View(u store.Unit) UnitView {
+	st := u.State
+	return UnitView{u, st.String(), string(st.Job), string(st.Phase), st.Step, st.Percent, st.Code, st.Text, st.Hint}
+}
+
+func (s *Server) units(w http.ResponseWriter, r *http.Request, _ login.Who) {
+	units, err := s.Store.Units(r.Context())
+	if !s.found(w, r, err) {
+		return
+	}
+	out := struct {
+		Units   []UnitView    `json:"units"`
+		Waiting []store.Token `json:"waiting"`
+	}{Units: []UnitView{}}
+	for _, u := range units {
+		out.Units = append(out.Units, View(u))
+	}
+	if out.Waiting, err = s.Store.Tokens(r.Context()); s.found(w, r, err) {
+		s.answer(w, http.StatusOK, out)
+	}
+}
+
+// Detail is everything about one unit but its events and the contents of documents and credentials.
+type Detail struct {
+	Unit       UnitView          `json:"unit"`
+	Facts      []store.Fact      `json:"facts"`
+	Enrolments []store.Enrolment `json:"enrolments"`
+	Documents  []store.Document  `json:"documents"`
+	Secrets    []store.Secret    `json:"credentials"`
+	Readings   []store.Reading   `json:"readings"`
+	Actions    []store.Action    `json:"actions"`
+}
+
+// ReadDetail collects everything about one unit, or returns store.ErrNotFound.
+func ReadDetail(ctx context.Context, db *store.DB, unit string) (Detail, error) {
+	u, err := db.Unit(ctx, unit)
+	if err != nil {
+		return Detail{}, err
+	}
+	d := Detail{Unit: View(u)}
+	var errs [6]error
+	d.Facts, errs[0] = db.Facts(ctx, unit)
+	d.Enrolments, errs[1] = db.Enrolments(ctx, unit)
+	d.Documents, errs[2] = db.Documents(ctx, unit)
+	d.Secrets, errs[3] = db.Secrets(ctx, unit)
+	d.Readings, errs[4] = db.Readings(ctx, unit)
+	d.Actions, errs[5] = db.Actions(ctx, unit)
+	return d, errors.Join(errs[:]...)
+}
+
+func (s *Server) detail(w http.ResponseWriter, r *http.Request, _ login.Who) {
+	d, err := ReadDetail(r.Context(), s.Store, r.PathValue("unit"))
+	if s.found(w, r, err) {
+		s.answer(w, http.StatusOK, d)
+	}
+}
+
+func (s *Server) unitEvents(w http.ResponseWriter, r *http.Request, _ login.Who) {
+	q := r.URL.Query()
+	before, _ := strconv.ParseInt(q.Get("before"), 10, 64)
+	n, err := strconv.Atoi(q.Get("limit"))
+	if err != nil || n < 1 || n > 1000 {
+		n = 200
+	}
+	var kinds []record.Kind
+	for _, k := range q["kind"] {
+		kinds = append(kinds, record.Kind(k))
+	}
+	if len(kinds) > 8 {
+		kinds = kinds[:8]
+	}
+	if _, err := s.Store.Unit(r.Context(), r.PathValue("unit")); !s.found(w, r, err) {
+		return
+	}
+	list, err := s.Store.Events(r.Context(), r.PathValue("unit"), before, n, kinds...)
+	if s.found(w, r, err) {
+		s.answer(w, http.StatusOK, struct {
+			Events []store.Event `json:"events"`
+		}{list})
+	}
+}
+
+func (s *Server) unitDocument(w http.ResponseWriter, r *http.Request, _ login.Who) {
+	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	d, err := s.Store.Document(r.Context(), r.PathValue("unit"), id)
+	if s.found(w, r, err) {
+		ServeDocument(w, d)
+	}
+}
+
+// ServeDocument sends a unit's document. It comes from a unit, so a browser may save it or show it as text, never run it.
+func ServeDocument(w http.ResponseWriter, d store.Document) {
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename*=UTF-8''%s", escape(d.Name)))
+	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(d.Body)))
+	w.Write(d.Body)
+}
+
+// escape writes a file name for a header as RFC 5987 says.
+func escape(s string) string {
+	out := ""
+	for _, c := range []byte(s) {
+		if c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '.' || c == '-' || c == '_' {
+			out += string(rune(c))
+		} else {
+			out += fmt.Sprintf("%%%02X", c)
+		}
+	}
+	return out
+}
+
+func (s *Server) release(w http.ResponseWriter, r *http.Request, who login.Who) {
+	unit := r.PathValue("unit")
+	if s.found(w, r, s.Store.Release(r.Context(), unit, who.Operator)) {
+		s.Log.Info("released", "unit", unit, "operator", who.Operator)
+		s.Hub.Publish(unit)
+		s.answer(w, http.StatusOK, struct{}{})
+	}
+}
+
+func (s *Server) approve(w http.ResponseWriter, r *http.Request, who login.Who) {
+	unit := r.PathValue("unit")
+	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if s.found(w, r, s.Store.Approve(r.Context(), unit, id, who.Operator)) {
+		s.Log.Info("approved", "unit", unit, "operator", who.Operator)
+		s.Hub.Publish(unit)
+		s.answer(w, http.StatusOK, struct{}{})
+	}
+}
+
+// ReadRequest is the body of an operator's request to read credentials.
+type ReadRequest struct {
+	// Generation is which one, 0 for the newest confirmed one, or the newest of all where none is confirmed.
+	Generation uint64 `json:"generation"`
+}
+
+func (s *Server) read(w http.ResponseWriter, r *http.Request, who login.Who) {
+	var q ReadRequest
+	b, err := io.ReadAll(r.Body)
+	if err == nil && len(b) > 0 {
+		err = parse(b, &q)
+	}
+	if err != nil || q.Generation > 1<<62 {
+		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, "the body is not valid")
+		return
+	}
+	unit := r.PathValue("unit")
+	v, err := s.Store.ReadSecret(r.Context(), unit, q.Generation, who.Operator, limit.Remote(r.RemoteAddr))
+	if s.found(w, r, err) {
+		s.Log.Warn("credentials read", "unit", unit, "generation", v.Generation, "operator", who.Operator, "remote", r.RemoteAddr)
+		s.Hub.Publish(unit)
+		s.answer(w, http.StatusOK, v)
+	}
+}
+
+// changes streams the names of units that change, as server-sent events.
+func (s *Server) changes(w http.ResponseWriter, r *http.Request, _ login.Who) {
+	Stream(w, r, s.Hub)
+}
+
+// Stream sends the names of units that change as server-sent events named "unit", until the asker goes away. An empty name
+// says that changes were missed. A comment every 15 seconds keeps the connection alive.
+func Stream(w http.ResponseWriter, r *http.Request, hub *Hub) {
+	ch, end := hub.Subscribe()
+	defer end()
+	c := http.NewResponseController(w)
+	c.SetWriteDeadline(time.Time{})
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	tick := time.NewTicker(15 * time.Second)
+	defer tick.Stop()
+	send := func(s string) bool {
+		_, err := io.WriteString(w, s)
+		return err == nil && c.Flush() == nil
+	}
+	if !send(": ready\n\n") {
+		return
+	}
+	for {
+		select {
+		case unit := <-ch:
+			b, err := json.Marshal(unit)
+			if err != nil || !send("event: unit\ndata: "+string(b)+"\n\n") {
+				return
+			}
+		case <-tick.C:
+			if !send(": still here\n\n") {
+				return
+			}
+		case <-r.Context().Done():
+			return
+		}
+	}
+}

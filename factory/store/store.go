@@ -1,0 +1,398 @@
+// Package store keeps what the factory server knows: units, their keys, events, facts and documents, encrypted
+// credentials, and the operators' logins. It is one SQLite file; the rules that must hold under concurrency (one key per
+// unit, one use per token, each event once, confirmed means never again) are kept here, each in one transaction.
+//
+// It does not verify signatures, generate or open secrets, or know HTTP. Tokens and sessions are stored as hashes, secrets
+// as ciphertext: who reads the file learns no password and can enrol nothing.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"gprovision/model/record"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Why the store says no.
+var (
+	// ErrNotFound says that there is no such thing.
+	ErrNotFound = errors.New("not found")
+	// ErrCompleted says that the unit is provisioned to the end and was not released since.
+	ErrCompleted = errors.New("the unit is provisioned already: an operator must release it first")
+	// ErrConfirmed says that the credentials of this key are confirmed.
+	ErrConfirmed = errors.New("the credentials are confirmed and are not given again")
+	// ErrGeneration says that a generation is not the newest one of its key.
+	ErrGeneration = errors.New("this is not the newest generation of credentials")
+	// ErrNotEnrolled says that the enrolment does not speak for the unit any more.
+	ErrNotEnrolled = errors.New("the key does not speak for this unit")
+	// ErrFull says that too many enrolments wait for approval.
+	ErrFull = errors.New("too many enrolments wait for an operator")
+)
+
+// Limits that keep what strangers can store small.
+const (
+	maxPending     = 200   // enrolments that wait, in all
+	maxPendingUnit = 5     // the same, of one unit
+	maxTokens      = 10000 // tokens that are neither used nor expired
+	maxUnconfirmed = 20    // generations of credentials of one unit that nobody confirmed
+	pendingAge     = 24 * time.Hour
+)
+
+// DB is an open store. It is safe for concurrent use.
+type DB struct {
+	w   *sql.DB // one connection: writers queue up
+	r   *sql.DB
+	now func() time.Time
+}
+
+// Open opens the SQLite file at path, makes it if it is missing, and brings its tables up to date.
+func Open(ctx context.Context, path string) (*DB, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	// Make the file ourselves: its mode is that of the files which SQLite puts beside it.
+	f, err := os.OpenFile(abs, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	f.Close()
+	dsn := func(pragmas ...string) string {
+		q := url.Values{"_txlock": {"immediate"}}
+		for _, p := range append([]string{"busy_timeout(10000)", "foreign_keys(1)"}, pragmas...) {
+			q.Add("_pragma", p)
+		}
+		return (&url.URL{Scheme: "file", Path: abs, RawQuery: q.Encode()}).String()
+	}
+	// synchronous(FULL): what the server has acknowledged survives a power cut, since the unit forgets it then.
+	w, err := sql.Open("sqlite", dsn("journal_mode(WAL)", "synchronous(FULL)"))
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	w.SetMaxOpenConns(1)
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, w, sub, goose.WithDisableGlobalRegistry(true))
+	if err == nil {
+		_, err = p.Up(ctx)
+	}
+	if err != nil {
+		w.Close()
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	r, err := sql.Open("sqlite", dsn("query_only(1)"))
+	if err != nil {
+		w.Close()
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	r.SetMaxOpenConns(4)
+	return &DB{w: w, r: r, now: time.Now}, nil
+}
+
+// Close closes the file.
+func (d *DB) Close() error { return errors.Join(d.r.Close(), d.w.Close()) }
+
+// tx runs f in one writing transaction.
+func (d *DB) tx(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := d.w.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if err := f(tx); err != nil {
+		return errors.Join(err, ignoreDone(tx.Rollback()))
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+func nano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromNano(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+// Unit is what is known of one unit.
+type Unit struct {
+	// ID is its name, mostly its serial number.
+	ID       string   `json:"unit"`
+	Platform string   `json:"platform"`
+	MACs     []string `json:"macs"`
+	BMCMACs  []string `json:"bmcMacs"`
+	// State is that of its newest state event, and StateAt when the server got it.
+	State   record.State `json:"-"`
+	StateAt time.Time    `json:"stateAt"`
+	// FirstSeen and LastSeen are by the server's clock.
+	FirstSeen time.Time `json:"firstSeen"`
+	LastSeen  time.Time `json:"lastSeen"`
+	// Provisioned is when the unit last reported a provisioning that succeeded, zero for never.
+	Provisioned time.Time `json:"provisioned"`
+	// Released is when an operator allowed another provisioning, zero if none is allowed.
+	Released   time.Time `json:"released"`
+	ReleasedBy string    `json:"releasedBy"`
+	// Enrolled says that a key speaks for the unit.
+	Enrolled bool `json:"enrolled"`
+	// Pending is how many keys wait for an operator's approval.
+	Pending int `json:"pending"`
+	// Confirmed says that the newest key has confirmed its credentials.
+	Confirmed bool `json:"credentialsConfirmed"`
+}
+
+// Completed says that the unit was provisioned to the end and nobody released it since.
+func (u Unit) Completed() bool { return !u.Provisioned.IsZero() && u.Released.IsZero() }
+
+const unitColumns = `u.id, u.platform, u.macs, u.bmc_macs, u.job, u.phase, u.step, u.percent, u.code, u.text, u.hint, u.state_at,
+	u.first_seen, u.last_seen, u.provisioned_at, u.released_at, u.released_by,
+	EXISTS (SELECT 1 FROM enrolments e WHERE e.unit = u.id AND e.status = 'active'),
+	(SELECT count(*) FROM enrolments e WHERE e.unit = u.id AND e.status = 'pending'),
+	EXISTS (SELECT 1 FROM secrets s JOIN enrolments e ON e.id = s.enrolment WHERE s.unit = u.id AND e.status = 'active' AND s.confirmed > 0)`
+
+type scanner interface{ Scan(...any) error }
+
+func scanUnit(r scanner) (Unit, error) {
+	var u Unit
+	var macs, bmc, job, phase string
+	var stateAt, first, last, prov, rel int64
+	err := r.Scan(&u.ID, &u.Platform, &macs, &bmc, &job, &phase, &u.State.Step, &u.State.Percent, &u.State.Code, &u.State.Text, &u.State.Hint, &stateAt,
+		&first, &last, &prov, &rel, &u.ReleasedBy, &u.Enrolled, &u.Pending, &u.Confirmed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Unit{}, ErrNotFound
+	}
+	if err != nil {
+		return Unit{}, err
+	}
+	u.State.Job, u.State.Phase = record.Job(job), record.Phase(phase)
+	u.StateAt, u.FirstSeen, u.LastSeen, u.Provisioned, u.Released = fromNano(stateAt), fromNano(first), fromNano(last), fromNano(prov), fromNano(rel)
+	if err := errors.Join(json.Unmarshal([]byte(macs), &u.MACs), json.Unmarshal([]byte(bmc), &u.BMCMACs)); err != nil {
+		return Unit{}, fmt.Errorf("unit %s: %w", u.ID, err)
+	}
+	return u, nil
+}
+
+// Units returns all units, the one that was seen last first.
+func (d *DB) Units(ctx context.Context) ([]Unit, error) {
+	rows, err := d.r.QueryContext(ctx, `SELECT `+unitColumns+` FROM units u ORDER BY u.last_seen DESC, u.id`)
+	if err != nil {
+		return nil, fmt.Errorf("list units: %w", err)
+	}
+	defer rows.Close()
+	out := []Unit{}
+	for rows.Next() {
+		u, err := scanUnit(rows)
+		if err != nil {
+			return nil, fmt.Errorf("list units: %w", err)
+		}
+		out = append(out, u)
+	}
+	return out, rows.Err()
+}
+
+// Unit returns one unit, or ErrNotFound.
+func (d *DB) Unit(ctx context.Context, id string) (Unit, error) {
+	return scanUnit(d.r.QueryRowContext(ctx, `SELECT `+unitColumns+` FROM units u WHERE u.id = ?`, id))
+}
+
+// FindUnit returns the unit that is named serial or, if there is none, has the port mac. It is ErrNotFound if there is
+// neither, or if more than one unit has that port.
+func (d *DB) FindUnit(ctx context.Context, serial, mac string) (Unit, error) {
+	if serial != "" {
+		u, err := d.Unit(ctx, serial)
+		if !errors.Is(err, ErrNotFound) {
+			return u, err
+		}
+	}
+	if mac == "" {
+		return Unit{}, ErrNotFound
+	}
+	rows, err := d.r.QueryContext(ctx, `SELECT u.id FROM units u, json_each(u.macs) m WHERE m.value = ? LIMIT 2`, mac)
+	if err != nil {
+		return Unit{}, fmt.Errorf("find unit: %w", err)
+	}
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return Unit{}, err
+		}
+		ids = append(ids, id)
+	}
+	if err := rows.Err(); err != nil {
+		return Unit{}, err
+	}
+	if len(ids) != 1 {
+		return Unit{}, ErrNotFound
+	}
+	return d.Unit(ctx, ids[0])
+}
+
+// Release allows the unit to be provisioned once more. The permission is used up when a provisioning succeeds.
+func (d *DB) Release(ctx context.Context, unit, operator string) error {
+	return d.tx(ctx, func(tx *sql.Tx) error {
+		now := nano(d.now())
+		res, err := tx.ExecContext(ctx, `UPDATE units SET released_at = ?, released_by = ?, permit_boot = '' WHERE id = ?`, now, operator, unit)
+		if err != nil {
+			return fmt.Errorf("release unit: %w", err)
+		}
+		if n, _ := res.RowsAffected(); n == 0 {
+			return ErrNotFound
+		}
+		return action(ctx, tx, unit, now, operator, "released for another provisioning")
+	})
+}
+
+func action(ctx context.Context, tx *sql.Tx, unit string, now int64, operator, what string) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO actions (unit, time, operator, action) VALUES (?, ?, ?, ?)`, unit, now, operator, what)
+	if err != nil {
+		return fmt.Errorf("record action: %w", err)
+	}
+	return nil
+}
+
+// Action is something an operator did to a unit.
+type Action struct {
+	Time     time.Time `json:"time"`
+	Operator string    `json:"operator"`
+	Action   string    `json:"action"`
+}
+
+// Actions returns what operators did to a unit, newest first.
+func (d *DB) Actions(ctx context.Context, unit string) ([]Action, error) {
+	return list(ctx, d, `SELECT time, operator, action FROM actions WHERE unit = ? ORDER BY id DESC LIMIT 100`, func(s scanner, a *Action) error {
+		var t int64
+		err := s.Scan(&t, &a.Operator, &a.Action)
+		a.Time = fromNano(t)
+		return err
+	}, unit)
+}
+
+// list runs a query and scans all its rows.
+func list[T any](ctx context.Context, d *DB, query string, scan func(scanner, *T) error, args ...any) ([]T, error) {
+	rows, err := d.r.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	defer rows.Close()
+	out := []T{}
+	for rows.Next() {
+		var v T
+		if err := scan(rows, &v); err != nil {
+			return nil, fmt.Errorf("store: %w", err)
+		}
+		out = append(out, v)
+	}
+	return out, rows.Err()
+}
+
+// Permit says whether the unit may be provisioned in this boot, and remembers a yes. A no is ErrCompleted.
+func (d *DB) Permit(ctx context.Context, unit, boot string) error {
+	return d.tx(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE units SET permit_boot = ?, last_seen = ? WHERE id = ? AND (provisioned_at = 0 OR released_at > 0)`, boot, nano(d.now()), unit)
+		if err != nil {
+			return fmt.Errorf("permit: %w", err)
+		}
+		if n, _ := res.RowsAffected(); n == 0 {
+			return ErrCompleted
+		}
+		return nil
+	})
+}
+
+// Document is a stored document. Body is only filled in by DB.Document.
+type Document struct {
+	ID       int64     `json:"id"`
+	Name     string    `json:"name"`
+	Type     string    `json:"type"`
+	Boot     string    `json:"boot"`
+	Size     int64     `json:"size"`
+	Received time.Time `json:"received"`
+	Body     []byte    `json:"-"`
+}
+
+// AddDocument stores a document of a unit. One of the same boot and name is replaced.
+func (d *DB) AddDocument(ctx context.Context, unit string, doc record.Document) error {
+	return d.tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO documents (unit, boot, name, type, body, received) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (unit, boot, name) DO UPDATE SET type = excluded.type, body = excluded.body, received = excluded.received`,
+			unit, doc.Boot, doc.Name, doc.Type, doc.Body, nano(d.now()))
+		if err != nil {
+			return fmt.Errorf("store document: %w", err)
+		}
+		// What one unit can fill is bounded: the newest hundred stay.
+		_, err = tx.ExecContext(ctx, `DELETE FROM documents WHERE unit = ? AND id NOT IN (SELECT id FROM documents WHERE unit = ? ORDER BY received DESC, id DESC LIMIT 100)`, unit, unit)
+		return err
+	})
+}
+
+// Documents returns the documents of a unit without their bodies, newest first.
+func (d *DB) Documents(ctx context.Context, unit string) ([]Document, error) {
+	return list(ctx, d, `SELECT id, name, type, boot, length(body), received FROM documents WHERE unit = ? ORDER BY received DESC, id DESC`, func(s scanner, o *Document) error {
+		var t int64
+		err := s.Scan(&o.ID, &o.Name, &o.Type, &o.Boot, &o.Size, &t)
+		o.Received = fromNano(t)
+		return err
+	}, unit)
+}
+
+// Document returns one document of a unit with its body, or ErrNotFound.
+func (d *DB) Document(ctx context.Context, unit string, id int64) (Document, error) {
+	var o Document
+	var t int64
+	err := d.r.QueryRowContext(ctx, `SELECT id, name, type, boot, length(body), received, body FROM documents WHERE unit = ? AND id = ?`, unit, id).
+		Scan(&o.ID, &o.Name, &o.Type, &o.Boot, &o.Size, &t, &o.Body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Document{}, ErrNotFound
+	}
+	o.Received = fromNano(t)
+	return o, err
+}
+
+// cleanMACs returns the addresses in one form, without doubles. Bad ones are left out.
+func cleanMACs(in []string) []string {
+	out := []string{}
+	for _, m := range in {
+		if c, err := record.CleanMAC(m); err == nil && !slices.Contains(out, c) && len(out) < record.MaxMACs {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func jsonText(v any) (string, error) {
+	b, err := json.Marshal(v)
+	return string(b), err
+}

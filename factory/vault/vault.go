@@ -1,0 +1,203 @@
+// Package vault makes the passwords of units, hands them to one enrolled key, and keeps them so that only an operator can
+// read them: encrypted with age to the operators' public keys. The private keys never come near the server.
+//
+// Rules, kept by package store in one transaction each: an ask gives a new generation; a confirmed generation is final for
+// its key; a completed unit gets none until an operator releases it. The package keeps no password after it has returned it.
+package vault
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"strings"
+
+	"filippo.io/age"
+
+	"gprovision/model/record"
+	"gprovision/model/secret"
+)
+
+// ErrNoOperator says that there is nobody to encrypt to.
+var ErrNoOperator = errors.New("the server has no operator key (--operator-key): it gives no credentials that nobody could ever read")
+
+// Lengths of the passwords, in characters. With 47 characters to choose from, 12 have 66 bits.
+const (
+	osLength   = 16
+	biosLength = 12 // many firmwares take no more than that, and some no capitals
+	ipmiLength = record.MaxIPMIPassword
+)
+
+// The characters of passwords: none that is mistaken for another when it is read from a sheet or a screen (0 O o, 1 l I,
+// 2 Z z, 5 S s, 8 B).
+const (
+	letters = "abcdefghijkmnpqrtuvwxyACDEFGHJKLMNPQRTUVWXY34679"
+	simple  = "abcdefghijkmnpqrtuvwxy34679"
+)
+
+// Keeper stores ciphertexts. *store.DB is one.
+type Keeper interface {
+	AddSecret(ctx context.Context, unit string, enrolment int64, seal func(generation uint64) ([]byte, error)) error
+	ConfirmSecret(ctx context.Context, unit string, enrolment int64, generation uint64) error
+}
+
+// Vault makes and keeps credentials. It is safe for concurrent use.
+type Vault struct {
+	keep       Keeper
+	recipients []age.Recipient
+}
+
+// New returns a Vault that encrypts to recipients. Without any it refuses to make credentials.
+func New(keep Keeper, recipients []age.Recipient) *Vault { return &Vault{keep, recipients} }
+
+// Ready returns ErrNoOperator if there is nobody to encrypt to.
+func (v *Vault) Ready() error {
+	if len(v.recipients) == 0 {
+		return ErrNoOperator
+	}
+	return nil
+}
+
+// Issue makes new credentials for the unit and its key. The errors are ErrNoOperator and those of Keeper.
+func (v *Vault) Issue(ctx context.Context, unit string, enrolment int64) (record.Credentials, error) {
+	if err := v.Ready(); err != nil {
+		return record.Credentials{}, err
+	}
+	var c record.Credentials
+	err := v.keep.AddSecret(ctx, unit, enrolment, func(generation uint64) (_ []byte, err error) {
+		if c, err = generate(generation); err != nil {
+			return nil, err
+		}
+		return Seal(v.recipients, unit, c)
+	})
+	if err != nil {
+		return record.Credentials{}, err
+	}
+	return c, nil
+}
+
+// Confirm makes a generation final.
+func (v *Vault) Confirm(ctx context.Context, unit string, enrolment int64, generation uint64) error {
+	return v.keep.ConfirmSecret(ctx, unit, enrolment, generation)
+}
+
+func generate(generation uint64) (record.Credentials, error) {
+	c := record.Credentials{Generation: generation}
+	for _, p := range []struct {
+		into     *secret.Secret
+		n        int
+		alphabet string
+	}{{&c.OS, osLength, letters}, {&c.BIOS, biosLength, simple}, {&c.IPMI, ipmiLength, letters}} {
+		s, err := Password(p.n, p.alphabet)
+		if err != nil {
+			return record.Credentials{}, err
+		}
+		*p.into = s
+	}
+	return c, nil
+}
+
+// Password returns n random characters of an alphabet, each equally likely. An empty alphabet is the usual one, without
+// characters that look alike.
+func Password(n int, alphabet string) (secret.Secret, error) {
+	if alphabet == "" {
+		alphabet = letters
+	}
+	b := make([]byte, n)
+	for i := range b {
+		k, err := rand.Int(rand.Reader, big.NewInt(int64(len(alphabet))))
+		if err != nil {
+			return "", fmt.Errorf("make password: %w", err)
+		}
+		b[i] = alphabet[k.Int64()]
+	}
+	return secret.Secret(b), nil
+}
+
+// sealed is the plain text inside a ciphertext.
+type sealed struct {
+	Unit        string          `json:"unit"`
+	Credentials json.RawMessage `json:"credentials"`
+}
+
+// Seal encrypts the credentials of a unit.
+func Seal(to []age.Recipient, unit string, c record.Credentials) ([]byte, error) {
+	wire, err := c.Wire()
+	if err != nil {
+		return nil, err
+	}
+	plain, err := json.Marshal(sealed{unit, wire})
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, to...)
+	if err != nil {
+		return nil, fmt.Errorf("encrypt credentials: %w", err)
+	}
+	if _, err := w.Write(plain); err != nil {
+		return nil, fmt.Errorf("encrypt credentials: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("encrypt credentials: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// Open decrypts the credentials of a unit. A ciphertext that was made for another unit or generation is an error: the
+// server cannot pass off one for another. Generation 0 accepts any.
+func Open(with []age.Identity, unit string, generation uint64, ciphertext []byte) (record.Credentials, error) {
+	r, err := age.Decrypt(bytes.NewReader(ciphertext), with...)
+	if err != nil {
+		return record.Credentials{}, fmt.Errorf("decrypt credentials: %w", err)
+	}
+	plain, err := io.ReadAll(io.LimitReader(r, 64<<10))
+	if err != nil {
+		return record.Credentials{}, fmt.Errorf("decrypt credentials: %w", err)
+	}
+	var s sealed
+	if json.Unmarshal(plain, &s) != nil {
+		return record.Credentials{}, errors.New("decrypt credentials: the content has another form")
+	}
+	c, err := record.ParseCredentials(s.Credentials)
+	if err != nil {
+		return record.Credentials{}, err
+	}
+	if s.Unit != unit || generation != 0 && c.Generation != generation {
+		return record.Credentials{}, fmt.Errorf("the ciphertext belongs to unit %q, generation %d", s.Unit, c.Generation)
+	}
+	return c, nil
+}
+
+// ParseRecipients reads age recipients ("age1..."), one per line. Empty lines and those that begin with # are left out.
+func ParseRecipients(text string) ([]age.Recipient, error) {
+	if strings.Contains(text, "AGE-SECRET-KEY-") {
+		return nil, errors.New("this is a private key: it must never come near the server; give the public one (age1...)")
+	}
+	var out []age.Recipient
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		r, err := age.ParseX25519Recipient(line)
+		if err != nil {
+			return nil, fmt.Errorf("operator key %q: %w", line, err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// NewKey makes an operator's key pair: the text of the private key's file, and the public key.
+func NewKey() (private secret.Secret, public string, err error) {
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return "", "", fmt.Errorf("make operator key: %w", err)
+	}
+	return secret.Secret("# public key: " + id.Recipient().String() + "\n" + id.String() + "\n"), id.Recipient().String(), nil
+}
