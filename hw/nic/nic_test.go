@@ -186,9 +186,9 @@ func TestNamespace(t *testing.T) {
 	}
 }
 
-// server is a DHCP server in the second namespace. It never answers the first n discoveries.
+// server is a DHCP server in the second namespace. It answers no discovery while it is deaf.
 type server struct {
-	deaf     atomic.Int32
+	deaf     atomic.Bool
 	requests atomic.Int32
 	lease    uint32
 }
@@ -206,7 +206,7 @@ func (s *server) handle(ip net.IP) server4.Handler {
 		case dhcpv4.MessageTypeDiscover:
 			proxy, _ := dhcpv4.NewReplyFromRequest(m, dhcpv4.WithServerIP(ip), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(ip)), dhcpv4.WithMessageType(dhcpv4.MessageTypeOffer))
 			conn.WriteTo(proxy.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: 68}) // an offer without an address, as a proxy sends it
-			if s.deaf.Add(-1) >= 0 {
+			if s.deaf.Load() {
 				return
 			}
 			reply.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeOffer))
@@ -238,7 +238,7 @@ func TestInside(t *testing.T) {
 	outer, err := netns.New() // and this thread is in it now
 	check(err)
 	slow, fast := &server{lease: 4}, &server{lease: 3600}
-	slow.deaf.Store(1)
+	slow.deaf.Store(true)
 	for i, s := range []*server{slow, fast, nil} {
 		far, near := fmt.Sprintf("far%d", i), fmt.Sprintf("near%d", i)
 		check(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: far}, PeerName: near, PeerNamespace: netlink.NsFd(inner)}))
@@ -274,6 +274,7 @@ func TestInside(t *testing.T) {
 	if len(first) != 1 || first[0].Port.Name != "near1" || first[0].Addr != netip.MustParsePrefix("10.77.1.50/24") || first[0].Boot || len(first[0].Options) == 0 || len(first[0].DNS) != 1 {
 		t.Errorf("first: %+v", first)
 	}
+	slow.deaf.Store(false)
 	eventually(t, "the boot port comes too, and is first in the list", func() bool {
 		l := n.Leases()
 		return len(l) == 2 && l[0].Port.Name == "near0" && l[0].Boot && l[1].Port.Name == "near1"
