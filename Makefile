@@ -1,0 +1,69 @@
+# Everything a newcomer does. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+FIRMWARE ?= uefi
+KEEP ?=
+RUN ?= .
+N ?= 20
+
+export CGO_ENABLED := 0
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=PATH,HOME,TEMPDIR,GOCACHE,GOMODCACHE,GOPATH,GOPROXY,GOFLAGS,GPROV_NO_SKIP,CGO_ENABLED,XDG_CACHE_HOME)
+
+# Debian packages that the demo and the tests use. Nothing of them is in the repository.
+PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe mmdebstrap e2fsprogs dosfstools mtools fdisk gdisk xz-utils zstd \
+	minisign acl attr iproute2 ca-certificates chromium
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables: FIRMWARE=uefi|bios KEEP=1 (demo), RUN=regexp (test-vm), N=20 (test-repeat), TEMPDIR=dir"
+
+.PHONY: deps
+deps: ## install the Debian packages that are missing
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+		echo "installing:" $$missing; \
+		$(SUDO) apt-get update -q >/dev/null && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing >/dev/null; \
+	fi
+
+.PHONY: build
+build: ## static binaries into bin/
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: deps build ## the whole life of a unit on a virtual machine (FIRMWARE=uefi|bios, KEEP=1)
+	$(SUDO) bin/gprov demo --firmware $(FIRMWARE) $(if $(KEEP),--keep)
+
+.PHONY: check
+check: ## formatting, vet, and vet for another architecture
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
+	go vet ./...
+	GOARCH=arm64 go vet ./...
+
+.PHONY: test
+test: deps check build ## every test, virtual machines included
+	$(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -timeout 80m ./...
+
+.PHONY: test-unit
+test-unit: ## tests that need no privileges and no virtual machine, under 60 s
+	go test -short ./...
+
+.PHONY: test-vm
+test-vm: deps build ## virtual machine tests (RUN=regexp)
+	$(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=1 -timeout 80m -v -run '$(RUN)' ./lab
+
+.PHONY: test-repeat
+test-repeat: deps build ## every test N times, to show that nothing is flaky
+	$(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=$(N) -timeout 24h ./...
+
+.PHONY: generate
+generate: ## make what is generated
+	go generate ./...
+
+.PHONY: clean
+clean: ## remove what was built (the cache of root filesystems stays)
+	rm -rf bin

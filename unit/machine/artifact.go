@@ -1,0 +1,242 @@
+package machine
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"gprovision/hw/block"
+	"gprovision/hw/bootloader"
+	"gprovision/hw/efi"
+	"gprovision/hw/host"
+	"gprovision/model/bootimage"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+)
+
+// RemovablePath is the file that UEFI firmware starts from a disk without a boot entry (UEFI 2.10, 3.5.1.1).
+const RemovablePath = `\EFI\BOOT\BOOTX64.EFI`
+
+// PutFile writes what r has to path: under a new name, synced, read back from the device and only then renamed. It returns
+// the SHA-256 of the content.
+func PutFile(path string, mode fs.FileMode, r io.Reader) (sum [32]byte, err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return sum, err
+	}
+	fresh := path + ".new"
+	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return sum, err
+	}
+	defer os.Remove(fresh)
+	h := sha256.New()
+	if _, err = io.Copy(io.MultiWriter(f, h), r); err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return sum, fmt.Errorf("write %s: %w", fresh, err)
+	}
+	h.Sum(sum[:0])
+	back, err := HashOnDevice(fresh)
+	if err != nil {
+		return sum, err
+	}
+	if back != sum {
+		return sum, fault.Newf(fault.ReadBack, "%s reads back as %x, written %x", path, back[:8], sum[:8])
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return sum, err
+	}
+	return sum, SyncDir(filepath.Dir(path))
+}
+
+// HashOnDevice returns the SHA-256 of a file, read from the device and not from the page cache.
+func HashOnDevice(path string) (sum [32]byte, err error) {
+	f, err := block.OpenDirect(path)
+	if err != nil {
+		return sum, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return sum, fmt.Errorf("read back %s: %w", path, err)
+	}
+	h.Sum(sum[:0])
+	return sum, nil
+}
+
+// SyncDir makes the names in a directory durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if cerr := d.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// PutArtifactESP makes the boot artifact src the file that the ESP on device esp boots. Nothing is written if it is that
+// already.
+func PutArtifactESP(esp, src string) error {
+	return withMounted(esp, "vfat", func(dir string) error {
+		dst := filepath.Join(dir, "EFI", "BOOT", "BOOTX64.EFI")
+		if same, err := sameContent(dst, src); err != nil || same {
+			return err
+		}
+		in, err := os.Open(src)
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		_, err = PutFile(dst, 0o644, in)
+		return err
+	})
+}
+
+func sameContent(a, b string) (bool, error) {
+	x, err := HashOnDevice(a)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, nil // unreadable: write it anew
+	}
+	y, err := HashOnDevice(b)
+	return x == y, err
+}
+
+// withMounted mounts a device writable for the time of do.
+func withMounted(dev, fstype string, do func(dir string) error) error {
+	dir, err := os.MkdirTemp("/run", "mount-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(dir)
+	if err := host.Mount(dev, dir, fstype, host.MountOptions{}); err != nil {
+		return err
+	}
+	err = do(dir)
+	if uerr := host.Unmount(dir); err == nil {
+		err = uerr
+	}
+	return err
+}
+
+// BootDir is the directory of kernel, initramfs and boot loader configuration for BIOS, below the root of an ext4 volume.
+const BootDir = "boot/gprov"
+
+// PutArtifactBIOS takes kernel and initramfs out of the boot artifact src, puts them below the mounted volume, writes the
+// boot loader's configuration and installs the boot loader on the disk. config gets the paths of kernel and initramfs as
+// GRUB sees them.
+func (m *Machine) PutArtifactBIOS(disk string, t layout.Table, volume, src string, config func(kernel, initrd string) []byte) error {
+	kernel, initrd, err := unpackArtifact(volume, src)
+	if err != nil {
+		return fmt.Errorf("take kernel and initramfs out of %s: %w", src, err)
+	}
+	if _, err := PutFile(filepath.Join(volume, "boot/grub/grub.cfg"), 0o600, bytes.NewReader(config("/"+kernel, "/"+initrd))); err != nil {
+		return err
+	}
+	if err := removeOtherArtifacts(filepath.Join(volume, BootDir), filepath.Base(filepath.Dir(kernel))); err != nil {
+		return err
+	}
+	boot, err := os.ReadFile(filepath.Join(m.Initramfs, "usr/lib/gprov/grub/boot.img"))
+	if err != nil {
+		return errors.Join(ErrNoGRUB, err)
+	}
+	core, err := os.ReadFile(filepath.Join(m.Initramfs, "usr/lib/gprov/grub/core.img"))
+	if err != nil {
+		return errors.Join(ErrNoGRUB, err)
+	}
+	images := bootloader.Images{Boot: boot, Core: core}
+	dev, err := block.OpenShared(disk)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	if bootloader.Verify(dev, t, images) == nil {
+		return nil
+	}
+	if err := bootloader.Install(dev, t, images); err != nil {
+		return err
+	}
+	return bootloader.Verify(dev, t, images)
+}
+
+func unpackArtifact(volume, src string) (kernel, initrd string, err error) {
+	f, err := os.Open(src)
+	if err != nil {
+		return "", "", err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return "", "", err
+	}
+	uki, err := bootimage.ParseUKI(f, st.Size())
+	if err != nil {
+		return "", "", err
+	}
+	sum, err := HashOnDevice(src)
+	if err != nil {
+		return "", "", err
+	}
+	dir := filepath.Join(BootDir, hex.EncodeToString(sum[:6]))
+	kernel, initrd = filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "initrd")
+	if _, err := PutFile(filepath.Join(volume, kernel), 0o600, uki.Linux()); err != nil {
+		return "", "", err
+	}
+	if _, err := PutFile(filepath.Join(volume, initrd), 0o600, uki.Initrd()); err != nil {
+		return "", "", err
+	}
+	return kernel, initrd, nil
+}
+
+func removeOtherArtifacts(dir, keep string) error {
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if e.Name() != keep {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return SyncDir(dir)
+}
+
+// Entry returns the UEFI boot entry that starts the boot artifact on the ESP of t.
+func Entry(description string, t layout.Table, sectorSize int, args string) (efi.Entry, error) {
+	esp := t.Find(layout.ESP)
+	if esp == nil {
+		return efi.Entry{}, fault.Newf(fault.BootSetup, "no ESP in the table of %q", description)
+	}
+	return efi.Entry{Description: description, Partition: *esp, SectorSize: sectorSize, Path: RemovablePath, Args: args}, nil
+}
+
+// ArtifactBuild returns the build number of a boot artifact.
+func ArtifactBuild(path string) (uint64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return bootimage.BuildNumber(f, st.Size())
+}

@@ -1,0 +1,302 @@
+// Package machine is the unit as a job sees it: its firmware, platform, policy and disks, its own initramfs, and what several
+// jobs do in the same way (find partitions, put boot artifacts in place, prove what was written).
+//
+// It decides nothing and reboots nothing.
+package machine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"gprovision/hw/block"
+	"gprovision/hw/filesystem"
+	"gprovision/hw/partition"
+	"gprovision/model/layout"
+	"gprovision/model/platform"
+	"gprovision/model/policy"
+	"gprovision/model/signature"
+	"gprovision/site"
+	"gprovision/unit/panel"
+	"gprovision/unit/state"
+)
+
+// Machine is one unit during one boot.
+type Machine struct {
+	Log      *slog.Logger
+	Panel    *panel.Board
+	Site     site.Site
+	Policy   policy.Policy
+	Keys     []signature.PublicKey // the policy's keys, parsed
+	Firmware layout.Firmware
+	// Identity is the platform and how this machine was recognised.
+	Identity platform.Identity
+	// Serial identifies the unit.
+	Serial string
+	Build  Build
+	// Sys is /sys.
+	Sys fs.FS
+	// Initramfs is the directory that holds the files of the boot artifact, "/" on a unit.
+	Initramfs string
+	// Run starts a program and waits for it.
+	Run filesystem.Runner
+	// BootID identifies this boot.
+	BootID string
+	// Cmdline is the kernel command line, without secrets.
+	Cmdline string
+	// OnProgress is told how far the running step is, about each second; nil: nobody.
+	OnProgress func(panel.Progress)
+}
+
+// Track returns a meter for a step with total units, and what ends it. Panels, and whoever else wants to know, see it move.
+func (m *Machine) Track(ctx context.Context, total int64) (*panel.Meter, func()) {
+	meter := panel.NewMeter(nil, total)
+	return meter, meter.Watch(ctx, time.Second, func(p panel.Progress) {
+		m.Panel.Progress(p)
+		if m.OnProgress != nil {
+			m.OnProgress(p)
+		}
+	})
+}
+
+// Build is what the boot artifact says of itself in /etc/gprovision/build.json.
+type Build struct {
+	Number uint64    `json:"build"`
+	Time   time.Time `json:"time"`
+	Kernel string    `json:"kernel"`
+}
+
+// BuildPath is where Build lies inside the initramfs.
+const BuildPath = "etc/gprovision/build.json"
+
+// ReadBuild reads Build below the directory initramfs.
+func ReadBuild(initramfs string) (Build, error) {
+	var b Build
+	raw, err := os.ReadFile(filepath.Join(initramfs, BuildPath))
+	if err != nil {
+		return b, err
+	}
+	if err := json.Unmarshal(raw, &b); err != nil {
+		return b, fmt.Errorf("parse %s: %w", BuildPath, err)
+	}
+	return b, nil
+}
+
+// NewIDs returns random identifiers for new partition tables.
+func NewIDs() layout.IDs {
+	return layout.IDs{UUID: func() string { return uuid.Must(uuid.NewRandomFromReader(rand.Reader)).String() }}
+}
+
+// Labels returns the labels of the Site for package layout.
+func (m *Machine) Labels() layout.Labels {
+	return layout.Labels{Recovery: m.Site.Names.Recovery, Primary: m.Site.Names.Primary}
+}
+
+// Disks lists the disks of the machine.
+func (m *Machine) Disks() ([]block.Disk, error) { return block.List(m.Sys) }
+
+// Candidates returns disks as the platform's choice of disks wants them.
+func Candidates(disks []block.Disk) []platform.Candidate {
+	var out []platform.Candidate
+	for _, d := range disks {
+		out = append(out, platform.Candidate{Name: d.Name, Path: d.Path, Bus: string(d.Bus), Model: d.Model, Vendor: d.Vendor, Serial: d.Serial, Size: d.Size})
+	}
+	return out
+}
+
+// Found is a partition on a disk.
+type Found struct {
+	Disk      block.Disk
+	Table     layout.Table
+	Partition layout.Partition
+	// Path is the partition's device node.
+	Path string
+}
+
+// Partitions reads the tables of the disks that allow accepts and returns all their partitions. A nil allow accepts all. A disk
+// that cannot be read is logged and left out: it proves nothing.
+func (m *Machine) Partitions(allow func(platform.Variant, platform.Candidate) bool) ([]Found, error) {
+	disks, err := m.Disks()
+	if err != nil {
+		return nil, err
+	}
+	var out []Found
+	for i, c := range Candidates(disks) {
+		if allow != nil && !allow(m.Identity.Variant, c) {
+			continue
+		}
+		t, err := ReadTable(c.Path)
+		if err != nil {
+			m.Log.Warn("partition table cannot be read", "disk", c.Name, "err", err)
+			continue
+		}
+		for _, p := range t.Partitions {
+			if path, ok := node(disks[i], p); ok {
+				out = append(out, Found{Disk: disks[i], Table: t, Partition: p, Path: path})
+			}
+		}
+	}
+	return out, nil
+}
+
+// node returns the device node of a partition if the kernel knows the partition with the same start and size.
+func node(d block.Disk, p layout.Partition) (string, bool) {
+	for _, k := range d.Partitions {
+		if k.Number == p.Number && k.Start == p.Start && k.Size == p.Size {
+			return k.Path, true
+		}
+	}
+	return "", false
+}
+
+// ReadTable reads the partition table of a disk.
+func ReadTable(path string) (layout.Table, error) {
+	dev, err := block.Open(path, false)
+	if err != nil {
+		return layout.Table{}, err
+	}
+	defer dev.Close()
+	return partition.Read(dev)
+}
+
+// ProbePartition says which filesystem a partition carries, and whether the kernel has noted errors in it if it is ext4.
+func ProbePartition(path string) (info filesystem.Info, noted bool, err error) {
+	dev, err := block.Open(path, false)
+	if err != nil {
+		return info, false, err
+	}
+	defer dev.Close()
+	if info, err = filesystem.Probe(dev, dev.Size()); err == nil && info.Type == "ext4" {
+		noted, err = filesystem.NotedErrors(dev)
+	}
+	return info, noted, err
+}
+
+// BlankDisk says whether a disk provably carries nothing, and if not, what was found.
+func BlankDisk(path string) (bool, string, error) {
+	dev, err := block.Open(path, false)
+	if err != nil {
+		return false, "", err
+	}
+	defer dev.Close()
+	return filesystem.Blank(dev, dev.Size())
+}
+
+// Wiped areas at both ends of a disk: more than any table, array member or first boot stage reaches.
+const (
+	wipeHead = 100 * layout.MiB
+	wipeTail = 8 * layout.MiB
+)
+
+// Wipe overwrites the head and the tail of a disk with zeros and makes the kernel forget its partitions.
+func Wipe(path string) error {
+	return withDisk(path, func(dev *block.Device) error {
+		if err := partition.Wipe(dev, min(wipeHead, dev.Size()), min(wipeTail, dev.Size())); err != nil {
+			return err
+		}
+		return dev.RereadTable()
+	})
+}
+
+// WriteTable wipes the places of older tables and filesystems, writes t and waits for the partitions' nodes.
+func WriteTable(path string, t layout.Table) error {
+	return withDisk(path, func(dev *block.Device) error {
+		if err := partition.Wipe(dev, layout.MiB, layout.MiB); err != nil {
+			return err
+		}
+		for _, p := range t.Partitions {
+			if err := zero(dev, p.Start, min(p.Size, 4*layout.MiB)); err != nil {
+				return err
+			}
+		}
+		if err := partition.Write(dev, t); err != nil {
+			return err
+		}
+		return dev.RereadTable()
+	})
+}
+
+func zero(dev *block.Device, at, n int64) error {
+	if _, err := dev.WriteAt(make([]byte, n), at); err != nil {
+		return fmt.Errorf("zero %d bytes at %d: %w", n, at, err)
+	}
+	return nil
+}
+
+func withDisk(path string, do func(*block.Device) error) error {
+	dev, err := block.Open(path, true)
+	if err != nil {
+		return err
+	}
+	if err := do(dev); err != nil {
+		dev.Close()
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if err := dev.Sync(); err != nil {
+		dev.Close()
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return dev.Close()
+}
+
+// Format makes the filesystems of t on a disk whose table was just written: FAT32 on the ESP, ext4 elsewhere.
+func (m *Machine) Format(ctx context.Context, path string, t layout.Table) error {
+	for _, p := range t.Partitions {
+		part := block.PartitionPath(path, p.Number)
+		switch p.Role {
+		case layout.ESP:
+			if err := withDisk(path, func(dev *block.Device) error { return filesystem.MakeFAT32(dev, p) }); err != nil {
+				return fmt.Errorf("make FAT32: %w", err)
+			}
+		case layout.Recovery, layout.Primary:
+			if err := filesystem.MakeExt4(ctx, m.Run, part, p.FSLabel, p.FSUUID); err != nil {
+				return fmt.Errorf("make ext4 on %s: %w", part, err)
+			}
+		}
+	}
+	return nil
+}
+
+// KernelArgs returns the arguments of a boot entry that starts the main system with the given PARTUUID, or, when it is
+// empty, of one that lets init decide.
+func (m *Machine) KernelArgs(partUUID string) string {
+	args := []string{}
+	if m.Policy.BootArgs != "" {
+		args = append(args, m.Policy.BootArgs)
+	}
+	if a := m.Identity.Variant.KernelArgs(); a != "" {
+		args = append(args, a)
+	}
+	if partUUID != "" {
+		args = append(args, "real_root=PARTUUID="+partUUID)
+	}
+	return strings.Join(args, " ")
+}
+
+// DiskRecord is a disk as the unit's record has it.
+func DiskRecord(d block.Disk, t layout.Table) state.Disk {
+	return state.Disk{Size: d.Size, SectorSize: d.SectorSize, Bus: string(d.Bus), Model: d.Model, Serial: d.Serial, WWN: d.WWN, Table: t}
+}
+
+// SetReadOnly makes the kernel refuse writes to a disk until the next boot.
+func SetReadOnly(path string) error {
+	dev, err := block.Open(path, false)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	return dev.SetReadOnly(true)
+}
+
+// ErrNoGRUB says that the boot artifact carries no BIOS boot loader.
+var ErrNoGRUB = errors.New("the boot artifact carries no GRUB images")

@@ -1,0 +1,106 @@
+package pid1
+
+import (
+	"strings"
+
+	"gprovision/model/secret"
+)
+
+// Args are the kernel arguments that init understands. See docs/kernel-arguments.md.
+type Args struct {
+	// ManifestURL is mfgurl=.
+	ManifestURL string
+	// Token is enrol=, the one-time token of this unit's iPXE script.
+	Token secret.Secret
+	// BootMAC is BOOTIF=, the port that the firmware booted from, as iPXE or PXELINUX write it.
+	BootMAC string
+	// RootPARTUUID is the identifier of real_root=PARTUUID=.
+	RootPARTUUID string
+	// Erase is DATA_ERASE= with any value.
+	Erase bool
+	// Oldest is PREFERRED_UPDATE=oldest.
+	Oldest bool
+	// Verbose is PROVISION_VERBOSE= with any value.
+	Verbose bool
+	// ProtoIdent is PROTO_IDENT=, the platform to assume when none is recognised.
+	ProtoIdent string
+}
+
+// ParseArgs reads a kernel command line. The last of several equal keys counts, as in the kernel. Words may be quoted as the
+// kernel allows it. A locked artifact takes no choice from the command line: all but the place of the root is dropped.
+func ParseArgs(cmdline string, locked bool) Args {
+	var a Args
+	for _, w := range words(cmdline) {
+		k, v, _ := strings.Cut(w, "=")
+		switch k {
+		case "real_root":
+			if typ, id, ok := strings.Cut(v, "="); ok && strings.EqualFold(typ, "PARTUUID") {
+				a.RootPARTUUID = strings.ToLower(id)
+			}
+		case "mfgurl":
+			a.ManifestURL = v
+		case "enrol":
+			a.Token = secret.Secret(v)
+		case "BOOTIF":
+			a.BootMAC = bootMAC(v)
+		case "DATA_ERASE":
+			a.Erase = v != ""
+		case "PREFERRED_UPDATE":
+			a.Oldest = strings.Trim(strings.ToLower(v), "-_") == "oldest"
+		case "PROVISION_VERBOSE":
+			a.Verbose = v != ""
+		case "PROTO_IDENT":
+			a.ProtoIdent = v
+		}
+	}
+	if locked {
+		return Args{RootPARTUUID: a.RootPARTUUID}
+	}
+	return a
+}
+
+// words splits a kernel command line at white space outside double quotes (Linux lib/cmdline.c, next_arg).
+func words(s string) []string {
+	var out []string
+	var w strings.Builder
+	quoted := false
+	end := func() {
+		if w.Len() > 0 {
+			out = append(out, w.String())
+			w.Reset()
+		}
+	}
+	for _, r := range s {
+		switch {
+		case r == '"':
+			quoted = !quoted
+		case !quoted && (r == ' ' || r == '\t' || r == '\n'):
+			end()
+		default:
+			w.WriteRune(r)
+		}
+	}
+	end()
+	return out
+}
+
+// bootMAC turns 01-52-54-00-aa-bb-cc or 52:54:00:AA:BB:CC into 52:54:00:aa:bb:cc.
+func bootMAC(s string) string {
+	s = strings.ToLower(strings.ReplaceAll(s, "-", ":"))
+	if len(s) == 20 && strings.HasPrefix(s, "01:") {
+		s = s[3:]
+	}
+	return s
+}
+
+// WithoutSecrets returns a kernel command line fit for logs: the token is left out.
+func WithoutSecrets(cmdline string) string {
+	var out []string
+	for _, w := range words(cmdline) {
+		if strings.HasPrefix(w, "enrol=") {
+			w = "enrol=[secret]"
+		}
+		out = append(out, w)
+	}
+	return strings.Join(out, " ")
+}

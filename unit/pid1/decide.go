@@ -1,0 +1,134 @@
+package pid1
+
+import (
+	"fmt"
+
+	"gprovision/model/fault"
+	"gprovision/model/policy"
+	"gprovision/unit/state"
+)
+
+// Job is what one pass of init does.
+type Job string
+
+// The jobs. Hold is no work: the unit shows why and waits for something to change.
+const (
+	Provision Job = "provision"
+	Restore   Job = "restore"
+	Repair    Job = "repair"
+	Boot      Job = "boot"
+	Hold      Job = "hold"
+)
+
+// RecoveryState says what was found of the recovery volume.
+type RecoveryState string
+
+// The states of the recovery volume.
+const (
+	RecoveryMissing   RecoveryState = "missing"   // no partition is the recovery volume of this unit
+	RecoveryFound     RecoveryState = "found"     // one is, and it is mounted
+	RecoveryAmbiguous RecoveryState = "ambiguous" // two are
+	RecoveryDamaged   RecoveryState = "damaged"   // it is there and cannot be read
+)
+
+// MainState says what was found of the main system.
+type MainState string
+
+// The states of the main system. Only Unmarked and Blank lead to a restore by themselves: both are proven by reading.
+const (
+	MainAbsent    MainState = "absent"    // no disk that could hold it answers
+	MainAmbiguous MainState = "ambiguous" // two partitions carry its identifier, or two disks fit the plan
+	MainBlank     MainState = "blank"     // the planned disk is there and carries nothing at all
+	MainForeign   MainState = "foreign"   // the planned disk is there and carries something that is not of this unit
+	MainMarked    MainState = "marked"    // a readable system with its mark
+	MainUnmarked  MainState = "unmarked"  // a readable filesystem of this unit without the mark
+	MainDamaged   MainState = "damaged"   // the partition of this unit, and its filesystem cannot be trusted or mounted
+)
+
+// Facts is everything that Decide looks at. Gathering it changes nothing.
+type Facts struct {
+	// EraseAsked: DATA_ERASE on the kernel command line.
+	EraseAsked bool
+	// ManifestURL is the kernel argument mfgurl.
+	ManifestURL string
+	// Recovery is what was found of the recovery volume.
+	Recovery RecoveryState
+	// Request is the request on the recovery volume, or nil.
+	Request *state.Request
+	// Main is what was found of the main system.
+	Main MainState
+	// Fulfilled is the identifier of the request that the main system's mark names.
+	Fulfilled string
+	// Repairs is how often in a row the main filesystem was repaired without a good boot.
+	Repairs int
+}
+
+// Decision is a job and why.
+type Decision struct {
+	Job    Job
+	Reason string
+	// Fault is what a person reads while the unit holds; nil for all other jobs.
+	Fault *fault.Fault
+}
+
+func (d Decision) String() string { return fmt.Sprintf("%s: %s", d.Job, d.Reason) }
+
+// rule is one row of the table. The first row whose when holds decides.
+type rule struct {
+	when func(Facts, policy.Policy) bool
+	then Decision
+}
+
+func pending(f Facts) bool {
+	return f.Recovery == RecoveryFound && f.Request != nil && (f.Main != MainMarked || f.Fulfilled != f.Request.ID)
+}
+
+// rules returns the table of Decide.
+func rules() []rule {
+	return []rule{
+		{func(f Facts, p policy.Policy) bool { return f.EraseAsked },
+			Decision{Hold, "a data erase was asked for, and this artifact cannot erase", fault.Policy}},
+		{func(f Facts, p policy.Policy) bool { return p.Provision && f.ManifestURL != "" },
+			Decision{Provision, "the policy allows it and mfgurl is given", nil}},
+		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryAmbiguous },
+			Decision{Hold, "two devices look like the recovery volume", fault.RecoveryAmbiguous}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainAmbiguous },
+			Decision{Hold, "two devices look like the main disk", fault.MainAmbiguous}},
+		{func(f Facts, p policy.Policy) bool { return pending(f) && f.Main == MainAbsent },
+			Decision{Hold, "a restore is requested and the main disk is missing", fault.MainMissing}},
+		{func(f Facts, p policy.Policy) bool { return pending(f) },
+			Decision{Restore, "a restore is requested on the recovery volume", nil}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainMarked },
+			Decision{Boot, "the main system is complete", nil}},
+		{func(f Facts, p policy.Policy) bool { return p.Provision && f.Recovery == RecoveryMissing },
+			Decision{Hold, "the artifact could provision this unit, and mfgurl is missing", fault.NoManifestURL}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainAbsent },
+			Decision{Hold, "the main disk is missing", fault.MainMissing}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainDamaged && f.Repairs < p.Repairs() },
+			Decision{Repair, "the main filesystem is damaged", nil}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainDamaged && !p.RestoreOnDamage },
+			Decision{Hold, "the main filesystem stays damaged, and the policy does not restore by itself", fault.MainDamaged}},
+		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryDamaged },
+			Decision{Hold, "the main system is not complete and the recovery volume cannot be read", fault.RecoveryDamaged}},
+		{func(f Facts, p policy.Policy) bool { return f.Recovery != RecoveryFound },
+			Decision{Hold, "the main system is not complete and the recovery volume is missing", fault.NoRecovery}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainUnmarked },
+			Decision{Restore, "the main system has no mark", nil}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainBlank },
+			Decision{Restore, "the main disk is blank", nil}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainDamaged },
+			Decision{Restore, "the main filesystem stays damaged, and the policy restores it", nil}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainForeign },
+			Decision{Hold, "the main disk holds data that is not of this unit", fault.MainForeign}},
+	}
+}
+
+// Decide chooses the job. It is a pure function of its arguments: a table whose first fitting row wins.
+func Decide(f Facts, p policy.Policy) Decision {
+	for _, r := range rules() {
+		if r.when(f, p) {
+			return r.then
+		}
+	}
+	return Decision{Hold, fmt.Sprintf("no rule fits recovery %q and main %q", f.Recovery, f.Main), fault.Internal}
+}

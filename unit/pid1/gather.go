@@ -1,0 +1,320 @@
+package pid1
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"gprovision/hw/host"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/platform"
+	"gprovision/unit/machine"
+	"gprovision/unit/state"
+)
+
+// Mount points of a unit's volumes while init runs.
+const (
+	recoveryMount = "/mnt/recovery"
+	mainMount     = "/mnt/main"
+)
+
+// recoveryPatience is how long a missing recovery volume may hold up a complete main system.
+const recoveryPatience = 10 * time.Second
+
+// Found is what gathering found beside the facts: handles that a job needs.
+type Found struct {
+	Facts
+	// Unit and Volume belong to the recovery volume, if that was found. It is mounted read-only.
+	Unit   state.Unit
+	Volume *state.Volume
+	// RecoveryPart is the partition of the recovery volume.
+	RecoveryPart *machine.Found
+	// MainPart is the partition of the main system, if there is one. It is not mounted.
+	MainPart *machine.Found
+	// Mark is the main system's mark.
+	Mark state.Mark
+	// Notes say what speaks for and against the candidates that were looked at.
+	Notes []string
+}
+
+func (f *Found) note(format string, a ...any) { f.Notes = append(f.Notes, fmt.Sprintf(format, a...)) }
+
+// Gather looks at the machine and waits for what is missing: for as long as the policy says for a main disk that does not
+// answer, and shorter for a recovery volume beside a complete system. changed wakes it when a device came or went.
+func (u *unit) Gather(ctx context.Context, changed <-chan struct{}, start time.Time) (*Found, error) {
+	for {
+		f := u.look()
+		wait := u.patience(f) - time.Since(start)
+		if wait <= 0 {
+			return f, nil
+		}
+		u.m.Log.Debug("waiting for devices", "recovery", string(f.Recovery), "main", string(f.Main), "left", wait.Round(time.Second).String())
+		u.forget(f)
+		t := time.NewTimer(wait)
+		select {
+		case <-changed:
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil, ctx.Err()
+		}
+		t.Stop()
+	}
+}
+
+// patience says how long after init's start more may be hoped for than f has.
+func (u *unit) patience(f *Found) time.Duration {
+	long := u.m.Policy.RootWait()
+	switch {
+	case u.m.Policy.Provision && u.args.ManifestURL != "":
+		return 0
+	case f.Main == MainMarked && f.Recovery == RecoveryFound:
+		return 0
+	case f.Main == MainMarked:
+		return min(recoveryPatience, long)
+	case f.Recovery == RecoveryFound && pending(f.Facts) && f.Main != MainAbsent:
+		return 0
+	case f.Recovery == RecoveryFound && (f.Main == MainUnmarked || f.Main == MainDamaged):
+		return 0
+	}
+	return long
+}
+
+// look gathers once. It mounts the recovery volume read-only and changes nothing.
+func (u *unit) look() *Found {
+	f := &Found{Facts: Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: RecoveryMissing, Main: MainAbsent, Repairs: u.repairs}}
+	u.lookForRecovery(f)
+	u.lookForMain(f)
+	return f
+}
+
+// forget releases what look mounted.
+func (u *unit) forget(*Found) {
+	for _, dir := range []string{mainMount, recoveryMount} {
+		if yes, err := host.IsMountPoint(dir); err == nil && yes {
+			if err := host.Unmount(dir); err != nil {
+				u.m.Log.Warn("volume cannot be unmounted", "dir", dir, "err", err)
+			}
+		}
+	}
+}
+
+// lookForRecovery finds the recovery volume: an ext4 partition with the Site's label on a bus that the platform allows, whose
+// own record names this unit and this partition. A label alone proves nothing.
+func (u *unit) lookForRecovery(f *Found) {
+	parts, err := u.m.Partitions(platform.AllowedRecovery)
+	if err != nil {
+		f.note("recovery: %v", err)
+		return
+	}
+	damaged := false
+	var hits []machine.Found
+	for _, p := range parts {
+		info, _, err := machine.ProbePartition(p.Path)
+		if err != nil || info.Type != "ext4" || info.Label != u.m.Site.Names.Recovery {
+			continue
+		}
+		switch err := u.provesRecovery(p, info.UUID); {
+		case err == nil:
+			hits = append(hits, p)
+		case errors.Is(err, errUnreadable):
+			damaged = true
+			f.note("recovery: %s: %v", p.Path, err)
+		default:
+			f.note("recovery: %s ignored: %v", p.Path, err)
+		}
+	}
+	switch {
+	case len(hits) > 1:
+		f.Recovery = RecoveryAmbiguous
+		f.note("recovery: %s and %s", hits[0].Path, hits[1].Path)
+		return
+	case len(hits) == 0 && damaged:
+		f.Recovery = RecoveryDamaged
+		return
+	case len(hits) == 0:
+		return
+	}
+	if err := mountVolume(hits[0].Path, true); err != nil {
+		f.Recovery = RecoveryDamaged
+		f.note("recovery: %s: %v", hits[0].Path, err)
+		return
+	}
+	f.Recovery, f.RecoveryPart, f.Volume = RecoveryFound, &hits[0], state.Open(recoveryMount)
+	u.readVolume(f)
+}
+
+var (
+	errUnreadable = errors.New("the volume cannot be read")
+	errForeign    = errors.New("the volume is not of this unit")
+)
+
+// provesRecovery reads the record on a candidate and compares it with the machine and with the partition itself.
+func (u *unit) provesRecovery(p machine.Found, fsUUID string) error {
+	if err := mountVolume(p.Path, true); err != nil {
+		return fmt.Errorf("%w: %v", errUnreadable, err)
+	}
+	defer host.Unmount(recoveryMount)
+	rec, err := state.Open(recoveryMount).ReadUnit()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: it has no record; it was never provisioned to the end", errForeign)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %v", errUnreadable, err)
+	}
+	want := rec.Recovery.Table.Find(layout.Recovery)
+	switch {
+	case rec.Serial != u.m.Serial:
+		return fmt.Errorf("%w: its serial number is %q", errForeign, rec.Serial)
+	case want == nil || want.UUID != p.Partition.UUID || want.FSUUID != fsUUID:
+		return fmt.Errorf("%w: its record names another partition", errForeign)
+	case rec.Firmware != u.m.Firmware:
+		return fmt.Errorf("%w: it was provisioned for %s firmware", errForeign, rec.Firmware)
+	}
+	return nil
+}
+
+func mountVolume(part string, readOnly bool) error {
+	return host.Mount(part, recoveryMount, "ext4", host.MountOptions{ReadOnly: readOnly, NoExec: true, NoSUID: true, NoDev: true})
+}
+
+func (u *unit) readVolume(f *Found) {
+	var err error
+	if f.Unit, err = f.Volume.ReadUnit(); err != nil {
+		f.Recovery = RecoveryDamaged
+		f.note("recovery: %v", err)
+		return
+	}
+	switch r, err := f.Volume.ReadRequest(); {
+	case err == nil:
+		f.Request = &r
+	case !errors.Is(err, fs.ErrNotExist):
+		f.note("request ignored: %v", err)
+	}
+	c, err := f.Volume.ReadCounts()
+	if err != nil {
+		f.note("counts ignored: %v", err)
+	}
+	f.Repairs = max(f.Repairs, c.Repairs)
+}
+
+// lookForMain finds the partition of the main system by its recorded identifier, on a bus that the platform allows. Without a
+// recovery volume the identifier comes from the boot entry.
+func (u *unit) lookForMain(f *Found) {
+	id := u.args.RootPARTUUID
+	if f.Recovery == RecoveryFound {
+		id = ""
+		if p := f.Unit.Main[0].Table.Find(layout.Primary); p != nil {
+			id = p.UUID
+		}
+	}
+	parts, err := u.m.Partitions(platform.AllowedMain)
+	if err != nil {
+		f.note("main: %v", err)
+		return
+	}
+	var hits []machine.Found
+	for _, p := range parts {
+		if id != "" && p.Partition.UUID == id {
+			hits = append(hits, p)
+		}
+	}
+	switch {
+	case len(hits) > 1:
+		f.Main = MainAmbiguous
+		f.note("main: %s and %s", hits[0].Path, hits[1].Path)
+	case len(hits) == 1:
+		f.MainPart = &hits[0]
+		u.judgeMain(f)
+	default:
+		u.lookForPlannedDisk(f)
+	}
+}
+
+// judgeMain mounts the main system read-only and reads its mark.
+func (u *unit) judgeMain(f *Found) {
+	info, noted, err := machine.ProbePartition(f.MainPart.Path)
+	if err != nil || info.Type != "ext4" {
+		f.Main = MainDamaged
+		f.note("main: %s carries %q instead of ext4: %v", f.MainPart.Path, info.Type, err)
+		return
+	}
+	if noted {
+		f.Main = MainDamaged
+		f.note("main: the kernel has noted errors in the filesystem of %s", f.MainPart.Path)
+		return
+	}
+	if err := host.Mount(f.MainPart.Path, mainMount, "ext4", host.MountOptions{ReadOnly: true}); err != nil {
+		f.Main = MainDamaged
+		f.note("main: %v", err)
+		return
+	}
+	defer func() {
+		if err := host.Unmount(mainMount); err != nil {
+			f.note("main: %v", err)
+		}
+	}()
+	mark, err := readMark(u.m.Site.Names.Mark)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		f.Main = MainUnmarked
+	case err != nil:
+		f.Main = MainDamaged
+		f.note("main: mark: %v", err)
+	default:
+		f.Main, f.Mark, f.Fulfilled = MainMarked, mark, mark.Request
+	}
+}
+
+func readMark(name string) (state.Mark, error) {
+	root, err := os.OpenRoot(mainMount)
+	if err != nil {
+		return state.Mark{}, err
+	}
+	defer root.Close()
+	b, err := state.ReadFile(root, name, state.MaxMark)
+	if err != nil {
+		return state.Mark{}, err
+	}
+	return state.ParseMark(b)
+}
+
+// lookForPlannedDisk is for a main partition that is nowhere: is the disk that the platform plans there, and is it blank?
+func (u *unit) lookForPlannedDisk(f *Found) {
+	disks, err := u.m.Disks()
+	if err != nil {
+		f.note("main: %v", err)
+		return
+	}
+	recovery := ""
+	if f.RecoveryPart != nil {
+		recovery = f.RecoveryPart.Disk.Path
+	}
+	chosen, err := platform.ChooseMain(u.m.Identity.Variant, machine.Candidates(disks), recovery)
+	switch {
+	case errors.Is(err, fault.DiskAmbiguous):
+		f.Main = MainAmbiguous
+		f.note("main: %v", err)
+		return
+	case err != nil:
+		f.note("main: %v", err)
+		return
+	}
+	f.Main = MainBlank
+	for _, c := range chosen {
+		blank, why, err := machine.BlankDisk(c.Path)
+		switch {
+		case err != nil:
+			f.Main = MainAbsent
+			f.note("main: %s cannot be read: %v", c.Path, err)
+			return
+		case !blank:
+			f.Main = MainForeign
+			f.note("main: %s carries %s", c.Path, why)
+		}
+	}
+}

@@ -1,0 +1,151 @@
+package pid1
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"gprovision/hw/host"
+	"gprovision/model/fault"
+	"gprovision/unit/journal"
+)
+
+// OutcomeKind is what is to happen after a job.
+type OutcomeKind string
+
+// The outcomes.
+const (
+	RebootNow   OutcomeKind = "reboot"
+	SwitchRoot  OutcomeKind = "switch-root"
+	DecideAgain OutcomeKind = "decide-again"
+	HoldOn      OutcomeKind = "hold"
+)
+
+// Outcome is the result of a pass.
+type Outcome struct {
+	Kind OutcomeKind
+	// Root is the mounted root of the installed system, for SwitchRoot.
+	Root string
+	// Err is why the unit holds, for HoldOn.
+	Err error
+}
+
+// SystemInit is the program of the installed system that init hands over to.
+const SystemInit = "/usr/lib/systemd/systemd"
+
+// finish acts on an outcome. It returns when the unit shall decide again.
+func (u *unit) finish(ctx context.Context, o Outcome) {
+	err := u.guard("finish", func() error {
+		switch o.Kind {
+		case DecideAgain:
+			return nil
+		case RebootNow:
+			u.log.Info("rebooting", journal.ForPerson())
+			u.release(ctx)
+			return host.Reboot()
+		case SwitchRoot:
+			u.closeJournal(ctx)
+			err := host.SwitchRoot(o.Root, SystemInit, []string{SystemInit}, nil)
+			return fault.Because(fault.SwitchRoot, err)
+		}
+		u.hold(ctx, o.Err)
+		return nil
+	})
+	if err != nil {
+		u.hold(ctx, err)
+	}
+}
+
+// release flushes what is logged and unmounts everything, in bounded time.
+func (u *unit) release(ctx context.Context) {
+	flush, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if u.connected.Load() {
+		if err := u.queue.Flush(flush); err != nil {
+			u.log.Warn("records wait for the next boot", "err", err)
+		}
+	}
+	u.letGo(flush)
+	if err := u.journal.Flush(flush); err != nil {
+		u.log.Warn("log", "err", err)
+	}
+}
+
+// letGo ends the use of the recovery volume and unmounts it and the main system.
+func (u *unit) letGo(ctx context.Context) {
+	u.stopNetwork()
+	err := errors.Join(u.journal.Detach(ctx, "file"), u.queue.Release(), host.UnmountBelow("/mnt"))
+	if err != nil {
+		u.log.Warn("volumes are not released cleanly", "err", err)
+	}
+}
+
+func (u *unit) closeJournal(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if err := u.journal.Flush(ctx); err != nil {
+		u.log.Warn("log", "err", err)
+	}
+}
+
+// hold shows why nothing happens, and waits: for a disk that comes or goes, or for a while, then the unit decides again.
+func (u *unit) hold(ctx context.Context, err error) {
+	f := fault.Of(err)
+	if f == nil {
+		f = fault.Internal
+		err = fault.Because(f, err)
+	}
+	wait := Retry
+	switch f {
+	case fault.NoNetwork, fault.NoServer, fault.ManifestMissing, fault.Download, fault.DownloadTruncated, fault.EnrolRefused, fault.NotReleased:
+		wait = networkRetry
+	}
+	u.log.Error("hold", "code", f.Code, "text", f.Text, "hint", f.Hint, "err", err, "retry", wait.String(), journal.ForPerson())
+	u.m.Panel.Fail(err)
+	flush, cancel := context.WithTimeout(ctx, 10*time.Second)
+	if u.connected.Load() {
+		if err := u.queue.Flush(flush); err != nil {
+			u.log.Debug("records wait", "err", err)
+		}
+	}
+	u.letGo(flush)
+	cancel()
+	u.drain()
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-u.changed:
+		u.settle()
+	case <-t.C:
+	}
+	u.start = time.Now()
+}
+
+// drain forgets changes that happened before now: the job's own work on the disks.
+func (u *unit) drain() {
+	select {
+	case <-u.changed:
+	default:
+	}
+}
+
+// settle waits until no device has come or gone for a second, so that one event of a new disk does not start a decision while
+// its partitions are still appearing.
+func (u *unit) settle() {
+	for {
+		t := time.NewTimer(time.Second)
+		select {
+		case <-u.changed:
+			t.Stop()
+		case <-t.C:
+			return
+		}
+	}
+}
+
+// holdForever is for a unit that cannot even gather facts. Nothing that could change would help.
+func (u *unit) holdForever(ctx context.Context, err error) {
+	for {
+		u.hold(ctx, err)
+	}
+}

@@ -1,0 +1,464 @@
+// Package pid1 is one boot of a unit: early mounts, facts, the decision, one job as steps, and its outcome. It is the only place
+// that may reboot.
+//
+// Process 1 never ends: a panic is the failure of whatever ran, and an error that nothing else catches ends in a message that
+// stays on the screen. A job returns an Outcome; only finish acts on it, after logs are flushed and volumes unmounted.
+package pid1
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"gprovision/hw/efi"
+	"gprovision/hw/host"
+	"gprovision/hw/smbios"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/platform"
+	"gprovision/model/policy"
+	"gprovision/model/record"
+	"gprovision/model/signature"
+	"gprovision/model/step"
+	"gprovision/site"
+	"gprovision/unit/journal"
+	"gprovision/unit/machine"
+	"gprovision/unit/panel"
+	"gprovision/unit/provision"
+	"gprovision/unit/report"
+	"gprovision/unit/restore"
+	"gprovision/unit/state"
+)
+
+// PlatformsPath is where the appliance table lies inside the initramfs.
+const PlatformsPath = "/etc/gprovision/platforms.json"
+
+// Retry is how long a unit that holds waits before it decides again by itself.
+const Retry = 5 * time.Minute
+
+// networkRetry is the same for failures of the network or the server, which mostly end soon.
+const networkRetry = 30 * time.Second
+
+// unit is init while it runs.
+type unit struct {
+	start   time.Time
+	journal *journal.Journal
+	log     *slog.Logger
+	queue   *report.Queue
+	m       *machine.Machine
+	args    Args
+	modules *host.Modules
+	// changed gets a value when a block device came or went.
+	changed chan struct{}
+	// connected says that the queue has, or will have, a way to the server.
+	connected atomic.Bool
+	// repairs counts the repairs of this boot.
+	repairs int
+	// stopNetwork ends the background reporting of a restore.
+	stopNetwork func()
+}
+
+// Run is process 1. It never returns.
+func Run(s site.Site, version string) {
+	u := &unit{start: time.Now(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
+	u.journal = journal.New(journal.Options{})
+	u.log = u.journal.Logger()
+	u.m = &machine.Machine{Log: u.log, Site: s, Panel: panel.New(), Initramfs: "/", BootID: uuid.NewString(), Firmware: layout.BIOS}
+	u.queue = report.NewQueue(u.m.BootID)
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "init: this program is process 1 of a unit and does nothing else")
+		os.Exit(2)
+	}
+	ctx := context.Background()
+	if err := u.guard("setup", func() error { return u.setup(ctx, version) }); err != nil {
+		u.failed("", err)
+		u.holdForever(ctx, err)
+	}
+	for {
+		u.finish(ctx, u.pass(ctx))
+	}
+}
+
+// guard turns a panic into an error.
+func (u *unit) guard(what string, do func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			u.log.Error("panic", "in", what, "value", fmt.Sprint(v), "stack", string(debug.Stack()))
+			err = fault.Newf(fault.Internal, "%s: panic: %v", what, v)
+		}
+	}()
+	return do()
+}
+
+// setup brings the machine to the point where facts can be gathered.
+func (u *unit) setup(ctx context.Context, version string) error {
+	mountErr := host.EarlyMounts()
+	artifactErr := u.readArtifact()
+	cmdline, cmdlineErr := os.ReadFile("/proc/cmdline")
+	u.m.Cmdline = WithoutSecrets(string(cmdline))
+	u.args = ParseArgs(string(cmdline), u.m.Policy.Locked)
+	u.attachConsoles()
+	if err := errors.Join(mountErr, artifactErr, cmdlineErr); err != nil {
+		return err
+	}
+	if err := host.SetConsoleLevel(4); err != nil {
+		u.log.Debug("kernel messages stay on the console", "err", err)
+	}
+	if err := os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
+		return err
+	}
+	u.m.Sys = os.DirFS("/sys")
+	u.m.Run = host.Runner(u.log)
+	if efi.Present(u.m.Sys) {
+		u.m.Firmware = layout.UEFI
+	}
+	if now := time.Now(); now.Before(u.m.Build.Time) {
+		u.log.Warn("the clock is behind the artifact's build time, setting it", "clock", now, "build", u.m.Build.Time)
+		if err := host.SetClock(u.m.Build.Time); err != nil {
+			u.log.Warn("clock cannot be set", "err", err)
+		}
+	}
+	if err := u.loadModules(ctx); err != nil {
+		return err
+	}
+	u.attachEventPort()
+	u.log.Info("init", "version", version, "build", u.m.Build.Number, "kernel", u.m.Build.Kernel, "firmware", string(u.m.Firmware),
+		"boot", u.m.BootID, "cmdline", u.m.Cmdline, "uptime", uptime())
+	return u.identify()
+}
+
+func uptime() string {
+	b, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return ""
+	}
+	s, _, _ := strings.Cut(string(b), " ")
+	return s
+}
+
+// readArtifact reads what the boot artifact carries: build, policy, keys.
+func (u *unit) readArtifact() error {
+	var err error
+	if u.m.Build, err = machine.ReadBuild(u.m.Initramfs); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(policy.Path)
+	if err != nil {
+		return err
+	}
+	if u.m.Policy, err = policy.Parse(b); err != nil {
+		return err
+	}
+	for _, k := range u.m.Policy.Keys {
+		key, err := signature.ParsePublicKey(k)
+		if err != nil {
+			return fmt.Errorf("key of the policy: %w", err)
+		}
+		u.m.Keys = append(u.m.Keys, key)
+	}
+	return nil
+}
+
+// attachConsoles shows panels and log on every console that the kernel uses.
+func (u *unit) attachConsoles() {
+	filter := journal.Filter{Level: slog.LevelInfo}
+	if u.args.Verbose {
+		filter.Level = slog.LevelDebug
+	}
+	for _, device := range panel.Active(os.DirFS("/sys")) {
+		f, err := panel.OpenConsole(device)
+		if err != nil {
+			u.log.Debug("console cannot be opened", "device", device, "err", err)
+			continue
+		}
+		u.m.Panel.Add(device, panel.Console(f, panel.ConsoleOptions{Terminal: panel.IsScreen(device)}))
+		if err := u.journal.Attach(device, journal.Console(f, filter)); err != nil {
+			u.log.Debug("console cannot be used", "device", device, "err", err)
+		}
+	}
+}
+
+func (u *unit) attachEventPort() {
+	path, ok := journal.FindPort(u.m.Sys, journal.PortName)
+	if !ok {
+		return
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		err = u.journal.Attach("events", journal.EventPort(f))
+	}
+	if err != nil {
+		u.log.Warn("event port cannot be used", "port", path, "err", err)
+	}
+}
+
+// loadModules listens for devices, loads the drivers of those that are there, and goes on loading for those that appear.
+func (u *unit) loadModules(ctx context.Context) error {
+	events, err := host.Events(ctx)
+	if err != nil {
+		return err
+	}
+	release, err := host.Release()
+	if err != nil {
+		return err
+	}
+	u.modules, err = host.NewModules(u.m.Initramfs, release)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	n, err := u.modules.Coldplug(ctx, u.log, u.m.Sys)
+	if err != nil {
+		return err
+	}
+	for _, fs := range []string{"ext4", "vfat"} {
+		if err := u.modules.Filesystem(fs); err != nil {
+			u.log.Warn("filesystem cannot be loaded", "type", fs, "err", err)
+		}
+	}
+	if u.m.Firmware == layout.UEFI {
+		if _, err := host.MountEFIVars(u.modules); err != nil {
+			u.log.Warn("EFI variables cannot be mounted", "err", err)
+		}
+	}
+	u.log.Debug("modules loaded", "count", n, "elapsed", time.Since(began).Round(time.Millisecond).String())
+	forward := make(chan host.Uevent, 1024)
+	go u.modules.Follow(ctx, u.log, u.m.Sys, forward)
+	go u.watch(events, forward)
+	return nil
+}
+
+// watch passes the kernel's events on to whoever loads drivers, and notes that disks changed. While drivers load slowly events
+// may have to be dropped; then one that says so follows as soon as there is room.
+func (u *unit) watch(events <-chan host.Uevent, forward chan<- host.Uevent) {
+	defer close(forward)
+	missed := false
+	for e := range events {
+		if missed {
+			e.Action = host.Missed
+		}
+		select {
+		case forward <- e:
+			missed = false
+		default:
+			missed = true
+		}
+		if e.Subsystem == "block" || e.Action == host.Missed {
+			select {
+			case u.changed <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// identify finds out which platform this machine is and what its serial number is.
+func (u *unit) identify() error {
+	dmi, err := smbios.Read(u.m.Sys)
+	if err != nil {
+		return fault.Because(fault.PlatformUnknown, err)
+	}
+	b, err := os.ReadFile(PlatformsPath)
+	if err != nil {
+		return fault.Because(fault.PlatformUnknown, err)
+	}
+	table, err := platform.Parse(b)
+	if err != nil {
+		return fault.Because(fault.PlatformUnknown, err)
+	}
+	id, err := platform.Identify(table, dmi)
+	if err != nil && u.args.ProtoIdent != "" && u.m.Policy.Provision {
+		u.log.Warn("no platform fits, taking the one that the kernel argument names", "platform", u.args.ProtoIdent, "err", err)
+		id, err = platform.Named(table, u.args.ProtoIdent, dmi)
+	}
+	if err != nil {
+		return fault.Because(fault.PlatformUnknown, err)
+	}
+	if err := id.CheckSerial(); err != nil {
+		return err
+	}
+	if err := record.CheckUnit(id.Serial); err != nil {
+		return fault.Because(fault.NoSerial, err)
+	}
+	u.m.Identity, u.m.Serial = id, id.Serial
+	u.log.Info("platform", "platform", id.Variant.DevCodeName, "serial", id.Serial, journal.ForPerson())
+	return nil
+}
+
+// pass is one run from facts to outcome.
+func (u *unit) pass(ctx context.Context) Outcome {
+	var out Outcome
+	err := u.guard("pass", func() error {
+		found, err := u.Gather(ctx, u.changed, u.start)
+		if err != nil {
+			return err
+		}
+		d := Decide(found.Facts, u.m.Policy)
+		for _, n := range found.Notes {
+			u.log.Info("note", "text", n)
+		}
+		u.log.Info("decision", "job", string(d.Job), "reason", d.Reason, "recovery", string(found.Recovery), "main", string(found.Main))
+		out = u.do(ctx, d, found)
+		return nil
+	})
+	if err != nil {
+		return Outcome{Kind: HoldOn, Err: err}
+	}
+	return out
+}
+
+func (u *unit) do(ctx context.Context, d Decision, f *Found) Outcome {
+	switch d.Job {
+	case Provision:
+		return u.provision(ctx, f)
+	case Restore:
+		return u.restore(ctx, f)
+	case Repair:
+		return u.repair(ctx, f)
+	case Boot:
+		return u.boot(ctx, d, f)
+	}
+	reason := errors.New(d.Reason)
+	if len(f.Notes) > 0 {
+		reason = fmt.Errorf("%s (%s)", d.Reason, strings.Join(f.Notes, "; "))
+	}
+	return Outcome{Kind: HoldOn, Err: &fault.Occurrence{Fault: d.Fault, Cause: reason}}
+}
+
+func (u *unit) provision(ctx context.Context, f *Found) Outcome {
+	u.forget(f)
+	u.began(record.JobProvision)
+	err := provision.Run(ctx, u.m, provision.Options{
+		ManifestURL: u.args.ManifestURL,
+		Token:       u.args.Token,
+		BootMAC:     u.args.BootMAC,
+		HasRecovery: f.Recovery == RecoveryFound,
+		Connect:     u.toServer,
+		Attach:      func(dir string) error { return u.attachVolume(dir, "provision") },
+		Observe:     u.observer(record.JobProvision),
+	})
+	if err != nil {
+		u.failed(record.JobProvision, err)
+		return Outcome{Kind: HoldOn, Err: err}
+	}
+	u.succeeded(record.JobProvision)
+	return Outcome{Kind: RebootNow}
+}
+
+func (u *unit) restore(ctx context.Context, f *Found) Outcome {
+	u.forget(f)
+	if err := mountVolume(f.RecoveryPart.Path, false); err != nil {
+		return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
+	}
+	if err := u.attachVolume(recoveryMount, "recov"); err != nil {
+		u.log.Warn("logs and records cannot be kept on the recovery volume", "err", err)
+	}
+	u.connect(ctx, f)
+	u.began(record.JobRestore)
+	err := restore.Run(ctx, u.m, restore.Options{
+		Recovery: recoveryMount, Volume: f.Volume, Unit: f.Unit, Request: f.Request, Main: f.MainPart, Oldest: u.args.Oldest,
+		Observe: u.observer(record.JobRestore),
+	})
+	if err != nil {
+		u.failed(record.JobRestore, err)
+		return Outcome{Kind: HoldOn, Err: err}
+	}
+	u.succeeded(record.JobRestore)
+	return Outcome{Kind: RebootNow}
+}
+
+// repair checks and repairs the main filesystem. It counts before it works, so that a repair that crashes counts too.
+func (u *unit) repair(ctx context.Context, f *Found) Outcome {
+	u.repairs++
+	u.forget(f)
+	u.began(record.JobRepair)
+	err := step.Run(ctx, u.m.Site.Weave("repair", []step.Step{
+		{Name: "count-repair", Say: "Counting", Run: func(context.Context) error { return u.count(f, state.Counts.Repaired) }},
+		{Name: "check-main", Say: "Repairing disk", Run: func(ctx context.Context) error { return u.checkMain(ctx, f.MainPart.Path) }},
+	}), u.observer(record.JobRepair))
+	if err != nil {
+		u.failed(record.JobRepair, err)
+	} else {
+		u.succeeded(record.JobRepair)
+	}
+	return Outcome{Kind: DecideAgain}
+}
+
+// count changes the counts on the recovery volume: one small write. Without a recovery volume there is nothing to count on.
+func (u *unit) count(f *Found, change func(state.Counts) state.Counts) error {
+	if f.RecoveryPart == nil || f.Recovery != RecoveryFound {
+		u.log.Warn("no recovery volume to count on")
+		return nil
+	}
+	if yes, err := host.IsMountPoint(recoveryMount); err == nil && yes {
+		if err := host.Unmount(recoveryMount); err != nil {
+			return err
+		}
+	}
+	if err := mountVolume(f.RecoveryPart.Path, false); err != nil {
+		return err
+	}
+	c, err := f.Volume.ReadCounts()
+	if err != nil {
+		u.log.Warn("counts cannot be read, beginning at zero", "err", err)
+		c = state.Counts{}
+	}
+	err = f.Volume.WriteCounts(change(c))
+	return errors.Join(err, host.Unmount(recoveryMount))
+}
+
+// boot counts the attempt and hands over to the installed system.
+func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
+	u.forget(f)
+	u.began(record.JobBoot)
+	attempts := 0
+	err := step.Run(ctx, u.m.Site.Weave("boot", []step.Step{
+		{Name: "count-boot", Say: "Starting", Run: func(context.Context) error {
+			err := u.count(f, func(c state.Counts) state.Counts { c = c.Attempted(); attempts = c.BootAttempts; return c })
+			if err != nil {
+				u.log.Warn("boot attempt cannot be counted", "err", err)
+			}
+			return nil
+		}},
+		{Name: "mount-main", Say: "Starting", Run: func(context.Context) error {
+			return host.Mount(f.MainPart.Path, mainMount, "ext4", host.MountOptions{ReadOnly: true})
+		}},
+		{Name: "tell-system", Say: "Starting", Run: func(context.Context) error { return u.tellSystem(d, attempts) }},
+	}), u.observer(record.JobBoot))
+	if err != nil {
+		u.failed(record.JobBoot, err)
+		return Outcome{Kind: HoldOn, Err: fault.Because(fault.SwitchRoot, err)}
+	}
+	u.log.Info("handing over", "elapsed", time.Since(u.start).Round(time.Millisecond).String(), "release", f.Mark.Release, "attempts", attempts, journal.ForPerson())
+	return Outcome{Kind: SwitchRoot, Root: mainMount}
+}
+
+func (u *unit) tellSystem(d Decision, attempts int) error {
+	b, err := state.Boot{ID: u.m.BootID, Job: string(d.Job), Reason: d.Reason, Attempts: attempts, HandOver: time.Now().UTC()}.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(state.BootFile), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(state.BootFile, b, 0o644)
+}
+
+// attachVolume begins to keep logs and unsent records on the mounted recovery volume.
+func (u *unit) attachVolume(dir, prefix string) error {
+	v := state.Open(dir)
+	sink, err := journal.File(v.Path(state.LogDir), journal.FileOptions{Prefix: prefix})
+	if err == nil {
+		err = u.journal.Attach("file", sink)
+	}
+	return errors.Join(err, u.queue.Persist(v.Path(state.QueueDir)))
+}

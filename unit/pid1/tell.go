@@ -1,0 +1,152 @@
+package pid1
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"gprovision/hw/filesystem"
+	"gprovision/hw/nic"
+	"gprovision/model/fault"
+	"gprovision/model/record"
+	"gprovision/model/step"
+	"gprovision/unit/journal"
+	"gprovision/unit/panel"
+	"gprovision/unit/report"
+)
+
+// began, succeeded and failed tell panels, log and server where a job stands.
+func (u *unit) began(job record.Job) {
+	u.m.Panel.Show(panel.View{Job: string(job)})
+	u.state(record.State{Job: job, Phase: record.Started, Percent: -1})
+}
+
+func (u *unit) succeeded(job record.Job) {
+	u.state(record.State{Job: job, Phase: record.Succeeded, Percent: -1})
+}
+
+func (u *unit) failed(job record.Job, err error) {
+	f := fault.Of(err)
+	if f == nil {
+		f = fault.Internal
+	}
+	u.state(record.State{Job: job, Phase: record.Failed, Percent: -1, Code: f.Code, Text: f.Text + ": " + err.Error(), Hint: f.Hint})
+}
+
+func (u *unit) state(s record.State) {
+	u.queue.Add(record.Event{Kind: record.KindState, Source: record.Observed, Message: s.String(), Attrs: s.Attrs()})
+	u.log.Info("state", "job", string(s.Job), "state", string(s.Phase), "code", s.Code, "text", s.Text)
+}
+
+// observer tells panels, log and server of each step.
+func (u *unit) observer(job record.Job) func(step.Event) {
+	show := u.m.Panel.Observe(string(job))
+	return func(e step.Event) {
+		show(e)
+		switch e.State {
+		case step.Started:
+			u.m.OnProgress = u.progress(job, e.Step.Name)
+			u.log.Info("step", journal.Job(string(job)), journal.Step(e.Step.Name), "index", e.Index+1, "total", e.Total)
+			u.queue.Add(record.Event{Kind: record.KindState, Source: record.Observed, Attrs: record.State{Job: job, Phase: record.Step, Step: e.Step.Name, Percent: 100 * e.Index / e.Total}.Attrs()})
+		case step.Done:
+			u.log.Info("step done", journal.Job(string(job)), journal.Step(e.Step.Name), "elapsed", e.Elapsed.Round(time.Millisecond).String())
+		case step.Failed:
+			u.log.Error("step failed", journal.Job(string(job)), journal.Step(e.Step.Name), "elapsed", e.Elapsed.Round(time.Millisecond).String(), "err", e.Err)
+			var p *step.PanicError
+			if errors.As(e.Err, &p) {
+				u.log.Error("panic", "stack", string(p.Stack))
+			}
+		}
+	}
+}
+
+// progress returns what tells log and server how far a step is: at most each second, and only when the percentage changes.
+func (u *unit) progress(job record.Job, name string) func(panel.Progress) {
+	last := -1
+	return func(p panel.Progress) {
+		percent := p.Percent()
+		if percent == last || percent < 0 {
+			return
+		}
+		last = percent
+		u.log.Debug("progress", journal.Job(string(job)), journal.Step(name), "percent", percent, "done", p.Done, "total", p.Total, journal.NotFile(), journal.NotWire())
+		u.queue.Add(record.Event{Kind: record.KindState, Source: record.Observed, Attrs: record.State{Job: job, Phase: record.Step, Step: name, Percent: percent}.Attrs()})
+	}
+}
+
+// toServer gives the server all that is logged, from the start of this boot on.
+func (u *unit) toServer(c *report.Client) {
+	u.queue.Start(c)
+	if u.connected.Swap(true) {
+		return
+	}
+	err := u.journal.Attach("server", journal.Func(func(r journal.Record) error {
+		u.queue.Add(logEvent(r))
+		return nil
+	}))
+	if err != nil {
+		u.log.Warn("the server does not get the log", "err", err)
+	}
+}
+
+// logEvent is a log record as the server gets it.
+func logEvent(r journal.Record) record.Event {
+	e := record.Event{Time: r.Time, Kind: record.KindLog, Source: record.Observed, Level: strings.ToUpper(r.LevelName()), Message: r.Message, Attrs: map[string]any{}}
+	if r.Job != "" {
+		e.Attrs["job"] = r.Job
+	}
+	if r.Step != "" {
+		e.Attrs["step"] = r.Step
+	}
+	for _, a := range r.Attrs {
+		e.Attrs[a.Key] = a.Value
+	}
+	return e
+}
+
+// connect brings the network up in the background of a restore, so that the server hears of it. Nothing waits for it.
+func (u *unit) connect(ctx context.Context, f *Found) {
+	if f.Unit.Server == "" || u.connected.Load() {
+		return
+	}
+	key, err := f.Volume.ReadKey()
+	if err != nil {
+		u.log.Warn("the unit's key cannot be read, the server hears nothing", "err", err)
+		return
+	}
+	pool, err := u.m.Policy.CertPool()
+	if err != nil {
+		u.log.Debug("no server CA, the server hears nothing")
+		return
+	}
+	c, err := report.New(report.Config{Endpoint: f.Unit.Server, CA: pool, Unit: u.m.Serial, Key: key, Boot: u.m.BootID, Floor: u.m.Build.Time})
+	if err != nil {
+		u.log.Warn("the server's address cannot be used", "err", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	u.stopNetwork = cancel
+	go func() {
+		ports, err := nic.List(u.m.Sys)
+		if err == nil {
+			_, err = nic.Configure(ctx, u.log, nic.Real(ports), "")
+		}
+		if err != nil {
+			u.log.Info("no network; records are sent later", "err", err)
+			return
+		}
+		u.toServer(c)
+	}()
+}
+
+// checkMain runs e2fsck on the main partition.
+func (u *unit) checkMain(ctx context.Context, part string) error {
+	r, err := filesystem.CheckExt4(ctx, u.m.Run, part, true)
+	if err != nil {
+		return fault.Because(fault.MainDamaged, err)
+	}
+	u.log.Info("filesystem checked", "result", fmt.Sprint(r))
+	return nil
+}

@@ -1,0 +1,189 @@
+package provision
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"gprovision/hw/block"
+	"gprovision/model/bootimage"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/manifest"
+	"gprovision/model/release"
+	"gprovision/model/signature"
+	"gprovision/unit/journal"
+	"gprovision/unit/machine"
+	"gprovision/unit/report"
+	"gprovision/unit/restore"
+	"gprovision/unit/state"
+)
+
+// maxManifest is the largest manifest that is looked at, in bytes.
+const maxManifest = 4 << 20
+
+// fetchSmall returns the content of a small file. What it returns is not verified yet.
+func (j *job) fetchSmall(ctx context.Context, url string, most int64) ([]byte, error) {
+	dir, err := os.MkdirTemp("/run", "fetch-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	o := report.FetchOptions{URL: url, Dest: filepath.Join(dir, "file"), MaxSize: most, Patience: time.Minute, Log: j.Log}
+	if _, err := report.Fetch(ctx, o); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(o.Dest)
+}
+
+// checkFiles looks at the manifest's files before anything is written: hashes the policy accepts, names that stay inside the
+// volume, one image, one boot artifact, and enough space.
+func (j *job) checkFiles() error {
+	prefix := j.Site.Names.ImagePrefix
+	images, artifacts, total := 0, 0, int64(0)
+	for _, f := range j.manifest.Files {
+		if _, err := manifest.HashFor(f, j.Policy.AllowSHA1); err != nil {
+			return err
+		}
+		dest, err := f.Place(prefix)
+		if err != nil {
+			return err
+		}
+		if dest == state.Dir || strings.HasPrefix(dest, state.Dir+"/") {
+			return fault.Newf(fault.ManifestSyntax, "the file %s would go to %q, which belongs to the unit itself", f.Src, dest)
+		}
+		if f.IsImage(prefix) {
+			if _, err := release.ParseName(path.Base(dest), prefix); err != nil {
+				return fault.Because(fault.ImageName, err)
+			}
+			images++
+		}
+		if dest == j.Site.Names.BootFile {
+			artifacts++
+		}
+		total += f.Size
+	}
+	if images == 0 {
+		return fault.Newf(fault.ManifestIncomplete, "the manifest has no image %s*.upd among its Files", prefix)
+	}
+	if artifacts == 0 {
+		return fault.Newf(fault.ManifestIncomplete, "the manifest has no boot artifact %s among its Files", j.Site.Names.BootFile)
+	}
+	p := j.unit.Recovery.Table.Find(layout.Recovery)
+	if room := p.Size - p.Size/20; total > room {
+		return fault.Newf(fault.NoSpace, "the files have %d bytes, the recovery volume has room for %d", total, room)
+	}
+	return nil
+}
+
+// writeFiles streams each file of the manifest to its place on the recovery volume, verified while it arrives and read back
+// from the device.
+func (j *job) writeFiles(ctx context.Context) error {
+	for _, f := range j.manifest.Files {
+		hash, err := manifest.HashFor(f, j.Policy.AllowSHA1)
+		if err != nil {
+			return err
+		}
+		place, err := f.Place(j.Site.Names.ImagePrefix)
+		if err != nil {
+			return err
+		}
+		dest := filepath.Join(Mount, place)
+		if err := os.MkdirAll(filepath.Dir(dest), 0o755); err != nil {
+			return fault.Because(fault.DiskWrite, err)
+		}
+		j.Log.Info("downloading", "file", path.Base(f.Src), "bytes", f.Size, journal.ForPerson())
+		meter, stop := j.Track(ctx, f.Size)
+		o := report.FetchOptions{
+			URL: f.Src, Dest: dest, Size: f.Size, Log: j.Log,
+			ReadBack: func(path string) (io.ReadCloser, error) { return block.OpenDirect(path) },
+			Progress: func(done, total int64) { meter.SetTotal(total); meter.Set(done) },
+		}
+		if hash.Name == "sha256" {
+			o.SHA256 = hex.EncodeToString(hash.Sum)
+		} else {
+			o.SHA1 = hex.EncodeToString(hash.Sum)
+		}
+		_, err = report.Fetch(ctx, o)
+		stop()
+		if err != nil {
+			return err
+		}
+		if f.IsImage(j.Site.Names.ImagePrefix) {
+			if err := j.fetchSignature(ctx, f, dest); err != nil {
+				return err
+			}
+			if j.unit.Original == "" {
+				j.unit.Original = filepath.Base(dest)
+			}
+		}
+		j.Log.Info("file verified", "file", path.Base(f.Src))
+	}
+	return j.checkArtifact()
+}
+
+// fetchSignature fetches the signature that lies beside an image and checks the image with it, so that a wrong key is found
+// here and not at the first restore.
+func (j *job) fetchSignature(ctx context.Context, f manifest.File, dest string) error {
+	sig, err := j.fetchSmall(ctx, f.Src+signature.Suffix, signature.MaxSize)
+	if errors.Is(err, report.ErrNotFound) {
+		if j.Policy.AllowUnsigned {
+			return nil
+		}
+		return fault.Newf(fault.ImageUnsigned, "%s%s does not exist", f.Src, signature.Suffix)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := machine.PutFile(dest+signature.Suffix, 0o644, bytes.NewReader(sig)); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	name, err := release.ParseName(filepath.Base(dest), j.Site.Names.ImagePrefix)
+	if err != nil {
+		return fault.Because(fault.ImageName, err)
+	}
+	st, err := os.Stat(dest)
+	if err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	meter, stop := j.Track(ctx, st.Size())
+	defer stop()
+	return restore.Prove(ctx, restore.Image{Path: dest, Name: name, Size: st.Size()}, j.Policy, j.Keys, meter.Set)
+}
+
+// checkArtifact makes sure that the boot artifact is one before the unit depends on it.
+func (j *job) checkArtifact() error {
+	f, err := os.Open(filepath.Join(Mount, j.Site.Names.BootFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.Because(fault.ManifestIncomplete, err)
+	}
+	if err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	if _, err := bootimage.ParseUKI(f, st.Size()); err != nil {
+		return fault.Because(fault.ManifestIncomplete, fmt.Errorf("%s is no boot artifact: %w", j.Site.Names.BootFile, err))
+	}
+	return nil
+}
+
+// reportUnit confirms the credentials and tells the server that the unit is done.
+func (j *job) reportUnit(ctx context.Context) error {
+	if err := j.client.Confirm(ctx, j.generation); err != nil {
+		return fault.Because(fault.NoCredentials, err)
+	}
+	return nil
+}

@@ -1,0 +1,418 @@
+// Package provision is the job that turns a bare machine into a unit: it checks the hardware, fills the recovery volume, sets
+// the credentials, makes the recovery device boot and asks for the restore that fills the main disk.
+//
+// Nothing is written before the hardware is checked and the plan is logged. Disks that are not in the plan are set read-only
+// for the run. The main disks are cleared first, the unit's record is written last: a unit that loses power in between boots
+// over the network again, or restores what it was.
+package provision
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"gprovision/hw/block"
+	"gprovision/hw/efi"
+	"gprovision/hw/host"
+	"gprovision/hw/nic"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/manifest"
+	"gprovision/model/platform"
+	"gprovision/model/record"
+	"gprovision/model/secret"
+	"gprovision/model/signature"
+	"gprovision/model/step"
+	"gprovision/unit/journal"
+	"gprovision/unit/machine"
+	"gprovision/unit/report"
+	"gprovision/unit/state"
+	"gprovision/unit/sysroot"
+)
+
+// Options is what the job needs beside the machine.
+type Options struct {
+	// ManifestURL is the kernel argument mfgurl.
+	ManifestURL string
+	// Token is the one-time token of the kernel argument enrol.
+	Token secret.Secret
+	// BootMAC is the kernel argument BOOTIF: the port that the firmware booted from.
+	BootMAC string
+	// HasRecovery says that the unit carries a recovery volume already.
+	HasRecovery bool
+	// Connect attaches the client to the log queue: from then on the server gets what is logged.
+	Connect func(*report.Client)
+	// Attach tells the caller that the recovery volume is mounted writable at a directory, for log files and the queue.
+	Attach func(dir string) error
+	// Observe is called at each change of a step.
+	Observe func(step.Event)
+}
+
+// Mount is where the recovery volume is mounted while the job runs.
+const Mount = "/mnt/recovery"
+
+// job is one provisioning in progress.
+type job struct {
+	*machine.Machine
+	Options
+	base     *url.URL
+	manifest *manifest.Manifest
+	spec     manifest.Specs
+	key      ed25519.PrivateKey
+	client   *report.Client
+	recovery block.Disk
+	main     []block.Disk
+	unit     state.Unit
+	volume   *state.Volume
+	// generation is the server's number of the credentials that were set.
+	generation uint64
+}
+
+// Run provisions the unit. On success the next boot starts from the recovery device and restores. The recovery volume stays
+// mounted: the caller has logs on it.
+func Run(ctx context.Context, m *machine.Machine, o Options) error {
+	j := &job{Machine: m, Options: o, key: state.NewKey()}
+	return step.Run(ctx, m.Site.Weave("provision", j.steps()), o.Observe)
+}
+
+// steps returns the job as data. Nothing before clear-main changes a disk.
+func (j *job) steps() []step.Step {
+	return []step.Step{
+		{Name: "network", Say: "Network", Run: j.network},
+		{Name: "manifest", Say: "Manifest", Run: j.fetchManifest},
+		{Name: "enrol", Say: "Enrolling", Run: j.enrol},
+		{Name: "clock", Say: "Setting clock", Run: j.clock},
+		{Name: "permit", Say: "Asking server", Run: j.permit},
+		{Name: "check-hardware", Say: "Checking hardware", Run: j.checkHardware},
+		{Name: "plan", Say: "Planning", Run: j.plan},
+		{Name: "clear-main", Say: "Clearing main disk", Run: j.clearMain},
+		{Name: "partition-recovery", Say: "Partitioning", Run: j.partition},
+		{Name: "format-recovery", Say: "Formatting", Run: j.format},
+		{Name: "write-files", Say: "Downloading", Run: j.writeFiles},
+		{Name: "credentials", Say: "Credentials", Run: j.credentials},
+		{Name: "boot-recovery", Say: "Making it boot", Run: j.bootRecovery},
+		{Name: "write-record", Say: "Writing record", Run: j.writeRecord},
+		{Name: "boot-entries", Say: "Boot entries", Run: j.bootEntries},
+		{Name: "report", Say: "Reporting", Run: j.reportUnit},
+	}
+}
+
+func (j *job) network(ctx context.Context) error {
+	ports, err := nic.List(j.Sys)
+	if err != nil {
+		return err
+	}
+	ports = nic.Real(ports)
+	if len(ports) == 0 {
+		return fault.Newf(fault.NoNetwork, "the kernel found no network port")
+	}
+	patient, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	leases, err := nic.Configure(patient, j.Log, ports, j.BootMAC)
+	if err != nil {
+		return fault.Because(fault.NoNetwork, err)
+	}
+	for _, l := range leases {
+		j.Log.Info("network port configured", "port", l.Port.Name, "address", l.Addr.String())
+	}
+	if conf := leases[0].ResolvConf(); conf != "" {
+		if err := os.WriteFile("/etc/resolv.conf", []byte(conf), 0o644); err != nil {
+			j.Log.Warn("name servers cannot be used", "err", err)
+		}
+	}
+	return nil
+}
+
+func (j *job) fetchManifest(ctx context.Context) error {
+	base, err := url.Parse(j.ManifestURL)
+	if err != nil || (base.Scheme != "http" && base.Scheme != "https") {
+		return fault.Newf(fault.ManifestMissing, "mfgurl is %q, want an http or https address", j.ManifestURL)
+	}
+	j.base = base
+	raw, err := j.fetchSmall(ctx, base.String(), maxManifest)
+	if err != nil {
+		return fault.Rename(fault.ManifestMissing, err)
+	}
+	sig, err := j.fetchSmall(ctx, base.String()+signature.Suffix, signature.MaxSize)
+	switch {
+	case errors.Is(err, report.ErrNotFound) && j.Policy.AllowUnsigned:
+		j.Log.Warn("manifest is not signed, and the policy allows that")
+	case errors.Is(err, report.ErrNotFound):
+		return fault.Newf(fault.ManifestUnsigned, "%s%s does not exist", base, signature.Suffix)
+	case err != nil:
+		return fault.Rename(fault.ManifestMissing, err)
+	}
+	m, err := manifest.Parse(raw)
+	if err != nil {
+		return fault.Because(fault.ManifestSyntax, err)
+	}
+	if sig != nil {
+		if err := VerifyManifest(raw, sig, j.Keys); err != nil {
+			return err
+		}
+	}
+	if j.manifest, err = m.Resolve(base); err != nil {
+		return fault.Because(fault.ManifestSyntax, err)
+	}
+	j.Log.Info("manifest fetched", "url", base.String(), "files", len(m.Files))
+	return nil
+}
+
+// VerifyManifest checks the detached signature of a manifest, and that it was made for a manifest and no other kind of file.
+func VerifyManifest(raw, sig []byte, keys []signature.PublicKey) error {
+	trusted, err := signature.Verify(keys, sig, bytes.NewReader(raw))
+	if err != nil {
+		return fault.Because(fault.ManifestSignature, err)
+	}
+	if !strings.HasPrefix(trusted, "manifest ") {
+		return fault.Newf(fault.ManifestSignature, "the signature is for %q, want one for a manifest", trusted)
+	}
+	return nil
+}
+
+func (j *job) enrol(ctx context.Context) error {
+	endpoint, err := record.Endpoint(j.manifest.LogEndpoint)
+	if errors.Is(err, record.ErrPlain) {
+		return fault.Because(fault.PlainSecrets, err)
+	}
+	if err != nil {
+		return fault.Because(fault.ManifestIncomplete, err)
+	}
+	pool, err := j.Policy.CertPool()
+	if err != nil {
+		return fault.Because(fault.PlainSecrets, err)
+	}
+	j.client, err = report.New(report.Config{Endpoint: endpoint, CA: pool, Key: j.key, Unit: j.Serial, Boot: j.BootID, Floor: j.Build.Time, Log: j.Log})
+	if err != nil {
+		return err
+	}
+	j.unit.Server = endpoint
+	ports, err := nic.List(j.Sys)
+	if err != nil {
+		return err
+	}
+	var macs []string
+	for _, p := range nic.Real(ports) {
+		macs = append(macs, p.MAC)
+	}
+	request := record.EnrolRequest{Token: j.Token, Platform: j.Identity.Variant.DevCodeName, MACs: macs, Build: j.Build.Number}
+	waiting := func(reason string) {
+		j.Log.Warn("waiting for approval on the server's page", "reason", reason, journal.ForPerson())
+	}
+	if err := j.client.Enrol(ctx, request, waiting); err != nil {
+		return err
+	}
+	j.Log.Info("enrolled", "unit", j.Serial, "server", endpoint)
+	if j.Connect != nil {
+		j.Connect(j.client)
+	}
+	return nil
+}
+
+// clock sets the clock to the latest of its own time, the artifact's build time and the server's time, and writes it to the
+// real-time clock.
+func (j *job) clock(ctx context.Context) error {
+	now, err := j.client.Time(ctx)
+	if err != nil {
+		return err
+	}
+	if now.Before(j.Build.Time) {
+		j.Log.Warn("the server's clock is behind the artifact's build time", "server", now, "build", j.Build.Time)
+		return nil
+	}
+	delta := time.Until(now)
+	if err := host.SetClock(now); err != nil {
+		j.Log.Warn("clock cannot be set", "err", err)
+		return nil
+	}
+	j.Log.Info("clock set", "delta", delta.Round(time.Millisecond).String())
+	return nil
+}
+
+func (j *job) permit(ctx context.Context) error {
+	return j.client.Permit(ctx, record.JobProvision)
+}
+
+func (j *job) plan(context.Context) error {
+	disks, err := j.Disks()
+	if err != nil {
+		return err
+	}
+	if err := j.chooseDisks(disks); err != nil {
+		return err
+	}
+	ids := machine.NewIDs()
+	rt, err := layout.ForRecovery(j.Firmware, layout.Device{Size: j.recovery.Size, SectorSize: j.recovery.SectorSize}, j.Labels(), ids)
+	if err != nil {
+		return err
+	}
+	j.unit = state.Unit{
+		Serial: j.Serial, Platform: j.Identity.Variant.DevCodeName, Firmware: j.Firmware, Server: j.unit.Server,
+		ImagePrefix: j.Site.Names.ImagePrefix, Created: time.Now().UTC(),
+		Recovery: machine.DiskRecord(j.recovery, rt),
+	}
+	for _, d := range j.main {
+		mt, err := layout.ForMain(j.Firmware, layout.Device{Size: d.Size, SectorSize: d.SectorSize}, j.Labels(), ids)
+		if err != nil {
+			return err
+		}
+		j.unit.Main = append(j.unit.Main, machine.DiskRecord(d, mt))
+	}
+	if err := j.checkFiles(); err != nil {
+		return err
+	}
+	j.logPlan()
+	return j.protect(disks)
+}
+
+// chooseDisks picks the recovery device and the main disks, and stops when two fit equally well.
+func (j *job) chooseDisks(disks []block.Disk) error {
+	v := j.Identity.Variant
+	r, err := platform.ChooseRecovery(v, recoverySpec(j.spec), machine.Candidates(disks))
+	if err != nil {
+		return err
+	}
+	for _, d := range disks {
+		if d.Path == r.Path {
+			j.recovery = d
+		}
+	}
+	chosen, err := platform.ChooseMain(v, machine.Candidates(disks), r.Path)
+	if err != nil {
+		return err
+	}
+	for _, c := range chosen {
+		for _, d := range disks {
+			if d.Path == c.Path {
+				j.main = append(j.main, d)
+			}
+		}
+	}
+	if len(j.main) != 1 {
+		return fault.Newf(fault.DiskMissing, "the platform asks for %d main disks, this artifact restores to one", len(j.main))
+	}
+	return nil
+}
+
+func (j *job) logPlan() {
+	show := func(what string, d state.Disk, name string) {
+		j.Log.Info("plan", "what", what, "disk", name, "model", d.Model, "serial", d.Serial, "bytes", d.Size, "table", string(d.Table.Kind))
+		for _, p := range d.Table.Partitions {
+			j.Log.Info("plan", "what", what, "partition", p.Number, "role", string(p.Role), "start", p.Start, "bytes", p.Size, "uuid", p.UUID)
+		}
+	}
+	show("recovery device, all data is lost", j.unit.Recovery, j.recovery.Name)
+	for i, d := range j.unit.Main {
+		show("main disk, all data is lost", d, j.main[i].Name)
+	}
+	for _, f := range j.manifest.Files {
+		j.Log.Info("plan", "what", "file", "src", f.Src, "bytes", f.Size)
+	}
+}
+
+// protect sets every disk that is not in the plan read-only for this run.
+func (j *job) protect(disks []block.Disk) error {
+	for _, d := range disks {
+		planned := d.Name == j.recovery.Name
+		for _, m := range j.main {
+			planned = planned || d.Name == m.Name
+		}
+		if planned {
+			continue
+		}
+		if err := machine.SetReadOnly(d.Path); err != nil {
+			return fmt.Errorf("protect disk %s: %w", d.Name, err)
+		}
+		j.Log.Info("disk is not in the plan and is read-only now", "disk", d.Name, "model", d.Model, "bytes", d.Size)
+	}
+	return nil
+}
+
+func (j *job) clearMain(context.Context) error {
+	for _, d := range j.main {
+		if err := machine.Wipe(d.Path); err != nil {
+			return fault.Because(fault.DiskWrite, err)
+		}
+	}
+	return nil
+}
+
+func (j *job) partition(context.Context) error {
+	return because(fault.DiskWrite, machine.WriteTable(j.recovery.Path, j.unit.Recovery.Table))
+}
+
+func (j *job) format(ctx context.Context) error {
+	t := j.unit.Recovery.Table
+	if err := j.Format(ctx, j.recovery.Path, t); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	part := block.PartitionPath(j.recovery.Path, t.Find(layout.Recovery).Number)
+	if err := host.Mount(part, Mount, "ext4", host.MountOptions{NoExec: true, NoSUID: true, NoDev: true}); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	if err := os.Chmod(Mount, 0o700); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	j.volume = state.Open(Mount)
+	if err := j.volume.WriteKey(j.key); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	if j.Attach != nil {
+		return j.Attach(Mount)
+	}
+	return nil
+}
+
+// credentials asks the server for this unit's passwords and keeps the hash of the administrator's, nothing else. They are
+// confirmed by the last step: until then the same key may ask again.
+func (j *job) credentials(ctx context.Context) error {
+	c, err := j.client.Credentials(ctx)
+	if err != nil {
+		return fault.Because(fault.NoCredentials, err)
+	}
+	hash, err := sysroot.HashPassword(c.OS)
+	if err != nil {
+		return err
+	}
+	if err := j.volume.WriteHash(hash); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	j.generation = c.Generation
+	j.Log.Info("credentials received", "generation", c.Generation)
+	return nil
+}
+
+func (j *job) bootRecovery(context.Context) error {
+	return because(fault.BootSetup, j.PutRecoveryArtifact(j.unit, Mount))
+}
+
+func (j *job) writeRecord(context.Context) error {
+	r, err := state.NewRequest(state.KindRestore, state.Latest, "provision", time.Now())
+	if err != nil {
+		return err
+	}
+	if err := j.volume.WriteRequest(r); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	return because(fault.DiskWrite, j.volume.WriteUnit(j.unit))
+}
+
+func (j *job) bootEntries(context.Context) error {
+	if j.Firmware != layout.UEFI {
+		return nil
+	}
+	return because(fault.BootSetup, j.EnsureEntries(efi.Open(efi.DefaultDir), j.unit))
+}
+
+func because(f *fault.Fault, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fault.Because(f, err)
+}

@@ -1,0 +1,155 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"gprovision/model/fault"
+	"gprovision/model/policy"
+	"gprovision/model/release"
+	"gprovision/model/signature"
+)
+
+// Image is one release image on the recovery volume.
+type Image struct {
+	Path string
+	Name release.Name
+	Size int64 // bytes
+}
+
+// Rejected is an image that was looked at and not taken.
+type Rejected struct {
+	File string
+	Err  error
+}
+
+// ListImages returns the well-named images in dir, newest first, or oldest first if the original is wanted. Files that look
+// like images and are none are returned as rejected.
+func ListImages(dir, prefix string, oldestFirst bool) ([]Image, []Rejected, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	var images []Image
+	var bad []Rejected
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".upd") {
+			continue
+		}
+		name, err := release.ParseName(e.Name(), prefix)
+		if err != nil {
+			bad = append(bad, Rejected{e.Name(), fault.Because(fault.ImageName, err)})
+			continue
+		}
+		info, err := e.Info()
+		if err != nil || !info.Mode().IsRegular() {
+			bad = append(bad, Rejected{e.Name(), fault.Newf(fault.ImageName, "not a regular file")})
+			continue
+		}
+		images = append(images, Image{Path: filepath.Join(dir, e.Name()), Name: name, Size: info.Size()})
+	}
+	sortImages(images, oldestFirst)
+	return images, bad, nil
+}
+
+func sortImages(images []Image, oldestFirst bool) {
+	less := func(a, b Image) int {
+		if oldestFirst {
+			return a.Name.Compare(b.Name)
+		}
+		return b.Name.Compare(a.Name)
+	}
+	slices.SortStableFunc(images, less)
+}
+
+// Prove shows that an image is good before anything is destroyed for it. A signed image: the signature over every byte, by a
+// trusted key, for this very name. An unsigned one, where the policy allows it: one full decoding pass with every check.
+// progress is called with the bytes of the file that were read.
+func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) error {
+	f, err := os.Open(im.Path)
+	if err != nil {
+		return fault.Because(fault.ImageCorrupt, err)
+	}
+	defer f.Close()
+	if p.OldestBuild != "" {
+		if err := notOlder(im.Name, p.OldestBuild); err != nil {
+			return err
+		}
+	}
+	if err := release.CheckHeader(f); err != nil {
+		return fault.Because(fault.ImageCorrupt, err)
+	}
+	sig, err := os.ReadFile(im.Path + signature.Suffix)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && p.AllowUnsigned:
+		return decode(ctx, f, im, progress)
+	case errors.Is(err, fs.ErrNotExist):
+		return fault.Because(fault.ImageUnsigned, err)
+	case err != nil:
+		return fault.Because(fault.ImageCorrupt, err)
+	}
+	return VerifySignature(sig, keys, im.Name, &meter{r: io.NewSectionReader(f, 0, im.Size), ctx: ctx, tell: progress})
+}
+
+// VerifySignature checks the detached signature of an image against the whole file r, and that it was made for this name.
+func VerifySignature(sig []byte, keys []signature.PublicKey, name release.Name, r io.Reader) error {
+	want := signature.ImageComment(name.Base())
+	if err := signature.VerifyAs(keys, sig, r, want); err != nil {
+		return fault.Because(fault.ImageSignature, err)
+	}
+	return nil
+}
+
+func notOlder(n release.Name, oldest string) error {
+	least, err := release.ParseVersion(oldest)
+	if err != nil {
+		return fault.Because(fault.Policy, fmt.Errorf("oldestBuild of the policy: %w", err))
+	}
+	if n.Compare(least) < 0 {
+		return fault.Newf(fault.Policy, "%s is older than %s", n, oldest)
+	}
+	return nil
+}
+
+func decode(ctx context.Context, f *os.File, im Image, progress func(int64)) error {
+	r, err := release.NewReader(ctx, f, im.Size, runtime.NumCPU())
+	if err != nil {
+		return fault.Because(fault.ImageCorrupt, err)
+	}
+	defer r.Close()
+	if _, err := io.Copy(io.Discard, &meter{r: r, ctx: ctx, tell: func(n int64) { progress(int64(float64(n) / float64(r.Size()) * float64(im.Size))) }}); err != nil {
+		return fault.Because(fault.ImageCorrupt, err)
+	}
+	return nil
+}
+
+// meter counts what is read through it, and ends the reading when ctx does.
+type meter struct {
+	r    io.Reader
+	ctx  context.Context
+	tell func(done int64)
+	done int64
+}
+
+func (m *meter) Read(b []byte) (int, error) {
+	if err := m.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := m.r.Read(b)
+	m.done += int64(n)
+	if m.tell != nil {
+		m.tell(m.done)
+	}
+	return n, err
+}
