@@ -1,0 +1,120 @@
+package lab
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cache keeps files that take long to make, under names made from all that goes into them: root filesystems. Several
+// processes may use one at the same time.
+type Cache struct{ dir string }
+
+// OpenCache opens the cache in dir, which is made if it is missing. Empty: gprovision in the user's cache directory
+// ($XDG_CACHE_HOME, or ~/.cache).
+func OpenCache(dir string) (*Cache, error) {
+	if dir == "" {
+		base, err := os.UserCacheDir()
+		if err != nil {
+			return nil, fmt.Errorf("find cache directory: %w", err)
+		}
+		dir = filepath.Join(base, "gprovision")
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make cache: %w", err)
+	}
+	return &Cache{dir}, nil
+}
+
+// Key hashes all that goes into a file.
+func Key(parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d %s\n", len(p), p)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:24]
+}
+
+// Path is where the file called name with that key is, or will be.
+func (c *Cache) Path(name, key string) string { return filepath.Join(c.dir, key+"-"+name) }
+
+// Get returns the path of the file called name with that key. If it is not there, make makes it at the path it is given, and
+// it appears when it is complete. A second caller waits for the first.
+func (c *Cache) Get(ctx context.Context, name, key string, make func(path string) error) (string, error) {
+	path := c.Path(name, key)
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	unlock, err := lock(ctx, path+".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	tmp := path + ".new"
+	if err := os.RemoveAll(tmp); err != nil {
+		return "", fmt.Errorf("clear cache: %w", err)
+	}
+	if err := make(tmp); err != nil {
+		return "", errors.Join(err, os.RemoveAll(tmp))
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return "", fmt.Errorf("put %s into cache: %w", name, err)
+	}
+	return path, nil
+}
+
+// lock takes a lock that ends with the process.
+func lock(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	got := make(chan error, 1)
+	go func() { got <- flock(f) }()
+	select {
+	case err := <-got:
+		if err != nil {
+			_ = f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		return func() { _ = f.Close() }, nil
+	case <-ctx.Done():
+		go func() {
+			<-got
+			_ = f.Close()
+		}()
+		return nil, fmt.Errorf("wait for another process at %s: %w", path, context.Cause(ctx))
+	}
+}
+
+func flock(f *os.File) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// hashFile hashes the content of a file.
+func hashFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("hash %s: %w", path, err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("hash %s: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}

@@ -1,0 +1,144 @@
+package lab_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gprovision/lab"
+)
+
+// slots lets two machines run at a time: the tests share two processors.
+var slots = make(chan struct{}, 2)
+
+// needLab skips where no virtual unit can run, and waits for one of the two slots.
+func needLab(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("virtual units take long: not with -short")
+	}
+	if err := lab.Usable(); err != nil {
+		skip(t, err.Error())
+	}
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		skip(t, "qemu-system-x86_64 is not installed (Debian package qemu-system-x86)")
+	}
+	slots <- struct{}{}
+	t.Cleanup(func() { <-slots })
+}
+
+func skip(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("GPROV_NO_SKIP") == "1" {
+		t.Fatalf("GPROV_NO_SKIP=1, but: %s", why)
+	}
+	t.Skip(why)
+}
+
+// workDir is a directory that goes when the test passes and stays when it fails.
+func workDir(t *testing.T, need int64) string {
+	t.Helper()
+	base := os.Getenv("TEMPDIR")
+	if base == "" {
+		base = os.TempDir()
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(base, &st); err != nil {
+		t.Fatal(err)
+	}
+	if free := int64(st.Bavail) * st.Bsize; free < need {
+		t.Fatalf("%s has %d MiB free, the test needs %d: set TEMPDIR", base, free>>20, need>>20)
+	}
+	dir, err := os.MkdirTemp(base, "gprov-"+filepath.Base(t.Name())+"-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("its files are kept in %s", dir)
+			return
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// network is a station of the test's own.
+func network(t *testing.T) *lab.Network {
+	t.Helper()
+	n, err := lab.NewNetwork(t.Context(), logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+// watched closes u at the end, and shows the ends of its logs if the test failed.
+func watched(t *testing.T, u *lab.Unit) *lab.Unit {
+	t.Helper()
+	t.Cleanup(func() {
+		u.Close()
+		if t.Failed() {
+			t.Logf("last events of unit %s:\n%s\nend of its console:\n%s", u.Name, u.Events.Tail(15), tail(u.Console(), 3000))
+		}
+	})
+	return u
+}
+
+func tail(s string, n int) string { return s[max(0, len(s)-n):] }
+
+func newUnit(t *testing.T, n *lab.Network, c lab.Config) *lab.Unit {
+	t.Helper()
+	u, err := lab.NewUnit(t.Context(), logger(t), n, filepath.Join(workDir(t, 2<<30), c.Name), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return watched(t, u)
+}
+
+func start(t *testing.T, u *lab.Unit, opts ...lab.Option) {
+	t.Helper()
+	if err := u.Start(t.Context(), opts...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// expect waits for an event and fails the test if it does not come in time.
+func expect(t *testing.T, u *lab.Unit, patience time.Duration, m lab.Match) lab.Event {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, fmt.Errorf("nothing within %v", patience))
+	defer cancel()
+	e, err := u.Events.Wait(ctx, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func logger(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+// debianRoot is the root filesystem of the demo, from the cache if it is there.
+var debianRoot = sync.OnceValues(func() (string, error) {
+	cache, err := lab.OpenCache("")
+	if err != nil {
+		return "", err
+	}
+	return lab.DebianRoot(context.Background(), slog.New(slog.DiscardHandler), cache)
+})
