@@ -57,6 +57,9 @@ func (m Mark) validate() error {
 	return printable("serial", m.Serial, 256)
 }
 
+// MaxBoot is the most bytes that BootFile may have.
+const MaxBoot = maxUnit
+
 // BootFile is where init tells the running system about the boot, as Boot in JSON. /run is handed over with its content.
 const BootFile = "/run/gprovision/boot.json"
 
@@ -73,6 +76,9 @@ type Boot struct {
 	Attempts int `json:"attempts,omitempty"`
 	// HandOver is when init handed over.
 	HandOver time.Time `json:"handOver,omitzero"`
+	// ServerCA holds the certificates, in PEM, that may vouch for the factory server, from the policy of the boot artifact.
+	// The running system has no policy of its own.
+	ServerCA string `json:"serverCA,omitempty"`
 }
 
 // ParseBoot parses the content of BootFile.
@@ -96,6 +102,9 @@ var bootIDForm = regexp.MustCompile(`^[0-9A-Za-z._-]{0,128}$`)
 func (b Boot) validate() error {
 	if !bootIDForm.MatchString(b.ID) {
 		return fmt.Errorf("id has a wrong form")
+	}
+	if len(b.ServerCA) > maxUnit/2 {
+		return fmt.Errorf("serverCA has %d bytes", len(b.ServerCA))
 	}
 	if b.Attempts < 0 || b.Attempts > maxCount {
 		return fmt.Errorf("attempts is out of range")
