@@ -93,33 +93,47 @@ func (u *unpacker) progress(n int64) {
 	}
 }
 
-// run unpacks all entries of all joined archives, then sets the directories' metadata.
+// run unpacks all entries, then sets the directories' metadata.
 func (u *unpacker) run(ctx context.Context) error {
-	var next io.Reader = u.in
-	for next != nil {
-		tr := tar.NewReader(next)
+	err := WalkTar(u.in, func(h *tar.Header, content io.Reader) error {
+		u.stats.Entries++
+		if err := u.entry(h, content); err != nil {
+			return fmt.Errorf("unpack %q: %w", h.Name, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return u.finish(ctx)
+}
+
+// WalkTar calls visit for each entry of a tar stream, and of archives that are joined to it, and reads r to its end: what
+// Unpack unpacks, and nothing else. Global PAX headers are left out. The content is valid until visit returns.
+func WalkTar(r io.Reader, visit func(h *tar.Header, content io.Reader) error) error {
+	for r != nil {
+		tr := tar.NewReader(r)
 		for {
 			h, err := tr.Next()
 			if err == io.EOF {
 				break
 			}
 			if err != nil {
-				return fmt.Errorf("unpack: read tar: %w", err)
+				return fmt.Errorf("read tar: %w", err)
 			}
 			if h.Typeflag == tar.TypeXGlobalHeader {
 				continue
 			}
-			u.stats.Entries++
-			if err := u.entry(h, tr); err != nil {
-				return fmt.Errorf("unpack %q: %w", h.Name, err)
+			if err := visit(h, tr); err != nil {
+				return err
 			}
 		}
 		var err error
-		if next, err = afterEnd(next); err != nil {
-			return fmt.Errorf("unpack: read tar: %w", err)
+		if r, err = afterEnd(r); err != nil {
+			return fmt.Errorf("read tar: %w", err)
 		}
 	}
-	return u.finish(ctx)
+	return nil
 }
 
 // afterEnd skips the zeros behind the end of an archive and returns a reader of the archive that follows, or nil.
@@ -142,8 +156,9 @@ func afterEnd(r io.Reader) (io.Reader, error) {
 	}
 }
 
-// localName returns the name of an entry relative to the target: parts joined by slashes, or ".".
-func localName(name string) (string, error) {
+// EntryName returns the name of a tar entry, or of the target of a hard link, relative to where the archive is unpacked: parts
+// joined by single slashes, or ".". Absolute names and names with ".." are refused; that error wraps ErrUnsafe.
+func EntryName(name string) (string, error) {
 	if strings.HasPrefix(name, "/") {
 		return "", fmt.Errorf("absolute name: %w", ErrUnsafe)
 	}
@@ -269,7 +284,7 @@ func (u *unpacker) place(dir int, base, name string, create func() error) error 
 
 // entry writes one entry.
 func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
-	name, err := localName(h.Name)
+	name, err := EntryName(h.Name)
 	if err != nil {
 		return err
 	}
@@ -437,7 +452,7 @@ func allZeroBytes(b []byte) bool {
 
 // link makes a hard link. A symbolic link as its target is linked itself, not followed.
 func (u *unpacker) link(name, to string) error {
-	old, err := localName(to)
+	old, err := EntryName(to)
 	if err != nil {
 		return fmt.Errorf("hard link to %q: %w", to, err)
 	}
