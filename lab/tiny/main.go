@@ -2,7 +2,10 @@
 // alone. It says on the event port what it found, and then does what the host tells it there, line by line:
 //
 //	{"do":"write","path":"/x","text":"..."}   write a file, making its directory, and sync
+//	{"do":"patch","path":"/x","text":"...","at":9}   overwrite a part of a file
+//	{"do":"copy","path":"/x","to":"/y"}       copy a file, and sync
 //	{"do":"remove","path":"/x"}               remove a file, and sync
+//	{"do":"list","path":"/x"}                 answer with the names in a directory, one on each line
 //	{"do":"read","path":"/x"}                 answer with the first 64 KiB of a file
 //	{"do":"mount","path":"/x","device":"/dev/vda2"}  mount an ext4 filesystem
 //	{"do":"unmount","path":"/x"}
@@ -15,6 +18,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -64,7 +68,8 @@ func main() {
 }
 
 type command struct {
-	Do, Path, Text, Device string
+	Do, Path, Text, To, Device string
+	At                         int64
 }
 
 func (c command) run() map[string]any {
@@ -73,8 +78,20 @@ func (c command) run() map[string]any {
 	switch c.Do {
 	case "write":
 		if err = os.MkdirAll(filepath.Dir(c.Path), 0o755); err == nil {
-			err = write(c.Path, c.Text)
+			err = write(c.Path, c.Text, os.O_CREATE|os.O_TRUNC, 0)
 		}
+	case "patch":
+		err = write(c.Path, c.Text, 0, c.At)
+	case "copy":
+		err = copyFile(c.To, c.Path)
+	case "list":
+		var list []os.DirEntry
+		list, err = os.ReadDir(c.Path)
+		var names []string
+		for _, e := range list {
+			names = append(names, e.Name())
+		}
+		out["text"] = strings.Join(names, "\n")
 	case "remove":
 		err = os.Remove(c.Path)
 	case "read":
@@ -115,12 +132,12 @@ func begin(path string) (string, error) {
 }
 
 // write writes a file or the start of a device, and has it flushed: sync(2) alone does not empty a disk's cache.
-func write(path, text string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+func write(path, text string, flags int, at int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|flags, 0o644)
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteString(text); err != nil {
+	if _, err := f.WriteAt([]byte(text), at); err != nil {
 		_ = f.Close()
 		return err
 	}
@@ -129,6 +146,23 @@ func write(path, text string) error {
 		return err
 	}
 	return f.Close()
+}
+
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		_ = out.Close()
+		return err
+	}
+	return errors.Join(out.Sync(), out.Close())
 }
 
 // facts are what a test wants to know of a restored system.
