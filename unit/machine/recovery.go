@@ -49,11 +49,11 @@ func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) error {
 	if err != nil {
 		return err
 	}
-	written, err := efi.Ensure(vars, []efi.Entry{normal, recovery})
+	change, err := efi.Ensure(vars, []efi.Entry{normal, recovery})
 	if err != nil {
 		return err
 	}
-	m.Log.Info("boot entries", "written", written)
+	m.Log.Info("boot entries", "written", change.Written, "deleted", change.Deleted)
 	return nil
 }
 

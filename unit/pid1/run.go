@@ -443,14 +443,14 @@ func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
 }
 
 func (u *unit) tellSystem(d Decision, attempts int) error {
-	b, err := state.Boot{ID: u.m.BootID, Job: string(d.Job), Reason: d.Reason, Attempts: attempts, HandOver: time.Now().UTC()}.Marshal()
+	b, err := state.Boot{ID: u.m.BootID, Job: string(d.Job), Reason: d.Reason, Attempts: attempts, HandOver: time.Now().UTC(), ServerCA: u.m.Policy.ServerCA}.Marshal()
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(state.BootFile), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(state.BootFile, b, 0o644)
+	return os.WriteFile(state.BootFile, b, 0o600)
 }
 
 // attachVolume begins to keep logs and unsent records on the mounted recovery volume.

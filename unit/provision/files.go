@@ -85,9 +85,21 @@ func (j *job) checkFiles() error {
 	return nil
 }
 
+// setHash says what a download must hash to.
+func setHash(o *report.FetchOptions, h manifest.Hash) {
+	if h.Name == "sha256" {
+		o.SHA256 = hex.EncodeToString(h.Sum)
+	} else {
+		o.SHA1 = hex.EncodeToString(h.Sum)
+	}
+}
+
 // writeFiles streams each file of the manifest to its place on the recovery volume, verified while it arrives and read back
 // from the device.
 func (j *job) writeFiles(ctx context.Context) error {
+	if err := j.runSteps(ctx, manifest.RunBeforeImaging); err != nil {
+		return err
+	}
 	for _, f := range j.manifest.Files {
 		hash, err := manifest.HashFor(f, j.Policy.AllowSHA1)
 		if err != nil {
@@ -108,11 +120,7 @@ func (j *job) writeFiles(ctx context.Context) error {
 			ReadBack: func(path string) (io.ReadCloser, error) { return block.OpenDirect(path) },
 			Progress: func(done, total int64) { meter.SetTotal(total); meter.Set(done) },
 		}
-		if hash.Name == "sha256" {
-			o.SHA256 = hex.EncodeToString(hash.Sum)
-		} else {
-			o.SHA1 = hex.EncodeToString(hash.Sum)
-		}
+		setHash(&o, hash)
 		_, err = report.Fetch(ctx, o)
 		stop()
 		if err != nil {
@@ -128,7 +136,15 @@ func (j *job) writeFiles(ctx context.Context) error {
 		}
 		j.Log.Info("file verified", "file", path.Base(f.Src))
 	}
-	return j.checkArtifact()
+	if err := j.checkArtifact(); err != nil {
+		return err
+	}
+	for _, w := range []manifest.When{manifest.RunAfterImaging, manifest.RunBeforeMfg, manifest.RunAfterMfg} {
+		if err := j.runSteps(ctx, w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fetchSignature fetches the signature that lies beside an image and checks the image with it, so that a wrong key is found

@@ -72,6 +72,8 @@ type job struct {
 	volume   *state.Volume
 	// generation is the server's number of the credentials that were set.
 	generation uint64
+	// passwords are the unit's credentials while the steps run that set them.
+	passwords record.Credentials
 }
 
 // Run provisions the unit. On success the next boot starts from the recovery device and restores. The recovery volume stays
@@ -159,6 +161,9 @@ func (j *job) fetchManifest(ctx context.Context) error {
 	}
 	if j.manifest, err = m.Resolve(base); err != nil {
 		return fault.Because(fault.ManifestSyntax, err)
+	}
+	if j.manifest.ApplianceJsonUrl != "" || len(j.manifest.StashFiles) > 0 {
+		return fault.Newf(fault.ManifestIncomplete, "ApplianceJsonUrl and StashFiles need a Site that knows them; the stock one does not")
 	}
 	j.Log.Info("manifest fetched", "url", base.String(), "files", len(m.Files))
 	return nil
@@ -383,9 +388,13 @@ func (j *job) credentials(ctx context.Context) error {
 	if err := j.volume.WriteHash(hash); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	j.generation = c.Generation
+	j.generation, j.passwords = c.Generation, c
+	defer func() { j.passwords = record.Credentials{} }()
 	j.Log.Info("credentials received", "generation", c.Generation)
-	return nil
+	if err := j.runSteps(ctx, manifest.RunBeforePWSet); err != nil {
+		return err
+	}
+	return j.runSteps(ctx, manifest.RunAfterPWSet)
 }
 
 func (j *job) bootRecovery(context.Context) error {
@@ -407,7 +416,7 @@ func (j *job) bootEntries(context.Context) error {
 	if j.Firmware != layout.UEFI {
 		return nil
 	}
-	return because(fault.BootSetup, j.EnsureEntries(efi.Open(efi.DefaultDir), j.unit))
+	return because(fault.BootSetup, j.EnsureEntries(efi.New(efi.DefaultDir), j.unit))
 }
 
 func because(f *fault.Fault, err error) error {

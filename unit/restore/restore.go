@@ -479,7 +479,7 @@ func (j *job) bootEntries(context.Context) error {
 	if j.Firmware != layout.UEFI {
 		return nil
 	}
-	return because(fault.BootSetup, j.EnsureEntries(efi.Open(efi.DefaultDir), j.Unit))
+	return because(fault.BootSetup, j.EnsureEntries(efi.New(efi.DefaultDir), j.Unit))
 }
 
 func (j *job) prune(context.Context) error {

@@ -1,0 +1,159 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"text/template"
+
+	"github.com/google/shlex"
+
+	"gprovision/hw/filesystem"
+	"gprovision/hw/host"
+	"gprovision/model/fault"
+	"gprovision/model/manifest"
+	"gprovision/model/release"
+	"gprovision/unit/report"
+)
+
+// runSteps runs the manifest's extra steps for this platform at one place of the job, in the manifest's order. The first that
+// fails ends the job.
+func (j *job) runSteps(ctx context.Context, when manifest.When) error {
+	for _, s := range j.manifest.StepsFor(j.Identity.Variant.DevCodeName, when) {
+		j.Log.Info("manifest step", "name", s.Name, "when", when.String())
+		if err := j.runStep(ctx, s); err != nil {
+			return fmt.Errorf("manifest step %q: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+func (j *job) runStep(ctx context.Context, s manifest.Step) error {
+	vars := manifest.Variables{
+		RecoveryDir: Mount, Serial: j.Serial,
+		BiosPass: j.passwords.BIOS.Reveal(), IpmiPass: j.passwords.IPMI.Reveal(), OSPass: j.passwords.OS.Reveal(),
+	}
+	if len(s.Files) > 0 {
+		dir, err := os.MkdirTemp("/run", "step-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		vars.DLDir = dir
+		for _, f := range s.Files {
+			if err := j.fetchInto(ctx, f, dir); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range s.Commands {
+		if err := j.runCommand(ctx, c, vars, s.Verbose); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetchInto fetches a file into a directory, and unpacks it there if it is a compressed tar.
+func (j *job) fetchInto(ctx context.Context, f manifest.File, dir string) error {
+	hash, err := manifest.HashFor(f, j.Policy.AllowSHA1)
+	if err != nil {
+		return err
+	}
+	dest := filepath.Join(dir, f.Base())
+	o := report.FetchOptions{URL: f.Src, Dest: dest, Size: f.Size, Log: j.Log}
+	setHash(&o, hash)
+	if _, err := report.Fetch(ctx, o); err != nil {
+		return err
+	}
+	if !strings.HasSuffix(dest, ".txz") && !strings.HasSuffix(dest, ".tar.xz") {
+		return os.Chmod(dest, 0o700)
+	}
+	archive, err := os.Open(dest)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	st, err := archive.Stat()
+	if err != nil {
+		return err
+	}
+	r, err := release.NewReader(ctx, archive, st.Size(), runtime.NumCPU())
+	if err != nil {
+		return fault.Because(fault.DownloadHash, err)
+	}
+	defer r.Close()
+	_, err = filesystem.Unpack(ctx, dir, r, filesystem.UnpackOptions{})
+	return err
+}
+
+// expand fills in a template of a command. A variable that does not exist is an error.
+func expand(text string, vars any) (string, error) {
+	t, err := template.New("command").Option("missingkey=error").Parse(text)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	if err := t.Execute(&b, vars); err != nil {
+		return "", err
+	}
+	return b.String(), nil
+}
+
+// runCommand runs one command of a step. The log shows it as the manifest has it: what is filled in may be a secret, and so may
+// be what a command prints after a password is known.
+func (j *job) runCommand(ctx context.Context, c manifest.Command, vars manifest.Variables, verbose bool) error {
+	line, err := expand(c.Command, vars)
+	if err != nil {
+		return err
+	}
+	argv, err := shlex.Split(line)
+	if err != nil {
+		return fmt.Errorf("split command %q: %w", c.Command, err)
+	}
+	if len(argv) == 0 {
+		return errors.New("the command is empty")
+	}
+	env, err := commandEnv(c, vars)
+	if err != nil {
+		return err
+	}
+	secret := vars.OSPass != "" || vars.BiosPass != "" || vars.IpmiPass != ""
+	r, err := host.Exec(ctx, j.Log, host.Command{Path: argv[0], Args: argv[1:], Env: env, Secret: secret, Show: []string{c.Command}})
+	if err != nil {
+		return err
+	}
+	if verbose && !secret {
+		j.Log.Info("command output", "command", c.Command, "output", string(r.Output))
+	}
+	switch {
+	case c.ExitStatus == manifest.ESMustSucceed && r.Exit != 0:
+		return fmt.Errorf("command %q ended with status %d, want 0", c.Command, r.Exit)
+	case c.ExitStatus == manifest.ESMustFail && r.Exit == 0:
+		return fmt.Errorf("command %q succeeded, want a failure", c.Command)
+	}
+	return nil
+}
+
+// commandEnv puts a command's own directories in front of the search paths.
+func commandEnv(c manifest.Command, vars manifest.Variables) ([]string, error) {
+	var env []string
+	for _, v := range []struct{ name, add, rest string }{
+		{"PATH", c.AddPath, os.Getenv("PATH")},
+		{"LD_LIBRARY_PATH", c.AddLibPath, ""},
+	} {
+		if v.add == "" {
+			continue
+		}
+		dir, err := expand(v.add, vars)
+		if err != nil {
+			return nil, err
+		}
+		env = append(env, v.name+"="+strings.TrimSuffix(dir+":"+v.rest, ":"))
+	}
+	return env, nil
+}
