@@ -138,7 +138,7 @@ func (c *checker) sound(m *Manifest) {
 			}
 		}
 		for key := range s.DmiMatches {
-			if strings.HasPrefix(key, "_") && len(key) > 1 {
+			if strings.HasPrefix(key, "_") {
 				continue
 			}
 			if _, err := ParseDMIKey(key); err != nil {
