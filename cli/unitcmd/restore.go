@@ -1,0 +1,90 @@
+package unitcmd
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"gprovision/model/fault"
+	"gprovision/unit/state"
+)
+
+// RestoreCmd asks for a factory restore at the next boot.
+type RestoreCmd struct {
+	Image  string `default:"latest" placeholder:"latest|original|NAME.upd" help:"Which image: the newest, the one the unit was provisioned with, or one by name (default latest)."`
+	Reboot bool   `help:"Reboot at once."`
+	Yes    bool   `short:"y" help:"Do not ask."`
+	Cancel bool   `help:"Take back a request that is not fulfilled yet."`
+}
+
+// Help returns examples.
+func (*RestoreCmd) Help() string {
+	return "The next boot formats the main disk and writes the chosen image. No network is needed.\n\nExamples:\n  sudo gprov-unit restore --reboot\n  sudo gprov-unit restore --image WIDGET.LNX.SHINY.2026-11-22.0001.upd --yes\n  sudo gprov-unit restore --cancel"
+}
+
+// Run writes the request, or takes it back.
+func (r *RestoreCmd) Run(c *Context) error {
+	if err := c.needRoot(); err != nil {
+		return err
+	}
+	if r.Cancel {
+		if err := c.write(func(v *state.Volume) error { return v.DeleteRequest() }); err != nil {
+			return err
+		}
+		fmt.Fprintln(c.Stdout, "The next boot will not restore.")
+		return nil
+	}
+	req, err := state.NewRequest(state.KindRestore, r.Image, "gprov-unit restore", c.System.Now())
+	if err != nil {
+		return &usage{err}
+	}
+	if !r.Yes {
+		if err := c.confirm(fmt.Sprintf("All data on the main disk will be lost. Restore image %q at the next boot? Type yes: ", req.Image)); err != nil {
+			return err
+		}
+	}
+	err = c.write(func(v *state.Volume) error {
+		if req.Image != state.Latest && req.Image != state.Original {
+			// Only a help to the person: the restore looks for itself, and proves the image.
+			if _, err := os.Lstat(v.Path(state.ImageDir, req.Image)); err != nil {
+				return fault.Newf(fault.NoImage, "%s is not on the recovery volume", filepath.Base(req.Image))
+			}
+		}
+		return v.WriteRequest(req)
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.Stdout, "The next boot will restore this unit (image %s, request %s).\n", req.Image, req.ID)
+	if !r.Reboot {
+		return nil
+	}
+	out, code, err := c.System.Run(c, "systemctl", "reboot")
+	if err == nil && code != 0 {
+		err = fmt.Errorf("systemctl reboot ended with %d: %s", code, strings.TrimSpace(string(out)))
+	}
+	if err != nil {
+		return &hinted{err, "the request is written; reboot by hand"}
+	}
+	return nil
+}
+
+// confirm asks the person at the terminal.
+func (c *Context) confirm(question string) error {
+	if !c.Terminal {
+		return &usage{&hinted{errors.New("nobody can be asked: this is not a terminal"), "add --yes"}}
+	}
+	fmt.Fprint(c.Stdout, question)
+	answer, err := bufio.NewReader(io.LimitReader(c.Stdin, 100)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if strings.TrimSpace(answer) != "yes" {
+		return errors.New("not confirmed, nothing was changed")
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+package unitcmd
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sort"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"gprovision/unit/state"
+)
+
+// StatusCmd shows what the unit is.
+type StatusCmd struct {
+	JSON bool `help:"Print JSON."`
+}
+
+// Help returns examples.
+func (*StatusCmd) Help() string {
+	return "Exit status 1: the system has no mark, it was not restored to the end.\nWithout root's rights what lies on the recovery volume is left out.\n\nExample:\n  sudo gprov-unit status --json"
+}
+
+// Status is what status prints as JSON. What is not known is null or missing.
+type Status struct {
+	// Serial is the unit's serial number, Platform its kind and Firmware uefi or bios.
+	Serial   string `json:"serial,omitempty"`
+	Platform string `json:"platform,omitempty"`
+	Firmware string `json:"firmware,omitempty"`
+	// Mark says that the system is complete, and which release it is.
+	Mark *state.Mark `json:"mark"`
+	// Boot is what init told about this boot. Its certificates are left out.
+	Boot *state.Boot `json:"boot"`
+	// Recovery is what the recovery volume remembers, null if it cannot be read; Reason says why.
+	Recovery *RecoveryStatus `json:"recovery"`
+	Reason   string          `json:"reason,omitempty"`
+}
+
+// RecoveryStatus is the part of Status that needs root's rights.
+type RecoveryStatus struct {
+	// Device is the device node and ReadOnly how it is mounted.
+	Device   string `json:"device"`
+	ReadOnly bool   `json:"readOnly"`
+	// Server is the factory server's address and Provisioned the time of the provisioning.
+	Server      string    `json:"server,omitempty"`
+	Provisioned time.Time `json:"provisioned,omitzero"`
+	// Images are the names of the images.
+	Images []string `json:"images"`
+	// Request is what the next boot is asked for, or null.
+	Request *state.Request `json:"request"`
+	// Counts are the unit's counts.
+	Counts state.Counts `json:"counts"`
+	// Queue is how many files of records wait for the server.
+	Queue int `json:"queue"`
+	// Problems are files that cannot be read, each with its reason.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Run shows the status.
+func (s *StatusCmd) Run(c *Context) error {
+	st, err := c.status()
+	if err != nil {
+		return err
+	}
+	if s.JSON {
+		e := json.NewEncoder(c.Stdout)
+		e.SetIndent("", "  ")
+		if err := e.Encode(st); err != nil {
+			return err
+		}
+	} else {
+		st.print(c)
+	}
+	if st.Mark == nil {
+		return &hinted{errors.New("this system has no mark: no restore came to its end here"), "the next boot will restore it"}
+	}
+	return nil
+}
+
+func (c *Context) status() (Status, error) {
+	var st Status
+	if b, err := c.read(c.Site.Names.ConfDir+"/serial", 1024); err == nil {
+		st.Serial = printable(string(b))
+	}
+	if b, err := c.read(c.Site.Names.ConfDir+"/platform_facts.json", 1<<20); err == nil {
+		var facts struct{ DevCodeName string }
+		if json.Unmarshal(b, &facts) == nil {
+			st.Platform = printable(facts.DevCodeName)
+		}
+	}
+	m, err := c.mark()
+	switch {
+	case err == nil:
+		st.Mark = &m
+	case !missing(err):
+		return st, err
+	}
+	if b, err := c.boot(); err == nil {
+		b.ServerCA = ""
+		st.Boot = &b
+	}
+	st.Recovery, err = c.recovery(&st)
+	if err != nil {
+		st.Reason = err.Error()
+	}
+	return st, nil
+}
+
+func (c *Context) recovery(st *Status) (*RecoveryStatus, error) {
+	m, err := c.mounted()
+	if err != nil {
+		return nil, err
+	}
+	if m == nil {
+		return nil, fmt.Errorf("the recovery volume is not mounted")
+	}
+	v := state.Open(c.recoveryDir())
+	r := &RecoveryStatus{Device: m.Source, ReadOnly: m.ReadOnly, Images: []string{}}
+	list, err := os.ReadDir(v.Path())
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, errors.New("only root may look into the recovery volume")
+	}
+	if err != nil || len(list) == 0 {
+		return nil, errors.Join(errors.New("the recovery volume is empty or cannot be read"), err)
+	}
+	problem := func(err error) {
+		if err != nil && !missing(err) {
+			r.Problems = append(r.Problems, err.Error())
+		}
+	}
+	u, err := v.ReadUnit()
+	if err == nil {
+		st.Serial, st.Platform, st.Firmware = u.Serial, u.Platform, string(u.Firmware)
+		r.Server, r.Provisioned = u.Server, u.Created
+	}
+	problem(err)
+	req, err := v.ReadRequest()
+	if err == nil && (st.Mark == nil || st.Mark.Request != req.ID) { // else it is fulfilled
+		r.Request = &req
+	}
+	problem(err)
+	r.Counts, err = v.ReadCounts()
+	problem(err)
+	images, err := os.ReadDir(v.Path(state.ImageDir))
+	problem(err)
+	for _, e := range images {
+		if strings.HasSuffix(e.Name(), ".upd") {
+			r.Images = append(r.Images, printable(e.Name()))
+		}
+	}
+	sort.Strings(r.Images)
+	queue, err := os.ReadDir(v.Path(state.QueueDir))
+	problem(err)
+	for _, e := range queue {
+		if strings.HasSuffix(e.Name(), ".jsonl") {
+			r.Queue++
+		}
+	}
+	return r, nil
+}
+
+func (st Status) print(c *Context) {
+	w := tabwriter.NewWriter(c.Stdout, 0, 4, 2, ' ', 0)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s:\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("unit", "%s", or(st.Serial, "unknown"))
+	row("platform", "%s", or(strings.TrimSpace(st.Platform+" "+st.Firmware), "unknown"))
+	if m := st.Mark; m != nil {
+		row("release", "%s", or(m.Release, "unknown"))
+		row("restored", "%s", when(m.Time))
+	} else {
+		row("release", "not complete: no mark")
+	}
+	if b := st.Boot; b != nil {
+		row("boot", "%s: %s, attempt %d", b.Job, or(b.Reason, "no reason given"), b.Attempts)
+	}
+	r := st.Recovery
+	if r == nil {
+		row("recovery", "%s", st.Reason)
+		w.Flush()
+		return
+	}
+	how := "writable"
+	if r.ReadOnly {
+		how = "read-only"
+	}
+	row("recovery", "%s, %s", r.Device, how)
+	row("provisioned", "%s", when(r.Provisioned))
+	row("server", "%s", or(r.Server, "none"))
+	for i, name := range r.Images {
+		row(map[bool]string{true: "images"}[i == 0], "%s", name)
+	}
+	if q := r.Request; q != nil {
+		row("request", "%s %s, by %s, %s", q.Kind, q.Image, or(q.By, "nobody known"), when(q.Time))
+	} else {
+		row("request", "none")
+	}
+	row("counts", "%d boots since the last good one, %d repairs, %d failed restores, %d restores in all", r.Counts.BootAttempts, r.Counts.Repairs, r.Counts.RestoreFailures, r.Counts.Restores)
+	row("last good boot", "%s", when(r.Counts.LastGood))
+	row("queue", "%d files of records wait for the server", r.Queue)
+	for _, p := range r.Problems {
+		row("problem", "%s", p)
+	}
+	w.Flush()
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "never, or not known"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+}

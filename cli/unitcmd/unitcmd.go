@@ -1,0 +1,317 @@
+// Package unitcmd holds the verbs of gprov-unit, the command inside a unit's running system. It imports nothing of the
+// factory server, the builders or the lab, so that the program stays small.
+//
+// The recovery volume is mounted read-only and only root sees into it. A verb that writes to it makes it writable for that
+// moment, one process at a time.
+package unitcmd
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+
+	"gprovision/hw/host"
+	"gprovision/model/fault"
+	"gprovision/site"
+	"gprovision/unit/state"
+	"gprovision/unit/sysroot"
+)
+
+// Commands are the verbs of gprov-unit.
+type Commands struct {
+	Status      StatusCmd      `cmd:"" help:"Show what this unit is, what it runs and what its recovery remembers."`
+	BootOK      BootOKCmd      `cmd:"" name:"boot-ok" help:"Mark this boot as good and tell the factory server that the system runs."`
+	Restore     RestoreCmd     `cmd:"" help:"Ask for a factory restore at the next boot. All data on the main disk will be lost."`
+	SystemdUnit SystemdUnitCmd `cmd:"" name:"systemd-unit" help:"Print the systemd service that runs boot-ok."`
+
+	Version kong.VersionFlag `help:"Print the build's revision and exit."`
+}
+
+// Context is what every verb gets.
+type Context struct {
+	context.Context
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Terminal says that Stdin and Stdout are a terminal, so that a person can be asked.
+	Terminal bool
+	Site     site.Site
+	// Root is the directory of the running system, "/" but in tests.
+	Root string
+	// System is what the verbs need of the operating system.
+	System System
+}
+
+// System is what the verbs need of the operating system, replaceable in tests.
+type System struct {
+	UID     func() int
+	Now     func() time.Time
+	Mounts  func() ([]host.MountInfo, error)
+	Mount   func(source, target, fstype string, o host.MountOptions) error
+	Remount func(target string, o host.MountOptions) error
+	Run     func(ctx context.Context, path string, args ...string) (output []byte, exit int, err error)
+}
+
+// Real returns the System of the machine.
+func Real() System {
+	return System{UID: os.Geteuid, Now: time.Now, Mounts: host.Mounts, Mount: host.Mount, Remount: host.Remount, Run: host.Run}
+}
+
+// Main parses args, runs the verb and returns the exit status: 0 it holds or was done, 1 it does not hold or could not be
+// done, 2 wrong usage. SIGINT and SIGTERM cancel the verb's context.
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer, s site.Site, version string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	c := &Context{Context: ctx, Stdin: stdin, Stdout: stdout, Stderr: stderr, Terminal: terminal(stdin) && terminal(stdout), Site: s, Root: "/", System: Real()}
+	return Run(c, args, version)
+}
+
+// exit is how kong's own help and version flags end the parse without ending the process.
+type exit struct{ code int }
+
+// Run is Main with everything passed in.
+func Run(c *Context, args []string, version string) (code int) {
+	defer func() {
+		if v := recover(); v != nil {
+			e, ok := v.(exit)
+			if !ok {
+				panic(v)
+			}
+			code = e.code
+		}
+	}()
+	var commands Commands
+	k, err := kong.New(&commands,
+		kong.Name("gprov-unit"),
+		kong.Description("The running system's side of a unit's recovery."),
+		kong.Writers(c.Stdout, c.Stderr),
+		kong.Exit(func(code int) { panic(exit{code}) }),
+		kong.Vars{"version": "gprov-unit " + version},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+	)
+	if err != nil {
+		panic(err)
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	verb, err := k.Parse(args)
+	if err != nil {
+		fmt.Fprintf(c.Stderr, "gprov-unit: %v\nhint: gprov-unit --help\n", err)
+		return 2
+	}
+	err = verb.Run(c)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(c.Stderr, "gprov-unit: %v\n", err)
+	var h *hinted
+	if errors.As(err, &h) {
+		fmt.Fprintf(c.Stderr, "hint: %s\n", h.hint)
+	} else if f := fault.Of(err); f != nil {
+		fmt.Fprintf(c.Stderr, "hint: %s\n", f.Hint)
+	}
+	var u *usage
+	if errors.As(err, &u) {
+		return 2
+	}
+	return 1
+}
+
+func terminal(x any) bool {
+	f, ok := x.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// hinted is an error with a sentence that says what to do next.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h *hinted) Unwrap() error { return h.error }
+
+// usage is an error that ends the program with status 2.
+type usage struct{ error }
+
+func (u *usage) Unwrap() error { return u.error }
+
+//go:embed systemd/gprov-boot-ok.service
+var service string
+
+// SystemdUnitCmd prints the service.
+type SystemdUnitCmd struct{}
+
+// Help returns examples.
+func (*SystemdUnitCmd) Help() string {
+	return "Example, when an image is built:\n  gprov-unit systemd-unit > $ROOTFS/usr/lib/systemd/system/gprov-boot-ok.service"
+}
+
+// Run prints the service.
+func (*SystemdUnitCmd) Run(c *Context) error {
+	_, err := io.WriteString(c.Stdout, service)
+	return err
+}
+
+// path returns a path inside the running system.
+func (c *Context) path(name string) string { return filepath.Join(c.Root, name) }
+
+// read reads a small file of the running system.
+func (c *Context) read(name string, most int64) ([]byte, error) {
+	r, err := os.OpenRoot(c.Root)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return state.ReadFile(r, strings.TrimPrefix(name, "/"), most)
+}
+
+// mark returns the mark of the running system.
+func (c *Context) mark() (state.Mark, error) {
+	b, err := c.read(c.Site.Names.Mark, state.MaxMark)
+	if err != nil {
+		return state.Mark{}, err
+	}
+	return state.ParseMark(b)
+}
+
+// boot returns what init told about this boot.
+func (c *Context) boot() (state.Boot, error) {
+	b, err := c.read(state.BootFile, state.MaxBoot)
+	if err != nil {
+		return state.Boot{}, err
+	}
+	return state.ParseBoot(b)
+}
+
+// needRoot refuses to go on without root's rights.
+func (c *Context) needRoot() error {
+	if c.System.UID() != 0 {
+		return &hinted{errors.New("only root may do this"), "run it with sudo"}
+	}
+	return nil
+}
+
+// recoveryDir is where the recovery volume is mounted.
+func (c *Context) recoveryDir() string { return c.path(sysroot.RecoveryDir(c.Site.Names.Recovery)) }
+
+// mounted returns the mount of the recovery volume, nil if it is not mounted.
+func (c *Context) mounted() (*host.MountInfo, error) {
+	all, err := c.System.Mounts()
+	if err != nil {
+		return nil, err
+	}
+	var found *host.MountInfo
+	for i := range all {
+		if all[i].Target == c.recoveryDir() {
+			found = &all[i] // the last one is on top
+		}
+	}
+	return found, nil
+}
+
+func options(readOnly bool) host.MountOptions {
+	return host.MountOptions{ReadOnly: readOnly, NoSUID: true, NoDev: true, NoExec: true}
+}
+
+// write calls f with the recovery volume writable, and makes it read-only again. Only one process at a time may do so: it
+// waits for the other one.
+func (c *Context) write(f func(*state.Volume) error) (err error) {
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m, err := c.mounted()
+	if err != nil {
+		return err
+	}
+	dir := c.recoveryDir()
+	if m == nil {
+		source, err := c.source(dir)
+		if err != nil {
+			return fault.Because(fault.NoRecovery, err)
+		}
+		if err := c.System.Mount(source, dir, "ext4", options(true)); err != nil {
+			return fault.Because(fault.NoRecovery, err)
+		}
+	}
+	if m == nil || m.ReadOnly {
+		if err := c.System.Remount(dir, options(false)); err != nil {
+			return fault.Because(fault.RecoveryDamaged, fmt.Errorf("make the recovery volume writable: %w", err))
+		}
+		defer func() {
+			if e := c.System.Remount(dir, options(true)); e != nil {
+				err = errors.Join(err, fmt.Errorf("make the recovery volume read-only again: %w", e))
+			}
+		}()
+	}
+	return f(state.Open(dir))
+}
+
+// lock keeps other processes of this program from the recovery volume.
+func (c *Context) lock() (unlock func(), err error) {
+	dir := c.path(filepath.Dir(state.BootFile))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock the recovery volume: %w", err)
+		}
+		select {
+		case <-c.Done():
+			f.Close()
+			return nil, fmt.Errorf("lock the recovery volume: %w", c.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// source finds the device of the recovery volume by the line of fstab that the restore wrote.
+func (c *Context) source(dir string) (string, error) {
+	b, err := c.read("etc/fstab", 1<<20)
+	if err != nil {
+		return "", err
+	}
+	for _, l := range strings.Split(string(b), "\n") {
+		f := strings.Fields(l)
+		if len(f) < 3 || c.path(f[1]) != dir || strings.HasPrefix(f[0], "#") {
+			continue
+		}
+		key, id, ok := strings.Cut(f[0], "=")
+		kind, known := map[string]string{"PARTUUID": "by-partuuid", "UUID": "by-uuid"}[key]
+		if !ok || !known || strings.Contains(id, "/") {
+			continue
+		}
+		dev := filepath.Join("/dev/disk", kind, id)
+		if _, err := os.Stat(c.path(dev)); err != nil {
+			return "", fmt.Errorf("the device of the recovery volume is missing: %w", err)
+		}
+		return dev, nil
+	}
+	return "", errors.New("fstab does not name the recovery volume")
+}
+
+// missing says whether err is that something is not there.
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
