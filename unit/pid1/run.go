@@ -7,6 +7,7 @@ package pid1
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,6 +60,8 @@ type unit struct {
 	modules *host.Modules
 	// changed gets a value when a block device came or went.
 	changed chan struct{}
+	// key is the key of the unit that this boot may make.
+	key ed25519.PrivateKey
 	// connected says that the queue has, or will have, a way to the server.
 	connected atomic.Bool
 	// repairs counts the repairs of this boot.
@@ -69,7 +72,7 @@ type unit struct {
 
 // Run is process 1. It never returns.
 func Run(s site.Site, version string) {
-	u := &unit{start: time.Now(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
+	u := &unit{start: time.Now(), key: state.NewKey(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
 	u.journal = journal.New(journal.Options{})
 	u.log = u.journal.Logger()
 	u.m = &machine.Machine{Log: u.log, Site: s, Panel: panel.New(), Initramfs: "/", BootID: uuid.NewString(), Firmware: layout.BIOS}
@@ -339,10 +342,12 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 	u.began(record.JobProvision)
 	err := provision.Run(ctx, u.m, provision.Options{
 		ManifestURL: u.args.ManifestURL,
+		Key:         u.key,
 		Token:       u.args.Token,
 		BootMAC:     u.args.BootMAC,
 		HasRecovery: f.Recovery == RecoveryFound,
 		Connect:     u.toServer,
+		QA:          u.qa,
 		Attach:      func(dir string) error { return u.attachVolume(dir, "provision") },
 		Observe:     u.observer(record.JobProvision),
 	})
@@ -413,6 +418,9 @@ func (u *unit) count(f *Found, change func(state.Counts) state.Counts) error {
 		c = state.Counts{}
 	}
 	err = f.Volume.WriteCounts(change(c))
+	if f.Unit.Server != "" {
+		err = errors.Join(err, u.queue.Persist(f.Volume.Path(state.QueueDir)), u.queue.Release())
+	}
 	return errors.Join(err, host.Unmount(recoveryMount))
 }
 

@@ -14,6 +14,7 @@ import (
 	"gprovision/model/step"
 	"gprovision/unit/journal"
 	"gprovision/unit/panel"
+	"gprovision/unit/provision"
 	"gprovision/unit/report"
 )
 
@@ -74,6 +75,12 @@ func (u *unit) progress(job record.Job, name string) func(panel.Progress) {
 		u.log.Debug("progress", journal.Job(string(job)), journal.Step(name), "percent", percent, "done", p.Done, "total", p.Total, journal.NotFile(), journal.NotWire())
 		u.queue.Add(record.Event{Kind: record.KindState, Source: record.Observed, Attrs: record.State{Job: job, Phase: record.Step, Step: name, Percent: percent}.Attrs()})
 	}
+}
+
+// qa tells the server a line of the hardware check.
+func (u *unit) qa(l provision.Line) {
+	u.queue.Add(record.Event{Kind: record.KindQA, Source: record.Observed, Message: l.String(),
+		Attrs: map[string]any{"name": l.Name, "found": l.Found, "expected": l.Expected, "rule": l.Rule, "ok": l.OK}})
 }
 
 // toServer gives the server all that is logged, from the start of this boot on.

@@ -40,6 +40,8 @@ import (
 type Options struct {
 	// ManifestURL is the kernel argument mfgurl.
 	ManifestURL string
+	// Key is the unit's new key. The same one is used when the job is run again during one boot: the server knows it then.
+	Key ed25519.PrivateKey
 	// Token is the one-time token of the kernel argument enrol.
 	Token secret.Secret
 	// BootMAC is the kernel argument BOOTIF: the port that the firmware booted from.
@@ -48,6 +50,8 @@ type Options struct {
 	HasRecovery bool
 	// Connect attaches the client to the log queue: from then on the server gets what is logged.
 	Connect func(*report.Client)
+	// QA is told each line of the hardware check; nil: nobody.
+	QA func(Line)
 	// Attach tells the caller that the recovery volume is mounted writable at a directory, for log files and the queue.
 	Attach func(dir string) error
 	// Observe is called at each change of a step.
@@ -64,7 +68,6 @@ type job struct {
 	base     *url.URL
 	manifest *manifest.Manifest
 	spec     manifest.Specs
-	key      ed25519.PrivateKey
 	client   *report.Client
 	recovery block.Disk
 	main     []block.Disk
@@ -79,7 +82,7 @@ type job struct {
 // Run provisions the unit. On success the next boot starts from the recovery device and restores. The recovery volume stays
 // mounted: the caller has logs on it.
 func Run(ctx context.Context, m *machine.Machine, o Options) error {
-	j := &job{Machine: m, Options: o, key: state.NewKey()}
+	j := &job{Machine: m, Options: o}
 	return step.Run(ctx, m.Site.Weave("provision", j.steps()), o.Observe)
 }
 
@@ -193,7 +196,7 @@ func (j *job) enrol(ctx context.Context) error {
 	if err != nil {
 		return fault.Because(fault.PlainSecrets, err)
 	}
-	j.client, err = report.New(report.Config{Endpoint: endpoint, CA: pool, Key: j.key, Unit: j.Serial, Boot: j.BootID, Floor: j.Build.Time, Log: j.Log})
+	j.client, err = report.New(report.Config{Endpoint: endpoint, CA: pool, Key: j.Key, Unit: j.Serial, Boot: j.BootID, Floor: j.Build.Time, Log: j.Log})
 	if err != nil {
 		return err
 	}
@@ -365,7 +368,7 @@ func (j *job) format(ctx context.Context) error {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	j.volume = state.Open(Mount)
-	if err := j.volume.WriteKey(j.key); err != nil {
+	if err := j.volume.WriteKey(j.Key); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	if j.Attach != nil {

@@ -1,0 +1,70 @@
+package provision
+
+import (
+	"context"
+	"os"
+
+	"gprovision/hw/nic"
+	"gprovision/hw/smbios"
+	"gprovision/model/manifest"
+	"gprovision/model/platform"
+	"gprovision/unit/journal"
+	"gprovision/unit/machine"
+)
+
+// checkHardware compares the machine with the manifest's specification for its platform. Every line is logged and goes to the
+// server, whether it holds or not. When one does not, what was found is logged in the manifest's own form.
+func (j *job) checkHardware(ctx context.Context) error {
+	if err := j.runSteps(ctx, manifest.RunBeforeQA); err != nil {
+		return err
+	}
+	code := j.Identity.Variant.DevCodeName
+	var err error
+	if j.spec, err = j.manifest.SpecsFor(code); err != nil {
+		return err
+	}
+	dmi, err := smbios.Read(j.Sys)
+	if err != nil {
+		return err
+	}
+	disks, err := j.Disks()
+	if err != nil {
+		return err
+	}
+	ports, err := nic.List(j.Sys)
+	if err != nil {
+		return err
+	}
+	o, err := Collect(os.DirFS("/proc"), j.Sys, dmi, disks, ports, j.Serial)
+	if err != nil {
+		j.Log.Warn("hardware cannot be read completely", "err", err)
+	}
+	device, err := platform.ChooseRecovery(j.Identity.Variant, recoverySpec(j.spec), machine.Candidates(disks))
+	if err != nil {
+		return err
+	}
+	lines := Validate(j.spec, o, Rules{OUI: j.Identity.Variant.MACPrefixes(), Recovery: device.Path, Named: j.Identity.From == "name"})
+	for _, l := range lines {
+		j.Log.Info("hardware", "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule, "ok", l.OK, journal.ForPerson())
+		if j.QA != nil {
+			j.QA(l)
+		}
+	}
+	if err := Judge(lines); err != nil {
+		dump, derr := Dump(o, code, device.Path, j.Identity.Variant.MACPrefixes())
+		if derr == nil {
+			j.Log.Info("hardware as a specification", "json", string(dump))
+		}
+		return err
+	}
+	return j.runSteps(ctx, manifest.RunAfterQA)
+}
+
+// recoverySpec is what the manifest says of the recovery device, or nil if it says nothing.
+func recoverySpec(s manifest.Specs) *platform.Want {
+	r := s.Recovery
+	if r.Size == 0 && r.Vendor == "" && r.Model == "" {
+		return nil
+	}
+	return &platform.Want{Size: r.Size, TolerancePct: r.SizeTolerancePct, Vendor: r.Vendor, Model: r.Model}
+}
