@@ -1,0 +1,588 @@
+// Package boot builds boot artifacts: one file that boots, made of the kernel, modules, EFI stub and tools of a root
+// filesystem, our init, a policy and an appliance table.
+//
+// Nothing of the building host goes into it except what the caller names (init, policy, table, additions): a root filesystem
+// that lacks something is an error that names the Debian package. The same input gives the same bytes.
+//
+// The format is described in docs/formats/boot-artifact.md; model/bootimage reads and writes it.
+package boot
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"gprovision/model/bootimage"
+	"gprovision/model/platform"
+	"gprovision/model/policy"
+	"gprovision/model/signature"
+)
+
+// Options say what is built.
+type Options struct {
+	// RootFS is a root filesystem: a directory, or a tar file, which may be compressed by gzip, xz or zstd.
+	RootFS string
+	// Kernel is the release of the kernel to use. Empty: the newest.
+	Kernel string
+	// Init is the file of the init program: static, x86-64.
+	Init string
+	// Policy is what the artifact may do. BootArgs of it become the section .cmdline.
+	Policy policy.Policy
+	// Provision allows provisioning, whatever Policy says.
+	Provision bool
+	// Platforms is an appliance table (appliance.json). Empty: the built-in one of package platform is used, and no file is added.
+	Platforms []byte
+	// Add are files and directories of the building host that are added.
+	Add []Addition
+	// BuildNumber is that of the artifact.
+	BuildNumber uint64
+	// Time is the build's time: of all files inside, and the least time that a unit believes in.
+	Time time.Time
+	// NoBIOS leaves out the boot loader for BIOS machines; the artifact can then only make UEFI machines bootable.
+	NoBIOS bool
+	// Out is the file to write. It is replaced at once when it is complete.
+	Out string
+}
+
+// Addition is a file or directory to add to the initramfs, with the libraries that its programs need.
+type Addition struct {
+	// From is the path on the building host.
+	From string
+	// To is the absolute path in the initramfs.
+	To string
+}
+
+// ParseAddition reads "PATH" or "PATH:DEST". DEST is absolute; without it the file keeps its absolute path.
+func ParseAddition(s string) (Addition, error) {
+	from, to := s, ""
+	if i := strings.LastIndex(s, ":/"); i >= 0 {
+		from, to = s[:i], s[i+1:]
+	}
+	if from == "" {
+		return Addition{}, fmt.Errorf("%q: want PATH or PATH:DEST with an absolute DEST", s)
+	}
+	if to == "" {
+		abs, err := filepath.Abs(from)
+		if err != nil {
+			return Addition{}, err
+		}
+		to = abs
+	}
+	return Addition{From: from, To: path.Clean(to)}, nil
+}
+
+// Report is what was built.
+type Report struct {
+	// Kernel is the kernel's release.
+	Kernel string `json:"kernel"`
+	// Build is the build number.
+	Build uint64 `json:"build"`
+	// Time is the build's time.
+	Time time.Time `json:"time"`
+	// Compression is that of the initramfs.
+	Compression Compression `json:"compression"`
+	// Modules is the number of kernel modules.
+	Modules int `json:"modules"`
+	// KernelSize, InitrdSize and InitrdUnpacked are the lengths of the kernel and of the initramfs, bytes.
+	KernelSize     int64 `json:"kernelSize"`
+	InitrdSize     int64 `json:"initrdSize"`
+	InitrdUnpacked int64 `json:"initrdUnpacked"`
+	// Size is the length of the file, bytes, and SHA256 its hash, hexadecimal.
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+	// Tools are the files of others inside, without kernel modules.
+	Tools []Tool `json:"tools"`
+}
+
+// BuildInfoPath is where BuildInfo lies inside the initramfs.
+const BuildInfoPath = "etc/gprovision/build.json"
+
+// PlatformsPath is where the appliance table lies inside the initramfs.
+const PlatformsPath = "etc/gprovision/platforms.json"
+
+// BuildInfo is what an artifact says of itself.
+type BuildInfo struct {
+	// Build is the build number.
+	Build uint64 `json:"build"`
+	// Time is the build's time.
+	Time time.Time `json:"time"`
+	// Kernel is the kernel's release.
+	Kernel string `json:"kernel"`
+	// Tools are the files of others inside, without kernel modules.
+	Tools []Tool `json:"tools"`
+}
+
+const (
+	stubPath    = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+	stubPackage = "systemd-boot-efi"
+)
+
+// Build builds a boot artifact. Nothing is left at o.Out unless it is complete. What the root filesystem lacks is a
+// *MissingError. log may be nil.
+func Build(ctx context.Context, log *slog.Logger, o Options) (Report, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if err := o.check(); err != nil {
+		return Report{}, err
+	}
+	root, err := openRootFS(ctx, o.RootFS)
+	if err != nil {
+		return Report{}, err
+	}
+	b := &builder{ctx: ctx, log: log, o: o, root: root, link: newLinker(root), packages: readPackages(root), tree: &bootimage.Tree{}}
+	rep, err := b.build()
+	if cerr := root.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return Report{}, fmt.Errorf("build boot artifact: %w", err)
+	}
+	return rep, nil
+}
+
+func (o *Options) check() error {
+	o.Policy.Provision = o.Policy.Provision || o.Provision
+	if err := o.Policy.Validate(); err != nil {
+		return err
+	}
+	for i, k := range o.Policy.Keys {
+		if _, err := signature.ParsePublicKey(k); err != nil {
+			return fmt.Errorf("key %d of the policy: %w", i+1, err)
+		}
+	}
+	if len(o.Platforms) > 0 {
+		if _, err := platform.Parse(o.Platforms); err != nil {
+			return err
+		}
+	}
+	if o.Time.IsZero() {
+		return errors.New("no build time")
+	}
+	o.Time = o.Time.UTC().Truncate(time.Second)
+	return nil
+}
+
+type builder struct {
+	ctx      context.Context
+	log      *slog.Logger
+	o        Options
+	root     *rootFS
+	link     *linker
+	packages *packages
+	tree     *bootimage.Tree
+	rep      Report
+}
+
+func (b *builder) build() (Report, error) {
+	release, err := chooseKernel(b.root, b.o.Kernel)
+	if err != nil {
+		return Report{}, err
+	}
+	b.rep = Report{Kernel: release, Build: b.o.BuildNumber, Time: b.o.Time}
+	kernel, err := b.take("boot/vmlinuz-"+release, "linux-image-"+release)
+	if err != nil {
+		return Report{}, err
+	}
+	stub, err := b.take(stubPath, stubPackage)
+	if err != nil {
+		return Report{}, err
+	}
+	if err := b.fill(release); err != nil {
+		return Report{}, err
+	}
+	if b.rep.Compression, err = chooseCompression(b.root, release); err != nil {
+		return Report{}, err
+	}
+	initrd, err := b.pack()
+	if err != nil {
+		return Report{}, err
+	}
+	b.rep.KernelSize, b.rep.InitrdSize = int64(len(kernel)), int64(len(initrd))
+	osrel, err := b.osRelease()
+	if err != nil {
+		return Report{}, err
+	}
+	parts := []bootimage.Part{{Name: bootimage.SectionOSRel, Data: osrel}, {Name: bootimage.SectionUname, Data: []byte(release)}}
+	if b.o.Policy.BootArgs != "" {
+		parts = append(parts, bootimage.Part{Name: bootimage.SectionCmdline, Data: []byte(b.o.Policy.BootArgs)})
+	}
+	parts = append(parts, bootimage.Part{Name: bootimage.SectionInitrd, Data: initrd}, bootimage.Part{Name: bootimage.SectionLinux, Data: kernel})
+	if err := b.write(stub, parts); err != nil {
+		return Report{}, err
+	}
+	b.log.Info("boot artifact built", "file", b.o.Out, "kernel", release, "build", b.rep.Build, "modules", b.rep.Modules,
+		"bytes", b.rep.Size, "initrd", b.rep.InitrdSize)
+	return b.rep, nil
+}
+
+// take reads a file of the root filesystem and notes it in the bill of materials.
+func (b *builder) take(name, debianPackage string) ([]byte, error) {
+	data, err := b.root.read(name, debianPackage)
+	if err == nil {
+		b.rep.Tools = append(b.rep.Tools, b.packages.tool(b.root, name, data))
+	}
+	return data, err
+}
+
+// fill puts all files into the tree.
+func (b *builder) fill(release string) error {
+	for _, f := range []func() error{
+		b.skeleton,
+		b.addInit,
+		func() error { return b.addModules(release) },
+		b.addTools,
+		b.addGRUB,
+		b.addOwn,
+		func() error { return b.addConfig(release) },
+	} {
+		if err := b.ctx.Err(); err != nil {
+			return err
+		}
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skeleton makes the directories that init mounts on, the console that the kernel opens before init runs, and the links
+// that the root filesystem has in place of its top directories.
+func (b *builder) skeleton() error {
+	for _, d := range []string{"proc", "sys", "dev", "run", "mnt", "etc/gprovision", "root"} {
+		if err := b.tree.Add(bootimage.File{Name: d, Mode: fs.ModeDir | 0o755}); err != nil {
+			return err
+		}
+	}
+	if err := b.tree.Add(bootimage.File{Name: "tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777}); err != nil {
+		return err
+	}
+	for _, n := range []struct {
+		name  string
+		minor uint32
+		major uint32
+		perm  fs.FileMode
+	}{{"dev/console", 1, 5, 0o600}, {"dev/null", 3, 1, 0o666}} {
+		if err := b.tree.Add(bootimage.File{Name: n.name, Mode: fs.ModeDevice | fs.ModeCharDevice | n.perm, Major: n.major, Minor: n.minor}); err != nil {
+			return err
+		}
+	}
+	for _, n := range []string{"bin", "sbin", "lib", "lib32", "lib64"} {
+		e, ok := b.root.entries[n]
+		if !ok || e.mode.Type() != fs.ModeSymlink {
+			continue
+		}
+		real, _, err := b.root.resolve(n)
+		if err != nil {
+			continue // leads nowhere
+		}
+		for _, f := range []bootimage.File{{Name: real, Mode: fs.ModeDir | 0o755}, {Name: n, Mode: fs.ModeSymlink | 0o777, Data: []byte(real)}} {
+			if err := b.tree.Add(f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// put adds a file where the running system will find it under name. The same content twice is fine.
+func (b *builder) put(name string, perm fs.FileMode, data []byte) error {
+	real, err := b.tree.Resolve(name)
+	if err != nil {
+		return err
+	}
+	if old, ok := b.tree.Get(real); ok && old.Mode.IsRegular() && bytes.Equal(old.Data, data) {
+		return nil
+	}
+	return b.tree.Add(bootimage.File{Name: real, Mode: perm, Data: data})
+}
+
+func (b *builder) addInit() error {
+	data, err := os.ReadFile(b.o.Init)
+	if err != nil {
+		return fmt.Errorf("read init program: %w", err)
+	}
+	if err := checkStatic(data); err != nil {
+		return fmt.Errorf("init program %s: %w", b.o.Init, err)
+	}
+	return b.put("init", 0o755, data)
+}
+
+func (b *builder) addModules(release string) error {
+	m, err := readModules(b.root, release)
+	if err != nil {
+		return err
+	}
+	names := m.choose()
+	files, firmware, err := m.load(names)
+	if err != nil {
+		return err
+	}
+	b.rep.Modules = len(files)
+	for _, f := range append(files, m.index(names)...) {
+		if err := b.put(path.Join(m.dir, f.path), 0o644, f.data); err != nil {
+			return err
+		}
+	}
+	for _, f := range firmware {
+		if err := b.put(f.to, 0o644, f.data); err != nil {
+			return err
+		}
+		b.rep.Tools = append(b.rep.Tools, b.packages.tool(b.root, f.from, f.data))
+	}
+	return nil
+}
+
+// addTools adds the external programs that a unit runs, with their configuration.
+func (b *builder) addTools() error {
+	for _, name := range []string{"sbin/mke2fs", "sbin/e2fsck"} {
+		data, err := b.take(name, "e2fsprogs")
+		if err != nil {
+			return err
+		}
+		if err := b.put(name, 0o755, data); err != nil {
+			return err
+		}
+		if err := b.addLibraries(name, data); err != nil {
+			return err
+		}
+	}
+	conf, err := b.take("etc/mke2fs.conf", "e2fsprogs")
+	if err != nil {
+		return err
+	}
+	if err := b.put("etc/mke2fs.conf", 0o644, conf); err != nil {
+		return err
+	}
+	const certificates = "etc/ssl/certs/ca-certificates.crt"
+	data, err := b.root.read(certificates, "")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return b.put(certificates, 0o644, data)
+}
+
+func (b *builder) addLibraries(name string, data []byte) error {
+	libs, err := b.link.libraries(name, data)
+	if err != nil {
+		return err
+	}
+	for _, l := range libs {
+		real, err := b.tree.Resolve(l.to)
+		if err != nil {
+			return err
+		}
+		if _, ok := b.tree.Get(real); ok {
+			continue
+		}
+		if err := b.put(l.to, 0o755, l.data); err != nil {
+			return err
+		}
+		b.rep.Tools = append(b.rep.Tools, b.packages.tool(b.root, l.from, l.data))
+	}
+	return nil
+}
+
+func (b *builder) addGRUB() error {
+	if b.o.NoBIOS {
+		return nil
+	}
+	boot, core, err := grub(b.ctx, b.log, b.root, b.link)
+	if err != nil {
+		return err
+	}
+	t := b.packages.tool(b.root, grubDir+"/boot.img", boot)
+	made := b.packages.tool(b.root, GRUBCorePath, core) // made here of the same package's parts
+	made.Package, made.Version = t.Package, t.Version
+	b.rep.Tools = append(b.rep.Tools, t, made)
+	if err := b.put(GRUBBootPath, 0o644, boot); err != nil {
+		return err
+	}
+	return b.put(GRUBCorePath, 0o644, core)
+}
+
+// addOwn adds what the caller named.
+func (b *builder) addOwn() error {
+	for _, a := range b.o.Add {
+		err := filepath.WalkDir(a.From, func(p string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			rel, err := filepath.Rel(a.From, p)
+			if err != nil {
+				return err
+			}
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			if rel == "." && info.Mode().Type() == fs.ModeSymlink { // named by a link: what it leads to
+				if info, err = os.Stat(p); err != nil {
+					return err
+				}
+			}
+			return b.addHostFile(p, path.Join(a.To, filepath.ToSlash(rel)), info)
+		})
+		if err != nil {
+			return fmt.Errorf("add %s: %w", a.From, err)
+		}
+	}
+	return nil
+}
+
+func (b *builder) addHostFile(from, to string, info fs.FileInfo) error {
+	to, err := b.tree.Resolve(to)
+	if err != nil {
+		return err
+	}
+	mode := info.Mode() &^ (fs.ModeSetuid | fs.ModeSetgid)
+	switch mode.Type() {
+	case fs.ModeDir:
+		if to == "" {
+			return nil
+		}
+		return b.tree.Add(bootimage.File{Name: to, Mode: mode})
+	case fs.ModeSymlink:
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		return b.tree.Add(bootimage.File{Name: to, Mode: mode, Data: []byte(target)})
+	case 0:
+		data, err := os.ReadFile(from)
+		if err != nil {
+			return err
+		}
+		if err := b.put(to, mode, data); err != nil {
+			return err
+		}
+		if isELF(data) && mode&0o111 != 0 {
+			return b.addLibraries(to, data)
+		}
+		return nil
+	default:
+		return fmt.Errorf("%s is neither a file, a directory nor a symbolic link", from)
+	}
+}
+
+func (b *builder) addConfig(release string) error {
+	p, err := b.o.Policy.Marshal()
+	if err != nil {
+		return err
+	}
+	info, err := json.MarshalIndent(BuildInfo{Build: b.rep.Build, Time: b.rep.Time, Kernel: release, Tools: b.rep.Tools}, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := b.put(policy.Path, 0o644, p); err != nil {
+		return err
+	}
+	if len(b.o.Platforms) > 0 {
+		if err := b.put(PlatformsPath, 0o644, b.o.Platforms); err != nil {
+			return err
+		}
+	}
+	return b.put(BuildInfoPath, 0o644, append(info, '\n'))
+}
+
+// pack returns the compressed initramfs.
+func (b *builder) pack() ([]byte, error) {
+	var out bytes.Buffer
+	var z io.WriteCloser
+	var err error
+	if b.rep.Compression == Zstd {
+		z, err = zstd.NewWriter(&out, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithWindowSize(8<<20), zstd.WithEncoderConcurrency(1))
+	} else {
+		z, err = gzip.NewWriterLevel(&out, gzip.BestCompression)
+	}
+	if err != nil {
+		return nil, err
+	}
+	n := &counter{w: z}
+	if err := b.tree.Write(n, b.o.Time); err != nil {
+		return nil, err
+	}
+	b.rep.InitrdUnpacked = n.n
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// osRelease returns the root filesystem's os-release with our build number.
+func (b *builder) osRelease() ([]byte, error) {
+	raw, err := b.root.read("etc/os-release", "base-files")
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	for _, line := range strings.Split(strings.TrimRight(string(raw), "\n"), "\n") {
+		if !strings.HasPrefix(strings.TrimSpace(line), "BUILD_ID=") {
+			out.WriteString(line + "\n")
+		}
+	}
+	fmt.Fprintf(&out, "BUILD_ID=%d\n", b.rep.Build)
+	if _, err := bootimage.ParseOSRelease(out.Bytes()); err != nil {
+		return nil, fmt.Errorf("os-release of the root filesystem: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// write writes the artifact beside its place and renames it.
+func (b *builder) write(stub []byte, parts []bootimage.Part) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(b.o.Out), "."+filepath.Base(b.o.Out)+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	h := sha256.New()
+	n := &counter{w: io.MultiWriter(f, h)}
+	err = bootimage.WriteUKI(n, stub, parts)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", b.o.Out, err)
+	}
+	b.rep.Size, b.rep.SHA256 = n.n, hex.EncodeToString(h.Sum(nil))
+	return os.Rename(f.Name(), b.o.Out)
+}

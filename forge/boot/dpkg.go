@@ -1,0 +1,81 @@
+package boot
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"path"
+	"strings"
+)
+
+// packages knows which Debian package of a root filesystem has a file.
+type packages struct {
+	version map[string]string // by package name
+	owner   map[string]string // package name by path, as the package lists it
+}
+
+// readPackages reads dpkg's status and lists. A root filesystem without dpkg has no packages.
+func readPackages(root *rootFS) *packages {
+	p := &packages{version: map[string]string{}, owner: map[string]string{}}
+	status, err := root.read("var/lib/dpkg/status", "")
+	if err != nil {
+		return p
+	}
+	name := ""
+	for _, line := range strings.Split(string(status), "\n") {
+		if v, ok := strings.CutPrefix(line, "Package: "); ok {
+			name = v
+		}
+		if v, ok := strings.CutPrefix(line, "Version: "); ok {
+			p.version[name] = v
+		}
+	}
+	const info = "var/lib/dpkg/info"
+	for _, file := range root.list(info) {
+		owner, ok := strings.CutSuffix(file, ".list")
+		if !ok {
+			continue
+		}
+		owner, _, _ = strings.Cut(owner, ":")
+		b, err := root.read(path.Join(info, file), "")
+		if err != nil {
+			continue
+		}
+		for _, line := range strings.Split(string(b), "\n") {
+			if len(line) > 1 {
+				p.owner[line[1:]] = owner
+			}
+		}
+	}
+	return p
+}
+
+// Tool is a file of others in a boot artifact, for its bill of materials.
+type Tool struct {
+	// Path is where the file came from in the root filesystem, with a leading slash.
+	Path string `json:"path"`
+	// Package and Version are those of the Debian package that has the file; empty if dpkg knows none.
+	Package string `json:"package,omitempty"`
+	Version string `json:"version,omitempty"`
+	// SHA256 is that of the file, hexadecimal.
+	SHA256 string `json:"sha256"`
+}
+
+// tool describes a file. With merged directories a package may list it with or without usr/, and under the name that a
+// link leads to.
+func (p *packages) tool(root *rootFS, name string, data []byte) Tool {
+	sum := sha256.Sum256(data)
+	t := Tool{Path: "/" + name, SHA256: hex.EncodeToString(sum[:])}
+	names := []string{name}
+	if real, _, err := root.resolve(name); err == nil {
+		names = append(names, real)
+	}
+	for _, n := range names {
+		for _, m := range []string{n, "usr/" + n, strings.TrimPrefix(n, "usr/")} {
+			if owner, ok := p.owner[m]; ok {
+				t.Package, t.Version = owner, p.version[owner]
+				return t
+			}
+		}
+	}
+	return t
+}

@@ -1,0 +1,101 @@
+package boot
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+
+	"gprovision/forge/tool"
+)
+
+// Where the boot loader for BIOS lies inside the initramfs. hw/bootloader installs it from there.
+const (
+	GRUBBootPath = "usr/lib/gprov/grub/boot.img" // goes into the master boot record
+	GRUBCorePath = "usr/lib/gprov/grub/core.img" // goes behind it, or into the BIOS boot partition
+)
+
+// grubModules are the parts of GRUB in core.img: all that the configurations of hw/bootloader use, since a unit's disks have
+// no directory of modules.
+var grubModules = []string{"biosdisk", "part_msdos", "part_gpt", "ext2", "normal", "configfile", "linux", "search", "search_fs_uuid",
+	"search_fs_file", "test", "true", "echo", "serial", "terminal", "minicmd", "ls", "sleep", "reboot"}
+
+// grubStart is run by core.img first. GRUB knows the disk that the firmware started as hdN and not yet the partition: the
+// configuration is on partition 1 of an MBR or partition 2 of a GPT, behind the BIOS boot partition. If this disk has none,
+// any other that has one will do.
+const grubStart = `search.file /boot/grub/grub.cfg root --hint $root,msdos1 --hint $root,gpt2
+set prefix=($root)/boot/grub
+`
+
+const (
+	grubDir     = "usr/lib/grub/i386-pc"
+	grubPackage = "grub-pc-bin"
+)
+
+// grub makes the boot loader for BIOS with the root filesystem's own grub-mkimage, which runs under that root filesystem's
+// own loader and libraries.
+func grub(ctx context.Context, log *slog.Logger, root *rootFS, link *linker) (boot, core []byte, err error) {
+	if boot, err = root.read(grubDir+"/boot.img", grubPackage); err != nil {
+		return nil, nil, err
+	}
+	dir, err := os.MkdirTemp("", "grub-")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer os.RemoveAll(dir)
+	loader, err := unpackGRUB(root, link, dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := filepath.Join(dir, "core.img")
+	args := []string{"--library-path", filepath.Join(dir, "lib"), filepath.Join(dir, "grub-mkimage"), "-O", "i386-pc",
+		"-d", filepath.Join(dir, "i386-pc"), "-c", filepath.Join(dir, "start.cfg"), "-p", "/boot/grub", "-o", out}
+	if err := tool.Run(ctx, log, tool.Command{Name: loader, Args: append(args, grubModules...)}); err != nil {
+		return nil, nil, fmt.Errorf("make boot loader for BIOS: %w", err)
+	}
+	core, err = os.ReadFile(out)
+	return boot, core, err
+}
+
+// unpackGRUB puts grub-mkimage and all that it needs into dir and returns the path of the dynamic loader.
+func unpackGRUB(root *rootFS, link *linker, dir string) (loader string, err error) {
+	program, err := root.read("usr/bin/grub-mkimage", "grub-common")
+	if err != nil {
+		return "", err
+	}
+	libs, err := link.libraries("usr/bin/grub-mkimage", program)
+	if err != nil {
+		return "", err
+	}
+	files := map[string][]byte{"grub-mkimage": program, "start.cfg": []byte(grubStart)}
+	for i, l := range libs {
+		name := filepath.Join("lib", path.Base(l.to))
+		if i == 0 { // its loader: see linker.collect
+			loader = filepath.Join(dir, name)
+		}
+		files[name] = l.data
+	}
+	if loader == "" {
+		return "", fmt.Errorf("grub-mkimage of the root filesystem has no dynamic loader")
+	}
+	for _, n := range root.list(grubDir) {
+		b, err := root.read(path.Join(grubDir, n), grubPackage)
+		if err != nil {
+			return "", err
+		}
+		files[filepath.Join("i386-pc", n)] = b
+	}
+	for _, sub := range []string{"lib", "i386-pc"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+			return "", err
+		}
+	}
+	for name, b := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o755); err != nil {
+			return "", err
+		}
+	}
+	return loader, nil
+}

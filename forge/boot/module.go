@@ -1,0 +1,316 @@
+package boot
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"sort"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/mikelolasagasti/xz"
+)
+
+// wanted are the modules that an artifact holds, as directories (with a final slash) or patterns for files below kernel/: what is needed
+// to reach disks, network ports, panels and the management controller of any unit. What they depend on comes along.
+var wanted = []string{
+	// Disks.
+	"drivers/ata/", "drivers/nvme/host/", "drivers/scsi/", "drivers/message/fusion/", "drivers/block/virtio_blk", "drivers/virtio/",
+	"drivers/mmc/", "drivers/md/", "drivers/pci/controller/vmd", "drivers/hv/", "drivers/block/xen-blkfront",
+	// USB.
+	"drivers/usb/core/", "drivers/usb/common/", "drivers/usb/host/", "drivers/usb/storage/", "drivers/usb/serial/", "drivers/usb/class/cdc-acm",
+	"drivers/hid/hid", "drivers/hid/hid-generic", "drivers/hid/usbhid/usbhid", "drivers/input/evdev",
+	// Filesystems.
+	"fs/ext4/", "fs/fat/", "fs/exfat/", "fs/efivarfs/", "fs/nls/nls_cp437", "fs/nls/nls_ascii", "fs/nls/nls_iso8859-1", "fs/nls/nls_utf8",
+	"arch/x86/crypto/crc*", "crypto/crc*", "lib/libcrc32c",
+	// Network.
+	"drivers/net/ethernet/", "drivers/net/phy/", "drivers/net/mdio/", "drivers/net/pcs/", "drivers/net/virtio_net", "drivers/net/net_failover",
+	"drivers/net/vmxnet3/", "drivers/net/hyperv/", "drivers/net/xen-netfront", "net/packet/",
+	"drivers/net/usb/usbnet", "drivers/net/usb/r815*", "drivers/net/usb/asix", "drivers/net/usb/ax88179_178a", "drivers/net/usb/aqc111",
+	"drivers/net/usb/cdc_ether", "drivers/net/usb/cdc_ncm", "drivers/net/usb/smsc*", "drivers/net/usb/lan78xx", "drivers/net/usb/dm9601", "drivers/net/usb/mcs7830",
+	// Platform.
+	"drivers/char/ipmi/", "drivers/char/virtio_console", "drivers/char/hw_random/", "drivers/watchdog/",
+	"drivers/mfd/lpc_ich", "drivers/i2c/busses/i2c-i801", "drivers/firmware/efi/", "drivers/firmware/dmi-sysfs",
+}
+
+// unwanted are parts of wanted directories that no unit needs: storage networks, PC cards, telephones, tests.
+var unwanted = []string{
+	"drivers/scsi/bfa/", "drivers/scsi/be2iscsi/", "drivers/scsi/bnx2fc/", "drivers/scsi/bnx2i/", "drivers/scsi/csiostor/", "drivers/scsi/cxgbi/",
+	"drivers/scsi/elx/", "drivers/scsi/fcoe/", "drivers/scsi/fnic/", "drivers/scsi/libfc/", "drivers/scsi/lpfc/", "drivers/scsi/pcmcia/",
+	"drivers/scsi/qedf/", "drivers/scsi/qedi/", "drivers/scsi/qla2xxx/", "drivers/scsi/qla4xxx/", "drivers/scsi/snic/", "drivers/scsi/scsi_debug",
+	"drivers/scsi/*iscsi*", "drivers/scsi/st", "drivers/scsi/ch", "drivers/scsi/sr_mod", "drivers/ata/pata_pcmcia",
+	"drivers/md/bcache/", "drivers/md/persistent-data/", "drivers/md/dm-*", "drivers/usb/host/sl811*", "drivers/usb/host/u132*", "drivers/usb/host/isp116x*", "drivers/usb/host/isp1362*",
+	"drivers/net/ethernet/8390/axnet_cs", "drivers/net/ethernet/8390/pcnet_cs", "drivers/net/ethernet/smsc/smc91c92_cs",
+	"drivers/net/ethernet/mellanox/mlxsw/", "drivers/net/ethernet/netronome/", "drivers/net/ethernet/xircom/", "drivers/net/ethernet/fujitsu/",
+	"drivers/firmware/efi/test/", "drivers/mmc/core/mmc_test", "crypto/tcrypt",
+}
+
+// modules chooses the modules of one kernel.
+type modules struct {
+	root  *rootFS
+	dir   string // lib/modules/RELEASE
+	files map[string]string
+	needs map[string][]string // names
+	soft  map[string][]string // names and aliases, those before and after alike
+	named map[string][]string // modules by alias, for aliases without wildcards
+	lines map[string][]string // the lines of modules.alias and modules.softdep, by file
+	built []byte
+}
+
+// moduleFile is a module for the initramfs, not compressed: the initramfs is, as a whole.
+type moduleFile struct {
+	path string // below the directory of modules
+	data []byte
+}
+
+func readModules(root *rootFS, release string) (*modules, error) {
+	m := &modules{root: root, dir: "lib/modules/" + release, files: map[string]string{}, needs: map[string][]string{},
+		soft: map[string][]string{}, named: map[string][]string{}, lines: map[string][]string{}}
+	dep, err := root.read(m.dir+"/modules.dep", "linux-image-"+release)
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range split(dep) {
+		file, needs, ok := strings.Cut(line, ":")
+		if !ok {
+			return nil, fmt.Errorf("parse modules.dep: line %q", line)
+		}
+		name := moduleName(file)
+		m.files[name] = file
+		for _, n := range strings.Fields(needs) {
+			m.needs[name] = append(m.needs[name], moduleName(n))
+		}
+	}
+	for _, f := range []string{"modules.alias", "modules.softdep"} {
+		b, err := root.read(m.dir+"/"+f, "")
+		if err != nil {
+			continue
+		}
+		for _, line := range split(b) {
+			m.lines[f] = append(m.lines[f], line)
+			w := strings.Fields(line)
+			switch {
+			case len(w) == 3 && w[0] == "alias":
+				m.named[normal(w[1])] = append(m.named[normal(w[1])], normal(w[2]))
+			case len(w) > 2 && w[0] == "softdep":
+				m.soft[normal(w[1])] = append(m.soft[normal(w[1])], w[2:]...)
+			}
+		}
+	}
+	if m.built, err = root.read(m.dir+"/modules.builtin", "linux-image-"+release); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func split(b []byte) []string {
+	var out []string
+	for _, line := range strings.Split(string(b), "\n") {
+		line = strings.TrimSpace(line)
+		if line != "" && line[0] != '#' {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+func normal(name string) string { return strings.ReplaceAll(name, "-", "_") }
+
+func moduleName(file string) string {
+	base := path.Base(file)
+	if i := strings.Index(base, ".ko"); i >= 0 {
+		base = base[:i]
+	}
+	return normal(base)
+}
+
+// fits says whether a module's file is meant by a list: by a directory, or by a pattern of path.Match for its name.
+func fits(file string, list []string) bool {
+	stem, _, _ := strings.Cut(strings.TrimPrefix(file, "kernel/"), ".ko")
+	stem = normal(stem)
+	for _, w := range list {
+		w = normal(w)
+		if strings.HasSuffix(w, "/") {
+			if strings.HasPrefix(stem, w) {
+				return true
+			}
+			continue
+		}
+		if ok, err := path.Match(w, stem); err == nil && ok {
+			return true
+		}
+	}
+	return false
+}
+
+// choose returns the names of the modules that belong into an artifact, with all that they need, sorted.
+func (m *modules) choose() []string {
+	chosen := map[string]bool{}
+	var add func(name string)
+	add = func(name string) {
+		name = normal(name)
+		if chosen[name] {
+			return
+		}
+		if _, ok := m.files[name]; !ok {
+			for _, n := range m.named[name] {
+				add(n)
+			}
+			return
+		}
+		chosen[name] = true
+		for _, n := range m.needs[name] {
+			add(n)
+		}
+		for _, n := range m.soft[name] {
+			if n != "pre:" && n != "post:" {
+				add(n)
+			}
+		}
+	}
+	for name, file := range m.files {
+		if fits(file, wanted) && !fits(file, unwanted) {
+			add(name)
+		}
+	}
+	out := make([]string, 0, len(chosen))
+	for name := range chosen {
+		out = append(out, name)
+	}
+	sort.Strings(out)
+	return out
+}
+
+// load returns the chosen modules and the firmware files that they name and the root filesystem has.
+func (m *modules) load(names []string) (files []moduleFile, firmware []library, err error) {
+	have := map[string]bool{}
+	for _, name := range names {
+		file := m.files[name]
+		raw, err := m.root.read(m.dir+"/"+file, "")
+		if err != nil {
+			return nil, nil, err
+		}
+		data, err := plainModule(file, raw)
+		if err != nil {
+			return nil, nil, fmt.Errorf("unpack module %s: %w", file, err)
+		}
+		files = append(files, moduleFile{path: plainName(file), data: data})
+		blobs, err := firmwareNames(data)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read module %s: %w", file, err)
+		}
+		for _, blob := range blobs {
+			for _, suffix := range []string{"", ".xz", ".zst"} {
+				p := path.Join("lib/firmware", blob) + suffix
+				if have[p] {
+					break
+				}
+				if b, err := m.root.read(p, ""); err == nil {
+					have[p] = true
+					firmware = append(firmware, library{to: p, from: p, data: b})
+					break
+				}
+			}
+		}
+	}
+	return files, firmware, nil
+}
+
+// index returns the files that hw/host reads, cut down to the chosen modules.
+func (m *modules) index(names []string) []moduleFile {
+	chosen := map[string]bool{}
+	var dep, soft, alias bytes.Buffer
+	for _, name := range names {
+		chosen[name] = true
+	}
+	for _, name := range names {
+		dep.WriteString(plainName(m.files[name]) + ":")
+		for _, n := range m.needs[name] {
+			dep.WriteString(" " + plainName(m.files[n]))
+		}
+		dep.WriteByte('\n')
+	}
+	for _, line := range m.lines["modules.softdep"] {
+		if w := strings.Fields(line); len(w) > 2 && chosen[normal(w[1])] {
+			soft.WriteString(line + "\n")
+		}
+	}
+	for _, line := range m.lines["modules.alias"] {
+		if w := strings.Fields(line); len(w) == 3 && chosen[normal(w[2])] {
+			alias.WriteString(line + "\n")
+		}
+	}
+	return []moduleFile{{"modules.dep", dep.Bytes()}, {"modules.softdep", soft.Bytes()}, {"modules.alias", alias.Bytes()}, {"modules.builtin", m.built}}
+}
+
+// plainName is the name of a module's file once it is not compressed.
+func plainName(file string) string {
+	stem, _, _ := strings.Cut(file, ".ko")
+	return stem + ".ko"
+}
+
+// maxModule bounds what a compressed module may grow to, bytes.
+const maxModule = 256 << 20
+
+func plainModule(name string, b []byte) ([]byte, error) {
+	var r io.Reader
+	switch path.Ext(name) {
+	case ".ko":
+		return b, nil
+	case ".gz":
+		z, err := gzip.NewReader(bytes.NewReader(b))
+		if err != nil {
+			return nil, err
+		}
+		r = z
+	case ".xz":
+		z, err := xz.NewReader(bufio.NewReader(bytes.NewReader(b)), 0)
+		if err != nil {
+			return nil, err
+		}
+		r = z
+	case ".zst":
+		z, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, err
+		}
+		defer z.Close()
+		r = z
+	default:
+		return nil, errors.New("compression is not known")
+	}
+	out, err := io.ReadAll(io.LimitReader(r, maxModule+1))
+	if err == nil && len(out) > maxModule {
+		err = fmt.Errorf("more than %d bytes", maxModule)
+	}
+	return out, err
+}
+
+// firmwareNames returns the files that a module may ask for, from its section .modinfo.
+func firmwareNames(module []byte) ([]string, error) {
+	f, err := elf.NewFile(bytes.NewReader(module))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	s := f.Section(".modinfo")
+	if s == nil {
+		return nil, nil
+	}
+	b, err := s.Data()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, v := range strings.Split(string(b), "\x00") {
+		if name, ok := strings.CutPrefix(v, "firmware="); ok && !strings.Contains(name, "..") {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
