@@ -1,0 +1,284 @@
+package netboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"golang.org/x/sys/unix"
+)
+
+// DHCPConfig is what a DHCP server needs.
+type DHCPConfig struct {
+	// Interface is where it listens. It answers on no other.
+	Interface string
+	// Address is the server's address with its network.
+	Address netip.Prefix
+	// HTTPPort is the port of the boot script and the files.
+	HTTPPort int
+	// Range, if it is not nil, makes it a full DHCP server. nil: a proxy, which names what to boot and gives no addresses.
+	Range *Range
+	Log   *slog.Logger
+}
+
+// DHCP answers boot clients, and with a range of its own every client.
+type DHCP struct {
+	c          DHCPConfig
+	leases     *leases
+	conn, pxec *net.UDPConn
+}
+
+// ListenDHCP opens the ports 67 and 4011 on the interface. It needs root or CAP_NET_BIND_SERVICE and CAP_NET_RAW.
+func ListenDHCP(ctx context.Context, c DHCPConfig) (*DHCP, error) {
+	d := newDHCP(c)
+	var err error
+	if d.conn, err = listen(ctx, c.Interface, 67); err != nil {
+		return nil, fmt.Errorf("listen for DHCP on %s: %w", c.Interface, err)
+	}
+	if d.pxec, err = listen(ctx, c.Interface, 4011); err != nil {
+		d.conn.Close()
+		return nil, fmt.Errorf("listen for PXE on %s: %w", c.Interface, err)
+	}
+	return d, nil
+}
+
+func newDHCP(c DHCPConfig) *DHCP {
+	d := &DHCP{c: c}
+	if c.Range != nil {
+		d.leases = newLeases(*c.Range, c.Address.Addr())
+	}
+	return d
+}
+
+// listen opens a UDP port on one interface, for broadcasts too.
+func listen(ctx context.Context, name string, port int) (*net.UDPConn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		var err error
+		e := rc.Control(func(fd uintptr) {
+			err = errors.Join(
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), // beside servers of other interfaces
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
+				unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, name),
+			)
+		})
+		return errors.Join(e, err)
+	}}
+	pc, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
+	if err != nil {
+		return nil, err
+	}
+	return pc.(*net.UDPConn), nil
+}
+
+// Serve answers until ctx ends.
+func (d *DHCP) Serve(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { d.conn.Close(); d.pxec.Close() })
+	defer stop()
+	errs := make(chan error, 2)
+	go func() { errs <- d.loop(d.conn, false) }()
+	go func() { errs <- d.loop(d.pxec, true) }()
+	err := <-errs
+	d.conn.Close()
+	d.pxec.Close()
+	err = errors.Join(err, <-errs)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (d *DHCP) loop(conn *net.UDPConn, pxePort bool) error {
+	buf := make([]byte, 4096)
+	for {
+		n, peer, err := conn.ReadFromUDP(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read DHCP request: %w", err)
+		}
+		m, err := dhcpv4.FromBytes(buf[:n])
+		if err != nil {
+			continue
+		}
+		reply, err := d.answer(m, pxePort)
+		if err != nil {
+			d.c.Log.Warn("DHCP request not answered", "client", m.ClientHWAddr.String(), "error", err.Error())
+		}
+		if reply == nil {
+			continue
+		}
+		to := destination(m, reply, peer, pxePort)
+		if _, err := conn.WriteToUDP(reply.ToBytes(), to); err != nil {
+			d.c.Log.Warn("DHCP answer not sent", "client", m.ClientHWAddr.String(), "to", to.String(), "error", err.Error())
+		}
+	}
+}
+
+// destination says where an answer goes (RFC 2131 section 4.1). A client without an address gets a broadcast in any case:
+// a unicast to it would need an ARP entry for an address that nobody has yet, and clients listen to both.
+func destination(m, reply *dhcpv4.DHCPv4, peer *net.UDPAddr, pxePort bool) *net.UDPAddr {
+	switch {
+	case pxePort && !peer.IP.IsUnspecified():
+		return peer
+	case !m.GatewayIPAddr.IsUnspecified() && m.GatewayIPAddr != nil:
+		return &net.UDPAddr{IP: m.GatewayIPAddr, Port: 67}
+	case reply.MessageType() != dhcpv4.MessageTypeNak && m.ClientIPAddr != nil && !m.ClientIPAddr.IsUnspecified():
+		return &net.UDPAddr{IP: m.ClientIPAddr, Port: 68}
+	}
+	return &net.UDPAddr{IP: net.IPv4bcast, Port: 68}
+}
+
+// answer returns the answer to a request, or nil for none.
+func (d *DHCP) answer(m *dhcpv4.DHCPv4, pxePort bool) (*dhcpv4.DHCPv4, error) {
+	if m.OpCode != dhcpv4.OpcodeBootRequest || len(m.ClientHWAddr) == 0 {
+		return nil, nil
+	}
+	who := classify(m)
+	switch t := m.MessageType(); {
+	case pxePort && t == dhcpv4.MessageTypeRequest && who != other:
+		return d.proxy(m, who, dhcpv4.MessageTypeAck)
+	case pxePort:
+		return nil, nil
+	case d.leases != nil:
+		return d.full(m, who)
+	case t == dhcpv4.MessageTypeDiscover && who != other:
+		return d.proxy(m, who, dhcpv4.MessageTypeOffer)
+	}
+	return nil, nil // a proxy never answers a REQUEST on port 67: that one is for the real server
+}
+
+func (d *DHCP) ip() net.IP { return d.c.Address.Addr().AsSlice() }
+
+func (d *DHCP) url(path string) string {
+	return fmt.Sprintf("http://%s:%d%s", d.c.Address.Addr(), d.c.HTTPPort, path)
+}
+
+// bootOptions says what a client boots. ok is false for clients that boot nothing of ours.
+func (d *DHCP) bootOptions(m *dhcpv4.DHCPv4, who client) (mods []dhcpv4.Modifier, ok bool) {
+	file := ""
+	switch who {
+	case biosPXE:
+		file = FileBIOS
+	case efiPXE:
+		file = FileEFI
+	case efiHTTP:
+		file = d.url("/ipxe/" + FileEFI)
+	case ipxe:
+		file = d.url("/boot.ipxe")
+	default:
+		return nil, false
+	}
+	d.c.Log.Info("network boot", "client", m.ClientHWAddr.String(), "kind", who.String(), "file", file)
+	mods = []dhcpv4.Modifier{
+		dhcpv4.WithServerIP(d.ip()),
+		dhcpv4.WithOption(dhcpv4.OptBootFileName(file)),
+		func(r *dhcpv4.DHCPv4) { r.BootFileName = file },
+	}
+	if who == biosPXE || who == efiPXE {
+		mods = append(mods, dhcpv4.WithOption(dhcpv4.OptTFTPServerName(d.c.Address.Addr().String())))
+	}
+	if who == efiHTTP { // UEFI 2.8 24.7.3.3: only an answer of this class is one for HTTP boot
+		mods = append(mods, dhcpv4.WithOption(dhcpv4.OptClassIdentifier("HTTPClient")))
+	}
+	return mods, true
+}
+
+// proxy answers as a proxy: what to boot, and no address. The form is the one that OVMF, SeaBIOS with iPXE, and iPXE take;
+// option 43 with discovery control 8 tells PXE firmware to take the file and ask no further.
+func (d *DHCP) proxy(m *dhcpv4.DHCPv4, who client, t dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
+	mods, ok := d.bootOptions(m, who)
+	if !ok {
+		if who == foreign {
+			return nil, fmt.Errorf("network boot client of another architecture: %v", m.ClientArch())
+		}
+		return nil, nil
+	}
+	mods = append([]dhcpv4.Modifier{
+		dhcpv4.WithMessageType(t),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(d.ip())),
+		dhcpv4.WithOptionCopied(m, dhcpv4.OptionClientMachineIdentifier),
+	}, mods...)
+	if who != efiHTTP {
+		mods = append(mods,
+			dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient")),
+			dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, []byte{6, 1, 8, 255})))
+	}
+	return dhcpv4.NewReplyFromRequest(m, mods...)
+}
+
+// full answers as the one DHCP server of the network (RFC 2131 section 4.3).
+func (d *DHCP) full(m *dhcpv4.DHCPv4, who client) (*dhcpv4.DHCPv4, error) {
+	hw := m.ClientHWAddr.String()
+	wish, _ := netip.AddrFromSlice(m.RequestedIPAddress().To4())
+	mods := []dhcpv4.Modifier{
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(d.ip())),
+		dhcpv4.WithNetmask(net.CIDRMask(d.c.Address.Bits(), 32)),
+		dhcpv4.WithOptionCopied(m, dhcpv4.OptionClientMachineIdentifier),
+	}
+	if boot, ok := d.bootOptions(m, who); ok {
+		mods = append(mods, boot...)
+	}
+	grant := func(t dhcpv4.MessageType, ip netip.Addr) (*dhcpv4.DHCPv4, error) {
+		return dhcpv4.NewReplyFromRequest(m, append(mods, dhcpv4.WithMessageType(t), dhcpv4.WithYourIP(ip.AsSlice()),
+			dhcpv4.WithLeaseTime(uint32(leaseTime/time.Second)))...)
+	}
+	switch m.MessageType() {
+	case dhcpv4.MessageTypeDiscover:
+		ip, err := d.leases.offer(hw, wish)
+		if err != nil {
+			return nil, err
+		}
+		return grant(dhcpv4.MessageTypeOffer, ip)
+	case dhcpv4.MessageTypeRequest:
+		if id := m.ServerIdentifier(); id != nil && !id.Equal(d.ip()) {
+			d.leases.release(hw) // the client took another server's offer
+			return nil, nil
+		}
+		if !wish.IsValid() || wish.IsUnspecified() { // renewing
+			wish, _ = netip.AddrFromSlice(m.ClientIPAddr.To4())
+		}
+		if d.leases.confirm(hw, wish) {
+			d.c.Log.Info("lease", "client", hw, "address", wish.String(), "name", m.HostName())
+			return grant(dhcpv4.MessageTypeAck, wish)
+		}
+		return dhcpv4.NewReplyFromRequest(m, dhcpv4.WithMessageType(dhcpv4.MessageTypeNak), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(d.ip())))
+	case dhcpv4.MessageTypeInform:
+		return dhcpv4.NewReplyFromRequest(m, append(mods, dhcpv4.WithMessageType(dhcpv4.MessageTypeAck))...)
+	case dhcpv4.MessageTypeRelease:
+		d.leases.release(hw)
+	case dhcpv4.MessageTypeDecline:
+		d.leases.decline(hw, wish)
+		d.c.Log.Warn("address is in use by another machine", "address", wish.String(), "client", hw)
+	}
+	return nil, nil
+}
+
+// ProbeDHCP asks for an address on the interface, as any client would, and returns the server that answers first. ok is
+// false if none answers within about four seconds. Nothing is leased.
+func ProbeDHCP(ctx context.Context, name string) (server netip.Addr, ok bool, err error) {
+	c, err := nclient4.New(name, nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(2))
+	if err != nil {
+		return netip.Addr{}, false, fmt.Errorf("look for DHCP servers on %s: %w", name, err)
+	}
+	defer c.Close()
+	offer, err := c.DiscoverOffer(ctx)
+	if ctx.Err() != nil {
+		return netip.Addr{}, false, ctx.Err()
+	}
+	if errors.Is(err, nclient4.ErrNoResponse) {
+		return netip.Addr{}, false, nil
+	}
+	if err != nil {
+		return netip.Addr{}, false, fmt.Errorf("look for DHCP servers on %s: %w", name, err)
+	}
+	server, _ = netip.AddrFromSlice(offer.ServerIdentifier().To4())
+	return server, true, nil
+}

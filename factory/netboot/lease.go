@@ -1,0 +1,122 @@
+package netboot
+
+import (
+	"errors"
+	"hash/fnv"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	leaseTime   = time.Hour
+	offerTime   = 2 * time.Minute  // how long an offered address is kept for who has not asked for it yet
+	declineTime = 10 * time.Minute // how long an address is avoided that a client found in use
+)
+
+// errNoAddress says that all addresses of the range are taken.
+var errNoAddress = errors.New("all addresses of the range are taken")
+
+// leases gives out the addresses of a range. A client gets the same address each time, also after a restart of the server
+// unless two clients want the same one: the first choice follows from its hardware address.
+type leases struct {
+	r    Range
+	self netip.Addr
+	now  func() time.Time
+
+	mu   sync.Mutex
+	byHW map[string]lease
+	byIP map[netip.Addr]string // hardware address, or "" for a declined one
+	bad  map[netip.Addr]time.Time
+}
+
+type lease struct {
+	ip    netip.Addr
+	until time.Time
+}
+
+func newLeases(r Range, self netip.Addr) *leases {
+	return &leases{r: r, self: self, now: time.Now, byHW: map[string]lease{}, byIP: map[netip.Addr]string{}, bad: map[netip.Addr]time.Time{}}
+}
+
+// offer returns the address for a client and keeps it for a while. wish is what the client asks for, if it is valid and free.
+func (l *leases) offer(hw string, wish netip.Addr) (netip.Addr, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	if le, ok := l.byHW[hw]; ok && l.usable(le.ip, hw, now) {
+		if until := now.Add(offerTime); until.After(le.until) {
+			l.byHW[hw] = lease{le.ip, until}
+		}
+		return le.ip, nil
+	}
+	take := func(ip netip.Addr) (netip.Addr, error) {
+		if old, ok := l.byIP[ip]; ok && old != hw {
+			delete(l.byHW, old)
+		}
+		if old, ok := l.byHW[hw]; ok {
+			delete(l.byIP, old.ip)
+		}
+		l.byHW[hw], l.byIP[ip] = lease{ip, now.Add(offerTime)}, hw
+		return ip, nil
+	}
+	if wish.IsValid() && l.r.contains(wish) && l.usable(wish, hw, now) {
+		return take(wish)
+	}
+	h := fnv.New32a()
+	h.Write([]byte(hw))
+	n := l.r.size()
+	first := h.Sum32() % n
+	for _, evict := range []bool{false, true} { // a remembered address is taken from an absent client only when none is new
+		for i := range n {
+			ip := l.r.at((first + i) % n)
+			if _, used := l.byIP[ip]; (evict || !used) && l.usable(ip, hw, now) {
+				return take(ip)
+			}
+		}
+	}
+	return netip.Addr{}, errNoAddress
+}
+
+// usable says whether hw may have ip now.
+func (l *leases) usable(ip netip.Addr, hw string, now time.Time) bool {
+	if ip == l.self || now.Before(l.bad[ip]) {
+		return false
+	}
+	holder, ok := l.byIP[ip]
+	return !ok || holder == hw || !now.Before(l.byHW[holder].until)
+}
+
+// confirm makes the address of a client a lease. It reports false if the client may not have that address.
+func (l *leases) confirm(hw string, ip netip.Addr) bool {
+	if !l.r.contains(ip) {
+		return false
+	}
+	if got, err := l.offer(hw, ip); err != nil || got != ip {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.byHW[hw] = lease{ip, l.now().Add(leaseTime)}
+	return true
+}
+
+// release ends the lease of a client but remembers its address.
+func (l *leases) release(hw string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if le, ok := l.byHW[hw]; ok {
+		l.byHW[hw] = lease{le.ip, l.now()}
+	}
+}
+
+// decline avoids the address of a client for a while: the client found it in use.
+func (l *leases) decline(hw string, ip netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if le, ok := l.byHW[hw]; ok && le.ip == ip {
+		delete(l.byHW, hw)
+		delete(l.byIP, ip)
+		l.bad[ip] = l.now().Add(declineTime)
+	}
+}

@@ -1,0 +1,308 @@
+package netboot
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// TFTP gives the iPXE binaries to firmware, read only: RFC 1350 with the options blksize (2348), tsize and timeout (2349)
+// and windowsize (7440). It is our own because the library that was tried is not maintained and bounds nothing: here only
+// the names of Loaders exist, transfers are few, short, and end when a client falls silent.
+type TFTP struct {
+	dir  string
+	conn *net.UDPConn
+	log  *slog.Logger
+
+	mu     sync.Mutex
+	active map[string]int // transfers by host
+	total  int
+	done   sync.WaitGroup
+}
+
+const (
+	tftpTransfers = 128
+	tftpPerHost   = 4
+	tftpBlock     = 1468 // what fits into an Ethernet frame
+	tftpWindow    = 32
+	tftpRetries   = 6
+)
+
+// Operation and error codes of RFC 1350 and 2347.
+const (
+	opRead, opWrite, opData, opAck, opError, opOptions = 1, 2, 3, 4, 5, 6
+
+	errUndefined, errNotFoundTFTP, errAccess, errIllegal = 0, 1, 2, 4
+)
+
+// ListenTFTP opens port 69 on an address. dir is the directory of iPXE binaries.
+func ListenTFTP(address, dir string, log *slog.Logger) (*TFTP, error) {
+	a, err := net.ResolveUDPAddr("udp4", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for TFTP: %w", err)
+	}
+	conn, err := net.ListenUDP("udp4", a)
+	if err != nil {
+		return nil, fmt.Errorf("listen for TFTP: %w", err)
+	}
+	return &TFTP{dir: dir, conn: conn, log: log, active: map[string]int{}}, nil
+}
+
+// Serve answers until ctx ends.
+func (s *TFTP) Serve(ctx context.Context) error {
+	defer s.done.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
+	defer stop()
+	buf := make([]byte, 2048)
+	for {
+		n, peer, err := s.conn.ReadFromUDP(buf)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("read TFTP request: %w", err)
+		}
+		q, err := parseRequest(buf[:n])
+		if err != nil {
+			continue
+		}
+		if !s.enter(peer.IP.String()) {
+			continue // the client asks again
+		}
+		s.done.Add(1)
+		go func() {
+			defer s.done.Done()
+			defer s.leave(peer.IP.String())
+			s.transfer(ctx, peer, q)
+		}()
+	}
+}
+
+func (s *TFTP) enter(host string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.total >= tftpTransfers || s.active[host] >= tftpPerHost {
+		return false
+	}
+	s.total++
+	s.active[host]++
+	return true
+}
+
+func (s *TFTP) leave(host string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total--
+	if s.active[host]--; s.active[host] == 0 {
+		delete(s.active, host)
+	}
+}
+
+// request is a read or write request.
+type request struct {
+	op      uint16
+	name    string
+	options map[string]string // names in lower case
+}
+
+// parseRequest reads a request packet: op, name, mode, and pairs of option and value, each ended by a zero byte.
+func parseRequest(b []byte) (request, error) {
+	if len(b) < 4 || b[len(b)-1] != 0 {
+		return request{}, errors.New("malformed TFTP request")
+	}
+	q := request{op: binary.BigEndian.Uint16(b), options: map[string]string{}}
+	if q.op != opRead && q.op != opWrite {
+		return request{}, errors.New("not a TFTP request")
+	}
+	f := bytes.Split(b[2:len(b)-1], []byte{0})
+	if len(f) < 2 || len(f) > 34 {
+		return request{}, errors.New("malformed TFTP request")
+	}
+	q.name = string(f[0])
+	for i := 2; i+1 < len(f); i += 2 {
+		q.options[strings.ToLower(string(f[i]))] = string(f[i+1])
+	}
+	return q, nil
+}
+
+func (s *TFTP) transfer(ctx context.Context, peer *net.UDPAddr, q request) {
+	local := &net.UDPAddr{IP: s.conn.LocalAddr().(*net.UDPAddr).IP}
+	conn, err := net.ListenUDP("udp4", local) // a port of its own: the transfer's identifier
+	if err != nil {
+		s.log.Warn("TFTP transfer not started", "client", peer.String(), "error", err.Error())
+		return
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	refuse := func(code uint16, text string) {
+		conn.WriteToUDP(errorPacket(code, text), peer)
+	}
+	name := strings.TrimLeft(q.name, "/\\.")
+	switch {
+	case q.op == opWrite:
+		refuse(errAccess, "read only")
+		return
+	case !slices.Contains(Loaders(), name):
+		s.log.Warn("TFTP file not served", "client", peer.String(), "name", q.name)
+		refuse(errNotFoundTFTP, "no such file")
+		return
+	}
+	data, err := os.ReadFile(filepath.Join(s.dir, name))
+	if err != nil {
+		s.log.Error("TFTP file cannot be read", "name", name, "error", err.Error())
+		refuse(errNotFoundTFTP, "no such file")
+		return
+	}
+	t := &tftpSend{conn: conn, peer: peer, data: data, block: 512, window: 1, pause: time.Second}
+	start := time.Now()
+	switch err := t.run(q.options); {
+	case err == nil:
+		s.log.Info("TFTP file sent", "client", peer.String(), "name", name, "bytes", len(data), "elapsed", time.Since(start).Round(time.Millisecond).String())
+	case errors.Is(err, errAborted):
+		// Firmware asks for the size and drops the transfer before it begins in earnest.
+		s.log.Debug("TFTP transfer ended by the client", "client", peer.String(), "name", name)
+	default:
+		s.log.Warn("TFTP transfer failed", "client", peer.String(), "name", name, "error", err.Error())
+	}
+}
+
+// errAborted says that the client ended a transfer.
+var errAborted = errors.New("the client ended the transfer")
+
+// tftpSend is one file on its way.
+type tftpSend struct {
+	conn   *net.UDPConn
+	peer   *net.UDPAddr
+	data   []byte
+	block  int
+	window int
+	pause  time.Duration // before a packet is sent again
+}
+
+func (t *tftpSend) run(options map[string]string) error {
+	if oack := t.accept(options); oack != nil {
+		if err := t.exchange([][]byte{oack}, 0, 0); err != nil {
+			return err
+		}
+	}
+	blocks := len(t.data)/t.block + 1 // the last one is shorter, and may be empty
+	for acked := 0; acked < blocks; {
+		n := min(t.window, blocks-acked)
+		packets := make([][]byte, n)
+		for i := range n {
+			k := acked + i // blocks count from 1 on the wire
+			part := t.data[k*t.block : min((k+1)*t.block, len(t.data))]
+			p := binary.BigEndian.AppendUint16(nil, opData)
+			p = binary.BigEndian.AppendUint16(p, uint16(k+1))
+			packets[i] = append(p, part...)
+		}
+		if err := t.exchange(packets, acked, acked+n); err != nil {
+			return err
+		}
+		acked += n
+	}
+	return nil
+}
+
+// accept takes over the options that it knows and returns the packet that says so, or nil if there are none.
+func (t *tftpSend) accept(options map[string]string) []byte {
+	p := binary.BigEndian.AppendUint16(nil, opOptions)
+	add := func(name string, v int) {
+		p = append(p, name+"\x00"+strconv.Itoa(v)+"\x00"...)
+	}
+	for _, name := range []string{"blksize", "tsize", "timeout", "windowsize"} {
+		text, ok := options[name]
+		v, err := strconv.Atoi(text)
+		if !ok || err != nil || v < 0 {
+			continue
+		}
+		switch {
+		case name == "tsize":
+			add(name, len(t.data))
+		case name == "blksize" && v >= 8:
+			t.block = min(v, tftpBlock)
+			add(name, t.block)
+		case name == "timeout" && v >= 1 && v <= 255:
+			t.pause = time.Duration(min(v, 10)) * time.Second
+			add(name, v)
+		case name == "windowsize" && v >= 1:
+			t.window = min(v, tftpWindow)
+			add(name, t.window)
+		}
+	}
+	if len(p) == 2 {
+		return nil
+	}
+	return p
+}
+
+// exchange sends packets until the last of them, block last, is acknowledged. base is the block before the first of them.
+// An acknowledgement of an earlier block of the window makes it go on behind that one (RFC 7440).
+func (t *tftpSend) exchange(packets [][]byte, base, last int) error {
+	acked := base
+	buf := make([]byte, 2048)
+	for tries := 0; tries < tftpRetries; tries++ {
+		for _, p := range packets[max(0, acked-base):] {
+			if _, err := t.conn.WriteToUDP(p, t.peer); err != nil {
+				return err
+			}
+		}
+		deadline := time.Now().Add(t.pause)
+		for again := false; !again; {
+			t.conn.SetReadDeadline(deadline)
+			n, from, err := t.conn.ReadFromUDP(buf)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if !from.IP.Equal(t.peer.IP) || from.Port != t.peer.Port {
+				t.conn.WriteToUDP(errorPacket(5, "unknown transfer"), from)
+				continue
+			}
+			if n < 4 {
+				continue
+			}
+			switch binary.BigEndian.Uint16(buf) {
+			case opError:
+				return errAborted
+			case opAck:
+				block := int(binary.BigEndian.Uint16(buf[2:]))
+				// Block numbers wrap at 65536: find the one near the window.
+				k := acked + int(int16(uint16(block)-uint16(acked)))
+				switch {
+				case k == last:
+					return nil
+				case k > acked && k < last: // part of the window arrived
+					acked, again, tries = k, true, -1
+				}
+				// Repeated acknowledgements are not answered: that would double every packet (RFC 1123 4.2.3.1).
+			default:
+				t.conn.WriteToUDP(errorPacket(errIllegal, "illegal operation"), t.peer)
+				return errors.New("the client sent something else than an acknowledgement")
+			}
+		}
+	}
+	return errors.New("the client fell silent")
+}
+
+func errorPacket(code uint16, text string) []byte {
+	p := binary.BigEndian.AppendUint16(nil, opError)
+	p = binary.BigEndian.AppendUint16(p, code)
+	return append(append(p, text...), 0)
+}
