@@ -1,0 +1,220 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"gprovision/factory/api"
+	"gprovision/factory/login"
+	"gprovision/factory/store"
+	"gprovision/model/secret"
+)
+
+// ServerConfig says how gprov serve is started.
+type ServerConfig struct {
+	// Program is the gprov command; empty: this program itself.
+	Program string
+	// Data is the server's data directory.
+	Data string
+	// Password is the operator's, for the login admin. Empty: the server's own business, and the methods that ask the server
+	// as an operator do not work.
+	Password secret.Secret
+	// Args are further arguments.
+	Args []string
+	// Log gets what the server prints; nil: DATA/serve.log.
+	Log io.Writer
+}
+
+// Server is a gprov serve that runs inside a Network. Stop it.
+type Server struct {
+	// Page is the address of its page inside the Network, host:port; see Network.Forward.
+	Page string
+
+	c    ServerConfig
+	proc *process
+	http *http.Client
+	out  *readyLine
+	log  *os.File
+}
+
+// StartServer starts gprov serve on the Bridge of n and waits until it is ready.
+func StartServer(ctx context.Context, log *slog.Logger, n *Network, c ServerConfig) (_ *Server, err error) {
+	if c.Program == "" {
+		if c.Program, err = os.Executable(); err != nil {
+			return nil, fmt.Errorf("find own program: %w", err)
+		}
+	}
+	s := &Server{c: c, Page: net.JoinHostPort(ServerAddr.Addr().String(), "443")}
+	if c.Log == nil {
+		s.log, err = os.OpenFile(filepath.Join(c.Data, "serve.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("open the server's log: %w", err)
+		}
+		c.Log = s.log
+	}
+	s.out = &readyLine{to: c.Log, seen: make(chan struct{})}
+	p := program{name: c.Program, args: append([]string{"serve", "--data", c.Data, "--interface", Bridge}, c.Args...), out: s.out}
+	if s.proc, err = n.start(p); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.Stop()
+		}
+	}()
+	ctx, cancel := context.WithTimeoutCause(ctx, 60*time.Second, errors.New("it is not ready within 60 seconds"))
+	defer cancel()
+	select {
+	case <-s.out.seen:
+	case <-s.proc.done:
+		return nil, fmt.Errorf("gprov serve ended: %w: %s", s.proc.err, s.out.tail())
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for gprov serve: %w: %s", context.Cause(ctx), s.out.tail())
+	}
+	ca, err := os.ReadFile(filepath.Join(c.Data, api.CAFile))
+	if err != nil {
+		return nil, fmt.Errorf("read the server's CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	s.http = &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: n.Dial, TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	return s, nil
+}
+
+// Stop ends the server, politely first. It may be repeated.
+func (s *Server) Stop() {
+	s.proc.interrupt()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if s.proc.wait(ctx); ctx.Err() != nil {
+		s.proc.kill()
+	}
+	if s.log != nil {
+		_ = s.log.Close()
+	}
+}
+
+// Kill ends the server at once, as a power cut does.
+func (s *Server) Kill() { s.proc.kill() }
+
+// Log returns the last lines that the server printed.
+func (s *Server) Log() string { return s.out.tail() }
+
+// Units returns all units that the server knows.
+func (s *Server) Units(ctx context.Context) ([]api.UnitView, error) {
+	var out struct{ Units []api.UnitView }
+	err := s.ask(ctx, http.MethodGet, "/v1/units", nil, &out)
+	return out.Units, err
+}
+
+// Unit returns one unit with all that the server knows of it.
+func (s *Server) Unit(ctx context.Context, unit string) (api.Detail, error) {
+	var out api.Detail
+	err := s.ask(ctx, http.MethodGet, "/v1/units/"+url.PathEscape(unit), nil, &out)
+	return out, err
+}
+
+// Events returns the newest events of a unit, the newest first.
+func (s *Server) Events(ctx context.Context, unit string) ([]store.Event, error) {
+	var out struct{ Events []store.Event }
+	err := s.ask(ctx, http.MethodGet, "/v1/units/"+url.PathEscape(unit)+"/events?limit=1000", nil, &out)
+	return out.Events, err
+}
+
+// Release allows a unit to be provisioned once more.
+func (s *Server) Release(ctx context.Context, unit string) error {
+	return s.ask(ctx, http.MethodPost, "/v1/units/"+url.PathEscape(unit)+"/release", struct{}{}, nil)
+}
+
+// ReadCredentials returns the newest confirmed credentials of a unit, still encrypted to the operators. The server records it.
+func (s *Server) ReadCredentials(ctx context.Context, unit string) (store.Secret, error) {
+	var out store.Secret
+	err := s.ask(ctx, http.MethodPost, "/v1/units/"+url.PathEscape(unit)+"/credentials/read", api.ReadRequest{}, &out)
+	return out, err
+}
+
+func (s *Server) ask(ctx context.Context, method, path string, body, into any) error {
+	var b []byte
+	if body != nil {
+		var err error
+		if b, err = json.Marshal(body); err != nil {
+			return fmt.Errorf("ask the server for %s: %w", path, err)
+		}
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "https://"+s.Page+path, bytes.NewReader(b))
+	if err != nil {
+		return fmt.Errorf("ask the server for %s: %w", path, err)
+	}
+	r.SetBasicAuth(login.Admin, s.c.Password.Reveal())
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	a, err := s.http.Do(r)
+	if err != nil {
+		return fmt.Errorf("ask the server for %s: %w", path, err)
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(a.Body, 32<<20))
+	if err != nil {
+		return fmt.Errorf("ask the server for %s: %w", path, err)
+	}
+	if a.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask the server for %s: %s: %s", path, a.Status, lastLines(string(text), 3))
+	}
+	if into == nil {
+		return nil
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("read the server's answer to %s: %w", path, err)
+	}
+	return nil
+}
+
+// readyLine passes output on and waits for the line that says that the server is ready.
+type readyLine struct {
+	to   io.Writer
+	seen chan struct{}
+
+	mu   sync.Mutex
+	last []byte
+	done bool
+}
+
+func (r *readyLine) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	r.last = append(r.last, p...)
+	if len(r.last) > 64<<10 {
+		r.last = r.last[len(r.last)-32<<10:]
+	}
+	if !r.done {
+		for line := range strings.Lines(string(r.last)) {
+			if strings.HasSuffix(line, "\n") && strings.Contains(line, "ready") && !r.done {
+				r.done = true
+				close(r.seen)
+			}
+		}
+	}
+	r.mu.Unlock()
+	return r.to.Write(p)
+}
+
+func (r *readyLine) tail() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return lastLines(string(r.last), 8)
+}
