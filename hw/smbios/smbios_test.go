@@ -1,0 +1,189 @@
+package smbios_test
+
+import (
+	"encoding/hex"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+	uroot "github.com/u-root/u-root/pkg/smbios"
+
+	"gprovision/hw/smbios"
+)
+
+// qemu is a machine of QEMU 7.2 with SeaBIOS and -smbios options for each value below: what its firmware left in memory.
+func qemu(t testing.TB) (entry, data []byte) {
+	t.Helper()
+	entry, err := os.ReadFile("testdata/qemu.entry")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err = os.ReadFile("testdata/qemu.dmi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entry, data
+}
+
+func tree(entry, data []byte) fstest.MapFS {
+	return fstest.MapFS{"firmware/dmi/tables/smbios_entry_point": {Data: entry}, "firmware/dmi/tables/DMI": {Data: data}}
+}
+
+func TestQEMU(t *testing.T) {
+	i, err := smbios.Read(tree(qemu(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i.Version != "2.8" {
+		t.Errorf("version %s", i.Version)
+	}
+	for k, want := range map[string]string{
+		"bios-vendor": "ACME", "bios-version": "1.02", "bios-release-date": "11/22/2026",
+		"system-manufacturer": "GPROV_QEMU", "system-product-name": "mfg_test", "system-version": "v1", "system-serial-number": "SN-0001",
+		"system-uuid": "1d1bd1a2-0fd9-41e9-bbb5-a98bac570b2a", "system-sku-number": "SKU-42", "system-family": "Shiny",
+		"baseboard-manufacturer": "BoardCo", "baseboard-product-name": "B1", "baseboard-version": "r2", "baseboard-serial-number": "BSN", "baseboard-asset-tag": "BA",
+		"chassis-manufacturer": "CaseCo", "chassis-type": "Other", "chassis-version": "c1", "chassis-serial-number": "CSN", "chassis-asset-tag": "CA",
+		"processor-manufacturer": "CPUCo\nCPUCo", "processor-version": "someVersion\nsomeVersion",
+		"no-such-keyword": "",
+	} {
+		if got := i.Keyword(k); got != want {
+			t.Errorf("%s: %q, want %q", k, got, want)
+		}
+		if smbios.KnownKeyword(k) != (k != "no-such-keyword") {
+			t.Errorf("%s: known?", k)
+		}
+	}
+	for _, f := range []struct {
+		typ, n     int
+		name, want string
+	}{
+		{1, 0, "SKU Number:", "SKU-42"}, {3, 0, "SKU Number", "CS"}, {4, 1, "Version", "someVersion"}, {4, 2, "Version", ""}, {4, -1, "Version", ""},
+		{17, 0, "Part Number:", "PN"}, {17, 0, "Serial Number:", "MSN"}, {1, 1, "Serial Number", ""}, {2, 0, "Colour", ""}, {99, 0, "Vendor", ""},
+	} {
+		if got := i.Field(f.typ, f.n, f.name); got != f.want {
+			t.Errorf("%+v: %q", f, got)
+		}
+	}
+	if diff := cmp.Diff([]string{"one", "two=2"}, i.OEMStrings()); diff != "" {
+		t.Error(diff)
+	}
+	cpu := smbios.Processor{Socket: "CPU 0", Manufacturer: "CPUCo", Version: "someVersion", Populated: true, Cores: 1, Threads: 1}
+	cpu1 := cpu
+	cpu1.Socket = "CPU 1"
+	if diff := cmp.Diff([]smbios.Processor{cpu, cpu1}, i.Processors()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestSecondOpinion compares with the typed structures of u-root.
+func TestSecondOpinion(t *testing.T) {
+	entry, data := qemu(t)
+	i, err := smbios.Parse(entry, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := uroot.ParseInfo(entry, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := u.GetSystemInfo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{i.Keyword("system-manufacturer"), i.Keyword("system-product-name"), i.Keyword("system-serial-number"), i.Keyword("system-uuid"), i.Keyword("system-sku-number")}
+	if diff := cmp.Diff([]string{s.Manufacturer, s.ProductName, s.SerialNumber, s.UUID.String(), s.SKUNumber}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestEntry64 reads the same tables behind the entry point that the same firmware makes for version 3.
+func TestEntry64(t *testing.T) {
+	_, data := qemu(t)
+	entry, err := hex.DecodeString("5f534d335f68180300000100f201000090590f0000000000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The kernel may show more than the tables: what follows their end does not count.
+	i, err := smbios.Parse(entry, append(append([]byte(nil), data...), "garbage"...))
+	if err != nil || i.Version != "3.0" || i.Keyword("system-serial-number") != "SN-0001" {
+		t.Errorf("%s %q %v", i.Version, i.Keyword("system-serial-number"), err)
+	}
+}
+
+func TestOddTables(t *testing.T) {
+	entry, _ := qemu(t)
+	data := "\x01\x1b\x01\x00\x01\x00\x07\x02" + strings.Repeat("\xff", 16) + "\x06\x00\x00" + "  Acme\x01 Corp  \x00SN\xff9\x00\x00" +
+		"\x02\x04\x02\x00\x00\x00" + "\x04\x1a\x03\x00\x01\x03\x00\x00" + strings.Repeat("\x00", 16) + "\x00\x00" + "LGA\x00\x00" +
+		"\x03\x20\x04\x00cut"
+	i, err := smbios.Parse(entry, []byte(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, want := range map[string]string{
+		"system-manufacturer": "Acme. Corp", "system-product-name": "", "system-version": "", "system-serial-number": "SN.9", "system-uuid": "",
+		"baseboard-manufacturer": "", "processor-version": "", "chassis-type": "",
+	} {
+		if got := i.Keyword(k); got != want {
+			t.Errorf("%s: %q", k, got)
+		}
+	}
+	if p := i.Processors(); len(p) != 1 || p[0].Populated || p[0].Socket != "LGA" {
+		t.Errorf("%+v", p)
+	}
+	if _, err := smbios.Parse(entry, []byte("\x01\x1b\x01")); err == nil {
+		t.Error("cut tables are taken")
+	}
+	if _, err := smbios.Parse([]byte("_SM_"), []byte(data)); err == nil {
+		t.Error("a cut entry point is taken")
+	}
+}
+
+// TestOldUUID shows that the bytes of a UUID stand in another order before version 2.6.
+func TestOldUUID(t *testing.T) {
+	entry, data := qemu(t)
+	entry[7], entry[4] = 5, entry[4]+3 // minor version 5, and the checksum with it
+	i, err := smbios.Parse(entry, data)
+	if err != nil || i.Version != "2.5" || i.Keyword("system-uuid") != "a2d11b1d-d90f-e941-bbb5-a98bac570b2a" {
+		t.Errorf("%s %q %v", i.Version, i.Keyword("system-uuid"), err)
+	}
+}
+
+func TestClass(t *testing.T) {
+	i, err := smbios.Read(fstest.MapFS{
+		"class/dmi/id/product_serial": {Data: []byte("SN-1 \n")}, "class/dmi/id/product_uuid": {Data: []byte("1D1BD1A2-0FD9-41E9-BBB5-A98BAC570B2A\n")},
+		"class/dmi/id/product_sku": {Data: []byte("S\n")},
+	})
+	if err != nil || i.Keyword("system-serial-number") != "SN-1" || i.Keyword("system-uuid") != "1d1bd1a2-0fd9-41e9-bbb5-a98bac570b2a" || i.Field(1, 0, "SKU Number:") != "S" {
+		t.Errorf("%+v %v", i, err)
+	}
+	if _, err := smbios.Read(fstest.MapFS{}); !errors.Is(err, smbios.ErrNone) {
+		t.Error(err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	entry, data := qemu(f)
+	f.Add(entry, data)
+	f.Add(entry, []byte("\x03\x16\x00\x00\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x00\x00"))
+	f.Fuzz(func(t *testing.T, e, data []byte) {
+		for _, e := range [][]byte{e, entry} {
+			i, err := smbios.Parse(e, data)
+			if err != nil {
+				continue
+			}
+			for typ := range 18 {
+				for _, name := range []string{"SKU Number", "UUID", "Type", "Version"} {
+					if s := i.Field(typ, 0, name); strings.ContainsAny(s, "\n\x00\x1b") {
+						t.Errorf("%q", s)
+					}
+				}
+			}
+			i.Processors()
+			i.OEMStrings()
+			i.Keyword("processor-version")
+		}
+	})
+}
