@@ -118,6 +118,7 @@ func TestExt4(t *testing.T) {
 }
 
 func TestCheckExt4(t *testing.T) {
+	needTool(t, "debugfs")
 	needTool(t, filesystem.Mke2fs)
 	needTool(t, filesystem.E2fsck)
 	const size = 1 << 30
