@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"net"
 	"net/url"
 	"path"
 	"strconv"
@@ -343,8 +342,8 @@ func logURL(s string) (*url.URL, error) {
 		return nil, fmt.Errorf("it is missing")
 	}
 	if !strings.Contains(s, "://") {
-		host, port, err := net.SplitHostPort(s)
-		if err != nil || host == "" || port == "" {
+		u, err := url.Parse("//" + s)
+		if err != nil || u.Hostname() == "" || u.Port() == "" || u.User != nil || u.Path != "" || u.RawQuery != "" {
 			return nil, fmt.Errorf("%q is neither host:port nor a URL", s)
 		}
 		s = "https://" + s

@@ -1,0 +1,277 @@
+package gprovision
+
+import (
+	"fmt"
+	"go/ast"
+	"go/token"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"gprovision/model/fault"
+)
+
+// TestDocComments fails for each package without a doc comment and each exported name without one.
+func TestDocComments(t *testing.T) {
+	fset := token.NewFileSet()
+	files := load(t, fset)
+	documented := map[string]bool{}
+	for _, f := range files {
+		documented[f.dir] = documented[f.dir] || f.ast.Doc.Text() != ""
+	}
+	for _, f := range files {
+		if !documented[f.dir] {
+			documented[f.dir] = true // say it once
+			t.Errorf("%s: package %s has no doc comment: what it does, what it does not, what always holds", f.dir, f.ast.Name.Name)
+		}
+		for _, v := range undocumented(fset, f.ast) {
+			t.Error(v)
+		}
+	}
+}
+
+// undocumented returns a line for each exported name of the file without a doc comment. Methods of types that are not
+// exported, and Error and String, which say all by their names, are passed over.
+func undocumented(fset *token.FileSet, f *ast.File) []string {
+	var out []string
+	say := func(n ast.Node, kind, name string) {
+		out = append(out, fmt.Sprintf("%s: %s %s has no doc comment", fset.Position(n.Pos()), kind, name))
+	}
+	for _, d := range f.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			name := d.Name.Name
+			if d.Recv != nil {
+				recv := receiver(d.Recv.List[0].Type)
+				if !ast.IsExported(recv) || name == "Error" || name == "String" {
+					continue
+				}
+				name = recv + "." + name
+			}
+			if d.Name.IsExported() && d.Doc.Text() == "" {
+				say(d, "func", name)
+			}
+		case *ast.GenDecl:
+			for _, s := range d.Specs {
+				switch s := s.(type) {
+				case *ast.TypeSpec:
+					if s.Name.IsExported() && s.Doc.Text() == "" && (d.Doc.Text() == "" || d.Lparen.IsValid()) && s.Comment.Text() == "" {
+						say(s, "type", s.Name.Name)
+					}
+				case *ast.ValueSpec:
+					for _, n := range s.Names {
+						if n.IsExported() && s.Doc.Text() == "" && s.Comment.Text() == "" && d.Doc.Text() == "" {
+							say(s, d.Tok.String(), n.Name)
+						}
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+func receiver(e ast.Expr) string {
+	for {
+		switch x := e.(type) {
+		case *ast.StarExpr:
+			e = x.X
+		case *ast.IndexExpr:
+			e = x.X
+		case *ast.IndexListExpr:
+			e = x.X
+		case *ast.Ident:
+			return x.Name
+		default:
+			return ""
+		}
+	}
+}
+
+// TestFaultsAreDocumented fails unless docs/errors.md has a heading for each fault code, once, with its title, and unless each fits
+// a display of two lines of 20 characters.
+func TestFaultsAreDocumented(t *testing.T) {
+	b, err := os.ReadFile("docs/errors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	heading := regexp.MustCompile(`(?m)^### (G\d{3}) (.+)$`)
+	found := map[string][]string{}
+	for _, m := range heading.FindAllStringSubmatch(string(b), -1) {
+		found[m[1]] = append(found[m[1]], m[2])
+	}
+	last := ""
+	for _, f := range fault.All() {
+		switch have := found[f.Code]; {
+		case len(have) == 0:
+			t.Errorf("docs/errors.md has no heading '### %s %s'", f.Code, f.Title)
+		case len(have) > 1:
+			t.Errorf("docs/errors.md has %d headings for %s", len(have), f.Code)
+		case have[0] != f.Title:
+			t.Errorf("docs/errors.md calls %s %q, model/fault calls it %q", f.Code, have[0], f.Title)
+		}
+		delete(found, f.Code)
+		if !regexp.MustCompile(`^G\d{3}$`).MatchString(f.Code) || f.Code <= last {
+			t.Errorf("the code %q is not G and three digits, or not in order", f.Code)
+		}
+		last = f.Code
+		if n := len(f.Code + " " + f.Title); n > 20 {
+			t.Errorf("%s: the first line %q has %d characters, a display has 20", f.Code, f.Code+" "+f.Title, n)
+		}
+		if n := len(f.Short); n > 20 || n == 0 {
+			t.Errorf("%s: the second line %q has %d characters, want 1 to 20", f.Code, f.Short, n)
+		}
+		if strings.ContainsFunc(f.Title+f.Short, func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("%s: a display shows ASCII only", f.Code)
+		}
+		for what, s := range map[string]string{"text": f.Text, "hint": f.Hint} {
+			if s == "" || strings.HasSuffix(s, ".") {
+				t.Errorf("%s: the %s is %q, want one sentence without a full stop", f.Code, what, s)
+			}
+		}
+	}
+	for code := range found {
+		t.Errorf("docs/errors.md has %s, model/fault does not", code)
+	}
+}
+
+// TestLinks fails for each relative link in a Markdown file that leads nowhere.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s]+)(?: "[^"]*")?\)`)
+	for _, p := range texts(t) {
+		if !strings.HasSuffix(p, ".md") {
+			continue
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(withoutCode(string(b)), "\n") {
+			for _, m := range link.FindAllStringSubmatch(line, -1) {
+				u, err := url.Parse(m[1])
+				if err != nil || u.Scheme != "" || u.Host != "" {
+					continue
+				}
+				target := p
+				if u.Path != "" {
+					target = filepath.Join(filepath.Dir(p), filepath.FromSlash(u.Path))
+				}
+				if _, err := os.Stat(target); err != nil {
+					t.Errorf("%s:%d: the link to %s leads nowhere", p, i+1, m[1])
+				} else if u.Fragment != "" && strings.HasSuffix(target, ".md") && !hasAnchor(t, target, u.Fragment) {
+					t.Errorf("%s:%d: %s has no heading for #%s", p, i+1, target, u.Fragment)
+				}
+			}
+		}
+	}
+}
+
+// withoutCode blanks fenced blocks and spans of code, and keeps the lines.
+func withoutCode(s string) string {
+	fenced := false
+	var out []string
+	span := regexp.MustCompile("`[^`]*`")
+	for _, line := range strings.Split(s, "\n") {
+		if strings.HasPrefix(strings.TrimSpace(line), "```") {
+			fenced = !fenced
+			line = ""
+		}
+		if fenced {
+			line = ""
+		}
+		out = append(out, span.ReplaceAllString(line, ""))
+	}
+	return strings.Join(out, "\n")
+}
+
+// hasAnchor says whether a Markdown file has a heading for the anchor, as GitHub makes them.
+func hasAnchor(t *testing.T, file, anchor string) bool {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	drop := regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+	for _, line := range strings.Split(string(b), "\n") {
+		if title, ok := strings.CutPrefix(strings.TrimLeft(line, "#"), " "); ok && strings.HasPrefix(line, "#") {
+			if strings.ReplaceAll(drop.ReplaceAllString(strings.ToLower(strings.TrimSpace(title)), ""), " ", "-") == strings.ToLower(anchor) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// TestNoForeignPaths fails for each file that names a directory of the machine it was written on.
+func TestNoForeignPaths(t *testing.T) {
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := []*regexp.Regexp{
+		regexp.MustCompile(`(^|[^\w.-])/Users/\w`),
+		regexp.MustCompile(`(^|[^\w.-])/home/[\w.-]+/(go|src|work|git|code|projects?)\b`),
+	}
+	// The checkout itself, and its parent where that is no common directory.
+	for _, p := range []string{here, filepath.Dir(here)} {
+		if strings.Count(p, "/") >= 2 {
+			foreign = append(foreign, regexp.MustCompile(`(^|[^\w.-])`+regexp.QuoteMeta(p)+`($|[^\w.-])`))
+		} else if p != here && len(p) > 1 && !slices.Contains([]string{"/tmp", "/src", "/root", "/home", "/var", "/opt", "/srv", "/mnt", "/usr", "/run", "/build"}, p) {
+			foreign = append(foreign, regexp.MustCompile(`(^|[^\w.-])`+regexp.QuoteMeta(p)+`/\w`))
+		}
+	}
+	for _, p := range texts(t) {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(b), "\n") {
+			for _, re := range foreign {
+				if re.MatchString(line) && p != "docs_test.go" {
+					t.Errorf("%s:%d: it names a directory of the machine it was written on: %s", p, i+1, strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+}
+
+// texts returns all text files of the checkout, without what is built or hidden.
+func texts(t *testing.T) []string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if p != "." && (p == ".git" || p == "bin" || p == "data") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !d.Type().IsRegular() {
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil || info.Size() > 1<<20 {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(b[:min(len(b), 8000)], 0) {
+			out = append(out, filepath.ToSlash(p))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
