@@ -220,8 +220,19 @@ func (i Info) Field(typ, n int, name string) string {
 	return i.value(all[n], f, name)
 }
 
-// Processors returns all sockets, in the order of the tables.
-func (i Info) Processors() []Processor {
+// Processors returns the version string of each processor that is there, in the order of the tables.
+func (i Info) Processors() []string {
+	var out []string
+	for _, p := range i.Sockets() {
+		if p.Populated {
+			out = append(out, p.Version)
+		}
+	}
+	return out
+}
+
+// Sockets returns all processor sockets, in the order of the tables.
+func (i Info) Sockets() []Processor {
 	var out []Processor
 	for _, t := range i.ofType(4) {
 		p := Processor{

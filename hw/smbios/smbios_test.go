@@ -73,7 +73,7 @@ func TestQEMU(t *testing.T) {
 	cpu := smbios.Processor{Socket: "CPU 0", Manufacturer: "CPUCo", Version: "someVersion", Populated: true, Cores: 1, Threads: 1}
 	cpu1 := cpu
 	cpu1.Socket = "CPU 1"
-	if diff := cmp.Diff([]smbios.Processor{cpu, cpu1}, i.Processors()); diff != "" {
+	if diff := cmp.Diff([]smbios.Processor{cpu, cpu1}, i.Sockets()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -130,7 +130,7 @@ func TestOddTables(t *testing.T) {
 			t.Errorf("%s: %q", k, got)
 		}
 	}
-	if p := i.Processors(); len(p) != 1 || p[0].Populated || p[0].Socket != "LGA" {
+	if p := i.Sockets(); len(p) != 1 || p[0].Populated || p[0].Socket != "LGA" {
 		t.Errorf("%+v", p)
 	}
 	if _, err := smbios.Parse(entry, []byte("\x01\x1b\x01")); err == nil {
@@ -181,7 +181,7 @@ func FuzzParse(f *testing.F) {
 					}
 				}
 			}
-			i.Processors()
+			i.Sockets()
 			i.OEMStrings()
 			i.Keyword("processor-version")
 		}
