@@ -13,12 +13,11 @@ import (
 
 // DMI gives the strings of a machine's DMI tables. hw/smbios has it.
 type DMI interface {
-	// Keyword returns the value of a dmidecode keyword such as "system-serial-number", or "".
+	// Keyword returns the value of a dmidecode keyword such as "system-serial-number", or "". For "processor-version" it is
+	// one line for each processor that is there.
 	Keyword(keyword string) string
 	// Field returns the value of a field, such as "SKU Number", of the n-th structure of a type, from 0, or "".
 	Field(typ, n int, name string) string
-	// Processors returns the version string of each processor that is there.
-	Processors() []string
 }
 
 // Identity is a machine that was recognised.
@@ -48,7 +47,7 @@ func Identify(t *Table, dmi DMI) (Identity, error) {
 				continue
 			}
 			sku := v.sku(dmi)
-			if !re.MatchString(sku) || !fits(cpus(v.CPU), dmi.Processors()) {
+			if !re.MatchString(sku) || !fits(cpus(v.CPU), processors(dmi)) {
 				continue
 			}
 			return Identity{Variant: v, Mfg: mfg, Prod: prod, SKU: sku, Serial: v.serial(dmi), From: from}, nil
@@ -60,7 +59,7 @@ func Identify(t *Table, dmi DMI) (Identity, error) {
 	}
 	return Identity{}, fault.Newf(fault.PlatformUnknown, "baseboard %q %q, system %q %q, SKU %q, processors %q; known: %s",
 		dmi.Keyword("baseboard-manufacturer"), dmi.Keyword("baseboard-product-name"), dmi.Keyword("system-manufacturer"), dmi.Keyword("system-product-name"),
-		dmi.Field(1, 0, "SKU Number"), dmi.Processors(), strings.Join(known, ", "))
+		dmi.Field(1, 0, "SKU Number"), processors(dmi), strings.Join(known, ", "))
 }
 
 // Named returns the identity of a machine whose platform somebody names (the kernel argument PROTO_IDENT): the variant with
@@ -83,7 +82,9 @@ func (v Variant) sku(dmi DMI) string {
 
 func (v Variant) serial(dmi DMI) string { return strings.TrimSpace(dmi.Keyword(v.SerNumField)) }
 
-// cpus returns the lines of a CPU specification, sorted.
+func processors(dmi DMI) []string { return cpus(dmi.Keyword("processor-version")) }
+
+// cpus returns the lines of a list of processors that are not empty, sorted.
 func cpus(spec string) []string {
 	var out []string
 	for line := range strings.Lines(spec) {

@@ -35,11 +35,15 @@ type dmi struct {
 	cpus   []string
 }
 
-func (d dmi) Keyword(k string) string { return d.words[k] }
+func (d dmi) Keyword(k string) string {
+	if k == "processor-version" {
+		return strings.Join(d.cpus, "\n")
+	}
+	return d.words[k]
+}
 func (d dmi) Field(typ, n int, name string) string {
 	return d.fields[fmt.Sprintf("%d[%d] %s", typ, n, name)]
 }
-func (d dmi) Processors() []string { return d.cpus }
 
 func parse(t *testing.T, s string) *Table {
 	t.Helper()

@@ -21,7 +21,6 @@ func (d qaDMI) Keyword(k string) string { return d[k] }
 func (d qaDMI) Field(typ, n int, name string) string {
 	return d[fmt.Sprintf("%d[%d] %s", typ, n, name)]
 }
-func (d qaDMI) Processors() []string { return nil }
 
 // qaMachine is cut down from what Linux 6.1 shows in a QEMU q35 machine with two sockets of two processors each.
 func qaMachine() (proc, sys fstest.MapFS) {
