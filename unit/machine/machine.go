@@ -215,7 +215,9 @@ func WriteTable(path string, t layout.Table) error {
 			return err
 		}
 		for _, p := range t.Partitions {
-			if err := zero(dev, p.Start, min(p.Size, 4*layout.MiB)); err != nil {
+			// both ends: members of arrays have their signature at either
+			n := min(p.Size, 4*layout.MiB)
+			if err := errors.Join(zero(dev, p.Start, n), zero(dev, p.Start+p.Size-n, n)); err != nil {
 				return err
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -270,11 +271,7 @@ func (u *unit) identify() error {
 	if err != nil {
 		return fault.Because(fault.PlatformUnknown, err)
 	}
-	b, err := os.ReadFile(PlatformsPath)
-	if err != nil {
-		return fault.Because(fault.PlatformUnknown, err)
-	}
-	table, err := platform.Parse(b)
+	table, err := readPlatforms()
 	if err != nil {
 		return fault.Because(fault.PlatformUnknown, err)
 	}
@@ -295,6 +292,18 @@ func (u *unit) identify() error {
 	u.m.Identity, u.m.Serial = id, id.Serial
 	u.log.Info("platform", "platform", id.Variant.DevCodeName, "serial", id.Serial, journal.ForPerson())
 	return nil
+}
+
+// readPlatforms returns the artifact's appliance table, or the built-in one if the artifact has none.
+func readPlatforms() (*platform.Table, error) {
+	b, err := os.ReadFile(PlatformsPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return platform.Default(), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return platform.Parse(b)
 }
 
 // pass is one run from facts to outcome.
