@@ -35,7 +35,7 @@ var wanted = []string{
 	"drivers/net/usb/cdc_ether", "drivers/net/usb/cdc_ncm", "drivers/net/usb/smsc*", "drivers/net/usb/lan78xx", "drivers/net/usb/dm9601", "drivers/net/usb/mcs7830",
 	// Platform.
 	"drivers/char/ipmi/", "drivers/char/virtio_console", "drivers/char/hw_random/", "drivers/watchdog/",
-	"drivers/mfd/lpc_ich", "drivers/i2c/busses/i2c-i801", "drivers/firmware/efi/", "drivers/firmware/dmi-sysfs",
+	"drivers/mfd/lpc_ich", "drivers/i2c/busses/i2c-i801", "drivers/firmware/dmi-sysfs",
 }
 
 // unwanted are parts of wanted directories that no unit needs: storage networks, PC cards, telephones, tests.
@@ -47,7 +47,7 @@ var unwanted = []string{
 	"drivers/md/bcache/", "drivers/md/persistent-data/", "drivers/md/dm-*", "drivers/usb/host/sl811*", "drivers/usb/host/u132*", "drivers/usb/host/isp116x*", "drivers/usb/host/isp1362*",
 	"drivers/net/ethernet/8390/axnet_cs", "drivers/net/ethernet/8390/pcnet_cs", "drivers/net/ethernet/smsc/smc91c92_cs",
 	"drivers/net/ethernet/mellanox/mlxsw/", "drivers/net/ethernet/netronome/", "drivers/net/ethernet/xircom/", "drivers/net/ethernet/fujitsu/",
-	"drivers/firmware/efi/test/", "drivers/mmc/core/mmc_test", "crypto/tcrypt",
+	"drivers/mmc/core/mmc_test", "crypto/tcrypt",
 }
 
 // modules chooses the modules of one kernel.
