@@ -23,6 +23,9 @@ const maxMeta = 1 << 20
 // ErrNoMeta says that an image does not begin with imgmeta.json. Images of the original system need not have it.
 var ErrNoMeta = errors.New("the image has no " + MetaPath + " at its beginning")
 
+// ErrRenamed says that an image was made under another name than its file has now.
+var ErrRenamed = errors.New("the image was renamed")
+
 // Meta is the content of imgmeta.json. The first six fields are the original system's, texts all of them; the others are ours.
 type Meta struct {
 	BinVer    string `json:"BinVer,omitempty"`    // version of the program that made the image
@@ -108,16 +111,17 @@ func IsMeta(name string) bool {
 }
 
 // CheckName says whether an image may bear the file name n. Where m has a full name (version 1), it must be that one, so that
-// a renamed image is found out; images of the original system have none.
+// a renamed image is found out; images of the original system have none. The error wraps
+// ErrRenamed.
 func (m Meta) CheckName(n Name) error {
 	if m.Version == 0 {
 		return nil
 	}
 	if m.Name != n.Base() {
-		return fmt.Errorf("the image says that its name is %q, and its file is called %s: %w", m.Name, n, ErrName)
+		return fmt.Errorf("%w: it was made as %q, and its file is called %s", ErrRenamed, m.Name, n)
 	}
 	if m.Build != n.Build {
-		return fmt.Errorf("the image says that its build is %d, and its file is called %s: %w", m.Build, n, ErrName)
+		return fmt.Errorf("%w: it was made as build %d, and its file is called %s", ErrRenamed, m.Build, n)
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func TestMeta(t *testing.T) {
 		t.Error(err)
 	}
 	n.Build++
-	if err := m.CheckName(n); !errors.Is(err, ErrName) {
+	if err := m.CheckName(n); !errors.Is(err, ErrRenamed) {
 		t.Errorf("renamed: %v", err)
 	}
 	if err := (Meta{ImgName: "x"}).CheckName(n); err != nil {

@@ -1,0 +1,417 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"gprovision/hw/filesystem"
+	"gprovision/model/fault"
+	"gprovision/model/release"
+	"gprovision/model/signature"
+)
+
+// Report describes an image.
+type Report struct {
+	File    string        `json:"file"`
+	Name    string        `json:"name"`    // full name without ".upd"
+	Size    int64         `json:"size"`    // bytes of the file
+	Decoded int64         `json:"decoded"` // bytes of the tar inside
+	Blocks  int           `json:"blocks"`  // that can be decoded in parallel
+	Streams int           `json:"streams"`
+	Meta    *release.Meta `json:"meta,omitempty"` // nil for an image of the original system
+	// Signature is what the .minisig file says; nil: there is none.
+	Signature *Signature `json:"signature,omitempty"`
+	// Verified says that every check held, and Trusted that a key that was given has signed it.
+	Verified bool `json:"verified"`
+	Trusted  bool `json:"trusted"`
+	// Entries and Bytes count what is inside; only after Verify and Extract.
+	Entries int64 `json:"entries,omitempty"`
+	Bytes   int64 `json:"bytes,omitempty"`
+	// Seconds is how long it took.
+	Seconds float64 `json:"seconds,omitempty"`
+}
+
+// Signature is what a .minisig file says of itself.
+type Signature struct {
+	File    string `json:"file"`
+	KeyID   string `json:"keyID"`
+	Comment string `json:"comment"`
+}
+
+// CheckOptions says how Verify and Extract work.
+type CheckOptions struct {
+	// Keys are trusted. With one or more, the image must be signed by one of them; with none, Verify looks at integrity only.
+	Keys []signature.PublicKey
+	// Workers is how many blocks are decoded at a time; 0: as many as there are CPUs.
+	Workers int
+	// Progress, if set, is called often.
+	Progress func(Progress)
+}
+
+func (o CheckOptions) say(p Progress) {
+	if o.Progress != nil {
+		o.Progress(p)
+	}
+}
+
+// image is an open image file.
+type image struct {
+	*os.File
+	name release.Name
+	size int64
+}
+
+func open(file string) (*image, error) {
+	name, err := release.ParseName(filepath.Base(file), "")
+	if err != nil {
+		return nil, fault.Because(fault.ImageName, err)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("open image: %w", err)
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = errors.New("not a regular file")
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open image %s: %w", file, err)
+	}
+	return &image{f, name, st.Size()}, nil
+}
+
+// corrupt names the kind of err if the image's own content is the reason.
+func corrupt(file string, err error) error {
+	if fault.Of(err) != nil {
+		return err
+	}
+	err = fmt.Errorf("%s: %w", file, err)
+	for _, kind := range []error{release.ErrDamaged, release.ErrNotXZ, release.ErrNotSHA256} {
+		if errors.Is(err, kind) {
+			return fault.Because(fault.ImageCorrupt, err)
+		}
+	}
+	return err
+}
+
+// readSignature reads FILE.minisig. nil, nil means that there is none.
+func readSignature(file string) ([]byte, *Signature, error) {
+	name := file + signature.Suffix
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read signature: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, signature.MaxSize+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read signature: %w", err)
+	}
+	info, err := signature.Parse(text)
+	if err != nil {
+		return text, nil, fault.Because(fault.ImageSignature, fmt.Errorf("%s: %w", name, err))
+	}
+	return text, &Signature{name, info.KeyID, info.Trusted}, nil
+}
+
+// Inspect describes an image by its name, the headers and indexes of the stream, its imgmeta.json, and what its signature says.
+// It decodes no more than it needs and proves nothing.
+func Inspect(ctx context.Context, file string) (Report, error) {
+	im, err := open(file)
+	if err != nil {
+		return Report{}, err
+	}
+	defer im.Close()
+	r, err := release.NewReader(ctx, im, im.size, 1)
+	if err != nil {
+		return Report{}, corrupt(file, err)
+	}
+	defer r.Close()
+	rep := im.report(r)
+	meta, err := release.ReadMeta(r)
+	switch {
+	case err == nil:
+		rep.Meta = &meta
+		if err := meta.CheckName(im.name); err != nil {
+			return rep, fault.Because(fault.ImageName, fmt.Errorf("%s: %w", file, err))
+		}
+	case !errors.Is(err, release.ErrNoMeta):
+		return rep, corrupt(file, err)
+	}
+	_, rep.Signature, err = readSignature(file)
+	return rep, err
+}
+
+func (im *image) report(r *release.Reader) Report {
+	return Report{File: im.File.Name(), Name: im.name.Base(), Size: im.size, Decoded: r.Size(), Blocks: r.Blocks(), Streams: r.Streams()}
+}
+
+// Verify checks an image as a unit does before a restore, and more: its name, its signature if keys are given, every check of
+// the compressed stream, that each entry of the tar can be unpacked, and that imgmeta.json says the same as the name. Errors
+// are of the kinds fault.ImageName, ImageUnsigned, ImageSignature or ImageCorrupt, or those of reading.
+func Verify(ctx context.Context, file string, o CheckOptions) (Report, error) {
+	start := time.Now()
+	im, err := open(file)
+	if err != nil {
+		return Report{}, err
+	}
+	defer im.Close()
+	if err := release.CheckHeader(im); err != nil {
+		return Report{}, corrupt(file, err)
+	}
+	text, sig, err := readSignature(file)
+	if err != nil {
+		return Report{}, err
+	}
+	if len(o.Keys) > 0 {
+		if sig == nil {
+			return Report{}, fault.Newf(fault.ImageUnsigned, "%s is not there", file+signature.Suffix)
+		}
+		m := &meter{r: io.NewSectionReader(im, 0, im.size), say: func(n int64) { o.say(Progress{"verify signature", n, im.size}) }}
+		if err := signature.VerifyAs(o.Keys, text, &bound{ctx, m}, signature.ImageComment(im.name.Base())); err != nil {
+			return Report{}, fault.Because(fault.ImageSignature, fmt.Errorf("%s: %w", file, err))
+		}
+		o.say(Progress{"verify signature", im.size, im.size})
+	}
+	r, err := release.NewReader(ctx, im, im.size, o.workers())
+	if err != nil {
+		return Report{}, corrupt(file, err)
+	}
+	defer r.Close()
+	rep := im.report(r)
+	rep.Signature = sig
+	t := newTree()
+	t.shallow = true
+	m := &meter{r: r, say: func(n int64) { o.say(Progress{"verify", n, r.Size()}) }}
+	first := true
+	err = filesystem.WalkTar(m, func(h *tar.Header, content io.Reader) error {
+		isMeta := first && h.Typeflag == tar.TypeReg && release.IsMeta(h.Name)
+		if isMeta {
+			meta, err := readMeta(h, content)
+			if err != nil {
+				return err
+			}
+			rep.Meta = &meta
+			if err := meta.CheckName(im.name); err != nil {
+				return fault.Because(fault.ImageName, fmt.Errorf("%s: %w", file, err))
+			}
+		}
+		if h.Typeflag == tar.TypeReg {
+			first = false
+		}
+		if err := t.add(h, content); err != nil {
+			return err
+		}
+		if isMeta {
+			t.count--
+			t.bytes -= h.Size
+		}
+		return nil
+	})
+	if err == nil && t.count == 0 {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
+		if err = corrupt(file, err); fault.Of(err) == nil && ctx.Err() == nil && !isSystem(err) {
+			err = fault.Because(fault.ImageCorrupt, err)
+		}
+		return rep, err
+	}
+	o.say(Progress{"verify", r.Size(), r.Size()})
+	rep.Entries, rep.Bytes = t.count, t.bytes
+	if m := rep.Meta; m != nil && m.Version > 0 && (m.Entries != t.count || m.Bytes != t.bytes) {
+		return rep, fault.Newf(fault.ImageCorrupt, "%s: imgmeta.json names %d entries and %d bytes, inside are %d and %d", file, m.Entries, m.Bytes, t.count, t.bytes)
+	}
+	rep.Verified, rep.Trusted = true, len(o.Keys) > 0
+	rep.Seconds = time.Since(start).Seconds()
+	return rep, nil
+}
+
+// isSystem reports whether the operating system, not the image, is the reason.
+func isSystem(err error) bool {
+	var p *fs.PathError
+	var s *os.SyscallError
+	return errors.As(err, &p) || errors.As(err, &s)
+}
+
+func readMeta(h *tar.Header, content io.Reader) (release.Meta, error) {
+	b, err := io.ReadAll(io.LimitReader(content, 2<<20))
+	if err != nil {
+		return release.Meta{}, err
+	}
+	return release.ParseMeta(b)
+}
+
+func (o CheckOptions) workers() int {
+	if o.Workers > 0 {
+		return o.Workers
+	}
+	return runtime.NumCPU()
+}
+
+// ErrNotEmpty says that a directory to unpack into has something in it.
+var ErrNotEmpty = errors.New("the directory is not empty")
+
+// Extract unpacks an image into an empty directory, which is made if need be, by the very code of a restore: decode on all
+// CPUs, unpack the stream. With keys, the signature is checked before. On an error the directory is half-filled.
+func Extract(ctx context.Context, file, into string, o CheckOptions) (Report, error) {
+	start := time.Now()
+	im, err := open(file)
+	if err != nil {
+		return Report{}, err
+	}
+	defer im.Close()
+	if err := os.MkdirAll(into, 0o755); err != nil {
+		return Report{}, fmt.Errorf("make target: %w", err)
+	}
+	list, err := os.ReadDir(into)
+	if err != nil {
+		return Report{}, fmt.Errorf("read target: %w", err)
+	}
+	if slices.ContainsFunc(list, func(e fs.DirEntry) bool { return e.Name() != "lost+found" }) {
+		return Report{}, fmt.Errorf("extract into %s: %w", into, ErrNotEmpty)
+	}
+	text, sig, err := readSignature(file)
+	if err != nil {
+		return Report{}, err
+	}
+	if len(o.Keys) > 0 {
+		if sig == nil {
+			return Report{}, fault.Newf(fault.ImageUnsigned, "%s is not there", file+signature.Suffix)
+		}
+		in := &bound{ctx, io.NewSectionReader(im, 0, im.size)}
+		if err := signature.VerifyAs(o.Keys, text, in, signature.ImageComment(im.name.Base())); err != nil {
+			return Report{}, fault.Because(fault.ImageSignature, fmt.Errorf("%s: %w", file, err))
+		}
+	}
+	r, err := release.NewReader(ctx, im, im.size, o.workers())
+	if err != nil {
+		return Report{}, corrupt(file, err)
+	}
+	defer r.Close()
+	rep := im.report(r)
+	rep.Signature = sig
+	stats, err := filesystem.Unpack(ctx, into, r, filesystem.UnpackOptions{
+		Sync:     true,
+		Progress: func(s filesystem.UnpackStats) { o.say(Progress{"extract", s.Read, r.Size()}) },
+	})
+	if err != nil {
+		return rep, corrupt(file, err)
+	}
+	rep.Entries, rep.Bytes = int64(stats.Entries), stats.Bytes
+	rep.Verified, rep.Trusted = true, len(o.Keys) > 0
+	rep.Seconds = time.Since(start).Seconds()
+	return rep, nil
+}
+
+// Sign writes FILE.minisig for an image, replacing one that is there. The image's header is looked at, its content is not.
+func Sign(ctx context.Context, file string, key signature.PrivateKey, progress func(Progress)) (Signature, error) {
+	im, err := open(file)
+	if err != nil {
+		return Signature{}, err
+	}
+	defer im.Close()
+	if err := release.CheckHeader(im); err != nil {
+		return Signature{}, corrupt(file, err)
+	}
+	if progress == nil {
+		progress = func(Progress) {}
+	}
+	sig, err := signFile(ctx, file, im.name, key, progress)
+	if err != nil {
+		return Signature{}, err
+	}
+	if err := writeFile(file+signature.Suffix, sig, 0o644); err != nil {
+		return Signature{}, fmt.Errorf("write signature: %w", err)
+	}
+	return Signature{file + signature.Suffix, key.Public().ID(), signature.ImageComment(im.name.Base())}, nil
+}
+
+func signFile(ctx context.Context, file string, name release.Name, key signature.PrivateKey, say func(Progress)) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("sign image: %w", err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("sign image: %w", err)
+	}
+	m := &meter{r: f, say: func(n int64) { say(Progress{"sign", n, st.Size()}) }}
+	sig, err := key.Sign(&bound{ctx, m}, signature.ImageComment(name.Base()))
+	if err != nil {
+		return nil, fmt.Errorf("sign image %s: %w", file, err)
+	}
+	say(Progress{"sign", st.Size(), st.Size()})
+	return sig, nil
+}
+
+// Listed is one file of a directory of images.
+type Listed struct {
+	File string `json:"file"` // name without directory
+	Name string `json:"name,omitempty"`
+	Size int64  `json:"size"`
+	// Signature is what FILE.minisig says; nil: there is none.
+	Signature *Signature `json:"signature,omitempty"`
+	// Problem says why the file would never be chosen: its name, or its header. Empty: none.
+	Problem string `json:"problem,omitempty"`
+}
+
+// List describes the .upd files of a directory: the newest first, then those with malformed names. It decodes nothing.
+func List(dir string) ([]Listed, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	var files []string
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") {
+			files = append(files, e.Name())
+		}
+	}
+	names, _ := release.ParseNames(files, "")
+	var out []Listed
+	for _, n := range names {
+		l := Listed{File: n.String(), Name: n.Base()}
+		file := filepath.Join(dir, l.File)
+		im, err := open(file)
+		if err == nil {
+			l.Size = im.size
+			err = release.CheckHeader(im)
+			im.Close()
+		}
+		if err == nil {
+			_, l.Signature, err = readSignature(file)
+		}
+		if err != nil {
+			l.Problem = err.Error()
+		}
+		out = append(out, l)
+	}
+	for _, f := range files {
+		if !strings.HasSuffix(f, release.Suffix) {
+			continue
+		}
+		if _, err := release.ParseName(f, ""); err != nil {
+			l := Listed{File: f, Problem: err.Error()}
+			if st, err := os.Stat(filepath.Join(dir, f)); err == nil {
+				l.Size = st.Size()
+			}
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}
