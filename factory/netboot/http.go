@@ -278,7 +278,10 @@ func (h *HTTP) decide(ctx context.Context, a asker) (string, error) {
 	}
 	cmdline := ""
 	if im.UKI != nil {
-		cmdline = clean(im.UKI.Cmdline())
+		if cmdline = im.UKI.Cmdline(); clean(cmdline) != cmdline {
+			h.Log.Error("boot script", "error", "the kernel arguments of "+Artifact+" hold a character that iPXE would interpret", "arguments", cmdline)
+			return h.message(a, "the kernel arguments of "+Artifact+" cannot be passed on", true), nil
+		}
 	}
 	args := strings.Join(strings.Fields(cmdline+" mfgurl="+h.Base+"/files/"+(&url.URL{Path: h.Manifest}).EscapedPath()+" enrol="+token+" BOOTIF="+a.mac), " ")
 	var s strings.Builder
@@ -322,9 +325,7 @@ func clean(s string) string {
 		}
 		return r
 	}, s)
-	s = strings.ReplaceAll(s, "${", "")
-	s = strings.ReplaceAll(s, "||", "")
-	return strings.ReplaceAll(s, "&&", "")
+	return strings.NewReplacer("$", "", "|", "", "&", "").Replace(s)
 }
 
 // CheckFiles says what of the directory of files is missing or wrong for booting units, in sentences; none: all is well.

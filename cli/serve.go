@@ -1,0 +1,519 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"filippo.io/age"
+
+	"gprovision/factory/api"
+	"gprovision/factory/login"
+	"gprovision/factory/netboot"
+	"gprovision/factory/store"
+	"gprovision/factory/vault"
+	"gprovision/factory/web"
+	"gprovision/model/secret"
+)
+
+// ServeCmd runs the factory server.
+type ServeCmd struct {
+	Data              string   `required:"" placeholder:"DIR" help:"Directory of everything the server keeps: database, CA, and files/ with what units may fetch."`
+	Interface         string   `placeholder:"IF" help:"Network interface of the station."`
+	Address           string   `placeholder:"IP" help:"Address of the server on that interface. Default: its first IPv4 address."`
+	DHCPRange         string   `name:"dhcp-range" placeholder:"A-B" help:"Give out these addresses. Without it the server only names what to boot, beside another DHCP server."`
+	NoNetboot         bool     `help:"No DHCP and no TFTP: another server names the boot script."`
+	HTTPPort          int      `name:"http-port" default:"8080" help:"Port of the boot script and the files, not encrypted."`
+	HTTPSPort         int      `name:"https-port" default:"8443" help:"Port of the dashboard and of /v1, encrypted."`
+	OperatorKey       []string `placeholder:"RECIPIENT" sep:"none" help:"Public key (age1...) that credentials are encrypted to, or a file of them. May be repeated. Those in DIR/operators.txt count too."`
+	IPXE              string   `name:"ipxe" default:"/usr/lib/ipxe" placeholder:"DIR" help:"Directory of the iPXE binaries (Debian package ipxe)."`
+	Manifest          string   `default:"manufData.json" placeholder:"NAME" help:"Manifest below files/ that units are told of."`
+	AdminPasswordFile string   `placeholder:"FILE" help:"File with the password of the operator admin. Without it one is made and shown at the first start."`
+	Init              bool     `help:"Make the directory, the CA and the operator admin, print the CA's path, and exit."`
+	Check             bool     `help:"Check settings, ports and files, say what is wrong, and exit."`
+}
+
+// Help is shown by gprov serve --help.
+func (ServeCmd) Help() string {
+	return `Examples:
+  gprov serve --data /srv/factory --init
+  gprov vault keygen --out operator            the private key stays with the operator
+  gprov serve --data /srv/factory --interface eth1 --operator-key "$(cat operator.pub)"
+  gprov serve --data /srv/factory --interface eth1 --dhcp-range 10.7.0.100-10.7.0.200
+
+Put provision.pxe, manufData.json, its signature and the images into DIR/files. The certificate DIR/ca.pem belongs into the
+policy of the boot artifacts. When all listeners are up the server prints one line: ready https=ADDR:PORT http=ADDR:PORT`
+}
+
+// names of what lies in the data directory, beside the CA's files.
+const (
+	dataFiles     = "files"
+	dataStore     = "gprov.db"
+	dataOperators = "operators.txt"
+	dataLock      = "lock"
+)
+
+// Run runs the server until the context ends.
+func (s *ServeCmd) Run(c *Context) error {
+	if s.Check {
+		return s.check(c)
+	}
+	if !s.Init && s.Interface == "" && (!s.NoNetboot || s.Address == "") {
+		return &UsageError{errors.New("give --interface IF (or --no-netboot and --address IP)")}
+	}
+	if err := os.MkdirAll(filepath.Join(s.Data, dataFiles), 0o755); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	lock, err := lockDir(s.Data)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	ca, err := api.OpenAuthority(s.Data)
+	if err != nil {
+		return err
+	}
+	db, err := store.Open(c, filepath.Join(s.Data, dataStore))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	logins, err := login.New(db)
+	if err != nil {
+		return err
+	}
+	if err := s.admin(c, db, logins); err != nil {
+		return err
+	}
+	if s.Init {
+		fmt.Fprintln(c.Stdout, filepath.Join(s.Data, api.CAFile))
+		return nil
+	}
+	return s.serve(c, ca, db, logins)
+}
+
+// lockDir makes sure that one server uses a data directory.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, dataLock), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, &HintError{fmt.Errorf("another server uses %s", dir), "stop it, or use another --data directory"}
+	}
+	return f, nil
+}
+
+// admin sets the password of the first operator.
+func (s *ServeCmd) admin(c *Context, db *store.DB, logins *login.Service) error {
+	if s.AdminPasswordFile != "" {
+		p, err := readPassword(s.AdminPasswordFile)
+		if err != nil {
+			return err
+		}
+		if logins.Check(c, login.Admin, p, "") == nil {
+			return nil // unchanged: sessions stay
+		}
+		if err := logins.SetPassword(c, login.Admin, p); err != nil {
+			return fmt.Errorf("password of %s from %s: %w", login.Admin, s.AdminPasswordFile, err)
+		}
+		return nil
+	}
+	n, err := db.Logins(c)
+	if err != nil || n > 0 {
+		return err
+	}
+	p, err := vault.Password(16, "")
+	if err != nil {
+		return err
+	}
+	if err := logins.SetPassword(c, login.Admin, p); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.Stderr, "operator %s, password (shown this once): %s\n", login.Admin, p.Reveal())
+	return nil
+}
+
+// readPassword reads the first line of a file.
+func readPassword(path string) (secret.Secret, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read password: %w", err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return secret.Secret(strings.TrimRight(line, "\r")), nil
+}
+
+// recipients collects the operators' public keys.
+func (s *ServeCmd) recipients() ([]age.Recipient, error) {
+	var out []age.Recipient
+	add := func(name, text string) error {
+		r, err := vault.ParseRecipients(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		out = append(out, r...)
+		return nil
+	}
+	for _, k := range s.OperatorKey {
+		if strings.HasPrefix(k, "age1") || strings.HasPrefix(k, "AGE-SECRET-KEY-") {
+			if err := add("--operator-key", k); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		b, err := os.ReadFile(k)
+		if err != nil {
+			return nil, fmt.Errorf("--operator-key: %w", err)
+		}
+		if err := add(k, string(b)); err != nil {
+			return nil, err
+		}
+	}
+	path := filepath.Join(s.Data, dataOperators)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, add(path, string(b))
+}
+
+// station finds the server's address and network.
+func (s *ServeCmd) station() (netip.Prefix, error) {
+	var wanted netip.Addr
+	if s.Address != "" {
+		a, err := netip.ParseAddr(s.Address)
+		if err != nil || !a.Is4() {
+			return netip.Prefix{}, &UsageError{fmt.Errorf("--address %q: want an IPv4 address", s.Address)}
+		}
+		if wanted = a; s.Interface == "" {
+			return netip.PrefixFrom(a, 32), nil
+		}
+	}
+	return netboot.InterfaceAddress(s.Interface, wanted)
+}
+
+// hosts are the names and addresses that the certificate must hold: those of the station and all others of this machine.
+func hosts(station netip.Addr) []string {
+	out := []string{station.String(), "localhost", "127.0.0.1", "::1"}
+	if name, err := os.Hostname(); err == nil {
+		out = append(out, name)
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return out
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLinkLocalUnicast() {
+			out = append(out, p.Addr().String())
+		}
+	}
+	return out
+}
+
+func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *login.Service) error {
+	log := slog.New(slog.NewTextHandler(c.Stderr, nil))
+	station, err := s.station()
+	if err != nil {
+		return err
+	}
+	recipients, err := s.recipients()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(c)
+	defer cancel()
+
+	plain, err := net.Listen("tcp", netip.AddrPortFrom(station.Addr(), uint16(s.HTTPPort)).String())
+	if err != nil {
+		return portHint(err)
+	}
+	defer plain.Close()
+	crypt, err := net.Listen("tcp", fmt.Sprintf(":%d", s.HTTPSPort))
+	if err != nil {
+		return portHint(err)
+	}
+	defer crypt.Close()
+	httpPort, httpsPort := plain.Addr().(*net.TCPAddr).Port, crypt.Addr().(*net.TCPAddr).Port
+	ip := station.Addr().String()
+
+	boot, err := netboot.NewHTTP(netboot.HTTPConfig{Base: netboot.BaseURL(ip, httpPort), Files: filepath.Join(s.Data, dataFiles), IPXE: s.IPXE, Manifest: s.Manifest, Units: db, Log: log})
+	if err != nil {
+		return err
+	}
+	defer boot.Close()
+	hub := &api.Hub{}
+	vt := vault.New(db, recipients)
+	problems := func() []string {
+		out := boot.CheckFiles()
+		if err := vt.Ready(); err != nil {
+			out = append(out, err.Error())
+		}
+		return out
+	}
+	server := api.New(api.Config{Store: db, Vault: vt, Login: logins, Hub: hub, Log: log})
+	pages, err := web.New(web.Config{Store: db, Login: logins, Hub: hub, Log: log, Problems: problems})
+	if err != nil {
+		return err
+	}
+	tlsConfig, err := ca.TLS(hosts(station.Addr()))
+	if err != nil {
+		return err
+	}
+
+	var services []func(context.Context) error
+	mode := "no DHCP, no TFTP"
+	if !s.NoNetboot {
+		tftp, err := netboot.ListenTFTP(netip.AddrPortFrom(station.Addr(), 69).String(), s.IPXE, log)
+		if err != nil {
+			return portHint(err)
+		}
+		dc := netboot.DHCPConfig{Interface: s.Interface, Address: station, HTTPPort: httpPort, Log: log}
+		mode = "proxyDHCP, TFTP"
+		if s.DHCPRange != "" {
+			r, err := netboot.ParseRange(s.DHCPRange, station)
+			if err != nil {
+				return &UsageError{err}
+			}
+			dc.Range = &r
+			mode = "DHCP " + s.DHCPRange + ", TFTP"
+			other, found, err := netboot.ProbeDHCP(ctx, s.Interface)
+			if err != nil {
+				return err
+			}
+			if found {
+				return &HintError{fmt.Errorf("another DHCP server (%s) answers on %s", other, s.Interface), "leave out --dhcp-range: beside another server this one only names what to boot"}
+			}
+		} else {
+			services = append(services, func(ctx context.Context) error {
+				if _, found, err := netboot.ProbeDHCP(ctx, s.Interface); err == nil && !found {
+					log.Warn("no DHCP server answers: units will get no address", "interface", s.Interface, "hint", "start one, or give addresses with --dhcp-range")
+				}
+				return nil
+			})
+		}
+		dhcp, err := netboot.ListenDHCP(ctx, dc)
+		if err != nil {
+			return portHint(err)
+		}
+		services = append(services, tftp.Serve, dhcp.Serve)
+	}
+
+	secure := http.NewServeMux()
+	server.Register(secure)
+	pages.Register(secure)
+	boot.Register(secure)
+	open := http.NewServeMux()
+	boot.Register(open)
+	open.HandleFunc("GET /"+api.CAFile, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-pem-file")
+		w.Write(ca.PEM())
+	})
+	open.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, fmt.Sprintf("https://%s:%d/", ip, httpsPort), http.StatusFound)
+	})
+	for _, h := range []struct {
+		l   net.Listener
+		mux http.Handler
+	}{{plain, open}, {tls.NewListener(crypt, tlsConfig), secure}} {
+		services = append(services, func(ctx context.Context) error { return serveHTTP(ctx, log, h.l, h.mux) })
+	}
+
+	fmt.Fprintf(c.Stdout, "data       %s\nCA         %s\nnetwork    %s (%s): %s\nfiles      http://%s:%d/files/\ndashboard  https://%s:%d/\n",
+		s.Data, filepath.Join(s.Data, api.CAFile), s.Interface, station, mode, ip, httpPort, ip, httpsPort)
+	for _, p := range problems() {
+		fmt.Fprintf(c.Stdout, "warning    %s\n", p)
+	}
+	fmt.Fprintf(c.Stdout, "ready https=%s:%d http=%s:%d\n", ip, httpsPort, ip, httpPort)
+
+	var wg sync.WaitGroup
+	errs := make(chan error, len(services))
+	for _, f := range services {
+		wg.Go(func() {
+			if err := f(ctx); err != nil {
+				errs <- err
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case err := <-errs:
+		return err
+	default:
+		return nil
+	}
+}
+
+// serveHTTP serves until ctx ends, then lets requests finish for five seconds. Streams end at once, with their context.
+func serveHTTP(ctx context.Context, log *slog.Logger, l net.Listener, h http.Handler) error {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       2 * time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			srv.Close()
+		}
+	})
+	err := srv.Serve(l)
+	if !stop() {
+		<-stopped
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// portHint adds what to do about a port that cannot be opened.
+func portHint(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return &HintError{err, "another program uses this port: stop it, or choose another one"}
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return &HintError{err, "DHCP and TFTP need root, or the capabilities CAP_NET_BIND_SERVICE and CAP_NET_RAW"}
+	}
+	return err
+}
+
+// check says of each thing whether it is well. What is not is an error at the end.
+func (s *ServeCmd) check(c *Context) error {
+	bad := 0
+	say := func(what string, err error) {
+		var h *HintError
+		switch {
+		case err == nil:
+			fmt.Fprintf(c.Stdout, "ok       %s\n", what)
+			return
+		case errors.As(err, &h):
+			fmt.Fprintf(c.Stdout, "problem  %s: %v\n         %s\n", what, err, h.Hint)
+		default:
+			fmt.Fprintf(c.Stdout, "problem  %s: %v\n", what, err)
+		}
+		bad++
+	}
+	running := false
+	_, err := os.Stat(filepath.Join(s.Data, api.CAFile))
+	if err != nil {
+		err = &HintError{err, "make it with gprov serve --data " + s.Data + " --init"}
+	} else {
+		_, err = api.OpenAuthority(s.Data)
+	}
+	say("data directory and CA", err)
+	if err == nil {
+		lock, err := lockDir(s.Data)
+		if running = err != nil; running {
+			fmt.Fprintln(c.Stdout, "note     a server is running on this directory; its ports are not checked")
+		} else {
+			lock.Close()
+		}
+		db, err := store.Open(c, filepath.Join(s.Data, dataStore))
+		if err == nil {
+			err = db.Close()
+		}
+		say("database", err)
+	}
+	keys, err := s.recipients()
+	if err == nil && len(keys) == 0 {
+		err = &HintError{vault.ErrNoOperator, "make a key pair with gprov vault keygen, and give the public half with --operator-key"}
+	}
+	say("operator keys", err)
+	if s.AdminPasswordFile != "" {
+		p, err := readPassword(s.AdminPasswordFile)
+		if err == nil && (len(p) < login.MinPassword || len(p) > login.MaxPassword) {
+			err = fmt.Errorf("want %d to %d bytes in the first line", login.MinPassword, login.MaxPassword)
+		}
+		say("password file", err)
+	}
+	boot, err := netboot.NewHTTP(netboot.HTTPConfig{Files: filepath.Join(s.Data, dataFiles), IPXE: s.IPXE, Manifest: s.Manifest})
+	if err == nil {
+		for _, p := range boot.CheckFiles() {
+			say("files", errors.New(p))
+		}
+		err = boot.Close()
+	}
+	say("directory of files", err)
+	if s.Interface == "" && s.Address == "" {
+		fmt.Fprintln(c.Stdout, "note     no --interface: network not checked")
+	} else if station, err := s.station(); err != nil {
+		say("station network", err)
+	} else {
+		say("station network "+station.String(), nil)
+		s.checkNetwork(c, station, running, say)
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d problems", bad)
+	}
+	return nil
+}
+
+func (s *ServeCmd) checkNetwork(c *Context, station netip.Prefix, running bool, say func(string, error)) {
+	full := s.DHCPRange != ""
+	if full {
+		_, err := netboot.ParseRange(s.DHCPRange, station)
+		say("DHCP range", err)
+	}
+	if running {
+		return
+	}
+	try := func(what string, open func() (io.Closer, error)) {
+		l, err := open()
+		if err == nil {
+			err = l.Close()
+		}
+		if err != nil {
+			err = portHint(err)
+		}
+		say(what, err)
+	}
+	ip := station.Addr()
+	try(fmt.Sprintf("HTTP port %d", s.HTTPPort), func() (io.Closer, error) {
+		return net.Listen("tcp", netip.AddrPortFrom(ip, uint16(s.HTTPPort)).String())
+	})
+	try(fmt.Sprintf("HTTPS port %d", s.HTTPSPort), func() (io.Closer, error) { return net.Listen("tcp", fmt.Sprintf(":%d", s.HTTPSPort)) })
+	if s.NoNetboot || s.Interface == "" {
+		return
+	}
+	for _, port := range []uint16{67, 69, 4011} {
+		try(fmt.Sprintf("UDP port %d", port), func() (io.Closer, error) {
+			return net.ListenPacket("udp4", netip.AddrPortFrom(ip, port).String())
+		})
+	}
+	other, found, err := netboot.ProbeDHCP(c, s.Interface)
+	switch {
+	case err != nil:
+		say("other DHCP servers", err)
+	case found && full:
+		say("other DHCP servers", &HintError{fmt.Errorf("%s answers on %s", other, s.Interface), "leave out --dhcp-range"})
+	case !found && !full:
+		say("other DHCP servers", &HintError{fmt.Errorf("none answers on %s: units will get no address", s.Interface), "start one, or give addresses with --dhcp-range"})
+	default:
+		say("other DHCP servers", nil)
+	}
+}

@@ -1,0 +1,324 @@
+// Package web is the dashboard: a login, the list of units with their states, and a page for each unit. It is plain HTML
+// from templates, updated while one looks at it, and loads nothing from elsewhere.
+//
+// Pages show what units send, so everything is escaped by html/template, and a content security policy forbids scripts
+// that are not ours. What changes something is a form with the token of the session.
+package web
+
+import (
+	"bytes"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gprovision/factory/api"
+	"gprovision/factory/login"
+	"gprovision/factory/store"
+	"gprovision/model/record"
+	"gprovision/model/secret"
+)
+
+//go:embed page/*.html
+var pages embed.FS
+
+//go:embed static
+var static embed.FS
+
+// Config is what the dashboard works with.
+type Config struct {
+	Store *store.DB
+	Login *login.Service
+	Hub   *api.Hub
+	Log   *slog.Logger
+	// Problems, if there is one, returns what is wrong with the server's set-up, to be shown on the first page.
+	Problems func() []string
+}
+
+// Web serves the dashboard.
+type Web struct {
+	Config
+	t *template.Template
+}
+
+// eventsPerPage is how many events a unit's page shows.
+const eventsPerPage = 200
+
+// New parses the templates.
+func New(c Config) (*Web, error) {
+	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": words, "level": level, "path": url.PathEscape}).ParseFS(pages, "page/*.html")
+	if err != nil {
+		return nil, fmt.Errorf("dashboard: %w", err)
+	}
+	return &Web{c, t}, nil
+}
+
+// Register adds the pages to a mux.
+func (s *Web) Register(mux *http.ServeMux) {
+	files, err := fs.Sub(static, "static")
+	if err == nil { // the directory is embedded
+		mux.Handle("GET /static/", s.guard(http.StripPrefix("/static/", http.FileServerFS(files)).ServeHTTP))
+	}
+	mux.Handle("GET /login", s.guard(func(w http.ResponseWriter, r *http.Request) {
+		s.page(w, http.StatusOK, "login.html", view{Title: "Log in"})
+	}))
+	mux.Handle("POST /login", s.guard(s.enter))
+	mux.Handle("POST /logout", s.change(func(w http.ResponseWriter, r *http.Request, _ login.Who) {
+		s.Login.End(w, r)
+		http.Redirect(w, r, "/login", http.StatusSeeOther)
+	}))
+	mux.Handle("GET /{$}", s.see(s.units))
+	mux.Handle("GET /units/{unit}", s.see(s.unit))
+	mux.Handle("GET /units/{unit}/documents/{id}", s.see(s.document))
+	mux.Handle("GET /live", s.see(func(w http.ResponseWriter, r *http.Request, _ login.Who) { api.Stream(w, r, s.Hub) }))
+	mux.Handle("POST /units/{unit}/release", s.change(s.release))
+	mux.Handle("POST /units/{unit}/enrolments/{id}/approve", s.change(s.approve))
+}
+
+// guard sets the headers that every page has.
+func (s *Web) guard(f http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		f(w, r)
+	})
+}
+
+// see wraps a page that needs a login.
+func (s *Web) see(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
+	return s.guard(func(w http.ResponseWriter, r *http.Request) {
+		who, err := s.Login.From(r)
+		if err != nil || who.Form == "" { // the pages are for sessions; programs have /v1
+			if r.Header.Get("Gprov-Part") != "" || r.URL.Path == "/live" {
+				http.Error(w, "an operator's login is needed", http.StatusUnauthorized)
+				return
+			}
+			http.Redirect(w, r, "/login", http.StatusSeeOther)
+			return
+		}
+		f(w, r, who)
+	})
+}
+
+// change wraps a form.
+func (s *Web) change(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
+	return s.see(func(w http.ResponseWriter, r *http.Request, who login.Who) {
+		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+		if !who.Genuine(r) {
+			http.Error(w, "this form is too old or was forged: go back and load the page again", http.StatusForbidden)
+			return
+		}
+		f(w, r, who)
+	})
+}
+
+// view is what the templates get.
+type view struct {
+	Title, Form, Unit, Problem string
+	Units                      []api.UnitView
+	Waiting                    []store.Token
+	Problems                   []string
+	Detail                     detail
+}
+
+type detail struct {
+	api.Detail
+	QA, Events []store.Event
+	Older      int64 // ID of the oldest event shown, 0 if there are no older ones
+}
+
+func (s *Web) page(w http.ResponseWriter, status int, name string, v view) {
+	var b bytes.Buffer
+	if err := s.t.ExecuteTemplate(&b, name, v); err != nil {
+		s.trouble(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write(b.Bytes())
+}
+
+func (s *Web) trouble(w http.ResponseWriter, err error) {
+	if errors.Is(err, store.ErrNotFound) {
+		http.Error(w, "there is no such thing", http.StatusNotFound)
+		return
+	}
+	if errors.Is(err, store.ErrCompleted) {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	s.Log.Error("page failed", "error", err.Error())
+	http.Error(w, "the server has trouble of its own, see its log", http.StatusInternalServerError)
+}
+
+func (s *Web) enter(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" {
+		http.Error(w, "log in on this server's own page", http.StatusForbidden)
+		return
+	}
+	operator := r.PostFormValue("operator")
+	err := s.Login.Check(r.Context(), operator, secret.Secret(r.PostFormValue("password")), r.RemoteAddr)
+	if err == nil {
+		err = s.Login.Start(r.Context(), w, operator)
+	}
+	switch {
+	case err == nil:
+		s.Log.Info("login", "operator", operator, "remote", r.RemoteAddr)
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+	case errors.Is(err, login.ErrWrong), errors.Is(err, login.ErrSlow):
+		s.Log.Warn("login refused", "remote", r.RemoteAddr, "error", err.Error())
+		status := http.StatusUnauthorized
+		if errors.Is(err, login.ErrSlow) {
+			status = http.StatusTooManyRequests
+		}
+		s.page(w, status, "login.html", view{Title: "Log in", Problem: err.Error()})
+	default:
+		s.trouble(w, err)
+	}
+}
+
+func (s *Web) units(w http.ResponseWriter, r *http.Request, who login.Who) {
+	units, err := s.Store.Units(r.Context())
+	if err != nil {
+		s.trouble(w, err)
+		return
+	}
+	v := view{Title: "Units", Form: who.Form}
+	for _, u := range units {
+		v.Units = append(v.Units, api.View(u))
+	}
+	if v.Waiting, err = s.Store.Tokens(r.Context()); err != nil {
+		s.trouble(w, err)
+		return
+	}
+	if s.Problems != nil {
+		v.Problems = s.Problems()
+	}
+	s.page(w, http.StatusOK, "units.html", v)
+}
+
+func (s *Web) unit(w http.ResponseWriter, r *http.Request, who login.Who) {
+	id := r.PathValue("unit")
+	d, err := api.ReadDetail(r.Context(), s.Store, id)
+	if err != nil {
+		s.trouble(w, err)
+		return
+	}
+	before, _ := strconv.ParseInt(r.URL.Query().Get("before"), 10, 64)
+	v := view{Title: id, Form: who.Form, Unit: id, Detail: detail{Detail: d}}
+	if v.Detail.Events, err = s.Store.Events(r.Context(), id, before, eventsPerPage); err == nil {
+		v.Detail.QA, err = s.Store.Events(r.Context(), id, 0, 100, record.KindQA)
+	}
+	if err != nil {
+		s.trouble(w, err)
+		return
+	}
+	if n := len(v.Detail.Events); n == eventsPerPage {
+		v.Detail.Older = v.Detail.Events[n-1].ID
+	}
+	// The check of the newest boot, in its own order.
+	if q := v.Detail.QA; len(q) > 0 {
+		boot := q[0].Boot
+		v.Detail.QA = slices.DeleteFunc(q, func(e store.Event) bool { return e.Boot != boot })
+		slices.Reverse(v.Detail.QA)
+	}
+	s.page(w, http.StatusOK, "unit.html", v)
+}
+
+func (s *Web) document(w http.ResponseWriter, r *http.Request, _ login.Who) {
+	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	d, err := s.Store.Document(r.Context(), r.PathValue("unit"), id)
+	if err != nil {
+		s.trouble(w, err)
+		return
+	}
+	api.ServeDocument(w, d)
+}
+
+func (s *Web) release(w http.ResponseWriter, r *http.Request, who login.Who) {
+	s.did(w, r, who, "released", s.Store.Release(r.Context(), r.PathValue("unit"), who.Operator))
+}
+
+func (s *Web) approve(w http.ResponseWriter, r *http.Request, who login.Who) {
+	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	s.did(w, r, who, "approved", s.Store.Approve(r.Context(), r.PathValue("unit"), id, who.Operator))
+}
+
+// did ends a change: it tells those who watch, and shows the unit's page again.
+func (s *Web) did(w http.ResponseWriter, r *http.Request, who login.Who, what string, err error) {
+	unit := r.PathValue("unit")
+	if err != nil {
+		s.trouble(w, err)
+		return
+	}
+	s.Log.Info(what, "unit", unit, "operator", who.Operator)
+	s.Hub.Publish(unit)
+	http.Redirect(w, r, "/units/"+url.PathEscape(unit), http.StatusSeeOther)
+}
+
+// class is the colour of a state.
+func class(u api.UnitView) string {
+	switch record.Phase(u.Phase) {
+	case record.Failed:
+		return "bad"
+	case record.Succeeded:
+		return "good"
+	case record.Started, record.Step:
+		if record.Job(u.Job) == record.JobRunning {
+			return "good"
+		}
+		return "busy"
+	}
+	return "wait"
+}
+
+// level is the colour of a log level.
+func level(s string) string {
+	switch s {
+	case "ERROR":
+		return "bad"
+	case "WARN":
+		return "wait"
+	}
+	return "dim"
+}
+
+// words is an event as one line.
+func words(e store.Event) string {
+	var parts []string
+	if st, ok := record.StateOf(e.Event); ok {
+		parts = append(parts, st.String())
+		for _, s := range []string{st.Code, st.Text} {
+			if s != "" {
+				parts = append(parts, s)
+			}
+		}
+		return strings.Join(parts, " ")
+	}
+	if e.Message != "" {
+		parts = append(parts, e.Message)
+	}
+	for _, k := range slices.Sorted(maps.Keys(e.Attrs)) {
+		b, err := json.Marshal(e.Attrs[k])
+		if s, ok := e.Attrs[k].(string); ok && s != "" && !strings.ContainsAny(s, " \"\n") {
+			b, err = []byte(s), nil
+		}
+		if err == nil {
+			parts = append(parts, k+"="+string(b))
+		}
+	}
+	return strings.Join(parts, " ")
+}
