@@ -40,6 +40,7 @@ func modelCodecs() []string {
 		"github.com/u-root/u-root/pkg/cpio",
 		"golang.org/x/crypto/blake2b",
 		"golang.org/x/crypto/scrypt",
+		"golang.org/x/tools/txtar",
 	}
 }
 
