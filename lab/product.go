@@ -31,7 +31,7 @@ const (
 	ManifestFile  = "manufData.json"                      // the manifest
 	ProvisionFile = "provision.pxe"                       // the boot artifact that may provision
 	BootFile      = "norm_boot"                           // the boot artifact of the release
-	operatorFile  = "operator.pub"                        // the operator's public age key, for the vault
+	operatorFile  = "operators.txt"                       // the operator's public age key, for the vault
 	signingFile   = "signing.key"                         // of images and manifests; a real factory keeps it elsewhere
 	privateFile   = "operator.key"                        // the operator's private age key; a real operator keeps it elsewhere
 	manifestLabel = "1"                                   // serial number of the manifest
@@ -113,7 +113,7 @@ func (p *Product) Sign(name string) error {
 	if err != nil {
 		return err
 	}
-	return p.sign(name, signature.ImageComment(n.String()))
+	return p.sign(name, signature.ImageComment(n.Base()))
 }
 
 func (p *Product) sign(name, comment string) error {
@@ -136,7 +136,7 @@ func (p *Product) sign(name, comment string) error {
 // may be nil, changes the manifest before it is signed.
 func (p *Product) Manifest(images []string, change func(*manifest.Manifest)) error {
 	m := &manifest.Manifest{
-		LogEndpoint: "https://" + ServerAddr.Addr().String(), CredentialEndpoint: manifest.Vault,
+		LogEndpoint: "https://" + ServerAddr.Addr().String() + ":" + serverPort, CredentialEndpoint: manifest.Vault,
 		ValidationData: []manifest.Specs{{
 			DevCodeName:     PlatformName,
 			Recovery:        manifest.Disk{Size: RecoverySize},

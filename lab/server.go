@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,11 +35,19 @@ type ServerConfig struct {
 	// Password is the operator's, for the login admin. Empty: the server's own business, and the methods that ask the server
 	// as an operator do not work.
 	Password secret.Secret
+	// Proxy makes it a proxyDHCP server beside another DHCP server, which must be there.
+	Proxy bool
 	// Args are further arguments.
 	Args []string
 	// Log gets what the server prints; nil: DATA/serve.log.
 	Log io.Writer
 }
+
+// serverPort is the port of the page and of /v1, serverRange the addresses that a server with DHCP of its own gives out.
+const (
+	serverPort  = "8443"
+	serverRange = "10.77.0.100-10.77.0.199"
+)
 
 // Server is a gprov serve that runs inside a Network. Stop it.
 type Server struct {
@@ -59,7 +68,7 @@ func StartServer(ctx context.Context, log *slog.Logger, n *Network, c ServerConf
 			return nil, fmt.Errorf("find own program: %w", err)
 		}
 	}
-	s := &Server{c: c, Page: net.JoinHostPort(ServerAddr.Addr().String(), "443")}
+	s := &Server{c: c, Page: net.JoinHostPort(ServerAddr.Addr().String(), serverPort)}
 	if c.Log == nil {
 		s.log, err = os.OpenFile(filepath.Join(c.Data, "serve.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
@@ -67,8 +76,19 @@ func StartServer(ctx context.Context, log *slog.Logger, n *Network, c ServerConf
 		}
 		c.Log = s.log
 	}
+	args := append([]string{"serve", "--data", c.Data, "--interface", Bridge}, c.Args...)
+	if !slices.ContainsFunc(c.Args, func(a string) bool { return strings.HasPrefix(a, "--dhcp-range") }) && !c.Proxy {
+		args = append(args, "--dhcp-range", serverRange)
+	}
+	if !c.Password.Empty() {
+		file := filepath.Join(c.Data, "admin.password")
+		if err := os.WriteFile(file, []byte(c.Password.Reveal()+"\n"), 0o600); err != nil {
+			return nil, fmt.Errorf("set the operator's password: %w", err)
+		}
+		args = append(args, "--admin-password-file", file)
+	}
 	s.out = &readyLine{to: c.Log, seen: make(chan struct{})}
-	p := program{name: c.Program, args: append([]string{"serve", "--data", c.Data, "--interface", Bridge}, c.Args...), out: s.out}
+	p := program{name: c.Program, args: args, out: s.out}
 	if s.proc, err = n.start(p); err != nil {
 		return nil, err
 	}
@@ -203,7 +223,7 @@ func (r *readyLine) Write(p []byte) (int, error) {
 	}
 	if !r.done {
 		for line := range strings.Lines(string(r.last)) {
-			if strings.HasSuffix(line, "\n") && strings.Contains(line, "ready") && !r.done {
+			if strings.HasSuffix(line, "\n") && strings.HasPrefix(line, "ready ") && !r.done {
 				r.done = true
 				close(r.seen)
 			}
