@@ -437,7 +437,7 @@ func (s *source) explain(err error) error {
 	if s.err != nil {
 		return fmt.Errorf("read: %w", s.err)
 	}
-	return errors.Join(ErrDamaged, err)
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
 // envelope returns what makes a complete xz file of one block: a stream header before it, index and footer behind it.

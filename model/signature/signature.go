@@ -63,7 +63,7 @@ func ParsePublicKey(text string) (PublicKey, error) {
 	}
 	var k PublicKey
 	if err := k.key.UnmarshalText([]byte(line)); err != nil {
-		return PublicKey{}, fmt.Errorf("parse public key: %w", errors.Join(ErrFormat, err))
+		return PublicKey{}, fmt.Errorf("parse public key: %w: %w", ErrFormat, err)
 	}
 	k.set = true
 	return k, nil
@@ -131,10 +131,10 @@ func ParsePrivateKey(text string, passphrase secret.Secret) (PrivateKey, error) 
 		}
 		k.key, err = minisign.DecryptKey(passphrase.Reveal(), []byte(line))
 		if err != nil {
-			return PrivateKey{}, fmt.Errorf("parse private key: %w", errors.Join(ErrPassphrase, err))
+			return PrivateKey{}, fmt.Errorf("parse private key: %w: %w", ErrPassphrase, err)
 		}
 	} else if err := k.key.UnmarshalText([]byte(line)); err != nil {
-		return PrivateKey{}, fmt.Errorf("parse private key: %w", errors.Join(ErrFormat, err))
+		return PrivateKey{}, fmt.Errorf("parse private key: %w: %w", ErrFormat, err)
 	}
 	if !k.consistent() {
 		return PrivateKey{}, fmt.Errorf("parse private key: its halves do not belong together: %w", ErrFormat)
@@ -240,7 +240,7 @@ func parse(sig []byte) (minisign.Signature, error) {
 		return s, fmt.Errorf("parse signature of %d bytes: %w", len(sig), ErrFormat)
 	}
 	if err := s.UnmarshalText(sig); err != nil {
-		return s, fmt.Errorf("parse signature: %w", errors.Join(ErrFormat, err))
+		return s, fmt.Errorf("parse signature: %w: %w", ErrFormat, err)
 	}
 	if s.Algorithm != minisign.HashEdDSA {
 		return s, fmt.Errorf("parse signature: it is of the old kind, not prehashed (minisign -l): %w", ErrFormat)
