@@ -1,0 +1,342 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gprovision/model/manifest"
+	"gprovision/model/secret"
+	"gprovision/model/signature"
+	"gprovision/model/source"
+)
+
+// ManifestCmd are the verbs about manifests.
+type ManifestCmd struct {
+	Make  ManifestMakeCmd  `cmd:"" help:"Make a manifest, with hashes from the files, and sign it."`
+	Check ManifestCheckCmd `cmd:"" help:"Explain everything that is wrong with a manifest."`
+}
+
+// ManifestMakeCmd makes a manifest.
+type ManifestMakeCmd struct {
+	Out string `required:"" placeholder:"FILE" help:"Manifest to write, usually manufData.json in the directory that is served."`
+
+	From               string   `placeholder:"FILE" help:"Start from this manifest: keep what it says, and measure its files anew."`
+	Image              []string `sep:"none" placeholder:"FILE" help:"Release image. May be repeated; the first one is installed."`
+	Boot               string   `placeholder:"FILE" help:"Boot artifact, installed as norm_boot."`
+	File               []string `sep:"none" placeholder:"FILE[:DEST]" help:"Another file for the recovery volume. May be repeated."`
+	FilesDir           string   `placeholder:"DIR" help:"Directory that the server serves beside the manifest; addresses are relative to it. Default: the directory of --out."`
+	Specs              string   `placeholder:"FILE" help:"Specifications of the hardware: a JSON list of ValidationData, or one of them."`
+	Platform           []string `sep:"none" placeholder:"NAME" help:"Take only the specification with this DevCodeName. May be repeated."`
+	LogEndpoint        string   `placeholder:"ADDRESS" help:"The factory server, as https URL or host:port."`
+	CredentialEndpoint string   `placeholder:"NAME" help:"Who gives credentials. Default: pblog, the factory server's own vault."`
+
+	Key             string `placeholder:"FILE" help:"Sign with this key (gprov keys new) and write FILE.minisig. A passphrase is taken from the environment variable GPROV_KEY_PASSPHRASE."`
+	Product         string `placeholder:"NAME" help:"Product, for the signature's trusted comment."`
+	Serial          string `placeholder:"N" help:"Serial number of the manifest, for the signature's trusted comment. Count it up."`
+	AllowIncomplete bool   `help:"Write the manifest although units would refuse it."`
+}
+
+// Help returns the examples of the verb.
+func (*ManifestMakeCmd) Help() string {
+	return `Examples:
+
+  gprov manifest make --out files/manufData.json --image files/WIDGET.LNX.SHINY.2026-11-22.0001.upd --boot files/norm_boot \
+      --specs specs.json --log-endpoint https://10.0.0.1:8443 --key product.key --product WIDGET --serial 1
+  gprov manifest make --from files/manufData.json --out files/manufData.json --key product.key --product WIDGET --serial 2
+
+The files must lie where the server serves them: their addresses in the manifest are relative to it.`
+}
+
+// Run makes, checks, writes and signs the manifest.
+func (m *ManifestMakeCmd) Run(c *Context) error {
+	key, err := m.key()
+	if err != nil {
+		return err
+	}
+	made, err := m.make(c)
+	if err != nil {
+		return err
+	}
+	b, err := made.Marshal()
+	if err != nil {
+		return err
+	}
+	problems := manifest.Check(b, c.Site.Names.ImagePrefix)
+	printProblems(c.Stderr, m.Out, problems)
+	if err := source.Join(problems); err != nil && !m.AllowIncomplete {
+		return &HintError{errors.New("units would refuse this manifest, so it was not written"), "add what is missing, or write it all the same with --allow-incomplete"}
+	}
+	// A manifest and a signature that do not belong together are refused by every unit: there is no moment at which
+	// units could take half of the new pair.
+	if err := replaceFile(m.Out, b); err != nil {
+		return err
+	}
+	if key != nil {
+		sig, err := key.Sign(bytes.NewReader(b), signature.ManifestComment(m.Product, m.Serial))
+		if err != nil {
+			return fmt.Errorf("sign %s: %w", m.Out, err)
+		}
+		return replaceFile(m.Out+signature.Suffix, sig)
+	}
+	if err := os.Remove(m.Out + signature.Suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the signature of the manifest before: %w", err)
+	}
+	return nil
+}
+
+// key returns the signing key, or nil if there is none.
+func (m *ManifestMakeCmd) key() (*signature.PrivateKey, error) {
+	if m.Key == "" {
+		return nil, nil
+	}
+	if m.Product == "" || m.Serial == "" {
+		return nil, &UsageError{errors.New("--key needs --product and --serial: the signature names them")}
+	}
+	text, err := os.ReadFile(m.Key)
+	if err != nil {
+		return nil, fmt.Errorf("read signing key: %w", err)
+	}
+	k, err := signature.ParsePrivateKey(string(text), secret.Secret(os.Getenv("GPROV_KEY_PASSPHRASE")))
+	if errors.Is(err, signature.ErrPassphrase) {
+		return nil, &HintError{fmt.Errorf("read signing key %s: %w", m.Key, err), "put its passphrase into the environment variable GPROV_KEY_PASSPHRASE"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read signing key %s: %w", m.Key, err)
+	}
+	return &k, nil
+}
+
+func (m *ManifestMakeCmd) make(c *Context) (*manifest.Manifest, error) {
+	out := &manifest.Manifest{}
+	if m.From != "" {
+		b, err := os.ReadFile(m.From)
+		if err != nil {
+			return nil, fmt.Errorf("read manifest: %w", err)
+		}
+		if out, err = manifest.Parse(b); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.From, err)
+		}
+	}
+	root := m.FilesDir
+	if root == "" {
+		root = filepath.Dir(m.Out)
+	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	var files []manifest.File
+	add := func(name, dest string) error {
+		src, err := relativeSrc(root, name)
+		if err != nil {
+			return err
+		}
+		f := manifest.File{Src: src, Dest: dest}
+		if dest == "" && f.Base() != filepath.Base(name) {
+			return fmt.Errorf("%s: the name cannot be part of an address", name)
+		}
+		files = append(files, f)
+		return nil
+	}
+	for _, name := range m.Image {
+		if f := (manifest.File{Src: url.PathEscape(filepath.Base(name))}); !f.IsImage(c.Site.Names.ImagePrefix) {
+			return nil, &HintError{fmt.Errorf("%s is not named like an image of this product", name), "the name begins with " + c.Site.Names.ImagePrefix + " and ends in .upd"}
+		}
+		if err := add(name, ""); err != nil {
+			return nil, err
+		}
+	}
+	if m.Boot != "" {
+		dest := ""
+		if filepath.Base(m.Boot) != c.Site.Names.BootFile {
+			dest = c.Site.Names.BootFile
+		}
+		if err := add(m.Boot, dest); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range m.File {
+		name, dest, _ := strings.Cut(s, ":")
+		if err := add(name, dest); err != nil {
+			return nil, err
+		}
+	}
+	if len(files) > 0 {
+		out.Files = files
+	}
+	if m.LogEndpoint != "" {
+		out.LogEndpoint = m.LogEndpoint
+	}
+	if m.CredentialEndpoint != "" {
+		out.CredentialEndpoint = m.CredentialEndpoint
+	} else if out.CredentialEndpoint == "" {
+		out.CredentialEndpoint = manifest.Vault
+	}
+	if err := m.specs(out); err != nil {
+		return nil, err
+	}
+	return manifest.Make(out, func(f manifest.File) (io.ReadCloser, error) {
+		if err := c.Err(); err != nil {
+			return nil, err
+		}
+		u, err := url.Parse(f.Src)
+		if err != nil || u.IsAbs() || u.Host != "" {
+			fmt.Fprintf(c.Stderr, "%s: lies elsewhere, its hash stays as it is\n", f.Src)
+			return nil, nil
+		}
+		r, err := os.OpenInRoot(root, filepath.FromSlash(strings.TrimLeft(u.Path, "/")))
+		if err != nil {
+			return nil, fmt.Errorf("read %s below %s: %w", f.Src, root, err)
+		}
+		return r, nil
+	})
+}
+
+// relativeSrc returns the address of a file relative to the directory that is served.
+func relativeSrc(root, name string) (string, error) {
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return "", err
+	}
+	rel, err := filepath.Rel(root, abs)
+	if err != nil || !filepath.IsLocal(rel) {
+		return "", &HintError{fmt.Errorf("%s is not inside of %s, so units could not fetch it", name, root), "put the file into the directory that is served, or name another one with --files-dir"}
+	}
+	parts := strings.Split(filepath.ToSlash(rel), "/")
+	for i, p := range parts {
+		parts[i] = url.PathEscape(p)
+	}
+	src := strings.Join(parts, "/")
+	if strings.Contains(parts[0], ":") { // would be read as a scheme
+		src = "./" + src
+	}
+	return src, nil
+}
+
+// specs reads the specifications into out.
+func (m *ManifestMakeCmd) specs(out *manifest.Manifest) error {
+	if m.Specs != "" {
+		b, err := os.ReadFile(m.Specs)
+		if err != nil {
+			return fmt.Errorf("read specifications: %w", err)
+		}
+		if !bytes.HasPrefix(bytes.TrimSpace(b), []byte("[")) {
+			b = append(append([]byte("["), b...), ']')
+		}
+		// The lines of problems are those of the file: what goes around it has no line break.
+		s, err := manifest.Parse(append(append([]byte(`{"ValidationData":`), b...), '}'))
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.Specs, err)
+		}
+		out.ValidationData = s.ValidationData
+	}
+	if len(m.Platform) == 0 {
+		return nil
+	}
+	for _, name := range m.Platform {
+		if _, err := out.SpecsFor(name); err != nil {
+			return &HintError{err, "add its specification to the file of --specs"}
+		}
+	}
+	out.ValidationData = slices.DeleteFunc(out.ValidationData, func(s manifest.Specs) bool { return !slices.Contains(m.Platform, s.DevCodeName) })
+	return nil
+}
+
+// ManifestCheckCmd checks a manifest.
+type ManifestCheckCmd struct {
+	File string `arg:"" help:"Manifest to check."`
+	JSON bool   `name:"json" help:"Print the problems as a JSON list."`
+}
+
+// Help returns the examples of the verb.
+func (*ManifestCheckCmd) Help() string {
+	return `Examples:
+
+  gprov manifest check manufData.json
+  gprov manifest check --json manufData.json
+
+Warnings do not change the exit status. The signature is not checked: units do that, with the keys of their policy.`
+}
+
+// Run prints the problems. It is an error if units would refuse the manifest.
+func (m *ManifestCheckCmd) Run(c *Context) error {
+	b, err := os.ReadFile(m.File)
+	if err != nil {
+		return fmt.Errorf("read manifest: %w", err)
+	}
+	return reportProblems(c, m.File, manifest.Check(b, c.Site.Names.ImagePrefix), m.JSON)
+}
+
+// reportProblems prints what is wrong with a file, and returns an error if more than warnings are.
+func reportProblems(c *Context, file string, ps []source.Problem, asJSON bool) error {
+	wrong := 0
+	for _, p := range ps {
+		if !p.Warning {
+			wrong++
+		}
+	}
+	if asJSON {
+		if ps == nil {
+			ps = []source.Problem{}
+		}
+		e := json.NewEncoder(c.Stdout)
+		e.SetIndent("", "  ")
+		if err := e.Encode(ps); err != nil {
+			return fmt.Errorf("write the problems: %w", err)
+		}
+	} else {
+		printProblems(c.Stdout, file, ps)
+	}
+	if wrong > 0 {
+		return fmt.Errorf("%s has %d problem(s)", file, wrong)
+	}
+	if !asJSON {
+		fmt.Fprintf(c.Stdout, "%s is good\n", file)
+	}
+	return nil
+}
+
+// printProblems writes each problem as FILE:LINE: path: text, with its hint below.
+func printProblems(w io.Writer, file string, ps []source.Problem) {
+	for _, p := range ps {
+		at := file
+		if p.Line > 0 {
+			at = fmt.Sprintf("%s:%d", file, p.Line)
+		}
+		p.Line = 0
+		fmt.Fprintf(w, "%s: %s\n", at, p)
+		if p.Hint != "" {
+			fmt.Fprintf(w, "    %s\n", p.Hint)
+		}
+	}
+}
+
+// replaceFile writes a file under a new name, syncs it, and puts it in the place of the old one.
+func replaceFile(name string, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if _, err := f.Write(b); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return os.Rename(f.Name(), name)
+}

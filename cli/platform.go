@@ -1,0 +1,362 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing/fstest"
+
+	"gprovision/hw/block"
+	"gprovision/hw/nic"
+	"gprovision/hw/smbios"
+	"gprovision/model/capture"
+	"gprovision/model/fault"
+	"gprovision/model/platform"
+)
+
+// PlatformCmd are the verbs about appliance tables and machines.
+type PlatformCmd struct {
+	Check    PlatformCheckCmd    `cmd:"" help:"Explain everything that is wrong with an appliance table."`
+	Identify PlatformIdentifyCmd `cmd:"" help:"Say which platform of a table this machine, or a captured one, is."`
+	Capture  PlatformCaptureCmd  `cmd:"" help:"Save what this machine shows of itself as one text file."`
+}
+
+// PlatformCheckCmd checks an appliance table.
+type PlatformCheckCmd struct {
+	File string `arg:"" help:"Appliance table (appliance.json)."`
+	JSON bool   `name:"json" help:"Print the problems as a JSON list."`
+}
+
+// Help returns the examples of the verb.
+func (*PlatformCheckCmd) Help() string {
+	return `Examples:
+
+  gprov platform check appliance.json
+  gprov platform check --json appliance.json`
+}
+
+// Run prints the problems. It is an error if there are any.
+func (p *PlatformCheckCmd) Run(c *Context) error {
+	b, err := os.ReadFile(p.File)
+	if err != nil {
+		return fmt.Errorf("read appliance table: %w", err)
+	}
+	ps := platform.Check(b)
+	if t, err := platform.Parse(b); err == nil {
+		for i, v := range t.Variants {
+			if v.SerNumField != "" && !smbios.KnownKeyword(v.SerNumField) {
+				ps = append(ps, platform.Problem{Path: fmt.Sprintf("Variants[%d].SerNumField", i), Text: fmt.Sprintf("%q is no keyword of dmidecode", v.SerNumField), Hint: "such as system-serial-number or baseboard-serial-number"})
+			}
+		}
+	}
+	return reportProblems(c, p.File, ps, p.JSON)
+}
+
+// PlatformIdentifyCmd identifies a machine.
+type PlatformIdentifyCmd struct {
+	Platforms string `placeholder:"FILE" help:"Appliance table. Default: the built-in one."`
+	Capture   string `placeholder:"FILE" help:"Look at this capture, not at this machine."`
+	JSON      bool   `name:"json" help:"Print the platform facts as JSON."`
+}
+
+// Help returns the examples of the verb.
+func (*PlatformIdentifyCmd) Help() string {
+	return `Examples:
+
+  gprov platform identify --platforms appliance.json
+  gprov platform identify --platforms appliance.json --capture fox.txt
+
+DMI tables are readable by root only; without them only a few strings are known.`
+}
+
+// Run prints the platform, the strings by which it was recognised, and the disks that would be chosen.
+func (p *PlatformIdentifyCmd) Run(c *Context) error {
+	table := platform.Default()
+	if p.Platforms != "" {
+		b, err := os.ReadFile(p.Platforms)
+		if err != nil {
+			return fmt.Errorf("read appliance table: %w", err)
+		}
+		if table, err = platform.Parse(b); err != nil {
+			return fmt.Errorf("%s: %w", p.Platforms, err)
+		}
+		printProblems(c.Stderr, p.Platforms, table.Notes())
+	}
+	sys := os.DirFS("/sys")
+	if p.Capture != "" {
+		var err error
+		if sys, err = openCapture(p.Capture); err != nil {
+			return err
+		}
+	}
+	dmi, err := smbios.Read(sys)
+	if err != nil {
+		return fmt.Errorf("read DMI: %w", err)
+	}
+	id, err := platform.Identify(table, dmi)
+	if err != nil {
+		return err
+	}
+	if p.JSON {
+		b, err := platform.Facts(id)
+		if err != nil {
+			return err
+		}
+		_, err = c.Stdout.Write(b)
+		return err
+	}
+	fmt.Fprintf(c.Stdout, "platform      %s (family %s)\n", id.Variant.DevCodeName, id.Variant.Familyname)
+	fmt.Fprintf(c.Stdout, "recognised by %s: %q %q, SKU %q\n", id.From, id.Mfg, id.Prod, id.SKU)
+	fmt.Fprintf(c.Stdout, "serial        %q (%s)\n", id.Serial, id.Variant.SerNumField)
+	ports, err := nic.List(sys)
+	if err != nil {
+		return err
+	}
+	for _, n := range nic.Real(ports) {
+		fmt.Fprintf(c.Stdout, "port          %s %s %s\n", n.Name, n.MAC, n.Driver)
+	}
+	disks, err := block.List(sys)
+	if err != nil {
+		return err
+	}
+	var candidates []platform.Candidate
+	for _, d := range disks {
+		candidates = append(candidates, platform.Candidate{Name: d.Name, Path: d.Path, Bus: string(d.Bus), Model: d.Model, Vendor: d.Vendor, Serial: d.Serial, Size: d.Size})
+	}
+	recovery, err := platform.ChooseRecovery(id.Variant, nil, candidates)
+	switch {
+	case err == nil:
+		fmt.Fprintf(c.Stdout, "recovery      %s\n", recovery)
+	case fault.Of(err) == fault.ManifestIncomplete:
+		fmt.Fprintf(c.Stdout, "recovery      as the manifest says\n")
+	default:
+		fmt.Fprintf(c.Stdout, "recovery      %v\n", err)
+	}
+	main, err := platform.ChooseMain(id.Variant, candidates, recovery.Path)
+	if err != nil {
+		fmt.Fprintf(c.Stdout, "main          %v\n", err)
+	}
+	for _, d := range main {
+		fmt.Fprintf(c.Stdout, "main          %s\n", d)
+	}
+	return id.CheckSerial()
+}
+
+// openCapture returns the /sys of a captured machine.
+func openCapture(name string) (fs.FS, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read capture: %w", err)
+	}
+	_, entries, err := capture.Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	m := fstest.MapFS{}
+	for _, e := range entries {
+		n, ok := strings.CutPrefix(e.Name, "sys/")
+		switch {
+		case !ok:
+		case e.Link != "":
+			m[n] = &fstest.MapFile{Data: []byte(e.Link), Mode: fs.ModeSymlink | 0o777}
+		default:
+			m[n] = &fstest.MapFile{Data: e.Data, Mode: 0o444}
+		}
+	}
+	return m, nil
+}
+
+// PlatformCaptureCmd captures this machine.
+type PlatformCaptureCmd struct {
+	Out string `placeholder:"FILE" help:"File to write. Default: standard output."`
+}
+
+// Help returns the examples of the verb.
+func (*PlatformCaptureCmd) Help() string {
+	return `Examples:
+
+  gprov platform capture --out fox.txt
+
+The file has the machine's DMI tables, EFI boot variables, disks, ports, PCI and USB devices. It names serial
+numbers and addresses, and holds no content of disks.`
+}
+
+// Run writes the capture.
+func (p *PlatformCaptureCmd) Run(c *Context) error {
+	entries, missed, err := collect(os.DirFS("/sys"), os.DirFS("/proc"))
+	if err != nil {
+		return err
+	}
+	for _, m := range missed {
+		fmt.Fprintf(c.Stderr, "not readable: %s\n", m)
+	}
+	comment := "captured by gprov " + c.Version + "\n"
+	b, err := capture.Format(comment, entries)
+	if err != nil {
+		return err
+	}
+	if p.Out != "" {
+		return replaceFile(p.Out, b)
+	}
+	_, err = c.Stdout.Write(b)
+	return err
+}
+
+// largest is the size up to which a file is captured, in bytes.
+const largest = 64 << 10
+
+// collect reads what a capture has. missed names files that are there and could not be read.
+func collect(sys, proc fs.FS) (entries []capture.Entry, missed []string, err error) {
+	k := &collector{seen: map[string]bool{}}
+	for _, name := range []string{"cpuinfo", "meminfo", "version"} {
+		k.file(proc, "proc/", name)
+	}
+	k.sys = sys
+	k.dir("firmware/dmi/tables", nil)
+	k.dir("class/dmi/id", nil)
+	k.file(sys, "sys/", "firmware/efi/fw_platform_size")
+	k.dir("firmware/efi/efivars", efiVariables)
+	for i, class := range []string{"block", "class/net", "bus/pci/devices", "bus/usb/devices"} {
+		list, err := fs.ReadDir(sys, class)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("capture: %w", err)
+		}
+		for _, e := range list {
+			name := path.Join(class, e.Name())
+			if skipped(e.Name()) {
+				continue
+			}
+			real, ok := k.link(name)
+			if !ok {
+				continue
+			}
+			k.up(real)
+			if i > 0 {
+				continue
+			}
+			subs, err := fs.ReadDir(sys, real)
+			if err != nil {
+				k.missed = append(k.missed, "/sys/"+real)
+			}
+			for _, s := range subs {
+				if s.IsDir() && (s.Name() == "queue" || strings.HasPrefix(s.Name(), e.Name())) {
+					k.attributes(path.Join(real, s.Name()))
+				}
+			}
+		}
+	}
+	// The tables say which logical processor is in which socket.
+	cpus, err := fs.Glob(sys, "devices/system/cpu/cpu[0-9]*/topology/physical_package_id")
+	if err != nil {
+		return nil, nil, fmt.Errorf("capture: %w", err)
+	}
+	for _, f := range cpus {
+		k.file(sys, "sys/", f)
+	}
+	return k.entries, k.missed, nil
+}
+
+// skipped says whether a block device is a virtual one that nobody wants in a capture.
+func skipped(name string) bool {
+	return slices.ContainsFunc([]string{"loop", "ram", "zram"}, func(p string) bool {
+		rest, ok := strings.CutPrefix(name, p)
+		return ok && strings.Trim(rest, "0123456789") == ""
+	})
+}
+
+// efiVariables are the variables that concern booting. Others may hold secrets.
+var efiVariables = regexp.MustCompile(`^(Boot[0-9A-F]{4}|BootOrder|BootNext|BootCurrent|SecureBoot|SetupMode|OsIndications(Supported)?|PlatformLang)-8be4df61-93ca-11d2-aa0d-00e098032b8c$`)
+
+// attributeNames are the files of a device's directory that are captured.
+func attributeNames() []string {
+	return []string{"addr_assign_type", "address", "bDeviceClass", "class", "cid", "dev", "dev_id", "device", "hidden", "idProduct", "idVendor", "logical_block_size", "manfid", "manufacturer", "modalias", "model", "name",
+		"operstate", "partition", "physical_block_size", "product", "removable", "rev", "ro", "rotational", "serial", "size", "speed", "start", "subsystem_device", "subsystem_vendor", "transport", "type", "uevent", "vendor", "vpd_pg80", "vpd_pg83", "wwid"}
+}
+
+type collector struct {
+	sys     fs.FS
+	seen    map[string]bool
+	entries []capture.Entry
+	missed  []string
+}
+
+func (k *collector) add(e capture.Entry) {
+	if !k.seen[e.Name] {
+		k.seen[e.Name] = true
+		k.entries = append(k.entries, e)
+	}
+}
+
+// file captures one file, if it is there and not too large.
+func (k *collector) file(fsys fs.FS, prefix, name string) {
+	if k.seen[prefix+name] {
+		return
+	}
+	info, err := fs.Lstat(fsys, name)
+	if err != nil || !info.Mode().IsRegular() {
+		return
+	}
+	b, err := fs.ReadFile(fsys, name)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		k.missed = append(k.missed, "/"+prefix+name)
+	case err == nil && len(b) <= largest:
+		k.add(capture.Entry{Name: prefix + name, Data: b})
+	}
+}
+
+// dir captures the files of a directory whose names match; nil: all.
+func (k *collector) dir(name string, match *regexp.Regexp) {
+	list, err := fs.ReadDir(k.sys, name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		k.missed = append(k.missed, "/sys/"+name)
+	}
+	for _, e := range list {
+		if match == nil || match.MatchString(e.Name()) {
+			k.file(k.sys, "sys/", path.Join(name, e.Name()))
+		}
+	}
+}
+
+// link captures a symbolic link and returns where it leads.
+func (k *collector) link(name string) (string, bool) {
+	target, err := fs.ReadLink(k.sys, name)
+	if err != nil || target == "" || path.IsAbs(target) {
+		return "", false
+	}
+	k.add(capture.Entry{Name: "sys/" + name, Link: target})
+	real := path.Join(path.Dir(name), target)
+	return real, fs.ValidPath(real)
+}
+
+// attributes captures the known files and links of one directory.
+func (k *collector) attributes(dir string) {
+	if k.seen["in "+dir] {
+		return
+	}
+	k.seen["in "+dir] = true
+	for _, a := range attributeNames() {
+		k.file(k.sys, "sys/", path.Join(dir, a))
+	}
+	for _, l := range []string{"device", "driver", "subsystem"} {
+		k.link(path.Join(dir, l))
+	}
+	if _, err := fs.Stat(k.sys, path.Join(dir, "wireless")); err == nil {
+		k.add(capture.Entry{Name: "sys/" + path.Join(dir, "wireless/present"), Data: []byte("\n")})
+	}
+}
+
+// up captures a device and all devices that it hangs on.
+func (k *collector) up(dir string) {
+	for ; dir != "." && dir != "devices" && strings.HasPrefix(dir, "devices/"); dir = path.Dir(dir) {
+		k.attributes(dir)
+	}
+}

@@ -1,0 +1,146 @@
+package cli
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"gprovision/hw/block"
+	"gprovision/hw/nic"
+	"gprovision/model/capture"
+	"gprovision/model/platform"
+)
+
+// machine is a small /sys: strings of DMI without tables, two disks, one with a partition, a port, and an EFI variable that must
+// not be captured.
+func machine() fstest.MapFS {
+	m := fstest.MapFS{}
+	file := func(name, s string) { m[name] = &fstest.MapFile{Data: []byte(s + "\n")} }
+	link := func(name, target string) {
+		m[name] = &fstest.MapFile{Data: []byte(target), Mode: fs.ModeSymlink | 0o777}
+	}
+	for k, v := range map[string]string{"sys_vendor": "GPROV_QEMU", "product_name": "widget", "product_serial": "S1", "board_vendor": "QEMU", "board_name": "x", "product_sku": "k"} {
+		file("class/dmi/id/"+k, v)
+	}
+	const pci = "devices/pci0000:00/"
+	disk := func(name, slot string, sectors int64) {
+		dir := pci + slot + "/virtio-" + name + "/block/" + name
+		link("block/"+name, "../"+dir)
+		file(dir+"/size", fmt.Sprint(sectors))
+		file(dir+"/removable", "0")
+		file(dir+"/ro", "0")
+		file(dir+"/queue/logical_block_size", "512")
+		file(dir+"/queue/physical_block_size", "512")
+		link(dir+"/device", "../..")
+		link(pci+slot+"/virtio-"+name+"/driver", "../../../../bus/virtio/drivers/virtio_blk")
+		link(pci+slot+"/virtio-"+name+"/subsystem", "../../../../bus/virtio")
+		file("bus/virtio/drivers/virtio_blk/uevent", "")
+		file(dir+"/"+name+"1/partition", "1")
+		file(dir+"/"+name+"1/start", "2048")
+		file(dir+"/"+name+"1/size", "4096")
+		file(pci+slot+"/vendor", "0x1af4")
+		file(pci+slot+"/device", "0x1042")
+		file(pci+slot+"/class", "0x010000")
+		link("bus/pci/devices/"+slot, "../../../"+pci+slot)
+	}
+	disk("vda", "0000:00:03.0", 8<<30/512)
+	disk("vdb", "0000:00:04.0", 4<<30/512)
+	net := pci + "0000:00:05.0/net/eth0"
+	link("class/net/eth0", "../../"+net)
+	file(net+"/type", "1")
+	file(net+"/address", "52:54:00:00:00:01")
+	link(net+"/device", "../..")
+	link(pci+"0000:00:05.0/driver", "../../../bus/pci/drivers/e1000e")
+	link(pci+"0000:00:05.0/subsystem", "../../../bus/pci")
+	m["firmware/efi/efivars/BootOrder-8be4df61-93ca-11d2-aa0d-00e098032b8c"] = &fstest.MapFile{Data: []byte{7, 0, 0, 0, 1, 0}}
+	m["firmware/efi/efivars/LoaderSystemToken-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"] = &fstest.MapFile{Data: []byte("secret")}
+	return m
+}
+
+func TestCapture(t *testing.T) {
+	sys := machine()
+	entries, missed, err := collect(sys, fstest.MapFS{"cpuinfo": {Data: []byte("processor: 0\n")}})
+	if err != nil || len(missed) > 0 {
+		t.Fatal(err, missed)
+	}
+	b, err := capture.Format("", entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(b), "LoaderSystemToken") || !strings.Contains(string(b), "base64:sys/firmware/efi/efivars/BootOrder-") || !strings.Contains(string(b), "-- proc/cpuinfo --") {
+		t.Errorf("%s", b)
+	}
+	name := put(t, filepath.Join(t.TempDir(), "fox.txt"), string(b))
+	again, err := openCapture(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, list := range map[string]func(fs.FS) (any, error){
+		"disks": func(f fs.FS) (any, error) { return block.List(f) },
+		"ports": func(f fs.FS) (any, error) { return nic.List(f) },
+	} {
+		want, err1 := list(sys)
+		got, err2 := list(again)
+		if err1 != nil || err2 != nil || fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) || fmt.Sprint(want) == "[]" {
+			t.Errorf("%s: %v %v\ngot  %+v\nwant %+v", what, err1, err2, got, want)
+		}
+	}
+
+	stdout, _, err := calling(t, "platform", "identify", "--capture", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"platform      QEMU (family qemu)", `serial        "S1"`, "recovery      /dev/vdb", "main          /dev/vda", "port          eth0 52:54:00:00:00:01 e1000e"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in\n%s", want, stdout)
+		}
+	}
+	stdout, _, err = calling(t, "platform", "identify", "--capture", name, "--json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := platform.ParseFacts([]byte(stdout)); err != nil || id.Serial != "S1" || id.Variant.DevCodeName != "QEMU" {
+		t.Errorf("%+v, %v", id, err)
+	}
+}
+
+// TestCaptureHere captures the machine that the test runs on and compares what is found in the capture with the machine.
+func TestCaptureHere(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "here.txt")
+	if _, _, err := calling(t, "platform", "capture", "--out", name); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openCapture(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err1 := block.List(os.DirFS("/sys"))
+	got, err2 := block.List(again)
+	if err1 != nil || err2 != nil || fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+		t.Errorf("disks: %v %v\ngot  %+v\nwant %+v", err1, err2, got, want)
+	}
+	ports1, err1 := nic.List(os.DirFS("/sys"))
+	ports2, err2 := nic.List(again)
+	if err1 != nil || err2 != nil || fmt.Sprint(nic.Real(ports2)) != fmt.Sprint(nic.Real(ports1)) {
+		t.Errorf("ports: %v %v\ngot  %+v\nwant %+v", err1, err2, ports2, ports1)
+	}
+}
+
+func TestPlatformCheck(t *testing.T) {
+	b, err := platform.Default().Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := put(t, filepath.Join(t.TempDir(), "good.json"), string(b))
+	if stdout, _, err := calling(t, "platform", "check", good); err != nil {
+		t.Errorf("%v\n%s", err, stdout)
+	}
+	bad := put(t, filepath.Join(t.TempDir(), "bad.json"), strings.Replace(string(b), `"system-serial-number"`, `"system-cereal"`, 1))
+	if stdout, _, err := calling(t, "platform", "check", bad); err == nil || !strings.Contains(stdout, `"system-cereal" is no keyword of dmidecode`) {
+		t.Errorf("%v\n%s", err, stdout)
+	}
+}
