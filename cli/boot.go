@@ -56,13 +56,13 @@ func (b *BootBuildCmd) Run(c *Context) error {
 	log := slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	r, err := boot.Build(c, log, o)
 	if err != nil {
-		return withHint(err)
+		return bootHint(err)
 	}
 	if b.JSON {
-		return printJSON(c, r)
+		return bootJSON(c, r)
 	}
 	_, err = fmt.Fprintf(c.Stdout, "%s\n  build    %d\n  kernel   %s, %s\n  initrd   %s as %s, %s unpacked, %d modules, %d files of others\n  size     %s\n  sha256   %s\n",
-		o.Out, r.Build, r.Kernel, mb(r.KernelSize), mb(r.InitrdSize), r.Compression, mb(r.InitrdUnpacked), r.Modules, len(r.Tools), mb(r.Size), r.SHA256)
+		o.Out, r.Build, r.Kernel, megabytes(r.KernelSize), megabytes(r.InitrdSize), r.Compression, megabytes(r.InitrdUnpacked), r.Modules, len(r.Tools), megabytes(r.Size), r.SHA256)
 	return err
 }
 
@@ -101,12 +101,12 @@ func (b *BootBuildCmd) options() (boot.Options, error) {
 		}
 		o.Add = append(o.Add, a)
 	}
-	o.Time, err = sourceTime()
+	o.Time, err = bootTime()
 	return o, err
 }
 
-// sourceTime is the time of SOURCE_DATE_EPOCH (reproducible-builds.org), else the present.
-func sourceTime() (time.Time, error) {
+// bootTime is the time of SOURCE_DATE_EPOCH (reproducible-builds.org), else the present.
+func bootTime() (time.Time, error) {
 	s := os.Getenv("SOURCE_DATE_EPOCH")
 	if s == "" {
 		return time.Now(), nil
@@ -145,7 +145,7 @@ func (b *BootInspectCmd) Run(c *Context) error {
 		return fmt.Errorf("inspect %s: %w", b.File, err)
 	}
 	if b.JSON {
-		return printJSON(c, in)
+		return bootJSON(c, in)
 	}
 	return printInspection(c, b.File, in)
 }
@@ -167,7 +167,7 @@ func printInspection(c *Context, file string, in boot.Inspection) error {
 		_, err := fmt.Fprintln(w, "  initrd   inside the kernel")
 		return err
 	}
-	fmt.Fprintf(w, "  initrd   %s as %s, %s unpacked, %d files, %d modules\n", mb(in.Initrd.Size), in.Initrd.Compression, mb(in.Initrd.Unpacked), in.Initrd.Files, in.Initrd.Modules)
+	fmt.Fprintf(w, "  initrd   %s as %s, %s unpacked, %d files, %d modules\n", megabytes(in.Initrd.Size), in.Initrd.Compression, megabytes(in.Initrd.Unpacked), in.Initrd.Files, in.Initrd.Modules)
 	if in.Policy != nil {
 		fmt.Fprintf(w, "  policy   provision %v, keys %d, unsigned allowed %v, locked %v\n", in.Policy.Provision, len(in.Policy.Keys), in.Policy.AllowUnsigned, in.Policy.Locked)
 	}
@@ -180,8 +180,8 @@ func printInspection(c *Context, file string, in boot.Inspection) error {
 	return nil
 }
 
-// withHint adds the hint of what a root filesystem or the building host lacks.
-func withHint(err error) error {
+// bootHint adds the hint of what a root filesystem or the building host lacks.
+func bootHint(err error) error {
 	var root *boot.MissingError
 	if errors.As(err, &root) {
 		return &HintError{err, root.Hint()}
@@ -193,10 +193,10 @@ func withHint(err error) error {
 	return err
 }
 
-func printJSON(c *Context, v any) error {
+func bootJSON(c *Context, v any) error {
 	e := json.NewEncoder(c.Stdout)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }
 
-func mb(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -24,8 +24,8 @@ import (
 var ErrNoModule = errors.New("no such module")
 
 // Modules loads the kernel's modules from one directory, with what they depend on. It reads the files that depmod writes:
-// modules.dep, modules.alias, modules.softdep, modules.builtin (see modules.dep(5), modprobe.d(5)); all but the first may be
-// missing. Modules may be plain or compressed by gzip, xz or zstd.
+// modules.dep, modules.alias, modules.softdep, modules.builtin (see modules.dep(5), modprobe.d(5)); each may be missing.
+// Modules may be plain or compressed by gzip, xz or zstd.
 //
 // In names - and _ are the same. A module is tried once; later calls return the first result. All methods may be called from
 // several goroutines; they wait for each other.
@@ -39,7 +39,8 @@ type Modules struct {
 	tried map[string]error // by module name; being loaded: nil
 }
 
-// NewModules reads the index of the modules in root/lib/modules/release. release is the kernel's, as Release returns it.
+// NewModules reads the index of the modules in root/lib/modules/release. release is the kernel's, as Release returns it. Where
+// there is no modules.dep the kernel has no modules: Load then knows no name, and devices have the drivers they have.
 func NewModules(root, release string) (*Modules, error) {
 	dir := filepath.Join(root, "lib/modules", release)
 	x, err := readModuleIndex(os.DirFS(dir))

@@ -114,6 +114,19 @@ func TestExistingModuleIsLoaded(t *testing.T) {
 	}
 }
 
+func TestKernelWithoutModules(t *testing.T) {
+	m, err := NewModules(t.TempDir(), "6.1-monolithic")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Filesystem("proc"); err != nil {
+		t.Errorf("a filesystem that the kernel has: %v", err)
+	}
+	if err := m.Load("ext4"); !errors.Is(err, ErrNoModule) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestColdplugGoesOnWhileDevicesAppear(t *testing.T) {
 	m, got := newTestModules(t)
 	sys := fstest.MapFS{

@@ -67,15 +67,14 @@ func readModuleIndex(dir fs.FS) (*moduleIndex, error) {
 	for _, f := range []struct {
 		name  string
 		parse func(line string) error
-		must  bool
 	}{
-		{"modules.dep", x.addDep, true},
-		{"modules.builtin", x.addBuiltin, false},
-		{"modules.softdep", x.addSoft, false},
-		{"modules.alias", x.addAlias, false},
+		{"modules.dep", x.addDep},
+		{"modules.builtin", x.addBuiltin},
+		{"modules.softdep", x.addSoft},
+		{"modules.alias", x.addAlias},
 	} {
 		r, err := dir.Open(f.name)
-		if errors.Is(err, fs.ErrNotExist) && !f.must {
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {

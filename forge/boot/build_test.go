@@ -1,0 +1,558 @@
+package boot
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"debug/elf"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"gprovision/model/bootimage"
+	"gprovision/model/policy"
+)
+
+// kernel returns the smallest file that has a bzImage's header.
+func kernel(release string) []byte {
+	b := make([]byte, 2048)
+	b[0x1f1] = 1
+	binary.LittleEndian.PutUint16(b[0x1fe:], 0xaa55)
+	copy(b[0x202:], "HdrS")
+	binary.LittleEndian.PutUint16(b[0x206:], 0x020f)
+	binary.LittleEndian.PutUint16(b[0x20e:], 0x100)
+	b[0x211] = 1
+	copy(b[0x300:], release+" (x@y) #1 SMP\x00")
+	return b
+}
+
+// module returns an ELF file with a section .modinfo.
+func module(info ...string) []byte {
+	data := []byte(strings.Join(info, "\x00") + "\x00")
+	names := []byte("\x00.modinfo\x00.shstrtab\x00")
+	var b bytes.Buffer
+	h := elf.Header64{Type: uint16(elf.ET_REL), Machine: uint16(elf.EM_X86_64), Version: 1, Ehsize: 64, Shentsize: 64, Shnum: 3, Shstrndx: 2}
+	copy(h.Ident[:], elf.ELFMAG)
+	h.Ident[elf.EI_CLASS], h.Ident[elf.EI_DATA], h.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1
+	h.Shoff = uint64(64 + len(data) + len(names))
+	sections := []elf.Section64{{},
+		{Name: 1, Type: uint32(elf.SHT_PROGBITS), Off: 64, Size: uint64(len(data))},
+		{Name: 10, Type: uint32(elf.SHT_STRTAB), Off: uint64(64 + len(data)), Size: uint64(len(names))}}
+	for _, v := range []any{h, data, names, sections} {
+		if err := binary.Write(&b, binary.LittleEndian, v); err != nil {
+			panic(err)
+		}
+	}
+	return b.Bytes()
+}
+
+const release = "6.1.0-10-amd64"
+
+// fakeRoot makes a root filesystem of kernels and modules that only look right, and of this machine's own EFI stub,
+// e2fsprogs and GRUB.
+func fakeRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	// Through os.Root: the links below lead to the right places inside the new root, and would lead to this machine's own
+	// files from outside of it.
+	in := openRoot(t, root)
+	write := func(name string, data []byte) {
+		t.Helper()
+		if err := errors.Join(in.MkdirAll(filepath.Dir(name), 0o755), in.WriteFile(name, data, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range []string{"usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc"} {
+		if err := in.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64", "etc/os-release": "../usr/lib/os-release"} {
+		if err := in.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("usr/lib/os-release", []byte("ID=debian\nBUILD_ID=theirs\nPRETTY_NAME=\"Debian 12\"\n"))
+	for _, r := range []string{"6.1.0-9-amd64", release, "5.10.0-30-amd64"} {
+		write("boot/vmlinuz-"+r, kernel(r))
+		write("boot/config-"+r, []byte("CONFIG_BLK_DEV_INITRD=y\nCONFIG_RD_ZSTD=y\n"))
+	}
+	dir := "usr/lib/modules/" + release + "/"
+	for name, info := range map[string][]string{
+		"fs/ext4/ext4": {"license=GPL"}, "fs/jbd2/jbd2": nil, "crypto/crc32c_generic": nil, "arch/x86/crypto/crc32c-intel": nil,
+		"drivers/net/ethernet/broadcom/bnx2": {"firmware=bnx2/a.fw", "firmware=bnx2/none.fw"}, "drivers/gpu/drm/i915/i915": nil,
+		"drivers/scsi/qla2xxx/qla2xxx": nil, "drivers/char/ipmi/ipmi_msghandler": nil, "lib/helper": nil,
+	} {
+		write(dir+"kernel/"+name+".ko", module(info...))
+	}
+	write(dir+"modules.dep", []byte(`kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko
+kernel/fs/jbd2/jbd2.ko:
+kernel/crypto/crc32c_generic.ko:
+kernel/arch/x86/crypto/crc32c-intel.ko:
+kernel/drivers/net/ethernet/broadcom/bnx2.ko:
+kernel/drivers/gpu/drm/i915/i915.ko: kernel/lib/helper.ko
+kernel/drivers/scsi/qla2xxx/qla2xxx.ko:
+kernel/drivers/char/ipmi/ipmi_msghandler.ko:
+kernel/lib/helper.ko:
+`))
+	write(dir+"modules.alias", []byte("# x\nalias pci:v000014E4d0000164A* bnx2\nalias crypto-thing helper\nalias pci:v00008086* i915\n"))
+	write(dir+"modules.softdep", []byte("softdep ipmi_msghandler pre: crypto-thing\nsoftdep i915 pre: nobody\n"))
+	write(dir+"modules.builtin", []byte("kernel/drivers/tty/serial/8250.ko\n"))
+	write("usr/lib/firmware/bnx2/a.fw", []byte("firmware"))
+	write("usr/lib/modules/6.1.0-9-amd64/modules.dep", nil)
+	write("var/lib/dpkg/status", []byte("Package: e2fsprogs\nStatus: install ok installed\nVersion: 1.47.0-2\n\nPackage: linux-image-"+release+"\nVersion: 6.1.99-1\n\n"))
+	write("var/lib/dpkg/info/e2fsprogs.list", []byte("/.\n/sbin\n/sbin/mke2fs\n/sbin/e2fsck\n/etc/mke2fs.conf\n"))
+	write("var/lib/dpkg/info/linux-image-"+release+".list", []byte("/boot/vmlinuz-"+release+"\n"))
+
+	own := []string{stubPath, "etc/mke2fs.conf", "usr/bin/grub-mkimage", "sbin/mke2fs", "sbin/e2fsck"}
+	own = append(own, grubFiles(t)...)
+	for _, name := range own {
+		data, err := os.ReadFile("/" + name)
+		if err != nil {
+			needs(t, "systemd-boot-efi, grub-pc-bin, grub-common and e2fsprogs: "+err.Error())
+		}
+		write(name, data)
+		if isELF(data) && !strings.HasPrefix(name, grubDir) {
+			copyLibraries(t, name, write)
+		}
+	}
+	return root
+}
+
+// openRoot opens dir for writing that cannot leave it.
+func openRoot(t *testing.T, dir string) *os.Root {
+	t.Helper()
+	r, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+func grubFiles(t *testing.T) []string {
+	t.Helper()
+	all, err := os.ReadDir("/" + grubDir)
+	if err != nil {
+		needs(t, "package grub-pc-bin")
+	}
+	var out []string
+	for _, e := range all {
+		out = append(out, filepath.Join(grubDir, e.Name()))
+	}
+	return out
+}
+
+// copyLibraries asks the machine's own dynamic loader.
+func copyLibraries(t *testing.T, program string, write func(string, []byte)) {
+	t.Helper()
+	out, err := exec.Command("ldd", "/"+program).Output()
+	if err != nil {
+		t.Fatalf("ldd %s: %v", program, err)
+	}
+	for _, w := range strings.Fields(string(out)) {
+		if !strings.HasPrefix(w, "/") {
+			continue
+		}
+		data, err := os.ReadFile(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(w[1:], data)
+	}
+}
+
+// staticProgram builds the smallest init program.
+func staticProgram(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	src := filepath.Join(dir, "main.go")
+	if err := os.WriteFile(src, []byte("package main\n\nfunc main() {}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "init")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", out, src)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64", "GOOS=linux")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, msg)
+	}
+	return out
+}
+
+func options(t *testing.T, root string) Options {
+	return Options{
+		RootFS: root, Init: staticProgram(t), BuildNumber: 42, Time: time.Unix(1790000000, 0), Out: filepath.Join(t.TempDir(), "norm_boot"),
+		Policy: policy.Policy{Version: 1, AllowUnsigned: true, BootArgs: "console=ttyS0"},
+	}
+}
+
+func build(t *testing.T, o Options) (Report, []byte) {
+	t.Helper()
+	r, err := Build(t.Context(), nil, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(o.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, b
+}
+
+// unpacked returns the files of the artifact's initramfs by name.
+func unpacked(t *testing.T, artifact []byte) map[string]bootimage.File {
+	t.Helper()
+	u, err := bootimage.ParseUKI(bytes.NewReader(artifact), int64(len(artifact)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, _, err := decompress(u.Initrd())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	files := map[string]bootimage.File{}
+	err = bootimage.WalkCPIO(plain, func(f bootimage.File, _ int64, r io.Reader) error {
+		f.Data, err = io.ReadAll(r)
+		files[f.Name] = f
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func TestBuild(t *testing.T) {
+	root := fakeRoot(t)
+	o := options(t, root)
+	o.Provision = true
+	r, b := build(t, o)
+	if r.Kernel != release || r.Build != 42 || r.Compression != Zstd || r.Size != int64(len(b)) {
+		t.Errorf("report is %+v", r)
+	}
+	u, err := bootimage.ParseUKI(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := u.BuildNumber(); n != 42 || err != nil || u.Uname() != release || u.Cmdline() != "console=ttyS0" || u.OSRelease()["ID"] != "debian" {
+		t.Errorf("build %d (%v), uname %q, cmdline %q, os-release %q", n, err, u.Uname(), u.Cmdline(), u.OSRelease())
+	}
+	files := unpacked(t, b)
+	dir := "usr/lib/modules/" + release + "/"
+	for _, name := range []string{"init", "dev/console", "etc/gprovision/policy.json", BuildInfoPath, "usr/sbin/mke2fs", "usr/sbin/e2fsck",
+		"etc/mke2fs.conf", GRUBBootPath, GRUBCorePath, "usr/lib64/ld-linux-x86-64.so.2", dir + "kernel/drivers/char/ipmi/ipmi_msghandler.ko",
+		dir + "kernel/lib/helper.ko", dir + "kernel/arch/x86/crypto/crc32c-intel.ko", "usr/lib/firmware/bnx2/a.fw"} {
+		if _, ok := files[name]; !ok {
+			t.Errorf("no %s in the initramfs", name)
+		}
+	}
+	for _, name := range []string{dir + "kernel/drivers/gpu/drm/i915/i915.ko", dir + "kernel/drivers/scsi/qla2xxx/qla2xxx.ko", PlatformsPath} {
+		if _, ok := files[name]; ok {
+			t.Errorf("%s is in the initramfs", name)
+		}
+	}
+	if got := string(files["lib"].Data); got != "usr/lib" {
+		t.Errorf("lib leads to %q", got)
+	}
+	if got := string(files[dir+"modules.alias"].Data); got != "alias pci:v000014E4d0000164A* bnx2\nalias crypto-thing helper\n" {
+		t.Errorf("modules.alias is %q", got)
+	}
+	if got := string(files[dir+"modules.dep"].Data); !strings.Contains(got, "kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko\n") || strings.Contains(got, "i915") {
+		t.Errorf("modules.dep is %q", got)
+	}
+	p, err := policy.Parse(files["etc/gprovision/policy.json"].Data)
+	if err != nil || !p.Provision {
+		t.Errorf("policy is %+v, %v", p, err)
+	}
+	var info BuildInfo
+	if err := json.Unmarshal(files[BuildInfoPath].Data, &info); err != nil || info.Build != 42 || info.Kernel != release || !info.Time.Equal(o.Time) {
+		t.Errorf("build.json is %+v, %v", info, err)
+	}
+	i := slices.IndexFunc(r.Tools, func(t Tool) bool { return t.Path == "/sbin/mke2fs" })
+	if i < 0 || r.Tools[i].Package != "e2fsprogs" || r.Tools[i].Version != "1.47.0-2" || len(r.Tools[i].SHA256) != 64 {
+		t.Errorf("tools are %+v", r.Tools)
+	}
+	in, err := Inspect(bytes.NewReader(b), int64(len(b)))
+	if err != nil || *in.Build != 42 || in.Initrd.Modules != r.Modules || in.Initrd.Unpacked != r.InitrdUnpacked || !in.Policy.Provision || in.Info.Kernel != release {
+		t.Errorf("inspection is %+v, %v", in, err)
+	}
+	runTools(t, files)
+}
+
+// runTools runs the programs of the initramfs in it, to see that no library is missing.
+func runTools(t *testing.T, files map[string]bootimage.File) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Log("not root: the tools are not run")
+		return
+	}
+	dir := t.TempDir()
+	in := openRoot(t, dir)
+	names := make([]string, 0, len(files))
+	for n := range files {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		f := files[n]
+		var err error
+		switch f.Mode.Type() {
+		case fs.ModeDir:
+			err = in.Mkdir(n, 0o755)
+		case fs.ModeSymlink:
+			err = in.Symlink(string(f.Data), n)
+		case 0:
+			err = in.WriteFile(n, f.Data, f.Mode.Perm())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := in.WriteFile("disk", make([]byte, 8<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][]string{{"/sbin/mke2fs", "-q", "-t", "ext4", "/disk"}, {"/sbin/e2fsck", "-f", "-n", "/disk"}} {
+		cmd := exec.Command(c[0], c[1:]...)
+		cmd.Dir, cmd.Env = "/", []string{}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: dir}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%q in the initramfs: %v: %s", c, err, out)
+		}
+	}
+}
+
+func TestBuildIsReproducible(t *testing.T) {
+	root := fakeRoot(t)
+	o := options(t, root)
+	_, first := build(t, o)
+	_, second := build(t, o)
+	if !bytes.Equal(first, second) {
+		t.Error("two builds differ")
+	}
+	o.NoBIOS = true
+	_, first = build(t, o)
+	for _, c := range []struct{ name, flag string }{{"plain.tar", ""}, {"small.tar.xz", "--xz"}, {"small.tar.zst", "--zstd"}, {"small.tar.gz", "--gzip"}} {
+		file := filepath.Join(t.TempDir(), c.name)
+		args := []string{"--sort=name", "-C", root, "-cf", file, "."}
+		if c.flag != "" {
+			args = append([]string{c.flag}, args...)
+		}
+		cmd := exec.Command("tar", args...)
+		cmd.Env = append(os.Environ(), "XZ_OPT=-0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			needs(t, fmt.Sprintf("tar with %s: %s", c.flag, out))
+		}
+		o.RootFS = file
+		if _, got := build(t, o); !bytes.Equal(got, first) {
+			t.Errorf("%s gives other bytes than the directory", c.name)
+		}
+	}
+}
+
+func TestMissing(t *testing.T) {
+	root := fakeRoot(t)
+	o := options(t, root)
+	for _, c := range []struct{ file, debianPackage string }{
+		{stubPath, "systemd-boot-efi"},
+		{"usr/sbin/e2fsck", "e2fsprogs"},
+		{"etc/mke2fs.conf", "e2fsprogs"},
+		{"usr/lib/os-release", "base-files"},
+		{"usr/bin/grub-mkimage", "grub-common"},
+		{grubDir + "/boot.img", "grub-pc-bin"},
+		{"usr/lib/modules/" + release + "/modules.dep", "linux-image-" + release},
+	} {
+		p := filepath.Join(root, c.file)
+		if err := os.Rename(p, p+".away"); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Build(t.Context(), slog.New(slog.DiscardHandler), o)
+		var missing *MissingError
+		if !errors.As(err, &missing) || missing.Package != c.debianPackage || !strings.Contains(missing.Hint(), c.debianPackage) {
+			t.Errorf("%s: got %v, want an error that names %s", c.file, err, c.debianPackage)
+		}
+		if _, err := os.Stat(o.Out); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: something was written", c.file)
+		}
+		if err := os.Rename(p+".away", p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(root, "boot")); err != nil {
+		t.Fatal(err)
+	}
+	var missing *MissingError
+	if _, err := Build(t.Context(), nil, o); !errors.As(err, &missing) || missing.Package != "linux-image-amd64" {
+		t.Errorf("no kernel: got %v", err)
+	}
+	left, err := os.ReadDir(filepath.Dir(o.Out))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+func TestBuildOptions(t *testing.T) {
+	root := fakeRoot(t)
+	good := options(t, root)
+	for name, change := range map[string]func(*Options){
+		"dynamic init":   func(o *Options) { o.Init = "/sbin/mke2fs" },
+		"script as init": func(o *Options) { o.Init = filepath.Join(root, "etc/mke2fs.conf") },
+		"no such kernel": func(o *Options) { o.Kernel = "9.9" },
+		"no policy":      func(o *Options) { o.Policy = policy.Policy{} },
+		"bad key":        func(o *Options) { o.Policy.Keys = []string{"x"} },
+		"bad table":      func(o *Options) { o.Platforms = []byte("{") },
+		"no time":        func(o *Options) { o.Time = time.Time{} },
+		"add nothing":    func(o *Options) { o.Add = []Addition{{From: "/no/such", To: "/x"}} },
+		"add over init":  func(o *Options) { o.Add = []Addition{{From: "/etc/passwd", To: "/init"}} },
+		"no rootfs":      func(o *Options) { o.RootFS = filepath.Join(root, "nowhere") },
+		"rootfs no tar":  func(o *Options) { o.RootFS = filepath.Join(root, "etc/mke2fs.conf") },
+	} {
+		o := good
+		change(&o)
+		if _, err := Build(t.Context(), nil, o); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Build(ctx, nil, good); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+
+	o := good
+	o.NoBIOS = true
+	if err := os.Remove(filepath.Join(root, "boot/config-"+release)); err != nil {
+		t.Fatal(err)
+	}
+	extra := filepath.Join(t.TempDir(), "extra")
+	if err := os.MkdirAll(filepath.Join(extra, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(filepath.Join(root, "usr/bin/grub-mkimage"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"sub/tool": program, "data": []byte("data")} {
+		if err := os.WriteFile(filepath.Join(extra, name), data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, err := ParseAddition(extra + ":/lib/acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Add = []Addition{a}
+	r, b := build(t, o)
+	if r.Compression != Gzip {
+		t.Errorf("without the kernel's configuration: %s", r.Compression)
+	}
+	files := unpacked(t, b)
+	lib := "libdevmapper.so.1.02.1" // of grub-mkimage
+	found := slices.ContainsFunc(r.Tools, func(t Tool) bool { return strings.HasSuffix(t.Path, lib) })
+	if _, ok := files["usr/lib/acme/sub/tool"]; !ok || !found {
+		t.Errorf("added file there: %v, its library there: %v", ok, found)
+	}
+	if _, ok := files[GRUBCorePath]; ok {
+		t.Error("boot loader for BIOS is there")
+	}
+}
+
+func TestParseAddition(t *testing.T) {
+	for in, want := range map[string]Addition{"/a/b": {"/a/b", "/a/b"}, "x:/y/../z": {"x", "/z"}, "/c:d": {"/c:d", "/c:d"}} {
+		if got, err := ParseAddition(in); got != want || err != nil {
+			t.Errorf("%q: %+v, %v", in, got, err)
+		}
+	}
+	if _, err := ParseAddition(":/x"); err == nil {
+		t.Error("no error for an empty path")
+	}
+}
+
+func TestOlder(t *testing.T) {
+	order := []string{"5.10.0-30-amd64", "6.1.0-9-amd64", "6.1.0-10-amd64", "6.1.0-10-rt-amd64", "6.1.1", "6.10.0", "06.11"}
+	for i, a := range order {
+		for j, b := range order {
+			if got := older(a, b); got != (i < j) {
+				t.Errorf("older(%q, %q) = %v", a, b, got)
+			}
+		}
+	}
+}
+
+func TestRootStaysInside(t *testing.T) {
+	root := t.TempDir()
+	for link, target := range map[string]string{"up": "../../../../etc/passwd", "abs": "/etc/passwd", "loop": "loop", "sub": "."} {
+		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := openRootFS(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, n := range []string{"up", "abs", "loop", "../../../etc/passwd", "sub/sub/abs"} {
+		if b, err := r.read(n, ""); err == nil {
+			t.Errorf("%s gave %d bytes of this machine", n, len(b))
+		}
+	}
+}
+
+func TestTarWithHardLinks(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "root.tar")
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := tar.NewWriter(f)
+	for _, h := range []*tar.Header{{Name: "./a/b", Typeflag: tar.TypeReg, Size: 5, Mode: 0o644}, {Name: "c", Typeflag: tar.TypeLink, Linkname: "./a/b"}} {
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if h.Size > 0 {
+			if _, err := w.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := errors.Join(w.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := openRootFS(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if b, err := r.read("c", ""); string(b) != "hello" || err != nil {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if got := r.list("a"); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("list is %q", got)
+	}
+}
+
+func FuzzInspect(f *testing.F) {
+	f.Add([]byte("MZ"))
+	f.Add(kernel(release))
+	f.Fuzz(func(t *testing.T, b []byte) { _, _ = Inspect(bytes.NewReader(b), int64(len(b))) })
+}
+
+func needs(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("GPROV_NO_SKIP") == "1" {
+		t.Fatalf("needs %s", what)
+	}
+	t.Skipf("needs %s", what)
+}
