@@ -50,7 +50,7 @@ func (u *unit) observer(job record.Job) func(step.Event) {
 		case step.Started:
 			u.m.OnProgress = u.progress(job, e.Step.Name)
 			u.log.Info("step", journal.Job(string(job)), journal.Step(e.Step.Name), "index", e.Index+1, "total", e.Total)
-			u.queue.Add(record.Event{Kind: record.KindState, Source: record.Observed, Attrs: record.State{Job: job, Phase: record.Step, Step: e.Step.Name, Percent: 100 * e.Index / e.Total}.Attrs()})
+			u.queue.Add(record.Event{Kind: record.KindState, Source: record.Observed, Attrs: record.State{Job: job, Phase: record.Step, Step: e.Step.Name, Percent: -1}.Attrs()})
 		case step.Done:
 			u.log.Info("step done", journal.Job(string(job)), journal.Step(e.Step.Name), "elapsed", e.Elapsed.Round(time.Millisecond).String())
 		case step.Failed:
