@@ -90,7 +90,7 @@ func (s *ServeCmd) Run(c *Context) error {
 		return err
 	}
 	defer db.Close()
-	logins, err := login.New(db)
+	logins, err := login.New(db, login.Cost)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,8 @@ const Admin = "admin"
 const (
 	cookieName = "__Host-gprov" // the prefix makes browsers insist on TLS, path / and no domain
 	lifetime   = 12 * time.Hour
-	cost       = 11
+	// Cost is the usual cost of a bcrypt hash.
+	Cost = 11
 	// MaxPassword is the largest length of a password in bytes: bcrypt looks at no more.
 	MaxPassword = 72
 	// MinPassword is the smallest length of a password in bytes.
@@ -60,10 +61,8 @@ type Service struct {
 	cost  int
 }
 
-// New returns a Service.
-func New(s Store) (*Service, error) { return newCost(s, cost) }
-
-func newCost(s Store, cost int) (*Service, error) {
+// New returns a Service whose new hashes have a bcrypt cost, mostly Cost.
+func New(s Store, cost int) (*Service, error) {
 	dummy, err := bcrypt.GenerateFromPassword([]byte("nobody has this password"), cost)
 	if err != nil {
 		return nil, err

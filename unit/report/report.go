@@ -47,6 +47,8 @@ type Config struct {
 	Now func() time.Time
 	// Patience is how long one call goes on trying; 0: two minutes.
 	Patience time.Duration
+	// Poll is how long Enrol waits between two asks while an approval is pending; 0: five seconds.
+	Poll time.Duration
 	// Log gets a warning for each attempt that is repeated.
 	Log *slog.Logger
 }
@@ -88,6 +90,9 @@ func New(c Config) (*Client, error) {
 	}
 	if c.Patience == 0 {
 		c.Patience = 2 * time.Minute
+	}
+	if c.Poll == 0 {
+		c.Poll = 5 * time.Second
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -147,7 +152,7 @@ func (c *Client) Time(ctx context.Context) (time.Time, error) {
 }
 
 // Enrol makes the server accept the unit's key. Unit, PublicKey and Boot of r are filled in. While an operator's approval is
-// pending Enrol calls waiting, which may be nil, with the reason, and asks again every five seconds until ctx ends. A refusal
+// pending Enrol calls waiting, which may be nil, with the reason, and asks again after Config.Poll, until ctx ends. A refusal
 // is a fault.EnrolRefused.
 func (c *Client) Enrol(ctx context.Context, r record.EnrolRequest, waiting func(reason string)) error {
 	r.Unit, r.Boot, r.PublicKey = c.c.Unit, c.c.Boot, c.c.Key.Public().(ed25519.PublicKey)
@@ -174,7 +179,7 @@ func (c *Client) Enrol(ctx context.Context, r record.EnrolRequest, waiting func(
 		if waiting != nil {
 			waiting(reply.Reason)
 		}
-		if err := c.wait(ctx, 5*time.Second); err != nil {
+		if err := c.wait(ctx, c.c.Poll); err != nil {
 			return fault.Newf(fault.EnrolRefused, "%s: no approval yet: %w", reply.Reason, err)
 		}
 	}
