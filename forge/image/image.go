@@ -278,6 +278,10 @@ func (t *tree) addFiles(o Options) ([]addition, map[string]bool, error) {
 	drop := map[string]bool{release.MetaPath: true}
 	t.forget(release.MetaPath)
 	var out []addition
+	// Without an entry of its own, the directory of imgmeta.json would get the time of its unpacking.
+	if err := t.addParents(release.MetaPath, o.Time, &out); err != nil {
+		return nil, nil, err
+	}
 	for _, f := range o.Add {
 		fail := func(err error) ([]addition, map[string]bool, error) {
 			return nil, nil, fmt.Errorf("add %s as %s: %w", f.Local, f.Dest, err)
@@ -305,19 +309,8 @@ func (t *tree) addFiles(o Options) ([]addition, map[string]bool, error) {
 			}
 			drop[dest] = true
 		}
-		var missing []string
-		for dir := path.Dir(dest); dir != "."; dir = path.Dir(dir) {
-			if _, ok := t.entries[dir]; !ok {
-				missing = append(missing, dir)
-			}
-		}
-		slices.Reverse(missing)
-		for _, dir := range missing {
-			h := &tar.Header{Name: dir + "/", Typeflag: tar.TypeDir, Mode: 0o755, ModTime: o.Time, Format: tar.FormatPAX}
-			if err := t.add(h, nil); err != nil {
-				return fail(err)
-			}
-			out = append(out, addition{header: h})
+		if err := t.addParents(dest, o.Time, &out); err != nil {
+			return fail(err)
 		}
 		mode := f.Mode
 		if mode == 0 {
@@ -333,6 +326,25 @@ func (t *tree) addFiles(o Options) ([]addition, map[string]bool, error) {
 		out = append(out, addition{h, f.Local})
 	}
 	return out, drop, nil
+}
+
+// addParents appends the directories of name that the root filesystem lacks.
+func (t *tree) addParents(name string, at time.Time, out *[]addition) error {
+	var missing []string
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		if e, ok := t.entries[dir]; !ok || e.seen == 0 {
+			missing = append(missing, dir)
+		}
+	}
+	slices.Reverse(missing)
+	for _, dir := range missing {
+		h := &tar.Header{Name: dir + "/", Typeflag: tar.TypeDir, Mode: 0o755, ModTime: at, Format: tar.FormatPAX}
+		if err := t.add(h, nil); err != nil {
+			return err
+		}
+		*out = append(*out, addition{header: h})
+	}
+	return nil
 }
 
 // tarMode turns a mode into its number in a tar.

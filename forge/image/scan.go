@@ -241,7 +241,11 @@ type Problem struct {
 type ContractError struct{ Problems []Problem }
 
 func (e *ContractError) Error() string {
-	lines := []string{fmt.Sprintf("the root filesystem cannot be a release image, %d problems:", len(e.Problems))}
+	count := "1 problem"
+	if n := len(e.Problems); n != 1 {
+		count = fmt.Sprintf("%d problems", n)
+	}
+	lines := []string{"the root filesystem cannot be a release image, " + count + ":"}
 	for _, p := range e.Problems {
 		lines = append(lines, fmt.Sprintf("  /%s: %s\n    %s", p.Path, p.Text, p.Hint))
 	}

@@ -121,7 +121,9 @@ func Run(ctx context.Context, log *slog.Logger, c Command) error {
 	cmd.Stdout = c.Stdout
 	last := &tail{}
 	cmd.Stderr = last
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// No Pdeathsig: it is sent when the starting thread ends, and threads that a goroutine has locked do end. A program whose
+	// starter is killed finds its input at the end and its output closed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 2 * time.Second
 
