@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"gprovision/model/manifest"
-	"gprovision/model/secret"
 	"gprovision/model/signature"
 	"gprovision/model/source"
 )
@@ -39,7 +38,8 @@ type ManifestMakeCmd struct {
 	LogEndpoint        string   `placeholder:"ADDRESS" help:"The factory server, as https URL or host:port."`
 	CredentialEndpoint string   `placeholder:"NAME" help:"Who gives credentials. Default: pblog, the factory server's own vault."`
 
-	Key             string `placeholder:"FILE" help:"Sign with this key (gprov keys new) and write FILE.minisig. A passphrase is taken from the environment variable GPROV_KEY_PASSPHRASE."`
+	Key             string `placeholder:"FILE" help:"Sign with this key (gprov keys new) and write FILE.minisig."`
+	Passphrase      string `name:"passphrase-file" placeholder:"FILE" help:"File whose first line is the key's passphrase."`
 	Product         string `placeholder:"NAME" help:"Product, for the signature's trusted comment."`
 	Serial          string `placeholder:"N" help:"Serial number of the manifest, for the signature's trusted comment. Count it up."`
 	AllowIncomplete bool   `help:"Write the manifest although units would refuse it."`
@@ -58,7 +58,7 @@ The files must lie where the server serves them: their addresses in the manifest
 
 // Run makes, checks, writes and signs the manifest.
 func (m *ManifestMakeCmd) Run(c *Context) error {
-	key, err := m.key()
+	key, err := m.key(c)
 	if err != nil {
 		return err
 	}
@@ -94,23 +94,16 @@ func (m *ManifestMakeCmd) Run(c *Context) error {
 }
 
 // key returns the signing key, or nil if there is none.
-func (m *ManifestMakeCmd) key() (*signature.PrivateKey, error) {
+func (m *ManifestMakeCmd) key(c *Context) (*signature.PrivateKey, error) {
 	if m.Key == "" {
 		return nil, nil
 	}
 	if m.Product == "" || m.Serial == "" {
 		return nil, &UsageError{errors.New("--key needs --product and --serial: the signature names them")}
 	}
-	text, err := os.ReadFile(m.Key)
+	k, err := readPrivateKey(c, m.Key, m.Passphrase)
 	if err != nil {
-		return nil, fmt.Errorf("read signing key: %w", err)
-	}
-	k, err := signature.ParsePrivateKey(string(text), secret.Secret(os.Getenv("GPROV_KEY_PASSPHRASE")))
-	if errors.Is(err, signature.ErrPassphrase) {
-		return nil, &HintError{fmt.Errorf("read signing key %s: %w", m.Key, err), "put its passphrase into the environment variable GPROV_KEY_PASSPHRASE"}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read signing key %s: %w", m.Key, err)
+		return nil, err
 	}
 	return &k, nil
 }
