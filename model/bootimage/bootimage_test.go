@@ -2,11 +2,16 @@ package bootimage
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/binary"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -237,6 +242,62 @@ func TestStubOfDebian(t *testing.T) {
 		if err != nil || !bytes.Equal(bytes.TrimRight(got, "\x00"), bytes.TrimRight(p.Data, "\x00")) {
 			t.Errorf("objcopy reads %d bytes of %s, want %d: %v", len(got), p.Name, len(p.Data), err)
 		}
+	}
+}
+
+// TestSigning lets sbsigntool sign an image and verify it: its idea of the file's structure is that of the firmware.
+func TestSigning(t *testing.T) {
+	s, err := os.ReadFile("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+	if err != nil {
+		needs(t, "package systemd-boot-efi: "+err.Error())
+	}
+	for _, tool := range []string{"sbsign", "sbverify"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			needs(t, "package sbsigntool")
+		}
+	}
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{
+		"key":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+		"cert": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}),
+		"uki":  write(t, s, parts("BUILD_ID=7\n")),
+	} {
+		if err := os.WriteFile(path(name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{
+		{"sbsign", "--key", path("key"), "--cert", path("cert"), "--output", path("signed"), path("uki")},
+		{"sbverify", "--cert", path("cert"), path("signed")},
+	} {
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if err != nil || bytes.Contains(out, []byte("warning")) {
+			t.Errorf("%s: %v: %s", args[0], err, out)
+		}
+	}
+	signed, err := os.ReadFile(path("signed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := BuildNumber(bytes.NewReader(signed), int64(len(signed))); n != 7 || err != nil {
+		t.Errorf("build number of the signed image: %d, %v", n, err)
+	}
+	if err := WriteUKI(io.Discard, signed, []Part{{".more", []byte("x")}}); err == nil {
+		t.Error("a signed image got another section")
 	}
 }
 

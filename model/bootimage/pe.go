@@ -141,8 +141,11 @@ const pageSize = 4096
 
 // WriteUKI writes stub, an EFI stub for x86-64 such as systemd's linuxx64.efi.stub, with the parts added as sections in the
 // order given. .linux belongs last: a kernel that unpacks itself in place then overwrites nothing. It is an error if the stub
-// has one of the sections already, is signed, or has no room in its header for more sections. The result has no checksum,
-// which UEFI does not ask for, and depends on nothing but the arguments.
+// has one of the sections already, is signed, or has no room in its header for more sections.
+//
+// The result has no symbol table: in the midst of the file it would be a gap between sections, over which programs that
+// compute the hash for a signature disagree. It has no checksum, which UEFI does not ask for. It depends on nothing but the
+// arguments.
 func WriteUKI(w io.Writer, stub []byte, parts []Part) error {
 	p, err := parsePE(sliceReader(stub), int64(len(stub)))
 	if err != nil {
@@ -168,10 +171,12 @@ func (p *peFile) grow(stub []byte, parts []Part) (head []byte, bodies [][]byte, 
 	if err := p.check(stub, parts); err != nil {
 		return nil, nil, err
 	}
-	memory := p.end()
+	memory, content := p.end()
 	align := int64(max(p.sectionAlign, pageSize))
-	file := roundUp(int64(len(stub)), int64(p.fileAlign))
-	head = append(append([]byte(nil), stub...), make([]byte, file-int64(len(stub)))...)
+	file := roundUp(content, int64(p.fileAlign))
+	head = make([]byte, file)
+	copy(head, stub[:content])
+	clear(head[p.coff+8 : p.coff+16]) // symbol table: it lay behind the sections
 	data := binary.LittleEndian.Uint32(head[p.optional+8:])
 	for i, part := range parts {
 		memory = roundUp(memory, align)
@@ -207,7 +212,13 @@ func (p *peFile) grow(stub []byte, parts []Part) (head []byte, bodies [][]byte, 
 func (p *peFile) check(stub []byte, parts []Part) error {
 	seen := map[string]bool{}
 	for _, s := range p.sections {
+		if strings.HasPrefix(s.Name, "/") {
+			return fmt.Errorf("section %q has its name in the symbol table, which is dropped", s.Name)
+		}
 		seen[s.Name] = true
+	}
+	if _, file := p.end(); file > int64(len(stub)) || file < p.table+int64(len(p.sections))*sectionHeader {
+		return fmt.Errorf("the sections end at %d, the file has %d bytes", file, len(stub))
 	}
 	for _, part := range parts {
 		if part.Name == "" || len(part.Name) > 8 || seen[part.Name] || len(part.Data) == 0 {
@@ -243,13 +254,17 @@ func (p *peFile) room(stub []byte) int64 {
 	return room
 }
 
-// end is the first address behind all sections.
-func (p *peFile) end() int64 {
-	end := int64(p.sizeOfHeaders)
+// end is the first address behind all sections, in memory and in the file.
+func (p *peFile) end() (memory, file int64) {
+	memory = int64(p.sizeOfHeaders)
+	file = int64(p.sizeOfHeaders)
 	for _, s := range p.sections {
-		end = max(end, int64(s.VirtualAddress)+int64(max(s.VirtualSize, s.RawSize)))
+		memory = max(memory, int64(s.VirtualAddress)+int64(max(s.VirtualSize, s.RawSize)))
+		if s.RawSize > 0 {
+			file = max(file, int64(s.Offset)+int64(s.RawSize))
+		}
 	}
-	return end
+	return memory, file
 }
 
 func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
