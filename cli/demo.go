@@ -163,7 +163,7 @@ func (d *demo) build() error {
 			return err
 		}
 		if root, err = lab.DebianRoot(d, d.log, cache); err != nil {
-			return err
+			return labHint(err)
 		}
 		done()
 	}
@@ -173,13 +173,13 @@ func (d *demo) build() error {
 		return err
 	}
 	if err := d.product.Artifacts(d, d.log, root, d.Init, 1); err != nil {
-		return withHint(err)
+		return labHint(err)
 	}
 	done()
 	done = d.show.stage("release image", "build")
 	name, err := d.product.Release(d, d.log, root, 1, "0", func(p image.Progress) { d.show.progress(p.Stage, p.Done, p.Total) })
 	if err != nil {
-		return withHint(err)
+		return labHint(err)
 	}
 	done()
 	done = d.show.stage("signed manifest", "build")
@@ -379,4 +379,16 @@ func (d *demo) keep() error {
 	fmt.Fprintf(d.Stdout, "\nIt stays until Ctrl-C. Log in: ssh -p %s admin@127.0.0.1, password %s\n", d.sshAt[strings.LastIndexByte(d.sshAt, ':')+1:], d.secret.Reveal())
 	<-d.Done()
 	return nil
+}
+
+// labHint adds the hint that an error from below carries.
+func labHint(err error) error {
+	var e interface {
+		error
+		Hint() string
+	}
+	if errors.As(err, &e) {
+		return &HintError{err, e.Hint()}
+	}
+	return err
 }

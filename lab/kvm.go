@@ -62,6 +62,8 @@ func ProbeAccel(ctx context.Context, log *slog.Logger) (Accel, error) {
 		return Accel{KVM: true}, nil
 	case err == nil:
 		return Accel{Why: "the guest ended without running"}, nil
+	case failed != nil && failed.Stderr != "":
+		return Accel{Why: "/dev/kvm is there, but " + lastLines(failed.Stderr, 1)}, nil
 	default:
 		return Accel{Why: err.Error()}, nil
 	}

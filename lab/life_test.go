@@ -1,0 +1,668 @@
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gprovision/lab"
+	"gprovision/model/layout"
+	"gprovision/model/manifest"
+	"gprovision/model/secret"
+)
+
+// How long a stage may take on two shared processors without KVM.
+const (
+	bootPatience = 4 * time.Minute
+	jobPatience  = 8 * time.Minute
+)
+
+const (
+	serial   = "LAB-0001"
+	password = secret.Secret("lab-test-password")
+)
+
+// life is what all tests of a unit's life share. It is built once, when the first of them runs.
+type life struct {
+	dir    string
+	gprov  string
+	init   string
+	debian string       // root filesystem
+	tiny   *lab.Product // with two releases of the tiny system
+	images []string     // of tiny, the older one first
+	// finished returns a unit that was provisioned and restored itself, and the memory of its server.
+	finished map[layout.Firmware]func() (*finishedUnit, error)
+}
+
+type finishedUnit struct {
+	snapshot *lab.Snapshot
+	product  *lab.Product // with the server's database
+	up       lab.Event    // what the tiny system said
+	took     []string     // how long each stage took
+}
+
+// theLife builds the fixture. What it makes is removed by TestMain.
+var theLife = sync.OnceValues(func() (*life, error) {
+	base := os.Getenv("TEMPDIR")
+	if base == "" {
+		base = os.TempDir()
+	}
+	dir, err := os.MkdirTemp(base, "gprov-fixture-")
+	if err != nil {
+		return nil, err
+	}
+	l := &life{dir: dir, gprov: filepath.Join(dir, "gprov"), init: filepath.Join(dir, "init")}
+	if l.debian, err = debianRoot(); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"gprov", "init"} {
+		build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, name), "gprovision/cmd/"+name)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build %s: %w: %s", name, err, out)
+		}
+	}
+	if err := l.makeTiny(context.Background()); err != nil {
+		return nil, err
+	}
+	l.finished = map[layout.Firmware]func() (*finishedUnit, error){}
+	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
+		l.finished[fw] = sync.OnceValues(func() (*finishedUnit, error) { return l.finish(fw) })
+	}
+	return l, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if l, err := theLifeIfBuilt(); err == nil && l != nil {
+		if code == 0 {
+			_ = os.RemoveAll(l.dir)
+		} else {
+			fmt.Printf("the tests' common files are kept in %s\n", l.dir)
+		}
+	}
+	os.Exit(code)
+}
+
+// built says whether theLife was called.
+var built sync.Map
+
+func theLifeIfBuilt() (*life, error) {
+	if _, ok := built.Load("life"); !ok {
+		return nil, nil
+	}
+	return theLife()
+}
+
+// needLife skips where no virtual unit can run, waits for a slot and returns the fixture.
+func needLife(t *testing.T) *life {
+	t.Helper()
+	needLab(t)
+	built.Store("life", true)
+	l, err := theLife()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func (l *life) makeTiny(ctx context.Context) error {
+	log := slog.New(slog.DiscardHandler)
+	tiny := filepath.Join(l.dir, "tiny")
+	if err := lab.BuildTiny(ctx, log, tiny); err != nil {
+		return err
+	}
+	var err error
+	if l.tiny, err = lab.NewProduct(filepath.Join(l.dir, "data")); err != nil {
+		return err
+	}
+	if err := l.tiny.Artifacts(ctx, log, l.debian, l.init, 1); err != nil {
+		return err
+	}
+	for n := uint64(1); n <= 2; n++ {
+		root := filepath.Join(l.dir, fmt.Sprintf("tiny%d.tar", n))
+		f, err := os.Create(root)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(lab.TinyRoot(f, tiny, fmt.Sprint(n)), f.Close()); err != nil {
+			return err
+		}
+		name, err := l.tiny.Release(ctx, log, root, n, "0", nil)
+		if err != nil {
+			return err
+		}
+		l.images = append(l.images, name)
+	}
+	return l.tiny.Manifest([]string{l.images[1], l.images[0]}, nil)
+}
+
+// config is a unit as the built-in appliance table describes it.
+func config(fw layout.Firmware, bus lab.Bus) lab.Config {
+	c := lab.Config{
+		Name: "unit", Firmware: fw,
+		SMBIOS: lab.SMBIOS{Manufacturer: lab.PlatformManufacturer, Product: lab.PlatformProduct, Serial: serial},
+		Disks:  []lab.Disk{{Name: "recovery", Bus: bus, Size: lab.RecoverySize}, {Name: "main", Bus: bus, Size: lab.MainSize}},
+	}
+	if fw == layout.BIOS {
+		c.Disks[0].BootIndex = 1
+	}
+	return c
+}
+
+// stages is a whole first life, from empty disks to the running system.
+var stages = []struct {
+	name  string
+	until lab.Match
+	limit time.Duration
+}{
+	{"network boot", jobState("provision", "started"), bootPatience},
+	{"provision", jobState("provision", "succeeded"), jobPatience},
+	{"boot into restore", jobState("restore", "started"), bootPatience},
+	{"restore", jobState("restore", "succeeded"), jobPatience},
+	{"boot", jobState("boot", "started"), bootPatience},
+	{"hand-over", lab.Msg("handing over"), time.Minute},
+}
+
+func jobState(job, state string) lab.Match {
+	return lab.All(lab.Msg("state"), lab.Field("job", job), lab.Field("state", state))
+}
+
+// bad are the events after which nothing good follows.
+var bad = lab.Any(lab.Msg("hold"), lab.Msg("GUEST_PANICKED"))
+
+// await waits for an event, and fails early when the unit holds instead.
+func await(u *lab.Unit, limit time.Duration, m lab.Match) (lab.Event, error) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("nothing within %v", limit))
+	defer cancel()
+	e, err := u.Events.Wait(ctx, lab.Any(m, bad))
+	if err == nil && !m(e) {
+		err = fmt.Errorf("instead of what was awaited: %s %s %s", e.Msg(), e.Text("code"), e.Text("err"))
+	}
+	return e, err
+}
+
+// live follows a unit through its whole first life.
+func live(u *lab.Unit) (took []string, err error) {
+	for _, s := range stages {
+		began := time.Now()
+		if _, err := await(u, s.limit, s.until); err != nil {
+			return took, fmt.Errorf("%s: %w\nevents:\n%s\nconsole:\n%s", s.name, err, u.Events.Tail(20), tail(u.Console(), 2000))
+		}
+		took = append(took, fmt.Sprintf("%s %.0f s", s.name, time.Since(began).Seconds()))
+	}
+	return took, nil
+}
+
+// finish makes a finished unit.
+func (l *life) finish(fw layout.Firmware) (_ *finishedUnit, err error) {
+	ctx, log := context.Background(), slog.New(slog.DiscardHandler)
+	n, err := lab.NewNetwork(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	dir := filepath.Join(l.dir, "finished-"+string(fw))
+	p, err := l.tiny.Copy(filepath.Join(dir, "data"))
+	if err != nil {
+		return nil, err
+	}
+	s, err := lab.StartServer(ctx, log, n, lab.ServerConfig{Program: l.gprov, Data: p.Dir, Password: password})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Stop()
+	u, err := lab.NewUnit(ctx, log, n, filepath.Join(dir, "unit"), config(fw, lab.VirtIO))
+	if err != nil {
+		return nil, err
+	}
+	defer u.Close()
+	if err := u.Start(ctx); err != nil {
+		return nil, err
+	}
+	f := &finishedUnit{product: p}
+	if f.took, err = live(u); err != nil {
+		return nil, err
+	}
+	if f.up, err = await(u, time.Minute, lab.Msg("tiny system up")); err != nil {
+		return nil, err
+	}
+	if err := u.Tell(map[string]string{"do": "poweroff"}); err != nil {
+		return nil, err
+	}
+	end, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := u.Wait(end); err != nil {
+		return nil, err
+	}
+	f.snapshot, err = u.Snapshot(ctx, filepath.Join(dir, "snapshot"))
+	return f, err
+}
+
+// fork returns a unit that starts where a finished one was switched off.
+func (l *life) fork(t *testing.T, n *lab.Network, fw layout.Firmware, change func(*lab.Config), blank ...string) *lab.Unit {
+	t.Helper()
+	f, err := l.finished[fw]()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := f.snapshot.Fork(t.Context(), logger(t), n, filepath.Join(workDir(t, 2<<30), "unit"), change, blank...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return watched(t, u)
+}
+
+// serve starts a server for p on n.
+func (l *life) serve(t *testing.T, n *lab.Network, p *lab.Product) *lab.Server {
+	t.Helper()
+	s, err := lab.StartServer(t.Context(), logger(t), n, lab.ServerConfig{Program: l.gprov, Data: p.Dir, Password: password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.Stop()
+		if t.Failed() {
+			t.Logf("last lines of the server:\n%s", s.Log())
+		}
+	})
+	return s
+}
+
+// product returns a copy of p with a server's memory of its own.
+func product(t *testing.T, p *lab.Product) *lab.Product {
+	t.Helper()
+	out, err := p.Copy(filepath.Join(workDir(t, 1<<30), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// up waits for the tiny system, without anything bad on the way.
+func up(t *testing.T, u *lab.Unit) lab.Event {
+	t.Helper()
+	e, err := await(u, jobPatience, lab.Msg("tiny system up"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// seen fails the test unless as many events match.
+func seen(t *testing.T, u *lab.Unit, want int, m lab.Match, what string) {
+	t.Helper()
+	if got := len(u.Events.Seen(m)); got != want {
+		t.Errorf("%s: seen %d times, want %d", what, got, want)
+	}
+}
+
+// tell has the tiny system do something and fails the test if it cannot.
+func tell(t *testing.T, u *lab.Unit, do map[string]any) string {
+	t.Helper()
+	if err := u.Tell(do); err != nil {
+		t.Fatal(err)
+	}
+	e := expect(t, u, time.Minute, lab.All(lab.Msg("done"), lab.Field("do", do["do"].(string))))
+	if e.Text("error") != "" {
+		t.Fatalf("tell the tiny system %v: %s", do, e.Text("error"))
+	}
+	return e.Text("text")
+}
+
+// recoveryOf mounts the recovery volume of a running tiny system and returns the directory.
+func recoveryOf(t *testing.T, u *lab.Unit) string {
+	t.Helper()
+	tell(t, u, map[string]any{"do": "mount", "path": "/run/rec", "device": "/dev/vda2"})
+	return "/run/rec"
+}
+
+// again makes a running tiny system lose its mark and start again.
+func again(t *testing.T, u *lab.Unit, dir string) {
+	t.Helper()
+	tell(t, u, map[string]any{"do": "unmount", "path": dir})
+	tell(t, u, map[string]any{"do": "remove", "path": "/boot.normal"})
+	if err := u.Tell(map[string]any{"do": "reboot"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// whole checks what a restored tiny system says of itself.
+func whole(t *testing.T, e lab.Event, version string) {
+	t.Helper()
+	if got := e.Text("version"); got != version {
+		t.Errorf("release %q runs, want %q", got, version)
+	}
+	if e.Text("mark") == "" || e.Text("machineID") == "" || !strings.Contains(e.Text("hostname"), "gp-") || !strings.Contains(e.Text("fstab"), " / ") {
+		t.Errorf("the restored system is not complete: %s", e)
+	}
+}
+
+func TestLifeUEFI(t *testing.T) { testLife(t, layout.UEFI) }
+func TestLifeBIOS(t *testing.T) { testLife(t, layout.BIOS) }
+
+func testLife(t *testing.T, fw layout.Firmware) {
+	t.Parallel()
+	l := needLife(t)
+	f, err := l.finished[fw]()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", strings.Join(f.took, ", "))
+	whole(t, f.up, "2")
+	u := l.fork(t, network(t), fw, nil)
+	start(t, u)
+	whole(t, up(t, u), "2")
+	seen(t, u, 0, jobState("restore", "started"), "restore of a finished unit")
+}
+
+// TestLifeNVMe is the whole life with NVMe disks, the main one with sectors of 4096 bytes, through OVMF's own PXE and TFTP.
+func TestLifeNVMe(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	n, p := network(t), product(t, l.tiny)
+	l.serve(t, n, p)
+	c := config(layout.UEFI, lab.NVMe)
+	c.NativePXE, c.Disks[1].SectorSize = true, 4096
+	u := newUnit(t, n, c)
+	start(t, u)
+	if _, err := live(u); err != nil {
+		t.Fatal(err)
+	}
+	e := up(t, u)
+	whole(t, e, "2")
+	if !strings.HasPrefix(e.Text("root"), "/dev/nvme") {
+		t.Errorf("root is %s", e.Text("root"))
+	}
+}
+
+func TestPowerCutInProvisioning(t *testing.T) {
+	for _, step := range []string{"write-files", "boot-entries"} {
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			l := needLife(t)
+			n := network(t)
+			l.serve(t, n, product(t, l.tiny))
+			u := newUnit(t, n, config(layout.UEFI, lab.VirtIO))
+			start(t, u)
+			expect(t, u, bootPatience+jobPatience, lab.All(lab.Msg("step"), lab.Field("step", step)))
+			u.Cut()
+			start(t, u)
+			whole(t, up(t, u), "2")
+		})
+	}
+}
+
+func TestPowerCutInRestore(t *testing.T) {
+	for _, step := range []string{"write-release", "set-mark"} {
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			l := needLife(t)
+			u := l.fork(t, network(t), layout.UEFI, nil, "main")
+			start(t, u)
+			expect(t, u, bootPatience+jobPatience, lab.All(lab.Msg("step"), lab.Field("step", step)))
+			u.Cut()
+			start(t, u)
+			whole(t, up(t, u), "2")
+			if step == "write-release" {
+				seen(t, u, 2, jobState("restore", "started"), "restore")
+			}
+		})
+	}
+}
+
+// TestCorruptImage damages the newest image on the recovery volume: the next one is restored.
+func TestCorruptImage(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	u := l.fork(t, network(t), layout.UEFI, nil)
+	start(t, u)
+	up(t, u)
+	dir := recoveryOf(t, u)
+	tell(t, u, map[string]any{"do": "patch", "path": dir + "/Image/" + l.images[1], "text": "damage", "at": 100000})
+	again(t, u, dir)
+	whole(t, up(t, u), "1")
+}
+
+// TestRenamedImage gives an old image, with its own good signature, the name of a newer one: it is refused.
+func TestRenamedImage(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	u := l.fork(t, network(t), layout.UEFI, nil)
+	start(t, u)
+	up(t, u)
+	dir := recoveryOf(t, u)
+	forged := strings.Replace(l.images[0], ".0001.upd", ".0009.upd", 1)
+	for _, suffix := range []string{"", ".minisig"} {
+		tell(t, u, map[string]any{"do": "copy", "path": dir + "/Image/" + l.images[0] + suffix, "to": dir + "/Image/" + forged + suffix})
+	}
+	again(t, u, dir)
+	whole(t, up(t, u), "2")
+	seen(t, u, 1, lab.Msg("image cannot be restored"), "refusal of the renamed image")
+}
+
+// TestNoImage removes all images: the unit says so and stays where it is.
+func TestNoImage(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	u := l.fork(t, network(t), layout.UEFI, nil)
+	start(t, u)
+	up(t, u)
+	dir := recoveryOf(t, u)
+	for _, image := range l.images {
+		tell(t, u, map[string]any{"do": "remove", "path": dir + "/Image/" + image})
+	}
+	again(t, u, dir)
+	if e := expect(t, u, bootPatience, lab.Msg("hold")); e.Text("code") != "G201" {
+		t.Errorf("the unit holds with %s, want G201", e.Text("code"))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if e, err := u.Events.Wait(ctx, lab.Any(lab.Msg("RESET"), lab.Msg("hold"), lab.Msg("decision"))); err == nil {
+		t.Errorf("the unit does not stay there: %s", e)
+	}
+}
+
+// TestProvisionAgain provisions a finished unit with a running system: at first the server does not allow it and it boots
+// what it has, then it is released and starts a new life.
+func TestProvisionAgain(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	f, err := l.finished[layout.UEFI]()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, p := network(t), product(t, f.product)
+	copyDatabase(t, f.product, p)
+	s := l.serve(t, n, p)
+	u := l.fork(t, n, layout.UEFI, nil)
+	start(t, u, lab.FromNetwork())
+	before := up(t, u)
+	seen(t, u, 0, jobState("provision", "started"), "provisioning of a unit that is not released")
+	if err := s.Release(t.Context(), serial); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := live(u); err != nil {
+		t.Fatal(err)
+	}
+	e := up(t, u)
+	whole(t, e, "2")
+	if e.Text("machineID") == before.Text("machineID") {
+		t.Error("the unit boots its old system")
+	}
+}
+
+func copyDatabase(t *testing.T, from, to *lab.Product) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(from.Dir, "gprov.db*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no database in %s: %v", from.Dir, err)
+	}
+	for _, f := range files {
+		in, err := os.Open(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := os.Create(filepath.Join(to.Dir, filepath.Base(f)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(out, in)
+		if err := errors.Join(err, in.Close(), out.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestBlankMainDisk replaces the main disk by an empty one.
+func TestBlankMainDisk(t *testing.T) {
+	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
+		t.Run(string(fw), func(t *testing.T) {
+			t.Parallel()
+			l := needLife(t)
+			u := l.fork(t, network(t), fw, nil, "main")
+			start(t, u)
+			whole(t, up(t, u), "2")
+			seen(t, u, 1, jobState("restore", "succeeded"), "restore")
+		})
+	}
+}
+
+// TestSlowMainDisk has a main disk that answers only 8 seconds after init started: the unit waits and boots.
+func TestSlowMainDisk(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	u := l.fork(t, network(t), layout.UEFI, func(c *lab.Config) { c.Disks[1].Late = true })
+	start(t, u)
+	expect(t, u, bootPatience, lab.Msg("init"))
+	<-time.After(8 * time.Second) // this is what is tested, nothing is waited for
+	if err := u.Plug(t.Context(), "main"); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, up(t, u), "2")
+	seen(t, u, 0, jobState("restore", "started"), "restore")
+}
+
+// TestStrangeSticks plugs USB sticks with the labels of our volumes into a finished unit: nothing changes.
+func TestStrangeSticks(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	sticks := []string{"PRIMARY", "RECOVERY"}
+	u := l.fork(t, network(t), layout.UEFI, func(c *lab.Config) {
+		for _, label := range sticks {
+			c.Disks = append(c.Disks, lab.Disk{Name: "stick-" + strings.ToLower(label), Bus: lab.USB, Size: 256 << 20})
+		}
+	})
+	for _, label := range sticks {
+		makeStick(t, filepath.Join(u.Dir, "stick-"+strings.ToLower(label)+".qcow2"), label)
+	}
+	start(t, u)
+	whole(t, up(t, u), "2")
+	seen(t, u, 0, jobState("restore", "started"), "restore")
+}
+
+// makeStick fills a disk with a partition that holds an ext4 filesystem with a label.
+func makeStick(t *testing.T, path, label string) {
+	t.Helper()
+	raw := path + ".raw"
+	for _, c := range [][]string{
+		{"truncate", "-s", "256M", raw},
+		{"sgdisk", "-n", "1:2048:0", "-t", "1:8300", raw},
+		{"mke2fs", "-q", "-F", "-t", "ext4", "-L", label, "-E", "offset=1048576", raw, "250M"},
+		{"qemu-img", "convert", "-O", "qcow2", raw, path},
+	} {
+		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", c, err, out)
+		}
+	}
+	if err := os.Remove(raw); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestBadInput has something wrong before the provisioning: the unit says what, on its console and at the server where that
+// hears of it, and writes nothing.
+func TestBadInput(t *testing.T) {
+	unlinked := func(name string) func(*testing.T, *lab.Product) {
+		return func(t *testing.T, p *lab.Product) {
+			if err := os.Remove(p.Path(name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	replaced := func(name, text string) func(*testing.T, *lab.Product) {
+		return func(t *testing.T, p *lab.Product) {
+			if err := p.Replace(name, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	changed := func(change func(*manifest.Manifest)) func(*testing.T, *lab.Product) {
+		return func(t *testing.T, p *lab.Product) {
+			for _, name := range []string{lab.ManifestFile, lab.ManifestFile + ".minisig"} {
+				if err := os.Remove(p.Path(name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := p.Manifest([]string{imageOf(p)}, change); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		code    string
+		product func(*testing.T, *lab.Product)
+		unit    func(*lab.Config)
+	}{
+		{"no manifest", "G111", unlinked(lab.ManifestFile), nil},
+		{"not JSON", "G112", replaced(lab.ManifestFile, "{no"), nil},
+		{"not signed", "G113", unlinked(lab.ManifestFile + ".minisig"), nil},
+		{"wrong hash", "G142", changed(func(m *manifest.Manifest) { m.Files[0].Sha256 = strings.Repeat("0", 64) }), nil},
+		{"small disk", "G132", nil, func(c *lab.Config) { c.Disks[1].Size = 1 << 30 }},
+		{"two main disks", "G133", nil, func(c *lab.Config) {
+			c.Disks = append(c.Disks, lab.Disk{Name: "other", Bus: lab.VirtIO, Size: lab.MainSize})
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			l := needLife(t)
+			n, p := network(t), product(t, l.tiny)
+			if c.product != nil {
+				c.product(t, p)
+			}
+			l.serve(t, n, p)
+			cfg := config(layout.UEFI, lab.VirtIO)
+			if c.unit != nil {
+				c.unit(&cfg)
+			}
+			u := newUnit(t, n, cfg)
+			start(t, u)
+			e := expect(t, u, bootPatience+jobPatience, lab.Msg("hold"))
+			if e.Text("code") != c.code || e.Text("hint") == "" {
+				t.Errorf("the unit holds with %s %q, want %s with a hint", e.Text("code"), e.Text("hint"), c.code)
+			}
+			if !strings.Contains(u.Console(), c.code) {
+				t.Errorf("the console does not show %s", c.code)
+			}
+		})
+	}
+}
+
+// imageOf returns the name of an image in the files of p.
+func imageOf(p *lab.Product) string {
+	list, _ := filepath.Glob(p.Path("*.upd"))
+	return filepath.Base(list[len(list)-1])
+}
