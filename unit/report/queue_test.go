@@ -1,0 +1,354 @@
+package report
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gprovision/model/record"
+)
+
+// server is a Sender that keeps each event once, as the factory server does.
+type server struct {
+	mu    sync.Mutex
+	seen  map[string]bool
+	order []string
+	calls int
+	err   func(events []record.Event) error
+}
+
+func (s *server) Send(_ context.Context, events []record.Event) (record.BatchReply, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	if s.err != nil {
+		if err := s.err(events); err != nil {
+			return record.BatchReply{}, err
+		}
+	}
+	if s.seen == nil {
+		s.seen = map[string]bool{}
+	}
+	for _, e := range events {
+		k := fmt.Sprintf("%s/%d/%s", e.Boot, e.Seq, e.Message)
+		if !s.seen[k] {
+			s.seen[k] = true
+			s.order = append(s.order, k)
+		}
+	}
+	return record.BatchReply{Stored: len(events)}, nil
+}
+
+func (s *server) got() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.order...)
+}
+
+func message(s string) record.Event { return record.Event{Kind: record.KindLog, Message: s} }
+
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestQueueSends(t *testing.T) {
+	q := NewQueue("b1")
+	s := &server{}
+	for i := range 3 {
+		e := q.Add(message(fmt.Sprint("m", i)))
+		if e.Seq != uint64(i+1) || e.Boot != "b1" || e.Source != record.Observed || e.Time.IsZero() {
+			t.Errorf("%+v", e)
+		}
+	}
+	q.Start(s)
+	must(t, q.Flush(within(t)))
+	if got := fmt.Sprint(s.got()); got != "[b1/1/m0 b1/2/m1 b1/3/m2]" || s.calls != 1 {
+		t.Error(got, s.calls)
+	}
+	q.Add(message("m3"))
+	must(t, q.Flush(within(t)))
+	if st := q.Stats(); st.Waiting != 0 || st.Sent != 4 || st.Err != nil {
+		t.Errorf("%+v", st)
+	}
+	must(t, q.Close())
+}
+
+// TestQueueSurvives cuts a process off at different places; what was not sent is sent by the next one, oldest first.
+func TestQueueSurvives(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "queue")
+	q := NewQueue("b1")
+	q.Add(message("early"))
+	must(t, q.Persist(dir))
+	q.Add(message("later"))
+	must(t, q.Sync(within(t)))
+	if q.Stats().Unsaved != 0 {
+		t.Error("not saved")
+	}
+	if err := NewQueue("b1").Persist(dir); err == nil {
+		t.Error("two processes in one directory")
+	}
+	// The power goes: no Close, only the lock falls. The last line is torn.
+	q.disk.lock.Close()
+	files, _ := filepath.Glob(filepath.Join(dir, "*.jsonl"))
+	f, err := os.OpenFile(files[len(files)-1], os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	f.WriteString(`{"boot":"b1","seq":3,"ki`)
+	f.Close()
+	must(t, os.WriteFile(filepath.Join(dir, "000000000099.jsonl"), []byte("garbage\n{}\n{\"boot\":\"../x\"}\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "x.tmp"), nil, 0o600))
+
+	next := NewQueue("b2")
+	next.Add(message("new"))
+	must(t, next.Persist(dir))
+	s := &server{}
+	next.Start(s)
+	must(t, next.Flush(within(t)))
+	if got := fmt.Sprint(s.got()); got != "[b1/1/early b1/2/later b2/1/new]" {
+		t.Error(got)
+	}
+	must(t, next.Close())
+	left, _ := filepath.Glob(filepath.Join(dir, "*"))
+	if len(left) != 2 { // the lock and the counter
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestQueueNumbers checks that two processes of one boot never use a number twice.
+func TestQueueNumbers(t *testing.T) {
+	dir := t.TempDir()
+	used := map[uint64]bool{}
+	for i := range 4 {
+		q := NewQueue("b1")
+		var e record.Event
+		if i%2 == 0 {
+			must(t, q.Persist(dir))
+			e = q.Add(message("x"))
+			must(t, q.Sync(within(t)))
+		} else {
+			q.Add(message("x"))
+			must(t, q.Persist(dir))
+			e = q.items[len(q.items)-1].event
+		}
+		if used[e.Seq] {
+			t.Errorf("number %d twice", e.Seq)
+		}
+		used[e.Seq] = true
+		if i < 2 {
+			must(t, q.Close())
+		} else {
+			q.disk.lock.Close() // cut off
+		}
+	}
+	s := &server{}
+	q := NewQueue("b9")
+	must(t, q.Persist(dir))
+	q.Start(s)
+	must(t, q.Flush(within(t)))
+	if len(s.got()) != 3 { // the last one was cut off before it could save
+		t.Log(s.got())
+	}
+	if len(s.got()) < 3 {
+		t.Error("lost", s.got())
+	}
+	must(t, q.Close())
+}
+
+func TestQueueRelease(t *testing.T) {
+	dir := t.TempDir()
+	q := NewQueue("b1")
+	must(t, q.Persist(dir))
+	for i := range 3000 { // more than one file
+		q.Add(message(strings.Repeat("x", 300) + fmt.Sprint(i)))
+	}
+	must(t, q.Release())
+	must(t, q.Release())
+	q.Add(message("in memory"))
+	if err := q.Sync(t.Context()); err == nil {
+		t.Error("saved without a directory")
+	}
+	s := &server{}
+	q.Start(s)
+	must(t, q.Flush(within(t)))
+	if n := len(s.got()); n != 3001 {
+		t.Error(n)
+	}
+	must(t, q.Close())
+	// What the files hold is sent once more, and known: nothing is lost, nothing counts twice.
+	again := NewQueue("b2")
+	must(t, again.Persist(dir))
+	if n := again.Stats().Waiting; n != 3000 {
+		t.Error(n)
+	}
+	again.Start(s)
+	must(t, again.Flush(within(t)))
+	if n := len(s.got()); n != 3001 {
+		t.Error(n)
+	}
+	must(t, again.Close())
+	if files, _ := filepath.Glob(filepath.Join(dir, "*.jsonl")); len(files) != 0 {
+		t.Error(files)
+	}
+}
+
+// TestQueueBounded fills the queue: log records go, states stay, in memory and in the files.
+func TestQueueBounded(t *testing.T) {
+	dir := t.TempDir()
+	q := NewQueue("b1")
+	q.max = 64 << 10
+	must(t, q.Persist(dir))
+	for i := range 1000 {
+		q.Add(message(strings.Repeat("x", 200)))
+		if i%100 == 0 {
+			q.Add(record.Event{Kind: record.KindState, Attrs: record.State{Job: record.JobRestore, Phase: record.Step, Percent: i / 10}.Attrs()})
+			must(t, q.Sync(within(t)))
+		}
+	}
+	must(t, q.Sync(within(t)))
+	st := q.Stats()
+	if q.size > q.max || st.Dropped == 0 || st.Dropped+st.Waiting != 1010 {
+		t.Errorf("%d bytes, %+v", q.size, st)
+	}
+	must(t, q.Close())
+	var disk int64
+	states := 0
+	files, _ := filepath.Glob(filepath.Join(dir, "*.jsonl"))
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		must(t, err)
+		disk += int64(len(b))
+		states += strings.Count(string(b), `"kind":"state"`)
+	}
+	if states != 10 || disk > 2*int64(q.max) {
+		t.Errorf("%d states in %d bytes", states, disk)
+	}
+}
+
+// TestQueueRefused checks that one bad event does not hold up the others, and that trouble of the server loses nothing.
+func TestQueueRefused(t *testing.T) {
+	q := NewQueue("b1")
+	bad := &Refusal{Status: 400, Problem: record.Problem{Code: record.ProblemSyntax, Error: "bad"}}
+	s := &server{err: func(ev []record.Event) error {
+		for _, e := range ev {
+			if e.Message == "bad" {
+				return bad
+			}
+		}
+		return nil
+	}}
+	for i := range 10 {
+		m := fmt.Sprint("m", i)
+		if i == 6 {
+			m = "bad"
+		}
+		q.Add(message(m))
+	}
+	q.Start(s)
+	must(t, q.Flush(within(t)))
+	if st := q.Stats(); st.Sent != 9 || st.Dropped != 1 {
+		t.Errorf("%+v", st)
+	}
+	s.mu.Lock()
+	away := true
+	s.err = func([]record.Event) error {
+		if away {
+			return errors.New("no network")
+		}
+		return nil
+	}
+	s.mu.Unlock()
+	q.Add(message("x"))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for q.Stats().Err == nil {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	if err := q.Flush(ctx); err == nil || !strings.Contains(err.Error(), "no network") {
+		t.Error(err)
+	}
+	s.mu.Lock()
+	away = false
+	s.mu.Unlock()
+	q.Start(s) // a new sender does not wait for the pause of the old one
+	must(t, q.Flush(within(t)))
+	must(t, q.Close())
+}
+
+// TestQueueStuckDisk checks that Add does not wait for a disk that does not answer.
+func TestQueueStuckDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "q")
+	q := NewQueue("b1")
+	must(t, q.Persist(dir))
+	must(t, os.RemoveAll(dir)) // every write fails from now on
+	q.Add(message("x"))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := q.Sync(ctx); err == nil {
+		t.Error("saved into nothing")
+	}
+	s := &server{}
+	q.Start(s)
+	must(t, q.Flush(within(t)))
+	if err := q.Close(); err == nil {
+		t.Error("no word of the broken directory")
+	}
+}
+
+// TestQueueConcurrent adds from many sides while sending and saving go on.
+func TestQueueConcurrent(t *testing.T) {
+	dir := t.TempDir()
+	q := NewQueue("b1")
+	s := &server{}
+	q.Start(s)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 200 {
+				q.Add(message("x"))
+			}
+		})
+	}
+	must(t, q.Persist(dir))
+	wg.Wait()
+	must(t, q.Flush(within(t)))
+	if n := len(s.got()); n != 1600 {
+		t.Error(n)
+	}
+	must(t, q.Close())
+	if files, _ := filepath.Glob(filepath.Join(dir, "*.jsonl")); len(files) != 0 {
+		t.Error(files)
+	}
+}
+
+func FuzzQueueFile(f *testing.F) {
+	f.Add([]byte(`{"boot":"b","seq":1,"time":"2026-01-01T00:00:00Z","kind":"log","source":"observed"}` + "\n"))
+	f.Add([]byte("{\n\n}"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, it := range parseLines(strings.NewReader(string(b))) {
+			if err := it.event.Validate(); err != nil {
+				t.Error(err)
+			}
+			if !json.Valid(it.line) {
+				t.Errorf("%q", it.line)
+			}
+		}
+	})
+}
