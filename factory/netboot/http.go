@@ -267,6 +267,13 @@ func (h *HTTP) decide(ctx context.Context, a asker) (string, error) {
 		return h.message(a, "the server has no manifest "+h.Manifest, true), nil
 	}
 	m.Close()
+	cmdline := ""
+	if im.UKI != nil {
+		if cmdline = im.UKI.Cmdline(); clean(cmdline) != cmdline {
+			h.Log.Error("boot script", "error", "the kernel arguments of "+Artifact+" hold a character that iPXE would interpret", "arguments", cmdline)
+			return h.message(a, "the kernel arguments of "+Artifact+" cannot be passed on", true), nil
+		}
+	}
 	b := make([]byte, 16)
 	if _, err := rand.Read(b); err != nil {
 		return "", err
@@ -275,13 +282,6 @@ func (h *HTTP) decide(ctx context.Context, a asker) (string, error) {
 	now := h.now()
 	if err := h.Units.AddToken(ctx, token, store.Token{MAC: a.mac, Serial: a.serial, Remote: a.remote, Created: now, Expires: now.Add(TokenLife)}); err != nil {
 		return "", err
-	}
-	cmdline := ""
-	if im.UKI != nil {
-		if cmdline = im.UKI.Cmdline(); clean(cmdline) != cmdline {
-			h.Log.Error("boot script", "error", "the kernel arguments of "+Artifact+" hold a character that iPXE would interpret", "arguments", cmdline)
-			return h.message(a, "the kernel arguments of "+Artifact+" cannot be passed on", true), nil
-		}
 	}
 	args := strings.Join(strings.Fields(cmdline+" mfgurl="+h.Base+"/files/"+(&url.URL{Path: h.Manifest}).EscapedPath()+" enrol="+token+" BOOTIF="+a.mac), " ")
 	var s strings.Builder
