@@ -14,7 +14,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=PATH,HOME,TEMPDI
 
 # Debian packages that the demo and the tests use. Nothing of them is in the repository.
 PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe mmdebstrap e2fsprogs dosfstools mtools fdisk gdisk xz-utils zstd \
-	minisign acl attr xorriso iproute2 ca-certificates chromium
+	minisign acl attr xorriso binutils libarchive-tools kmod sbsigntool iproute2 ca-certificates chromium
 
 .PHONY: help
 help: ## list the targets

@@ -138,14 +138,18 @@ func withMounted(dev, fstype string, do func(dir string) error) error {
 const BootDir = "boot/gprov"
 
 // PutArtifactBIOS takes kernel and initramfs out of the boot artifact src, puts them below the mounted volume, writes the
-// boot loader's configuration and installs the boot loader on the disk. config gets the paths of kernel and initramfs as
-// GRUB sees them.
-func (m *Machine) PutArtifactBIOS(disk string, t layout.Table, volume, src string, config func(kernel, initrd string) []byte) error {
+// boot loader's configuration and installs the boot loader on the disk. entry lacks the paths of kernel and initramfs; config
+// makes the configuration of it.
+func (m *Machine) PutArtifactBIOS(disk string, t layout.Table, volume, src string, entry bootloader.Entry, config func(bootloader.Entry) []byte) error {
 	kernel, initrd, err := unpackArtifact(volume, src)
 	if err != nil {
 		return fmt.Errorf("take kernel and initramfs out of %s: %w", src, err)
 	}
-	if _, err := PutFile(filepath.Join(volume, "boot/grub/grub.cfg"), 0o600, bytes.NewReader(config("/"+kernel, "/"+initrd))); err != nil {
+	entry.Kernel, entry.Initrd = "/"+kernel, "/"+initrd
+	if err := entry.Check(); err != nil {
+		return err
+	}
+	if _, err := PutFile(filepath.Join(volume, bootloader.ConfigPath), 0o600, bytes.NewReader(config(entry))); err != nil {
 		return err
 	}
 	if err := removeOtherArtifacts(filepath.Join(volume, BootDir), filepath.Base(filepath.Dir(kernel))); err != nil {

@@ -29,12 +29,9 @@ func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
 		return PutArtifactESP(block.PartitionPath(disk, u.Recovery.Table.Find(layout.ESP).Number), artifact)
 	}
 	main := u.Main[0].Table.Find(layout.Primary)
-	return m.PutArtifactBIOS(disk, u.Recovery.Table, dir, artifact, func(kernel, initrd string) []byte {
-		return bootloader.RecoveryConfig(bootloader.Recovery{
-			Main:  main.FSUUID,
-			Mark:  "/" + m.Site.Names.Mark,
-			Entry: bootloader.Entry{Title: RecoveryEntry, Kernel: kernel, Initrd: initrd, Args: m.KernelArgs("")},
-		})
+	entry := bootloader.Entry{Title: RecoveryEntry, Args: m.KernelArgs("")}
+	return m.PutArtifactBIOS(disk, u.Recovery.Table, dir, artifact, entry, func(e bootloader.Entry) []byte {
+		return bootloader.RecoveryConfig(bootloader.Recovery{Main: main.FSUUID, Mark: "/" + m.Site.Names.Mark, Entry: e})
 	})
 }
 

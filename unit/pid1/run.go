@@ -106,6 +106,9 @@ func (u *unit) guard(what string, do func() error) (err error) {
 // setup brings the machine to the point where facts can be gathered.
 func (u *unit) setup(ctx context.Context, version string) error {
 	mountErr := host.EarlyMounts()
+	for _, dir := range []string{recoveryMount, mainMount} {
+		mountErr = errors.Join(mountErr, os.MkdirAll(dir, 0o700))
+	}
 	artifactErr := u.readArtifact()
 	cmdline, cmdlineErr := os.ReadFile("/proc/cmdline")
 	u.m.Cmdline = WithoutSecrets(string(cmdline))

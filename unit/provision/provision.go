@@ -58,6 +58,9 @@ type Options struct {
 	Observe func(step.Event)
 }
 
+// networkPatience is how long the job waits for an address.
+const networkPatience = 2 * time.Minute
+
 // Mount is where the recovery volume is mounted while the job runs.
 const Mount = "/mnt/recovery"
 
@@ -66,6 +69,7 @@ type job struct {
 	*machine.Machine
 	Options
 	base     *url.URL
+	ports    *nic.Network
 	manifest *manifest.Manifest
 	spec     manifest.Specs
 	client   *report.Client
@@ -83,7 +87,11 @@ type job struct {
 // mounted: the caller has logs on it.
 func Run(ctx context.Context, m *machine.Machine, o Options) error {
 	j := &job{Machine: m, Options: o}
-	return step.Run(ctx, m.Site.Weave("provision", j.steps()), o.Observe)
+	err := step.Run(ctx, m.Site.Weave("provision", j.steps()), o.Observe)
+	if j.ports != nil {
+		j.ports.Close()
+	}
+	return err
 }
 
 // steps returns the job as data. Nothing before clear-main changes a disk.
@@ -117,9 +125,10 @@ func (j *job) network(ctx context.Context) error {
 	if len(ports) == 0 {
 		return fault.Newf(fault.NoNetwork, "the kernel found no network port")
 	}
-	patient, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	j.ports = nic.Start(ctx, j.Log, ports, j.BootMAC)
+	patient, cancel := context.WithTimeout(ctx, networkPatience)
 	defer cancel()
-	leases, err := nic.Configure(patient, j.Log, ports, j.BootMAC)
+	leases, err := j.ports.Wait(patient)
 	if err != nil {
 		return fault.Because(fault.NoNetwork, err)
 	}

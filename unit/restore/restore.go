@@ -425,10 +425,9 @@ func (j *job) bootMain(ctx context.Context) error {
 		return nil
 	}
 	args := j.KernelArgs(t.Find(layout.Primary).UUID)
-	err := j.PutArtifactBIOS(j.disk.Path, t, j.root, artifact, func(kernel, initrd string) []byte {
-		return bootloader.MainConfig(bootloader.Entry{Title: "Normal Boot", Kernel: kernel, Initrd: initrd, Args: args})
-	})
-	return because(fault.BootSetup, err)
+	fallback := j.Unit.Recovery.Table.Find(layout.Recovery).FSUUID
+	entry := bootloader.Entry{Title: machine.NormalEntry, Args: args, Fallback: fallback}
+	return because(fault.BootSetup, j.PutArtifactBIOS(j.disk.Path, t, j.root, artifact, entry, bootloader.MainConfig))
 }
 
 // updateRecovery replaces the recovery artifact by the release's own if that has a higher build number. Equal numbers with
