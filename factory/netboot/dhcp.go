@@ -262,9 +262,9 @@ func (d *DHCP) full(m *dhcpv4.DHCPv4, who client) (*dhcpv4.DHCPv4, error) {
 }
 
 // ProbeDHCP asks for an address on the interface, as any client would, and returns the server that answers first. ok is
-// false if none answers within about four seconds. Nothing is leased.
+// false if none answers within three seconds. Nothing is leased.
 func ProbeDHCP(ctx context.Context, name string) (server netip.Addr, ok bool, err error) {
-	c, err := nclient4.New(name, nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(2))
+	c, err := nclient4.New(name, nclient4.WithTimeout(time.Second), nclient4.WithRetry(2))
 	if err != nil {
 		return netip.Addr{}, false, fmt.Errorf("look for DHCP servers on %s: %w", name, err)
 	}
