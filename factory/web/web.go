@@ -55,7 +55,7 @@ const eventsPerPage = 200
 
 // New parses the templates.
 func New(c Config) (*Web, error) {
-	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": words, "level": level, "path": url.PathEscape}).ParseFS(pages, "page/*.html")
+	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": words, "text": text, "level": level, "path": url.PathEscape}).ParseFS(pages, "page/*.html")
 	if err != nil {
 		return nil, fmt.Errorf("dashboard: %w", err)
 	}
@@ -312,13 +312,31 @@ func words(e store.Event) string {
 		parts = append(parts, e.Message)
 	}
 	for _, k := range slices.Sorted(maps.Keys(e.Attrs)) {
-		b, err := json.Marshal(e.Attrs[k])
-		if s, ok := e.Attrs[k].(string); ok && s != "" && !strings.ContainsAny(s, " \"\n") {
-			b, err = []byte(s), nil
+		s := text(e.Attrs[k])
+		if _, ok := e.Attrs[k].(string); ok && (s == "" || strings.ContainsAny(s, " \"\n")) {
+			s = strconv.Quote(s)
 		}
-		if err == nil {
-			parts = append(parts, k+"="+string(b))
-		}
+		parts = append(parts, k+"="+s)
 	}
 	return strings.Join(parts, " ")
+}
+
+// text is a value as people read it: strings as they are, all else as JSON.
+func text(v any) string {
+	if raw, ok := v.(json.RawMessage); ok {
+		var parsed any
+		if json.Unmarshal(raw, &parsed) == nil {
+			v = parsed
+		}
+	}
+	if s, ok := v.(string); ok {
+		return s
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // html/template escapes it for the page
+	if err := e.Encode(v); err != nil {
+		return ""
+	}
+	return strings.TrimSpace(b.String())
 }

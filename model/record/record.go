@@ -207,6 +207,10 @@ func (s State) String() string {
 		return fmt.Sprintf("%s: %s", s.Job, s.Step)
 	case "":
 		return string(s.Job)
+	case Started:
+		if s.Job == JobRunning {
+			return "running"
+		}
 	}
 	return string(s.Job) + " " + string(s.Phase)
 }
