@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -114,12 +113,10 @@ func (s *Session) Run(ctx context.Context, command string) (string, error) {
 		return "", fmt.Errorf("run %q: %w", command, err)
 	}
 	defer session.Close()
-	var out bytes.Buffer
-	session.Stdout, session.Stderr = &out, &out
 	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
 	defer stop()
-	err = session.Run(command)
-	text := strings.TrimSpace(out.String())
+	out, err := session.CombinedOutput(command)
+	text := strings.TrimSpace(string(out))
 	if ctx.Err() != nil {
 		return text, fmt.Errorf("run %q: %w", command, context.Cause(ctx))
 	}

@@ -43,7 +43,7 @@ func Mounts(main, recovery layout.Table, recoveryLabel string, ssd bool) ([]Moun
 	}
 	out := []Mount{
 		{source(p), "/", "ext4", opts, 1},
-		{source(r), RecoveryDir(recoveryLabel), "ext4", "ro,nofail,noexec,nosuid,nodev,x-systemd.device-timeout=15s", 0},
+		{source(r), RecoveryDir(recoveryLabel), "ext4", "ro,nofail,noexec,nosuid,nodev,x-systemd.device-timeout=90s", 0},
 	}
 	if e := main.Find(layout.ESP); e != nil {
 		out = append(out, Mount{source(e), EFIDir, "vfat", "noauto,nofail,umask=0077", 0})
