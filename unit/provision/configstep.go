@@ -38,7 +38,7 @@ func (j *job) runStep(ctx context.Context, s manifest.Step) error {
 		BiosPass: j.passwords.BIOS.Reveal(), IpmiPass: j.passwords.IPMI.Reveal(), OSPass: j.passwords.OS.Reveal(),
 	}
 	if len(s.Files) > 0 {
-		dir, err := os.MkdirTemp("/run", "step-")
+		dir, err := os.MkdirTemp("", "step-")
 		if err != nil {
 			return err
 		}
@@ -63,6 +63,9 @@ func (j *job) fetchInto(ctx context.Context, f manifest.File, dir string) error 
 	hash, err := manifest.HashFor(f, j.Policy.AllowSHA1)
 	if err != nil {
 		return err
+	}
+	if f.Base() == "" {
+		return fault.Newf(fault.ManifestSyntax, "the address %s names no file", f.Src)
 	}
 	dest := filepath.Join(dir, f.Base())
 	o := report.FetchOptions{URL: f.Src, Dest: dest, Size: f.Size, Log: j.Log}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path"
 	"path/filepath"
@@ -31,15 +32,22 @@ import (
 // maxManifest is the largest manifest that is looked at, in bytes.
 const maxManifest = 4 << 20
 
-// fetchSmall returns the content of a small file. What it returns is not verified yet.
+// fetchSmall returns the content of a small file. What it returns is not verified yet. A server that takes no connection is a
+// fault.NoServer: who asked for the file cannot know that the file is not to blame.
 func (j *job) fetchSmall(ctx context.Context, url string, most int64) ([]byte, error) {
-	dir, err := os.MkdirTemp("/run", "fetch-")
+	dir, err := os.MkdirTemp("", "fetch-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	o := report.FetchOptions{URL: url, Dest: filepath.Join(dir, "file"), MaxSize: most, Patience: time.Minute, Log: j.Log}
-	if _, err := report.Fetch(ctx, o); err != nil {
+	// A connection is given up after 30 s by the client itself, so Idle must be longer for its reason to be seen.
+	o := report.FetchOptions{URL: url, Dest: filepath.Join(dir, "file"), MaxSize: most, Idle: 40 * time.Second, Patience: time.Minute, Log: j.Log}
+	_, err = report.Fetch(ctx, o)
+	var dial *net.OpError
+	if errors.As(err, &dial) && dial.Op == "dial" {
+		return nil, fault.Newf(fault.NoServer, "get %s: %w", url, dial)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return os.ReadFile(o.Dest)
@@ -49,6 +57,8 @@ func (j *job) fetchSmall(ctx context.Context, url string, most int64) ([]byte, e
 // volume, one image, one boot artifact, and enough space.
 func (j *job) checkFiles() error {
 	prefix := j.Site.Names.ImagePrefix
+	p := j.unit.Recovery.Table.Find(layout.Recovery)
+	room := p.Size - p.Size/20
 	images, artifacts, total := 0, 0, int64(0)
 	for _, f := range j.manifest.Files {
 		if _, err := manifest.HashFor(f, j.Policy.AllowSHA1); err != nil {
@@ -65,10 +75,16 @@ func (j *job) checkFiles() error {
 			if _, err := release.ParseName(path.Base(dest), prefix); err != nil {
 				return fault.Because(fault.ImageName, err)
 			}
+			if path.Dir(dest) != state.ImageDir {
+				return fault.Newf(fault.ManifestSyntax, "the image %s would go to %q, where no restore looks for it, want %s/", f.Src, dest, state.ImageDir)
+			}
 			images++
 		}
 		if dest == j.Site.Names.BootFile {
 			artifacts++
+		}
+		if f.Size > room-total {
+			return fault.Newf(fault.NoSpace, "the recovery volume has room for %d bytes, and %s with %d bytes does not fit behind the %d before it", room, f.Src, f.Size, total)
 		}
 		total += f.Size
 	}
@@ -77,10 +93,6 @@ func (j *job) checkFiles() error {
 	}
 	if artifacts == 0 {
 		return fault.Newf(fault.ManifestIncomplete, "the manifest has no boot artifact %s among its Files", j.Site.Names.BootFile)
-	}
-	p := j.unit.Recovery.Table.Find(layout.Recovery)
-	if room := p.Size - p.Size/20; total > room {
-		return fault.Newf(fault.NoSpace, "the files have %d bytes, the recovery volume has room for %d", total, room)
 	}
 	return nil
 }

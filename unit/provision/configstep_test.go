@@ -1,0 +1,264 @@
+package provision
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"gprovision/model/fault"
+	"gprovision/model/manifest"
+	"gprovision/model/platform"
+	"gprovision/model/policy"
+	"gprovision/model/record"
+	"gprovision/model/secret"
+)
+
+func TestExpand(t *testing.T) {
+	vars := manifest.Variables{Serial: "S1", OSPass: "geheim"}
+	tests := []struct{ text, want, says string }{
+		{"", "", ""},
+		{"set {{.Serial}} {{.OSPass}}", "set S1 geheim", ""},
+		{`{{if .DLDir}}{{.DLDir}}/{{end}}x`, "x", ""},
+		{"{{.Unknown}}", "", "Unknown"},
+		{"{{.Serial.Length}}", "", "Length"},
+		{"{{.Serial", "", "unclosed"},
+		{"{{shell}}", "", "shell"},
+	}
+	for _, tt := range tests {
+		got, err := expand(tt.text, vars)
+		if got != tt.want || (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%q: got %q, %v, want %q, %q", tt.text, got, err, tt.want, tt.says)
+		}
+		if err != nil && strings.Contains(err.Error(), vars.OSPass) {
+			t.Errorf("%q: the error tells the password: %v", tt.text, err)
+		}
+	}
+}
+
+func TestRunCommand(t *testing.T) {
+	tests := []struct {
+		name string
+		c    manifest.Command
+		says string // "": it succeeds
+	}{
+		{"succeeds", manifest.Command{Command: "true"}, ""},
+		{"succeeds by its path", manifest.Command{Command: "/bin/true"}, ""},
+		{"fails", manifest.Command{Command: "sh -c 'exit 3'"}, "ended with status 3, want 0"},
+		{"must fail and does", manifest.Command{Command: "false", ExitStatus: manifest.ESMustFail}, ""},
+		{"must fail and does not", manifest.Command{Command: "true", ExitStatus: manifest.ESMustFail}, "want a failure"},
+		{"either way, fails", manifest.Command{Command: "false", ExitStatus: manifest.ESDontCare}, ""},
+		{"either way, succeeds", manifest.Command{Command: "true", ExitStatus: manifest.ESDontCare}, ""},
+		{"no such program, whatever its status", manifest.Command{Command: "gprov-no-such-program", ExitStatus: manifest.ESDontCare}, "not found"},
+		{"ended by a signal, whatever its status", manifest.Command{Command: `sh -c 'kill -9 $$'`, ExitStatus: manifest.ESDontCare}, "signal"},
+		{"variables", manifest.Command{Command: `test {{.Serial}}+{{.RecoveryDir}} = S1+/mnt/recovery`}, ""},
+		{"quotes keep a value whole", manifest.Command{Command: `test "{{.Serial}} x" = 'S1 x'`}, ""},
+		{"no shell between", manifest.Command{Command: `test $HOME = '$HOME'`}, ""},
+		{"unknown variable", manifest.Command{Command: "echo {{.Unknown}}"}, "Unknown"},
+		{"unknown variable in the path", manifest.Command{Command: "true", AddPath: "{{.Unknown}}"}, "Unknown"},
+		{"unknown variable in the library path", manifest.Command{Command: "true", AddLibPath: "{{.Unknown}}"}, "Unknown"},
+		{"unclosed quote", manifest.Command{Command: "echo 'a"}, "split"},
+		{"empty", manifest.Command{Command: " "}, "empty"},
+		{"empty once filled in", manifest.Command{Command: "{{.DLDir}}"}, "empty"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			j, _ := testJob(t, policy.Policy{})
+			err := j.runCommand(t.Context(), tt.c, manifest.Variables{Serial: "S1", RecoveryDir: "/mnt/recovery"}, false)
+			if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("got %v, want %q", err, tt.says)
+			}
+		})
+	}
+}
+
+func TestCommandEnv(t *testing.T) {
+	t.Setenv("PATH", "/usr/bin:/bin")
+	t.Setenv("LD_LIBRARY_PATH", "/must/not/be/inherited")
+	tests := []struct {
+		name string
+		c    manifest.Command
+		want []string
+	}{
+		{"nothing", manifest.Command{}, nil},
+		{"path", manifest.Command{AddPath: "{{.DLDir}}/bin"}, []string{"PATH=/dl/bin:/usr/bin:/bin"}},
+		{"libraries", manifest.Command{AddLibPath: "{{.DLDir}}/lib:/x"}, []string{"LD_LIBRARY_PATH=/dl/lib:/x"}},
+		{"both", manifest.Command{AddPath: "/a", AddLibPath: "/b"}, []string{"PATH=/a:/usr/bin:/bin", "LD_LIBRARY_PATH=/b"}},
+	}
+	for _, tt := range tests {
+		got, err := commandEnv(tt.c, manifest.Variables{DLDir: "/dl"})
+		if err != nil || !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %q, %v, want %q", tt.name, got, err, tt.want)
+		}
+	}
+	t.Setenv("PATH", "")
+	if got, err := commandEnv(manifest.Command{AddPath: "/a"}, manifest.Variables{}); err != nil || !slices.Equal(got, []string{"PATH=/a"}) {
+		t.Errorf("without a path: got %q, %v: a colon at the end means the working directory", got, err)
+	}
+}
+
+// TestCommandFindsByAddPath runs a program whose own child is found by AddPath, before the one of the system.
+func TestCommandFindsByAddPath(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "false"), []byte("#!/bin/sh\nexit 0\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	j, _ := testJob(t, policy.Policy{})
+	for add, fails := range map[string]bool{"": true, "{{.DLDir}}": false} {
+		c := manifest.Command{Command: "sh -c 'exec false'", AddPath: add}
+		if err := j.runCommand(t.Context(), c, manifest.Variables{DLDir: dir}, false); (err != nil) != fails {
+			t.Errorf("AddPath %q: got %v", add, err)
+		}
+	}
+}
+
+// TestSecretsAreNotLogged runs commands that print, misuse and fail with a password, and looks for it in log and errors.
+func TestSecretsAreNotLogged(t *testing.T) {
+	const password = "hunter2hunter2"
+	commands := []manifest.Command{
+		{Command: "echo {{.OSPass}}"},
+		{Command: `sh -c 'echo "$0" >&2; exit 1' {{.OSPass}}`},
+		{Command: "true {{.OSPass}}", ExitStatus: manifest.ESMustFail},
+		{Command: "gprov-no-such-program {{.OSPass}}"},
+		{Command: "echo '{{.OSPass}}"},
+		{Command: `sh -c 'kill -9 $$' {{.OSPass}}`},
+		{Command: "echo {{.OSPass.Length}}"},
+		{Command: "printenv LD_LIBRARY_PATH", AddLibPath: "{{.OSPass}}"},
+	}
+	for _, set := range []manifest.Variables{{OSPass: password}, {BiosPass: password}, {IpmiPass: password}} {
+		for _, c := range commands {
+			for _, name := range []string{".BiosPass", ".IpmiPass"} {
+				if set.OSPass == "" && (name == ".BiosPass") == (set.BiosPass != "") {
+					c.Command = strings.ReplaceAll(c.Command, ".OSPass", name)
+					c.AddLibPath = strings.ReplaceAll(c.AddLibPath, ".OSPass", name)
+				}
+			}
+			j, log := testJob(t, policy.Policy{})
+			err := j.runCommand(t.Context(), c, set, true)
+			if strings.Contains(log.String(), password) {
+				t.Errorf("%s: the log tells the password: %s", c.Command, log)
+			}
+			if err != nil && strings.Contains(err.Error(), password) {
+				t.Errorf("%s: the error tells the password: %v", c.Command, err)
+			}
+			if err == nil && !strings.Contains(log.String(), c.Command) {
+				t.Errorf("%s: the log does not have the command as the manifest has it: %s", c.Command, log)
+			}
+		}
+	}
+}
+
+func TestVerbose(t *testing.T) {
+	for _, verbose := range []bool{false, true} {
+		j, log := testJob(t, policy.Policy{})
+		if err := j.runCommand(t.Context(), manifest.Command{Command: "echo {{.Serial}}"}, manifest.Variables{Serial: "S1"}, verbose); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), `level=INFO msg="command output" command="echo {{.Serial}}" output="S1\n"`); got != verbose {
+			t.Errorf("verbose %t: %s", verbose, log)
+		}
+	}
+}
+
+// testArchive returns a tar of one file, compressed as release images are.
+func testArchive(t *testing.T, name, content string) string {
+	t.Helper()
+	if _, err := exec.LookPath("xz"); err != nil {
+		if os.Getenv("GPROV_NO_SKIP") == "1" {
+			t.Fatal("the program xz is missing")
+		}
+		t.Skip("the program xz is missing")
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(content)), Uid: os.Getuid(), Gid: os.Getgid()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte(content)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("xz", "--check=sha256", "-c")
+	c.Stdin = &b
+	out, err := c.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// TestRunSteps runs steps with files: a script, and an archive that is unpacked beside it. Nothing of them stays.
+func TestRunSteps(t *testing.T) {
+	archive := testArchive(t, "tool/data", "hello")
+	out := filepath.Join(t.TempDir(), "out")
+	script := "#!/bin/sh\ncat \"$1/tool/data\" >> " + out + "\necho \" $2\" >> " + out + "\n"
+	s := serve(t, map[string]string{"/run.sh": script, "/tool.txz": archive})
+	file := func(name, content string) manifest.File {
+		sum := sha256.Sum256([]byte(content))
+		return manifest.File{Src: s.URL + name, Sha256: hex.EncodeToString(sum[:]), Size: int64(len(content))}
+	}
+	files := []manifest.File{file("/run.sh", script), file("/tool.txz", archive)}
+	step := func(name, arg string, when manifest.When, fs ...manifest.File) manifest.Step {
+		return manifest.Step{Name: name, When: when, Files: fs, Commands: []manifest.Command{{Command: "{{.DLDir}}/run.sh {{.DLDir}} " + arg}}}
+	}
+	wrong := files[0]
+	wrong.Sha256 = strings.Repeat("00", 32)
+
+	newJob := func(steps ...manifest.Step) *job {
+		j, _ := testJob(t, policy.Policy{})
+		j.Identity = platform.Identity{Variant: platform.Variant{DevCodeName: "FOX"}}
+		j.manifest = &manifest.Manifest{CustomPlatCfgSteps: []manifest.PlatformSteps{
+			{DevCodeName: "OWL", ConfigSteps: []manifest.Step{{Name: "other platform", Commands: []manifest.Command{{Command: "false"}}}}},
+			{DevCodeName: "FOX", ConfigSteps: steps},
+		}}
+		return j
+	}
+	j := newJob(step("second place", "x", manifest.RunAfterQA, files...), step("one", "1", manifest.RunBeforeQA, files...), step("two", "{{.Serial}}", manifest.RunBeforeQA, files...))
+	if err := j.runSteps(t.Context(), manifest.RunBeforeQA); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(out); err != nil || string(b) != "hello 1\nhello S1\n" {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
+		t.Errorf("what was fetched stays: %v, %v", left, err)
+	}
+
+	// The passwords of the job reach the steps, and only by their templates.
+	j = newJob(manifest.Step{Name: "password", When: manifest.RunBeforePWSet, Commands: []manifest.Command{{Command: "test {{.OSPass}}{{.BiosPass}}{{.IpmiPass}} = abc"}}})
+	j.passwords = record.Credentials{OS: secret.Secret("a"), BIOS: secret.Secret("b"), IPMI: secret.Secret("c")}
+	if err := j.runSteps(t.Context(), manifest.RunBeforePWSet); err != nil {
+		t.Error(err)
+	}
+
+	// The first step that fails ends the job, by name.
+	if err := os.Remove(out); err != nil {
+		t.Fatal(err)
+	}
+	j = newJob(step("wrong file", "1", manifest.RunBeforeQA, wrong), step("two", "2", manifest.RunBeforeQA, files...))
+	err := j.runSteps(t.Context(), manifest.RunBeforeQA)
+	if fault.Of(err) != fault.DownloadHash || !strings.Contains(err.Error(), `"wrong file"`) {
+		t.Errorf("wrong hash: got %v", err)
+	}
+	if _, err := os.Stat(out); err == nil {
+		t.Error("a step ran after one that failed")
+	}
+	for name, f := range map[string]manifest.File{
+		"no hash": {Src: s.URL + "/run.sh"}, "SHA-1 alone": {Src: s.URL + "/run.sh", Sha1: strings.Repeat("ab", 20)},
+	} {
+		if err := newJob(step(name, "1", manifest.RunBeforeQA, f)).runSteps(t.Context(), manifest.RunBeforeQA); fault.Of(err) != fault.HashMissing {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if err := newJob(step("no name", "1", manifest.RunBeforeQA, manifest.File{Src: s.URL + "/", Dest: "x", Sha256: strings.Repeat("ab", 32)})).runSteps(t.Context(), manifest.RunBeforeQA); fault.Of(err) != fault.ManifestSyntax {
+		t.Errorf("an address without a name: got %v", err)
+	}
+}

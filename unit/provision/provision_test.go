@@ -1,0 +1,193 @@
+package provision
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/policy"
+	"gprovision/model/signature"
+	"gprovision/site"
+	"gprovision/unit/machine"
+	"gprovision/unit/state"
+)
+
+// testJob returns a job on a recovery device of 4 GiB, and its log.
+func testJob(t *testing.T, p policy.Policy, keys ...signature.PublicKey) (*job, *bytes.Buffer) {
+	t.Helper()
+	t.Setenv("TMPDIR", t.TempDir())
+	log := &bytes.Buffer{}
+	m := &machine.Machine{
+		Log:  slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Site: site.Stock(), Policy: p, Keys: keys, Firmware: layout.UEFI, Serial: "S1",
+	}
+	table, err := layout.ForRecovery(layout.UEFI, layout.Device{Size: 4 * layout.GiB, SectorSize: 512}, m.Labels(), machine.NewIDs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &job{Machine: m, unit: state.Unit{Recovery: state.Disk{Table: table}}}, log
+}
+
+func testKey(t *testing.T) signature.PrivateKey {
+	t.Helper()
+	k, err := signature.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func testSign(t *testing.T, k signature.PrivateKey, content, comment string) string {
+	t.Helper()
+	sig, err := k.Sign(strings.NewReader(content), comment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(sig)
+}
+
+// serve answers with the given files, and 404 for all others.
+func serve(t *testing.T, files map[string]string) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		content, ok := files[r.URL.Path]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		w.Write([]byte(content))
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestFetchManifest(t *testing.T) {
+	key, other := testKey(t), testKey(t)
+	const (
+		good  = `{"Files": [{"Src": "norm_boot", "Sha256": "00"}], "LogEndpoint": "https://h:1"}`
+		whole = `{"Files": [{"Src": "../norm_boot"}], "LogEndpoint": "https://h:1"}`
+		path  = "/files/manufData.json"
+	)
+	forManifest := signature.ManifestComment("WIDGET", "1")
+	signed := policy.Policy{Keys: []string{key.Public().String()}}
+	tests := []struct {
+		name   string
+		policy policy.Policy
+		files  map[string]string
+		want   *fault.Fault
+		says   string
+	}{
+		{"missing", signed, nil, fault.ManifestMissing, "no such file"},
+		{"signature alone", signed, map[string]string{path + ".minisig": testSign(t, key, whole, forManifest)}, fault.ManifestMissing, path},
+		{"not JSON", signed, map[string]string{path: "<html>", path + ".minisig": testSign(t, key, "<html>", forManifest)}, fault.ManifestSyntax, "line 1"},
+		{"empty", signed, map[string]string{path: "", path + ".minisig": testSign(t, key, "", forManifest)}, fault.ManifestSyntax, ""},
+		{"malformed hash", signed, map[string]string{path: good, path + ".minisig": testSign(t, key, good, forManifest)}, fault.ManifestSyntax, "Sha256"},
+		{"unsigned", signed, map[string]string{path: whole}, fault.ManifestUnsigned, path + ".minisig"},
+		{"unsigned and allowed", policy.Policy{AllowUnsigned: true}, map[string]string{path: whole}, nil, ""},
+		{"signed by another key", signed, map[string]string{path: whole, path + ".minisig": testSign(t, other, whole, forManifest)}, fault.ManifestSignature, "no trusted key"},
+		{"badly signed where unsigned is allowed", policy.Policy{AllowUnsigned: true, Keys: signed.Keys},
+			map[string]string{path: whole, path + ".minisig": testSign(t, other, whole, forManifest)}, fault.ManifestSignature, ""},
+		{"changed after signing", signed, map[string]string{path: whole + " ", path + ".minisig": testSign(t, key, whole, forManifest)}, fault.ManifestSignature, "does not hold"},
+		{"signed as an image", signed, map[string]string{path: whole, path + ".minisig": testSign(t, key, whole, signature.ImageComment("WIDGET.LNX.SHINY.2026-11-22.0001.upd"))},
+			fault.ManifestSignature, "image WIDGET"},
+		{"no signature in the file", signed, map[string]string{path: whole, path + ".minisig": "<html>"}, fault.ManifestSignature, "minisign"},
+		{"huge signature", signed, map[string]string{path: whole, path + ".minisig": strings.Repeat("x", signature.MaxSize+1)}, fault.ManifestMissing, "16384 bytes"},
+		{"good", signed, map[string]string{path: whole, path + ".minisig": testSign(t, key, whole, forManifest)}, nil, ""},
+		{"a part that needs a site of its own", policy.Policy{AllowUnsigned: true}, map[string]string{path: `{"StashFiles": [{"Src": "x"}]}`}, fault.ManifestIncomplete, "StashFiles"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := serve(t, tt.files)
+			j, _ := testJob(t, tt.policy)
+			if len(tt.policy.Keys) > 0 {
+				j.Keys = []signature.PublicKey{key.Public()}
+			}
+			j.ManifestURL = s.URL + path
+			err := j.fetchManifest(t.Context())
+			if fault.Of(err) != tt.want || err != nil && !strings.Contains(err.Error(), tt.says) {
+				t.Fatalf("got %v, want %v saying %q", err, tt.want, tt.says)
+			}
+			if err == nil && j.manifest.Files[0].Src != s.URL+"/norm_boot" {
+				t.Errorf("not resolved: %+v", j.manifest.Files)
+			}
+			if tt.want == fault.ManifestSignature && j.manifest != nil {
+				t.Error("a refused manifest is kept")
+			}
+		})
+	}
+}
+
+// TestFetchManifestNoServer takes the server away: before the first byte, and between manifest and signature.
+func TestFetchManifestNoServer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := "http://" + l.Addr().String() + "/manufData.json"
+	l.Close()
+
+	var s *httptest.Server
+	s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.Listener.Close()
+		w.Header().Set("Connection", "close")
+		w.Write([]byte("{}"))
+	}))
+	defer s.Close()
+
+	for name, url := range map[string]string{"closed port": gone, "gone after the manifest": s.URL + "/manufData.json"} {
+		t.Run(name, func(t *testing.T) {
+			j, log := testJob(t, policy.Policy{AllowUnsigned: true})
+			j.ManifestURL = url
+			// The job is patient. The test ends its patience at the first pause.
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			err := j.fetchManifest(ctx)
+			if fault.Of(err) != fault.NoServer || !strings.Contains(err.Error(), url) {
+				t.Errorf("got %v, want NoServer", err)
+			}
+			if !strings.Contains(log.String(), "trying again") {
+				t.Errorf("it was not tried again: %s", log)
+			}
+		})
+	}
+}
+
+func TestManifestAddress(t *testing.T) {
+	for _, url := range []string{"", "manufData.json", "file:///manufData.json", "tftp://10.0.0.1/manufData.json", "http://[::1", "ftp://h/m"} {
+		j, _ := testJob(t, policy.Policy{AllowUnsigned: true})
+		j.ManifestURL = url
+		if err := j.fetchManifest(t.Context()); fault.Of(err) != fault.ManifestMissing {
+			t.Errorf("%q: got %v, want ManifestMissing", url, err)
+		}
+	}
+}
+
+func TestVerifyManifest(t *testing.T) {
+	key := testKey(t)
+	const text = `{"Files": []}`
+	keys := []signature.PublicKey{testKey(t).Public(), key.Public()}
+	check := func(name, sig string, keys []signature.PublicKey, holds bool) {
+		t.Helper()
+		err := VerifyManifest([]byte(text), []byte(sig), keys)
+		if holds != (err == nil) || err != nil && fault.Of(err) != fault.ManifestSignature {
+			t.Errorf("%s: got %v, want it to hold: %t", name, err, holds)
+		}
+	}
+	good := testSign(t, key, text, signature.ManifestComment("WIDGET", "7"))
+	check("one of two keys", good, keys, true)
+	check("no keys", good, nil, false)
+	check("another key", good, keys[:1], false)
+	check("another file", testSign(t, key, text+"\n", signature.ManifestComment("WIDGET", "7")), keys, false)
+	check("comment changed", strings.Replace(good, "manifest WIDGET 7", "manifest WIDGET 8", 1), keys, false)
+	check("an image's", testSign(t, key, text, signature.ImageComment("WIDGET.LNX.SHINY.2026-11-22.0001.upd")), keys, false)
+	check("a word that begins in the same way", testSign(t, key, text, "manifesto WIDGET 7"), keys, false)
+	check("nothing", "", keys, false)
+}
