@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 
 	"gprovision/hw/block"
 	"gprovision/hw/bootloader"
@@ -24,13 +26,14 @@ import (
 const RemovablePath = `\EFI\BOOT\BOOTX64.EFI`
 
 // PutFile writes what r has to path: under a new name, synced, read back from the device and only then renamed. It returns
-// the SHA-256 of the content.
+// the SHA-256 of the content. The directory must be there (MakeDir). What lies at the new name, and a link at path, is
+// replaced and not followed.
 func PutFile(path string, mode fs.FileMode, r io.Reader) (sum [32]byte, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	fresh := path + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
 		return sum, err
 	}
-	fresh := path + ".new"
-	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, mode)
 	if err != nil {
 		return sum, err
 	}
@@ -57,6 +60,47 @@ func PutFile(path string, mode fs.FileMode, r io.Reader) (sum [32]byte, err erro
 		return sum, err
 	}
 	return sum, SyncDir(filepath.Dir(path))
+}
+
+// MakeDir makes the directory rel below the mounted volume. What lies in its way and is no directory, such as a link that leads
+// to another place, is removed: what is written to the directory, or cleared out of it, stays where it belongs.
+func MakeDir(volume, rel string) error {
+	dir := volume
+	for _, name := range strings.Split(filepath.Clean(rel), string(filepath.Separator)) {
+		parent := dir
+		dir = filepath.Join(dir, name)
+		st, err := os.Lstat(dir)
+		if err == nil && st.IsDir() {
+			continue
+		}
+		if err == nil {
+			err = os.Remove(dir)
+		} else if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		if err == nil {
+			err = os.Mkdir(dir, 0o755)
+		}
+		if err == nil {
+			err = SyncDir(parent)
+		}
+		if err != nil {
+			return fmt.Errorf("make directory %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// Regular returns an error unless path is a regular file: not a link, and nothing that a reader would wait for.
+func Regular(path string) error {
+	st, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", path)
+	}
+	return nil
 }
 
 // HashOnDevice returns the SHA-256 of a file, read from the device and not from the page cache.
@@ -91,6 +135,9 @@ func SyncDir(dir string) error {
 // already.
 func PutArtifactESP(esp, src string) error {
 	return withMounted(esp, "vfat", func(dir string) error {
+		if err := MakeDir(dir, filepath.Join("EFI", "BOOT")); err != nil {
+			return err
+		}
 		dst := filepath.Join(dir, "EFI", "BOOT", "BOOTX64.EFI")
 		if same, err := sameContent(dst, src); err != nil || same {
 			return err
@@ -149,6 +196,9 @@ func (m *Machine) PutArtifactBIOS(disk string, t layout.Table, volume, src strin
 	if err := entry.Check(); err != nil {
 		return err
 	}
+	if err := MakeDir(volume, strings.TrimPrefix(filepath.Dir(bootloader.ConfigPath), "/")); err != nil {
+		return err
+	}
 	if _, err := PutFile(filepath.Join(volume, bootloader.ConfigPath), 0o600, bytes.NewReader(config(entry))); err != nil {
 		return err
 	}
@@ -198,6 +248,9 @@ func unpackArtifact(volume, src string) (kernel, initrd string, err error) {
 	}
 	dir := filepath.Join(BootDir, hex.EncodeToString(sum[:6]))
 	kernel, initrd = filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "initrd")
+	if err := MakeDir(volume, dir); err != nil {
+		return "", "", err
+	}
 	if _, err := PutFile(filepath.Join(volume, kernel), 0o600, uki.Linux()); err != nil {
 		return "", "", err
 	}

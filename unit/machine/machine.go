@@ -208,11 +208,19 @@ func Wipe(path string) error {
 	})
 }
 
-// WriteTable wipes the places of older tables and filesystems, writes t and waits for the partitions' nodes.
+// passOn is boot code for BIOS: int 0x18, which tells the firmware that nothing can be started from this disk and lets it try
+// the next device, then a halt in a loop.
+var passOn = []byte{0xcd, 0x18, 0xf4, 0xeb, 0xfd}
+
+// WriteTable wipes the places of older tables and filesystems, writes t and waits for the partitions' nodes. Until a boot loader
+// is installed BIOS firmware goes on to the next device: a table without boot code would make it hang.
 func WriteTable(path string, t layout.Table) error {
 	return withDisk(path, func(dev *block.Device) error {
 		if err := partition.Wipe(dev, layout.MiB, layout.MiB); err != nil {
 			return err
+		}
+		if _, err := dev.WriteAt(passOn, 0); err != nil {
+			return fmt.Errorf("write boot code: %w", err)
 		}
 		for _, p := range t.Partitions {
 			// both ends: members of arrays have their signature at either
@@ -290,14 +298,14 @@ func DiskRecord(d block.Disk, t layout.Table) state.Disk {
 	return state.Disk{Size: d.Size, SectorSize: d.SectorSize, Bus: string(d.Bus), Model: d.Model, Serial: d.Serial, WWN: d.WWN, Table: t}
 }
 
-// SetReadOnly makes the kernel refuse writes to a disk until the next boot.
-func SetReadOnly(path string) error {
+// SetReadOnly makes the kernel refuse writes to a disk, or take them again, until the next boot.
+func SetReadOnly(path string, on bool) error {
 	dev, err := block.Open(path, false)
 	if err != nil {
 		return err
 	}
 	defer dev.Close()
-	return dev.SetReadOnly(true)
+	return dev.SetReadOnly(on)
 }
 
 // ErrNoGRUB says that the boot artifact carries no BIOS boot loader.

@@ -1,13 +1,17 @@
 package machine
 
 import (
+	"errors"
+	"fmt"
 	"path/filepath"
+	"slices"
 
 	"gprovision/hw/block"
 	"gprovision/hw/bootloader"
 	"gprovision/hw/efi"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
+	"gprovision/model/platform"
 	"gprovision/unit/state"
 )
 
@@ -21,16 +25,22 @@ const (
 // Nothing is written where it does already.
 func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
 	artifact := filepath.Join(dir, m.Site.Names.BootFile)
-	disk, err := m.diskOf(u.Recovery.Table)
+	if err := Regular(artifact); err != nil {
+		return err
+	}
+	disk, err := m.RecoveryDisk(u)
 	if err != nil {
 		return err
 	}
 	if m.Firmware == layout.UEFI {
-		return PutArtifactESP(block.PartitionPath(disk, u.Recovery.Table.Find(layout.ESP).Number), artifact)
+		return PutArtifactESP(block.PartitionPath(disk.Path, u.Recovery.Table.Find(layout.ESP).Number), artifact)
 	}
 	main := u.Main[0].Table.Find(layout.Primary)
+	if main == nil {
+		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system")
+	}
 	entry := bootloader.Entry{Title: RecoveryEntry, Args: m.KernelArgs("")}
-	return m.PutArtifactBIOS(disk, u.Recovery.Table, dir, artifact, entry, func(e bootloader.Entry) []byte {
+	return m.PutArtifactBIOS(disk.Path, u.Recovery.Table, dir, artifact, entry, func(e bootloader.Entry) []byte {
 		return bootloader.RecoveryConfig(bootloader.Recovery{Main: main.FSUUID, Mark: "/" + m.Site.Names.Mark, Entry: e})
 	})
 }
@@ -38,7 +48,11 @@ func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
 // EnsureEntries makes the firmware start the main disk first and the recovery device second. It writes only what is missing
 // or wrong.
 func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) error {
-	normal, err := Entry(NormalEntry, u.Main[0].Table, u.Main[0].SectorSize, m.KernelArgs(u.Main[0].Table.Find(layout.Primary).UUID))
+	main := u.Main[0].Table.Find(layout.Primary)
+	if main == nil {
+		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system")
+	}
+	normal, err := Entry(NormalEntry, u.Main[0].Table, u.Main[0].SectorSize, m.KernelArgs(main.UUID))
 	if err != nil {
 		return err
 	}
@@ -54,24 +68,52 @@ func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) error {
 	return nil
 }
 
-// diskOf returns the node of the one disk that carries the table.
-func (m *Machine) diskOf(t layout.Table) (string, error) {
-	parts, err := m.Partitions(nil)
+// RecoveryDisk returns the disk of the recovery volume that u records: the one on a bus that the platform allows whose table is
+// as recorded. The record lies on the volume itself and is not trusted: what it says of the partitions that are written to must
+// be so on the disk.
+func (m *Machine) RecoveryDisk(u state.Unit) (block.Disk, error) {
+	volume := u.Recovery.Table.Find(layout.Recovery)
+	if volume == nil {
+		return block.Disk{}, fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the recovery volume")
+	}
+	parts, err := m.Partitions(platform.AllowedRecovery)
 	if err != nil {
-		return "", err
+		return block.Disk{}, err
 	}
-	found := ""
+	var found []Found
 	for _, p := range parts {
-		if p.Partition.UUID != t.Partitions[0].UUID || p.Disk.Path == found {
-			continue
+		if p.Partition.UUID == volume.UUID {
+			found = append(found, p)
 		}
-		if found != "" {
-			return "", fault.Newf(fault.RecoveryAmbiguous, "%s and %s carry the same partition", found, p.Disk.Path)
+	}
+	switch len(found) {
+	case 0:
+		return block.Disk{}, fault.Newf(fault.NoRecovery, "no disk carries the partition %s", volume.UUID)
+	case 1:
+	default:
+		return block.Disk{}, fault.Newf(fault.RecoveryAmbiguous, "%s and %s carry the same partition", found[0].Path, found[1].Path)
+	}
+	if err := checkRecovery(m.Firmware, u.Recovery.Table, found[0].Table); err != nil {
+		return block.Disk{}, fault.Because(fault.RecoveryDamaged, err)
+	}
+	return found[0].Disk, nil
+}
+
+// checkRecovery compares the recorded table of the recovery device with the one on the disk, which knows no roles.
+func checkRecovery(fw layout.Firmware, recorded, real layout.Table) error {
+	if recorded.Kind != real.Kind || len(recorded.Partitions) != len(real.Partitions) {
+		return errors.New("the unit's record has another partition table than its recovery device")
+	}
+	for _, r := range recorded.Partitions {
+		same := slices.ContainsFunc(real.Partitions, func(p layout.Partition) bool {
+			return p.Number == r.Number && p.Start == r.Start && p.Size == r.Size && p.UUID == r.UUID && p.Type == r.Type
+		})
+		if !same {
+			return fmt.Errorf("partition %d of the recovery device is not as the unit's record has it", r.Number)
 		}
-		found = p.Disk.Path
 	}
-	if found == "" {
-		return "", fault.Newf(fault.NoRecovery, "no disk carries the partition %s", t.Partitions[0].UUID)
+	if esp := recorded.Find(layout.ESP); fw == layout.UEFI && (esp == nil || esp.Type != layout.TypeESP) {
+		return errors.New("the unit's record has no ESP on its recovery device")
 	}
-	return found, nil
+	return nil
 }

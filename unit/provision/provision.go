@@ -333,17 +333,24 @@ func (j *job) logPlan() {
 	}
 }
 
-// protect sets every disk that is not in the plan read-only for this run.
+// protect sets every disk that is not in the plan read-only for this run. A planned one may have been set so by an earlier run of
+// this boot that planned otherwise.
 func (j *job) protect(disks []block.Disk) error {
 	for _, d := range disks {
 		planned := d.Name == j.recovery.Name
 		for _, m := range j.main {
 			planned = planned || d.Name == m.Name
 		}
-		if planned {
+		if planned && !d.ReadOnly {
 			continue
 		}
-		if err := machine.SetReadOnly(d.Path); err != nil {
+		if planned {
+			if err := machine.SetReadOnly(d.Path, false); err != nil {
+				return fault.Because(fault.DiskWrite, fmt.Errorf("make disk %s writable: %w", d.Name, err))
+			}
+			continue
+		}
+		if err := machine.SetReadOnly(d.Path, true); err != nil {
 			return fmt.Errorf("protect disk %s: %w", d.Name, err)
 		}
 		j.Log.Info("disk is not in the plan and is read-only now", "disk", d.Name, "model", d.Model, "bytes", d.Size)

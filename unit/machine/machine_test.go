@@ -1,0 +1,103 @@
+package machine
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"gprovision/model/layout"
+)
+
+func TestPutFileFollowsNoLink(t *testing.T) {
+	dir, other := t.TempDir(), filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(other, []byte("not ours"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "norm_boot")
+	for _, link := range []string{path, path + ".new"} {
+		if err := os.Symlink(other, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Regular(path); err == nil {
+		t.Error("a link counts as a regular file")
+	}
+	if _, err := PutFile(path, 0o600, bytes.NewReader([]byte("artifact"))); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(other); err != nil || string(b) != "not ours" {
+		t.Errorf("the file behind the link holds %q, %v", b, err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "artifact" || Regular(path) != nil {
+		t.Errorf("the file holds %q, %v", b, err)
+	}
+	if _, err := os.Lstat(path + ".new"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the new name is left behind: %v", err)
+	}
+}
+
+func TestMakeDirReplacesLinks(t *testing.T) {
+	volume, outside := t.TempDir(), t.TempDir()
+	keep := filepath.Join(outside, "gprov", "data")
+	if err := os.MkdirAll(keep, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(volume, "boot")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := MakeDir(volume, "boot/gprov/0011"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := removeOtherArtifacts(filepath.Join(volume, BootDir), "0011"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(keep); err != nil {
+		t.Errorf("a directory outside of the volume was changed: %v", err)
+	}
+	if st, err := os.Lstat(filepath.Join(volume, "boot", "gprov", "0011")); err != nil || !st.IsDir() {
+		t.Errorf("the directory is not on the volume: %v", err)
+	}
+}
+
+func TestCheckRecovery(t *testing.T) {
+	onDisk := func() layout.Table {
+		return layout.Table{Kind: layout.GPT, UUID: "d", Partitions: []layout.Partition{
+			{Number: 1, Start: layout.MiB, Size: layout.ESPSize, Type: layout.TypeESP, UUID: "a"},
+			{Number: 2, Start: 600 * layout.MiB, Size: layout.GiB, Type: layout.TypeLinux, UUID: "b"},
+		}}
+	}
+	recorded := func(change func(*layout.Table)) layout.Table {
+		r := onDisk()
+		r.Partitions[0].Role, r.Partitions[1].Role = layout.ESP, layout.Recovery
+		change(&r)
+		return r
+	}
+	for _, tc := range []struct {
+		name   string
+		fw     layout.Firmware
+		change func(*layout.Table)
+		ok     bool
+	}{
+		{"as it is", layout.UEFI, func(*layout.Table) {}, true},
+		{"no ESP", layout.UEFI, func(r *layout.Table) { r.Partitions[0].Role = layout.Other }, false},
+		{"no ESP on BIOS", layout.BIOS, func(r *layout.Table) { r.Partitions[0].Role = layout.Other }, true},
+		{"the volume as ESP", layout.UEFI, func(r *layout.Table) {
+			r.Partitions[0].Role, r.Partitions[1].Role = layout.Recovery, layout.ESP
+		}, false},
+		{"another number", layout.UEFI, func(r *layout.Table) { r.Partitions[0].Number = 3 }, false},
+		{"another place", layout.BIOS, func(r *layout.Table) { r.Partitions[1].Start += layout.MiB }, false},
+		{"a partition more", layout.UEFI, func(r *layout.Table) { r.Partitions = append(r.Partitions, r.Partitions[0]) }, false},
+		{"another kind", layout.BIOS, func(r *layout.Table) { r.Kind = layout.MBR }, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if err := checkRecovery(tc.fw, recorded(tc.change), onDisk()); (err == nil) != tc.ok {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
