@@ -142,7 +142,7 @@ func (b *BootInspectCmd) Run(c *Context) error {
 	}
 	in, err := boot.Inspect(f, st.Size())
 	if err != nil {
-		return fmt.Errorf("inspect %s: %w", b.File, err)
+		return &HintError{fmt.Errorf("inspect %s: %w", b.File, err), "want a boot artifact, as 'gprov boot build' makes it: norm_boot or provision.pxe"}
 	}
 	if b.JSON {
 		return bootJSON(c, in)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -28,7 +29,20 @@ type Commands struct {
 	VM       VMCmd       `cmd:"" name:"vm" help:"Run a virtual unit."`
 	Demo     DemoCmd     `cmd:"" help:"Show the whole life of a unit on a virtual machine."`
 
+	Completion CompletionCmd `cmd:"" help:"Print a script that completes what is typed in a shell."`
+
 	Version kong.VersionFlag `help:"Print the build's revision and exit."`
+}
+
+// Help returns what --help prints below the list of verbs.
+func (*Commands) Help() string {
+	return `Examples:
+  gprov keys new --out product
+  gprov image build --rootfs root.tar --out images --build 7 --key product.key
+  gprov image verify images/WIDGET.LNX.SHINY.2026-11-22.0007.upd --key product.pub
+  gprov serve --data /srv/factory --interface eth1
+
+Exit status: 0 it holds or was done; 1 it does not hold or could not be done; 2 wrong usage.`
 }
 
 // Main parses args, runs the verb and returns the exit status: 0 it holds or was done, 1 it does not hold or could not be
@@ -53,16 +67,7 @@ func run(c *Context, args []string) (code int) {
 			code = e.code
 		}
 	}()
-	var commands Commands
-	k, err := kong.New(&commands,
-		kong.Name("gprov"),
-		kong.Description("Turn bare machines into appliances, and keep them recoverable for life."),
-		kong.Writers(c.Stdout, c.Stderr),
-		kong.Exit(func(code int) { panic(exit{code}) }),
-		kong.Vars{"version": "gprov " + c.Version},
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
-	)
+	k, err := parser(c, &Commands{})
 	if err != nil {
 		panic(err)
 	}
@@ -71,13 +76,31 @@ func run(c *Context, args []string) (code int) {
 	}
 	verb, err := k.Parse(args)
 	if err != nil {
-		fmt.Fprintf(c.Stderr, "gprov: %v\nhint: gprov --help\n", err)
+		about := "gprov"
+		var pe *kong.ParseError
+		if errors.As(err, &pe) && pe.Context != nil && pe.Context.Selected() != nil {
+			about = "gprov " + pe.Context.Selected().Path()
+		}
+		fmt.Fprintf(c.Stderr, "gprov: %v\nhint: %s --help\n", err, about)
 		return 2
 	}
 	if err := verb.Run(c); err != nil {
 		return report(c.Stderr, err)
 	}
 	return 0
+}
+
+// parser makes what parses a command line into verbs.
+func parser(c *Context, verbs *Commands) (*kong.Kong, error) {
+	return kong.New(verbs,
+		kong.Name("gprov"),
+		kong.Description("Turn bare machines into appliances, and keep them recoverable for life."),
+		kong.Writers(c.Stdout, c.Stderr),
+		kong.Exit(func(code int) { panic(exit{code}) }),
+		kong.Vars{"version": "gprov " + c.Version},
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+	)
 }
 
 // report prints err with its hint, and returns the exit status that belongs to it.
@@ -88,6 +111,8 @@ func report(w io.Writer, err error) int {
 		fmt.Fprintf(w, "hint: %s\n", h.Hint)
 	} else if f := fault.Of(err); f != nil {
 		fmt.Fprintf(w, "hint: %s\n", f.Hint)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintln(w, "hint: check the path")
 	}
 	var u *UsageError
 	if errors.As(err, &u) {

@@ -37,6 +37,16 @@ type VaultKeygenCmd struct {
 	Out string `required:"" placeholder:"NAME" help:"Write NAME.key (private, keep it away from the server) and NAME.pub."`
 }
 
+// Help returns what --help prints below the usage.
+func (*VaultKeygenCmd) Help() string {
+	return `The private key opens all credentials that the server makes from now on: keep it with the operator, never on the server. The
+public half is given to gprov serve.
+
+Example:
+  gprov vault keygen --out operator
+  gprov serve --data /srv/factory --interface eth1 --operator-key operator.pub`
+}
+
 // Run writes the two files. Existing ones are never overwritten.
 func (v *VaultKeygenCmd) Run(c *Context) error {
 	private, public, err := vault.NewKey()
@@ -231,6 +241,15 @@ type VaultReadCmd struct {
 	Unit       string `arg:"" help:"Name of the unit."`
 }
 
+// Help returns what --help prints below the usage.
+func (*VaultReadCmd) Help() string {
+	return `The server gives out what is encrypted and records who asked; it is opened here, with the operator's private key.
+
+Examples:
+  gprov vault read VM0001 --identity operator.key --server https://10.7.0.1:8443 --ca ca.pem --password-file admin.txt
+  gprov vault read VM0001 --identity operator.key --data /srv/factory`
+}
+
 // Run fetches the ciphertext, decrypts it here, and prints the passwords.
 func (v *VaultReadCmd) Run(c *Context) error {
 	b, err := os.ReadFile(v.Identity)
@@ -278,6 +297,15 @@ type VaultListCmd struct {
 	VaultSource
 	JSON bool   `name:"json" help:"Print JSON."`
 	Unit string `arg:"" help:"Name of the unit."`
+}
+
+// Help returns what --help prints below the usage.
+func (*VaultListCmd) Help() string {
+	return `Shows no passwords, and needs no private key.
+
+Examples:
+  gprov vault list VM0001 --data /srv/factory
+  gprov vault list VM0001 --server https://10.7.0.1:8443 --ca ca.pem --password-file admin.txt --json`
 }
 
 // Run prints the generations and the readings.
