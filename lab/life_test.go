@@ -14,9 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"gprovision/factory/api"
+	"gprovision/factory/store"
 	"gprovision/lab"
 	"gprovision/model/layout"
 	"gprovision/model/manifest"
+	"gprovision/model/record"
 	"gprovision/model/secret"
 )
 
@@ -48,6 +51,8 @@ type finishedUnit struct {
 	product  *lab.Product // with the server's database
 	up       lab.Event    // what the tiny system said
 	took     []string     // how long each stage took
+	server   api.Detail   // what the server knows of it
+	record   []store.Event
 }
 
 // theLife builds the fixture. What it makes is removed by TestMain.
@@ -236,6 +241,12 @@ func (l *life) finish(fw layout.Firmware) (_ *finishedUnit, err error) {
 	if f.up, err = await(u, time.Minute, lab.Msg("tiny system up")); err != nil {
 		return nil, err
 	}
+	if f.server, err = s.Unit(ctx, serial); err != nil {
+		return nil, err
+	}
+	if f.record, err = s.Events(ctx, serial); err != nil {
+		return nil, err
+	}
 	if err := u.Tell(map[string]string{"do": "poweroff"}); err != nil {
 		return nil, err
 	}
@@ -359,6 +370,16 @@ func testLife(t *testing.T, fw layout.Firmware) {
 	}
 	t.Logf("%s", strings.Join(f.took, ", "))
 	whole(t, f.up, "2")
+	if d := f.server; !d.Unit.Completed() || !d.Unit.Confirmed || d.Unit.Platform != lab.PlatformName || len(d.Enrolments) != 1 {
+		t.Errorf("the server knows of the unit: %+v", d)
+	}
+	kinds := map[record.Kind]int{}
+	for _, e := range f.record {
+		kinds[e.Kind]++
+	}
+	if kinds[record.KindQA] == 0 || kinds[record.KindState] == 0 || kinds[record.KindLog] == 0 {
+		t.Errorf("the server has records %v, want some of qa, state and log", kinds)
+	}
 	u := l.fork(t, network(t), fw, nil)
 	start(t, u)
 	whole(t, up(t, u), "2")
@@ -631,6 +652,15 @@ func TestBadInput(t *testing.T) {
 		{"not JSON", "G112", replaced(lab.ManifestFile, "{no"), nil},
 		{"not signed", "G113", unlinked(lab.ManifestFile + ".minisig"), nil},
 		{"wrong hash", "G142", changed(func(m *manifest.Manifest) { m.Files[0].Sha256 = strings.Repeat("0", 64) }), nil},
+		{"truncated image", "G143", func(t *testing.T, p *lab.Product) {
+			b, err := os.ReadFile(p.Path(imageOf(p)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Replace(imageOf(p), b[:len(b)/2]); err != nil {
+				t.Fatal(err)
+			}
+		}, nil},
 		{"small disk", "G132", nil, func(c *lab.Config) { c.Disks[1].Size = 1 << 30 }},
 		{"two main disks", "G133", nil, func(c *lab.Config) {
 			c.Disks = append(c.Disks, lab.Disk{Name: "other", Bus: lab.VirtIO, Size: lab.MainSize})
@@ -657,6 +687,42 @@ func TestBadInput(t *testing.T) {
 			if !strings.Contains(u.Console(), c.code) {
 				t.Errorf("the console does not show %s", c.code)
 			}
+		})
+	}
+}
+
+// TestServerGoesAway kills the server in the middle of a download and starts it again: the unit goes on.
+func TestServerGoesAway(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	n, p := network(t), product(t, l.tiny)
+	s := l.serve(t, n, p)
+	u := newUnit(t, n, config(layout.UEFI, lab.VirtIO))
+	start(t, u)
+	expect(t, u, bootPatience+jobPatience, lab.All(lab.Msg("step"), lab.Field("step", "write-files")))
+	s.Kill()
+	expect(t, u, jobPatience, lab.Any(lab.Msg("download interrupted, trying again"), lab.Msg("hold")))
+	l.serve(t, n, p)
+	e := expect(t, u, 2*jobPatience, lab.Msg("tiny system up"))
+	whole(t, e, "2")
+}
+
+// TestDemo runs the demo itself: the whole life with the Debian image, ending with a login. On UEFI it boots through OVMF's own
+// PXE and TFTP.
+func TestDemo(t *testing.T) {
+	for _, args := range [][]string{{"--firmware", "uefi", "--native-pxe"}, {"--firmware", "bios"}} {
+		t.Run(args[1], func(t *testing.T) {
+			t.Parallel()
+			l := needLife(t)
+			demo := exec.CommandContext(t.Context(), l.gprov, append([]string{"demo", "--init", l.init}, args...)...)
+			demo.Env = append(os.Environ(), "TEMPDIR="+workDir(t, 6<<30))
+			demo.Cancel = func() error { return demo.Process.Signal(os.Interrupt) }
+			demo.WaitDelay = time.Minute
+			out, err := demo.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v:\n%s", err, out)
+			}
+			t.Logf("%s", tail(string(out), 1500))
 		})
 	}
 }
