@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"gprovision/hw/block"
+	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
@@ -35,6 +37,10 @@ type Found struct {
 	RecoveryPart *machine.Found
 	// MainPart is the partition of the main system, if there is one. It is not mounted.
 	MainPart *machine.Found
+	// Planned is the disk that the platform plans as main disk, where MainPart is nil and there is one.
+	Planned *block.Disk
+	// Unreadable says that the main partition is there and cannot be read at all.
+	Unreadable bool
 	// Mark is the main system's mark.
 	Mark state.Mark
 	// Notes say what speaks for and against the candidates that were looked at.
@@ -76,12 +82,27 @@ func (u *unit) patience(f *Found) time.Duration {
 		return 0
 	case f.Main == MainMarked:
 		return min(recoveryPatience, long)
+	case f.Recovery == RecoveryFound && pending(f.Facts) && (f.Main == MainBlank || f.Main == MainForeign):
+		// Another disk may be in the place of one that is slow to answer.
+		if f.Planned != nil && recorded(*f.Planned, f.Unit.Main[0], f.Main == MainBlank) {
+			return 0
+		}
+		return long
 	case f.Recovery == RecoveryFound && pending(f.Facts) && f.Main != MainAbsent:
 		return 0
-	case f.Recovery == RecoveryFound && (f.Main == MainUnmarked || f.Main == MainDamaged):
+	case f.Recovery == RecoveryFound && (f.Main == MainUnmarked || f.Main == MainDamaged && !f.Unreadable):
 		return 0
 	}
 	return long
+}
+
+// recorded says whether d is the main disk of the unit's record. A disk without a serial number is only taken for it if it is
+// like it and proven blank.
+func recorded(d block.Disk, r state.Disk, blank bool) bool {
+	if string(d.Bus) != r.Bus || d.Model != r.Model || d.Size != r.Size || d.Serial != r.Serial || d.WWN != r.WWN {
+		return false
+	}
+	return blank || d.Serial != "" || d.WWN != ""
 }
 
 // look gathers once. It mounts the recovery volume read-only and changes nothing.
@@ -238,9 +259,14 @@ func (u *unit) lookForMain(f *Found) {
 // judgeMain mounts the main system read-only and reads its mark.
 func (u *unit) judgeMain(f *Found) {
 	info, noted, err := machine.ProbePartition(f.MainPart.Path)
-	if err != nil || info.Type != "ext4" {
-		f.Main = MainDamaged
-		f.note("main: %s carries %q instead of ext4: %v", f.MainPart.Path, info.Type, err)
+	if err != nil {
+		f.Main, f.Unreadable = MainDamaged, true
+		f.note("main: %s cannot be read: %v", f.MainPart.Path, err)
+		return
+	}
+	if info.Type != "ext4" {
+		f.Main = otherContent(info)
+		f.note("main: %s carries %q instead of ext4", f.MainPart.Path, info.Type)
 		return
 	}
 	if noted {
@@ -268,6 +294,16 @@ func (u *unit) judgeMain(f *Found) {
 	default:
 		f.Main, f.Mark, f.Fulfilled = MainMarked, mark, mark.Request
 	}
+}
+
+// otherContent says what a main partition without ext4 means. Nothing, or what a bad superblock looks like, is damage. What is
+// recognised as something else is somebody's data: a repair could find old copies of superblocks and write over it.
+func otherContent(info filesystem.Info) MainState {
+	switch info.Type {
+	case "", "ext2", "jbd":
+		return MainDamaged
+	}
+	return MainForeign
 }
 
 func readMark(name string) (state.Mark, error) {
@@ -303,6 +339,11 @@ func (u *unit) lookForPlannedDisk(f *Found) {
 	case err != nil:
 		f.note("main: %v", err)
 		return
+	}
+	for _, d := range disks {
+		if d.Path == chosen[0].Path {
+			f.Planned = &d
+		}
 	}
 	f.Main = MainBlank
 	for _, c := range chosen {

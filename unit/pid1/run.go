@@ -382,7 +382,8 @@ func (u *unit) restore(ctx context.Context, f *Found) Outcome {
 	u.connect(ctx, f)
 	u.began(record.JobRestore)
 	err := restore.Run(ctx, u.m, restore.Options{
-		Recovery: recoveryMount, Volume: f.Volume, Unit: f.Unit, Request: f.Request, Main: f.MainPart, Oldest: u.args.Oldest,
+		Recovery: recoveryMount, Volume: f.Volume, Unit: f.Unit, Request: f.Request, Main: f.MainPart, Planned: f.Planned,
+		Blank: f.Main == MainBlank && !pending(f.Facts), Oldest: u.args.Oldest,
 		Observe: u.observer(record.JobRestore),
 	})
 	if err != nil {

@@ -11,11 +11,13 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"gprovision/model/fault"
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
+	"gprovision/unit/state"
 )
 
 // Image is one release image on the recovery volume.
@@ -77,7 +79,7 @@ func sortImages(images []Image, oldestFirst bool) {
 // trusted key, for this very name. An unsigned one, where the policy allows it: one full decoding pass with every check.
 // progress is called with the bytes of the file that were read.
 func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) error {
-	f, err := os.Open(im.Path)
+	f, err := os.OpenFile(im.Path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return fault.Because(fault.ImageCorrupt, err)
 	}
@@ -90,7 +92,7 @@ func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.Publ
 	if err := release.CheckHeader(f); err != nil {
 		return fault.Because(fault.ImageCorrupt, err)
 	}
-	sig, err := os.ReadFile(im.Path + signature.Suffix)
+	sig, err := readSignature(im)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && p.AllowUnsigned:
 		return decode(ctx, f, im, progress)
@@ -99,7 +101,24 @@ func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.Publ
 	case err != nil:
 		return fault.Because(fault.ImageCorrupt, err)
 	}
-	return VerifySignature(sig, keys, im.Name, &meter{r: io.NewSectionReader(f, 0, im.Size), ctx: ctx, tell: progress})
+	m := &meter{r: io.NewSectionReader(f, 0, im.Size), ctx: ctx, tell: progress}
+	if err := VerifySignature(sig, keys, im.Name, m); err != nil {
+		if m.err != nil {
+			return fault.Newf(fault.ImageCorrupt, "read %s: %w", im.Name, m.err)
+		}
+		return err
+	}
+	return nil
+}
+
+// readSignature returns the signature beside an image. It waits for nothing and follows no link out of the directory.
+func readSignature(im Image) ([]byte, error) {
+	dir, err := os.OpenRoot(filepath.Dir(im.Path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return state.ReadFile(dir, filepath.Base(im.Path)+signature.Suffix, signature.MaxSize)
 }
 
 // VerifySignature checks the detached signature of an image against the whole file r, and that it was made for this name.
@@ -140,6 +159,7 @@ type meter struct {
 	ctx  context.Context
 	tell func(done int64)
 	done int64
+	err  error // of r, if it was not the end
 }
 
 func (m *meter) Read(b []byte) (int, error) {
@@ -148,6 +168,9 @@ func (m *meter) Read(b []byte) (int, error) {
 	}
 	n, err := m.r.Read(b)
 	m.done += int64(n)
+	if err != nil && err != io.EOF {
+		m.err = err
+	}
 	if m.tell != nil {
 		m.tell(m.done)
 	}

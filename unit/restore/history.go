@@ -41,9 +41,9 @@ func (j *job) record(success bool) {
 	}
 }
 
-// isDiskError says whether an error is what the kernel answers when a disk is bad or full.
+// isDiskError says whether an error is what the kernel answers when a disk is bad, gone or cannot be written.
 func isDiskError(err error) bool {
-	for _, e := range []error{syscall.EIO, syscall.ENOSPC, syscall.EROFS, syscall.ENODEV, syscall.ENXIO} {
+	for _, e := range []error{syscall.EIO, syscall.EROFS, syscall.ENODEV, syscall.ENXIO, syscall.EUCLEAN, syscall.EREMOTEIO, syscall.ETIMEDOUT, syscall.ENOLINK} {
 		if errors.Is(err, e) {
 			return true
 		}

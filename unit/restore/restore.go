@@ -11,7 +11,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
+	"slices"
+	"syscall"
 	"time"
 
 	"gprovision/hw/block"
@@ -43,8 +46,12 @@ type Options struct {
 	Request *state.Request
 	// Oldest asks for the original image where no request says otherwise.
 	Oldest bool
-	// Main is the partition of the main system where it was found; nil on a blank disk.
+	// Main is the partition of the main system where it was found; nil where there is none.
 	Main *machine.Found
+	// Planned is the disk that the platform plans, where Main is nil. No other disk is written to.
+	Planned *block.Disk
+	// Blank says that the restore follows from Planned being blank: it must still be so when the first write is due.
+	Blank bool
 	// Observe is called at each change of a step.
 	Observe func(step.Event)
 }
@@ -56,11 +63,16 @@ type job struct {
 	request state.Request
 	image   Image
 	disk    block.Disk
-	root    string // mount point of the main system
+	table   layout.Table // that disk gets
+	begun   bool         // the main disk was changed by an earlier try
+	root    string       // mount point of the main system
 }
 
 // Run restores the unit. On success the mark is set and the next boot starts the new system.
 func Run(ctx context.Context, m *machine.Machine, o Options) error {
+	if o.Unit.ImagePrefix == "" {
+		o.Unit.ImagePrefix = m.Site.Names.ImagePrefix
+	}
 	j := &job{Machine: m, Options: o, root: "/mnt/main"}
 	images, err := j.candidates()
 	if err != nil {
@@ -104,19 +116,16 @@ func (j *job) candidates() ([]Image, error) {
 	case j.Oldest:
 		choice = state.Original
 	}
-	images, bad, err := ListImages(filepath.Join(j.Recovery, "Image"), j.Unit.ImagePrefix, choice == state.Original)
+	dir := filepath.Join(j.Recovery, state.ImageDir)
+	if st, err := os.Lstat(dir); err == nil && !st.IsDir() {
+		return nil, fault.Newf(fault.RecoveryDamaged, "%s is not a directory", state.ImageDir)
+	}
+	images, bad, err := ListImages(dir, j.Unit.ImagePrefix, choice == state.Original)
 	if err != nil {
 		return nil, fault.Because(fault.RecoveryDamaged, err)
 	}
 	for _, b := range bad {
 		j.Log.Warn("image ignored", "file", b.File, "err", b.Err)
-	}
-	if choice != state.Latest && choice != state.Original {
-		for i, im := range images {
-			if im.Name.String() == choice {
-				images[0], images[i] = images[i], images[0]
-			}
-		}
 	}
 	if len(images) == 0 {
 		if len(bad) > 0 {
@@ -124,16 +133,35 @@ func (j *job) candidates() ([]Image, error) {
 		}
 		return nil, fault.Newf(fault.NoImage, "no file %s*.upd in Image", j.Unit.ImagePrefix)
 	}
-	history := j.history()
-	var good, worn []Image
+	first := choice
+	switch choice {
+	case "", state.Latest:
+		first = ""
+	case state.Original:
+		first = j.Unit.Original
+	}
+	images, found := order(images, first, j.history())
+	if first != "" && !found {
+		j.Log.Warn("the image that was asked for is not there", "image", first, "instead", images[0].Name.String(), journal.ForPerson())
+	}
+	return images, nil
+}
+
+// order returns the images to try: the one with the file name first, if it is there, as it was asked for; then the others as
+// they come, those with a bad history last.
+func order(images []Image, first string, history release.History) (sorted []Image, found bool) {
+	var asked, good, worn []Image
 	for _, im := range images {
-		if history.Check(im.Name.String()) {
+		switch {
+		case first != "" && im.Name.String() == first:
+			asked = append(asked, im)
+		case history.Check(im.Name.String()):
 			good = append(good, im)
-		} else {
+		default:
 			worn = append(worn, im)
 		}
 	}
-	return append(good, worn...), nil
+	return slices.Concat(asked, good, worn), len(asked) > 0
 }
 
 func (j *job) try(ctx context.Context, im Image) error {
@@ -176,31 +204,20 @@ func (j *job) checkImage(ctx context.Context) error {
 	return Prove(ctx, j.image, j.Policy, j.Keys, meter.Set)
 }
 
-// chooseDisk takes the disk that carries the main system of this unit, else the one that the platform plans.
+// chooseDisk takes the disk that was found, and no other: while the image was checked somebody may have changed disks. It lays
+// out the disk, so that all that can be wrong with it is known before anything is destroyed.
 func (j *job) chooseDisk(context.Context) error {
-	disks, err := j.Disks()
+	own, err := j.RecoveryDisk(j.Unit)
 	if err != nil {
 		return err
 	}
-	own, err := j.recoveryDisk(disks)
-	if err != nil {
-		return err
-	}
-	if j.Main != nil {
-		j.disk = j.Main.Disk
-	} else {
-		chosen, err := platform.ChooseMain(j.Identity.Variant, machine.Candidates(disks), "/dev/"+own)
-		if err != nil {
+	if !j.begun {
+		if j.disk, err = j.mainDisk(); err != nil {
 			return err
 		}
-		for _, d := range disks {
-			if d.Name == chosen[0].Name {
-				j.disk = d
-			}
-		}
 	}
-	if j.disk.Name == own {
-		return fault.Newf(fault.MainForeign, "the main disk %s is the recovery device", own)
+	if j.disk.Name == own.Name {
+		return fault.Newf(fault.MainForeign, "the main disk %s is the recovery device", own.Name)
 	}
 	need, err := j.need()
 	if err != nil {
@@ -209,9 +226,54 @@ func (j *job) chooseDisk(context.Context) error {
 	if j.disk.Size < need {
 		return fault.Newf(fault.DiskTooSmall, "%s has %d bytes, the release needs %d", j.disk.Name, j.disk.Size, need)
 	}
+	fresh, err := layout.ForMain(j.Firmware, layout.Device{Size: j.disk.Size, SectorSize: j.disk.SectorSize}, j.Labels(), machine.NewIDs())
+	if err != nil {
+		return err
+	}
+	j.table = Adapt(j.Unit.Main[0].Table, fresh, j.Unit.Recovery.Table)
 	j.Log.Info("plan", "disk", j.disk.Name, "model", j.disk.Model, "serial", j.disk.Serial, "bytes", j.disk.Size,
-		"table", string(j.Unit.Main[0].Table.Kind), "image", j.image.Name.String())
+		"table", string(j.table.Kind), "image", j.image.Name.String())
 	return nil
+}
+
+// mainDisk looks again for the disk that the decision was made for.
+func (j *job) mainDisk() (block.Disk, error) {
+	if j.Main != nil {
+		parts, err := j.Partitions(platform.AllowedMain)
+		if err != nil {
+			return block.Disk{}, err
+		}
+		parts = slices.DeleteFunc(parts, func(p machine.Found) bool { return p.Partition.UUID != j.Main.Partition.UUID })
+		if len(parts) != 1 || parts[0].Path != j.Main.Path {
+			return block.Disk{}, fault.Newf(fault.MainMissing, "%s is not what it was when the restore began", j.Main.Path)
+		}
+		return parts[0].Disk, nil
+	}
+	if j.Planned == nil {
+		return block.Disk{}, fault.Newf(fault.MainMissing, "no disk was found that the platform plans")
+	}
+	disks, err := j.Disks()
+	if err != nil {
+		return block.Disk{}, err
+	}
+	i := slices.IndexFunc(disks, func(d block.Disk) bool { return sameDisk(d, *j.Planned) })
+	if i < 0 {
+		return block.Disk{}, fault.Newf(fault.MainMissing, "%s is not what it was when the restore began", j.Planned.Path)
+	}
+	if j.Blank {
+		blank, why, err := machine.BlankDisk(disks[i].Path)
+		if err != nil {
+			return block.Disk{}, fault.Because(fault.MainMissing, err)
+		}
+		if !blank {
+			return block.Disk{}, fault.Newf(fault.MainForeign, "%s was blank when the restore began and carries %s now", disks[i].Path, why)
+		}
+	}
+	return disks[i], nil
+}
+
+func sameDisk(a, b block.Disk) bool {
+	return a.Path == b.Path && a.Size == b.Size && a.Model == b.Model && a.Serial == b.Serial && a.WWN == b.WWN
 }
 
 // need is the least size of a main disk for the image: what it unpacks to and an eighth more, the ESP, and the journal of ext4.
@@ -229,42 +291,46 @@ func (j *job) need() (int64, error) {
 	return max(layout.MinPrimary, r.Size()+r.Size()/8+layout.ESPSize+64*layout.MiB), nil
 }
 
-func (j *job) recoveryDisk(disks []block.Disk) (string, error) {
-	parts, err := j.Partitions(nil)
-	if err != nil {
-		return "", err
-	}
-	want := j.Unit.Recovery.Table.Find(layout.Recovery)
-	for _, p := range parts {
-		if want != nil && p.Partition.UUID == want.UUID {
-			return p.Disk.Name, nil
-		}
-	}
-	return "", fault.Newf(fault.NoRecovery, "no disk carries the partition of the recovery volume")
-}
-
-// noteRequest writes a request when there is none, so that a restore that is cut off is taken up again.
+// noteRequest writes a request when there is none, so that a restore that is cut off is taken up again, and records the table
+// that the main disk will have. Both are on the recovery volume before the main disk is changed.
 func (j *job) noteRequest(context.Context) error {
-	if j.Request != nil {
-		j.request = *j.Request
+	if j.Request == nil {
+		choice := state.Latest
+		if j.Oldest {
+			choice = state.Original
+		}
+		r, err := state.NewRequest(state.KindRestore, choice, "init: the main system was not complete", time.Now())
+		if err != nil {
+			return err
+		}
+		if err := j.Volume.WriteRequest(r); err != nil {
+			return fault.Because(volumeFault(err), err)
+		}
+		j.Request = &r
+	}
+	j.request = *j.Request
+	main := machine.DiskRecord(j.disk, j.table)
+	if reflect.DeepEqual(main, j.Unit.Main[0]) {
 		return nil
 	}
-	choice := state.Latest
-	if j.Oldest {
-		choice = state.Original
+	j.Unit.Main = slices.Clone(j.Unit.Main)
+	j.Unit.Main[0] = main
+	if err := j.Volume.WriteUnit(j.Unit); err != nil {
+		return fault.Because(volumeFault(err), err)
 	}
-	r, err := state.NewRequest(state.KindRestore, choice, "init: the main system was not complete", time.Now())
-	if err != nil {
-		return err
-	}
-	if err := j.Volume.WriteRequest(r); err != nil {
-		return fault.Because(fault.RecoveryDamaged, err)
-	}
-	j.request, j.Request = r, &r
 	return nil
 }
 
+// volumeFault is the kind of a failed write to the recovery volume.
+func volumeFault(err error) *fault.Fault {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fault.NoSpace
+	}
+	return fault.RecoveryDamaged
+}
+
 func (j *job) clearMark(ctx context.Context) error {
+	j.begun = true
 	if j.Main == nil {
 		return nil
 	}
@@ -282,43 +348,52 @@ func (j *job) clearMark(ctx context.Context) error {
 	return nil
 }
 
-func (j *job) table() (layout.Table, error) {
-	t := j.Unit.Main[0].Table
-	fresh, err := layout.ForMain(j.Firmware, layout.Device{Size: j.disk.Size, SectorSize: j.disk.SectorSize}, j.Labels(), machine.NewIDs())
-	if err != nil {
-		return t, err
-	}
-	return Adapt(t, fresh), nil
-}
-
 // Adapt returns the table fresh, which fits the disk, with the identifiers of the recorded one wherever both have the same
-// role, so that boot entries and records stay right on a replaced disk of another size.
-func Adapt(recorded, fresh layout.Table) layout.Table {
+// role, so that boot entries and records stay right on a replaced disk of another size. Identifiers that a table of this kind
+// cannot have, or that stand twice there or in the table other of the recovery device, are not taken: the record is not trusted.
+func Adapt(recorded, fresh, other layout.Table) layout.Table {
 	if recorded.Kind != fresh.Kind {
 		return fresh
 	}
 	out := fresh
 	out.UUID = recorded.UUID
 	out.Partitions = nil
+	seen := map[string]bool{other.UUID: true}
+	for _, p := range other.Partitions {
+		seen[p.UUID], seen[p.FSUUID] = true, true
+	}
+	ids := []string{out.UUID}
 	for _, p := range fresh.Partitions {
-		if r := recorded.Find(p.Role); r != nil {
+		r := recorded.Find(p.Role)
+		if r != nil {
+			if len(r.UUID) != len(p.UUID) || len(r.FSUUID) != len(p.FSUUID) {
+				return fresh
+			}
 			p.UUID, p.FSUUID = r.UUID, r.FSUUID
 		}
+		if out.Kind == layout.MBR && p.UUID != fmt.Sprintf("%s-%02x", out.UUID, p.Number) {
+			return fresh
+		}
+		ids = append(ids, p.UUID)
+		if p.FSUUID != "" {
+			ids = append(ids, p.FSUUID)
+		}
 		out.Partitions = append(out.Partitions, p)
+	}
+	for _, id := range ids {
+		if seen[id] {
+			return fresh
+		}
+		seen[id] = true
 	}
 	return out
 }
 
 func (j *job) partition(context.Context) error {
-	t, err := j.table()
-	if err != nil {
-		return err
-	}
-	if err := machine.WriteTable(j.disk.Path, t); err != nil {
+	if err := machine.WriteTable(j.disk.Path, j.table); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	j.Unit.Main[0] = machine.DiskRecord(j.disk, t)
-	return because(fault.RecoveryDamaged, j.Volume.WriteUnit(j.Unit))
+	return nil
 }
 
 func (j *job) format(ctx context.Context) error {
@@ -356,13 +431,16 @@ func (j *job) write(ctx context.Context) error {
 	return nil
 }
 
-// classify tells a bad image from a bad disk: what the kernel answers to a write is the disk's fault, all else the image's.
+// classify tells a bad image from a bad disk: what the kernel answers to a write is the disk's fault, all else the image's. That a
+// disk is full says nothing against the disk, only against its size.
 func classify(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	var pe *os.PathError
-	if isDiskError(err) || (errors.As(err, &pe) && isDiskError(pe.Err)) {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fault.Because(fault.DiskTooSmall, err)
+	}
+	if isDiskError(err) {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	return fault.Because(fault.ImageCorrupt, err)
@@ -405,16 +483,19 @@ func (j *job) configure(ctx context.Context) error {
 		Mounts:     mounts,
 		Network:    sysroot.Network{MACs: macs, Prefixes: v.MACPrefixes(), Diag: v.NICInfo.SharedDiagPorts, Names: v.NICInfo.DefaultNamesNoDiag},
 	})
-	if err != nil && isDiskError(err) {
-		return fault.Because(fault.DiskWrite, err)
+	if err != nil {
+		return classify(err)
 	}
-	return because(fault.ImageCorrupt, err)
+	return nil
 }
 
 func (j *job) bootMain(ctx context.Context) error {
 	artifact := filepath.Join(j.root, "boot", j.Site.Names.BootFile)
 	if _, err := os.Stat(artifact); err != nil {
 		return fault.Newf(fault.ImageCorrupt, "the image has no /boot/%s", j.Site.Names.BootFile)
+	}
+	if _, err := machine.ArtifactBuild(artifact); err != nil {
+		return classify(fmt.Errorf("boot artifact of the image: %w", err))
 	}
 	t := j.Unit.Main[0].Table
 	if j.Firmware == layout.UEFI {
@@ -445,6 +526,11 @@ func (j *job) updateRecovery(ctx context.Context) error {
 			return err
 		}
 		defer in.Close()
+		if machine.Regular(own) != nil {
+			if err := os.RemoveAll(own); err != nil {
+				return fault.Because(fault.BootSetup, err)
+			}
+		}
 		if _, err := machine.PutFile(own, 0o600, in); err != nil {
 			return fault.Because(fault.BootSetup, err)
 		}
@@ -457,7 +543,10 @@ func (j *job) newer(fresh, own string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("build number of the release's boot artifact: %w", err)
 	}
-	b, err := machine.ArtifactBuild(own)
+	var b uint64
+	if err = machine.Regular(own); err == nil { // else a reader might wait for ever
+		b, err = machine.ArtifactBuild(own)
+	}
 	if err != nil {
 		j.Log.Warn("recovery artifact cannot be read, replacing it", "err", err)
 		return true, nil
@@ -474,31 +563,50 @@ func (j *job) newer(fresh, own string) (bool, error) {
 	return a > b, nil
 }
 
+// bootEntries repairs the firmware's entries. Firmware that does not let them be written starts both devices all the same, by
+// the removable path: no reason to leave the unit without a system.
 func (j *job) bootEntries(context.Context) error {
 	if j.Firmware != layout.UEFI {
 		return nil
 	}
-	return because(fault.BootSetup, j.EnsureEntries(efi.New(efi.DefaultDir), j.Unit))
+	if err := j.EnsureEntries(efi.New(efi.DefaultDir), j.Unit); err != nil {
+		j.Log.Warn("boot entries cannot be repaired, the firmware finds the devices by itself", "err", err, journal.ForPerson())
+	}
+	return nil
 }
 
+// prune makes room. An image that cannot be removed does not make the restored system a bad one.
 func (j *job) prune(context.Context) error {
-	images, _, err := ListImages(filepath.Join(j.Recovery, "Image"), j.Unit.ImagePrefix, false)
+	dir := filepath.Join(j.Recovery, state.ImageDir)
+	images, _, err := ListImages(dir, j.Unit.ImagePrefix, false)
 	if err != nil {
-		return err
+		j.Log.Warn("images cannot be listed, none is removed", "err", err)
+		return nil
 	}
+	for _, im := range surplus(images, j.image.Name.String(), j.Unit.Original, j.Policy.Keep()) {
+		j.Log.Info("removing old image", "image", im.Name.String())
+		if err := errors.Join(os.Remove(im.Path), removeIfThere(im.Path+signature.Suffix)); err != nil {
+			j.Log.Warn("old image cannot be removed", "image", im.Name.String(), "err", err)
+		}
+	}
+	return nil
+}
+
+// surplus returns the images that may go: not the running one, not the one that the unit was provisioned with, not the oldest
+// (which is the original where the record does not say), not the newest keep.
+func surplus(images []Image, running, original string, keep int) []Image {
 	var names []release.Name
 	for _, im := range images {
 		names = append(names, im.Name)
 	}
-	_, drop := release.Retain(names, j.image.Name.String(), j.Policy.Keep())
-	for _, n := range drop {
-		path := filepath.Join(j.Recovery, "Image", n.String())
-		j.Log.Info("removing old image", "image", n.String())
-		if err := errors.Join(os.Remove(path), removeIfThere(path+signature.Suffix)); err != nil {
-			return err
+	_, drop := release.Retain(names, running, keep)
+	var out []Image
+	for _, im := range images {
+		if im.Name.String() != original && slices.Contains(drop, im.Name) {
+			out = append(out, im)
 		}
 	}
-	return nil
+	return out
 }
 
 func removeIfThere(path string) error {
@@ -528,6 +636,9 @@ func (j *job) clearRequest(context.Context) error {
 // restored counts the restore.
 func (j *job) restored() error {
 	c, err := j.Volume.ReadCounts()
+	if errors.Is(err, state.ErrNewer) {
+		return err
+	}
 	if err != nil {
 		j.Log.Warn("counts cannot be read, beginning at zero", "err", err)
 	}

@@ -180,7 +180,7 @@ func TestAdaptKeepsIdentifiers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := Adapt(old, fresh)
+		got := Adapt(old, fresh, layout.Table{})
 		a, b := old.Find(layout.Primary), got.Find(layout.Primary)
 		if got.UUID != old.UUID || a.UUID != b.UUID || a.FSUUID != b.FSUUID {
 			t.Errorf("%s: identifiers changed: %+v, %+v", fw, old, got)
