@@ -55,6 +55,10 @@ func (j *job) checkHardware(ctx context.Context) error {
 		if derr == nil {
 			j.Log.Info("hardware as a specification", "json", string(dump))
 		}
+		// what is wrong with the disks is a kind of its own, with a better hint
+		if _, disks := platform.ChooseMain(j.Identity.Variant, machine.Candidates(disks), device.Path); disks != nil {
+			return disks
+		}
 		return err
 	}
 	return j.runSteps(ctx, manifest.RunAfterQA)
