@@ -1,6 +1,7 @@
 package pid1
 
 import (
+	"net/url"
 	"strings"
 
 	"gprovision/model/secret"
@@ -93,12 +94,17 @@ func bootMAC(s string) string {
 	return s
 }
 
-// WithoutSecrets returns a kernel command line fit for logs: the token is left out.
+// WithoutSecrets returns a kernel command line fit for logs: the token is left out, and a user's name and password in an
+// address.
 func WithoutSecrets(cmdline string) string {
 	var out []string
 	for _, w := range words(cmdline) {
-		if strings.HasPrefix(w, "enrol=") {
-			w = "enrol=[secret]"
+		k, v, _ := strings.Cut(w, "=")
+		if k == "enrol" {
+			w = "enrol=" + secret.Hidden
+		} else if a, err := url.Parse(v); err == nil && a.User != nil {
+			a.User = nil
+			w = k + "=" + a.String()
 		}
 		out = append(out, w)
 	}

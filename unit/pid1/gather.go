@@ -82,7 +82,7 @@ func (u *unit) patience(f *Found) time.Duration {
 		return 0
 	case f.Main == MainMarked:
 		return min(recoveryPatience, long)
-	case f.Recovery == RecoveryFound && pending(f.Facts) && (f.Main == MainBlank || f.Main == MainForeign):
+	case f.Recovery == RecoveryFound && pending(f.Facts) && f.MainPart == nil && (f.Main == MainBlank || f.Main == MainForeign):
 		// Another disk may be in the place of one that is slow to answer.
 		if f.Planned != nil && recorded(*f.Planned, f.Unit.Main[0], f.Main == MainBlank) {
 			return 0

@@ -52,27 +52,41 @@ func (u *unit) finish(ctx context.Context, o Outcome) {
 		return nil
 	})
 	if err != nil {
-		u.hold(ctx, err)
+		u.holdSafely(ctx, err)
+	}
+}
+
+// holdSafely is hold for a unit in which something has gone wrong already: if showing it goes wrong too, it waits in silence.
+func (u *unit) holdSafely(ctx context.Context, err error) {
+	if u.guard("hold", func() error { u.hold(ctx, err); return nil }) != nil {
+		time.Sleep(Retry)
 	}
 }
 
 // release flushes what is logged and unmounts everything, in bounded time.
 func (u *unit) release(ctx context.Context) {
-	flush, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if u.connected.Load() {
-		if err := u.queue.Flush(flush); err != nil {
-			u.log.Warn("records wait for the next boot", "err", err)
-		}
+	u.flushQueue(ctx)
+	u.letGo(ctx)
+	u.closeJournal(ctx)
+}
+
+// flushQueue gives the server some time to take what waits for it.
+func (u *unit) flushQueue(ctx context.Context) {
+	if !u.connected.Load() {
+		return
 	}
-	u.letGo(flush)
-	if err := u.journal.Flush(flush); err != nil {
-		u.log.Warn("log", "err", err)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := u.queue.Flush(ctx); err != nil {
+		u.log.Warn("records wait until the server takes them", "err", err)
 	}
 }
 
-// letGo ends the use of the recovery volume and unmounts it and the main system.
+// letGo ends the use of the recovery volume and unmounts it and the main system. It has its own time: a server that went away
+// must not keep a log open on the volume.
 func (u *unit) letGo(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	u.stopNetwork()
 	err := errors.Join(u.journal.Detach(ctx, "file"), u.queue.Release(), host.UnmountBelow("/mnt"))
 	if err != nil {
@@ -102,14 +116,9 @@ func (u *unit) hold(ctx context.Context, err error) {
 	}
 	u.log.Error("hold", "code", f.Code, "text", f.Text, "hint", f.Hint, "err", err, "retry", wait.String(), journal.ForPerson())
 	u.m.Panel.Fail(err)
-	flush, cancel := context.WithTimeout(ctx, 10*time.Second)
-	if u.connected.Load() {
-		if err := u.queue.Flush(flush); err != nil {
-			u.log.Debug("records wait", "err", err)
-		}
-	}
-	u.letGo(flush)
-	cancel()
+	u.flushQueue(ctx)
+	u.letGo(ctx)
+	u.settle() // the last changes of the job's own work on the disks are on their way
 	u.drain()
 	t := time.NewTimer(wait)
 	defer t.Stop()
@@ -130,14 +139,19 @@ func (u *unit) drain() {
 }
 
 // settle waits until no device has come or gone for a second, so that one event of a new disk does not start a decision while
-// its partitions are still appearing.
+// its partitions are still appearing. A device that comes and goes all the time does not hold it up for ever.
 func (u *unit) settle() {
+	end := time.NewTimer(15 * time.Second)
+	defer end.Stop()
 	for {
 		t := time.NewTimer(time.Second)
 		select {
 		case <-u.changed:
 			t.Stop()
 		case <-t.C:
+			return
+		case <-end.C:
+			t.Stop()
 			return
 		}
 	}
@@ -146,6 +160,6 @@ func (u *unit) settle() {
 // holdForever is for a unit that cannot even gather facts. Nothing that could change would help.
 func (u *unit) holdForever(ctx context.Context, err error) {
 	for {
-		u.hold(ctx, err)
+		u.holdSafely(ctx, err)
 	}
 }

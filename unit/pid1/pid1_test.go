@@ -3,9 +3,14 @@ package pid1
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"gprovision/hw/block"
+	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
+	"gprovision/model/layout"
 	"gprovision/model/policy"
+	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
 
@@ -16,6 +21,9 @@ func TestParseArgs(t *testing.T) {
 	}
 	if l := ParseArgs("mfgurl=http://x enrol=t DATA_ERASE=1 PREFERRED_UPDATE=oldest PROTO_IDENT=x real_root=PARTUUID=a", true); l != (Args{RootPARTUUID: "a"}) {
 		t.Errorf("a locked artifact takes %+v from the command line", l)
+	}
+	if s := WithoutSecrets("mfgurl=http://me:topsecret@host/m.json?a=b"); s != "mfgurl=http://host/m.json?a=b" {
+		t.Errorf("got %q", s)
 	}
 	if s := WithoutSecrets("a enrol=topsecret b"); strings.Contains(s, "topsecret") || !strings.Contains(s, "a enrol=[secret] b") {
 		t.Errorf("got %q", s)
@@ -101,6 +109,53 @@ func TestDecideIsTotal(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// TestOtherContent: what is recognised as somebody's data is not repaired as if it were a bad ext4.
+func TestOtherContent(t *testing.T) {
+	for typ, want := range map[string]MainState{"": MainDamaged, "ext2": MainDamaged, "jbd": MainDamaged, "xfs": MainForeign, "luks": MainForeign, "md": MainForeign, "swap": MainForeign} {
+		if got := otherContent(filesystem.Info{Type: typ}); got != want {
+			t.Errorf("%q: got %s, want %s", typ, got, want)
+		}
+	}
+}
+
+// TestPatience: a request takes the recorded disk at once, and waits for it where another one stands in its place.
+func TestPatience(t *testing.T) {
+	u := &unit{m: &machine.Machine{}}
+	long := u.m.Policy.RootWait()
+	own := block.Disk{Bus: "sata", Model: "M", Serial: "S1", Size: 1 << 30}
+	other, plain := own, own
+	other.Serial, plain.Serial = "S2", ""
+	unit := func(d block.Disk) state.Unit {
+		return state.Unit{Main: []state.Disk{machine.DiskRecord(d, layout.Table{})}}
+	}
+	facts := func(m MainState) Facts {
+		return Facts{Recovery: RecoveryFound, Main: m, Request: &state.Request{ID: "0123456789abcdef"}}
+	}
+	for _, tc := range []struct {
+		name string
+		f    Found
+		want time.Duration
+	}{
+		{"own blank disk", Found{Facts: facts(MainBlank), Planned: &own, Unit: unit(own)}, 0},
+		{"blank disk without a serial number", Found{Facts: facts(MainBlank), Planned: &plain, Unit: unit(plain)}, 0},
+		{"another blank disk", Found{Facts: facts(MainBlank), Planned: &other, Unit: unit(own)}, long},
+		{"own disk, half a table", Found{Facts: facts(MainForeign), Planned: &own, Unit: unit(own)}, 0},
+		{"another disk with data", Found{Facts: facts(MainForeign), Planned: &other, Unit: unit(own)}, long},
+		{"a disk with data without a serial number", Found{Facts: facts(MainForeign), Planned: &plain, Unit: unit(plain)}, long},
+		{"own partition, other data", Found{Facts: facts(MainForeign), MainPart: &machine.Found{}, Unit: unit(own)}, 0},
+		{"no disk", Found{Facts: facts(MainAbsent), Unit: unit(own)}, long},
+		{"half-written partition", Found{Facts: facts(MainDamaged), Unit: unit(own)}, 0},
+		{"damaged", Found{Facts: Facts{Recovery: RecoveryFound, Main: MainDamaged}}, 0},
+		{"unreadable", Found{Facts: Facts{Recovery: RecoveryFound, Main: MainDamaged}, Unreadable: true}, long},
+		{"complete", Found{Facts: Facts{Recovery: RecoveryFound, Main: MainMarked}}, 0},
+		{"complete without a recovery volume", Found{Facts: Facts{Recovery: RecoveryMissing, Main: MainMarked}}, recoveryPatience},
+	} {
+		if got := u.patience(&tc.f); got != tc.want {
+			t.Errorf("%s: got %s, want %s", tc.name, got, tc.want)
 		}
 	}
 }

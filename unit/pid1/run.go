@@ -10,6 +10,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -84,7 +85,7 @@ func Run(s site.Site, version string) {
 	}
 	ctx := context.Background()
 	if err := u.guard("setup", func() error { return u.setup(ctx, version) }); err != nil {
-		u.failed("", err)
+		_ = u.guard("setup", func() error { u.failed("", err); return nil })
 		u.holdForever(ctx, err)
 	}
 	for {
@@ -101,6 +102,15 @@ func (u *unit) guard(what string, do func() error) (err error) {
 		}
 	}()
 	return do()
+}
+
+// background runs do beside everything else. A panic there would end process 1: it is logged, and what do did is missed.
+func (u *unit) background(what string, do func()) {
+	go func() {
+		if err := u.guard(what, func() error { do(); return nil }); err != nil {
+			u.log.Error("background work ended", "err", err)
+		}
+	}()
 }
 
 // setup brings the machine to the point where facts can be gathered.
@@ -239,8 +249,8 @@ func (u *unit) loadModules(ctx context.Context) error {
 	}
 	u.log.Debug("modules loaded", "count", n, "elapsed", time.Since(began).Round(time.Millisecond).String())
 	forward := make(chan host.Uevent, 1024)
-	go u.modules.Follow(ctx, u.log, u.m.Sys, forward)
-	go u.watch(events, forward)
+	u.background("load drivers", func() { u.modules.Follow(ctx, u.log, u.m.Sys, forward) })
+	u.background("watch devices", func() { u.watch(events, forward) })
 	return nil
 }
 
@@ -394,13 +404,19 @@ func (u *unit) restore(ctx context.Context, f *Found) Outcome {
 	return Outcome{Kind: RebootNow}
 }
 
-// repair checks and repairs the main filesystem. It counts before it works, so that a repair that crashes counts too.
+// repair checks and repairs the main filesystem. It counts before it works, so that a repair that crashes counts too. That a count
+// cannot be written is no reason not to try: else a full recovery volume would end in what the policy does after failed repairs.
 func (u *unit) repair(ctx context.Context, f *Found) Outcome {
 	u.repairs++
 	u.forget(f)
 	u.began(record.JobRepair)
 	err := step.Run(ctx, u.m.Site.Weave("repair", []step.Step{
-		{Name: "count-repair", Say: "Counting", Run: func(context.Context) error { return u.count(f, state.Counts.Repaired) }},
+		{Name: "count-repair", Say: "Counting", Run: func(context.Context) error {
+			if err := u.count(f, state.Counts.Repaired); err != nil {
+				u.log.Warn("repair cannot be counted for later boots", "err", err)
+			}
+			return nil
+		}},
 		{Name: "check-main", Say: "Repairing disk", Run: func(ctx context.Context) error { return u.checkMain(ctx, f.MainPart.Path) }},
 	}), u.observer(record.JobRepair))
 	if err != nil {
@@ -426,6 +442,9 @@ func (u *unit) count(f *Found, change func(state.Counts) state.Counts) error {
 		return err
 	}
 	c, err := f.Volume.ReadCounts()
+	if errors.Is(err, state.ErrNewer) { // never rewritten
+		return errors.Join(err, host.Unmount(recoveryMount))
+	}
 	if err != nil {
 		u.log.Warn("counts cannot be read, beginning at zero", "err", err)
 		c = state.Counts{}
@@ -479,7 +498,11 @@ func (u *unit) attachVolume(dir, prefix string) error {
 	v := state.Open(dir)
 	sink, err := journal.File(v.Path(state.LogDir), journal.FileOptions{Prefix: prefix})
 	if err == nil {
-		err = u.journal.Attach("file", sink)
+		if err = u.journal.Attach("file", sink); err != nil {
+			if c, ok := sink.(io.Closer); ok { // an open file would keep the volume busy
+				err = errors.Join(err, c.Close())
+			}
+		}
 	}
 	return errors.Join(err, u.queue.Persist(v.Path(state.QueueDir)))
 }

@@ -3,7 +3,7 @@ package pid1
 import (
 	"context"
 	"errors"
-	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -135,17 +135,21 @@ func (u *unit) connect(ctx context.Context, f *Found) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	u.stopNetwork = cancel
-	go func() {
+	u.background("connect", func() {
 		ports, err := nic.List(u.m.Sys)
+		var leases []nic.Lease
 		if err == nil {
-			_, err = nic.Configure(ctx, u.log, nic.Real(ports), "")
+			leases, err = nic.Configure(ctx, u.log, nic.Real(ports), "")
+		}
+		if err == nil && leases[0].ResolvConf() != "" {
+			err = os.WriteFile("/etc/resolv.conf", []byte(leases[0].ResolvConf()), 0o644)
 		}
 		if err != nil {
 			u.log.Info("no network; records are sent later", "err", err)
 			return
 		}
 		u.toServer(c)
-	}()
+	})
 }
 
 // checkMain runs e2fsck on the main partition.
@@ -154,6 +158,6 @@ func (u *unit) checkMain(ctx context.Context, part string) error {
 	if err != nil {
 		return fault.Because(fault.MainDamaged, err)
 	}
-	u.log.Info("filesystem checked", "result", fmt.Sprint(r))
+	u.log.Info("filesystem checked", "result", string(r.State), "copy", r.Backup, "output", string(r.Output))
 	return nil
 }

@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"gprovision/model/fault"
 	"gprovision/model/layout"
@@ -191,11 +193,134 @@ func TestAdaptKeepsIdentifiers(t *testing.T) {
 	}
 }
 
+// TestAdaptTrustsNoRecord: identifiers that cannot be right are made anew.
+func TestAdaptTrustsNoRecord(t *testing.T) {
+	n := 0
+	ids := layout.IDs{UUID: func() string { n++; return fmt.Sprintf("%08x-0000-4000-8000-000000000000", n) }}
+	device := layout.Device{Size: 8 * layout.GiB, SectorSize: 512}
+	for _, tc := range []struct {
+		name   string
+		fw     layout.Firmware
+		change func(r, other *layout.Table)
+	}{
+		{"the same identifier twice", layout.UEFI, func(r, _ *layout.Table) { r.Partitions[0].UUID = r.Partitions[1].UUID }},
+		{"that of the recovery volume", layout.UEFI, func(r, o *layout.Table) { r.Partitions[1].UUID = o.Partitions[1].UUID }},
+		{"the filesystem of the recovery volume", layout.BIOS, func(r, o *layout.Table) { r.Partitions[0].FSUUID = o.Partitions[0].FSUUID }},
+		{"no filesystem identifier", layout.UEFI, func(r, _ *layout.Table) { r.Partitions[1].FSUUID = "" }},
+		{"that of a FAT for ext4", layout.UEFI, func(r, _ *layout.Table) { r.Partitions[1].FSUUID = r.Partitions[0].FSUUID }},
+		{"not of this MBR", layout.BIOS, func(r, _ *layout.Table) { r.Partitions[0].UUID = "ffffffff-01" }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			lay := func() layout.Table {
+				table, err := layout.ForMain(tc.fw, device, layout.Labels{Primary: "PRIMARY"}, ids)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return table
+			}
+			recorded, fresh, other := lay(), lay(), lay()
+			tc.change(&recorded, &other)
+			if got := Adapt(recorded, fresh, other); !reflect.DeepEqual(got, fresh) {
+				t.Errorf("got %+v, want the fresh identifiers", got)
+			}
+		})
+	}
+}
+
+func images(t *testing.T, versions ...string) []Image {
+	t.Helper()
+	var out []Image
+	for _, v := range versions {
+		n, err := release.ParseName(prefix+v+".upd", prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, Image{Name: n})
+	}
+	return out
+}
+
+func versions(im []Image) string {
+	var s []string
+	for _, i := range im {
+		s = append(s, i.Name.Version())
+	}
+	return strings.Join(s, " ")
+}
+
+func TestOrder(t *testing.T) {
+	all := images(t, "2026-04-01.0001", "2026-03-01.0001", "2026-02-01.0001")
+	var worn release.History
+	for range release.MaxFailures + 1 {
+		worn.Imaging(all[0].Name.String(), false, time.Unix(0, 0))
+	}
+	for _, tc := range []struct {
+		first   string
+		history release.History
+		want    string
+		found   bool
+	}{
+		{"", release.History{}, "2026-04-01.0001 2026-03-01.0001 2026-02-01.0001", false},
+		{"", worn, "2026-03-01.0001 2026-02-01.0001 2026-04-01.0001", false},
+		{prefix + "2026-02-01.0001.upd", release.History{}, "2026-02-01.0001 2026-04-01.0001 2026-03-01.0001", true},
+		{prefix + "2026-04-01.0001.upd", worn, "2026-04-01.0001 2026-03-01.0001 2026-02-01.0001", true},
+		{prefix + "2020-04-01.0001.upd", worn, "2026-03-01.0001 2026-02-01.0001 2026-04-01.0001", false},
+	} {
+		got, found := order(all, tc.first, tc.history)
+		if versions(got) != tc.want || found != tc.found {
+			t.Errorf("first %q: got %s, %t, want %s", tc.first, versions(got), found, tc.want)
+		}
+	}
+}
+
+// TestSurplus: the original is kept by name and not by age, and the image that was just restored always.
+func TestSurplus(t *testing.T) {
+	all := images(t, "2026-06-01.0001", "2026-05-01.0001", "2026-04-01.0001", "2026-03-01.0001", "2026-02-01.0001")
+	for _, tc := range []struct{ running, original, want string }{
+		{"2026-06-01.0001", "2026-02-01.0001", "2026-04-01.0001 2026-03-01.0001"},
+		{"2026-06-01.0001", "2026-03-01.0001", "2026-04-01.0001"},
+		{"2026-03-01.0001", "2026-04-01.0001", ""},
+		{"2026-06-01.0001", "", "2026-04-01.0001 2026-03-01.0001"},
+	} {
+		name := func(v string) string {
+			if v == "" {
+				return ""
+			}
+			return prefix + v + ".upd"
+		}
+		if got := versions(surplus(all, name(tc.running), name(tc.original), 2)); got != tc.want {
+			t.Errorf("running %s, original %s: may go: %q, want %q", tc.running, tc.original, got, tc.want)
+		}
+	}
+}
+
+// TestHostileSignature: what lies beside an image may be anything. Nothing is waited for, and no link leads outside.
+func TestHostileSignature(t *testing.T) {
+	f := newFixture(t)
+	content := xz(t, []byte("release"))
+	for i, make := range []func(path string) error{
+		func(p string) error { return syscall.Mkfifo(p, 0o600) },
+		func(p string) error { return os.Symlink("/dev/zero", p) },
+		func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("x"), signature.MaxSize+1), 0o600) },
+	} {
+		im := f.put(t, fmt.Sprintf("%s2026-11-%02d.0001.upd", prefix, i+1), "", content)
+		if err := make(im.Path + signature.Suffix); err != nil {
+			t.Fatal(err)
+		}
+		if err := Prove(t.Context(), im, policy.Policy{}, []signature.PublicKey{f.key.Public()}, nil); fault.Of(err) != fault.ImageCorrupt {
+			t.Errorf("case %d: got %v, want ImageCorrupt", i, err)
+		}
+	}
+}
+
 func TestBadImageAndBadDisk(t *testing.T) {
 	if !badImage(classify(io.ErrUnexpectedEOF)) {
 		t.Error("a stream that ends early does not count as a bad image")
 	}
 	if badImage(classify(fmt.Errorf("write file: %w", os.ErrDeadlineExceeded))) == badImage(classify(fmt.Errorf("x: %w", syscall.EIO))) {
 		t.Error("a disk error counts as a bad image")
+	}
+	if got := fault.Of(classify(fmt.Errorf("write: %w", syscall.ENOSPC))); got != fault.DiskTooSmall {
+		t.Errorf("a full disk is %v", got)
 	}
 }
