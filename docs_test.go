@@ -140,6 +140,74 @@ func TestFaultsAreDocumented(t *testing.T) {
 	}
 }
 
+// TestDependenciesAreDocumented fails unless the table in docs/design.md has each module that go.mod requires directly, with
+// the reason, and no other.
+func TestDependenciesAreDocumented(t *testing.T) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	design, err := os.ReadFile("docs/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, ok := strings.Cut(string(design), "\n## Dependencies\n")
+	if !ok {
+		t.Fatal("docs/design.md has no heading Dependencies")
+	}
+	table, _, _ = strings.Cut(table, "\n## ")
+	reasons := map[string]int{}
+	for _, row := range regexp.MustCompile(`(?m)^\| *([\w./-]+\.[\w./-]+) *\| *\S.* *\|$`).FindAllStringSubmatch(table, -1) {
+		reasons[row[1]]++
+	}
+	direct := regexp.MustCompile(`(?m)^(?:require |\t)([\w./-]+) v\S+$`).FindAllStringSubmatch(string(mod), -1)
+	if len(direct) == 0 {
+		t.Fatal("go.mod requires nothing directly")
+	}
+	for _, m := range direct {
+		if reasons[m[1]] != 1 {
+			t.Errorf("docs/design.md has %d lines for the dependency %s, want 1 with the reason for it", reasons[m[1]], m[1])
+		}
+		delete(reasons, m[1])
+	}
+	for m := range reasons {
+		t.Errorf("docs/design.md has the dependency %s, go.mod does not require it directly", m)
+	}
+}
+
+// TestFormats fails unless each page of docs/formats says which version the format has and which command checks it, and
+// docs/formats/README.md leads to it.
+func TestFormats(t *testing.T) {
+	list, err := os.ReadFile("docs/formats/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := filepath.Glob("docs/formats/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := regexp.MustCompile("[Cc]hecked by\\s`gprov")
+	for _, p := range pages {
+		name := filepath.Base(p)
+		if name == "README.md" {
+			continue
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(list), "]("+name+")") {
+			t.Errorf("docs/formats/README.md does not lead to %s", name)
+		}
+		if !checked.Match(b) {
+			t.Errorf("%s does not say \"Checked by `gprov ...`\"", p)
+		}
+		if !strings.Contains(strings.ToLower(string(b)), "version") {
+			t.Errorf("%s does not say which version the format has", p)
+		}
+	}
+}
+
 // TestLinks fails for each relative link in a Markdown file that leads nowhere.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)(?: "[^"]*")?\)`)
