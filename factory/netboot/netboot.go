@@ -20,15 +20,16 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 )
 
-// Names of the first stages inside the directory of iPXE binaries.
+// Names of the first stages inside the directory of iPXE binaries. Both drive the card through the firmware that loaded them,
+// and give it back in order when the script says exit; ipxe.efi, which brings drivers of its own, was seen to hang then.
 const (
-	FileBIOS = "undionly.kpxe" // drives the card through the firmware's UNDI
-	FileEFI  = "ipxe.efi"
+	FileBIOS = "undionly.kpxe"
+	FileEFI  = "snponly.efi"
 )
 
 // Loaders are the only files that TFTP gives and that HTTP gives below /ipxe/. They come from Debian's package ipxe.
 func Loaders() []string {
-	return []string{FileBIOS, FileEFI, "snponly.efi", "ipxe.pxe", "undionly.kkpxe"}
+	return []string{FileBIOS, FileEFI, "ipxe.efi", "ipxe.pxe", "undionly.kkpxe"}
 }
 
 // client says who sends a DHCP request, as far as booting goes.

@@ -74,12 +74,12 @@ func TestProxy(t *testing.T) {
 		want dhcpv4.MessageType
 	}{
 		"bios":             {ask(t, 1, dhcpv4.MessageTypeDiscover, class("PXEClient:Arch:00000:UNDI:002001", iana.INTEL_X86PC)), false, "undionly.kpxe", dhcpv4.MessageTypeOffer},
-		"uefi":             {ask(t, 1, dhcpv4.MessageTypeDiscover, class(pxeClass, iana.EFI_X86_64)), false, "ipxe.efi", dhcpv4.MessageTypeOffer},
-		"uefi 9":           {ask(t, 1, dhcpv4.MessageTypeDiscover, class(pxeClass, iana.EFI_BC)), false, "ipxe.efi", dhcpv4.MessageTypeOffer},
-		"http":             {ask(t, 1, dhcpv4.MessageTypeDiscover, class("HTTPClient:Arch:00016:UNDI:003001", iana.EFI_X86_64_HTTP)), false, "http://10.7.0.1:8080/ipxe/ipxe.efi", dhcpv4.MessageTypeOffer},
+		"uefi":             {ask(t, 1, dhcpv4.MessageTypeDiscover, class(pxeClass, iana.EFI_X86_64)), false, "snponly.efi", dhcpv4.MessageTypeOffer},
+		"uefi 9":           {ask(t, 1, dhcpv4.MessageTypeDiscover, class(pxeClass, iana.EFI_BC)), false, "snponly.efi", dhcpv4.MessageTypeOffer},
+		"http":             {ask(t, 1, dhcpv4.MessageTypeDiscover, class("HTTPClient:Arch:00016:UNDI:003001", iana.EFI_X86_64_HTTP)), false, "http://10.7.0.1:8080/ipxe/snponly.efi", dhcpv4.MessageTypeOffer},
 		"ipxe":             {ask(t, 1, dhcpv4.MessageTypeDiscover, class("PXEClient:Arch:00000", iana.INTEL_X86PC), dhcpv4.WithUserClass("iPXE", false)), false, "http://10.7.0.1:8080/boot.ipxe", dhcpv4.MessageTypeOffer},
 		"ipxe by 175":      {ask(t, 1, dhcpv4.MessageTypeDiscover, class(pxeClass, iana.EFI_X86_64), dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(175), []byte{1}))), false, "http://10.7.0.1:8080/boot.ipxe", dhcpv4.MessageTypeOffer},
-		"4011":             {ask(t, 1, dhcpv4.MessageTypeRequest, class(pxeClass, iana.EFI_X86_64)), true, "ipxe.efi", dhcpv4.MessageTypeAck},
+		"4011":             {ask(t, 1, dhcpv4.MessageTypeRequest, class(pxeClass, iana.EFI_X86_64)), true, "snponly.efi", dhcpv4.MessageTypeAck},
 		"ordinary":         {ask(t, 1, dhcpv4.MessageTypeDiscover), false, "", 0},
 		"other class":      {ask(t, 1, dhcpv4.MessageTypeDiscover, class("MSFT 5.0", iana.EFI_X86_64)), false, "", 0},
 		"request on 67":    {ask(t, 1, dhcpv4.MessageTypeRequest, class(pxeClass, iana.EFI_X86_64)), false, "", 0},
@@ -142,7 +142,7 @@ func TestFull(t *testing.T) {
 		t.Error(ack.Summary())
 	}
 	pxe := must(d.answer(ask(t, 1, dhcpv4.MessageTypeDiscover, class(pxeClass, iana.EFI_X86_64)), false))
-	if pxe.BootFileName != "ipxe.efi" || !pxe.YourIPAddr.Equal(offer.YourIPAddr) {
+	if pxe.BootFileName != FileEFI || !pxe.YourIPAddr.Equal(offer.YourIPAddr) {
 		t.Error(pxe.Summary())
 	}
 	two := must(d.answer(ask(t, 2, dhcpv4.MessageTypeDiscover), false))
