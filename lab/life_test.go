@@ -642,6 +642,8 @@ func TestBadInput(t *testing.T) {
 			}
 		}
 	}
+	// Without a specification of the main disks the appliance table alone chooses.
+	anyDisks := func(m *manifest.Manifest) { m.ValidationData[0].MainDiskConfigs = nil }
 	for _, c := range []struct {
 		name    string
 		code    string
@@ -661,8 +663,9 @@ func TestBadInput(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, nil},
-		{"small disk", "G132", nil, func(c *lab.Config) { c.Disks[1].Size = 1 << 30 }},
-		{"two main disks", "G133", nil, func(c *lab.Config) {
+		{"other hardware", "G122", nil, func(c *lab.Config) { c.Disks[1].Size = 1 << 30 }},
+		{"small disk", "G132", changed(anyDisks), func(c *lab.Config) { c.Disks[1].Size = 1 << 30 }},
+		{"two main disks", "G133", changed(anyDisks), func(c *lab.Config) {
 			c.Disks = append(c.Disks, lab.Disk{Name: "other", Bus: lab.VirtIO, Size: lab.MainSize})
 		}},
 	} {
