@@ -317,8 +317,16 @@ func Extract(ctx context.Context, file, into string, o CheckOptions) (Report, er
 	return rep, nil
 }
 
+// Signer signs an image: a signature.PrivateKey, or a signature.External.
+type Signer interface {
+	// Public is the key that checks what is signed.
+	Public() signature.PublicKey
+	// Sign reads r to its end and returns the content of a .minisig file.
+	Sign(r io.Reader, trusted string) ([]byte, error)
+}
+
 // Sign writes FILE.minisig for an image, replacing one that is there. The image's header is looked at, its content is not.
-func Sign(ctx context.Context, file string, key signature.PrivateKey, progress func(Progress)) (Signature, error) {
+func Sign(ctx context.Context, file string, key Signer, progress func(Progress)) (Signature, error) {
 	im, err := open(file)
 	if err != nil {
 		return Signature{}, err
@@ -340,7 +348,7 @@ func Sign(ctx context.Context, file string, key signature.PrivateKey, progress f
 	return Signature{file + signature.Suffix, key.Public().ID(), signature.ImageComment(im.name.Base())}, nil
 }
 
-func signFile(ctx context.Context, file string, name release.Name, key signature.PrivateKey, say func(Progress)) ([]byte, error) {
+func signFile(ctx context.Context, file string, name release.Name, key Signer, say func(Progress)) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("sign image: %w", err)

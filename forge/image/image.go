@@ -2,16 +2,20 @@
 //
 // An image is a tar, compressed with xz in blocks that can be decoded in parallel and are checked by SHA-256. Its first entry
 // is etc/provisioning/imgmeta.json. The entries of the root filesystem are taken over byte for byte. The package runs xz and,
-// for a directory, GNU tar, through package tool; it never unpacks to make an image. What a root filesystem must hold is
+// for a directory, GNU tar, through package tool; it never unpacks to make an image, but a boot artifact
+// is made from an OCI image by way of a temporary tar. What a root filesystem must hold is
 // checked before anything is compressed, and all problems are told at once.
 //
-// The format is described in docs/formats/release-image.md. OCI images and recipes are not read.
+// The root filesystem is a directory, a tar, an OCI image or a recipe. A bill of materials in the format of SPDX is put beside
+// the image. The format is described in docs/formats/release-image.md.
 package image
 
 import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +31,7 @@ import (
 	"strings"
 	"time"
 
+	"gprovision/forge/boot"
 	"gprovision/forge/tool"
 	"gprovision/model/release"
 	"gprovision/model/signature"
@@ -34,7 +39,7 @@ import (
 
 // Progress tells how far a stage is. Total is 0 where it is not known.
 type Progress struct {
-	Stage       string // "scan", "compress", "sign", "verify signature", "verify", "extract"
+	Stage       string // "make root filesystem", "make boot artifact", "scan", "compress", "sign", "verify signature", "verify", "extract"
 	Done, Total int64  // bytes
 }
 
@@ -47,8 +52,16 @@ type File struct {
 
 // Options says what Build makes.
 type Options struct {
-	// RootFS is a directory, or a tar: plain, or compressed with xz, gzip or zstd. It is read twice.
+	// RootFS is a directory, a tar (plain, or compressed with xz, gzip or zstd), an OCI image (a layout in a directory or an
+	// archive, or what docker save writes), or a recipe whose name ends in .yaml. It is read twice.
 	RootFS string
+	// Reference chooses among several OCI images in RootFS.
+	Reference string
+	// Clamp, if set, is the newest time that a file of a directory may have: later ones are set to it.
+	Clamp time.Time
+	// Boot makes the boot artifact from the root filesystem itself, and puts it in; nil: it must be there. RootFS, Out and Time
+	// of it are not looked at.
+	Boot *boot.Options
 	// Out is the directory in which the image is put.
 	Out string
 	// Name is the image's name.
@@ -68,7 +81,9 @@ type Options struct {
 	// Add are files to put in. They are owned by root; Mode 0 means the file's own mode. They replace what is there.
 	Add []File
 	// Key signs the image; nil: it is not signed.
-	Key *signature.PrivateKey
+	Key Signer
+	// NoSBOM leaves out the bill of materials beside the image.
+	NoSBOM bool
 	// AllowIncomplete makes an image of a root filesystem that no unit could use; the problems become warnings.
 	AllowIncomplete bool
 	// Progress, if set, is called often.
@@ -84,6 +99,12 @@ type Result struct {
 	Meta      release.Meta `json:"meta"`
 	Signature string       `json:"signature,omitempty"` // file
 	KeyID     string       `json:"keyID,omitempty"`
+	// SBOM is the bill of materials: a file in the format of SPDX 2.3, JSON.
+	SBOM string `json:"sbom,omitempty"`
+	// SHA256 is that of the file, hexadecimal.
+	SHA256 string `json:"sha256"`
+	// Boot describes the boot artifact, if it was made on the way.
+	Boot *boot.Report `json:"boot,omitempty"`
 	// Unchanged says that the same image was there already.
 	Unchanged bool      `json:"unchanged,omitempty"`
 	Warnings  []Problem `json:"warnings,omitempty"`
@@ -117,10 +138,11 @@ func Build(ctx context.Context, log *slog.Logger, o Options) (_ Result, err erro
 	if _, err := tool.Need("xz", "xz-utils"); err != nil {
 		return Result{}, err
 	}
-	in, err := openInput(log, o.RootFS)
+	in, err := openInput(ctx, log, o, say)
 	if err != nil {
 		return Result{}, err
 	}
+	defer in.Close()
 	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return Result{}, fmt.Errorf("make output directory: %w", err)
 	}
@@ -133,6 +155,11 @@ func Build(ctx context.Context, log *slog.Logger, o Options) (_ Result, err erro
 		return Result{}, fmt.Errorf("read root filesystem %s: %w", o.RootFS, err)
 	}
 	say(Progress{"scan", tarBytes, tarBytes})
+	made, err := makeBoot(ctx, log, in, &o, say)
+	if err != nil {
+		return Result{}, err
+	}
+	defer made.remove()
 	added, drop, err := t.addFiles(o)
 	if err != nil {
 		return Result{}, err
@@ -183,11 +210,11 @@ func Build(ctx context.Context, log *slog.Logger, o Options) (_ Result, err erro
 	}
 	say(Progress{"compress", total, total})
 
-	res := Result{File: file, Meta: meta, Warnings: problems}
+	res := Result{File: file, Meta: meta, Boot: made.report, Warnings: problems}
 	if err := res.measure(tmp, w.n); err != nil {
 		return Result{}, fmt.Errorf("make image: %w", err)
 	}
-	if err := res.publish(ctx, tmp, o, say); err != nil {
+	if err := res.publish(ctx, tmp, t, o, say); err != nil {
 		return Result{}, err
 	}
 	return res, nil
@@ -232,9 +259,6 @@ func (t *tree) scan(ctx context.Context, in *input, say func(int64)) (int64, err
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
-		}
-		if t.count == 0 && (h.Name == "oci-layout" || h.Name == "blobs/" || h.Name == "manifest.json") {
-			return 0, errors.New("an OCI image cannot be read yet, only a directory or a tar of a root filesystem")
 		}
 		if err := t.add(h, tr); err != nil {
 			return 0, err
@@ -508,11 +532,16 @@ func (r *Result) measure(f *os.File, tarBytes int64) error {
 		return fmt.Errorf("xz says that it has %d bytes inside, and got %d", x.Size(), tarBytes)
 	}
 	r.Size, r.Decoded, r.Blocks = st.Size(), x.Size(), x.Blocks()
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(f, 0, r.Size)); err != nil {
+		return err
+	}
+	r.SHA256 = hex.EncodeToString(h.Sum(nil))
 	return nil
 }
 
-// publish signs the new image and gives it its name.
-func (r *Result) publish(ctx context.Context, tmp *os.File, o Options, say func(Progress)) error {
+// publish puts the bill of materials and the signature beside the new image, and gives it its name.
+func (r *Result) publish(ctx context.Context, tmp *os.File, t *tree, o Options, say func(Progress)) error {
 	if err := tmp.Chmod(0o644); err != nil {
 		return fmt.Errorf("make image: %w", err)
 	}
@@ -524,23 +553,35 @@ func (r *Result) publish(ctx context.Context, tmp *os.File, o Options, say func(
 		return fmt.Errorf("compare with %s: %w", r.File, err)
 	}
 	r.Unchanged = same
+	beside := map[string][]byte{r.File + signature.Suffix: nil, r.File + SBOMSuffix: nil}
 	if o.Key != nil {
-		sig, err := signFile(ctx, tmp.Name(), o.Name, *o.Key, say)
+		sig, err := signFile(ctx, tmp.Name(), o.Name, o.Key, say)
 		if err != nil {
 			return err
 		}
 		r.Signature, r.KeyID = r.File+signature.Suffix, o.Key.Public().ID()
-		if err := writeFile(r.Signature, sig, 0o644); err != nil {
-			return fmt.Errorf("write signature: %w", err)
+		beside[r.Signature] = sig
+	}
+	if !o.NoSBOM {
+		r.SBOM = r.File + SBOMSuffix
+		if beside[r.SBOM], err = t.sbom(r.Meta, r.SHA256, r.Size); err != nil {
+			return fmt.Errorf("make bill of materials: %w", err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(beside)) {
+		switch content := beside[name]; {
+		case content != nil:
+			if err := writeFile(name, content, 0o644); err != nil {
+				return fmt.Errorf("write %s: %w", name, err)
+			}
+		case !same:
+			// That of an earlier image of this name would belong to other bytes.
+			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("remove old file: %w", err)
+			}
 		}
 	}
 	if !same {
-		if o.Key == nil {
-			// A signature of an earlier image of this name would belong to other bytes.
-			if err := os.Remove(r.File + signature.Suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("remove old signature: %w", err)
-			}
-		}
 		if err := os.Rename(tmp.Name(), r.File); err != nil {
 			return fmt.Errorf("make image: %w", err)
 		}

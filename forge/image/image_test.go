@@ -170,7 +170,7 @@ func TestBuildVerifyExtract(t *testing.T) {
 	if _, err := Build(ctx, nil, p); !errors.Is(err, ErrExists) {
 		t.Errorf("another image of the same name: %v", err)
 	}
-	if leftovers(t, out) != 2 {
+	if leftovers(t, out) != 3 {
 		t.Errorf("%d files in %s", leftovers(t, out), out)
 	}
 
@@ -316,7 +316,7 @@ func TestInputs(t *testing.T) {
 		return ""
 	}
 	sh("gzip -k r.tar; zstd -q r.tar; xz -k0 r.tar; xz -0 --check=sha256 -c r.tar > s.tar.xz; bzip2 -k r.tar 2>/dev/null || printf 'BZh' > r.tar.bz2; head -c 700 /dev/urandom > junk; : > empty; head -c 3000 r.tar > cut.tar")
-	sh("mkdir oci; echo '{}' > oci/oci-layout; tar -C oci -cf oci.tar oci-layout; echo 'packages: [x]' > recipe.yaml")
+	sh("mkdir oci; echo '{}' > oci/oci-layout; tar -C oci -cf oci.tar oci-layout; echo 'packages: [x]' > recipe.yaml; echo 'suite: [' > broken.yml")
 	var first []byte
 	for _, in := range []string{src, plain, plain + ".gz", plain + ".zst", plain + ".xz", filepath.Join(dir, "s.tar.xz")} {
 		out := t.TempDir()
@@ -337,7 +337,7 @@ func TestInputs(t *testing.T) {
 		}
 	}
 	refused := map[string]string{
-		"missing": "no such file", "oci": "OCI", "oci.tar": "OCI", "recipe.yaml": "recipe", "r.tar.bz2": "bzip2", "junk": "not a directory", "empty": "not a directory", "cut.tar": "",
+		"missing": "no such file", "oci": "OCI", "oci.tar": "OCI", "recipe.yaml": "recipe", "broken.yml": "recipe", "r.tar.bz2": "bzip2", "junk": "not a directory", "empty": "not a directory", "cut.tar": "",
 	}
 	for in, want := range refused {
 		out := t.TempDir()
@@ -359,7 +359,7 @@ func pack(t *testing.T, file, dir string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := tool.Run(context.Background(), nil, tool.Command{Name: "tar", Args: tarArgs(dir), Stdout: f}); err != nil {
+	if err := tool.Run(context.Background(), nil, tool.Command{Name: "tar", Args: tarArgs(dir, time.Time{}), Stdout: f}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -608,7 +608,7 @@ echo old > etc/provisioning/imgmeta.json; n=$(printf 'n%.0s' $(seq 180)); mkdir 
 	if out, err := exec.Command("bash", "-c", script, "-", src).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, args := range [][]string{tarArgs(src), {"-c", "--format=gnu", "--sparse", "-C", src, "."}, {"-c", "--format=posix", "--sparse", "--sparse-version=0.1", "-C", src, "."}} {
+	for _, args := range [][]string{tarArgs(src, time.Time{}), {"-c", "--format=gnu", "--sparse", "-C", src, "."}, {"-c", "--format=posix", "--sparse", "--sparse-version=0.1", "-C", src, "."}} {
 		raw, err := tool.Output(context.Background(), nil, tool.Command{Name: "tar", Args: args})
 		if err != nil {
 			t.Fatal(err)

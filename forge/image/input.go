@@ -1,6 +1,7 @@
 package image
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"compress/gzip"
@@ -12,51 +13,173 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/mikelolasagasti/xz"
 
+	"gprovision/forge/image/oci"
+	"gprovision/forge/image/recipe"
 	"gprovision/forge/tool"
 	"gprovision/model/release"
 )
 
 // ErrInput says that the root filesystem is given in a form that cannot be read.
-var ErrInput = errors.New("not a directory with a root filesystem, and not a tar of one (plain, or compressed with xz, gzip or zstd)")
+var ErrInput = errors.New("not a directory with a root filesystem, not a tar of one (plain, or compressed with xz, gzip or zstd), not an OCI image, and not a recipe (.yaml)")
 
-// input is a root filesystem that can be read as a tar stream, more than once.
+// input is a root filesystem that can be read as a tar stream, more than once. The caller closes it.
 type input struct {
+	kind string // "directory", "tar", "oci", "recipe"
 	open func(context.Context) (io.ReadCloser, error)
-	size int64 // of the file, 0 for a directory
+	// path is the directory or tar; empty for an OCI image.
+	path  string
+	close []func() error
 }
 
-// openInput looks at path: a directory or a tar.
-func openInput(log *slog.Logger, path string) (*input, error) {
-	st, err := os.Stat(path)
+// Close gives back what was opened, and deletes what was made on the way.
+func (in *input) Close() error {
+	var first error
+	for _, c := range slices.Backward(in.close) {
+		if err := c(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// openInput looks at the root filesystem: a directory, a tar, an OCI image or a recipe, which is made.
+func openInput(ctx context.Context, log *slog.Logger, o Options, say func(Progress)) (_ *input, err error) {
+	name := o.RootFS
+	st, err := os.Stat(name)
 	if err != nil {
 		return nil, fmt.Errorf("read root filesystem: %w", err)
 	}
-	switch {
+	in := &input{kind: "tar", path: name}
+	in.open = func(ctx context.Context) (io.ReadCloser, error) { return openTar(ctx, in.path) }
+	var im *oci.Image
+	switch ext := strings.ToLower(filepath.Ext(name)); {
+	case st.IsDir() && oci.IsLayout(name):
+		im, err = oci.OpenDir(name, o.Reference)
 	case st.IsDir():
-		if _, err := os.Stat(filepath.Join(path, "oci-layout")); err == nil {
-			return nil, fmt.Errorf("read root filesystem %s: an OCI image cannot be read yet, only a directory or a tar", path)
-		}
-		return &input{open: func(ctx context.Context) (io.ReadCloser, error) { return packDirectory(ctx, log, path), nil }}, nil
-	case st.Mode().IsRegular():
+		in.kind = "directory"
+		in.open = func(ctx context.Context) (io.ReadCloser, error) { return packDirectory(ctx, log, name, o.Clamp), nil }
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("read root filesystem %s: %w", name, ErrInput)
+	case ext == ".yaml" || ext == ".yml":
+		in.kind = "recipe"
+		err = in.cook(ctx, log, o, say)
+	default:
+		var archive bool
 		// A wrong kind of file is found before any work is done.
-		r, err := openTar(context.Background(), path)
-		if err != nil {
-			return nil, fmt.Errorf("read root filesystem %s: %w", path, err)
+		if archive, err = isArchive(ctx, name); err == nil && archive {
+			im, err = oci.OpenArchive(ctx, name, o.Reference)
 		}
-		defer r.Close()
-		return &input{open: func(ctx context.Context) (io.ReadCloser, error) { return openTar(ctx, path) }, size: st.Size()}, nil
 	}
-	return nil, fmt.Errorf("read root filesystem %s: %w", path, ErrInput)
+	if err == nil && o.Reference != "" && im == nil {
+		err = errors.New("only an OCI image can have a reference")
+	}
+	if err != nil {
+		in.Close()
+		return nil, fmt.Errorf("read root filesystem %s: %w", name, err)
+	}
+	if im != nil {
+		in.kind, in.path, in.open = "oci", "", im.Open
+		in.close = append(in.close, im.Close)
+	}
+	return in, nil
 }
 
-// tarArgs make GNU tar keep all that an image keeps, and give the same bytes for the same tree.
-func tarArgs(dir string) []string {
-	return []string{"--create", "--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sort=name",
-		"--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--one-file-system", "--file=-", "--directory=" + dir, "."}
+// isArchive reports whether a tar holds an OCI image, or what docker save writes, not a root filesystem. Its first names tell.
+func isArchive(ctx context.Context, name string) (bool, error) {
+	r, err := openTar(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read tar: %w", err)
+		}
+		first, rest, _ := strings.Cut(strings.TrimPrefix(h.Name, "./"), "/")
+		switch {
+		case first == "":
+			continue
+		case first == "blobs" || (first == "oci-layout" || first == "index.json" || first == "manifest.json" || first == "repositories") && rest == "":
+			return true, nil
+		}
+		// The old form of docker save: directories and a file named by digests.
+		hexa := strings.TrimSuffix(first, ".json")
+		return len(hexa) == 64 && strings.Trim(hexa, "0123456789abcdef") == "", nil
+	}
+}
+
+// cook makes the root filesystem of a recipe, as a tar without compression in the directory for temporary files.
+func (in *input) cook(ctx context.Context, log *slog.Logger, o Options, say func(Progress)) error {
+	f, err := os.Open(o.RootFS)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, recipe.MaxSize+1))
+	if err != nil {
+		return err
+	}
+	r, err := recipe.Parse(text)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "gprov-rootfs-")
+	if err != nil {
+		return err
+	}
+	in.close = append(in.close, func() error { return os.RemoveAll(dir) })
+	in.path = filepath.Join(dir, "rootfs.tar")
+	say(Progress{"make root filesystem", 0, 0})
+	return r.Make(ctx, log, recipe.MakeOptions{Dir: filepath.Dir(o.RootFS), Out: in.path, Time: o.Time})
+}
+
+// settle gives a path that the builder of boot artifacts can read. An OCI image is written into a temporary tar, which is then
+// the input.
+func (in *input) settle(ctx context.Context) (string, error) {
+	if in.path != "" {
+		return in.path, nil
+	}
+	f, err := os.CreateTemp("", "gprov-rootfs-*.tar")
+	if err != nil {
+		return "", err
+	}
+	in.close = append(in.close, func() error { return os.Remove(f.Name()) })
+	defer f.Close()
+	r, err := in.open(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	if _, err := io.Copy(f, r); err != nil {
+		return "", err
+	}
+	in.path = f.Name()
+	in.open = func(ctx context.Context) (io.ReadCloser, error) { return openTar(ctx, in.path) }
+	return in.path, f.Close()
+}
+
+// tarArgs make GNU tar keep all that an image keeps, and give the same bytes for the same tree. No file is newer than clamp,
+// if that is set.
+func tarArgs(dir string, clamp time.Time) []string {
+	args := []string{"--create", "--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sort=name",
+		"--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--one-file-system", "--file=-"}
+	if !clamp.IsZero() {
+		args = append(args, "--clamp-mtime", "--mtime=@"+strconv.FormatInt(clamp.Unix(), 10))
+	}
+	return append(args, "--directory="+dir, ".")
 }
 
 // packed is the output of a running GNU tar. Its error comes with the end of the stream; Close ends the program.
@@ -66,13 +189,13 @@ type packed struct {
 	done   chan struct{}
 }
 
-func packDirectory(ctx context.Context, log *slog.Logger, dir string) io.ReadCloser {
+func packDirectory(ctx context.Context, log *slog.Logger, dir string, clamp time.Time) io.ReadCloser {
 	ctx, cancel := context.WithCancel(ctx)
 	pr, pw := io.Pipe()
 	p := &packed{PipeReader: pr, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		err := tool.Run(ctx, log, tool.Command{Name: "tar", Package: "tar", Args: tarArgs(dir), Stdout: pw})
+		err := tool.Run(ctx, log, tool.Command{Name: "tar", Package: "tar", Args: tarArgs(dir, clamp), Stdout: pw})
 		if err != nil {
 			err = fmt.Errorf("pack %s (all of it must be readable: root is needed for most root filesystems): %w", dir, err)
 		}
@@ -150,7 +273,7 @@ func openTar(ctx context.Context, path string) (_ io.ReadCloser, err error) {
 	default:
 		// The word stands there in all of ustar, PAX and GNU.
 		if len(head) < 512 || string(head[257:262]) != "ustar" {
-			return nil, fmt.Errorf("%w; a recipe cannot be read yet", ErrInput)
+			return nil, ErrInput
 		}
 		s.Reader = in
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 
 	"gprovision/hw/filesystem"
 )
@@ -60,10 +62,105 @@ func rewrite(w io.Writer, r io.Reader, drop map[string]bool, each func(h *tar.He
 			return err
 		}
 		t.to = to
+		if left, ok := sparseLeft(h, raw); ok {
+			// The tar.Reader would give all the zeros of the holes: a terabyte of them takes its time. What the archive holds is
+			// copied instead, and a new tar.Reader goes on behind it.
+			for _, n := range []int64{left, -(t.n + left) & 511} {
+				if _, err := io.CopyBuffer(io.Discard, &exactly{r: t, n: n}, buf); err != nil {
+					return fmt.Errorf("read %q: %w", h.Name, err)
+				}
+			}
+			tr = tar.NewReader(t)
+			continue
+		}
 		if _, err := io.CopyBuffer(io.Discard, readerOnly{tr}, buf); err != nil {
 			return fmt.Errorf("read %q: %w", h.Name, err)
 		}
 	}
+}
+
+// sparseLeft returns how many bytes of content the archive holds behind the headers of a sparse file. raw is what the tar.Reader
+// read: in the PAX format 1.0 that includes the map at the beginning of the content. Not a sparse file: false.
+//
+// Facts: https://www.gnu.org/software/tar/manual/html_node/Sparse-Formats.html.
+func sparseLeft(h *tar.Header, raw []byte) (int64, bool) {
+	if !isSparse(h) {
+		return 0, false
+	}
+	for len(raw) >= 512 {
+		size, ok := blockSize(raw)
+		if !ok {
+			return 0, false
+		}
+		switch raw[156] {
+		case 'x', 'g', 'L', 'K': // headers before the header
+			skip := 512 + (size+511)&^511
+			if skip > int64(len(raw)) {
+				return 0, false
+			}
+			raw = raw[skip:]
+		case 'S': // with a map in blocks of its own, which the size leaves out
+			return size, true
+		default:
+			if s, ok := h.PAXRecords["size"]; ok {
+				n, err := strconv.ParseInt(s, 10, 64)
+				if err != nil || n < 0 {
+					return 0, false
+				}
+				size = n
+			}
+			read := int64(len(raw) - 512)
+			return size - read, size >= read
+		}
+	}
+	return 0, false
+}
+
+// isSparse reports whether the holes of a file are left out in the archive.
+func isSparse(h *tar.Header) bool {
+	if h.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for k := range h.PAXRecords {
+		if strings.HasPrefix(k, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
+}
+
+// blockSize reads the size field of a header block: octal, or base 256 where the first bit is set.
+func blockSize(block []byte) (int64, bool) {
+	f := block[124:136]
+	if f[0]&0x80 == 0 {
+		n, err := strconv.ParseInt(strings.Trim(string(f), " \x00"), 8, 64)
+		return n, err == nil && n >= 0
+	}
+	n := int64(f[0] & 0x7f)
+	for _, b := range f[1:] {
+		if n >= 1<<54 {
+			return 0, false
+		}
+		n = n<<8 | int64(b)
+	}
+	return n, true
+}
+
+// exactly gives the next n bytes of a reader, which must have them.
+type exactly struct {
+	r io.Reader
+	n int64
+}
+
+func (e *exactly) Read(p []byte) (int, error) {
+	if e.n == 0 {
+		return 0, io.EOF
+	}
+	n, err := e.r.Read(p[:min(int64(len(p)), e.n)])
+	if e.n -= int64(n); err == io.EOF && e.n > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // maxHeader is the greatest size of the headers of one entry: long names, extended attributes, the map of a sparse file.

@@ -46,6 +46,8 @@ const (
 	groupFile  = "etc/group"
 	dpkgFile   = "var/lib/dpkg/status"
 	bootFile   = "boot/norm_boot"
+	// Where etc/os-release leads to in Debian.
+	osReleaseFile = "usr/lib/os-release"
 )
 
 const maxLooked = 64 << 20
@@ -127,7 +129,7 @@ func (t *tree) look(name string, h *tar.Header, content io.Reader) error {
 		return nil
 	}
 	switch name {
-	case passwdFile, shadowFile, groupFile, dpkgFile:
+	case passwdFile, shadowFile, groupFile, dpkgFile, osReleaseFile:
 		if h.Size > maxLooked {
 			return fmt.Errorf("%d bytes, at most %d", h.Size, maxLooked)
 		}
@@ -205,25 +207,8 @@ func (t *tree) packages() release.Packages {
 		return release.Packages{}
 	}
 	var lines []string
-	for para := range bytes.SplitSeq(status, []byte("\n\n")) {
-		var name, arch, version string
-		installed := false
-		for line := range strings.Lines(string(para)) {
-			key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
-			switch key {
-			case "Package":
-				name = value
-			case "Architecture":
-				arch = value
-			case "Version":
-				version = value
-			case "Status":
-				installed = strings.HasSuffix(value, " installed")
-			}
-		}
-		if name != "" && installed {
-			lines = append(lines, name+" "+arch+" "+version+"\n")
-		}
+	for _, d := range installed(status) {
+		lines = append(lines, d.key()+"\n")
 	}
 	slices.Sort(lines)
 	sum := sha256.Sum256([]byte(strings.Join(lines, "")))
@@ -271,7 +256,7 @@ func (t *tree) problems() []Problem {
 		say("usr/lib/systemd/systemd-networkd", "it is missing: systemd-networkd manages the unit's network", "install the package systemd")
 	}
 	if t.boot == nil {
-		say(bootFile, "the boot artifact is missing, or not a regular file", "make it with 'gprov boot build' and put it in with --add FILE:/"+bootFile)
+		say(bootFile, "the boot artifact is missing, or not a regular file", "let it be made with --policy FILE and BUILD_NUMBER set, or make it with 'gprov boot build' and put it in with --add FILE:/"+bootFile)
 	} else if _, err := t.bootBuild(); err != nil {
 		say(bootFile, "it is not a boot artifact: "+err.Error(), "make it with 'gprov boot build'")
 	}

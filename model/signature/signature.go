@@ -207,8 +207,8 @@ func (k PrivateKey) Sign(r io.Reader, trusted string) ([]byte, error) {
 	if !k.set {
 		return nil, errors.New("sign: there is no private key")
 	}
-	if trusted == "" || len(trusted) > 1024 || strings.IndexFunc(trusted, func(c rune) bool { return c < ' ' || c > '~' }) >= 0 {
-		return nil, fmt.Errorf("sign: trusted comment %q is not one line of printable ASCII", trusted)
+	if err := checkComment(trusted); err != nil {
+		return nil, err
 	}
 	m := minisign.NewReader(r)
 	if _, err := io.CopyBuffer(io.Discard, readerOnly{m}, make([]byte, 1<<20)); err != nil {
