@@ -9,9 +9,11 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,6 +97,89 @@ func (j *job) checkFiles() error {
 		return fault.Newf(fault.ManifestIncomplete, "the manifest has no boot artifact %s among its Files", j.Site.Names.BootFile)
 	}
 	return nil
+}
+
+// checkServer asks the server for what the job will fetch, before anything is cleared: each file is there and has its size, and
+// beside each image lies a signature for that name by a key of the policy. The content is verified when it arrives.
+func (j *job) checkServer(ctx context.Context) error {
+	prefix := j.Site.Names.ImagePrefix
+	for _, f := range j.manifest.Files {
+		if err := j.head(ctx, f); err != nil {
+			return err
+		}
+		if !f.IsImage(prefix) {
+			continue
+		}
+		place, err := f.Place(prefix)
+		if err != nil {
+			return err
+		}
+		name, err := release.ParseName(path.Base(place), prefix)
+		if err != nil {
+			return fault.Because(fault.ImageName, err)
+		}
+		sig, err := j.fetchSmall(ctx, f.Src+signature.Suffix, signature.MaxSize)
+		switch {
+		case errors.Is(err, report.ErrNotFound) && j.Policy.AllowUnsigned:
+			continue
+		case errors.Is(err, report.ErrNotFound):
+			return fault.Newf(fault.ImageUnsigned, "%s%s does not exist", f.Src, signature.Suffix)
+		case err != nil:
+			return err
+		}
+		if err := checkSignature(sig, j.Keys, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkSignature says what is wrong with a signature as far as that shows without the image.
+func checkSignature(sig []byte, keys []signature.PublicKey, name release.Name) error {
+	info, err := signature.Parse(sig)
+	if err != nil {
+		return fault.Because(fault.ImageSignature, err)
+	}
+	if want := signature.ImageComment(name.Base()); info.Trusted != want {
+		return fault.Newf(fault.ImageSignature, "the signature says %q, want %q", info.Trusted, want)
+	}
+	if !slices.ContainsFunc(keys, func(k signature.PublicKey) bool { return k.ID() == info.KeyID }) {
+		return fault.Newf(fault.ImageSignature, "the signature of %s is by key %s, which is not in the policy", name, info.KeyID)
+	}
+	return nil
+}
+
+// headTries is how often the server is asked for a file's size.
+const headTries = 3
+
+// head compares what the server says of a file with the manifest. A server that says nothing of it is no failure: the download
+// will tell.
+func (j *job) head(ctx context.Context, f manifest.File) error {
+	client := &http.Client{Timeout: 20 * time.Second}
+	defer client.CloseIdleConnections()
+	var last error
+	for range headTries {
+		req, err := http.NewRequestWithContext(ctx, http.MethodHead, f.Src, nil)
+		if err != nil {
+			return fault.Because(fault.ManifestSyntax, err)
+		}
+		req.Header.Set("Accept-Encoding", "identity")
+		resp, err := client.Do(req)
+		if err != nil {
+			j.Log.Warn("server does not answer, trying again", "url", f.Src, "err", err)
+			last = err
+			continue
+		}
+		resp.Body.Close()
+		switch {
+		case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone:
+			return fault.Newf(fault.Download, "get %s: %w", f.Src, report.ErrNotFound)
+		case resp.StatusCode == http.StatusOK && f.Size > 0 && resp.ContentLength >= 0 && resp.ContentLength != f.Size:
+			return fault.Newf(fault.DownloadHash, "get %s: the server has %d bytes, wanted are %d", f.Src, resp.ContentLength, f.Size)
+		}
+		return nil
+	}
+	return fault.Because(fault.Download, last)
 }
 
 // setHash says what a download must hash to.

@@ -1,95 +1,103 @@
 package provision
 
 import (
-	"math"
-	"strings"
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"gprovision/model/fault"
-	"gprovision/model/layout"
 	"gprovision/model/manifest"
 	"gprovision/model/policy"
+	"gprovision/model/signature"
+	"gprovision/site"
+	"gprovision/unit/machine"
 )
 
-func TestCheckFiles(t *testing.T) {
-	const (
-		name = "WIDGET.LNX.SHINY.2026-11-22.0001.upd"
-		url  = "http://h/files/"
-	)
-	sum := strings.Repeat("ab", 32)
-	sum1 := strings.Repeat("ab", 20)
-	image := manifest.File{Src: url + name, Sha256: sum, Size: 1 << 30}
-	boot := manifest.File{Src: url + "norm_boot", Sha256: sum, Size: 64 << 20}
-	with := func(fs ...manifest.File) []manifest.File { return append([]manifest.File{image, boot}, fs...) }
-	tests := []struct {
-		name  string
-		sha1  bool
-		files []manifest.File
-		want  *fault.Fault
-		says  string
-	}{
-		{"good", false, with(), nil, ""},
-		{"more files", false, with(manifest.File{Src: url + "fr.data", Sha256: sum}, manifest.File{Src: url + "a", Dest: "extra/b", Sha256: sum}), nil, ""},
-		{"places that are named", false, []manifest.File{{Src: url + name, Dest: "/Image/" + name, Sha256: sum}, {Src: url + "provision.bin", Dest: "norm_boot", Sha256: sum}}, nil, ""},
-		{"nothing", false, nil, fault.ManifestIncomplete, "no image"},
-		{"no image", false, []manifest.File{boot}, fault.ManifestIncomplete, "no image WIDGET.LNX.SHINY.*.upd"},
-		{"image of another product", false, []manifest.File{{Src: url + "OTHER.LNX.SHINY.2026-11-22.0001.upd", Sha256: sum}, boot}, fault.ManifestIncomplete, "no image"},
-		{"no boot artifact", false, []manifest.File{image}, fault.ManifestIncomplete, "norm_boot"},
-		{"boot artifact elsewhere", false, []manifest.File{image, {Src: url + "norm_boot", Dest: "boot/norm_boot", Sha256: sum}}, fault.ManifestIncomplete, "norm_boot"},
-		{"no hash", false, with(manifest.File{Src: url + "x"}), fault.HashMissing, "neither"},
-		{"no hash where SHA-1 is allowed", true, with(manifest.File{Src: url + "x"}), fault.HashMissing, "neither"},
-		{"SHA-1 alone", false, with(manifest.File{Src: url + "x", Sha1: sum1}), fault.HashMissing, "Sha1 alone"},
-		{"SHA-1 alone and allowed", true, with(manifest.File{Src: url + "x", Sha1: sum1}), nil, ""},
-		{"malformed hash", true, with(manifest.File{Src: url + "x", Sha256: "abcd", Sha1: sum1}), fault.HashMissing, "hex digits"},
-		{"above the volume", false, with(manifest.File{Src: url + "x", Dest: "../x", Sha256: sum}), fault.ManifestSyntax, "../x"},
-		{"above the volume by detour", false, with(manifest.File{Src: url + "x", Dest: "/a/../../x", Sha256: sum}), fault.ManifestSyntax, "not inside"},
-		{"the volume itself", false, with(manifest.File{Src: url + "x", Dest: "/", Sha256: sum}), fault.ManifestSyntax, "not inside"},
-		{"the unit's own state", false, with(manifest.File{Src: url + "x", Dest: "state/unit.json", Sha256: sum}), fault.ManifestSyntax, "state/unit.json"},
-		{"the unit's own state by detour", false, with(manifest.File{Src: url + "x", Dest: "//extra/..//state/./admin.hash", Sha256: sum}), fault.ManifestSyntax, "state/admin.hash"},
-		{"in place of the state", false, with(manifest.File{Src: url + "state", Sha256: sum}), fault.ManifestSyntax, "belongs to the unit"},
-		{"a name that begins like the state", false, with(manifest.File{Src: url + "x", Dest: "state.txt", Sha256: sum}), nil, ""},
-		{"image with a date that is none", false, with(manifest.File{Src: url + "WIDGET.LNX.SHINY.2026-02-30.0001.upd", Sha256: sum}), fault.ImageName, "2026-02-30"},
-		{"image without a build number", false, with(manifest.File{Src: url + "WIDGET.LNX.SHINY.latest.upd", Sha256: sum}), fault.ImageName, "latest"},
-		{"image renamed to a malformed name", false, []manifest.File{{Src: url + name, Dest: "Image/latest.upd", Sha256: sum}, boot}, fault.ImageName, "latest"},
-		{"image where nobody looks", false, []manifest.File{{Src: url + name, Dest: "image/" + name, Sha256: sum}, boot}, fault.ManifestSyntax, "no restore looks"},
-		{"too large", false, with(manifest.File{Src: url + "x", Sha256: sum, Size: 4 << 30}), fault.NoSpace, "does not fit"},
-		{"too large in all", false, with(image, image, image), fault.NoSpace, "does not fit"},
-		{"sizes beyond what can be counted", false, with(manifest.File{Src: url + "x", Sha256: sum, Size: math.MaxInt64}, manifest.File{Src: url + "y", Sha256: sum, Size: math.MaxInt64}), fault.NoSpace, "does not fit"},
+// TestCheckServer: what shows without a download is found before anything is cleared.
+func TestCheckServer(t *testing.T) {
+	key, err := signature.NewKey()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			j, _ := testJob(t, policy.Policy{AllowSHA1: tt.sha1})
-			j.manifest = &manifest.Manifest{Files: tt.files}
-			err := j.checkFiles()
-			if fault.Of(err) != tt.want || (err == nil) != (tt.want == nil) || err != nil && !strings.Contains(err.Error(), tt.says) {
-				t.Errorf("got %v, want %v saying %q", err, tt.want, tt.says)
+	other, err := signature.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stock := site.Stock()
+	name := stock.Names.ImagePrefix + "2026-11-22.0001"
+	content := []byte("the image")
+	sign := func(k signature.PrivateKey, name string) []byte {
+		sig, err := k.Sign(bytes.NewReader(content), signature.ImageComment(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sig
+	}
+	good := sign(key, name)
+	for _, tc := range []struct {
+		what     string
+		size     int64
+		sig      []byte // nil: there is none
+		missing  bool
+		noHead   bool
+		unsigned bool
+		want     *fault.Fault
+	}{
+		{what: "all there", size: int64(len(content)), sig: good},
+		{what: "size not known", sig: good},
+		{what: "a server without HEAD", size: 5, sig: good, noHead: true},
+		{what: "missing", sig: good, missing: true, want: fault.Download},
+		{what: "another size", size: 5, sig: good, want: fault.DownloadHash},
+		{what: "no signature", want: fault.ImageUnsigned},
+		{what: "no signature, allowed", unsigned: true},
+		{what: "another key", sig: sign(other, name), want: fault.ImageSignature},
+		{what: "renamed", sig: sign(key, stock.Names.ImagePrefix+"2020-01-01.0001"), want: fault.ImageSignature},
+		{what: "no signature at all", sig: []byte("<html>"), want: fault.ImageSignature},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			mux := http.NewServeMux()
+			mux.HandleFunc("/"+name+".upd", func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case tc.missing:
+					http.NotFound(w, r)
+				case tc.noHead && r.Method == http.MethodHead:
+					w.WriteHeader(http.StatusMethodNotAllowed)
+				default:
+					w.Write(content)
+				}
+			})
+			if tc.sig != nil {
+				mux.HandleFunc("/"+name+".upd"+signature.Suffix, func(w http.ResponseWriter, r *http.Request) { w.Write(tc.sig) })
+			}
+			server := httptest.NewServer(mux)
+			defer server.Close()
+			j := &job{
+				Machine:  &machine.Machine{Log: slog.New(slog.DiscardHandler), Site: stock, Policy: policy.Policy{AllowUnsigned: tc.unsigned}, Keys: []signature.PublicKey{key.Public()}},
+				manifest: &manifest.Manifest{Files: []manifest.File{{Src: server.URL + "/" + name + ".upd", Size: tc.size}}},
+			}
+			if err := j.checkServer(t.Context()); fault.Of(err) != tc.want {
+				t.Errorf("got %v, want %v", err, tc.want)
 			}
 		})
 	}
 }
 
-// TestCheckFilesToTheByte fills the room that the volume has, and one byte more.
-func TestCheckFilesToTheByte(t *testing.T) {
-	j, _ := testJob(t, policy.Policy{})
-	size := j.unit.Recovery.Table.Find(layout.Recovery).Size
-	room := size - size/20
-	sum := strings.Repeat("ab", 32)
-	boot := manifest.File{Src: "http://h/norm_boot", Sha256: sum, Size: 1}
-	for extra, want := range map[int64]*fault.Fault{0: nil, 1: fault.NoSpace} {
-		j.manifest = &manifest.Manifest{Files: []manifest.File{boot, {Src: "http://h/WIDGET.LNX.SHINY.2026-11-22.0001.upd", Sha256: sum, Size: room - 1 + extra}}}
-		if err := j.checkFiles(); fault.Of(err) != want {
-			t.Errorf("%d bytes more than there is room: got %v, want %v", extra, err, want)
-		}
+// TestStepsDestroyLate holds the order that power cuts depend on: nothing is cleared before all checks, and the device boots only
+// when the unit's record is on it.
+func TestStepsDestroyLate(t *testing.T) {
+	at := map[string]int{}
+	for i, s := range (&job{}).steps() {
+		at[s.Name] = i + 1
 	}
-}
-
-func TestImageWithoutSignature(t *testing.T) {
-	s := serve(t, nil)
-	f := manifest.File{Src: s.URL + "/WIDGET.LNX.SHINY.2026-11-22.0001.upd"}
-	for allowed, want := range map[bool]*fault.Fault{false: fault.ImageUnsigned, true: nil} {
-		j, _ := testJob(t, policy.Policy{AllowUnsigned: allowed})
-		if err := j.fetchSignature(t.Context(), f, "unused"); fault.Of(err) != want {
-			t.Errorf("unsigned allowed %t: got %v, want %v", allowed, err, want)
+	for _, pair := range [][2]string{
+		{"permit", "clear-main"}, {"check-hardware", "clear-main"}, {"plan", "clear-main"}, {"check-server", "clear-main"},
+		{"clear-main", "partition-recovery"}, {"credentials", "write-record"}, {"write-record", "boot-recovery"},
+		{"boot-recovery", "boot-entries"}, {"boot-entries", "report"},
+	} {
+		if at[pair[0]] == 0 || at[pair[1]] == 0 || at[pair[0]] > at[pair[1]] {
+			t.Errorf("%s must come before %s: %v", pair[0], pair[1], at)
 		}
 	}
 }

@@ -2,8 +2,9 @@
 // the credentials, makes the recovery device boot and asks for the restore that fills the main disk.
 //
 // Nothing is written before the hardware is checked and the plan is logged. Disks that are not in the plan are set read-only
-// for the run. The main disks are cleared first, the unit's record is written last: a unit that loses power in between boots
-// over the network again, or restores what it was.
+// for the run. The main disks are cleared first. The recovery device boots only when all that a restore needs is on it, the unit's
+// record last of that: a unit that loses power before boots over the network again, or restores what it was; one that loses power
+// later restores.
 package provision
 
 import (
@@ -104,13 +105,14 @@ func (j *job) steps() []step.Step {
 		{Name: "permit", Say: "Asking server", Run: j.permit},
 		{Name: "check-hardware", Say: "Checking hardware", Run: j.checkHardware},
 		{Name: "plan", Say: "Planning", Run: j.plan},
+		{Name: "check-server", Say: "Checking server", Run: j.checkServer},
 		{Name: "clear-main", Say: "Clearing main disk", Run: j.clearMain},
 		{Name: "partition-recovery", Say: "Partitioning", Run: j.partition},
 		{Name: "format-recovery", Say: "Formatting", Run: j.format},
 		{Name: "write-files", Say: "Downloading", Run: j.writeFiles},
 		{Name: "credentials", Say: "Credentials", Run: j.credentials},
-		{Name: "boot-recovery", Say: "Making it boot", Run: j.bootRecovery},
 		{Name: "write-record", Say: "Writing record", Run: j.writeRecord},
+		{Name: "boot-recovery", Say: "Making it boot", Run: j.bootRecovery},
 		{Name: "boot-entries", Say: "Boot entries", Run: j.bootEntries},
 		{Name: "report", Say: "Reporting", Run: j.reportUnit},
 	}
@@ -232,8 +234,8 @@ func (j *job) enrol(ctx context.Context) error {
 	return nil
 }
 
-// clock sets the clock to the latest of its own time, the artifact's build time and the server's time, and writes it to the
-// real-time clock.
+// clock sets the clock, the real-time clock too, to the server's time, also where its own is later: that is what corrects a wrong
+// one. A server whose time is before the artifact's build time is wrong itself.
 func (j *job) clock(ctx context.Context) error {
 	now, err := j.client.Time(ctx)
 	if err != nil {
@@ -388,7 +390,7 @@ func (j *job) format(ctx context.Context) error {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	if j.Attach != nil {
-		return j.Attach(Mount)
+		return because(fault.DiskWrite, j.Attach(Mount))
 	}
 	return nil
 }

@@ -313,6 +313,28 @@ func TestHostileSignature(t *testing.T) {
 	}
 }
 
+// TestStepsDestroyLate holds the order that power cuts depend on: what can fail without a write comes before the mark is cleared,
+// the mark comes after everything, and the request goes last.
+func TestStepsDestroyLate(t *testing.T) {
+	at := map[string]int{}
+	steps := (&job{}).steps()
+	for i, s := range steps {
+		at[s.Name] = i + 1
+	}
+	for _, pair := range [][2]string{
+		{"check-image", "choose-disk"}, {"choose-disk", "note-request"}, {"note-request", "clear-mark"}, {"clear-mark", "partition-main"},
+		{"configure", "boot-main"}, {"boot-main", "update-recovery"}, {"update-recovery", "set-mark"}, {"prune-images", "set-mark"},
+		{"boot-entries", "set-mark"}, {"set-mark", "clear-request"},
+	} {
+		if at[pair[0]] == 0 || at[pair[1]] == 0 || at[pair[0]] > at[pair[1]] {
+			t.Errorf("%s must come before %s: %v", pair[0], pair[1], at)
+		}
+	}
+	if at["clear-request"] != len(steps) {
+		t.Error("the request is not the last thing that goes")
+	}
+}
+
 func TestBadImageAndBadDisk(t *testing.T) {
 	if !badImage(classify(io.ErrUnexpectedEOF)) {
 		t.Error("a stream that ends early does not count as a bad image")
