@@ -179,6 +179,10 @@ func (j *job) head(ctx context.Context, f manifest.File) error {
 		}
 		return nil
 	}
+	var dial *net.OpError
+	if errors.As(last, &dial) && dial.Op == "dial" {
+		return fault.Newf(fault.NoServer, "get %s: %w", f.Src, dial)
+	}
 	return fault.Because(fault.Download, last)
 }
 
