@@ -102,9 +102,22 @@ func (j *job) checkFiles() error {
 // checkServer asks the server for what the job will fetch, before anything is cleared: each file is there and has its size, and
 // beside each image lies a signature for that name by a key of the policy. The content is verified when it arrives.
 func (j *job) checkServer(ctx context.Context) error {
+	full, err := j.carriesData()
+	if err != nil {
+		return err
+	}
+	if full {
+		j.Log.Info("the disks are not blank: all files are read once before anything is erased")
+		return j.lookAtServer(ctx, j.rehearse)
+	}
+	return j.lookAtServer(ctx, j.head)
+}
+
+// lookAtServer looks at each file with look, and at the signature of each image.
+func (j *job) lookAtServer(ctx context.Context, look func(context.Context, manifest.File) error) error {
 	prefix := j.Site.Names.ImagePrefix
 	for _, f := range j.manifest.Files {
-		if err := j.head(ctx, f); err != nil {
+		if err := look(ctx, f); err != nil {
 			return err
 		}
 		if !f.IsImage(prefix) {

@@ -2,9 +2,11 @@ package provision
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"gprovision/model/fault"
@@ -13,6 +15,7 @@ import (
 	"gprovision/model/signature"
 	"gprovision/site"
 	"gprovision/unit/machine"
+	"gprovision/unit/panel"
 )
 
 // TestCheckServer: what shows without a download is found before anything is cleared.
@@ -77,7 +80,7 @@ func TestCheckServer(t *testing.T) {
 				Machine:  &machine.Machine{Log: slog.New(slog.DiscardHandler), Site: stock, Policy: policy.Policy{AllowUnsigned: tc.unsigned}, Keys: []signature.PublicKey{key.Public()}},
 				manifest: &manifest.Manifest{Files: []manifest.File{{Src: server.URL + "/" + name + ".upd", Size: tc.size}}},
 			}
-			if err := j.checkServer(t.Context()); fault.Of(err) != tc.want {
+			if err := j.lookAtServer(t.Context(), j.head); fault.Of(err) != tc.want {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
 		})
@@ -98,6 +101,42 @@ func TestStepsDestroyLate(t *testing.T) {
 	} {
 		if at[pair[0]] == 0 || at[pair[1]] == 0 || at[pair[0]] > at[pair[1]] {
 			t.Errorf("%s must come before %s: %v", pair[0], pair[1], at)
+		}
+	}
+}
+
+// TestRehearse reads files that are not what the manifest says: each is found out before anything is erased.
+func TestRehearse(t *testing.T) {
+	content := []byte("the content of a file")
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/good":
+			w.Write(content)
+		case "/cut":
+			w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+			if r.Method == http.MethodGet {
+				w.Write(content[:5])
+			}
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer srv.Close()
+	good, err := manifest.Measure(manifest.File{Src: srv.URL + "/good"}, bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut, missing, wrong := good, good, good
+	cut.Src, missing.Src = srv.URL+"/cut", srv.URL+"/missing"
+	wrong.Sha256 = strings.Repeat("0", 64)
+	for _, tc := range []struct {
+		name string
+		file manifest.File
+		want *fault.Fault
+	}{{"good", good, nil}, {"cut", cut, fault.DownloadTruncated}, {"missing", missing, fault.Download}, {"wrong hash", wrong, fault.DownloadHash}} {
+		j := &job{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New()}}
+		if err := j.rehearse(t.Context(), tc.file); fault.Of(err) != tc.want {
+			t.Errorf("%s: got %v, want %v", tc.name, err, tc.want)
 		}
 	}
 }

@@ -530,11 +530,26 @@ type counter struct {
 	Next uint64 `json:"next"`
 }
 
+// readRegular returns the first bytes of a file, and an error for anything but a regular file: a link, or a pipe that would
+// never end.
+func readRegular(path string, most int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	return io.ReadAll(io.LimitReader(f, most))
+}
+
 // reserved returns the first free sequence number of boot.
 func (d *disk) reserved(boot string) uint64 {
-	b, err := os.ReadFile(filepath.Join(d.dir, "next.json"))
+	const most = 4096
+	b, err := readRegular(filepath.Join(d.dir, "next.json"), most+1)
 	var c counter
-	if err != nil || len(b) > 4096 || json.Unmarshal(b, &c) != nil || c.Boot != boot || c.Next == 0 || c.Next > 1<<60 {
+	if err != nil || len(b) > most || json.Unmarshal(b, &c) != nil || c.Boot != boot || c.Next == 0 || c.Next > 1<<60 {
 		return 1
 	}
 	return c.Next
