@@ -17,7 +17,10 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"gprovision/forge/boot"
 	"gprovision/forge/image"
+	"gprovision/forge/image/oci"
+	"gprovision/forge/image/recipe"
 	"gprovision/forge/tool"
 	"gprovision/model/fault"
 	"gprovision/model/release"
@@ -36,13 +39,19 @@ type ImageCmd struct {
 
 // ImageBuildCmd is "gprov image build".
 type ImageBuildCmd struct {
-	RootFS     string   `name:"rootfs" required:"" placeholder:"PATH" help:"Root filesystem: a directory, or a tar (plain, xz, gzip, zstd)."`
-	Out        string   `required:"" placeholder:"DIR" help:"Directory in which the image is put."`
-	Name       string   `xor:"name" required:"" placeholder:"NAME.upd" help:"Name of the image: PRODUCT.OS.PLATFORM.YYYY-MM-DD.NNNN.upd."`
-	Build      string   `xor:"name" required:"" placeholder:"N" help:"Build number; the rest of the name is the product's prefix and today."`
-	Key        string   `placeholder:"FILE" help:"Private key to sign with."`
-	Passphrase string   `name:"passphrase-file" placeholder:"FILE" help:"File whose first line is the key's passphrase."`
+	RootFS    string `name:"rootfs" required:"" placeholder:"PATH" help:"Root filesystem: a directory, a tar (plain, xz, gzip, zstd), an OCI image (layout, archive, docker save), or a recipe (.yaml)."`
+	Reference string `name:"image-ref" placeholder:"NAME" help:"Which of several images in an OCI layout: its name or tag."`
+	Out       string `required:"" placeholder:"DIR" help:"Directory in which the image is put."`
+	Name      string `xor:"name" required:"" placeholder:"NAME.upd" help:"Name of the image: PRODUCT.OS.PLATFORM.YYYY-MM-DD.NNNN.upd."`
+	Build     string `xor:"name" required:"" placeholder:"N" help:"Build number; the rest of the name is the product's prefix and today."`
+	SigningFlags
 	Add        []string `sep:"none" placeholder:"LOCAL:DEST" help:"Put a file in, such as norm_boot:/boot/norm_boot. May be repeated."`
+	Policy     string   `placeholder:"FILE" help:"Make /boot/norm_boot from the root filesystem's own kernel, with this policy."`
+	Platforms  string   `placeholder:"FILE" help:"Appliance table for that. Default: the built-in one."`
+	Init       string   `placeholder:"FILE" help:"The init program for that. Default: init beside this program."`
+	BootAdd    []string `name:"boot-add" sep:"none" placeholder:"PATH[:DEST]" help:"Put a file or directory into the boot artifact that is made. May be repeated."`
+	BootBuild  *uint64  `name:"build-number" env:"BUILD_NUMBER" placeholder:"N" help:"Build number of the boot artifact that is made. Default: the environment variable BUILD_NUMBER."`
+	NoSBOM     bool     `name:"no-sbom" help:"Do not write the bill of materials, NAME.upd.spdx.json."`
 	Preset     string   `default:"6" placeholder:"N" help:"Preset of xz, 0 (fast) to 9 (small)."`
 	BlockSize  int64    `default:"8388608" placeholder:"BYTES" help:"Size of the blocks that units decode in parallel."`
 	Source     string   `placeholder:"TEXT" help:"Text in imgmeta.json about where the root filesystem came from."`
@@ -57,10 +66,16 @@ type ImageBuildCmd struct {
 func (*ImageBuildCmd) Help() string {
 	return `The root filesystem must be complete: systemd and systemd-networkd, the boot artifact as /boot/norm_boot, an account
 admin with its password locked (each unit sets its own), all other accounts locked, no SSH host keys. All problems are told
-at once, before anything is compressed. With SOURCE_DATE_EPOCH set, the same input gives the same bytes.
+at once, before anything is compressed. With SOURCE_DATE_EPOCH set, the same input gives the same bytes; files of a directory
+that are newer get that time. With --policy the boot artifact is made on the spot and takes the place of one that is there.
+
+Keys: --key, or the text of a .key file in the environment variable GPROV_SIGNING_KEY (passphrase: GPROV_SIGNING_PASSPHRASE),
+or a program that has the key: --signer and --signer-key (docs/formats/release-image.md).
 
 Examples:
   gprov image build --rootfs rootfs.tar --out images --build 42 --key release.key
+  BUILD_NUMBER=42 gprov image build --rootfs recipe.yaml --out images --build 42 --policy policy.json --key release.key
+  gprov image build --rootfs saved-by-docker.tar --image-ref product:1.2 --out images --build 42
   gprov image build --rootfs /srv/root --out images --name WIDGET.LNX.SHINY.2026-11-22.0001.upd \
       --add norm_boot:/boot/norm_boot --add bin/gprov-unit:/usr/bin/gprov-unit`
 }
@@ -73,7 +88,7 @@ func (b *ImageBuildCmd) Run(c *Context) error {
 	}
 	o := image.Options{
 		RootFS: b.RootFS, Out: b.Out, Time: at, Source: b.Source, Builder: c.Version, Preset: b.Preset, BlockSize: b.BlockSize,
-		ImportJob: b.ImportJob, ImageJob: b.ImageJob, Stream: b.Stream, AllowIncomplete: b.Incomplete,
+		ImportJob: b.ImportJob, ImageJob: b.ImageJob, Stream: b.Stream, AllowIncomplete: b.Incomplete, Reference: b.Reference, NoSBOM: b.NoSBOM,
 	}
 	if o.Name, err = b.name(c.Site.Names.ImagePrefix, at); err != nil {
 		return &UsageError{err}
@@ -85,12 +100,14 @@ func (b *ImageBuildCmd) Run(c *Context) error {
 		}
 		o.Add = append(o.Add, image.File{Local: local, Dest: dest})
 	}
-	if b.Key != "" {
-		key, err := readPrivateKey(c, b.Key, b.Passphrase)
-		if err != nil {
-			return err
-		}
-		o.Key = &key
+	if os.Getenv("SOURCE_DATE_EPOCH") != "" {
+		o.Clamp = at
+	}
+	if o.Boot, err = b.boot(); err != nil {
+		return err
+	}
+	if o.Key, err = b.signer(c); err != nil {
+		return err
 	}
 	show := newStages(c)
 	o.Progress = show.progress
@@ -114,9 +131,26 @@ func (b *ImageBuildCmd) Run(c *Context) error {
 		{"size", bytesText(res.Size)},
 		{"inside", fmt.Sprintf("%s, %d entries, %d packages, %d blocks", bytesText(res.Decoded), res.Meta.Entries, res.Meta.Packages.Count, res.Blocks)},
 		{"boot build", fmt.Sprint(res.Meta.BootBuild)},
+		{"sha256", res.SHA256},
+		{"materials", orElse(res.SBOM, "not listed")},
 		{"signed by", orElse(res.KeyID, "nobody: units refuse it unless their policy allows unsigned images")},
 	})
 	return nil
+}
+
+// boot says how the boot artifact is made; nil: it is not.
+func (b *ImageBuildCmd) boot() (*boot.Options, error) {
+	if b.Policy == "" {
+		if b.Platforms != "" || b.Init != "" || len(b.BootAdd) > 0 {
+			return nil, &UsageError{errors.New("--platforms, --init and --boot-add are for making the boot artifact, which needs --policy")}
+		}
+		return nil, nil
+	}
+	o, err := (&BootBuildCmd{RootFS: b.RootFS, Policy: b.Policy, Platforms: b.Platforms, Init: b.Init, Add: b.BootAdd, Build: b.BootBuild}).options()
+	if err != nil {
+		return nil, err
+	}
+	return &o, nil
 }
 
 func (b *ImageBuildCmd) name(prefix string, at time.Time) (release.Name, error) {
@@ -196,6 +230,7 @@ func (v *ImageVerifyCmd) Run(c *Context) error {
 // ImageInspectCmd is "gprov image inspect".
 type ImageInspectCmd struct {
 	File string `arg:"" help:"The image."`
+	Boot bool   `help:"Look at the boot artifact inside too; that decodes the whole image."`
 	JSON bool   `help:"Print the result as JSON."`
 }
 
@@ -205,12 +240,21 @@ func (*ImageInspectCmd) Help() string {
 
 Examples:
   gprov image inspect image.upd
+  gprov image inspect --boot image.upd                 with form, kernel and build number of the boot artifact
   gprov image inspect image.upd --json | jq .meta.bootBuild`
 }
 
 // Run describes the image.
 func (i *ImageInspectCmd) Run(c *Context) error {
-	rep, err := image.Inspect(c, i.File)
+	var rep image.Report
+	var err error
+	if i.Boot {
+		show := newStages(c)
+		rep, err = image.InspectAll(c, i.File, image.CheckOptions{Progress: show.progress})
+		show.end(err)
+	} else {
+		rep, err = image.Inspect(c, i.File)
+	}
 	if err != nil {
 		return imageHint(err)
 	}
@@ -219,6 +263,15 @@ func (i *ImageInspectCmd) Run(c *Context) error {
 	}
 	fmt.Fprintln(c.Stdout, i.File)
 	rows := reportRows(rep)
+	if b := rep.Boot; b != nil {
+		number := "no build number"
+		if b.Build != nil {
+			number = fmt.Sprintf("build %d", *b.Build)
+		}
+		rows = append(rows, [2]string{"boot artifact", fmt.Sprintf("%s, %s, %s", b.Form, number, bytesText(b.Size))}, [2]string{"kernel", b.Kernel})
+	} else if i.Boot {
+		rows = append(rows, [2]string{"boot artifact", "none"})
+	}
 	if s := rep.Signature; s != nil {
 		rows = append(rows, [2]string{"signature", fmt.Sprintf("by key %s, %q (not checked)", s.KeyID, s.Comment)})
 	} else {
@@ -232,7 +285,7 @@ func reportRows(rep image.Report) [][2]string {
 	rows := [][2]string{
 		{"name", rep.Name},
 		{"size", bytesText(rep.Size)},
-		{"inside", fmt.Sprintf("%s in %d blocks, %d streams", bytesText(rep.Decoded), rep.Blocks, rep.Streams)},
+		{"inside", fmt.Sprintf("%s (%.2f to 1) in %d blocks, %d streams", bytesText(rep.Decoded), rep.Ratio, rep.Blocks, rep.Streams)},
 	}
 	m := rep.Meta
 	if m == nil {
@@ -289,25 +342,32 @@ func (e *ImageExtractCmd) Run(c *Context) error {
 
 // ImageSignCmd is "gprov image sign".
 type ImageSignCmd struct {
-	Files      []string `arg:"" name:"file" help:"The images."`
-	Key        string   `required:"" placeholder:"FILE" help:"Private key."`
-	Passphrase string   `name:"passphrase-file" placeholder:"FILE" help:"File whose first line is the key's passphrase."`
+	Files []string `arg:"" name:"file" help:"The images."`
+	SigningFlags
+	JSON bool `help:"Print the result as JSON."`
 }
 
 // Help returns what --help prints below the usage.
 func (*ImageSignCmd) Help() string {
 	return `Writes FILE.minisig beside each image; one that is there is replaced. The signature holds for the name that the image has.
 
-Example:
-  gprov image sign --key release.key images/*.upd`
+The key is that of --key, or of the environment variable GPROV_SIGNING_KEY, or a program's, such as one that asks an HSM.
+
+Examples:
+  gprov image sign --key release.key images/*.upd
+  gprov image sign --signer './hsm-sign --slot 1' --signer-key release.pub images/*.upd`
 }
 
 // Run signs the images, one after another; the first failure ends it.
 func (s *ImageSignCmd) Run(c *Context) error {
-	key, err := readPrivateKey(c, s.Key, s.Passphrase)
+	key, err := s.signer(c)
 	if err != nil {
 		return err
 	}
+	if key == nil {
+		return &UsageError{errors.New("no key: give --key FILE, or --signer and --signer-key, or set GPROV_SIGNING_KEY")}
+	}
+	done := []image.Signature{}
 	for _, f := range s.Files {
 		show := newStages(c)
 		sig, err := image.Sign(c, f, key, show.progress)
@@ -315,32 +375,69 @@ func (s *ImageSignCmd) Run(c *Context) error {
 		if err != nil {
 			return imageHint(err)
 		}
-		fmt.Fprintf(c.Stdout, "signed %s by key %s\n", sig.File, sig.KeyID)
+		done = append(done, sig)
+		if !s.JSON {
+			fmt.Fprintf(c.Stdout, "signed %s by key %s\n", sig.File, sig.KeyID)
+		}
+	}
+	if s.JSON {
+		return imageJSON(c, done)
 	}
 	return nil
 }
 
 // ImageListCmd is "gprov image list".
 type ImageListCmd struct {
-	Dir  string `arg:"" help:"The directory."`
-	JSON bool   `help:"Print the result as JSON."`
+	Dir     string   `arg:"" help:"The directory."`
+	Verify  bool     `help:"Check every image whole, as 'gprov image verify' does."`
+	Key     []string `sep:"none" placeholder:"PUB" help:"Trusted public key for --verify. May be repeated."`
+	Keep    int      `placeholder:"N" help:"How many of the newest images retention keeps, beside the oldest and the running one. Default: that of a policy, 2."`
+	Running string   `placeholder:"NAME.upd" help:"The image that is installed: retention keeps it."`
+	JSON    bool     `help:"Print the result as JSON."`
 }
 
 // Help returns what --help prints below the usage.
 func (*ImageListCmd) Help() string {
 	return `Newest first, by date and build number. Files with a malformed name or header are listed with the reason: they are never
-chosen.
+chosen. What retention would delete to make space for the next image is marked.
 
-Example:
-  gprov image list /srv/images`
+Examples:
+  gprov image list /srv/images
+  gprov image list /srv/images --verify --key release.pub
+  gprov image list /srv/images --keep 3 --running WIDGET.LNX.SHINY.2026-11-22.0001.upd`
 }
 
-// Run lists the images.
+// Run lists the images. With --verify, an image that does not hold ends it with status 1, after the list.
 func (l *ImageListCmd) Run(c *Context) error {
-	list, err := image.List(l.Dir)
+	keys, err := readPublicKeys(l.Key)
 	if err != nil {
 		return err
 	}
+	if len(keys) > 0 && !l.Verify || l.Keep < 0 {
+		return &UsageError{errors.New("--key is for --verify, and --keep is 1 or more")}
+	}
+	show := newStages(c)
+	list, err := image.List(c, l.Dir, image.ListOptions{Keep: l.Keep, Running: l.Running, Verify: l.Verify, Check: image.CheckOptions{Keys: keys, Progress: show.progress}})
+	show.end(err)
+	if err != nil {
+		return err
+	}
+	if err := l.print(c, list); err != nil || !l.Verify {
+		return err
+	}
+	bad := 0
+	for _, f := range list {
+		if !f.Verified {
+			bad++
+		}
+	}
+	if bad > 0 {
+		return &HintError{fmt.Errorf("%d of %d images in %s do not hold", bad, len(list), l.Dir), "delete them, or copy them again"}
+	}
+	return nil
+}
+
+func (l *ImageListCmd) print(c *Context, list []image.Listed) error {
 	if l.JSON {
 		if list == nil {
 			list = []image.Listed{}
@@ -357,6 +454,15 @@ func (l *ImageListCmd) Run(c *Context) error {
 		if f.Signature != nil {
 			state = "signed by " + f.Signature.KeyID
 		}
+		switch {
+		case f.Trusted:
+			state = "good, trusted by " + f.Signature.KeyID
+		case f.Verified:
+			state = "good, " + state
+		}
+		if f.Prune {
+			state += ", retention would delete it"
+		}
 		if f.Problem != "" {
 			state = "never chosen: " + f.Problem
 		}
@@ -369,12 +475,23 @@ func (l *ImageListCmd) Run(c *Context) error {
 func imageHint(err error) error {
 	hint := ""
 	var missing *tool.MissingError
+	var root *boot.MissingError
 	var have *HintError
 	switch {
 	case errors.As(err, &have):
 		return err
 	case errors.As(err, &missing):
 		hint = missing.Hint()
+	case errors.As(err, &root):
+		hint = root.Hint()
+	case errors.Is(err, oci.ErrSeveral):
+		hint = "choose one with --image-ref"
+	case errors.Is(err, oci.ErrPlatform):
+		hint = "build it for linux/amd64 (docker build --platform linux/amd64)"
+	case errors.Is(err, recipe.ErrNoSource):
+		hint = "see docs/formats/recipe.md, sources"
+	case errors.Is(err, image.ErrNoSpace):
+		hint = "choose a larger filesystem"
 	case errors.Is(err, image.ErrContract):
 		hint = "change the root filesystem as said, or make a test image with --allow-incomplete"
 	case errors.Is(err, image.ErrExists):

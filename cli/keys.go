@@ -1,21 +1,126 @@
 package cli
 
 import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
 
+	"github.com/google/shlex"
 	"golang.org/x/term"
 
+	"gprovision/forge/image"
+	"gprovision/forge/image/signer"
 	"gprovision/model/secret"
 	"gprovision/model/signature"
 )
 
 // KeysCmd holds the verbs about signing keys.
 type KeysCmd struct {
-	New KeysNewCmd `cmd:"" help:"Make a key pair for signing images and manifests."`
+	New    KeysNewCmd    `cmd:"" help:"Make a key pair for signing images and manifests."`
+	Public KeysPublicCmd `cmd:"" help:"Make a .pub file of an Ed25519 public key, such as an HSM's."`
+}
+
+// KeysPublicCmd is "gprov keys public".
+type KeysPublicCmd struct {
+	File string `arg:"" help:"Public key in PEM, as OpenSSL and the programs of HSMs write it."`
+	Out  string `required:"" placeholder:"NAME.pub" help:"File to write. An existing one is never overwritten."`
+}
+
+// Help returns what --help prints below the usage.
+func (*KeysPublicCmd) Help() string {
+	return `For keys that never leave an HSM: the .pub file goes into policies, and beside --signer. The key's identifier is made of its
+hash, so the same key gives the same file.
+
+Example:
+  gprov keys public hsm-key.pem --out release.pub`
+}
+
+// Run makes the file.
+func (k *KeysPublicCmd) Run(c *Context) error {
+	text, err := os.ReadFile(k.File)
+	if err != nil {
+		return err
+	}
+	hint := func(err error) error {
+		return &HintError{fmt.Errorf("%s: %w", k.File, err), "want an Ed25519 public key in PEM: openssl pkey -in private.pem -pubout"}
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return hint(errors.New("not a public key in PEM"))
+	}
+	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return hint(err)
+	}
+	raw, ok := parsed.(ed25519.PublicKey)
+	if !ok {
+		return hint(errors.New("a key of another kind than Ed25519"))
+	}
+	sum := sha256.Sum256(raw)
+	key, err := signature.PublicKeyOf(raw, binary.LittleEndian.Uint64(sum[:]))
+	if err != nil {
+		return err
+	}
+	if err := writeNew(k.Out, key.Text(), 0o644); err != nil {
+		return fmt.Errorf("write public key: %w", err)
+	}
+	fmt.Fprintf(c.Stdout, "made %s\n", k.Out)
+	imageTable(c.Stdout, [][2]string{{"key", key.ID()}, {"public", key.String()}})
+	return nil
+}
+
+// Variables of the environment that hold a private key (the text of a .key file, or its base64 line) and its passphrase.
+const (
+	keyVariable        = "GPROV_SIGNING_KEY"
+	passphraseVariable = "GPROV_SIGNING_PASSPHRASE"
+)
+
+// SigningFlags say where the key is that signs.
+type SigningFlags struct {
+	Key        string `placeholder:"FILE" help:"Private key to sign with. Default: the text in the environment variable GPROV_SIGNING_KEY."`
+	Passphrase string `name:"passphrase-file" placeholder:"FILE" help:"File whose first line is the key's passphrase. Default: the environment variable GPROV_SIGNING_PASSPHRASE."`
+	Signer     string `placeholder:"PROGRAM" help:"Program, with arguments, that signs with a key of its own, such as one in an HSM."`
+	SignerKey  string `name:"signer-key" placeholder:"PUB" help:"Public key of --signer: a .pub file, or its base64 line."`
+}
+
+// signer returns what signs, or nil if no key is given.
+func (f *SigningFlags) signer(c *Context) (image.Signer, error) {
+	if f.Signer == "" && f.SignerKey != "" || f.Signer != "" && (f.SignerKey == "" || f.Key != "") {
+		return nil, &UsageError{errors.New("--signer needs --signer-key, and goes without --key")}
+	}
+	if f.Signer != "" {
+		program, err := shlex.Split(f.Signer)
+		if err != nil {
+			return nil, &UsageError{fmt.Errorf("--signer %q: %w", f.Signer, err)}
+		}
+		keys, err := readPublicKeys([]string{f.SignerKey})
+		if err != nil {
+			return nil, err
+		}
+		return signer.Program(c, slog.New(slog.DiscardHandler), program, keys[0])
+	}
+	var key signature.PrivateKey
+	var err error
+	switch text := os.Getenv(keyVariable); {
+	case f.Key != "":
+		key, err = readPrivateKey(c, f.Key, f.Passphrase)
+	case text != "":
+		key, err = parsePrivateKey(c, text, keyVariable, f.Passphrase)
+	default:
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return key, nil
 }
 
 // KeysNewCmd is "gprov keys new".
@@ -107,26 +212,37 @@ func readPrivateKey(c *Context, file, passphraseFile string) (signature.PrivateK
 	if err != nil {
 		return signature.PrivateKey{}, fmt.Errorf("--key: %w", err)
 	}
+	return parsePrivateKey(c, string(text), "--key "+file, passphraseFile)
+}
+
+// parsePrivateKey reads the text of a .key file. An encrypted one needs the file with its passphrase, the environment variable
+// with it, or a terminal to ask on.
+func parsePrivateKey(c *Context, text, from, passphraseFile string) (signature.PrivateKey, error) {
 	var pass secret.Secret
-	if signature.Encrypted(string(text)) {
-		if passphraseFile != "" {
+	var err error
+	if signature.Encrypted(text) {
+		given := os.Getenv(passphraseVariable)
+		switch {
+		case passphraseFile != "":
 			pass, err = passphraseFrom(passphraseFile)
-		} else {
-			pass, err = askPassphrase(c, "Passphrase for "+file+": ")
+		case given != "":
+			pass = secret.Secret(given)
+		default:
+			pass, err = askPassphrase(c, "Passphrase for "+strings.TrimPrefix(from, "--key ")+": ")
 		}
 		if err != nil {
 			return signature.PrivateKey{}, err
 		}
 	}
-	key, err := signature.ParsePrivateKey(string(text), pass)
+	key, err := signature.ParsePrivateKey(text, pass)
 	if err != nil {
 		hint := "want a private key: the .key file that 'gprov keys new' makes"
 		if errors.Is(err, signature.ErrPassphrase) {
 			hint = "check the passphrase"
-		} else if _, e := signature.ParsePublicKey(string(text)); e == nil {
+		} else if _, e := signature.ParsePublicKey(text); e == nil {
 			hint = "this is a public key; the private one ends in .key"
 		}
-		return signature.PrivateKey{}, &HintError{fmt.Errorf("--key %s: %w", file, err), hint}
+		return signature.PrivateKey{}, &HintError{fmt.Errorf("%s: %w", from, err), hint}
 	}
 	return key, nil
 }
@@ -149,7 +265,7 @@ func passphraseFrom(file string) (secret.Secret, error) {
 func askPassphrase(c *Context, prompt string) (secret.Secret, error) {
 	in := int(os.Stdin.Fd())
 	if !term.IsTerminal(in) {
-		return "", &HintError{errors.New("a passphrase is needed, and standard input is not a terminal"), "give it with --passphrase-file FILE"}
+		return "", &HintError{errors.New("a passphrase is needed, and standard input is not a terminal"), "give it with --passphrase-file FILE, or in the environment variable " + passphraseVariable}
 	}
 	fmt.Fprint(c.Stderr, prompt)
 	b, err := term.ReadPassword(in)

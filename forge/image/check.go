@@ -14,8 +14,13 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"gprovision/forge/boot"
 	"gprovision/hw/filesystem"
+	"gprovision/model/bootimage"
 	"gprovision/model/fault"
+	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
 )
@@ -26,11 +31,14 @@ type Report struct {
 	Name    string        `json:"name"`    // full name without ".upd"
 	Size    int64         `json:"size"`    // bytes of the file
 	Decoded int64         `json:"decoded"` // bytes of the tar inside
+	Ratio   float64       `json:"ratio"`   // Decoded divided by Size: how many times smaller it is
 	Blocks  int           `json:"blocks"`  // that can be decoded in parallel
 	Streams int           `json:"streams"`
 	Meta    *release.Meta `json:"meta,omitempty"` // nil for an image of the original system
 	// Signature is what the .minisig file says; nil: there is none.
 	Signature *Signature `json:"signature,omitempty"`
+	// Boot describes the boot artifact inside; only after InspectAll.
+	Boot *Boot `json:"boot,omitempty"`
 	// Verified says that every check held, and Trusted that a key that was given has signed it.
 	Verified bool `json:"verified"`
 	Trusted  bool `json:"trusted"`
@@ -39,6 +47,14 @@ type Report struct {
 	Bytes   int64 `json:"bytes,omitempty"`
 	// Seconds is how long it took.
 	Seconds float64 `json:"seconds,omitempty"`
+}
+
+// Boot is what the boot artifact of an image is.
+type Boot struct {
+	Form   bootimage.Form `json:"form"`
+	Build  *uint64        `json:"build"`  // nil: it has none
+	Kernel string         `json:"kernel"` // the kernel's version string
+	Size   int64          `json:"size"`   // bytes
 }
 
 // Signature is what a .minisig file says of itself.
@@ -155,8 +171,42 @@ func Inspect(ctx context.Context, file string) (Report, error) {
 	return rep, err
 }
 
+// InspectAll is Inspect, and looks at the boot artifact inside too: it decodes all of the image, with every check on the way.
+func InspectAll(ctx context.Context, file string, o CheckOptions) (Report, error) {
+	rep, err := Inspect(ctx, file)
+	if err != nil {
+		return rep, err
+	}
+	im, err := open(file)
+	if err != nil {
+		return rep, err
+	}
+	defer im.Close()
+	r, err := release.NewReader(ctx, im, im.size, o.workers())
+	if err != nil {
+		return rep, corrupt(file, err)
+	}
+	defer r.Close()
+	t := newTree()
+	defer t.close()
+	m := &meter{r: r, say: func(n int64) { o.say(Progress{"read", n, r.Size()}) }}
+	if err := filesystem.WalkTar(m, t.add); err != nil {
+		return rep, corrupt(file, err)
+	}
+	o.say(Progress{"read", r.Size(), r.Size()})
+	if t.boot == nil {
+		return rep, nil
+	}
+	b, err := boot.Inspect(t.boot, t.bootLen)
+	if err != nil {
+		return rep, fmt.Errorf("%s: %s: %w", file, bootFile, err)
+	}
+	rep.Boot = &Boot{Form: b.Form, Build: b.Build, Kernel: b.Banner, Size: t.bootLen}
+	return rep, nil
+}
+
 func (im *image) report(r *release.Reader) Report {
-	return Report{File: im.File.Name(), Name: im.name.Base(), Size: im.size, Decoded: r.Size(), Blocks: r.Blocks(), Streams: r.Streams()}
+	return Report{Ratio: float64(r.Size()) / float64(max(im.size, 1)), File: im.File.Name(), Name: im.name.Base(), Size: im.size, Decoded: r.Size(), Blocks: r.Blocks(), Streams: r.Streams()}
 }
 
 // Verify checks an image as a unit does before a restore, and more: its name, its signature if keys are given, every check of
@@ -248,7 +298,7 @@ func isSystem(err error) bool {
 }
 
 func readMeta(h *tar.Header, content io.Reader) (release.Meta, error) {
-	b, err := io.ReadAll(io.LimitReader(content, 2<<20))
+	b, err := io.ReadAll(io.LimitReader(content, maxMeta))
 	if err != nil {
 		return release.Meta{}, err
 	}
@@ -304,8 +354,13 @@ func Extract(ctx context.Context, file, into string, o CheckOptions) (Report, er
 	defer r.Close()
 	rep := im.report(r)
 	rep.Signature = sig
+	limit, err := im.limit(ctx, into, r.Size())
+	if err != nil {
+		return rep, corrupt(file, err)
+	}
 	stats, err := filesystem.Unpack(ctx, into, r, filesystem.UnpackOptions{
 		Sync:     true,
+		MaxBytes: limit,
 		Progress: func(s filesystem.UnpackStats) { o.say(Progress{"extract", s.Read, r.Size()}) },
 	})
 	if err != nil {
@@ -316,6 +371,38 @@ func Extract(ctx context.Context, file, into string, o CheckOptions) (Report, er
 	rep.Seconds = time.Since(start).Seconds()
 	return rep, nil
 }
+
+// ErrNoSpace says that an image has more inside than the target has space for.
+var ErrNoSpace = errors.New("there is not enough space in the target")
+
+// limit returns the greatest sum of the sizes of the files that unpacking may make, holes counted: what imgmeta.json says, with
+// its own length; 0, for an image without one: none. An image whose tar is larger than the free space is refused; holes are not
+// in the tar.
+func (im *image) limit(ctx context.Context, into string, decoded int64) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(into, &st); err != nil {
+		return 0, os.NewSyscallError("statfs", err)
+	}
+	if free := int64(st.Bavail) * st.Bsize; decoded > free {
+		return 0, fmt.Errorf("%d bytes inside, %d bytes free in %s: %w", decoded, free, into, ErrNoSpace)
+	}
+	r, err := release.NewReader(ctx, im, im.size, 1)
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	meta, err := release.ReadMeta(r)
+	if errors.Is(err, release.ErrNoMeta) || err == nil && meta.Version == 0 {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return meta.Bytes + maxMeta, nil
+}
+
+// maxMeta is more than imgmeta.json can have.
+const maxMeta = 2 << 20
 
 // Signer signs an image: a signature.PrivateKey, or a signature.External.
 type Signer interface {
@@ -376,10 +463,28 @@ type Listed struct {
 	Signature *Signature `json:"signature,omitempty"`
 	// Problem says why the file would never be chosen: its name, or its header. Empty: none.
 	Problem string `json:"problem,omitempty"`
+	// Verified says that every check held, and Trusted that a key that was given has signed it.
+	Verified bool `json:"verified,omitempty"`
+	Trusted  bool `json:"trusted,omitempty"`
+	// Prune says that retention would delete it to make space for the next one.
+	Prune bool `json:"prune,omitempty"`
 }
 
-// List describes the .upd files of a directory: the newest first, then those with malformed names. It decodes nothing.
-func List(dir string) ([]Listed, error) {
+// ListOptions says what List looks at. The zero value looks at names, headers and signature files.
+type ListOptions struct {
+	// Keep is how many of the newest images retention keeps, beside the oldest and the running one; 0: the default of a policy.
+	Keep int
+	// Running is the file name of the image that is installed; empty: unknown.
+	Running string
+	// Verify checks every image whole.
+	Verify bool
+	// Check says how, if Verify is set.
+	Check CheckOptions
+}
+
+// List describes the .upd files of a directory: the newest first, then those with malformed names. It decodes nothing unless
+// o.Verify says so.
+func List(ctx context.Context, dir string, o ListOptions) ([]Listed, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
@@ -391,9 +496,10 @@ func List(dir string) ([]Listed, error) {
 		}
 	}
 	names, _ := release.ParseNames(files, "")
+	_, drop := release.Retain(names, o.Running, policy.Policy{KeepImages: o.Keep}.Keep())
 	var out []Listed
 	for _, n := range names {
-		l := Listed{File: n.String(), Name: n.Base()}
+		l := Listed{File: n.String(), Name: n.Base(), Prune: slices.Contains(drop, n)}
 		file := filepath.Join(dir, l.File)
 		im, err := open(file)
 		if err == nil {
@@ -403,6 +509,14 @@ func List(dir string) ([]Listed, error) {
 		}
 		if err == nil {
 			_, l.Signature, err = readSignature(file)
+		}
+		if err == nil && o.Verify {
+			var rep Report
+			rep, err = Verify(ctx, file, o.Check)
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			l.Verified, l.Trusted = rep.Verified, rep.Trusted
 		}
 		if err != nil {
 			l.Problem = err.Error()

@@ -261,7 +261,7 @@ func TestBuildVerifyExtract(t *testing.T) {
 			t.Errorf("%s: %v, want %s", tt.name, err, tt.want.Code)
 		}
 	}
-	list, err := List(out)
+	list, err := List(ctx, out, ListOptions{})
 	if err != nil || len(list) != 7 || list[0].Name != name(t, 9999).Base() || list[len(list)-1].Problem == "" {
 		t.Errorf("list: %+v, %v", list, err)
 	}
