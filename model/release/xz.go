@@ -4,15 +4,19 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/crc32"
 	"io"
 	"io/fs"
 	"sync"
 
 	"github.com/mikelolasagasti/xz"
+
+	"gprovision/model/release/lzma"
 )
 
 // What can be wrong with the compressed stream. Errors of reading the file itself wrap none of these.
@@ -31,8 +35,9 @@ const (
 	xzHeader   = 12 // bytes of a stream header, and of a stream footer
 	checkSHA   = 0x0a
 	shaBytes   = 32
-	maxDict    = 64 << 20 // the dictionary of xz -9
-	chunkBytes = 1 << 20  // decoded data is passed on in pieces of this size
+	maxDict    = 64 << 20  // the dictionary of xz -9
+	chunkBytes = 1 << 20   // what is decoded through a window is passed on in pieces of this size
+	partBytes  = 256 << 10 // and what is decoded in one piece, in parts of at least this size
 )
 
 // Limits that keep a hostile file from using up the memory.
@@ -40,6 +45,8 @@ const (
 	maxIndexBytes = 4 << 20   // of all indexes of a file
 	maxStreams    = 1 << 16   //
 	aheadBytes    = 128 << 20 // decoded and not yet read, or 16 MiB for each worker where that is more
+	windowAhead   = 48 << 20  // the same, of blocks that are too large to be decoded in one piece
+	jobsPerWorker = 3         // blocks on their way for each worker, where they are small
 )
 
 const (
@@ -83,9 +90,10 @@ func (b block) padded() int64 { return (b.unpadded + 3) &^ 3 }
 
 // Reader delivers the decoded content of an image in order, while several workers decode its blocks.
 //
-// Read until io.EOF, and trust nothing before that. It is for one goroutine. Memory is bounded: about 128 MiB of decoded data
-// ahead of the reader (16 MiB for each worker with more than eight), and each worker's dictionary (8 MiB at xz -6, never more
-// than 64 MiB). A block of any size is decoded, but a single huge one by one worker only.
+// Read until io.EOF, and trust nothing before that. It is for one goroutine. Memory is bounded: with up to eight workers about
+// 128 MiB of decoded data (with the builder's blocks of 8 MiB and two workers, 56), and for blocks that are larger than a share of
+// that, each worker's dictionary (8 MiB at xz -6, never more than 64). A block of any size is decoded, but a single huge one by one
+// worker only.
 type Reader struct {
 	src     io.ReaderAt
 	blocks  []block
@@ -94,22 +102,52 @@ type Reader struct {
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	order  chan *job   // in the order of the file
-	free   chan []byte // chunks to use again
-	piece  int64       // size of a chunk
+	order  chan *job // in the order of the file
 	wait   *sync.WaitGroup
+	whole  int64 // blocks up to this size are decoded in one piece
+	bufs   pool  // for those
+	chunks pool  // for the others
 
 	current *job
-	chunk   []byte // rest of the chunk that is being read
-	whole   []byte // the chunk from its beginning
+	part    part   // that is being read
+	rest    []byte // of it
 	err     error  // sticky
 }
 
 // job is one block on its way. The worker fills out, sets err, then closes out.
 type job struct {
 	block block
-	out   chan []byte
+	out   chan part
 	err   error
+}
+
+// part is some decoded data. When it has been read, buf goes back to its pool, if there is one.
+type part struct {
+	data []byte
+	buf  []byte
+	pool *pool
+}
+
+// pool keeps buffers to use again.
+type pool struct {
+	free chan []byte
+	size int64
+}
+
+func (p *pool) take() []byte {
+	select {
+	case b := <-p.free:
+		return b
+	default:
+		return make([]byte, p.size)
+	}
+}
+
+func (p *pool) give(b []byte) {
+	select {
+	case p.free <- b:
+	default:
+	}
 }
 
 // NewReader reads the indexes of all streams of an image of size bytes, checks its structure, and starts workers goroutines
@@ -121,16 +159,26 @@ func NewReader(ctx context.Context, src io.ReaderAt, size int64, workers int) (*
 		return nil, err
 	}
 	workers = max(1, min(workers, len(r.blocks)))
-	for _, b := range r.blocks {
-		r.piece = max(r.piece, min(b.size+1, chunkBytes))
-	}
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
-	window := workers + 2
-	ahead := max(aheadBytes, workers*16<<20) / window / chunkBytes
-	r.order = make(chan *job, window)
-	r.free = make(chan []byte, window*ahead)
+	ahead := int64(max(aheadBytes, workers*16<<20))
+	r.whole = ahead / int64(workers+2)
+	for _, b := range r.blocks {
+		if b.size <= r.whole {
+			r.bufs.size = max(r.bufs.size, b.size+lzma.Room)
+		}
+		r.chunks.size = max(r.chunks.size, min(b.size+1, chunkBytes))
+	}
+	// One more than these is on its way: the one that is being read.
+	jobs := workers + 1
+	if r.bufs.size > 0 {
+		jobs = max(jobs, min(jobsPerWorker*workers, int(ahead/r.bufs.size)-1))
+	}
+	perJob := windowAhead / (jobs + 1) / chunkBytes
+	r.bufs.free = make(chan []byte, jobs+1)
+	r.chunks.free = make(chan []byte, (jobs+1)*perJob)
+	r.order = make(chan *job, jobs)
 	work := make(chan *job)
-	r.wait.Go(func() { r.dispatch(work, ahead) })
+	r.wait.Go(func() { r.dispatch(work, perJob) })
 	for range workers {
 		r.wait.Go(func() { r.decodeAll(work) })
 	}
@@ -328,12 +376,15 @@ func (r *Reader) readAt(b []byte, at int64) error {
 }
 
 // dispatch hands the blocks to the workers, never more than fit into order.
-func (r *Reader) dispatch(work chan<- *job, ahead int) {
+func (r *Reader) dispatch(work chan<- *job, perJob int) {
 	defer close(work)
 	defer close(r.order)
 	for _, b := range r.blocks {
-		chunks := b.size/r.piece + 1
-		j := &job{block: b, out: make(chan []byte, min(chunks, int64(max(ahead, 1))))}
+		parts := int64(max(perJob, 1))
+		if b.size <= r.whole {
+			parts = b.size/partBytes + 1
+		}
+		j := &job{block: b, out: make(chan part, parts)}
 		select {
 		case r.order <- j:
 		case <-r.ctx.Done():
@@ -349,7 +400,7 @@ func (r *Reader) dispatch(work chan<- *job, ahead int) {
 
 // decodeAll is a worker.
 func (r *Reader) decodeAll(work <-chan *job) {
-	d := &decoder{in: bufio.NewReaderSize(nil, 128<<10)}
+	d := &decoder{in: bufio.NewReaderSize(nil, 128<<10), hash: sha256.New()}
 	for j := range work {
 		j.err = r.decode(d, j)
 		close(j.out)
@@ -359,62 +410,278 @@ func (r *Reader) decodeAll(work <-chan *job) {
 	}
 }
 
-// decoder is what a worker keeps from block to block; the dictionary is the large part.
+// decoder is what a worker keeps from block to block.
 type decoder struct {
-	in *bufio.Reader
-	z  *xz.Reader
+	in     *bufio.Reader
+	hash   hash.Hash
+	lzma   lzma.Decoder
+	window []byte     // for blocks that are too large to be decoded in one piece
+	xz     *xz.Reader // for blocks with other filters than LZMA2
 }
 
-// decode decodes one block. The xz package reads whole files only, so the block gets a header, an index and a footer of its
-// own; that package then checks the block's header, its padding, its SHA-256 and both its sizes.
+// decode decodes one block. Blocks with LZMA2 alone, as all builders make them, are decoded by package lzma.
 func (r *Reader) decode(d *decoder, j *job) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("decode block at byte %d: panic: %v: %w", j.block.at, p, ErrDamaged)
 		}
 	}()
-	fail := func(err error) error {
+	h, err := r.readBlockHeader(j.block)
+	switch {
+	case err != nil:
+	case !h.plain:
+		err = r.decodeFiltered(d, j)
+	case j.block.size <= r.whole:
+		err = r.decodeWhole(d, j, h)
+	default:
+		err = r.decodeWindow(d, j, h)
+	}
+	if err != nil {
 		return fmt.Errorf("decode block at byte %d: %w", j.block.at, err)
 	}
+	return nil
+}
+
+// blockHeader is what a block's header says (format, 3.1).
+type blockHeader struct {
+	bytes int64 // its length
+	plain bool  // LZMA2 is the only filter
+	dict  int   // bytes of its dictionary
+}
+
+// filterLZMA2 is the number of the filter LZMA2 (format, 5.3.1).
+const filterLZMA2 = 0x21
+
+func (r *Reader) readBlockHeader(b block) (blockHeader, error) {
+	var buf [1024]byte
+	if err := r.readAt(buf[:1], b.at); err != nil {
+		return blockHeader{}, err
+	}
+	h := blockHeader{bytes: (int64(buf[0]) + 1) * 4}
+	if buf[0] == 0 || h.bytes+1+shaBytes > b.unpadded {
+		return h, fmt.Errorf("size of the header: %w", ErrDamaged)
+	}
+	if err := r.readAt(buf[:h.bytes], b.at); err != nil {
+		return h, err
+	}
+	return h, h.parse(buf[:h.bytes], b)
+}
+
+// parse parses a header whose length is known, and compares it with what the index says of the block.
+func (h *blockHeader) parse(buf []byte, b block) error {
+	body, sum := buf[:len(buf)-4], buf[len(buf)-4:]
+	if crc32.ChecksumIEEE(body) != binary.LittleEndian.Uint32(sum) {
+		return fmt.Errorf("checksum of the header: %w", ErrDamaged)
+	}
+	flags, rest := body[1], body[2:]
+	if flags&0x3c != 0 {
+		return fmt.Errorf("flags %#x of the header: %w", flags, ErrDamaged)
+	}
+	next := func() (n int64, ok bool) {
+		n, rest, ok = number(rest)
+		return n, ok
+	}
+	for _, size := range []struct {
+		flag byte
+		want int64
+	}{{0x40, b.unpadded - h.bytes - shaBytes}, {0x80, b.size}} {
+		if flags&size.flag == 0 {
+			continue
+		}
+		if n, ok := next(); !ok || n != size.want {
+			return fmt.Errorf("the header says %d bytes, the index %d: %w", n, size.want, ErrDamaged)
+		}
+	}
+	if flags&3 != 0 {
+		return nil
+	}
+	id, ok1 := next()
+	props, ok2 := next()
+	if !ok1 || !ok2 || id != filterLZMA2 || props != 1 || len(rest) < 1 || rest[0] > 40 {
+		return fmt.Errorf("filter %#x: %w", id, ErrDamaged)
+	}
+	if bits := rest[0]; bits < 40 {
+		dict := (2 | int64(bits&1)) << (bits/2 + 11)
+		if dict <= maxDict {
+			h.dict, h.plain = int(dict), true
+		}
+	}
+	if !h.plain {
+		return fmt.Errorf("dictionary of more than %d MiB: %w", maxDict>>20, ErrDamaged)
+	}
+	if len(bytes.Trim(rest[1:], "\x00")) != 0 {
+		return fmt.Errorf("padding of the header: %w", ErrDamaged)
+	}
+	return nil
+}
+
+// begin points the decoder at the data of a block.
+func (r *Reader) begin(d *decoder, b block, h blockHeader, buf []byte, slide bool) *source {
+	src := &source{r: io.NewSectionReader(r.src, b.at+h.bytes, b.unpadded-h.bytes-shaBytes)}
+	d.in.Reset(src)
+	d.hash.Reset()
+	d.lzma.Reset(d.in, buf, h.dict, slide)
+	return src
+}
+
+// next decodes some more, up to io.EOF, and hashes it. left is what the index says must still come.
+func (d *decoder) next(src *source, left int64) ([]byte, error) {
+	data, err := d.lzma.Next()
+	switch {
+	case err == io.EOF:
+		if left != 0 {
+			return nil, fmt.Errorf("shorter than its index says: %w", ErrDamaged)
+		}
+		if _, err := d.in.ReadByte(); err != io.EOF {
+			return nil, src.explain(errors.New("data behind its end"))
+		}
+		return nil, io.EOF
+	case err != nil:
+		return nil, src.explain(err)
+	case int64(len(data)) > left:
+		return nil, fmt.Errorf("longer than its index says: %w", ErrDamaged)
+	}
+	d.hash.Write(data)
+	return data, nil
+}
+
+// check compares the hash of what was decoded with the one behind the block, and looks at the padding between.
+func (r *Reader) check(d *decoder, b block) error {
+	var tail [3 + shaBytes]byte
+	at := b.at + b.unpadded - shaBytes
+	rest := tail[:b.at+b.padded()-at]
+	if err := r.readAt(rest, at); err != nil {
+		return err
+	}
+	pad := len(rest) - shaBytes
+	if len(bytes.Trim(rest[:pad], "\x00")) != 0 {
+		return fmt.Errorf("padding: %w", ErrDamaged)
+	}
+	if !bytes.Equal(d.hash.Sum(nil), rest[pad:]) {
+		return fmt.Errorf("SHA-256: %w", ErrDamaged)
+	}
+	return nil
+}
+
+func (r *Reader) send(j *job, p part) error {
+	select {
+	case j.out <- p:
+		return nil
+	case <-r.ctx.Done():
+		return context.Cause(r.ctx)
+	}
+}
+
+// decodeWhole decodes a block into a buffer that holds all of it. Nothing is copied: Read gets parts of the buffer while the
+// rest is decoded.
+func (r *Reader) decodeWhole(d *decoder, j *job, h blockHeader) error {
+	buf := r.bufs.take()
+	src := r.begin(d, j.block, h, buf[:j.block.size+lzma.Room], false)
+	from, to := int64(0), int64(0)
+	for {
+		data, err := d.next(src, j.block.size-to)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if to += int64(len(data)); to-from >= partBytes {
+			if to == j.block.size {
+				continue // the last part is sent below
+			}
+			if err := r.send(j, part{data: buf[from:to]}); err != nil {
+				return err
+			}
+			from = to
+		}
+		if r.ctx.Err() != nil {
+			return context.Cause(r.ctx)
+		}
+	}
+	if err := r.check(d, j.block); err != nil {
+		return err
+	}
+	return r.send(j, part{buf[from:to], buf, &r.bufs})
+}
+
+// decodeWindow decodes a block of any size through a window, and copies what comes out.
+func (r *Reader) decodeWindow(d *decoder, j *job, h blockHeader) error {
+	if need := lzma.Window(int(min(int64(h.dict), j.block.size))); len(d.window) < need {
+		d.window = make([]byte, need)
+	}
+	src := r.begin(d, j.block, h, d.window, true)
+	left, chunk, n := j.block.size, r.chunks.take(), 0
+	for {
+		data, err := d.next(src, left)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		left -= int64(len(data))
+		for len(data) > 0 {
+			if n == len(chunk) {
+				if err := r.send(j, part{chunk, chunk, &r.chunks}); err != nil {
+					return err
+				}
+				chunk, n = r.chunks.take(), 0
+			}
+			k := copy(chunk[n:], data)
+			n += k
+			data = data[k:]
+		}
+		if r.ctx.Err() != nil {
+			return context.Cause(r.ctx)
+		}
+	}
+	if err := r.check(d, j.block); err != nil {
+		return err
+	}
+	return r.send(j, part{chunk[:n], chunk, &r.chunks})
+}
+
+// decodeFiltered decodes a block with other filters. The xz package reads whole files only, so the block gets a header, an index
+// and a footer of its own; that package then checks the block's header, its padding, its SHA-256 and both its sizes.
+func (r *Reader) decodeFiltered(d *decoder, j *job) (err error) {
 	src := &source{r: io.NewSectionReader(r.src, j.block.at, j.block.padded())}
 	head, tail := envelope(j.block)
 	d.in.Reset(io.MultiReader(bytes.NewReader(head), src, bytes.NewReader(tail)))
-	if d.z == nil {
-		d.z, err = xz.NewReader(d.in, maxDict)
+	if d.xz == nil {
+		d.xz, err = xz.NewReader(d.in, maxDict)
 	} else {
-		err = d.z.Reset(d.in)
+		err = d.xz.Reset(d.in)
 	}
 	if err != nil {
-		d.z = nil
-		return fail(src.explain(err))
+		d.xz = nil
+		return src.explain(err)
 	}
 	left := j.block.size
 	for {
-		chunk := r.take()
-		n, err := io.ReadFull(d.z, chunk)
+		chunk := r.chunks.take()
+		n, err := io.ReadFull(d.xz, chunk)
 		if left -= int64(n); left < 0 {
-			return fail(fmt.Errorf("longer than its index says: %w", ErrDamaged))
+			return fmt.Errorf("longer than its index says: %w", ErrDamaged)
 		}
 		if n > 0 {
-			select {
-			case j.out <- chunk[:n]:
-			case <-r.ctx.Done():
-				return fail(context.Cause(r.ctx))
+			if err := r.send(j, part{chunk[:n], chunk, &r.chunks}); err != nil {
+				return err
 			}
 		}
 		switch {
 		case src.err != nil:
-			return fail(src.explain(err))
+			return src.explain(err)
 		case err == io.EOF || err == io.ErrUnexpectedEOF:
 			if left != 0 {
-				return fail(fmt.Errorf("shorter than its index says: %w", ErrDamaged))
+				return fmt.Errorf("shorter than its index says: %w", ErrDamaged)
 			}
 			return nil
 		case err != nil:
-			return fail(src.explain(err))
+			return src.explain(err)
 		}
-		if err := r.ctx.Err(); err != nil {
-			return fail(context.Cause(r.ctx))
+		if r.ctx.Err() != nil {
+			return context.Cause(r.ctx)
 		}
 	}
 }
@@ -458,29 +725,13 @@ func envelope(b block) (head, tail []byte) {
 	return head, append(tail, magicFooter...)
 }
 
-func (r *Reader) take() []byte {
-	select {
-	case c := <-r.free:
-		return c
-	default:
-		return make([]byte, r.piece)
-	}
-}
-
-func (r *Reader) give(c []byte) {
-	select {
-	case r.free <- c[:cap(c)]:
-	default:
-	}
-}
-
 // Read delivers the next bytes. io.EOF means that every check of every block and stream held. Errors wrap ErrDamaged, or are
 // those of reading the file or of the context.
 func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, r.err
 	}
-	for len(r.chunk) == 0 {
+	for len(r.rest) == 0 {
 		if r.err != nil {
 			return 0, r.err
 		}
@@ -490,17 +741,17 @@ func (r *Reader) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n := copy(p, r.chunk)
-	r.chunk = r.chunk[n:]
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
 	return n, nil
 }
 
-// next gets the next chunk.
+// next gets the next part.
 func (r *Reader) next() error {
-	if r.whole != nil {
-		r.give(r.whole)
-		r.whole = nil
+	if r.part.pool != nil {
+		r.part.pool.give(r.part.buf)
 	}
+	r.part = part{}
 	if r.ctx.Err() != nil {
 		return context.Cause(r.ctx)
 	}
@@ -519,9 +770,9 @@ func (r *Reader) next() error {
 		}
 	}
 	select {
-	case c, ok := <-r.current.out:
+	case p, ok := <-r.current.out:
 		if ok {
-			r.chunk, r.whole = c, c
+			r.part, r.rest = p, p.data
 			return nil
 		}
 		err := r.current.err
@@ -535,7 +786,7 @@ func (r *Reader) next() error {
 func (r *Reader) stop(why error) {
 	r.cancel(why)
 	r.wait.Wait()
-	r.current, r.chunk, r.whole = nil, nil, nil
+	r.current, r.part, r.rest = nil, part{}, nil
 }
 
 // Close ends all workers and waits for them. It may be called at any time, and again. It does not close the file.

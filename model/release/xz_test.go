@@ -305,7 +305,7 @@ func TestReaderBoundsMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, j := range []*job{r.current} {
-		if c := cap(j.out); c*chunkBytes > aheadBytes {
+		if c := cap(j.out); c*chunkBytes > windowAhead {
 			t.Errorf("a block of 100 MiB may hold %d chunks", c)
 		}
 	}
@@ -314,7 +314,7 @@ func TestReaderBoundsMemory(t *testing.T) {
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	if m.HeapSys > 600<<20 {
+	if m.HeapSys > 400<<20 {
 		t.Errorf("the heap grew to %d MB", m.HeapSys/1e6)
 	}
 }
