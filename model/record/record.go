@@ -434,7 +434,6 @@ const (
 	ProblemClock       = "clock"        // the timestamp is too far from the server's clock: use Problem.Time and try again
 	ProblemSignature   = "signature"    // the signature does not hold or is missing
 	ProblemNotEnrolled = "not-enrolled" // the key does not speak for this unit (any more)
-	ProblemToken       = "token"        // the one-time token is unknown, used or expired
 	ProblemCompleted   = "completed"    // the unit is complete: an operator must release it first
 	ProblemConfirmed   = "confirmed"    // the credentials are confirmed and never handed out again
 	ProblemNoOperator  = "no-operator"  // the server has no operator key to encrypt credentials to
