@@ -116,29 +116,29 @@ func (r Recipe) arguments(ctx context.Context, log *slog.Logger, o MakeOptions, 
 func (r Recipe) script(dir, work string) (string, error) {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("#!/bin/sh\nset -eu\nroot=$1\nin() { chroot \"$root\" \"$@\"; }")
+	line("#!/bin/sh\nset -eu\nroot=$1\ninside() { chroot \"$root\" \"$@\"; }")
 	for i, f := range r.Files {
 		at := quote(f.Path)
 		mode, err := f.mode()
 		if err != nil {
 			return "", err
 		}
-		line("in mkdir -p -- %s", quote(path.Dir(f.Path)))
+		line("inside mkdir -p -- %s", quote(path.Dir(f.Path)))
 		switch {
 		case f.Link != "":
-			line("in ln -sfn -- %s %s", quote(f.Link), at)
+			line("inside ln -sfn -- %s %s", quote(f.Link), at)
 			continue
 		case f.Directory:
-			line("in mkdir -p -- %s", at)
+			line("inside mkdir -p -- %s", at)
 		default:
 			// cat inside writes it, so that a link in the new root is followed inside too.
 			content := filepath.Join(work, fmt.Sprintf("file%d", i))
 			if err := f.take(dir, content); err != nil {
 				return "", fmt.Errorf("file %s: %w", f.Path, err)
 			}
-			line("in sh -c 'cat > \"$1\"' - %s < %s", at, quote(content))
+			line("inside sh -c 'cat > \"$1\"' - %s < %s", at, quote(content))
 		}
-		line("in chmod %04o -- %s", mode, at)
+		line("inside chmod %04o -- %s", mode, at)
 	}
 	users := slices.Clone(r.Users)
 	if !slices.ContainsFunc(users, func(u User) bool { return u.Name == Admin }) {
@@ -151,19 +151,19 @@ func (r Recipe) script(dir, work string) (string, error) {
 	for _, f := range r.Files {
 		if f.Link == "" {
 			owner := orElse(f.Owner, "root:root")
-			line("in chown %s -- %s", quote(owner), quote(f.Path))
+			line("inside chown %s -- %s", quote(owner), quote(f.Path))
 		}
 	}
 	for _, c := range r.Commands {
-		line("in /bin/sh -ec %s", quote(c))
+		line("inside /bin/sh -ec %s", quote(c))
 	}
 	// Nobody gets a password here, whatever packages and commands did.
-	line("in sh -c 'cut -d: -f1 /etc/passwd' | while read -r user; do in usermod -p '!*' \"$user\"; done")
+	line("inside sh -c 'cut -d: -f1 /etc/passwd' | while read -r user; do inside usermod -p '!*' \"$user\" </dev/null; done")
 	for _, p := range append(slices.Clone(r.Remove), "/etc/ssh/ssh_host_*", "/etc/apt/apt.conf.d/99mmdebstrap", "/var/lib/apt/lists/*", "/var/cache/apt/*.bin", "/etc/passwd-", "/etc/shadow-", "/etc/group-", "/etc/gshadow-") {
 		// Patterns hold nothing that a shell would take for something else; see check.
-		line("in sh -c 'rm -rf -- %s'", p)
+		line("inside sh -c 'rm -rf -- %s'", p)
 	}
-	line("if [ -e \"$root/etc/machine-id\" ]; then in sh -c ': > /etc/machine-id'; fi\nin rm -f /var/lib/dbus/machine-id")
+	line("if [ -e \"$root/etc/machine-id\" ]; then inside sh -c ': > /etc/machine-id'; fi\ninside rm -f /var/lib/dbus/machine-id")
 	return b.String(), nil
 }
 
@@ -193,7 +193,7 @@ func (f File) take(dir, to string) error {
 // commands make the account, or change one that a package has made.
 func (u User) commands(line func(string, ...any)) {
 	for _, g := range u.Groups {
-		line("in sh -c 'getent group %s >/dev/null || groupadd -r %s'", g, g)
+		line("inside sh -c 'getent group %s >/dev/null || groupadd -r %s'", g, g)
 	}
 	shell := u.Shell
 	var opts []string
@@ -211,14 +211,14 @@ func (u User) commands(line func(string, ...any)) {
 	if u.Home != "" {
 		opts = append(opts, "-d", u.Home)
 	}
-	line("if ! in getent passwd %s >/dev/null; then in useradd %s %s; fi", u.Name, strings.Join(opts, " "), u.Name)
+	line("if ! inside getent passwd %s >/dev/null; then inside useradd %s %s; fi", u.Name, strings.Join(opts, " "), u.Name)
 	if len(u.Groups) > 0 {
-		line("in usermod -a -G %s %s", strings.Join(u.Groups, ","), u.Name)
+		line("inside usermod -a -G %s %s", strings.Join(u.Groups, ","), u.Name)
 	}
 	if len(u.Keys) > 0 {
-		line("home=$(in getent passwd %s | cut -d: -f6)\nin install -d -m 0700 -o %s -g %s \"$home/.ssh\"", u.Name, u.Name, u.Name)
-		line("printf '%%s\\n' %s | in sh -c 'cat > \"$1/.ssh/authorized_keys\"' - \"$home\"", quoteAll(u.Keys))
-		line("in chown %s:%s \"$home/.ssh/authorized_keys\"\nin chmod 0600 \"$home/.ssh/authorized_keys\"", u.Name, u.Name)
+		line("home=$(inside getent passwd %s | cut -d: -f6)\ninside install -d -m 0700 -o %s -g %s \"$home/.ssh\"", u.Name, u.Name, u.Name)
+		line("printf '%%s\\n' %s | inside sh -c 'cat > \"$1/.ssh/authorized_keys\"' - \"$home\"", quoteAll(u.Keys))
+		line("inside chown %s:%s \"$home/.ssh/authorized_keys\"\ninside chmod 0600 \"$home/.ssh/authorized_keys\"", u.Name, u.Name)
 	}
 }
 
