@@ -650,7 +650,6 @@ func TestBadInput(t *testing.T) {
 		product func(*testing.T, *lab.Product)
 		unit    func(*lab.Config)
 	}{
-		{"no manifest", "G111", unlinked(lab.ManifestFile), nil},
 		{"not JSON", "G112", replaced(lab.ManifestFile, "{no"), nil},
 		{"not signed", "G113", unlinked(lab.ManifestFile + ".minisig"), nil},
 		{"wrong hash", "G142", changed(func(m *manifest.Manifest) { m.Files[0].Sha256 = strings.Repeat("0", 64) }), nil},
@@ -691,6 +690,23 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("the console does not show %s", c.code)
 			}
 		})
+	}
+}
+
+// TestManifestGoesAway removes the manifest after the unit was told of it: a server without one offers no provisioning.
+func TestManifestGoesAway(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	n, p := network(t), product(t, l.tiny)
+	l.serve(t, n, p)
+	u := newUnit(t, n, config(layout.UEFI, lab.VirtIO))
+	start(t, u)
+	expect(t, u, bootPatience, lab.Msg("init"))
+	if err := os.Remove(p.Path(lab.ManifestFile)); err != nil {
+		t.Fatal(err)
+	}
+	if e := expect(t, u, jobPatience, lab.Msg("hold")); e.Text("code") != "G111" || !strings.Contains(u.Console(), "G111") {
+		t.Errorf("the unit holds with %s, want G111 on its console too", e.Text("code"))
 	}
 }
 

@@ -40,6 +40,8 @@ func main() {
 			_ = unix.Mount(m[0], m[1], m[0], 0, "")
 		}
 	}
+	// Init hands over a root that is read-only, as systemd wants it. In an initramfs this does nothing.
+	_ = unix.Mount("", "/", "", unix.MS_REMOUNT, "")
 	console, err := os.OpenFile("/dev/console", os.O_RDWR, 0)
 	if err != nil {
 		console = os.Stderr
