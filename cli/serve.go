@@ -253,7 +253,7 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	httpPort, httpsPort := plain.Addr().(*net.TCPAddr).Port, crypt.Addr().(*net.TCPAddr).Port
 	ip := station.Addr().String()
 
-	boot, err := netboot.NewHTTP(netboot.HTTPConfig{Base: netboot.BaseURL(ip, httpPort), Files: filepath.Join(s.Data, dataFiles), IPXE: s.IPXE, Manifest: s.Manifest, Units: db, Log: log})
+	boot, err := netboot.NewHTTP(netboot.HTTPConfig{Base: netboot.BaseURL(ip, httpPort), API: fmt.Sprintf("https://%s:%d", ip, httpsPort), Files: filepath.Join(s.Data, dataFiles), IPXE: s.IPXE, Manifest: s.Manifest, Units: db, Log: log})
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,9 @@ type Units interface {
 type HTTPConfig struct {
 	// Base is the address that units reach it by, such as http://10.0.0.1:8080, without a slash at the end.
 	Base string
+	// API is the address of the server's API, such as https://10.0.0.1:8443. Units report there from their first step on. Empty:
+	// they wait for the manifest to name a server.
+	API string
 	// Files is the directory of manifests, images and the provisioning artifact; everything in it is public.
 	Files string
 	// IPXE is the directory of iPXE binaries.
@@ -78,6 +81,14 @@ func NewHTTP(c HTTPConfig) (*HTTP, error) {
 		return nil, fmt.Errorf("open directory of files: %w", err)
 	}
 	return &HTTP{HTTPConfig: c, files: root, asks: limit.New(20, 2*time.Second), now: time.Now}, nil
+}
+
+// endpoint is the kernel argument that names the API.
+func (h *HTTP) endpoint() string {
+	if h.API == "" {
+		return ""
+	}
+	return " PROVISION_XLOG=" + h.API
 }
 
 // Close closes the directory.
@@ -283,7 +294,7 @@ func (h *HTTP) decide(ctx context.Context, a asker) (string, error) {
 	if err := h.Units.AddToken(ctx, token, store.Token{MAC: a.mac, Serial: a.serial, Remote: a.remote, Created: now, Expires: now.Add(TokenLife)}); err != nil {
 		return "", err
 	}
-	args := strings.Join(strings.Fields(cmdline+" mfgurl="+h.Base+"/files/"+(&url.URL{Path: h.Manifest}).EscapedPath()+" enrol="+token+" BOOTIF="+a.mac), " ")
+	args := strings.Join(strings.Fields(cmdline+" mfgurl="+h.Base+"/files/"+(&url.URL{Path: h.Manifest}).EscapedPath()+" enrol="+token+" BOOTIF="+a.mac+h.endpoint()), " ")
 	var s strings.Builder
 	s.WriteString("#!ipxe\necho gprovision: provisioning this unit\n")
 	switch {

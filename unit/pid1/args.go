@@ -15,6 +15,8 @@ type Args struct {
 	Token secret.Secret
 	// BootMAC is BOOTIF=, the port that the firmware booted from, as iPXE or PXELINUX write it.
 	BootMAC string
+	// LogEndpoint is PROVISION_XLOG=, the server that hears of a job from its beginning.
+	LogEndpoint string
 	// RootPARTUUID is the identifier of real_root=PARTUUID=.
 	RootPARTUUID string
 	// Erase is DATA_ERASE= with any value.
@@ -44,6 +46,8 @@ func ParseArgs(cmdline string, locked bool) Args {
 			a.Token = secret.Secret(v)
 		case "BOOTIF":
 			a.BootMAC = bootMAC(v)
+		case "PROVISION_XLOG":
+			a.LogEndpoint = v
 		case "DATA_ERASE":
 			a.Erase = v != ""
 		case "PREFERRED_UPDATE":

@@ -366,6 +366,7 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 		ManifestURL: u.args.ManifestURL,
 		Key:         u.key,
 		Token:       u.args.Token,
+		LogEndpoint: u.args.LogEndpoint,
 		BootMAC:     u.args.BootMAC,
 		HasRecovery: f.Recovery == RecoveryFound,
 		Connect:     u.toServer,

@@ -45,6 +45,8 @@ type Options struct {
 	Key ed25519.PrivateKey
 	// Token is the one-time token of the kernel argument enrol.
 	Token secret.Secret
+	// LogEndpoint is the kernel argument PROVISION_XLOG: the server that hears of the job from its beginning. May be empty.
+	LogEndpoint string
 	// BootMAC is the kernel argument BOOTIF: the port that the firmware booted from.
 	BootMAC string
 	// HasRecovery says that the unit carries a recovery volume already.
@@ -61,6 +63,9 @@ type Options struct {
 
 // networkPatience is how long the job waits for an address.
 const networkPatience = 2 * time.Minute
+
+// announcePatience is how long the job waits for the server that the boot script names.
+const announcePatience = 20 * time.Second
 
 // Mount is where the recovery volume is mounted while the job runs.
 const Mount = "/mnt/recovery"
@@ -99,6 +104,7 @@ func Run(ctx context.Context, m *machine.Machine, o Options) error {
 func (j *job) steps() []step.Step {
 	return []step.Step{
 		{Name: "network", Say: "Network", Run: j.network},
+		{Name: "announce", Say: "Greeting server", Run: j.announce},
 		{Name: "manifest", Say: "Manifest", Run: j.fetchManifest},
 		{Name: "enrol", Say: "Enrolling", Run: j.enrol},
 		{Name: "clock", Say: "Setting clock", Run: j.clock},
@@ -195,6 +201,25 @@ func VerifyManifest(raw, sig []byte, keys []signature.PublicKey) error {
 	return nil
 }
 
+// announce enrols the unit at the server that the boot script names, so that the server hears of whatever goes wrong with the
+// manifest. That this fails ends nothing: the manifest says which server counts.
+func (j *job) announce(ctx context.Context) error {
+	if j.LogEndpoint == "" {
+		return nil
+	}
+	endpoint, err := record.Endpoint(j.LogEndpoint)
+	if err == nil {
+		bounded, cancel := context.WithTimeout(ctx, announcePatience)
+		defer cancel()
+		err = j.connectTo(bounded, endpoint)
+	}
+	if err != nil {
+		j.Log.Warn("the server that the boot script names does not listen", "server", j.LogEndpoint, "err", err)
+	}
+	return nil
+}
+
+// enrol enrols the unit at the server that the manifest names.
 func (j *job) enrol(ctx context.Context) error {
 	endpoint, err := record.Endpoint(j.manifest.LogEndpoint)
 	if errors.Is(err, record.ErrPlain) {
@@ -203,15 +228,21 @@ func (j *job) enrol(ctx context.Context) error {
 	if err != nil {
 		return fault.Because(fault.ManifestIncomplete, err)
 	}
+	if j.client != nil && j.unit.Server == endpoint {
+		return nil
+	}
+	return j.connectTo(ctx, endpoint)
+}
+
+func (j *job) connectTo(ctx context.Context, endpoint string) error {
 	pool, err := j.Policy.CertPool()
 	if err != nil {
 		return fault.Because(fault.PlainSecrets, err)
 	}
-	j.client, err = report.New(report.Config{Endpoint: endpoint, CA: pool, Key: j.Key, Unit: j.Serial, Boot: j.BootID, Floor: j.Build.Time, Log: j.Log})
+	client, err := report.New(report.Config{Endpoint: endpoint, CA: pool, Key: j.Key, Unit: j.Serial, Boot: j.BootID, Floor: j.Build.Time, Log: j.Log})
 	if err != nil {
 		return err
 	}
-	j.unit.Server = endpoint
 	ports, err := nic.List(j.Sys)
 	if err != nil {
 		return err
@@ -224,9 +255,10 @@ func (j *job) enrol(ctx context.Context) error {
 	waiting := func(reason string) {
 		j.Log.Warn("waiting for approval on the server's page", "reason", reason, journal.ForPerson())
 	}
-	if err := j.client.Enrol(ctx, request, waiting); err != nil {
+	if err := client.Enrol(ctx, request, waiting); err != nil {
 		return err
 	}
+	j.client, j.unit.Server = client, endpoint
 	j.Log.Info("enrolled", "unit", j.Serial, "server", endpoint)
 	if j.Connect != nil {
 		j.Connect(j.client)
