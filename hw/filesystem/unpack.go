@@ -41,7 +41,7 @@ var ErrUnsafe = errors.New("the archive tries to write outside its target")
 // capabilities and other extended attributes; what the filesystem cannot hold is an error. Formats: ustar, PAX, GNU.
 //
 // It can never write outside target: absolute names and ".." are refused, and every name is resolved by the kernel beneath
-// target without following symbolic links (openat2, Linux 5.6). A later entry of the same name replaces the earlier one.
+// target without following symbolic links (openat2; Linux 5.8 has all that is used). A later entry of the same name replaces the earlier one.
 //
 // The stream is read to its end, so that a reader that checks its data at the end has done so. Joined archives are unpacked
 // one after another. On an error the target is half-written: the caller throws it away. Owners and devices need root.
@@ -58,8 +58,12 @@ func Unpack(ctx context.Context, target string, r io.Reader, o UnpackOptions) (U
 	}
 	defer u.forget()
 	u.in = &streamCounter{r: r, ctx: ctx, step: u.progress}
+	u.writers = newWriters(root, o.Sync)
 	err = u.run(ctx)
 	u.stats.Read = u.in.n
+	if e := u.writers.end(); err == nil {
+		err = e
+	}
 	if err == nil && u.stats.Entries == 0 {
 		err = errors.New("unpack: the archive is empty")
 	}
@@ -79,6 +83,7 @@ type unpacker struct {
 	in      *streamCounter
 	dirs    map[string]*tar.Header // whose metadata is set at the end
 	buf     []byte
+	writers *writers
 
 	// The directory that was used last: entries come sorted by directory.
 	parent     int
@@ -100,9 +105,12 @@ func (u *unpacker) run(ctx context.Context) error {
 		if err := u.entry(h, content); err != nil {
 			return fmt.Errorf("unpack %q: %w", h.Name, err)
 		}
-		return nil
+		return u.writers.failure()
 	})
 	if err != nil {
+		return err
+	}
+	if err := u.writers.wait(); err != nil {
 		return err
 	}
 	return u.finish(ctx)
@@ -346,7 +354,7 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	default:
 		return fmt.Errorf("entry of unknown type %q", h.Typeflag)
 	}
-	return u.attributes(dir, base, -1, h)
+	return attributes(dir, base, -1, h)
 }
 
 // file writes a regular file.
@@ -363,16 +371,40 @@ func (u *unpacker) file(dir int, base, name string, h *tar.Header, content io.Re
 		return os.NewSyscallError("openat", err)
 	}
 	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	if err := u.copy(f, content, h.Size, hasHoles(h)); err != nil {
-		return err
+	holes := hasHoles(h)
+	if h.Size <= writerBytes && !holes {
+		buf := u.writers.buffer()
+		if _, err := io.ReadFull(content, buf[:h.Size]); err != nil {
+			_ = f.Close()
+			return fmt.Errorf("read content: %w", cutShort(err))
+		}
+		u.writers.write(pending{f, buf[:h.Size], h})
+	} else {
+		if err := u.copy(f, content, h.Size, holes); err != nil {
+			_ = f.Close()
+			return err
+		}
+		if err := complete(f, h); err != nil {
+			return err
+		}
 	}
-	if err := u.attributes(dir, base, fd, h); err != nil {
-		return err
-	}
+	u.writers.wrote(h.Size)
 	u.stats.Files++
 	u.stats.Bytes += h.Size
-	return f.Close()
+	return nil
+}
+
+// complete sets the attributes of a file that has its content, and closes it.
+func complete(f *os.File, h *tar.Header) error {
+	err := attributes(-1, "", int(f.Fd()), h)
+	return errors.Join(err, f.Close())
+}
+
+func cutShort(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // hasHoles reports whether an entry was stored with holes.
@@ -395,10 +427,7 @@ func (u *unpacker) copy(f *os.File, content io.Reader, size int64, holes bool) e
 	for at < size {
 		n, err := io.ReadFull(content, u.buf[:min(int64(len(u.buf)), size-at)])
 		if err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return fmt.Errorf("read content: %w", err)
+			return fmt.Errorf("read content: %w", cutShort(err))
 		}
 		data := u.buf[:n]
 		for len(data) > 0 {
@@ -490,18 +519,23 @@ func (u *unpacker) link(name, to string) error {
 }
 
 // attributes sets owner, mode, extended attributes and times, in this order: a change of the owner clears set-user-ID bits and
-// capabilities. fd is the open file, or -1 for what must not be opened.
-func (u *unpacker) attributes(dir int, base string, fd int, h *tar.Header) error {
+// capabilities. fd is the open file; for what must not be opened it is -1, and base in dir is the name.
+func attributes(dir int, base string, fd int, h *tar.Header) error {
 	const top = 1<<32 - 2 // the number above means "leave it"
 	if h.Uid < 0 || int64(h.Uid) > top || h.Gid < 0 || int64(h.Gid) > top {
 		return fmt.Errorf("owner %d:%d", h.Uid, h.Gid)
 	}
-	if err := unix.Fchownat(dir, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	var err error
+	if fd >= 0 {
+		err = unix.Fchown(fd, h.Uid, h.Gid)
+	} else {
+		err = unix.Fchownat(dir, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err != nil {
 		return os.NewSyscallError("set owner", err)
 	}
 	if h.Typeflag != tar.TypeSymlink {
 		mode := uint32(h.Mode & 0o7777)
-		var err error
 		if fd >= 0 {
 			err = unix.Fchmod(fd, mode)
 		} else {
@@ -526,10 +560,10 @@ func (u *unpacker) attributes(dir int, base string, fd int, h *tar.Header) error
 			return fmt.Errorf("set extended attribute %s: %w", a.name, err)
 		}
 	}
-	return setTimes(dir, base, h)
+	return setTimes(dir, base, fd, h)
 }
 
-func setTimes(dir int, base string, h *tar.Header) error {
+func setTimes(dir int, base string, fd int, h *tar.Header) error {
 	access := h.AccessTime
 	if access.IsZero() {
 		access = h.ModTime
@@ -541,7 +575,11 @@ func setTimes(dir int, base string, h *tar.Header) error {
 			return fmt.Errorf("time %v: %w", t, err)
 		}
 	}
-	return os.NewSyscallError("set times", unix.UtimesNanoAt(dir, base, ts, unix.AT_SYMLINK_NOFOLLOW))
+	flags := unix.AT_SYMLINK_NOFOLLOW
+	if fd >= 0 {
+		dir, base, flags = fd, "", unix.AT_EMPTY_PATH // utimensat knows this flag since Linux 5.8
+	}
+	return os.NewSyscallError("set times", unix.UtimesNanoAt(dir, base, ts, flags))
 }
 
 // finish sets the metadata of all directories, the deepest first: a directory may forbid to enter it.
@@ -575,8 +613,7 @@ func (u *unpacker) finishDir(name string, h *tar.Header) error {
 		return err
 	}
 	defer unix.Close(fd)
-	// "." from here is the directory itself.
-	return u.attributes(fd, ".", fd, h)
+	return attributes(-1, "", fd, h)
 }
 
 func (u *unpacker) sync() error {
