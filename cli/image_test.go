@@ -225,6 +225,147 @@ func TestImageVerbs(t *testing.T) {
 	usage("image", "build", "--rootfs", root, "--out", p("out"), "--build", "1")
 }
 
+// TestImageKeys signs with keys that are not files: in the environment, and behind a program.
+func TestImageKeys(t *testing.T) {
+	imageNeeds(t, "xz", "tar", "openssl", "sh")
+	t.Setenv("SOURCE_DATE_EPOCH", "1795305600")
+	dir := t.TempDir()
+	p := func(n string) string { return filepath.Join(dir, n) }
+	root := imageRoot(t, nil)
+	img := p("out/WIDGET.LNX.SHINY.2026-11-22.0001.upd")
+	good := func(args ...string) string {
+		t.Helper()
+		out, errs, err := imageRun(t, args...)
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, errs)
+		}
+		return out
+	}
+	good("keys", "new", "--out", p("k"))
+	text, err := os.ReadFile(p("k.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GPROV_SIGNING_KEY", string(text))
+	if out := good("image", "build", "--rootfs", root, "--out", p("out"), "--build", "1", "--preset", "0"); !strings.Contains(out, "materials") || !strings.Contains(out, "sha256") {
+		t.Errorf("build says %s", out)
+	}
+	good("image", "verify", img, "--key", p("k.pub"))
+	if err := os.Remove(img + ".minisig"); err != nil {
+		t.Fatal(err)
+	}
+	good("image", "sign", img)
+	good("image", "verify", img, "--key", p("k.pub"))
+	t.Setenv("GPROV_SIGNING_KEY", "no key")
+	var h *HintError
+	if _, _, err := imageRun(t, "image", "sign", img); !errors.As(err, &h) || !strings.Contains(err.Error(), "GPROV_SIGNING_KEY") || strings.Contains(err.Error(), "no key") {
+		t.Errorf("a bad key in the environment: %v", err)
+	}
+	t.Setenv("GPROV_SIGNING_KEY", "")
+
+	// A program with a key of its own.
+	for _, args := range [][]string{{"genpkey", "-algorithm", "ed25519", "-out", p("hsm.pem")}, {"pkey", "-in", p("hsm.pem"), "-pubout", "-out", p("hsm.pub.pem")},
+		{"genpkey", "-algorithm", "x25519", "-out", p("x.pem")}, {"pkey", "-in", p("x.pem"), "-pubout", "-out", p("x.pub.pem")}} {
+		if out, err := exec.Command("openssl", args...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	good("keys", "public", p("hsm.pub.pem"), "--out", p("hsm.pub"))
+	for _, args := range [][]string{{p("hsm.pub.pem"), "--out", p("hsm.pub")}, {p("hsm.pem"), "--out", p("n1")}, {p("x.pub.pem"), "--out", p("n2")}, {p("none"), "--out", p("n3")}} {
+		if _, _, err := imageRun(t, append([]string{"keys", "public"}, args...)...); err == nil {
+			t.Errorf("keys public %v was done", args)
+		}
+	}
+	program := writeAs(t, p("sign program"), "#!/bin/sh\nf=$(mktemp); cat > $f; openssl pkeyutl -sign -rawin -inkey \"$1\" -in $f; s=$?; rm $f; exit $s\n")
+	if err := os.Chmod(program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	signer := "'" + program + "' " + p("hsm.pem")
+	var signed []image.Signature
+	if err := json.Unmarshal([]byte(good("image", "sign", "--signer", signer, "--signer-key", p("hsm.pub"), "--json", img)), &signed); err != nil || len(signed) != 1 {
+		t.Errorf("%v, %v", signed, err)
+	}
+	good("image", "verify", img, "--key", p("hsm.pub"))
+	if _, _, err := imageRun(t, "image", "sign", "--signer", signer, "--signer-key", p("k.pub"), img); !errors.Is(err, signature.ErrSignature) {
+		t.Errorf("another key than the program's: %v", err)
+	}
+	good("image", "verify", img, "--key", p("hsm.pub")) // the old signature is still there
+	for _, args := range [][]string{{"--signer", "x"}, {"--signer-key", p("k.pub")}, {"--signer", "x", "--signer-key", p("k.pub"), "--key", p("k.key")}, {"--signer", "'x", "--signer-key", p("k.pub")}, nil} {
+		var u *UsageError
+		if _, _, err := imageRun(t, append([]string{"image", "sign", img}, args...)...); !errors.As(err, &u) {
+			t.Errorf("sign %v: %v", args, err)
+		}
+	}
+	var u *UsageError
+	if _, _, err := imageRun(t, "image", "build", "--rootfs", root, "--out", p("out"), "--build", "2", "--init", "x"); !errors.As(err, &u) {
+		t.Errorf("--init without --policy: %v", err)
+	}
+}
+
+// TestImageListRetention lists what retention would delete, and checks all images whole.
+func TestImageListRetention(t *testing.T) {
+	imageNeeds(t, "xz", "tar")
+	t.Setenv("SOURCE_DATE_EPOCH", "1795305600")
+	root, out := imageRoot(t, nil), t.TempDir()
+	for _, n := range []string{"1", "2", "3", "4", "5"} {
+		if _, errs, err := imageRun(t, "image", "build", "--rootfs", root, "--out", out, "--build", n, "--preset", "0"); err != nil {
+			t.Fatalf("%v: %s", err, errs)
+		}
+	}
+	pruned := func(args ...string) string {
+		t.Helper()
+		text, _, err := imageRun(t, append([]string{"image", "list", out, "--json"}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []image.Listed
+		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 5 {
+			t.Fatalf("%v, %v", list, err)
+		}
+		var b strings.Builder
+		for _, l := range list {
+			if l.Prune {
+				b.WriteString(strings.TrimSuffix(l.File, ".upd")[len(l.Name)-1:])
+			}
+		}
+		return b.String()
+	}
+	if got := pruned(); got != "32" {
+		t.Errorf("pruned %s, want 3 and 2", got)
+	}
+	if got := pruned("--keep", "3"); got != "2" {
+		t.Errorf("with --keep 3: %s", got)
+	}
+	if got := pruned("--running", "WIDGET.LNX.SHINY.2026-11-22.0002.upd"); got != "3" {
+		t.Errorf("with --running: %s", got)
+	}
+	if text, _, err := imageRun(t, "image", "list", out, "--verify"); err != nil || strings.Count(text, "good, not signed") != 5 || strings.Count(text, "retention would delete") != 2 {
+		t.Errorf("%v\n%s", err, text)
+	}
+	bad := filepath.Join(out, "WIDGET.LNX.SHINY.2026-11-22.0004.upd")
+	b, err := os.ReadFile(bad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	writeAs(t, bad, string(b))
+	var h *HintError
+	if text, _, err := imageRun(t, "image", "list", out, "--verify"); !errors.As(err, &h) || !strings.Contains(err.Error(), "1 of 5") || !strings.Contains(text, "never chosen") {
+		t.Errorf("%v\n%s", err, text)
+	}
+	var rep image.Report
+	text, _, err := imageRun(t, "image", "inspect", "--boot", "--json", filepath.Join(out, "WIDGET.LNX.SHINY.2026-11-22.0005.upd"))
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &rep)
+	}
+	if err != nil || rep.Boot == nil || *rep.Boot.Build != 57 || rep.Ratio < 1 || !strings.HasPrefix(rep.Boot.Kernel, "6.1.0") {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	if text, _, err := imageRun(t, "image", "inspect", "--boot", filepath.Join(out, "WIDGET.LNX.SHINY.2026-11-22.0005.upd")); err != nil || !strings.Contains(text, "build 57") || !strings.Contains(text, " to 1)") {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
 func writeAs(t *testing.T, name, content string) string {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {

@@ -316,6 +316,10 @@ func TestInputs(t *testing.T) {
 		return ""
 	}
 	sh("gzip -k r.tar; zstd -q r.tar; xz -k0 r.tar; xz -0 --check=sha256 -c r.tar > s.tar.xz; bzip2 -k r.tar 2>/dev/null || printf 'BZh' > r.tar.bz2; head -c 700 /dev/urandom > junk; : > empty; head -c 3000 r.tar > cut.tar")
+	sh(`mkdir layout; cp r.tar layout/layer.tar; id=$(sha256sum r.tar | cut -d' ' -f1)
+printf '{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:%s"]}}' $id > layout/config.json
+printf '[{"Config":"config.json","RepoTags":["x:1"],"Layers":["layer.tar"]}]' > layout/manifest.json
+tar -C layout -cf saved.tar manifest.json config.json layer.tar; gzip -k saved.tar`)
 	sh("mkdir oci; echo '{}' > oci/oci-layout; tar -C oci -cf oci.tar oci-layout; echo 'packages: [x]' > recipe.yaml; echo 'suite: [' > broken.yml")
 	var first []byte
 	for _, in := range []string{src, plain, plain + ".gz", plain + ".zst", plain + ".xz", filepath.Join(dir, "s.tar.xz")} {
@@ -335,6 +339,24 @@ func TestInputs(t *testing.T) {
 		if !bytes.Equal(b, first) {
 			t.Errorf("the image from %s is another one", in)
 		}
+	}
+	// An OCI image gives the same files; its tar is written anew.
+	for _, in := range []string{"saved.tar", "saved.tar.gz"} {
+		res, err := Build(context.Background(), nil, Options{RootFS: filepath.Join(dir, in), Reference: "x:1", Out: t.TempDir(), Name: name(t, 1), Time: buildTime, Preset: "0"})
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+			continue
+		}
+		into := t.TempDir()
+		if _, err := Extract(context.Background(), res.File, into, CheckOptions{}); err != nil {
+			t.Errorf("%s: %v", in, err)
+		}
+		if out, err := exec.Command("diff", "-r", src, into).CombinedOutput(); strings.TrimSpace(string(out)) != "Only in "+into+"/etc: provisioning" {
+			t.Errorf("%s: %v\n%s", in, err, out)
+		}
+	}
+	if _, err := Build(context.Background(), nil, Options{RootFS: plain, Reference: "x", Out: t.TempDir(), Name: name(t, 1)}); err == nil || !strings.Contains(err.Error(), "reference") {
+		t.Errorf("a tar with a reference: %v", err)
 	}
 	refused := map[string]string{
 		"missing": "no such file", "oci": "OCI", "oci.tar": "OCI", "recipe.yaml": "recipe", "broken.yml": "recipe", "r.tar.bz2": "bzip2", "junk": "not a directory", "empty": "not a directory", "cut.tar": "",

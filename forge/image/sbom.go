@@ -195,7 +195,7 @@ func (t *tree) sbom(meta release.Meta, hash string, size int64) ([]byte, error) 
 	}
 	doc.Packages = append(doc.Packages, spdxPackage{
 		ID: imageID, Name: strings.TrimSuffix(meta.ImgName, "."+lastPart(meta.Name)+release.Suffix), Version: meta.Name, FileName: meta.ImgName, Location: noAssertion,
-		Concluded: noAssertion, Declared: noAssertion, Copyright: noAssertion, Purpose: "OPERATING-SYSTEM",
+		Concluded: noAssertion, Declared: noAssertion, Copyright: noAssertion, Purpose: "OPERATING_SYSTEM",
 		Checksums: []spdxChecksum{{"SHA256", hash}}, Comment: fmt.Sprintf("%d bytes", size),
 	})
 	relate := func(from, kind, to string) {
