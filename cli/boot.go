@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,62 +13,173 @@ import (
 	"time"
 
 	"gprovision/forge/boot"
-	"gprovision/forge/tool"
+	"gprovision/model/bootimage"
 	"gprovision/model/policy"
 )
 
 // BootCmd are the verbs about boot artifacts.
 type BootCmd struct {
-	Build   BootBuildCmd   `cmd:"" help:"Build a boot artifact (norm_boot, provision.pxe) from a root filesystem."`
+	Build   BootUKICmd     `cmd:"" help:"Build a boot artifact (norm_boot, provision.pxe) from a root filesystem."`
+	Kernel  BootKernelCmd  `cmd:"" help:"Compile a kernel with the initramfs inside, from source: a boot artifact for which no root filesystem's kernel is used."`
 	Inspect BootInspectCmd `cmd:"" help:"Show what a boot artifact is made of."`
 }
 
-// BootBuildCmd builds a boot artifact.
+// BootBuildCmd are the flags that both forms of a boot artifact have in common.
 type BootBuildCmd struct {
-	RootFS    string   `name:"rootfs" required:"" placeholder:"PATH" help:"Root filesystem: a directory or a tar file. Kernel, modules, EFI stub and tools come from it."`
+	RootFS    string   `name:"rootfs" placeholder:"PATH" help:"Root filesystem: a directory or a tar file. Tools and boot loader come from it; for boot build also kernel, modules and EFI stub."`
 	Out       string   `required:"" placeholder:"FILE" help:"File to write."`
 	Policy    string   `required:"" placeholder:"FILE" help:"Policy: what the artifact may do (docs/formats/policy.md)."`
 	Platforms string   `placeholder:"FILE" help:"Appliance table (appliance.json). Default: the built-in one."`
 	Init      string   `placeholder:"FILE" help:"The init program. Default: init beside this program."`
-	Add       []string `sep:"none" placeholder:"PATH[:DEST]" help:"Add a file or directory, with the libraries that its programs need. May be repeated."`
+	Add       []string `sep:"none" placeholder:"PATH[:DEST]" help:"Add a file or directory, with the libraries that its programs need, 64-bit or 32-bit. May be repeated."`
+	Tools     string   `placeholder:"PATH" help:"Directory or tar file with mke2fs and e2fsck and their libraries, used in place of those in the root filesystem."`
 	Provision bool     `help:"Allow provisioning, whatever the policy file says."`
-	Kernel    string   `placeholder:"RELEASE" help:"Kernel to use. Default: the newest in the root filesystem."`
 	NoBIOS    bool     `name:"no-bios" help:"Leave out the boot loader for BIOS machines."`
 	Build     *uint64  `name:"build-number" env:"BUILD_NUMBER" placeholder:"N" help:"Build number of the artifact. Default: the environment variable BUILD_NUMBER."`
+	SBKey     string   `name:"sb-key" placeholder:"FILE" help:"Sign for UEFI Secure Boot with this RSA key (PEM)."`
+	SBCert    string   `name:"sb-cert" placeholder:"FILE" help:"The certificate of that key (PEM); certificates behind it go along."`
 	JSON      bool     `name:"json" help:"Print the report as JSON."`
 }
 
+// BootUKICmd builds a unified kernel image.
+type BootUKICmd struct {
+	Kernel string `placeholder:"RELEASE" help:"Kernel to use. Default: the newest in the root filesystem."`
+
+	BootBuildCmd
+}
+
 // Help returns the examples of the verb.
-func (*BootBuildCmd) Help() string {
+func (*BootUKICmd) Help() string {
 	return `Examples:
 
   BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy policy.json --out norm_boot
   BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy policy.json --provision --out provision.pxe
+  BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy locked.json --sb-key db.key --sb-cert db.pem --out norm_boot
 
 SOURCE_DATE_EPOCH sets the time of the build: the same input and time give the same bytes.`
 }
 
 // Run builds the artifact and prints a report.
-func (b *BootBuildCmd) Run(c *Context) error {
+func (b *BootUKICmd) Run(c *Context) error {
 	o, err := b.options()
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	r, err := boot.Build(c, log, o)
+	if o.Kernel = b.Kernel; o.RootFS == "" {
+		return &UsageError{errors.New("--rootfs is needed: the kernel comes from it")}
+	}
+	r, err := boot.Build(c, bootLog(c), o)
 	if err != nil {
 		return bootHint(err)
 	}
+	return b.report(c, r)
+}
+
+// BootKernelCmd compiles a kernel with an initramfs inside.
+type BootKernelCmd struct {
+	Source       string `placeholder:"PATH" help:"Linux source tree or tar file. Default: in /usr/src, by the version in the name of the configuration fragment."`
+	Config       string `placeholder:"FILE" help:"Configuration fragment, named linux-VERSION.config. Default: the curated one."`
+	LocalVersion string `name:"localversion" placeholder:"TEXT" help:"Added to the kernel's release, such as -norm_boot."`
+	Jobs         int    `short:"j" placeholder:"N" help:"Compilers to run at a time. Default: one for each core."`
+	Cache        string `placeholder:"DIR" help:"Where sources are unpacked and kernels compiled. Default: gprovision/kernel in the user's cache directory."`
+
+	BootBuildCmd
+}
+
+// Help returns the examples of the verb.
+func (*BootKernelCmd) Help() string {
+	return `Examples:
+
+  apt-get install linux-source-6.1
+  BUILD_NUMBER=7 gprov boot kernel --rootfs rootfs.tar --policy policy.json --out norm_boot
+  BUILD_NUMBER=7 gprov boot kernel --source linux-6.1.tar.xz --tools e2fsprogs/ --no-bios --policy policy.json --out norm_boot
+
+What does not depend on the initramfs is compiled once for a source and a configuration, and kept in the cache directory.`
+}
+
+// Run compiles the kernel and prints a report.
+func (b *BootKernelCmd) Run(c *Context) error {
+	o, err := b.options()
+	if err != nil {
+		return err
+	}
+	p := &kernelProgress{c: c}
+	r, err := boot.BuildKernel(c, bootLog(c), boot.KernelOptions{Options: o, Source: b.Source, Config: b.Config, LocalVersion: b.LocalVersion,
+		Jobs: b.Jobs, Cache: b.Cache, Progress: p.show})
+	p.end()
+	if err != nil {
+		return bootHint(err)
+	}
+	return b.report(c, r)
+}
+
+// kernelProgress shows how far a kernel is, on standard error: one line that changes on a terminal, else a line for each
+// phase and now and then.
+type kernelProgress struct {
+	c     *Context
+	phase string
+	last  time.Time
+	open  bool
+}
+
+func (k *kernelProgress) show(p boot.KernelProgress) {
+	every := 20 * time.Second
+	if k.c.Terminal {
+		every = 100 * time.Millisecond
+	}
+	now := time.Now()
+	if p.Phase == k.phase && now.Sub(k.last) < every {
+		return
+	}
+	text := p.Phase
+	if p.Steps > 0 {
+		text += fmt.Sprintf(" %d", p.Steps)
+	}
+	if p.Detail != "" {
+		text += "  " + p.Detail
+	}
+	k.phase, k.last = p.Phase, now
+	if !k.c.Terminal {
+		fmt.Fprintln(k.c.Stderr, text)
+		return
+	}
+	if len(text) > 78 {
+		text = text[:78]
+	}
+	k.open = true
+	fmt.Fprintf(k.c.Stderr, "\r%-78s", text)
+}
+
+// end leaves the line that changes.
+func (k *kernelProgress) end() {
+	if k.open {
+		fmt.Fprintln(k.c.Stderr)
+	}
+}
+
+func bootLog(c *Context) *slog.Logger {
+	return slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// report prints what was built.
+func (b *BootBuildCmd) report(c *Context, r boot.Report) error {
 	if b.JSON {
 		return bootJSON(c, r)
 	}
-	_, err = fmt.Fprintf(c.Stdout, "%s\n  build    %d\n  kernel   %s, %s\n  initrd   %s as %s, %s unpacked, %d modules, %d files of others\n  size     %s\n  sha256   %s\n",
-		o.Out, r.Build, r.Kernel, megabytes(r.KernelSize), megabytes(r.InitrdSize), r.Compression, megabytes(r.InitrdUnpacked), r.Modules, len(r.Tools), megabytes(r.Size), r.SHA256)
-	return err
+	initrd := fmt.Sprintf("%s as %s, ", megabytes(r.InitrdSize), r.Compression)
+	if r.InitrdSize == 0 {
+		initrd = "inside the kernel, "
+	}
+	fmt.Fprintf(c.Stdout, "%s\n  build    %d\n  kernel   %s, %s\n  initrd   %s%s unpacked, %d modules, %d files of others\n  size     %s\n  sha256   %s\n",
+		b.Out, r.Build, r.Kernel, megabytes(r.KernelSize), initrd, megabytes(r.InitrdUnpacked), r.Modules, len(r.Tools), megabytes(r.Size), r.SHA256)
+	if r.Signer != "" {
+		fmt.Fprintf(c.Stdout, "  signed   %s\n", r.Signer)
+	}
+	return nil
 }
 
 func (b *BootBuildCmd) options() (boot.Options, error) {
-	o := boot.Options{RootFS: b.RootFS, Out: b.Out, Init: b.Init, Kernel: b.Kernel, Provision: b.Provision, NoBIOS: b.NoBIOS}
+	o := boot.Options{RootFS: b.RootFS, Out: b.Out, Init: b.Init, Provision: b.Provision, NoBIOS: b.NoBIOS, Tools: b.Tools}
 	if b.Build == nil {
 		return o, &UsageError{&HintError{errors.New("no build number"), "set BUILD_NUMBER in the environment, or --build-number"}}
 	}
@@ -100,6 +212,14 @@ func (b *BootBuildCmd) options() (boot.Options, error) {
 			return o, &UsageError{fmt.Errorf("--add: %w", err)}
 		}
 		o.Add = append(o.Add, a)
+	}
+	if (b.SBKey == "") != (b.SBCert == "") {
+		return o, &UsageError{errors.New("--sb-key and --sb-cert are needed together")}
+	}
+	if b.SBKey != "" {
+		if o.Signer, o.Certificates, err = boot.ReadSigner(b.SBKey, b.SBCert); err != nil {
+			return o, err
+		}
 	}
 	o.Time, err = bootTime()
 	return o, err
@@ -156,39 +276,49 @@ func printInspection(c *Context, file string, in boot.Inspection) error {
 		build = strconv.FormatUint(*in.Build, 10)
 	}
 	w := c.Stdout
-	fmt.Fprintf(w, "%s\n  form     %s\n  build    %s\n  kernel   %s\n", file, in.Form, build, in.Banner)
+	fmt.Fprintf(w, "%s\n  form     %s\n  build    %s\n  release  %s\n  kernel   %s, %s\n", file, in.Form, build, in.Release, in.Banner, megabytes(in.KernelSize))
 	if in.Cmdline != "" {
 		fmt.Fprintf(w, "  cmdline  %s\n", in.Cmdline)
 	}
 	for _, s := range in.Sections {
 		fmt.Fprintf(w, "  section  %-9s %11d bytes\n", s.Name, s.Size)
 	}
+	for _, s := range in.Signatures {
+		fmt.Fprintf(w, "  signed   by %s, issued by %s, sha256 %s\n", s.Subject, s.Issuer, s.SHA256)
+	}
+	if len(in.Signatures) == 0 {
+		fmt.Fprintln(w, "  signed   no")
+	}
 	if in.Initrd == nil {
-		_, err := fmt.Fprintln(w, "  initrd   inside the kernel")
+		_, err := fmt.Fprintln(w, "  initrd   none found inside the kernel")
 		return err
 	}
-	fmt.Fprintf(w, "  initrd   %s as %s, %s unpacked, %d files, %d modules\n", megabytes(in.Initrd.Size), in.Initrd.Compression, megabytes(in.Initrd.Unpacked), in.Initrd.Files, in.Initrd.Modules)
+	packed := fmt.Sprintf("%s as %s", megabytes(in.Initrd.Size), in.Initrd.Compression)
+	if in.Form == bootimage.FormBzImage {
+		packed = "inside the kernel"
+	}
+	fmt.Fprintf(w, "  initrd   %s, %s unpacked, %d files, %d modules\n", packed, megabytes(in.Initrd.Unpacked), in.Initrd.Files, in.Initrd.Modules)
+	for _, p := range in.Initrd.Parts {
+		fmt.Fprintf(w, "  part     %-13s %11d bytes in %d files\n", p.Name, p.Size, p.Files)
+	}
 	if in.Policy != nil {
 		fmt.Fprintf(w, "  policy   provision %v, keys %d, unsigned allowed %v, locked %v\n", in.Policy.Provision, len(in.Policy.Keys), in.Policy.AllowUnsigned, in.Policy.Locked)
 	}
 	if in.Info != nil {
 		fmt.Fprintf(w, "  built    %s\n", in.Info.Time.Format(time.RFC3339))
 		for _, t := range in.Info.Tools {
-			fmt.Fprintf(w, "  tool     %s %s %s\n", t.Path, t.Package, t.Version)
+			fmt.Fprintf(w, "  tool     %s %s %s sha256 %s\n", t.Path, cmp.Or(t.Package, "-"), cmp.Or(t.Version, "-"), t.SHA256)
 		}
 	}
 	return nil
 }
 
-// bootHint adds the hint of what a root filesystem or the building host lacks.
+// bootHint adds the hint of what a root filesystem, the building host or a kernel configuration lacks.
 func bootHint(err error) error {
-	var root *boot.MissingError
-	if errors.As(err, &root) {
-		return &HintError{err, root.Hint()}
-	}
-	var host *tool.MissingError
-	if errors.As(err, &host) {
-		return &HintError{err, host.Hint()}
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if h, ok := e.(interface{ Hint() string }); ok {
+			return &HintError{err, h.Hint()}
+		}
 	}
 	return err
 }

@@ -11,7 +11,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -53,6 +55,12 @@ type Options struct {
 	BuildNumber uint64
 	// Time is the build's time: of all files inside, and the least time that a unit believes in.
 	Time time.Time
+	// Tools is a directory or tar file of the external programs (mke2fs, e2fsck) with their libraries, used in place of those in
+	// the root filesystem. Empty: the root filesystem.
+	Tools string
+	// Signer signs the artifact for UEFI Secure Boot with the first of Certificates; those behind it go along. nil: unsigned.
+	Signer       crypto.Signer
+	Certificates []*x509.Certificate
 	// NoBIOS leaves out the boot loader for BIOS machines; the artifact can then only make UEFI machines bootable.
 	NoBIOS bool
 	// Out is the file to write. It is replaced at once when it is complete.
@@ -107,6 +115,8 @@ type Report struct {
 	SHA256 string `json:"sha256"`
 	// Tools are the files of others inside, without kernel modules.
 	Tools []Tool `json:"tools"`
+	// Signer is the subject of the certificate that the file is signed with; empty: unsigned.
+	Signer string `json:"signer,omitempty"`
 }
 
 // BuildInfoPath is where BuildInfo lies inside the initramfs.
@@ -141,13 +151,12 @@ func Build(ctx context.Context, log *slog.Logger, o Options) (Report, error) {
 	if err := o.check(); err != nil {
 		return Report{}, err
 	}
-	root, err := openRootFS(ctx, o.RootFS)
+	b, err := newBuilder(ctx, log, o)
 	if err != nil {
 		return Report{}, err
 	}
-	b := &builder{ctx: ctx, log: log, o: o, root: root, link: newLinker(root), packages: readPackages(root), tree: &bootimage.Tree{}}
 	rep, err := b.build()
-	if cerr := root.Close(); err == nil {
+	if cerr := b.close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
@@ -171,6 +180,12 @@ func (o *Options) check() error {
 			return err
 		}
 	}
+	if err := o.checkLocked(); err != nil {
+		return err
+	}
+	if (o.Signer == nil) != (len(o.Certificates) == 0) {
+		return errors.New("a key and a certificate for Secure Boot are needed together")
+	}
 	if o.Time.IsZero() {
 		return errors.New("no build time")
 	}
@@ -182,11 +197,63 @@ type builder struct {
 	ctx      context.Context
 	log      *slog.Logger
 	o        Options
-	root     *rootFS
+	root     *rootFS // nil for a kernel from source without root filesystem
+	tools    *rootFS // where the external programs come from; root, unless the caller named another
 	link     *linker
-	packages *packages
+	packages map[*rootFS]*packages
 	tree     *bootimage.Tree
+	own      []string // programs and libraries that the caller added, by their place in the tree
 	rep      Report
+}
+
+// newBuilder opens the root filesystem and the tools.
+func newBuilder(ctx context.Context, log *slog.Logger, o Options) (_ *builder, err error) {
+	b := &builder{ctx: ctx, log: log, o: o, packages: map[*rootFS]*packages{}, tree: &bootimage.Tree{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	var roots []*rootFS
+	if o.Tools != "" {
+		if b.tools, err = openRootFS(ctx, o.Tools); err != nil {
+			return nil, fmt.Errorf("tools: %w", err)
+		}
+		roots = append(roots, b.tools)
+	}
+	if o.RootFS != "" {
+		if b.root, err = openRootFS(ctx, o.RootFS); err != nil {
+			return nil, err
+		}
+		roots = append(roots, b.root)
+	}
+	if len(roots) == 0 {
+		return nil, errors.New("no root filesystem and no tools")
+	}
+	if b.tools == nil {
+		b.tools = b.root
+	}
+	for _, r := range roots {
+		b.packages[r] = readPackages(r)
+	}
+	b.link = newLinker(b.tree, roots...)
+	return b, nil
+}
+
+func (b *builder) close() error {
+	var err error
+	if b.root != nil {
+		err = b.root.Close()
+	}
+	if b.tools != nil && b.tools != b.root {
+		err = errors.Join(err, b.tools.Close())
+	}
+	return err
+}
+
+// describe notes a file of r in the bill of materials.
+func (b *builder) describe(r *rootFS, name string, data []byte) {
+	b.rep.Tools = append(b.rep.Tools, b.packages[r].tool(r, name, data))
 }
 
 func (b *builder) build() (Report, error) {
@@ -203,7 +270,7 @@ func (b *builder) build() (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	if err := b.fill(release); err != nil {
+	if err := b.fill(release, true); err != nil {
 		return Report{}, err
 	}
 	if b.rep.Compression, err = chooseCompression(b.root, release); err != nil {
@@ -219,8 +286,8 @@ func (b *builder) build() (Report, error) {
 		return Report{}, err
 	}
 	parts := []bootimage.Part{{Name: bootimage.SectionOSRel, Data: osrel}, {Name: bootimage.SectionUname, Data: []byte(release)}}
-	if b.o.Policy.BootArgs != "" {
-		parts = append(parts, bootimage.Part{Name: bootimage.SectionCmdline, Data: []byte(b.o.Policy.BootArgs)})
+	if args := b.o.cmdline(); args != "" {
+		parts = append(parts, bootimage.Part{Name: bootimage.SectionCmdline, Data: []byte(args)})
 	}
 	parts = append(parts, bootimage.Part{Name: bootimage.SectionInitrd, Data: initrd}, bootimage.Part{Name: bootimage.SectionLinux, Data: kernel})
 	if err := b.write(stub, parts); err != nil {
@@ -235,21 +302,29 @@ func (b *builder) build() (Report, error) {
 func (b *builder) take(name, debianPackage string) ([]byte, error) {
 	data, err := b.root.read(name, debianPackage)
 	if err == nil {
-		b.rep.Tools = append(b.rep.Tools, b.packages.tool(b.root, name, data))
+		b.describe(b.root, name, data)
 	}
 	return data, err
 }
 
-// fill puts all files into the tree.
-func (b *builder) fill(release string) error {
+// fill puts all files into the tree. Without modules the kernel has all its drivers inside.
+func (b *builder) fill(release string, modules bool) error {
 	for _, f := range []func() error{
 		b.skeleton,
 		b.addInit,
-		func() error { return b.addModules(release) },
-		b.addTools,
-		b.addGRUB,
+		func() error {
+			if !modules {
+				return nil
+			}
+			return b.addModules(release)
+		},
 		b.addOwn,
+		b.addTools,
+		b.addOwnLibraries,
+		b.addCertificates,
+		b.addGRUB,
 		func() error { return b.addConfig(release) },
+		func() error { return verifyLinks(b.tree) },
 	} {
 		if err := b.ctx.Err(); err != nil {
 			return err
@@ -282,12 +357,16 @@ func (b *builder) skeleton() error {
 			return err
 		}
 	}
+	top := b.root
+	if top == nil {
+		top = b.tools
+	}
 	for _, n := range []string{"bin", "sbin", "lib", "lib32", "lib64"} {
-		e, ok := b.root.entries[n]
+		e, ok := top.entries[n]
 		if !ok || e.mode.Type() != fs.ModeSymlink {
 			continue
 		}
-		real, _, err := b.root.resolve(n)
+		real, _, err := top.resolve(n)
 		if err != nil {
 			continue // leads nowhere
 		}
@@ -320,6 +399,8 @@ func (b *builder) addInit() error {
 	if err := checkStatic(data); err != nil {
 		return fmt.Errorf("init program %s: %w", b.o.Init, err)
 	}
+	t := (*packages)(nil).tool(nil, "init", data)
+	b.rep.Tools = append(b.rep.Tools, t)
 	return b.put("init", 0o755, data)
 }
 
@@ -343,41 +424,69 @@ func (b *builder) addModules(release string) error {
 		if err := b.put(f.to, 0o644, f.data); err != nil {
 			return err
 		}
-		b.rep.Tools = append(b.rep.Tools, b.packages.tool(b.root, f.from, f.data))
+		b.describe(b.root, f.from, f.data)
 	}
 	return nil
 }
 
 // addTools adds the external programs that a unit runs, with their configuration.
 func (b *builder) addTools() error {
-	for _, name := range []string{"sbin/mke2fs", "sbin/e2fsck"} {
-		data, err := b.take(name, "e2fsprogs")
+	for _, name := range []string{"mke2fs", "e2fsck"} {
+		from, err := b.findTool("sbin/"+name, "usr/sbin/"+name, "bin/"+name, "usr/bin/"+name, name)
 		if err != nil {
 			return err
 		}
-		if err := b.put(name, 0o755, data); err != nil {
+		data, err := b.tools.read(from, "e2fsprogs")
+		if err != nil {
 			return err
 		}
-		if err := b.addLibraries(name, data); err != nil {
+		b.describe(b.tools, from, data)
+		if err := b.put("sbin/"+name, 0o755, data); err != nil {
+			return err
+		}
+		if err := b.addLibraries(from, data); err != nil {
 			return err
 		}
 	}
-	conf, err := b.take("etc/mke2fs.conf", "e2fsprogs")
+	const name = "etc/mke2fs.conf"
+	from, in := name, b.tools
+	if found, err := b.findTool(name, "mke2fs.conf"); err == nil {
+		from = found
+	} else if b.root != nil {
+		in = b.root
+	}
+	conf, err := in.read(from, "e2fsprogs")
 	if err != nil {
 		return err
 	}
-	if err := b.put("etc/mke2fs.conf", 0o644, conf); err != nil {
-		return err
+	b.describe(in, from, conf)
+	return b.put(name, 0o644, conf)
+}
+
+// findTool returns the first of names that is a file in the tools.
+func (b *builder) findTool(names ...string) (string, error) {
+	from, err := b.tools.find("e2fsprogs", names...)
+	var missing *MissingError
+	if errors.As(err, &missing) && b.tools != b.root {
+		missing.In = b.o.Tools
 	}
+	return from, err
+}
+
+// addCertificates adds those of the root filesystem that vouch for web servers, if it has them.
+func (b *builder) addCertificates() error {
 	const certificates = "etc/ssl/certs/ca-certificates.crt"
-	data, err := b.root.read(certificates, "")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	for _, r := range b.link.roots {
+		data, err := r.read(certificates, "")
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return b.put(certificates, 0o644, data)
 	}
-	if err != nil {
-		return err
-	}
-	return b.put(certificates, 0o644, data)
+	return nil
 }
 
 func (b *builder) addLibraries(name string, data []byte) error {
@@ -396,7 +505,22 @@ func (b *builder) addLibraries(name string, data []byte) error {
 		if err := b.put(l.to, 0o755, l.data); err != nil {
 			return err
 		}
-		b.rep.Tools = append(b.rep.Tools, b.packages.tool(b.root, l.from, l.data))
+		b.describe(l.root, l.from, l.data)
+	}
+	return nil
+}
+
+// addOwnLibraries adds what the programs and libraries need that the caller added. It runs when all of these are in the tree:
+// they may need one another.
+func (b *builder) addOwnLibraries() error {
+	for _, name := range b.own {
+		f, ok := b.tree.Get(name)
+		if !ok {
+			continue
+		}
+		if err := b.addLibraries(name, f.Data); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -405,12 +529,15 @@ func (b *builder) addGRUB() error {
 	if b.o.NoBIOS {
 		return nil
 	}
-	boot, core, err := grub(b.ctx, b.log, b.root, b.link)
+	if b.root == nil {
+		return errors.New("the boot loader for BIOS machines comes from a root filesystem, and none is given: name one, or leave the boot loader out")
+	}
+	boot, core, err := grub(b.ctx, b.log, b.root, newLinker(&bootimage.Tree{}, b.root))
 	if err != nil {
 		return err
 	}
-	t := b.packages.tool(b.root, grubDir+"/boot.img", boot)
-	made := b.packages.tool(b.root, GRUBCorePath, core) // made here of the same package's parts
+	t := b.packages[b.root].tool(b.root, grubDir+"/boot.img", boot)
+	made := b.packages[b.root].tool(b.root, GRUBCorePath, core) // made here of the same package's parts
 	made.Package, made.Version = t.Package, t.Version
 	b.rep.Tools = append(b.rep.Tools, t, made)
 	if err := b.put(GRUBBootPath, 0o644, boot); err != nil {
@@ -474,8 +601,15 @@ func (b *builder) addHostFile(from, to string, info fs.FileInfo) error {
 		if err := b.put(to, mode, data); err != nil {
 			return err
 		}
-		if isELF(data) && mode&0o111 != 0 {
-			return b.addLibraries(to, data)
+		if isELF(data) {
+			t := (*packages)(nil).tool(nil, to, data)
+			b.rep.Tools = append(b.rep.Tools, t)
+		}
+		switch {
+		case linkable(data):
+			b.own = append(b.own, to)
+		case isELF(data) && mode&0o111 != 0:
+			return fmt.Errorf("%s does not run on x86", from)
 		}
 		return nil
 	default:
@@ -509,7 +643,7 @@ func (b *builder) pack() ([]byte, error) {
 	var z io.WriteCloser
 	var err error
 	if b.rep.Compression == Zstd {
-		z, err = zstd.NewWriter(&out, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithWindowSize(8<<20), zstd.WithEncoderConcurrency(1))
+		z, err = zstd.NewWriter(&out, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(8<<20), zstd.WithEncoderConcurrency(1))
 	} else {
 		z, err = gzip.NewWriterLevel(&out, gzip.BestCompression)
 	}
@@ -551,14 +685,34 @@ func (b *builder) osRelease() ([]byte, error) {
 		}
 	}
 	fmt.Fprintf(&out, "BUILD_ID=%d\n", b.rep.Build)
+	if b.o.openCmdline() && b.o.Policy.BootArgs != "" {
+		fmt.Fprintf(&out, "%s=%s\n", bootimage.OSReleaseBootArgs, bootimage.QuoteOSRelease(b.o.Policy.BootArgs))
+	}
 	if _, err := bootimage.ParseOSRelease(out.Bytes()); err != nil {
 		return nil, fmt.Errorf("os-release of the root filesystem: %w", err)
 	}
 	return out.Bytes(), nil
 }
 
-// write writes the artifact beside its place and renames it.
-func (b *builder) write(stub []byte, parts []bootimage.Part) (err error) {
+// write writes the artifact.
+func (b *builder) write(stub []byte, parts []bootimage.Part) error {
+	var image bytes.Buffer
+	if err := bootimage.WriteUKI(&image, stub, parts); err != nil {
+		return err
+	}
+	return b.finish(image.Bytes())
+}
+
+// finish signs the artifact if that is asked for, writes it beside its place and renames it.
+func (b *builder) finish(image []byte) (err error) {
+	if b.o.Signer != nil {
+		if image, err = bootimage.SignPE(image, b.o.Signer, b.o.Certificates); err != nil {
+			return err
+		}
+		b.rep.Signer = b.o.Certificates[0].Subject.String()
+	}
+	sum := sha256.Sum256(image)
+	b.rep.Size, b.rep.SHA256 = int64(len(image)), hex.EncodeToString(sum[:])
 	f, err := os.CreateTemp(filepath.Dir(b.o.Out), "."+filepath.Base(b.o.Out)+"-*")
 	if err != nil {
 		return err
@@ -568,9 +722,7 @@ func (b *builder) write(stub []byte, parts []bootimage.Part) (err error) {
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	h := sha256.New()
-	n := &counter{w: io.MultiWriter(f, h)}
-	err = bootimage.WriteUKI(n, stub, parts)
+	_, err = f.Write(image)
 	if err == nil {
 		err = f.Chmod(0o644)
 	}
@@ -583,6 +735,5 @@ func (b *builder) write(stub []byte, parts []bootimage.Part) (err error) {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", b.o.Out, err)
 	}
-	b.rep.Size, b.rep.SHA256 = n.n, hex.EncodeToString(h.Sum(nil))
 	return os.Rename(f.Name(), b.o.Out)
 }

@@ -1,9 +1,12 @@
 package boot
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"encoding/hex"
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -51,20 +54,28 @@ func readPackages(root *rootFS) *packages {
 
 // Tool is a file of others in a boot artifact, for its bill of materials.
 type Tool struct {
-	// Path is where the file came from in the root filesystem, with a leading slash.
+	// Name is the last part of Path.
+	Name string `json:"name"`
+	// Path is where the file came from in the root filesystem or the tools, with a leading slash; for a file that was added,
+	// its place in the initramfs.
 	Path string `json:"path"`
-	// Package and Version are those of the Debian package that has the file; empty if dpkg knows none.
+	// Package is the Debian package that has the file; empty if dpkg knows none.
 	Package string `json:"package,omitempty"`
+	// Version is that of the package, else the one that the file itself holds; empty if none was found.
 	Version string `json:"version,omitempty"`
 	// SHA256 is that of the file, hexadecimal.
 	SHA256 string `json:"sha256"`
 }
 
 // tool describes a file. With merged directories a package may list it with or without usr/, and under the name that a
-// link leads to.
+// link leads to. Without packages (nil) the file is described alone.
 func (p *packages) tool(root *rootFS, name string, data []byte) Tool {
 	sum := sha256.Sum256(data)
-	t := Tool{Path: "/" + name, SHA256: hex.EncodeToString(sum[:])}
+	t := Tool{Name: path.Base(name), Path: "/" + name, SHA256: hex.EncodeToString(sum[:])}
+	if p == nil {
+		t.Version = ownVersion(data)
+		return t
+	}
 	names := []string{name}
 	if real, _, err := root.resolve(name); err == nil {
 		names = append(names, real)
@@ -77,5 +88,31 @@ func (p *packages) tool(root *rootFS, name string, data []byte) Tool {
 			}
 		}
 	}
+	t.Version = ownVersion(data)
 	return t
 }
+
+// ownVersion returns the version that a program holds: of its Go module, or the one string in it that looks like a version,
+// such as "1.47.0". Empty if there is none, or more than one.
+func ownVersion(data []byte) string {
+	if !isELF(data) {
+		return ""
+	}
+	if info, err := buildinfo.Read(bytes.NewReader(data)); err == nil {
+		if v := info.Main.Version; v != "" && v != "(devel)" {
+			return v
+		}
+		return ""
+	}
+	found := ""
+	for _, m := range versionText.FindAllSubmatch(data, -1) {
+		if v := string(m[1]); found == "" {
+			found = v
+		} else if v != found {
+			return ""
+		}
+	}
+	return found
+}
+
+var versionText = regexp.MustCompile(`\x00v?([0-9]{1,4}\.[0-9]{1,4}(?:\.[0-9]{1,4}){0,2}(?:-[0-9a-z]{1,8})?)\x00`)

@@ -3,14 +3,20 @@ package boot
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/mikelolasagasti/xz"
 
 	"gprovision/model/bootimage"
 	"gprovision/model/policy"
@@ -22,13 +28,18 @@ type Inspection struct {
 	Form bootimage.Form `json:"form"`
 	// Build is the build number, nil if there is none.
 	Build *uint64 `json:"build"`
-	// Banner is the kernel's version string.
-	Banner string `json:"kernel"`
+	// Banner is the kernel's version string, and Release its first word.
+	Banner  string `json:"kernel"`
+	Release string `json:"release"`
+	// KernelSize is the length of the kernel in the file, bytes; of a kernel that holds its initramfs with that.
+	KernelSize int64 `json:"kernelSize"`
+	// Signatures are those for Secure Boot. Each was found to fit the file; whether it is trusted is for the firmware to say.
+	Signatures []InspectedSignature `json:"signatures,omitempty"`
 	// Cmdline are the kernel arguments that are built in.
 	Cmdline string `json:"cmdline,omitempty"`
 	// Sections are those of the unified kernel image.
 	Sections []InspectedSection `json:"sections,omitempty"`
-	// Initrd is nil for a kernel that holds its initramfs: it is not taken apart.
+	// Initrd is nil if a kernel holds no initramfs, or is compressed in a way that is not known here.
 	Initrd *InspectedInitrd `json:"initrd,omitempty"`
 	// Policy, Info and Platforms are the files of those names in the initramfs, if it has them and they can be read.
 	Policy    *policy.Policy  `json:"policy,omitempty"`
@@ -42,21 +53,44 @@ type InspectedSection struct {
 	Size int64  `json:"size"`
 }
 
-// InspectedInitrd is the initramfs of a unified kernel image.
+// InspectedSignature is a signature for Secure Boot.
+type InspectedSignature struct {
+	// Subject and Issuer are those of the signer's certificate.
+	Subject string `json:"subject"`
+	Issuer  string `json:"issuer"`
+	// SHA256 is that of the certificate, hexadecimal.
+	SHA256 string `json:"sha256"`
+}
+
+// InspectedPart is a group of files in an initramfs.
+type InspectedPart struct {
+	// Name is what the files are: init, modules, firmware, programs, libraries, boot loader, configuration, other.
+	Name string `json:"name"`
+	// Files is their number and Size the length of all of them, bytes, not compressed.
+	Files int   `json:"files"`
+	Size  int64 `json:"size"`
+}
+
+// InspectedInitrd is the initramfs of a boot artifact.
 type InspectedInitrd struct {
-	// Compression is that of the initramfs; empty: none.
+	// Compression is that of the initramfs; empty: none, or that of the kernel which holds it.
 	Compression Compression `json:"compression"`
-	// Size and Unpacked are its length in the file and what it unpacks to, bytes.
+	// Size and Unpacked are its length in the file and what it unpacks to, bytes. Size is 0 inside a kernel.
 	Size     int64 `json:"size"`
 	Unpacked int64 `json:"unpacked"`
 	// Files and Modules are the numbers of regular files, and of kernel modules among them.
 	Files   int `json:"files"`
 	Modules int `json:"modules"`
+	// ModuleNames are those of the kernel modules, in the order of the archive.
+	ModuleNames []string `json:"moduleNames,omitempty"`
+	// Parts are its files in groups, the largest first.
+	Parts []InspectedPart `json:"parts"`
 }
 
-// maxInspected bounds what an initramfs may unpack to, and maxConfig one of the files that are read, bytes.
+// maxInspected bounds what an initramfs may unpack to, maxKernel what a kernel may, and maxConfig one of the files that are read, bytes.
 const (
 	maxInspected = 4 << 30
+	maxKernel    = 1 << 30
 	maxConfig    = 4 << 20
 )
 
@@ -74,9 +108,25 @@ func Inspect(r io.ReaderAt, size int64) (Inspection, error) {
 	case !errors.Is(err, bootimage.ErrNoBuild):
 		return Inspection{}, err
 	}
+	in.Release, in.KernelSize = i.Kernel.Release(), size
+	if err := in.signatures(r, size); err != nil {
+		return Inspection{}, err
+	}
 	if i.UKI == nil {
+		initrd, err := embedded(i.Kernel, r)
+		if err != nil {
+			return Inspection{}, fmt.Errorf("read kernel: %w", err)
+		}
+		if initrd == nil {
+			return in, nil
+		}
+		in.Initrd = &InspectedInitrd{}
+		if err := in.walk(bytes.NewReader(initrd)); err != nil {
+			return Inspection{}, fmt.Errorf("read initramfs: %w", err)
+		}
 		return in, nil
 	}
+	in.Release, in.KernelSize = i.UKI.Uname(), i.UKI.Linux().Size()
 	in.Cmdline = i.UKI.Cmdline()
 	for _, s := range i.UKI.Sections() {
 		in.Sections = append(in.Sections, InspectedSection{Name: s.Name, Size: s.Size()})
@@ -88,6 +138,102 @@ func Inspect(r io.ReaderAt, size int64) (Inspection, error) {
 	return in, nil
 }
 
+func (in *Inspection) signatures(r io.ReaderAt, size int64) error {
+	var head [2]byte
+	if _, err := r.ReadAt(head[:], 0); err != nil || string(head[:]) != "MZ" {
+		return nil // a kernel without EFI stub
+	}
+	all, err := bootimage.Signatures(r, size)
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		sum := sha256.Sum256(s.Certificate.Raw)
+		in.Signatures = append(in.Signatures, InspectedSignature{s.Certificate.Subject.String(), s.Certificate.Issuer.String(), hex.EncodeToString(sum[:])})
+	}
+	return nil
+}
+
+// embedded returns what starts with the initramfs inside a kernel, nil if there is none.
+func embedded(k *bootimage.BzImage, r io.ReaderAt) ([]byte, error) {
+	if k.PayloadSize < 4 {
+		return nil, nil
+	}
+	at := func(off, size int64) io.Reader { return io.NewSectionReader(r, off, size) }
+	head := make([]byte, 6)
+	if _, err := io.ReadFull(at(k.PayloadOffset, k.PayloadSize), head); err != nil {
+		return nil, nil // cut off
+	}
+	payload := k.PayloadSize
+	var plain io.Reader
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(at(k.PayloadOffset, payload))
+		if err != nil {
+			return nil, err
+		}
+		plain = z
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}): // with its unpacked length behind it
+		z, err := zstd.NewReader(at(k.PayloadOffset, payload-4), zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, err
+		}
+		defer z.Close()
+		plain = z
+	case bytes.HasPrefix(head, []byte{0xfd, '7', 'z', 'X', 'Z', 0}): // the same
+		z, err := xz.NewReader(at(k.PayloadOffset, payload-4), 0)
+		if err != nil {
+			return nil, err
+		}
+		plain = z
+	default:
+		return nil, nil
+	}
+	b, err := io.ReadAll(io.LimitReader(plain, maxKernel+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxKernel {
+		return nil, fmt.Errorf("it unpacks to more than %d bytes", maxKernel)
+	}
+	for from := 0; ; from++ {
+		i := bytes.Index(b[from:], []byte("070701"))
+		if i < 0 {
+			return nil, nil
+		}
+		if from += i; from%4 == 0 {
+			if n := archiveLen(b[from:]); n > 0 {
+				return b[from : from+n], nil
+			}
+		}
+	}
+}
+
+// archiveLen returns the length of the cpio archive of the form "newc" that b starts with, 0 if there is none.
+func archiveLen(b []byte) int {
+	const header = 6 + 13*8
+	for at := 0; at+header <= len(b) && string(b[at:at+6]) == "070701"; {
+		field := func(n int) int {
+			v, err := strconv.ParseUint(string(b[at+6+8*n:at+14+8*n]), 16, 32)
+			if err != nil {
+				return -1
+			}
+			return int(v)
+		}
+		size, nameSize := field(6), field(11)
+		name := at + header
+		if size < 0 || nameSize < 1 || nameSize > 4096 || name+nameSize > len(b) {
+			return 0
+		}
+		data := (name + nameSize + 3) &^ 3
+		if string(b[name:name+nameSize-1]) == "TRAILER!!!" {
+			return min(data, len(b))
+		}
+		at = (data + size + 3) &^ 3
+	}
+	return 0
+}
+
 func (in *Inspection) walk(r io.Reader) error {
 	plain, kind, err := decompress(r)
 	if err != nil {
@@ -96,6 +242,7 @@ func (in *Inspection) walk(r io.Reader) error {
 	defer plain.Close()
 	in.Initrd.Compression = kind
 	limited := &io.LimitedReader{R: plain, N: maxInspected}
+	parts := map[string]*InspectedPart{}
 	err = bootimage.WalkCPIO(limited, func(f bootimage.File, size int64, r io.Reader) error {
 		if !f.Mode.IsRegular() {
 			return nil
@@ -103,11 +250,46 @@ func (in *Inspection) walk(r io.Reader) error {
 		in.Initrd.Files++
 		if strings.HasSuffix(f.Name, ".ko") {
 			in.Initrd.Modules++
+			in.Initrd.ModuleNames = append(in.Initrd.ModuleNames, moduleName(f.Name))
 		}
+		name := partOf(f)
+		if parts[name] == nil {
+			parts[name] = &InspectedPart{Name: name}
+		}
+		parts[name].Files++
+		parts[name].Size += size
 		return in.config(f.Name, size, r)
 	})
 	in.Initrd.Unpacked = maxInspected - limited.N
+	for _, p := range parts {
+		in.Initrd.Parts = append(in.Initrd.Parts, *p)
+	}
+	slices.SortFunc(in.Initrd.Parts, func(a, b InspectedPart) int {
+		return cmp.Or(cmp.Compare(b.Size, a.Size), strings.Compare(a.Name, b.Name))
+	})
 	return err
+}
+
+// partOf says what a file of an initramfs is.
+func partOf(f bootimage.File) string {
+	name := strings.TrimPrefix(f.Name, "usr/")
+	switch {
+	case name == "init":
+		return "init"
+	case strings.HasPrefix(name, "lib/modules/"):
+		return "modules"
+	case strings.HasPrefix(name, "lib/firmware/"):
+		return "firmware"
+	case strings.HasPrefix(name, "lib/gprov/"):
+		return "boot loader"
+	case strings.HasPrefix(name, "bin/"), strings.HasPrefix(name, "sbin/"):
+		return "programs"
+	case strings.HasPrefix(name, "lib"):
+		return "libraries"
+	case strings.HasPrefix(name, "etc/"):
+		return "configuration"
+	}
+	return "other"
 }
 
 func (in *Inspection) config(name string, size int64, r io.Reader) error {

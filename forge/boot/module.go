@@ -29,7 +29,10 @@ var wanted = []string{
 	"fs/ext4/", "fs/fat/", "fs/exfat/", "fs/efivarfs/", "fs/nls/nls_cp437", "fs/nls/nls_ascii", "fs/nls/nls_iso8859-1", "fs/nls/nls_utf8",
 	"arch/x86/crypto/crc*", "crypto/crc*", "lib/libcrc32c",
 	// Network.
-	"drivers/net/ethernet/", "drivers/net/phy/", "drivers/net/mdio/", "drivers/net/pcs/", "drivers/net/virtio_net", "drivers/net/net_failover",
+	"drivers/net/ethernet/", "drivers/net/virtio_net", "drivers/net/net_failover",
+	"drivers/net/phy/realtek", "drivers/net/phy/broadcom", "drivers/net/phy/marvell*", "drivers/net/phy/micrel", "drivers/net/phy/smsc",
+	"drivers/net/phy/microchip*", "drivers/net/phy/at803x", "drivers/net/phy/aquantia", "drivers/net/phy/ax88796b", "drivers/net/phy/intel-xway",
+	"drivers/net/phy/vitesse", "drivers/net/phy/bcm7xxx", "drivers/net/phy/motorcomm",
 	"drivers/net/vmxnet3/", "drivers/net/hyperv/", "drivers/net/xen-netfront", "net/packet/",
 	"drivers/net/usb/usbnet", "drivers/net/usb/r815*", "drivers/net/usb/asix", "drivers/net/usb/ax88179_178a", "drivers/net/usb/aqc111",
 	"drivers/net/usb/cdc_ether", "drivers/net/usb/cdc_ncm", "drivers/net/usb/smsc*", "drivers/net/usb/lan78xx", "drivers/net/usb/dm9601", "drivers/net/usb/mcs7830",
@@ -38,16 +41,39 @@ var wanted = []string{
 	"drivers/mfd/lpc_ich", "drivers/i2c/busses/i2c-i801", "drivers/firmware/dmi-sysfs",
 }
 
-// unwanted are parts of wanted directories that no unit needs: storage networks, PC cards, telephones, tests.
+// unwanted are parts of wanted directories that no unit needs: storage networks; cards and chips that were gone before x86-64
+// machines with the firmware of section 2 of the specification came, such as parallel SCSI and 10 Mbit/s ports; ports that
+// only clouds and blade chassis have; PC cards; tests.
 var unwanted = []string{
+	// Storage networks and what else is no local disk.
 	"drivers/scsi/bfa/", "drivers/scsi/be2iscsi/", "drivers/scsi/bnx2fc/", "drivers/scsi/bnx2i/", "drivers/scsi/csiostor/", "drivers/scsi/cxgbi/",
 	"drivers/scsi/elx/", "drivers/scsi/fcoe/", "drivers/scsi/fnic/", "drivers/scsi/libfc/", "drivers/scsi/lpfc/", "drivers/scsi/pcmcia/",
 	"drivers/scsi/qedf/", "drivers/scsi/qedi/", "drivers/scsi/qla2xxx/", "drivers/scsi/qla4xxx/", "drivers/scsi/snic/", "drivers/scsi/scsi_debug",
-	"drivers/scsi/*iscsi*", "drivers/scsi/st", "drivers/scsi/ch", "drivers/scsi/sr_mod", "drivers/ata/pata_pcmcia",
-	"drivers/md/bcache/", "drivers/md/persistent-data/", "drivers/md/dm-*", "drivers/usb/host/sl811*", "drivers/usb/host/u132*", "drivers/usb/host/isp116x*", "drivers/usb/host/isp1362*",
-	"drivers/net/ethernet/8390/axnet_cs", "drivers/net/ethernet/8390/pcnet_cs", "drivers/net/ethernet/smsc/smc91c92_cs",
-	"drivers/net/ethernet/mellanox/mlxsw/", "drivers/net/ethernet/netronome/", "drivers/net/ethernet/xircom/", "drivers/net/ethernet/fujitsu/",
-	"drivers/mmc/core/mmc_test", "crypto/tcrypt",
+	"drivers/scsi/*iscsi*", "drivers/scsi/st", "drivers/scsi/ch", "drivers/scsi/sr_mod", "drivers/scsi/ses", "drivers/scsi/scsi_transport_srp",
+	"drivers/scsi/device_handler/", "drivers/message/fusion/mptctl", "drivers/message/fusion/mptfc", "drivers/message/fusion/mptlan",
+	"drivers/nvme/host/nvme-rdma", "drivers/nvme/host/nvme-tcp", "drivers/nvme/host/nvme-fc", "drivers/nvme/host/nvme-fabrics",
+	"drivers/md/bcache/", "drivers/md/persistent-data/", "drivers/md/dm-*", "drivers/md/raid1-*", "drivers/md/md-cluster",
+	// Parallel SCSI, parallel ATA, and RAID cards of that time.
+	"drivers/scsi/aic7xxx/", "drivers/scsi/aic94xx/", "drivers/scsi/sym53c8xx_2/", "drivers/scsi/esas2r/", "drivers/scsi/ipr", "drivers/scsi/qla1280",
+	"drivers/scsi/advansys", "drivers/scsi/BusLogic", "drivers/scsi/dc395x", "drivers/scsi/atp870u", "drivers/scsi/initio", "drivers/scsi/wd719x",
+	"drivers/scsi/am53c974", "drivers/scsi/esp_scsi", "drivers/scsi/dmx3191d", "drivers/scsi/a100u2w", "drivers/scsi/fdomain*", "drivers/scsi/imm",
+	"drivers/scsi/ppa", "drivers/scsi/ips", "drivers/scsi/megaraid", "drivers/scsi/megaraid/megaraid_mbox", "drivers/scsi/megaraid/megaraid_mm",
+	"drivers/scsi/myrb", "drivers/scsi/myrs", "drivers/scsi/pmcraid", "drivers/scsi/3w-xxxx", "drivers/scsi/stex", "drivers/scsi/xen-scsifront",
+	"drivers/ata/pata_[^a]*", "drivers/ata/pata_a[^c]*",
+	// Ports.
+	"drivers/net/ethernet/3com/", "drivers/net/ethernet/8390/", "drivers/net/ethernet/adaptec/", "drivers/net/ethernet/alteon/", "drivers/net/ethernet/amazon/",
+	"drivers/net/ethernet/amd/[^x]*", "drivers/net/ethernet/brocade/", "drivers/net/ethernet/cisco/", "drivers/net/ethernet/dec/",
+	"drivers/net/ethernet/dlink/", "drivers/net/ethernet/fealnx", "drivers/net/ethernet/fujitsu/", "drivers/net/ethernet/google/",
+	"drivers/net/ethernet/huawei/", "drivers/net/ethernet/intel/ixgb/", "drivers/net/ethernet/intel/e100", "drivers/net/ethernet/mellanox/mlxsw/",
+	"drivers/net/ethernet/microsoft/", "drivers/net/ethernet/myricom/", "drivers/net/ethernet/natsemi/", "drivers/net/ethernet/neterion/",
+	"drivers/net/ethernet/netronome/", "drivers/net/ethernet/packetengines/", "drivers/net/ethernet/sis/", "drivers/net/ethernet/silan/",
+	"drivers/net/ethernet/smsc/", "drivers/net/ethernet/sun/", "drivers/net/ethernet/tehuti/", "drivers/net/ethernet/ti/", "drivers/net/ethernet/xircom/",
+	"drivers/net/ethernet/broadcom/b44", "drivers/net/ethernet/broadcom/cnic", "drivers/net/ethernet/micrel/ksz884x",
+	// Cards and the rest.
+	"drivers/mmc/core/mmc_test", "drivers/mmc/core/sdio_uart", "drivers/mmc/host/vub300", "drivers/mmc/host/ushc", "drivers/mmc/host/tifm_sd",
+	"drivers/mmc/host/cb710-mmc", "drivers/mmc/host/wbsd", "drivers/mmc/host/toshsd", "drivers/mmc/host/via-sdmmc",
+	"drivers/usb/host/sl811*", "drivers/usb/host/u132*", "drivers/usb/host/isp116x*", "drivers/usb/host/isp1362*", "drivers/usb/storage/ums-*",
+	"drivers/watchdog/pcwd*", "drivers/watchdog/wdt_pci", "drivers/watchdog/mei_wdt", "crypto/tcrypt",
 }
 
 // modules chooses the modules of one kernel.

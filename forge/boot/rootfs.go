@@ -26,13 +26,19 @@ type MissingError struct {
 	Path string
 	// Package is the Debian package that has it, or empty.
 	Package string
+	// In is what was searched; empty: the root filesystem.
+	In string
 }
 
 func (e *MissingError) Error() string {
-	if e.Package == "" {
-		return "the root filesystem has no /" + e.Path
+	in := e.In
+	if in == "" {
+		in = "the root filesystem"
 	}
-	return fmt.Sprintf("the root filesystem has no /%s: it is in the Debian package %s", e.Path, e.Package)
+	if e.Package == "" {
+		return in + " has no /" + e.Path
+	}
+	return fmt.Sprintf("%s has no /%s: it is in the Debian package %s", in, e.Path, e.Package)
 }
 
 // Unwrap makes errors.Is with fs.ErrNotExist hold.
@@ -40,7 +46,10 @@ func (e *MissingError) Unwrap() error { return fs.ErrNotExist }
 
 // Hint says what to do next.
 func (e *MissingError) Hint() string {
-	if e.Package == "" {
+	switch {
+	case e.In != "":
+		return "put it there, or leave --tools out so that it is taken from the root filesystem"
+	case e.Package == "":
 		return "install what has it into the root filesystem"
 	}
 	return fmt.Sprintf("install %s into the root filesystem", e.Package)

@@ -23,6 +23,8 @@ type BzImage struct {
 	// InitSize is how much memory the kernel needs from where it is loaded until it knows its memory map, bytes. 0: older
 	// than protocol 2.10.
 	InitSize uint32
+	// PayloadOffset and PayloadSize say where in the file the compressed kernel is, bytes. Size 0: older than protocol 2.08.
+	PayloadOffset, PayloadSize int64
 }
 
 // ParseBzImage reads the header of a bzImage of size bytes. ErrNotBzImage if it is something else.
@@ -49,6 +51,13 @@ func ParseBzImage(r io.ReaderAt, size int64) (*BzImage, error) {
 	}
 	if k.Protocol >= 0x0205 {
 		k.Relocatable = h[0x234] != 0
+	}
+	if k.Protocol >= 0x0208 {
+		k.PayloadOffset = k.SetupSize + int64(binary.LittleEndian.Uint32(h[0x248:]))
+		k.PayloadSize = int64(binary.LittleEndian.Uint32(h[0x24c:]))
+		if k.PayloadOffset+k.PayloadSize > size {
+			return nil, fmt.Errorf("%w: its payload ends at %d, it has %d bytes", ErrNotBzImage, k.PayloadOffset+k.PayloadSize, size)
+		}
 	}
 	if k.Protocol >= 0x020a {
 		k.InitSize = binary.LittleEndian.Uint32(h[0x260:])

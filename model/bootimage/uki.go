@@ -90,8 +90,23 @@ func (u *UKI) section(name string) *io.SectionReader {
 // Kernel returns the header of the kernel in .linux.
 func (u *UKI) Kernel() *BzImage { return u.kernel }
 
-// Cmdline returns the kernel arguments of section .cmdline, or "" if there is none.
-func (u *UKI) Cmdline() string { return strings.TrimRight(u.texts[SectionCmdline], "\n") }
+// OSReleaseBootArgs is the name in .osrel of the kernel arguments of an artifact that has no .cmdline: with Secure Boot a stub
+// that finds .cmdline takes no arguments from who starts it, and a provisioning artifact gets its manifest by argument.
+const OSReleaseBootArgs = "GPROVISION_BOOT_ARGS"
+
+// Cmdline returns the kernel arguments that belong to the artifact: section .cmdline, else GPROVISION_BOOT_ARGS of .osrel, which
+// whoever starts the artifact must pass on. "" if there is none of both.
+func (u *UKI) Cmdline() string {
+	if s, ok := u.texts[SectionCmdline]; ok {
+		return strings.TrimRight(s, "\n")
+	}
+	return u.OSRelease()[OSReleaseBootArgs]
+}
+
+// QuoteOSRelease returns s as the value of a line of an os-release file.
+func QuoteOSRelease(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`").Replace(s) + `"`
+}
 
 // Uname returns the kernel's release, such as "6.1.0-26-amd64": section .uname, else the first word of the kernel's banner.
 func (u *UKI) Uname() string {
