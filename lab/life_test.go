@@ -653,7 +653,7 @@ func TestBadInput(t *testing.T) {
 		{"not JSON", "G112", replaced(lab.ManifestFile, "{no"), nil},
 		{"not signed", "G113", unlinked(lab.ManifestFile + ".minisig"), nil},
 		{"wrong hash", "G142", changed(func(m *manifest.Manifest) { m.Files[0].Sha256 = strings.Repeat("0", 64) }), nil},
-		{"truncated image", "G143", func(t *testing.T, p *lab.Product) {
+		{"half an image", "G142", func(t *testing.T, p *lab.Product) {
 			b, err := os.ReadFile(p.Path(imageOf(p)))
 			if err != nil {
 				t.Fatal(err)
@@ -662,7 +662,7 @@ func TestBadInput(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, nil},
-		{"other hardware", "G122", nil, func(c *lab.Config) { c.Disks[1].Size = 1 << 30 }},
+		{"other hardware", "G122", changed(func(m *manifest.Manifest) { m.ValidationData[0].RamMegs = 99999 }), nil},
 		{"small disk", "G132", changed(anyDisks), func(c *lab.Config) { c.Disks[1].Size = 1 << 30 }},
 		{"two main disks", "G133", changed(anyDisks), func(c *lab.Config) {
 			c.Disks = append(c.Disks, lab.Disk{Name: "other", Bus: lab.VirtIO, Size: lab.MainSize})
