@@ -680,6 +680,25 @@ func FuzzRewrite(f *testing.F) {
 	w.Write([]byte("abc"))
 	w.Close()
 	f.Add(b.Bytes())
+	// Sparse files in each form, where GNU tar is there to make them.
+	dir := f.TempDir()
+	for _, name := range []string{"a", "drop", "z"} {
+		file, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		for i := range 6 {
+			if _, err := file.WriteAt([]byte("data"), int64(i)<<17); err != nil {
+				f.Fatal(err)
+			}
+		}
+		file.Close()
+	}
+	for _, args := range [][]string{{"--format=gnu"}, {"--format=posix"}, {"--format=posix", "--sparse-version=0.0"}, {"--format=posix", "--sparse-version=0.1"}} {
+		if out, err := exec.Command("tar", append(args, "--sparse", "-c", "-C", dir, "a", "drop", "z")...).Output(); err == nil {
+			f.Add(out)
+		}
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var out bytes.Buffer
 		n := 0

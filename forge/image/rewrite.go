@@ -62,7 +62,11 @@ func rewrite(w io.Writer, r io.Reader, drop map[string]bool, each func(h *tar.He
 			return err
 		}
 		t.to = to
-		if left, ok := sparseLeft(h, raw); ok {
+		if isSparse(h) {
+			left, ok := sparseLeft(h, raw)
+			if !ok {
+				return fmt.Errorf("read %q: the sizes of a sparse file do not fit", h.Name)
+			}
 			// The tar.Reader would give all the zeros of the holes: a terabyte of them takes its time. What the archive holds is
 			// copied instead, and a new tar.Reader goes on behind it.
 			for _, n := range []int64{left, -(t.n + left) & 511} {
@@ -80,13 +84,10 @@ func rewrite(w io.Writer, r io.Reader, drop map[string]bool, each func(h *tar.He
 }
 
 // sparseLeft returns how many bytes of content the archive holds behind the headers of a sparse file. raw is what the tar.Reader
-// read: in the PAX format 1.0 that includes the map at the beginning of the content. Not a sparse file: false.
+// read: in the PAX format 1.0 that includes the map at the beginning of the content. Sizes that do not fit: false.
 //
 // Facts: https://www.gnu.org/software/tar/manual/html_node/Sparse-Formats.html.
 func sparseLeft(h *tar.Header, raw []byte) (int64, bool) {
-	if !isSparse(h) {
-		return 0, false
-	}
 	for len(raw) >= 512 {
 		size, ok := blockSize(raw)
 		if !ok {
