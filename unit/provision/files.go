@@ -187,7 +187,9 @@ func (j *job) head(ctx context.Context, f manifest.File) error {
 		switch {
 		case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone:
 			return fault.Newf(fault.Download, "get %s: %w", f.Src, report.ErrNotFound)
-		case resp.StatusCode == http.StatusOK && f.Size > 0 && resp.ContentLength >= 0 && resp.ContentLength != f.Size:
+		case resp.StatusCode == http.StatusOK && f.Size > 0 && resp.ContentLength >= 0 && resp.ContentLength < f.Size:
+			return fault.Newf(fault.DownloadTruncated, "get %s: the server has %d bytes, wanted are %d", f.Src, resp.ContentLength, f.Size)
+		case resp.StatusCode == http.StatusOK && f.Size > 0 && resp.ContentLength > f.Size:
 			return fault.Newf(fault.DownloadHash, "get %s: the server has %d bytes, wanted are %d", f.Src, resp.ContentLength, f.Size)
 		}
 		return nil
