@@ -60,6 +60,12 @@ test-vm: deps build ## virtual machine tests (RUN=regexp)
 test-repeat: deps build ## every test N times, to show that nothing is flaky
 	$(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=$(N) -timeout 24h ./...
 
+.PHONY: bench
+bench: ## tables: ours against what one would use instead (about an hour; GPROV_BENCH_ROUNDS, GPROV_BENCH_BUILDS)
+	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) swupdate cpio openssl'
+	$(SUDO) env GPROV_BENCH=1 GPROV_BENCH_ROUNDS="$(GPROV_BENCH_ROUNDS)" GPROV_BENCH_BUILDS="$(GPROV_BENCH_BUILDS)" CGO_ENABLED=0 \
+		$(shell which go) test -count=1 -timeout 6h -v -run '^TestBench$$' ./lab
+
 .PHONY: generate
 generate: ## make what is generated
 	go generate ./...

@@ -327,10 +327,10 @@ func (b *bench) compare(title string, rounds int, mounted bool, list []*contende
 			b.measure(c, mounted)
 		}
 	}
-	fmt.Printf("\n### %s\n\nMedians of %d, one after the other in turn.\n\n| | wall | CPU | peak memory | wall, ours = 1 |\n|---|---|---|---|---|\n", title, rounds)
+	fmt.Printf("\n### %s\n\nMedians of %d, one after the other in turn.\n\n| | wall | CPU | peak memory | wall, ours = 1 | CPU, ours = 1 |\n|---|---|---|---|---|---|\n", title, rounds)
 	for _, c := range list {
-		fmt.Printf("| %s | %.2f s | %.2f s | %d MB | %.2f |\n", c.name, median(c.wall).Seconds(), median(c.cpu).Seconds(), median(c.peak)/1e6,
-			median(c.wall).Seconds()/median(list[0].wall).Seconds())
+		fmt.Printf("| %s | %.2f s | %.2f s | %d MB | %.2f | %.2f |\n", c.name, median(c.wall).Seconds(), median(c.cpu).Seconds(), median(c.peak)/1e6,
+			median(c.wall).Seconds()/median(list[0].wall).Seconds(), median(c.cpu).Seconds()/median(list[0].cpu).Seconds())
 	}
 }
 
