@@ -79,7 +79,7 @@ func (b *BootUKICmd) Run(c *Context) error {
 type BootKernelCmd struct {
 	Source       string `placeholder:"PATH" help:"Linux source tree or tar file. Default: in /usr/src, by the version in the name of the configuration fragment."`
 	Config       string `placeholder:"FILE" help:"Configuration fragment, named linux-VERSION.config. Default: the curated one."`
-	LocalVersion string `name:"localversion" placeholder:"TEXT" help:"Added to the kernel's release, such as -norm_boot."`
+	LocalVersion string `name:"localversion" placeholder:"TEXT" help:"Added to the kernel's release: --localversion=-norm_boot."`
 	Jobs         int    `short:"j" placeholder:"N" help:"Compilers to run at a time. Default: one for each core."`
 	Cache        string `placeholder:"DIR" help:"Where sources are unpacked and kernels compiled. Default: gprovision/kernel in the user's cache directory."`
 

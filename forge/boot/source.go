@@ -121,6 +121,11 @@ func (o *KernelOptions) checkKernel() error {
 		}
 		o.Cache = filepath.Join(dir, "gprovision", "kernel")
 	}
+	// make runs in the source tree: a relative path would mean another place there.
+	var err error
+	if o.Cache, err = filepath.Abs(o.Cache); err != nil {
+		return err
+	}
 	if o.Jobs < 0 || o.Jobs > 1024 {
 		return fmt.Errorf("%d jobs", o.Jobs)
 	}
