@@ -115,7 +115,9 @@ func (p Policy) CertPool() (*x509.CertPool, error) {
 }
 
 // RootWait is how long to wait for the main disk.
-func (p Policy) RootWait() time.Duration { return time.Duration(or(p.RootWaitSeconds, 60)) * time.Second }
+func (p Policy) RootWait() time.Duration {
+	return time.Duration(or(p.RootWaitSeconds, 60)) * time.Second
+}
 
 // Repairs is how often in a row a damaged main filesystem is repaired.
 func (p Policy) Repairs() int { return or(p.MaxRepairs, 2) }
