@@ -653,7 +653,7 @@ func TestBadInput(t *testing.T) {
 		{"not JSON", "G112", replaced(lab.ManifestFile, "{no"), nil},
 		{"not signed", "G113", unlinked(lab.ManifestFile + ".minisig"), nil},
 		{"wrong hash", "G142", changed(func(m *manifest.Manifest) { m.Files[0].Sha256 = strings.Repeat("0", 64) }), nil},
-		{"half an image", "G142", func(t *testing.T, p *lab.Product) {
+		{"half an image", "G143", func(t *testing.T, p *lab.Product) {
 			b, err := os.ReadFile(p.Path(imageOf(p)))
 			if err != nil {
 				t.Fatal(err)
