@@ -515,7 +515,14 @@ func TestProvisionAgain(t *testing.T) {
 	if err := u.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := live(u); err != nil {
+	if _, err := await(u, bootPatience+jobPatience, jobState("provision", "succeeded")); err != nil {
+		t.Fatal(err)
+	}
+	// From here on nobody presses the key for the network any more.
+	expect(t, u, time.Minute, lab.Msg("RESET"))
+	u.Cut()
+	start(t, u)
+	if _, err := await(u, bootPatience, jobState("restore", "started")); err != nil {
 		t.Fatal(err)
 	}
 	e := up(t, u)
