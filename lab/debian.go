@@ -163,7 +163,7 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + 
 type sources struct{ list, deb822 string }
 
 // aptSources reads the host's apt configuration (sources.list(5)). Sources of other suites or vendors are left out. A host
-// that has none gets Debian's own mirror.
+// without one of our suite is an error.
 func aptSources(dir string) (sources, error) {
 	var s sources
 	files, err := filepath.Glob(filepath.Join(dir, "sources.list.d", "*"))
@@ -189,7 +189,7 @@ func aptSources(dir string) (sources, error) {
 		}
 	}
 	if s == (sources{}) {
-		s.list = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian " + debianSuite + " main\n"
+		return s, fmt.Errorf("no source of Debian %s in the apt configuration %s", debianSuite, dir)
 	}
 	return s, nil
 }

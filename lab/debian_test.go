@@ -8,13 +8,13 @@ import (
 func TestDeb822Stanzas(t *testing.T) {
 	const text = `Types: deb
 # a comment
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example/debian
 Suites: bookworm bookworm-updates
 Components: main
 Signed-By: /k.gpg
 
 Types: deb
-URIs: https://deb.nodesource.com/node_20.x
+URIs: https://vendor.example/node
 Suites: nodistro
 
 Enabled: no
@@ -25,7 +25,7 @@ Types: deb
 Suites: bookworm-backports
 `
 	got := deb822Stanzas(text)
-	want := "Types: deb\nURIs: http://deb.debian.org/debian\nSuites: bookworm bookworm-updates\nComponents: main\nSigned-By: /k.gpg\n\n"
+	want := "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\nSigned-By: /k.gpg\n\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -36,7 +36,7 @@ func TestListLines(t *testing.T) {
 deb http://a bookworm main contrib
 deb-src http://a bookworm main
 deb [arch=amd64 signed-by=/k.gpg] http://a bookworm-security main
-deb https://packages.cloud.google.com/apt cloud-sdk-bookworm main
+deb https://vendor.example/apt cloud-sdk-bookworm main
 deb http://a trixie main
 `
 	got := strings.Split(strings.TrimSpace(listLines(text)), "\n")
