@@ -191,7 +191,11 @@ func (t *transfer) run(ctx context.Context) error {
 		if idle++; t.at > before {
 			idle, pause = 0, time.Second
 		}
-		if ctx.Err() != nil || idle >= t.o.Attempts || t.o.now().Add(pause).After(limit) {
+		if ctx.Err() != nil {
+			// Whatever broke off in the same moment does not matter any more.
+			return fault.Because(fault.Download, fmt.Errorf("get %s: %w", t.o.URL, ctx.Err()))
+		}
+		if idle >= t.o.Attempts || t.o.now().Add(pause).After(limit) {
 			kind := fault.Download
 			if errors.Is(err, io.ErrUnexpectedEOF) {
 				kind = fault.DownloadTruncated
@@ -199,7 +203,7 @@ func (t *transfer) run(ctx context.Context) error {
 			return fault.Because(kind, fmt.Errorf("get %s: %w", t.o.URL, err))
 		}
 		t.o.Log.Warn("download interrupted, trying again", "url", t.o.URL, "bytes", t.at, "total", t.total, "error", err.Error(), "pause", pause.String())
-		if t.o.wait(ctx, pause) != nil {
+		if err := t.o.wait(ctx, pause); err != nil {
 			return fault.Because(fault.Download, fmt.Errorf("get %s: %w", t.o.URL, err))
 		}
 		pause = min(2*pause, 30*time.Second)
