@@ -203,8 +203,9 @@ func (t *transfer) run(ctx context.Context) error {
 			return fault.Because(kind, fmt.Errorf("get %s: %w", t.o.URL, err))
 		}
 		t.o.Log.Warn("download interrupted, trying again", "url", t.o.URL, "bytes", t.at, "total", t.total, "error", err.Error(), "pause", pause.String())
-		if err := t.o.wait(ctx, pause); err != nil {
-			return fault.Because(fault.Download, fmt.Errorf("get %s: %w", t.o.URL, err))
+		if ended := t.o.wait(ctx, pause); ended != nil {
+			// What the last whole attempt met tells more than that nobody waits for the next one.
+			return fault.Because(fault.Download, fmt.Errorf("get %s: %w, before that: %w", t.o.URL, ended, err))
 		}
 		pause = min(2*pause, 30*time.Second)
 	}
