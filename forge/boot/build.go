@@ -170,9 +170,9 @@ func (o *Options) check() error {
 	if err := o.Policy.Validate(); err != nil {
 		return err
 	}
-	for i, k := range o.Policy.Keys {
-		if _, err := signature.ParsePublicKey(k); err != nil {
-			return fmt.Errorf("key %d of the policy: %w", i+1, err)
+	for what, keys := range map[string][]string{"keys": o.Policy.Keys, "supportKeys": o.Policy.SupportKeys} {
+		if _, err := signature.ParsePublicKeys(keys); err != nil {
+			return fmt.Errorf("%s of the policy: %w", what, err)
 		}
 	}
 	if len(o.Platforms) > 0 {

@@ -61,6 +61,15 @@ var (
 	SwitchRoot        = &Fault{"G231", "No hand-over", "Support", "the installed system cannot be started", "restore the unit"}
 )
 
+// Emergency medium, recovery stick, recovery shell.
+var (
+	MediumUnusable = &Fault{"G251", "Bad medium", "Remove the medium", "the files on the emergency medium cannot be used", "put a signed image for this platform on it, as EmergencyFile_NAME.upd with EmergencyFile_NAME.upd.minisig beside it"}
+	MediumNotAsked = &Fault{"G252", "Confirm medium", "Confirm or remove", "an emergency medium is plugged in and nobody confirmed the restore from it", "confirm the restore on a panel, or remove the medium"}
+	NoRebuild      = &Fault{"G253", "No rebuild", "See the log", "the recovery volume cannot be rebuilt from the stick", "the log says what is missing; provision the unit again if it cannot be had"}
+	ShellLocked    = &Fault{"G254", "Shell locked", "Boot or ask support", "the recovery shell is locked after too many wrong passwords", "let the unit start normally once, or have support answer the challenge"}
+	NoBundle       = &Fault{"G255", "No bundle", "Check the stick", "the support bundle cannot be saved to the stick", "use a stick that 'gprov stick make' wrote, with free space on it"}
+)
+
 // General.
 var (
 	Policy   = &Fault{"G901", "Not allowed", "See policy", "the policy of this artifact does not allow it", "use an artifact whose policy allows it"}
@@ -76,6 +85,7 @@ func All() []*Fault {
 		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt,
 		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, MainMissing, MainAmbiguous, MainDamaged, MainForeign, SwitchRoot,
+		MediumUnusable, MediumNotAsked, NoRebuild, ShellLocked, NoBundle,
 		Policy, Internal,
 	}
 }

@@ -49,6 +49,10 @@ const (
 	TypeBIOSBoot = "21686148-6449-6e6f-744e-656564454649"
 	TypeLinux    = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 	TypeMBRLinux = "83"
+	// TypeStick is our own, of the partition of a recovery stick that holds the image.
+	TypeStick = "76f1744c-e743-4c07-be71-4415f343f40d"
+	// TypeData is that of partitions for everybody, which other systems show to a person too.
+	TypeData = "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"
 )
 
 // Sizes.

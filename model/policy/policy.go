@@ -47,6 +47,12 @@ type Policy struct {
 	RestoreOnDamage bool `json:"restoreOnDamage,omitempty"`
 	// KeepImages is how many of the newest images are kept beside the original and the running one. 0: the default, 2.
 	KeepImages int `json:"keepImages,omitempty"`
+	// Shell offers the recovery shell, to whoever has the unit's own password or an answer signed by one of SupportKeys.
+	Shell bool `json:"shell,omitempty"`
+	// SupportKeys are public keys, each the base64 line of a .pub file, whose owners may open the recovery shell of any unit.
+	SupportKeys []string `json:"supportKeys,omitempty"`
+	// MediumWithoutConfirmation restores from an emergency medium with a signed image without asking a person.
+	MediumWithoutConfirmation bool `json:"mediumWithoutConfirmation,omitempty"`
 	// OldestBuild is the oldest image that may be installed, as DATE.BUILD of its name, such as "2026-11-22.0001".
 	OldestBuild string `json:"oldestBuild,omitempty"`
 }

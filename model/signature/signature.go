@@ -145,22 +145,27 @@ func ParsePrivateKey(text string, passphrase secret.Secret) (PrivateKey, error) 
 // consistent reports whether the public half belongs to the private one. Signing with a wrong public half would give the
 // private one away.
 func (k PrivateKey) consistent() bool {
+	pair, ok := k.pair()
+	return ok && bytes.Equal(ed25519.NewKeyFromSeed(pair.Seed()), pair)
+}
+
+// pair returns the Ed25519 key.
+func (k PrivateKey) pair() (ed25519.PrivateKey, bool) {
 	text, err := k.key.MarshalText()
 	if err != nil {
-		return false
+		return nil, false
 	}
 	line, err := lastLine(string(text))
 	if err != nil {
-		return false
+		return nil, false
 	}
 	raw, err := base64.StdEncoding.DecodeString(line)
 	// 2+2+2 algorithms, 32 salt, 8+8 cost, 8 identifier: then 32 seed, 32 public, 32 checksum.
 	const seed = 62
 	if err != nil || len(raw) < seed+ed25519.PrivateKeySize {
-		return false
+		return nil, false
 	}
-	pair := raw[seed : seed+ed25519.PrivateKeySize]
-	return bytes.Equal(ed25519.NewKeyFromSeed(pair[:ed25519.SeedSize]), pair)
+	return ed25519.PrivateKey(raw[seed : seed+ed25519.PrivateKeySize]), true
 }
 
 // Encrypted reports whether the text of a .key file needs a passphrase.

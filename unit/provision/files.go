@@ -13,7 +13,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -140,24 +139,9 @@ func (j *job) lookAtServer(ctx context.Context, look func(context.Context, manif
 		case err != nil:
 			return err
 		}
-		if err := checkSignature(sig, j.Keys, name); err != nil {
+		if err := restore.CheckSignature(sig, j.Keys, name); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// checkSignature says what is wrong with a signature as far as that shows without the image.
-func checkSignature(sig []byte, keys []signature.PublicKey, name release.Name) error {
-	info, err := signature.Parse(sig)
-	if err != nil {
-		return fault.Because(fault.ImageSignature, err)
-	}
-	if want := signature.ImageComment(name.Base()); info.Trusted != want {
-		return fault.Newf(fault.ImageSignature, "the signature says %q, want %q", info.Trusted, want)
-	}
-	if !slices.ContainsFunc(keys, func(k signature.PublicKey) bool { return k.ID() == info.KeyID }) {
-		return fault.Newf(fault.ImageSignature, "the signature of %s is by key %s, which is not in the policy", name, info.KeyID)
 	}
 	return nil
 }

@@ -79,27 +79,13 @@ func sortImages(images []Image, oldestFirst bool) {
 // trusted key, for this very name. An unsigned one, where the policy allows it: one full decoding pass with every check.
 // progress is called with the bytes of the file that were read.
 func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) error {
-	f, err := os.OpenFile(im.Path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, sig, err := open(im, p)
 	if err != nil {
-		return fault.Because(fault.ImageCorrupt, err)
+		return err
 	}
 	defer f.Close()
-	if p.OldestBuild != "" {
-		if err := notOlder(im.Name, p.OldestBuild); err != nil {
-			return err
-		}
-	}
-	if err := release.CheckHeader(f); err != nil {
-		return fault.Because(fault.ImageCorrupt, err)
-	}
-	sig, err := readSignature(im)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && p.AllowUnsigned:
+	if sig == nil {
 		return decode(ctx, f, im, progress)
-	case errors.Is(err, fs.ErrNotExist):
-		return fault.Because(fault.ImageUnsigned, err)
-	case err != nil:
-		return fault.Because(fault.ImageCorrupt, err)
 	}
 	m := &meter{r: io.NewSectionReader(f, 0, im.Size), ctx: ctx, tell: progress}
 	if err := VerifySignature(sig, keys, im.Name, m); err != nil {
@@ -107,6 +93,66 @@ func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.Publ
 			return fault.Newf(fault.ImageCorrupt, "read %s: %w", im.Name, m.err)
 		}
 		return err
+	}
+	return nil
+}
+
+// Glance says what speaks against an image as far as that shows without reading all of it. An image that passes is not good yet:
+// Prove decides.
+func Glance(im Image, p policy.Policy, keys []signature.PublicKey) error {
+	f, sig, err := open(im, p)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if sig == nil {
+		return nil
+	}
+	return CheckSignature(sig, keys, im.Name)
+}
+
+// open opens an image of an age that the policy allows and returns its signature, nil if there is none and none is needed.
+func open(im Image, p policy.Policy) (f *os.File, sig []byte, err error) {
+	f, err = os.OpenFile(im.Path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fault.Because(fault.ImageCorrupt, err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	if p.OldestBuild != "" {
+		if err := notOlder(im.Name, p.OldestBuild); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := release.CheckHeader(f); err != nil {
+		return nil, nil, fault.Because(fault.ImageCorrupt, err)
+	}
+	sig, err = readSignature(im)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && p.AllowUnsigned:
+		return f, nil, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil, fault.Because(fault.ImageUnsigned, err)
+	case err != nil:
+		return nil, nil, fault.Because(fault.ImageCorrupt, err)
+	}
+	return f, sig, nil
+}
+
+// CheckSignature says what is wrong with the signature of an image as far as that shows without the image.
+func CheckSignature(sig []byte, keys []signature.PublicKey, name release.Name) error {
+	info, err := signature.Parse(sig)
+	if err != nil {
+		return fault.Because(fault.ImageSignature, err)
+	}
+	if want := signature.ImageComment(name.Base()); info.Trusted != want {
+		return fault.Newf(fault.ImageSignature, "the signature says %q, want %q", info.Trusted, want)
+	}
+	if !slices.ContainsFunc(keys, func(k signature.PublicKey) bool { return k.ID() == info.KeyID }) {
+		return fault.Newf(fault.ImageSignature, "the signature of %s is by key %s, which is not in the policy", name, info.KeyID)
 	}
 	return nil
 }

@@ -44,6 +44,9 @@ type Options struct {
 	Unit   state.Unit
 	// Request is the pending request; nil when the restore follows from the main disk's state.
 	Request *state.Request
+	// Image is the only image to restore, one that does not lie on the recovery volume but on a medium that stays mounted; nil:
+	// those of the recovery volume. Request says that it was asked for and need not be written yet.
+	Image *Image
 	// Oldest asks for the original image where no request says otherwise.
 	Oldest bool
 	// Main is the partition of the main system where it was found; nil where there is none.
@@ -109,6 +112,9 @@ func badImage(err error) bool {
 
 // candidates returns the images to try, in order: as the request wants, those with a bad history last.
 func (j *job) candidates() ([]Image, error) {
+	if j.Image != nil {
+		return []Image{*j.Image}, nil
+	}
 	choice := state.Latest
 	switch {
 	case j.Request != nil:
@@ -294,6 +300,7 @@ func (j *job) need() (int64, error) {
 // noteRequest writes a request when there is none, so that a restore that is cut off is taken up again, and records the table
 // that the main disk will have. Both are on the recovery volume before the main disk is changed.
 func (j *job) noteRequest(context.Context) error {
+	fresh := j.Image != nil
 	if j.Request == nil {
 		choice := state.Latest
 		if j.Oldest {
@@ -303,10 +310,13 @@ func (j *job) noteRequest(context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := j.Volume.WriteRequest(r); err != nil {
+		j.Request = &r
+		fresh = true
+	}
+	if fresh {
+		if err := j.Volume.WriteRequest(*j.Request); err != nil {
 			return fault.Because(volumeFault(err), err)
 		}
-		j.Request = &r
 	}
 	j.request = *j.Request
 	main := machine.DiskRecord(j.disk, j.table)

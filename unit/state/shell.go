@@ -1,0 +1,97 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+)
+
+// Names of the files about the recovery shell and about emergency media.
+const (
+	ShellFile  = "state/shell.json"  // Tries
+	MediumFile = "state/medium.json" // Medium
+)
+
+// Tries counts the wrong passwords typed at the recovery shell. The zero value is that of a new unit.
+type Tries struct {
+	// Version is the format version.
+	Version int `json:"version"`
+	// Failed is how many in a row were wrong.
+	Failed int `json:"failed"`
+	// Good is Counts.LastGood as it was when Failed was counted: a later good boot ends the row.
+	Good time.Time `json:"good,omitzero"`
+}
+
+// ReadTries returns the tries since the last good boot. A volume without them gives none and no error.
+func (v *Volume) ReadTries() (Tries, error) {
+	b, err := v.read(ShellFile, maxSmall)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Tries{}, nil
+	}
+	if err != nil {
+		return Tries{}, err
+	}
+	t, err := parse[Tries](ShellFile, b)
+	if err != nil {
+		return Tries{}, err
+	}
+	if c, err := v.ReadCounts(); err == nil && !c.LastGood.Equal(t.Good) {
+		return Tries{}, nil
+	}
+	return t, nil
+}
+
+// WriteTries replaces the number of tries.
+func (v *Volume) WriteTries(failed int) error {
+	c, err := v.ReadCounts()
+	if err != nil {
+		c = Counts{}
+	}
+	t := Tries{Version: Version, Failed: failed, Good: c.LastGood}
+	return v.writeJSON(ShellFile, t, t.validate(), 0o600)
+}
+
+func (t Tries) validate() error {
+	if t.Failed < 0 || t.Failed > maxCount {
+		return fmt.Errorf("failed is out of range")
+	}
+	return nil
+}
+
+// Medium is the emergency medium that the unit was restored from last.
+type Medium struct {
+	// Version is the format version.
+	Version int `json:"version"`
+	// ID identifies the image on the medium: the ID of the request that the restore fulfilled.
+	ID string `json:"id"`
+	// Image is the image's file name.
+	Image string `json:"image"`
+	// Removed says that a later boot did not find the medium: when it comes back it is a new wish.
+	Removed bool `json:"removed,omitempty"`
+}
+
+// ReadMedium returns the medium that the unit was restored from last; an error wraps fs.ErrNotExist if there was none.
+func (v *Volume) ReadMedium() (Medium, error) {
+	b, err := v.read(MediumFile, maxSmall)
+	if err != nil {
+		return Medium{}, err
+	}
+	return parse[Medium](MediumFile, b)
+}
+
+// WriteMedium replaces what ReadMedium returns.
+func (v *Volume) WriteMedium(m Medium) error {
+	m.Version = Version
+	return v.writeJSON(MediumFile, m, m.validate(), 0o600)
+}
+
+func (m Medium) validate() error {
+	if !idForm.MatchString(m.ID) {
+		return fmt.Errorf("id is not 8 to 64 hexadecimal digits")
+	}
+	if !imageForm.MatchString(m.Image) {
+		return fmt.Errorf("image is not the name of an image")
+	}
+	return nil
+}
