@@ -20,7 +20,7 @@ const (
 // grubModules are the parts of GRUB in core.img: all that the configurations of hw/bootloader use, since a unit's disks have
 // no directory of modules.
 var grubModules = []string{"biosdisk", "part_msdos", "part_gpt", "ext2", "normal", "configfile", "linux", "search", "search_fs_uuid",
-	"search_fs_file", "test", "true", "echo", "serial", "terminal", "minicmd", "ls", "sleep", "reboot"}
+	"search_fs_file", "test", "true", "echo", "serial", "terminal", "minicmd", "ls", "sleep", "keystatus", "reboot"}
 
 // grubStart is run by core.img first. GRUB knows the disk that the firmware started as hdN and not yet the partition: the
 // configuration is on partition 1 of an MBR or partition 2 of a GPT, behind the BIOS boot partition. If this disk has none,

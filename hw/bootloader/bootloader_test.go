@@ -197,8 +197,12 @@ func configs() map[string][]byte {
 		Args: "console=tty0 console=ttyS1,38400n8 a=$b;c quiet"}
 	fallback := e
 	fallback.Fallback = "11111111-2222-3333-4444-555555555555"
+	menu := fallback
+	menu.Forced = "FACTORY_RESTORE=1"
 	return map[string][]byte{
-		"main": MainConfig(e), "main with fallback": MainConfig(fallback),
+		"main with menu":     MainConfig(menu),
+		"recovery with menu": RecoveryConfig(Recovery{Main: "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", Mark: "/boot.normal", Entry: menu}),
+		"main":               MainConfig(e), "main with fallback": MainConfig(fallback),
 		"recovery": RecoveryConfig(Recovery{Main: "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", Mark: "/boot.normal", Entry: e}),
 	}
 }
@@ -216,6 +220,28 @@ func TestConfig(t *testing.T) {
 	}
 	if c := string(MainConfig(Entry{Title: "x\nreboot", Kernel: "/k\n", Initrd: "/i"})); strings.Contains(c, "\nreboot\n") || strings.Contains(c, "serial") {
 		t.Errorf("a title can be a command, or a serial port is used that nobody named:\n%s", c)
+	}
+}
+
+// TestMenu: the argument of a forced restore stands in one place only, the entry of that name, and that is not the first one.
+func TestMenu(t *testing.T) {
+	for name, c := range configs() {
+		text := string(c)
+		menu := strings.HasSuffix(name, "with menu")
+		want := 0
+		if menu {
+			want = 1
+		}
+		if n := strings.Count(text, "FACTORY_RESTORE"); n != want {
+			t.Errorf("%s: the argument is there %d times, want %d", name, n, want)
+		}
+		if strings.Contains(text, "sleep --interruptible") != menu || strings.Contains(text, "menuentry") != menu {
+			t.Errorf("%s: a menu, or a wait for a key, where there is none, or none where there is one:\n%s", name, text)
+		}
+		if _, rest, _ := strings.Cut(text, "menuentry '"+ForcedTitle+"' {"); menu && (!strings.Contains(rest, "FACTORY_RESTORE") ||
+			!strings.Contains(text, "set default=0\nset timeout=60\nmenuentry '"+NormalTitle+"' {")) {
+			t.Errorf("%s: the first entry is not the normal boot, or the second does not force a restore:\n%s", name, text)
+		}
 	}
 }
 

@@ -11,6 +11,18 @@ import (
 // ConfigPath is where GRUB finds its configuration on the volume that it boots from: forge/boot builds that into core.img.
 const ConfigPath = "/boot/grub/grub.cfg"
 
+// What the menu offers.
+const (
+	NormalTitle = "Normal Boot"
+	ForcedTitle = "Forced Factory Restore"
+)
+
+// Seconds that GRUB waits: for a key that opens the menu, and for a choice in it before the normal boot.
+const (
+	keyWait  = 1
+	menuWait = 60
+)
+
 // Entry is a kernel to start.
 type Entry struct {
 	// Title is printed while it is loaded.
@@ -19,6 +31,8 @@ type Entry struct {
 	Kernel, Initrd string
 	// Args are the kernel's arguments. A console=ttySN among them is used by GRUB too.
 	Args string
+	// Forced is the kernel argument that ForcedTitle adds. Without it there is no menu, and no wait for a key.
+	Forced string
 	// Fallback is the filesystem UUID of another volume, whose configuration is tried when this kernel cannot be loaded.
 	// It may be empty.
 	Fallback string
@@ -47,8 +61,8 @@ func (e Entry) Check() error {
 	if e.Fallback != "" && !uuid.MatchString(e.Fallback) {
 		return fmt.Errorf("boot loader: bad filesystem UUID %q", e.Fallback)
 	}
-	if strings.ContainsFunc(e.Args, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`'"\`, r) }) {
-		return fmt.Errorf("boot loader: kernel arguments %q have a character that GRUB would change", e.Args)
+	if strings.ContainsFunc(e.Args+e.Forced, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`'"\`, r) }) {
+		return fmt.Errorf("boot loader: kernel arguments %q have a character that GRUB would change", e.Args+" "+e.Forced)
 	}
 	return nil
 }
@@ -56,24 +70,46 @@ func (e Entry) Check() error {
 // MainConfig returns the configuration for the main disk. Nothing in e can be taken for a command: see Entry.Check for what
 // reaches the kernel as it is.
 func MainConfig(e Entry) []byte {
-	var b bytes.Buffer
-	head(&b, e)
-	load(&b, e)
-	if e.Fallback != "" {
-		hop(&b, e.Fallback, "")
-	}
-	tail(&b)
-	return b.Bytes()
+	return config(e, func(b *bytes.Buffer) {
+		load(b, e, e.Args)
+		if e.Fallback != "" {
+			hop(b, e.Fallback, "")
+		}
+	})
 }
 
 // RecoveryConfig returns the configuration for the recovery device: the main system's own configuration if that system is
 // there and has its mark, else the recovery kernel.
 func RecoveryConfig(r Recovery) []byte {
+	return config(r.Entry, func(b *bytes.Buffer) {
+		hop(b, r.Main, r.Mark)
+		load(b, r.Entry, r.Entry.Args)
+	})
+}
+
+// config is the whole configuration around what a normal boot does. A person who presses ESC, or holds a shift key of the
+// keyboard, while GRUB starts is offered the menu, on every console. Whatever is chosen there is for this boot only. The first of two
+// configurations asks, and the menu ends by itself: noise on a serial line cannot stop the unit.
+func config(e Entry, normal func(*bytes.Buffer)) []byte {
 	var b bytes.Buffer
-	head(&b, r.Entry)
-	hop(&b, r.Main, r.Mark)
-	load(&b, r.Entry)
+	head(&b, e)
+	if e.Forced == "" {
+		normal(&b)
+		tail(&b)
+		return b.Bytes()
+	}
+	fmt.Fprintf(&b, "set choose=\nif test -z \"$inner\"; then\n  echo 'gprovision: ESC for the boot menu'\n")
+	fmt.Fprintf(&b, "  if keystatus --shift; then\n    set choose=1\n  elif sleep --interruptible %d; then\n    set choose=\n  else\n    set choose=1\n  fi\nfi\n", keyWait)
+	fmt.Fprintf(&b, "if test -n \"$choose\"; then\nset default=0\nset timeout=%d\nmenuentry %s {\n", menuWait, quote(NormalTitle))
+	normal(&b)
 	tail(&b)
+	fmt.Fprintf(&b, "}\nmenuentry %s {\n", quote(ForcedTitle))
+	load(&b, e, e.Args+" "+e.Forced)
+	tail(&b)
+	b.WriteString("}\nelse\n")
+	normal(&b)
+	tail(&b)
+	b.WriteString("fi\n")
 	return b.Bytes()
 }
 
@@ -101,9 +137,10 @@ func hop(b *bytes.Buffer, fsuuid, mark string) {
 	b.WriteString("  fi\nfi\n")
 }
 
-func load(b *bytes.Buffer, e Entry) {
+// load starts the kernel of e with the given arguments.
+func load(b *bytes.Buffer, e Entry, args string) {
 	fmt.Fprintf(b, "set root=\"$own\"\necho %s\nif linux %s", quote("gprovision: "+e.Title), quote(e.Kernel))
-	for _, a := range strings.Fields(e.Args) {
+	for _, a := range strings.Fields(args) {
 		b.WriteString(" " + quote(a))
 	}
 	fmt.Fprintf(b, "; then\n  if initrd %s; then\n    boot\n  fi\nfi\n", quote(e.Initrd))

@@ -35,6 +35,9 @@ type Entry struct {
 	Path string
 	// Args are passed to the file, or nothing.
 	Args string
+	// MenuOnly is for an entry that a person may choose in the firmware's menu and that the firmware never starts by itself
+	// (LOAD_OPTION_CATEGORY_APP). It stands last in BootOrder: menus show what is in there.
+	MenuOnly bool
 }
 
 // Change says what Ensure wrote.
@@ -46,9 +49,10 @@ type Change struct {
 // Empty says that nothing was written: all was there.
 func (c Change) Empty() bool { return len(c.Written)+len(c.Deleted) == 0 }
 
-// Ensure makes the boot entries of this product those in want, and the first in BootOrder, in that order. Entries are ours if
-// their description is that of a wanted one or one of the names in ours; of ours, those that are not wanted and duplicates are
-// deleted, wrong ones rewritten in place. Foreign entries are not changed and keep their order.
+// Ensure makes the boot entries of this product those in want, and the first in BootOrder, in that order; those with MenuOnly come
+// last, behind all others. Entries are ours if their description is that of a wanted one or one of the names in ours; of ours,
+// those that are not wanted and duplicates are deleted, wrong ones rewritten in place. Foreign entries are not changed and keep
+// their order.
 //
 // An entry is left alone if it is active and leads to the same file in the same partition with the same arguments, even if the
 // firmware put other nodes before those. So a second call writes nothing. Entries are written before BootOrder and deleted after
@@ -144,12 +148,20 @@ func ensure(v *Vars, want []Entry, ours []string) (Change, error) {
 			stale[e.Number] = true
 		}
 	}
-	next := slices.Clone(numbers)
+	var next, last []uint16
+	for i, w := range want {
+		if w.MenuOnly {
+			last = append(last, numbers[i])
+		} else {
+			next = append(next, numbers[i])
+		}
+	}
 	for _, n := range order {
 		if !used[n] && !stale[n] {
 			next = append(next, n)
 		}
 	}
+	next = append(next, last...)
 	if !slices.Equal(next, order) {
 		if err := v.put("BootOrder", encodeOrder(next), &c); err != nil {
 			return c, err
@@ -205,6 +217,9 @@ func (e Entry) option() (LoadOption, error) {
 		Description: e.Description,
 		Path:        []Node{hd.node(), {Type: typeMedia, Sub: subFile, Data: append(encodeText(e.Path), 0, 0)}},
 	}
+	if e.MenuOnly {
+		o.Attributes |= categoryApp
+	}
 	if e.Args != "" {
 		o.Optional = encodeText(e.Args)
 	}
@@ -215,7 +230,8 @@ func (e Entry) option() (LoadOption, error) {
 func same(have, want LoadOption) bool {
 	h, ok := have.HardDrive()
 	w, _ := want.HardDrive()
-	return ok && h == w && have.Attributes&Active != 0 && have.Description == want.Description &&
+	const decides = Active | category // whether the firmware starts it by itself
+	return ok && h == w && have.Attributes&decides == want.Attributes&decides && have.Description == want.Description &&
 		strings.EqualFold(have.File(), want.File()) && string(have.Optional) == string(want.Optional)
 }
 
@@ -278,6 +294,21 @@ func encodeOrder(order []uint16) []byte {
 
 // Current returns the number of the entry that this boot came from. The error is fs.ErrNotExist if the firmware does not say.
 func (v *Vars) Current() (uint16, error) { return v.number("BootCurrent") }
+
+// Started returns the description of the entry that this boot came from. The error is fs.ErrNotExist if the firmware does not say,
+// or names an entry that is not there any more.
+func (v *Vars) Started() (string, error) {
+	n, err := v.Current()
+	if err != nil {
+		return "", err
+	}
+	_, data, err := v.Get(bootName(n), Global)
+	if err != nil {
+		return "", err
+	}
+	o, err := ParseLoadOption(data)
+	return o.Description, err
+}
 
 // Next returns the number of the entry that the next boot will use. The error is fs.ErrNotExist if none is set.
 func (v *Vars) Next() (uint16, error) { return v.number("BootNext") }

@@ -174,11 +174,13 @@ func TestEnsure(t *testing.T) {
 			want: "[0001 0002] 0001=Normal Boot@1 0002=Recovery@2", change: Change{Deleted: []string{"Boot0008"}}},
 		{name: "not active", prep: prep{have(1, want[0], func(o *LoadOption) { o.Attributes = 0 }), have(2, want[1], nil), order(1, 2)},
 			want: "[0001 0002] 0001=Normal Boot@1 0002=Recovery@2", change: Change{Written: []string{"Boot0001"}}},
+		{name: "only in the menu", prep: prep{have(1, want[0], func(o *LoadOption) { o.Attributes |= categoryApp }), have(2, want[1], nil), order(1, 2)},
+			want: "[0001 0002] 0001=Normal Boot@1 0002=Recovery@2", change: Change{Written: []string{"Boot0001"}}},
 		{name: "other arguments", prep: prep{have(1, want[0], func(o *LoadOption) { o.Optional = encodeText("x") }), have(2, want[1], nil), order(1, 2)},
 			want: "[0001 0002] 0001=Normal Boot@1 0002=Recovery@2", change: Change{Written: []string{"Boot0001"}}},
 		{name: "firmware put nodes before ours", prep: prep{have(1, want[0], func(o *LoadOption) {
 			o.Path = append([]Node{{2, 1, unhexMust("d041030a00000000")}, {1, 1, []byte{0, 5}}}, o.Path...)
-			o.Attributes |= 0x100
+			o.Attributes |= 2
 		}), have(2, want[1], nil), order(1, 2)}, want: "[0001 0002] 0001=Normal Boot@1 0002=Recovery@2"},
 		{name: "garbage is foreign", prep: prep{func(t *testing.T, s *store) { s.put(t, "Boot0000", []byte("Normal Boot")) }, order(0)},
 			want: "[0001 0002 0000] 0000=@0 0001=Normal Boot@1 0002=Recovery@2", change: Change{Written: []string{"Boot0001", "Boot0002", "BootOrder"}}},
@@ -206,6 +208,49 @@ func TestEnsure(t *testing.T) {
 				t.Errorf("second time: %+v %v %v", got, s.writes, err)
 			}
 		})
+	}
+}
+
+// TestMenuOnly: an entry for the firmware's menu is last, behind what others have put into the order, and is of the category that no
+// firmware starts by itself. One that lost the category is a danger and is written anew.
+func TestMenuOnly(t *testing.T) {
+	forced := entry("Forced Factory Restore", 2)
+	forced.MenuOnly = true
+	want := []Entry{entry("Normal Boot", 1), forced, entry("Recovery", 2)}
+	s := newStore(t)
+	s.putEntry(t, 5, entry("Windows", 9), nil)
+	s.putEntry(t, 7, forced, func(o *LoadOption) { o.Attributes = Active })
+	s.put(t, "BootOrder", encodeOrder([]uint16{7, 5}))
+	for range 2 {
+		if _, err := Ensure(s.Vars, want); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.show(t); got != "[0000 0001 0005 0007] 0000=Normal Boot@1 0001=Recovery@2 0005=Windows@9 0007=Forced Factory Restore@2" {
+			t.Error(got)
+		}
+	}
+	entries, err := s.Entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if only := e.Attributes == Active|categoryApp; only != (e.Description == forced.Description) {
+			t.Errorf("%s has the attributes %#x", e.Description, e.Attributes)
+		}
+	}
+	if len(s.writes) != 4 {
+		t.Errorf("wrote %v", s.writes)
+	}
+	if _, err := s.Started(); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	s.put(t, "BootCurrent", []byte{7, 0})
+	if d, err := s.Started(); err != nil || d != forced.Description {
+		t.Error(d, err)
+	}
+	s.put(t, "BootCurrent", []byte{8, 0})
+	if _, err := s.Started(); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
 	}
 }
 

@@ -13,6 +13,12 @@ import (
 // Active is the attribute of a load option that the firmware's boot manager starts by itself (UEFI 2.10 section 3.1.3).
 const Active = 1
 
+// The category of a load option: what the boot manager tries by itself, or only on request (UEFI 2.10 section 3.1.3).
+const (
+	category    = 0x1f00
+	categoryApp = 0x0100
+)
+
 // LoadOption is the content of a variable BootXXXX (EFI_LOAD_OPTION, UEFI 2.10 section 3.1.3).
 type LoadOption struct {
 	Attributes  uint32

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -18,6 +19,17 @@ const Path = "/etc/gprovision/policy.json"
 
 // Version is the format version that this package writes. Parse reads it and all older ones.
 const Version = 1
+
+// What Forced Factory Restore of a boot menu does.
+const (
+	ForcedRestoreAsks       = ""           // restores after a person said yes on a panel
+	ForcedRestoreNever      = "never"      // there is no such entry, and nothing comes of one
+	ForcedRestoreUnattended = "unattended" // restores without a question: for units that nobody can answer at
+)
+
+// ForcedRestoreArg is the kernel argument of Forced Factory Restore. It is for one boot: it belongs into no entry that a unit starts
+// by itself.
+const ForcedRestoreArg = "FACTORY_RESTORE=1"
 
 // Policy is what one boot artifact may do. The zero value allows nothing and trusts nobody.
 type Policy struct {
@@ -53,6 +65,8 @@ type Policy struct {
 	SupportKeys []string `json:"supportKeys,omitempty"`
 	// MediumWithoutConfirmation restores from an emergency medium with a signed image without asking a person.
 	MediumWithoutConfirmation bool `json:"mediumWithoutConfirmation,omitempty"`
+	// ForcedRestore says what Forced Factory Restore of a boot menu does: see the ForcedRestore constants.
+	ForcedRestore string `json:"forcedRestore,omitempty"`
 	// OldestBuild is the oldest image that may be installed, as DATE.BUILD of its name, such as "2026-11-22.0001".
 	OldestBuild string `json:"oldestBuild,omitempty"`
 }
@@ -86,8 +100,16 @@ func (p Policy) Validate() error {
 			return fmt.Errorf("policy %s is %d, want 0 to 3600", name, v)
 		}
 	}
+	switch p.ForcedRestore {
+	case ForcedRestoreAsks, ForcedRestoreNever, ForcedRestoreUnattended:
+	default:
+		return fmt.Errorf("policy forcedRestore is %q, want nothing, %q or %q", p.ForcedRestore, ForcedRestoreNever, ForcedRestoreUnattended)
+	}
 	if len(p.BootArgs) > 1024 {
 		return fmt.Errorf("policy bootArgs has %d characters, want at most 1024", len(p.BootArgs))
+	}
+	if strings.Contains(p.BootArgs, "FACTORY_RESTORE") {
+		return errors.New("policy bootArgs forces a restore at every boot")
 	}
 	for _, r := range p.BootArgs {
 		if r < ' ' || r > '~' {

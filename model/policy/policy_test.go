@@ -27,6 +27,8 @@ func TestParseRefuses(t *testing.T) {
 		"trailing":    {`{"version":1,"keys":["x"]} {}`, "after the end"},
 		"bad args":    {`{"version":1,"keys":["x"],"bootArgs":"a\nb"}`, "bootArgs"},
 		"bad ca":      {`{"version":1,"keys":["x"],"serverCA":"nonsense"}`, "serverCA"},
+		"forced":      {`{"version":1,"keys":["x"],"forcedRestore":"yes"}`, "forcedRestore"},
+		"always":      {`{"version":1,"keys":["x"],"bootArgs":"quiet FACTORY_RESTORE=1"}`, "every boot"},
 		"grace":       {`{"version":1,"keys":["x"],"graceSeconds":-1}`, "graceSeconds"},
 	} {
 		t.Run(name, func(t *testing.T) {

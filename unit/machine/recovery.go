@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"gprovision/hw/block"
 	"gprovision/hw/bootloader"
@@ -12,14 +13,26 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
+	"gprovision/model/policy"
 	"gprovision/unit/state"
 )
 
 // The descriptions of our boot entries.
 const (
-	NormalEntry   = "Normal Boot"
+	NormalEntry   = bootloader.NormalTitle
 	RecoveryEntry = "Recovery"
+	// ForcedEntry is never started by itself, only from the firmware's menu or, on BIOS, the boot loader's.
+	ForcedEntry = bootloader.ForcedTitle
 )
+
+// ForcedArg returns the kernel argument by which a person's choice in a boot menu reaches init. There is none where the policy
+// allows no such choice, or none by a kernel argument.
+func (m *Machine) ForcedArg() string {
+	if m.Policy.Locked || m.Policy.ForcedRestore == policy.ForcedRestoreNever {
+		return ""
+	}
+	return policy.ForcedRestoreArg
+}
 
 // PutRecoveryArtifact makes the recovery device boot the recovery artifact that lies on the recovery volume, mounted at dir.
 // Nothing is written where it does already.
@@ -39,33 +52,58 @@ func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
 	if main == nil {
 		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system")
 	}
-	entry := bootloader.Entry{Title: RecoveryEntry, Args: m.KernelArgs("")}
+	entry := bootloader.Entry{Title: RecoveryEntry, Args: m.KernelArgs(""), Forced: m.ForcedArg()}
 	return m.PutArtifactBIOS(disk.Path, u.Recovery.Table, dir, artifact, entry, func(e bootloader.Entry) []byte {
 		return bootloader.RecoveryConfig(bootloader.Recovery{Main: main.FSUUID, Mark: "/" + m.Site.Names.Mark, Entry: e})
 	})
 }
 
-// EnsureEntries makes the firmware start the main disk first and the recovery device second. It writes only what is missing
-// or wrong.
-func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) error {
+// PutMainArtifact makes the main disk boot the boot artifact of the system that is mounted at root, writable on BIOS. Nothing is
+// written where it does already.
+func (m *Machine) PutMainArtifact(u state.Unit, disk, root string) error {
+	artifact := filepath.Join(root, "boot", m.Site.Names.BootFile)
+	t := u.Main[0].Table
+	main, esp := t.Find(layout.Primary), t.Find(layout.ESP)
+	if main == nil || m.Firmware == layout.UEFI && esp == nil {
+		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system or its ESP")
+	}
+	if m.Firmware == layout.UEFI {
+		return PutArtifactESP(block.PartitionPath(disk, esp.Number), artifact)
+	}
+	entry := bootloader.Entry{Title: NormalEntry, Args: m.KernelArgs(main.UUID), Forced: m.ForcedArg()}
+	if volume := u.Recovery.Table.Find(layout.Recovery); volume != nil {
+		entry.Fallback = volume.FSUUID
+	}
+	return m.PutArtifactBIOS(disk, t, root, artifact, entry, bootloader.MainConfig)
+}
+
+// EnsureEntries makes the firmware start the main disk first and the recovery device second, and offer a forced restore in its menu
+// where the policy allows it. It writes only what is missing or wrong.
+func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) (efi.Change, error) {
 	main := u.Main[0].Table.Find(layout.Primary)
 	if main == nil {
-		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system")
+		return efi.Change{}, fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system")
 	}
 	normal, err := Entry(NormalEntry, u.Main[0].Table, u.Main[0].SectorSize, m.KernelArgs(main.UUID))
 	if err != nil {
-		return err
+		return efi.Change{}, err
 	}
 	recovery, err := Entry(RecoveryEntry, u.Recovery.Table, u.Recovery.SectorSize, m.KernelArgs(""))
 	if err != nil {
-		return err
+		return efi.Change{}, err
 	}
-	change, err := efi.Ensure(vars, []efi.Entry{normal, recovery})
-	if err != nil {
-		return err
+	want := []efi.Entry{normal, recovery}
+	if m.Policy.ForcedRestore != policy.ForcedRestoreNever {
+		forced := recovery
+		forced.Description, forced.MenuOnly = ForcedEntry, true
+		forced.Args = strings.TrimSpace(forced.Args + " " + m.ForcedArg())
+		want = append(want, forced)
 	}
-	m.Log.Info("boot entries", "written", change.Written, "deleted", change.Deleted)
-	return nil
+	change, err := efi.Ensure(vars, want, ForcedEntry)
+	if err == nil && !change.Empty() {
+		m.Log.Info("boot entries", "written", change.Written, "deleted", change.Deleted)
+	}
+	return change, err
 }
 
 // RecoveryDisk returns the disk of the recovery volume that u records: the one on a bus that the platform allows whose table is

@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"strings"
 
+	"gprovision/model/policy"
 	"gprovision/model/secret"
 )
 
@@ -21,6 +22,8 @@ type Args struct {
 	RootPARTUUID string
 	// Erase is DATA_ERASE= with any value.
 	Erase bool
+	// Forced is FACTORY_RESTORE=1 (policy.ForcedRestoreArg).
+	Forced bool
 	// Oldest is PREFERRED_UPDATE=oldest.
 	Oldest bool
 	// Verbose is PROVISION_VERBOSE= with any value.
@@ -34,6 +37,7 @@ type Args struct {
 func ParseArgs(cmdline string, locked bool) Args {
 	var a Args
 	for _, w := range words(cmdline) {
+		a.Forced = a.Forced || w == policy.ForcedRestoreArg
 		k, v, _ := strings.Cut(w, "=")
 		switch k {
 		case "real_root":

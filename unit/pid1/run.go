@@ -68,6 +68,8 @@ type unit struct {
 	connected atomic.Bool
 	// repairs counts the repairs of this boot.
 	repairs int
+	// asked says that a forced restore of this boot was dealt with.
+	asked bool
 	// stopNetwork ends the background reporting of a restore.
 	stopNetwork func()
 }
@@ -327,6 +329,7 @@ func (u *unit) pass(ctx context.Context) Outcome {
 		if err != nil {
 			return err
 		}
+		u.askForced(ctx, found)
 		d := Decide(found.Facts, u.m.Policy)
 		for _, n := range found.Notes {
 			u.log.Info("note", "text", n)

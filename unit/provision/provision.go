@@ -469,7 +469,8 @@ func (j *job) bootEntries(context.Context) error {
 	if j.Firmware != layout.UEFI {
 		return nil
 	}
-	return because(fault.BootSetup, j.EnsureEntries(efi.New(efi.DefaultDir), j.unit))
+	_, err := j.EnsureEntries(efi.New(efi.DefaultDir), j.unit)
+	return because(fault.BootSetup, err)
 }
 
 func because(f *fault.Fault, err error) error {

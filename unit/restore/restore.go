@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"gprovision/hw/block"
-	"gprovision/hw/bootloader"
 	"gprovision/hw/efi"
 	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
@@ -507,18 +506,7 @@ func (j *job) bootMain(ctx context.Context) error {
 	if _, err := machine.ArtifactBuild(artifact); err != nil {
 		return classify(fmt.Errorf("boot artifact of the image: %w", err))
 	}
-	t := j.Unit.Main[0].Table
-	if j.Firmware == layout.UEFI {
-		esp := block.PartitionPath(j.disk.Path, t.Find(layout.ESP).Number)
-		if err := machine.PutArtifactESP(esp, artifact); err != nil {
-			return fault.Because(fault.BootSetup, err)
-		}
-		return nil
-	}
-	args := j.KernelArgs(t.Find(layout.Primary).UUID)
-	fallback := j.Unit.Recovery.Table.Find(layout.Recovery).FSUUID
-	entry := bootloader.Entry{Title: machine.NormalEntry, Args: args, Fallback: fallback}
-	return because(fault.BootSetup, j.PutArtifactBIOS(j.disk.Path, t, j.root, artifact, entry, bootloader.MainConfig))
+	return because(fault.BootSetup, j.PutMainArtifact(j.Unit, j.disk.Path, j.root))
 }
 
 // updateRecovery replaces the recovery artifact by the release's own if that has a higher build number. Equal numbers with
@@ -579,7 +567,7 @@ func (j *job) bootEntries(context.Context) error {
 	if j.Firmware != layout.UEFI {
 		return nil
 	}
-	if err := j.EnsureEntries(efi.New(efi.DefaultDir), j.Unit); err != nil {
+	if _, err := j.EnsureEntries(efi.New(efi.DefaultDir), j.Unit); err != nil {
 		j.Log.Warn("boot entries cannot be repaired, the firmware finds the devices by itself", "err", err, journal.ForPerson())
 	}
 	return nil
