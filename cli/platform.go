@@ -1,13 +1,9 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
-	"regexp"
-	"slices"
 	"strings"
 	"testing/fstest"
 
@@ -188,7 +184,7 @@ numbers and addresses, and holds no content of disks.`
 
 // Run writes the capture.
 func (p *PlatformCaptureCmd) Run(c *Context) error {
-	entries, missed, err := collect(os.DirFS("/sys"), os.DirFS("/proc"))
+	entries, missed, err := capture.Collect(os.DirFS("/sys"), os.DirFS("/proc"))
 	if err != nil {
 		return err
 	}
@@ -205,158 +201,4 @@ func (p *PlatformCaptureCmd) Run(c *Context) error {
 	}
 	_, err = c.Stdout.Write(b)
 	return err
-}
-
-// largest is the size up to which a file is captured, in bytes.
-const largest = 64 << 10
-
-// collect reads what a capture has. missed names files that are there and could not be read.
-func collect(sys, proc fs.FS) (entries []capture.Entry, missed []string, err error) {
-	k := &collector{seen: map[string]bool{}}
-	for _, name := range []string{"cpuinfo", "meminfo", "version"} {
-		k.file(proc, "proc/", name)
-	}
-	k.sys = sys
-	k.dir("firmware/dmi/tables", nil)
-	k.dir("class/dmi/id", nil)
-	k.file(sys, "sys/", "firmware/efi/fw_platform_size")
-	k.dir("firmware/efi/efivars", efiVariables)
-	for i, class := range []string{"block", "class/net", "bus/pci/devices", "bus/usb/devices"} {
-		list, err := fs.ReadDir(sys, class)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("capture: %w", err)
-		}
-		for _, e := range list {
-			name := path.Join(class, e.Name())
-			if skipped(e.Name()) {
-				continue
-			}
-			real, ok := k.link(name)
-			if !ok {
-				continue
-			}
-			k.up(real)
-			if i > 0 {
-				continue
-			}
-			subs, err := fs.ReadDir(sys, real)
-			if err != nil {
-				k.missed = append(k.missed, "/sys/"+real)
-			}
-			for _, s := range subs {
-				if s.IsDir() && (s.Name() == "queue" || strings.HasPrefix(s.Name(), e.Name())) {
-					k.attributes(path.Join(real, s.Name()))
-				}
-			}
-		}
-	}
-	// The tables say which logical processor is in which socket.
-	cpus, err := fs.Glob(sys, "devices/system/cpu/cpu[0-9]*/topology/physical_package_id")
-	if err != nil {
-		return nil, nil, fmt.Errorf("capture: %w", err)
-	}
-	for _, f := range cpus {
-		k.file(sys, "sys/", f)
-	}
-	return k.entries, k.missed, nil
-}
-
-// skipped says whether a block device is a virtual one that nobody wants in a capture.
-func skipped(name string) bool {
-	return slices.ContainsFunc([]string{"loop", "ram", "zram"}, func(p string) bool {
-		rest, ok := strings.CutPrefix(name, p)
-		return ok && strings.Trim(rest, "0123456789") == ""
-	})
-}
-
-// efiVariables are the variables that concern booting. Others may hold secrets.
-var efiVariables = regexp.MustCompile(`^(Boot[0-9A-F]{4}|BootOrder|BootNext|BootCurrent|SecureBoot|SetupMode|OsIndications(Supported)?|PlatformLang)-8be4df61-93ca-11d2-aa0d-00e098032b8c$`)
-
-// attributeNames are the files of a device's directory that are captured.
-func attributeNames() []string {
-	return []string{"addr_assign_type", "address", "bDeviceClass", "class", "cid", "dev", "dev_id", "device", "hidden", "idProduct", "idVendor", "logical_block_size", "manfid", "manufacturer", "modalias", "model", "name",
-		"operstate", "partition", "physical_block_size", "product", "removable", "rev", "ro", "rotational", "serial", "size", "speed", "start", "subsystem_device", "subsystem_vendor", "transport", "type", "uevent", "vendor", "vpd_pg80", "vpd_pg83", "wwid"}
-}
-
-type collector struct {
-	sys     fs.FS
-	seen    map[string]bool
-	entries []capture.Entry
-	missed  []string
-}
-
-func (k *collector) add(e capture.Entry) {
-	if !k.seen[e.Name] {
-		k.seen[e.Name] = true
-		k.entries = append(k.entries, e)
-	}
-}
-
-// file captures one file, if it is there and not too large.
-func (k *collector) file(fsys fs.FS, prefix, name string) {
-	if k.seen[prefix+name] {
-		return
-	}
-	info, err := fs.Lstat(fsys, name)
-	if err != nil || !info.Mode().IsRegular() {
-		return
-	}
-	b, err := fs.ReadFile(fsys, name)
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		k.missed = append(k.missed, "/"+prefix+name)
-	case err == nil && len(b) <= largest:
-		k.add(capture.Entry{Name: prefix + name, Data: b})
-	}
-}
-
-// dir captures the files of a directory whose names match; nil: all.
-func (k *collector) dir(name string, match *regexp.Regexp) {
-	list, err := fs.ReadDir(k.sys, name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		k.missed = append(k.missed, "/sys/"+name)
-	}
-	for _, e := range list {
-		if match == nil || match.MatchString(e.Name()) {
-			k.file(k.sys, "sys/", path.Join(name, e.Name()))
-		}
-	}
-}
-
-// link captures a symbolic link and returns where it leads.
-func (k *collector) link(name string) (string, bool) {
-	target, err := fs.ReadLink(k.sys, name)
-	if err != nil || target == "" || path.IsAbs(target) {
-		return "", false
-	}
-	k.add(capture.Entry{Name: "sys/" + name, Link: target})
-	real := path.Join(path.Dir(name), target)
-	return real, fs.ValidPath(real)
-}
-
-// attributes captures the known files and links of one directory.
-func (k *collector) attributes(dir string) {
-	if k.seen["in "+dir] {
-		return
-	}
-	k.seen["in "+dir] = true
-	for _, a := range attributeNames() {
-		k.file(k.sys, "sys/", path.Join(dir, a))
-	}
-	for _, l := range []string{"device", "driver", "subsystem"} {
-		k.link(path.Join(dir, l))
-	}
-	if _, err := fs.Stat(k.sys, path.Join(dir, "wireless")); err == nil {
-		k.add(capture.Entry{Name: "sys/" + path.Join(dir, "wireless/present"), Data: []byte("\n")})
-	}
-}
-
-// up captures a device and all devices that it hangs on.
-func (k *collector) up(dir string) {
-	for ; dir != "." && dir != "devices" && strings.HasPrefix(dir, "devices/"); dir = path.Dir(dir) {
-		k.attributes(dir)
-	}
 }

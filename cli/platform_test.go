@@ -63,7 +63,7 @@ func machine() fstest.MapFS {
 
 func TestCapture(t *testing.T) {
 	sys := machine()
-	entries, missed, err := collect(sys, fstest.MapFS{"cpuinfo": {Data: []byte("processor: 0\n")}})
+	entries, missed, err := capture.Collect(sys, fstest.MapFS{"cpuinfo": {Data: []byte("processor: 0\n")}})
 	if err != nil || len(missed) > 0 {
 		t.Fatal(err, missed)
 	}

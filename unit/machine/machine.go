@@ -54,6 +54,8 @@ type Machine struct {
 	BootID string
 	// Cmdline is the kernel command line, without secrets.
 	Cmdline string
+	// UnitArgs are kernel arguments of this unit's installed system, from its record. What sets them has checked them.
+	UnitArgs string
 	// OnProgress is told how far the running step is, about each second; nil: nobody.
 	OnProgress func(panel.Progress)
 }
@@ -286,6 +288,9 @@ func (m *Machine) KernelArgs(partUUID string) string {
 	}
 	if a := m.Identity.Variant.KernelArgs(); a != "" {
 		args = append(args, a)
+	}
+	if partUUID != "" && m.UnitArgs != "" {
+		args = append(args, m.UnitArgs)
 	}
 	if partUUID != "" {
 		args = append(args, "real_root=PARTUUID="+partUUID)

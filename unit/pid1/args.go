@@ -18,6 +18,8 @@ type Args struct {
 	BootMAC string
 	// LogEndpoint is PROVISION_XLOG=, the server that hears of a job from its beginning.
 	LogEndpoint string
+	// ContinueLogging is PROVISION_CONT_LOGGING= with any value: later restores report to the server of the provisioning.
+	ContinueLogging bool
 	// RootPARTUUID is the identifier of real_root=PARTUUID=.
 	RootPARTUUID string
 	// Erase is DATA_ERASE= with any value.
@@ -52,6 +54,8 @@ func ParseArgs(cmdline string, locked bool) Args {
 			a.BootMAC = bootMAC(v)
 		case "PROVISION_XLOG":
 			a.LogEndpoint = v
+		case "PROVISION_CONT_LOGGING":
+			a.ContinueLogging = v != ""
 		case "DATA_ERASE":
 			a.Erase = v != ""
 		case "PREFERRED_UPDATE":

@@ -370,6 +370,7 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 		Key:         u.key,
 		Token:       u.args.Token,
 		LogEndpoint: u.args.LogEndpoint,
+		KeepLog:     u.args.ContinueLogging,
 		BootMAC:     u.args.BootMAC,
 		HasRecovery: f.Recovery == RecoveryFound,
 		Connect:     u.toServer,
@@ -491,10 +492,14 @@ func (u *unit) tellSystem(d Decision, attempts int) error {
 	if err != nil {
 		return err
 	}
+	rules, err := u.m.Policy.Marshal()
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Dir(state.BootFile), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(state.BootFile, b, 0o600)
+	return errors.Join(os.WriteFile(state.PolicyFile, rules, 0o600), os.WriteFile(state.BootFile, b, 0o600))
 }
 
 // attachVolume begins to keep logs and unsent records on the mounted recovery volume.

@@ -115,7 +115,11 @@ func logEvent(r journal.Record) record.Event {
 
 // connect brings the network up in the background of a restore, so that the server hears of it. Nothing waits for it.
 func (u *unit) connect(ctx context.Context, f *Found) {
-	if f.Unit.Server == "" || u.connected.Load() {
+	endpoint := f.Unit.Server
+	if d, err := f.Volume.ReadRestoreData(); err == nil && d.XLog != "" {
+		endpoint = d.XLog
+	}
+	if endpoint == "" || u.connected.Load() {
 		return
 	}
 	key, err := f.Volume.ReadKey()
@@ -128,7 +132,7 @@ func (u *unit) connect(ctx context.Context, f *Found) {
 		u.log.Debug("no server CA, the server hears nothing")
 		return
 	}
-	c, err := report.New(report.Config{Endpoint: f.Unit.Server, CA: pool, Unit: u.m.Serial, Key: key, Boot: u.m.BootID, Floor: u.m.Build.Time})
+	c, err := report.New(report.Config{Endpoint: endpoint, CA: pool, Unit: u.m.Serial, Key: key, Boot: u.m.BootID, Floor: u.m.Build.Time})
 	if err != nil {
 		u.log.Warn("the server's address cannot be used", "err", err)
 		return

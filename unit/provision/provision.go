@@ -47,6 +47,8 @@ type Options struct {
 	Token secret.Secret
 	// LogEndpoint is the kernel argument PROVISION_XLOG: the server that hears of the job from its beginning. May be empty.
 	LogEndpoint string
+	// KeepLog is the kernel argument PROVISION_CONT_LOGGING: all later restores report to the server of this provisioning.
+	KeepLog bool
 	// BootMAC is the kernel argument BOOTIF: the port that the firmware booted from.
 	BootMAC string
 	// HasRecovery says that the unit carries a recovery volume already.
@@ -461,6 +463,11 @@ func (j *job) writeRecord(context.Context) error {
 	}
 	if err := j.volume.WriteRequest(r); err != nil {
 		return fault.Because(fault.DiskWrite, err)
+	}
+	if j.KeepLog && j.unit.Server != "" {
+		if err := j.volume.WriteRestoreData(state.RestoreData{Preserve: true, XLog: j.unit.Server}); err != nil {
+			return fault.Because(fault.DiskWrite, err)
+		}
 	}
 	return because(fault.DiskWrite, j.volume.WriteUnit(j.unit))
 }

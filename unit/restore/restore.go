@@ -63,6 +63,7 @@ type job struct {
 	*machine.Machine
 	Options
 	request state.Request
+	data    state.RestoreData
 	image   Image
 	disk    block.Disk
 	table   layout.Table // that disk gets
@@ -76,6 +77,7 @@ func Run(ctx context.Context, m *machine.Machine, o Options) error {
 		o.Unit.ImagePrefix = m.Site.Names.ImagePrefix
 	}
 	j := &job{Machine: m, Options: o, root: "/mnt/main"}
+	j.readData()
 	images, err := j.candidates()
 	if err != nil {
 		return err
@@ -188,6 +190,7 @@ func (j *job) steps() []step.Step {
 		{Name: "check-image", Say: "Checking image", Run: j.checkImage},
 		{Name: "choose-disk", Say: "Choosing disk", Run: j.chooseDisk},
 		{Name: "note-request", Say: "Noting request", Run: j.noteRequest},
+		{Name: "save-network", Say: "Saving network", Run: j.saveNetwork},
 		{Name: "clear-mark", Say: "Clearing mark", Run: j.clearMark},
 		{Name: "partition-main", Say: "Partitioning", Run: j.partition},
 		{Name: "format-main", Say: "Formatting", Run: j.format},
@@ -319,9 +322,11 @@ func (j *job) noteRequest(context.Context) error {
 	}
 	j.request = *j.Request
 	main := machine.DiskRecord(j.disk, j.table)
-	if reflect.DeepEqual(main, j.Unit.Main[0]) {
+	j.UnitArgs = j.data.BootArgs
+	if reflect.DeepEqual(main, j.Unit.Main[0]) && j.Unit.BootArgs == j.UnitArgs {
 		return nil
 	}
+	j.Unit.BootArgs = j.UnitArgs
 	j.Unit.Main = slices.Clone(j.Unit.Main)
 	j.Unit.Main[0] = main
 	if err := j.Volume.WriteUnit(j.Unit); err != nil {
@@ -491,6 +496,7 @@ func (j *job) configure(ctx context.Context) error {
 		Release:    j.image.Name.Base(),
 		Mounts:     mounts,
 		Network:    sysroot.Network{MACs: macs, Prefixes: v.MACPrefixes(), Diag: v.NICInfo.SharedDiagPorts, Names: v.NICInfo.DefaultNamesNoDiag},
+		Preserved:  j.preserved(),
 	})
 	if err != nil {
 		return classify(err)
@@ -625,7 +631,7 @@ func (j *job) setMark(context.Context) error {
 // clearRequest ends the job on the recovery volume. The mark names the request already, so a failure here changes nothing.
 func (j *job) clearRequest(context.Context) error {
 	j.record(true)
-	if err := errors.Join(j.Volume.DeleteRequest(), j.restored()); err != nil {
+	if err := errors.Join(j.Volume.DeleteRequest(), j.dropData(), j.restored()); err != nil {
 		j.Log.Warn("request cannot be removed; the mark names it as fulfilled", "err", err)
 	}
 	return nil

@@ -13,11 +13,12 @@ func TestExamplesOfTheDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	parsers := map[string]func([]byte) error{
-		"unit":    func(b []byte) error { _, err := ParseUnit(b); return err },
-		"request": func(b []byte) error { _, err := ParseRequest(b); return err },
-		"counts":  func(b []byte) error { _, err := ParseCounts(b); return err },
-		"mark":    func(b []byte) error { _, err := ParseMark(b); return err },
-		"boot":    func(b []byte) error { _, err := ParseBoot(b); return err },
+		"unit":        func(b []byte) error { _, err := ParseUnit(b); return err },
+		"request":     func(b []byte) error { _, err := ParseRequest(b); return err },
+		"counts":      func(b []byte) error { _, err := ParseCounts(b); return err },
+		"restoredata": func(b []byte) error { _, err := ParseRestoreData(b); return err },
+		"mark":        func(b []byte) error { _, err := ParseMark(b); return err },
+		"boot":        func(b []byte) error { _, err := ParseBoot(b); return err },
 	}
 	for _, part := range strings.Split(string(b), "```json ")[1:] {
 		name, rest, _ := strings.Cut(part, "\n")
@@ -34,5 +35,10 @@ func TestExamplesOfTheDocs(t *testing.T) {
 	}
 	for name := range parsers {
 		t.Errorf("there is no example of %s", name)
+	}
+	for arg := range allowedArgs {
+		if !strings.Contains(string(b), "`"+arg+"`") {
+			t.Errorf("the kernel argument %s is not among those of BootArgs", arg)
+		}
 	}
 }

@@ -101,6 +101,8 @@ type Unit struct {
 	ImagePrefix string `json:"imagePrefix,omitempty"`
 	// Original is the file name of the image that the unit was provisioned with. It is never pruned.
 	Original string `json:"original,omitempty"`
+	// BootArgs are kernel arguments of the installed system from the restore data. Only what AllowedArgs lets pass is used.
+	BootArgs string `json:"bootArgs,omitempty"`
 	// Created is when the unit was provisioned.
 	Created time.Time `json:"created"`
 }
@@ -386,8 +388,10 @@ func (u Unit) validate() error {
 			return err
 		}
 	}
-	if err := printable("server", u.Server, 1024); err != nil {
-		return err
+	for name, s := range map[string]string{"server": u.Server, "bootArgs": u.BootArgs} {
+		if err := printable(name, s, 1024); err != nil {
+			return err
+		}
 	}
 	if u.Serial == "" {
 		return errors.New("serial is empty")

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"gprovision/unit/state"
 )
 
 // Directories of network files inside the system.
@@ -110,29 +112,55 @@ func allowed(macs, prefixes []string) ([]string, error) {
 	return out, nil
 }
 
-// SetNetwork writes the default network files to /etc/systemd/network-defaults, and to /etc/systemd/network as well unless the
-// image brought files of its own there: installed says whether it did so.
-func (s *System) SetNetwork(n Network) (installed bool, err error) {
+// NetworkSource says whose network files a restored system uses.
+type NetworkSource string
+
+// The sources, the first that there is counts.
+const (
+	NetworkPreserved NetworkSource = "preserved" // the unit's own, kept by the restore
+	NetworkImage     NetworkSource = "image"     // what the image brought
+	NetworkDefaults  NetworkSource = "defaults"  // those of the appliance table
+)
+
+// SetNetwork gives the system its network files in /etc/systemd/network: the preserved ones, else the image's own, else the
+// defaults of n. The defaults are written to /etc/systemd/network-defaults in any case. In the end it records in the directory of
+// facts what is there, for OwnNetwork.
+func (s *System) SetNetwork(confDir string, n Network, preserved []File) (used NetworkSource, err error) {
 	files, err := NetworkFiles(n)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	own, err := s.ownNetwork()
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	dirs := []string{defaultsDir}
-	if !own {
+	switch {
+	case len(preserved) > 0:
+		used = NetworkPreserved
+		err = s.preserveNetwork(preserved)
+	case own:
+		used = NetworkImage
+	default:
+		used = NetworkDefaults
 		dirs = append(dirs, networkDir)
+	}
+	if err == nil && used != NetworkPreserved {
+		if _, e := s.root.Lstat(networkDir + "/" + PreservedFlag); e == nil { // of the unit that the image was made from
+			err = state.Remove(s.root, networkDir+"/"+PreservedFlag)
+		}
+	}
+	if err != nil {
+		return "", err
 	}
 	for _, d := range dirs {
 		for _, f := range files {
 			if err := s.write(d+"/"+f.Name, f.Content, 0o644); err != nil {
-				return false, err
+				return "", err
 			}
 		}
 	}
-	return !own, nil
+	return used, s.recordNetwork(confDir, used == NetworkPreserved)
 }
 
 // ownNetwork says whether the image brought .network files of its own.

@@ -66,6 +66,8 @@ type Config struct {
 	Mounts []Mount
 	// Network is what the ports are named.
 	Network Network
+	// Preserved are the unit's own network files, see UnpackNetwork. None: the image's, or the defaults.
+	Preserved []File
 }
 
 // Configure makes all edits but the mark, and stops at the first that fails. It logs each.
@@ -100,9 +102,9 @@ func Configure(dir string, log *slog.Logger, c Config) error {
 			return s.SetFacts(c.ConfDir, c.Facts)
 		}},
 		{"network", func() error {
-			installed, err := s.SetNetwork(c.Network)
-			if err == nil && !installed {
-				log.Info("the image has its own network files, the defaults are not active", "dir", defaultsDir)
+			used, err := s.SetNetwork(c.ConfDir, c.Network, c.Preserved)
+			if err == nil {
+				log.Info("network configuration", "used", string(used), "defaults", defaultsDir)
 			}
 			return err
 		}},

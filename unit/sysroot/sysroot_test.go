@@ -210,7 +210,7 @@ func TestHostileImage(t *testing.T) {
 			for name, f := range map[string]func() error{
 				"password": func() error { return s.SetPassword("admin", config().Hash) }, "hostname": func() error { return s.SetHostname("x") },
 				"timezone": func() error { return s.SetTimezone("Etc/UTC") }, "facts": func() error { return s.SetFacts("/etc/provisioning", []byte("x")) },
-				"fstab": func() error { return s.SetMounts(config().Mounts) }, "network": func() error { _, err := s.SetNetwork(Network{}); return err },
+				"fstab": func() error { return s.SetMounts(config().Mounts) }, "network": func() error { _, err := s.SetNetwork("/etc/provisioning", Network{}, nil); return err },
 			} {
 				if err := f(); err == nil {
 					t.Errorf("%s was written through a link", name)
@@ -265,7 +265,7 @@ func TestHostileImage(t *testing.T) {
 		if err := s.SetHostname("x"); !errors.Is(err, state.ErrDamaged) {
 			t.Errorf("hosts: %v", err)
 		}
-		if _, err := s.SetNetwork(Network{}); err == nil {
+		if _, err := s.SetNetwork("/etc/provisioning", Network{}, nil); err == nil {
 			t.Error("network: no error")
 		}
 	})
@@ -461,9 +461,9 @@ func TestImageKeepsItsNetwork(t *testing.T) {
 	put(t, dir, "etc/systemd/network/20-own.network", "[Match]\nName=*\n", 0o644)
 	s, _ := Open(dir)
 	defer s.Close()
-	installed, err := s.SetNetwork(Network{})
-	if err != nil || installed {
-		t.Errorf("installed %v, %v", installed, err)
+	used, err := s.SetNetwork("/etc/provisioning", Network{}, nil)
+	if err != nil || used != NetworkImage {
+		t.Errorf("used %v, %v", used, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "etc/systemd/network/90-ethernet.network")); err == nil {
 		t.Error("the defaults stand beside the image's own")

@@ -1,0 +1,228 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+)
+
+// More files on the recovery volume.
+const (
+	RestoreDataFile = "fr.data"      // RestoreData
+	NetworkFile     = "log/netd.tar" // the network configuration that a restore keeps, see unit/sysroot
+)
+
+// MaxNetwork is the most bytes that NetworkFile may have.
+const MaxNetwork = 1 << 20
+
+// PolicyFile is where init hands the policy of its boot artifact to the running system, which has none of its own: the format is
+// that of model/policy, mode 0600. /run is lost at power-off.
+const PolicyFile = "/run/gprovision/policy.json"
+
+// RestoreData says how the next restore shall work. The keys are the original system's; a file without Version is one of its
+// files. It is used once, unless Preserve is set.
+type RestoreData struct {
+	// Version is the format version; 0 in a file of the original system.
+	Version int `json:",omitempty"`
+	// Preserve keeps the file after the restore.
+	Preserve bool `json:",omitempty"`
+	// IgnoreNetCfg drops the saved network configuration: the restored system gets the defaults.
+	IgnoreNetCfg bool `json:",omitempty"`
+	// ClearHistory begins a new history of images before one is chosen.
+	ClearHistory bool `json:",omitempty"`
+	// XLog is the https address of the server that hears of the restore; "" is the one of the unit's record.
+	XLog string `json:",omitempty"`
+	// BootArgs are kernel arguments of the restored system. Only what AllowedArgs lets pass is used.
+	BootArgs string `json:",omitempty"`
+}
+
+// ParseRestoreData parses fr.data.
+func ParseRestoreData(b []byte) (RestoreData, error) {
+	var d RestoreData
+	if err := decode(bytes.TrimSpace(b), &d); err != nil {
+		return RestoreData{}, fmt.Errorf("parse %s: %w: %v", RestoreDataFile, ErrDamaged, err)
+	}
+	if d.Version > Version {
+		return RestoreData{}, fmt.Errorf("parse %s: version %d: %w", RestoreDataFile, d.Version, ErrNewer)
+	}
+	if err := d.validate(); err != nil {
+		return RestoreData{}, fmt.Errorf("parse %s: %w: %v", RestoreDataFile, ErrDamaged, err)
+	}
+	return d, nil
+}
+
+func (d RestoreData) validate() error {
+	if d.Version < 0 {
+		return errors.New("Version is negative")
+	}
+	if err := printable("BootArgs", d.BootArgs, 1024); err != nil {
+		return err
+	}
+	if err := printable("XLog", d.XLog, 1024); err != nil || d.XLog == "" {
+		return err
+	}
+	if u, err := url.Parse(d.XLog); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return errors.New("XLog is not an https address")
+	}
+	return nil
+}
+
+// Marshal returns d as JSON. It sets the version and refuses what ParseRestoreData would, and arguments that are not allowed.
+func (d RestoreData) Marshal() ([]byte, error) {
+	d.Version = Version
+	err := d.validate()
+	if _, dropped := AllowedArgs(d.BootArgs); err == nil && len(dropped) > 0 {
+		err = fmt.Errorf("the kernel arguments %q are not allowed", dropped)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("format %s: %w", RestoreDataFile, err)
+	}
+	b, err := json.MarshalIndent(d, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("format %s: %w", RestoreDataFile, err)
+	}
+	return append(b, '\n'), nil
+}
+
+// ReadRestoreData returns the restore data. A volume without them gives the zero value and no error.
+func (v *Volume) ReadRestoreData() (RestoreData, error) {
+	b, err := v.read(RestoreDataFile, maxSmall)
+	if errors.Is(err, fs.ErrNotExist) {
+		return RestoreData{}, nil
+	}
+	if err != nil {
+		return RestoreData{}, err
+	}
+	return ParseRestoreData(b)
+}
+
+// WriteRestoreData replaces the restore data; the zero value removes them.
+func (v *Volume) WriteRestoreData(d RestoreData) error {
+	d.Version = 0
+	return v.inside(func(r *os.Root) error {
+		if d == (RestoreData{}) {
+			return Remove(r, RestoreDataFile)
+		}
+		b, err := d.Marshal()
+		if err != nil {
+			return err
+		}
+		return WriteFile(r, RestoreDataFile, b, Owner{Mode: 0o600})
+	})
+}
+
+// ReadNetwork returns the saved network configuration, a tar archive, or nil if there is none.
+func (v *Volume) ReadNetwork() ([]byte, error) {
+	b, err := v.read(NetworkFile, MaxNetwork)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// WriteNetwork replaces the saved network configuration; nil removes it.
+func (v *Volume) WriteNetwork(b []byte) error {
+	if b == nil {
+		return v.inside(func(r *os.Root) error {
+			if _, err := r.Lstat(NetworkFile); errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return Remove(r, NetworkFile)
+		})
+	}
+	if len(b) > MaxNetwork {
+		return fmt.Errorf("write %s: %d bytes, want at most %d", NetworkFile, len(b), MaxNetwork)
+	}
+	return v.write(NetworkFile, b, 0o600)
+}
+
+// SetNetwork is WriteNetwork where that changes anything: changed says whether it did.
+func (v *Volume) SetNetwork(b []byte) (changed bool, err error) {
+	old, err := v.ReadNetwork()
+	if err == nil && bytes.Equal(old, b) && (old == nil) == (b == nil) {
+		return false, nil
+	}
+	return true, v.WriteNetwork(b)
+}
+
+// RollHistory makes room for a new history of images: the one that is there, if any, becomes recovery_history.json.prev, in
+// place of an older one.
+func (v *Volume) RollHistory() error {
+	return v.inside(func(r *os.Root) error {
+		switch err := r.Rename(HistoryFile, HistoryFile+".prev"); {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return fmt.Errorf("roll %s: %w", HistoryFile, err)
+		}
+		return SyncDir(r, LogDir)
+	})
+}
+
+// allowedArgs are the kernel arguments that may come from a recovery volume: how the hardware is driven and what is shown. None of
+// them chooses what is started, what is trusted, or what is protected.
+var allowedArgs = map[string]*regexp.Regexp{
+	"acpi":                                regexp.MustCompile(`^(off|force|strict|noirq|rsdt)$`),
+	"acpi_osi":                            argValue,
+	"biosdevname":                         regexp.MustCompile(`^[01]$`),
+	"console":                             regexp.MustCompile(`^tty[A-Za-z0-9]*(,[0-9]{1,7}[neo]?[78]?r?)?$`),
+	"consoleblank":                        argNumber,
+	"crashkernel":                         regexp.MustCompile(`^[0-9A-Za-z,:@-]{1,64}$`),
+	"debug":                               argNone,
+	"default_hugepagesz":                  argSize,
+	"hugepages":                           argNumber,
+	"hugepagesz":                          argSize,
+	"intel_idle.max_cstate":               argNumber,
+	"intel_iommu":                         regexp.MustCompile(`^(on|off|on,sm_on|igfx_off)$`),
+	"iommu":                               regexp.MustCompile(`^(pt|off|soft|force)$`),
+	"irqaffinity":                         argCPUs,
+	"isolcpus":                            argCPUs,
+	"libata.force":                        argValue,
+	"loglevel":                            regexp.MustCompile(`^[0-7]$`),
+	"maxcpus":                             argNumber,
+	"net.ifnames":                         regexp.MustCompile(`^[01]$`),
+	"nmi_watchdog":                        regexp.MustCompile(`^[01]$`),
+	"nohz_full":                           argCPUs,
+	"nomodeset":                           argNone,
+	"nvme_core.default_ps_max_latency_us": argNumber,
+	"panic":                               argNumber,
+	"pci":                                 argValue,
+	"pcie_aspm":                           regexp.MustCompile(`^(off|force)$`),
+	"pcie_port_pm":                        regexp.MustCompile(`^(off|force)$`),
+	"processor.max_cstate":                argNumber,
+	"quiet":                               argNone,
+	"rcu_nocbs":                           argCPUs,
+	"reboot":                              regexp.MustCompile(`^[a-z,]{1,32}$`),
+	"usbcore.autosuspend":                 regexp.MustCompile(`^-?[0-9]{1,6}$`),
+	"usb-storage.quirks":                  regexp.MustCompile(`^[0-9a-f:,a-z]{1,128}$`),
+	"vga":                                 regexp.MustCompile(`^[a-z0-9]{1,8}$`),
+	"video":                               regexp.MustCompile(`^[A-Za-z0-9:@,.-]{1,64}$`),
+}
+
+var (
+	argNone   = regexp.MustCompile(`^$`)
+	argNumber = regexp.MustCompile(`^[0-9]{1,9}$`)
+	argSize   = regexp.MustCompile(`^[0-9]{1,6}[KMG]?$`)
+	argCPUs   = regexp.MustCompile(`^[0-9a-z,-]{1,128}$`)
+	argValue  = regexp.MustCompile(`^[A-Za-z0-9:._,@!-]{1,64}$`)
+)
+
+// AllowedArgs divides kernel arguments into those that may come from a recovery volume, joined by blanks, and the others.
+func AllowedArgs(args string) (kept string, dropped []string) {
+	var out []string
+	for _, a := range strings.Fields(args) {
+		key, value, _ := strings.Cut(a, "=")
+		if form := allowedArgs[key]; form != nil && form.MatchString(value) {
+			out = append(out, a)
+		} else {
+			dropped = append(dropped, a)
+		}
+	}
+	return strings.Join(out, " "), dropped
+}

@@ -1,0 +1,123 @@
+package support
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"gprovision/unit/state"
+)
+
+// read returns the files of a bundle.
+func read(t *testing.T, b []byte) map[string]string {
+	t.Helper()
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[h.Name] = string(text)
+	}
+}
+
+func TestWrite(t *testing.T) {
+	v := state.Open(t.TempDir())
+	const hash = "$2b$10$abcdefghijklmnopqrstuv"
+	key := state.NewKey()
+	seed := base64.StdEncoding.EncodeToString(key.Seed())
+	err := errors.Join(v.WriteHash(hash), v.WriteKey(key), v.WriteCounts(state.Counts{Restores: 7}), v.WriteHistory([]byte("{}")),
+		os.MkdirAll(v.Path("Image"), 0o755), os.WriteFile(v.Path("Image/A.upd"), []byte("12345"), 0o600),
+		os.WriteFile(v.Path("log/recov1.log"), []byte(`{"msg":"key `+seed+` of the unit"}
+{"msg":"run","cmd":"tool enrol=abcdef0123 mfgurl=http://joe:pw123@10.0.0.1/x","password":"hunter2","hash":"$6$salt$0123456789abcdef"}
+`), 0o600),
+		os.WriteFile(v.Path("log/huge.log"), make([]byte, maxFile+1), 0o600),
+		os.Symlink("/etc/passwd", v.Path("log/link.log")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	err = Write(t.Context(), &out, Options{
+		Volume: v, Now: time.Unix(1800000000, 0), By: "test",
+		Sys:   fstest.MapFS{"class/dmi/id/product_name": {Data: []byte("Box\n")}},
+		Proc:  fstest.MapFS{"cmdline": {Data: []byte("quiet enrol=abcdef0123\n")}, "version": {Data: []byte("Linux\n")}},
+		Files: []File{{"journal.txt", []byte("Authorization: Bearer aaaabbbbcccc\n-----BEGIN PRIVATE KEY-----\nMIIBVg\n-----END PRIVATE KEY-----\nend\n")}, {"../x", nil}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := read(t, out.Bytes())
+	for name, want := range map[string]string{
+		"support/recovery/state/count.json":          `"restores": 7`,
+		"support/recovery/log/recovery_history.json": "{}",
+		"support/recovery/log/recov1.log":            `"msg":"run","cmd":"tool enrol=[secret] mfgurl=http://[secret]10.0.0.1/x"`,
+		"support/images.txt":                         `"A.upd"`,
+		"support/capture.txt":                        "Box",
+		"support/proc/cmdline":                       "quiet enrol=[secret]\n",
+		"support/journal.txt":                        "PRIVATE KEY-----[secret]\nend\n",
+		"support/index.json":                         "huge.log",
+	} {
+		if !strings.Contains(files[name], want) {
+			t.Errorf("%s: %q has no %q", name, files[name], want)
+		}
+	}
+	var i index
+	if err := json.Unmarshal([]byte(files["support/index.json"]), &i); err != nil || i.Version != 1 || i.By != "test" || len(i.Files) != len(files)-1 {
+		t.Errorf("index: %+v, %v", i, err)
+	}
+	for name, text := range files {
+		for _, s := range []string{hash, seed, "abcdef0123", "pw123", "hunter2", "$6$", "aaaabbbb", "MIIBVg", "root:x"} {
+			if strings.Contains(text, s) {
+				t.Errorf("%s has the secret %q", name, s)
+			}
+		}
+		if strings.Contains(name, "admin.hash") || strings.Contains(name, "unit.key") || strings.Contains(name, "..") {
+			t.Errorf("%s is in the bundle", name)
+		}
+	}
+}
+
+func TestWriteWithoutVolume(t *testing.T) {
+	var out bytes.Buffer
+	if err := Write(t.Context(), &out, Options{Now: time.Now(), Missing: []string{"journal: none"}}); err != nil {
+		t.Fatal(err)
+	}
+	if i := read(t, out.Bytes())["support/index.json"]; !strings.Contains(i, "recovery volume is not there") || !strings.Contains(i, "journal: none") {
+		t.Errorf("got %s", i)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Write(ctx, &out, Options{Files: []File{{"a", nil}}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestName(t *testing.T) {
+	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	for serial, want := range map[string]string{"SN-1": "support-SN-1-20261122T100000Z.tar.gz", "": "support-unknown-20261122T100000Z.tar.gz", "a/../b": "support-a____b-20261122T100000Z.tar.gz"} {
+		if got := Name(serial, at); got != want {
+			t.Errorf("%q: got %s, want %s", serial, got, want)
+		}
+	}
+}

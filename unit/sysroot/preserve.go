@@ -1,0 +1,325 @@
+package sysroot
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coreos/go-systemd/v22/unit"
+
+	"gprovision/unit/state"
+)
+
+// PreservedFlag lies among the network files when a restore kept the unit's own: it tells a configuration management that they
+// are somebody's, and not the image's.
+const PreservedFlag = ".config-preserved"
+
+// Limits of a saved network configuration.
+const (
+	maxNetworkFile  = 64 << 10 // bytes
+	maxNetworkFiles = 128
+)
+
+// networkRecord is network.json in the directory of facts: what the restore left in /etc/systemd/network, so that a change by
+// a person can be told from what an image brought.
+type networkRecord struct {
+	Version   int               `json:"version"`
+	Preserved bool              `json:"preserved,omitempty"` // the files were the unit's own already
+	Files     map[string]string `json:"files"`               // name to SHA-256 in hexadecimal
+}
+
+// ErrNoNetworkRecord says that nothing tells what a system's network files were when it was restored.
+var ErrNoNetworkRecord = errors.New("the system has no record of its network files")
+
+// OwnNetwork returns the network files of the system if they are the unit's own: changed since the restore, or kept by it. Without
+// any the result is nil. left are files that cannot be kept, each with the reason. confDir is the directory of facts.
+//
+// ErrNoNetworkRecord is returned for a system that no restore has brought so far, whose files nothing can be said of.
+func (s *System) OwnNetwork(confDir string) (files []File, left []error, err error) {
+	all, left, err := s.networkFiles()
+	if err != nil {
+		return nil, nil, err
+	}
+	record, err := s.readNetworkRecord(confDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !record.Preserved && maps.Equal(record.Files, sums(all)) {
+		return nil, nil, nil
+	}
+	for _, f := range all {
+		if err := CheckNetworkFile(f); err != nil {
+			left = append(left, err)
+			continue
+		}
+		files = append(files, f)
+	}
+	if !hasNetwork(files) {
+		return nil, left, nil
+	}
+	return files, left, nil
+}
+
+// hasNetwork says whether any file configures an interface: without one a system would not be reached any more.
+func hasNetwork(files []File) bool {
+	return slices.ContainsFunc(files, func(f File) bool { return strings.HasSuffix(f.Name, ".network") && len(f.Content) > 0 })
+}
+
+// networkFiles reads the files that systemd-networkd and udev would, sorted by name. A link to /dev/null, which hides a file of
+// the image, is an empty file; no other link is followed.
+func (s *System) networkFiles() (files []File, left []error, err error) {
+	list, err := fs.ReadDir(s.root.FS(), networkDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range list {
+		name := networkDir + "/" + e.Name()
+		if e.IsDir() && strings.HasSuffix(e.Name(), ".d") {
+			left = append(left, fmt.Errorf("%s: files that change parts of others are not kept, put them into one", e.Name()))
+		}
+		if !networkSuffix(e.Name()) {
+			continue
+		}
+		if len(files) == maxNetworkFiles {
+			return nil, nil, fmt.Errorf("%s has more than %d network files", networkDir, maxNetworkFiles)
+		}
+		if e.Type()&fs.ModeSymlink != 0 {
+			if target, err := s.root.Readlink(name); err == nil && target == "/dev/null" {
+				files = append(files, File{Name: e.Name()})
+				continue
+			}
+		}
+		if !e.Type().IsRegular() {
+			left = append(left, fmt.Errorf("%s is not a regular file", e.Name()))
+			continue
+		}
+		b, err := state.ReadFile(s.root, name, maxNetworkFile)
+		if err != nil {
+			left = append(left, err)
+			continue
+		}
+		files = append(files, File{e.Name(), b})
+	}
+	return files, left, nil
+}
+
+func sums(files []File) map[string]string {
+	out := map[string]string{}
+	for _, f := range files {
+		sum := sha256.Sum256(f.Content)
+		out[f.Name] = hex.EncodeToString(sum[:])
+	}
+	return out
+}
+
+func (s *System) readNetworkRecord(confDir string) (networkRecord, error) {
+	b, err := s.read(path.Join(strings.Trim(confDir, "/"), "network.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return networkRecord{}, ErrNoNetworkRecord
+	}
+	if err != nil {
+		return networkRecord{}, err
+	}
+	var r networkRecord
+	if err := json.Unmarshal(b, &r); err != nil || r.Version < 1 || r.Version > state.Version {
+		return networkRecord{}, ErrNoNetworkRecord
+	}
+	if r.Files == nil {
+		r.Files = map[string]string{}
+	}
+	return r, nil
+}
+
+// recordNetwork writes network.json. It is the last step of setting the network up.
+func (s *System) recordNetwork(confDir string, preserved bool) error {
+	files, _, err := s.networkFiles()
+	if err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(networkRecord{Version: state.Version, Preserved: preserved, Files: sums(files)}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return s.writeIn(confDir, "network.json", append(b, '\n'))
+}
+
+// preserveNetwork makes the files the only ones of /etc/systemd/network.
+func (s *System) preserveNetwork(files []File) error {
+	if err := s.root.RemoveAll(networkDir); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := s.write(networkDir+"/"+f.Name, f.Content, 0o644); err != nil {
+			return err
+		}
+	}
+	return s.write(networkDir+"/"+PreservedFlag, nil, 0o644)
+}
+
+// SaveNetwork returns the archive of a system's own network files, mounted at dir, nil if it has none. See OwnNetwork.
+func SaveNetwork(dir, confDir string) (archive []byte, left []error, err error) {
+	err = with(dir, func(s *System) error {
+		files, notes, err := s.OwnNetwork(confDir)
+		left = notes
+		if err == nil && files != nil {
+			archive, err = PackNetwork(files)
+		}
+		return err
+	})
+	return archive, left, err
+}
+
+// PackNetwork returns the files as a tar archive. Equal files give equal bytes.
+func PackNetwork(files []File) ([]byte, error) {
+	var b bytes.Buffer
+	t := tar.NewWriter(&b)
+	for _, f := range files {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.Name, Size: int64(len(f.Content)), Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
+		if err := t.WriteHeader(h); err != nil {
+			return nil, fmt.Errorf("pack network configuration: %w", err)
+		}
+		if _, err := t.Write(f.Content); err != nil {
+			return nil, fmt.Errorf("pack network configuration: %w", err)
+		}
+	}
+	if err := t.Close(); err != nil {
+		return nil, fmt.Errorf("pack network configuration: %w", err)
+	}
+	if b.Len() > state.MaxNetwork {
+		return nil, fmt.Errorf("pack network configuration: %d bytes, at most %d", b.Len(), state.MaxNetwork)
+	}
+	return b.Bytes(), nil
+}
+
+// UnpackNetwork reads such an archive, which is not trusted. refused are entries that are not taken, each with the reason; whatever
+// is taken has passed CheckNetworkFile. An archive that cannot be read to its end, has too much in it, or leaves no .network file
+// is an error.
+func UnpackNetwork(archive []byte) (files []File, refused []error, err error) {
+	if len(archive) > state.MaxNetwork {
+		return nil, nil, fmt.Errorf("network configuration: %d bytes, at most %d", len(archive), state.MaxNetwork)
+	}
+	seen := map[string]bool{}
+	t := tar.NewReader(bytes.NewReader(archive))
+	for n := 0; ; n++ {
+		h, err := t.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, refused, fmt.Errorf("network configuration: %w", err)
+		}
+		if n >= 2*maxNetworkFiles || len(files) >= maxNetworkFiles {
+			return nil, refused, errors.New("network configuration: too many files")
+		}
+		name := strings.TrimPrefix(h.Name, "./")
+		switch {
+		case h.Typeflag == tar.TypeDir, name == PreservedFlag:
+			continue
+		case h.Typeflag != tar.TypeReg:
+			refused = append(refused, fmt.Errorf("%q is not a regular file", h.Name))
+			continue
+		case seen[name]:
+			refused = append(refused, fmt.Errorf("%q is there twice", h.Name))
+			continue
+		}
+		b, err := io.ReadAll(io.LimitReader(t, maxNetworkFile+1))
+		if err != nil {
+			return nil, refused, fmt.Errorf("network configuration: %q: %w", h.Name, err)
+		}
+		f := File{name, b}
+		if err := CheckNetworkFile(f); err != nil {
+			refused = append(refused, err)
+			continue
+		}
+		seen[name] = true
+		files = append(files, f)
+	}
+	if !hasNetwork(files) {
+		return nil, refused, errors.New("network configuration: no .network file is left")
+	}
+	return files, refused, nil
+}
+
+var (
+	networkName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9@._:-]{0,120}\.(network|link|netdev)$`)
+	networkSection = regexp.MustCompile(`^[A-Za-z0-9]{1,64}$`)
+)
+
+func networkSuffix(name string) bool {
+	return slices.Contains([]string{".network", ".link", ".netdev"}, path.Ext(name))
+}
+
+// CheckNetworkFile says why a file may not be kept: its name is none of systemd-networkd's, it is too large, it cannot be parsed,
+// it lacks what makes it one (systemd.network(5), systemd.link(5), systemd.netdev(5)), or it holds a key: the recovery
+// volume keeps no secrets. An empty file, which hides another of its name, may.
+func CheckNetworkFile(f File) error {
+	if err := checkNetworkFile(f); err != nil {
+		return fmt.Errorf("network file %q: %w", f.Name, err)
+	}
+	return nil
+}
+
+func checkNetworkFile(f File) error {
+	if !networkName.MatchString(f.Name) {
+		return errors.New("its name is not one of a .network, .link or .netdev file")
+	}
+	if len(f.Content) > maxNetworkFile {
+		return fmt.Errorf("more than %d bytes", maxNetworkFile)
+	}
+	if !utf8.Valid(f.Content) || bytes.ContainsFunc(f.Content, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' || r == 0x7f }) {
+		return errors.New("it is not plain text")
+	}
+	if len(bytes.TrimSpace(f.Content)) == 0 {
+		return nil
+	}
+	options, err := unit.Deserialize(bytes.NewReader(f.Content))
+	if err != nil {
+		return err
+	}
+	has := map[string]bool{}
+	for _, o := range options {
+		if !networkSection.MatchString(o.Section) || !networkSection.MatchString(o.Name) {
+			return fmt.Errorf("[%.40s] %.40s is not the name of a setting", o.Section, o.Name)
+		}
+		if isKey(o) {
+			return fmt.Errorf("[%s] %s is a secret, which the recovery volume does not keep; name a file instead", o.Section, o.Name)
+		}
+		if o.Value != "" {
+			has[o.Section+"."+o.Name], has[o.Section] = true, true
+		}
+	}
+	if path.Ext(f.Name) == ".netdev" {
+		if !has["NetDev.Name"] || !has["NetDev.Kind"] {
+			return errors.New("[NetDev] lacks Name or Kind")
+		}
+		return nil
+	}
+	if !has["Match"] {
+		return errors.New("it has no [Match]")
+	}
+	return nil
+}
+
+// isKey says whether an option is a key of an encrypted link: WireGuard's or MACsec's (systemd.netdev(5)).
+func isKey(o *unit.UnitOption) bool {
+	if o.Value == "" {
+		return false
+	}
+	return o.Name == "PrivateKey" || o.Name == "PresharedKey" || o.Name == "Password" || o.Name == "Key" && strings.HasPrefix(o.Section, "MACsec")
+}
