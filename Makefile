@@ -70,7 +70,7 @@ soak: ## what takes too long for every change: a kernel compiled from Debian's s
 bench: ## tables: ours against what one would use instead (about an hour; GPROV_BENCH_ROUNDS, GPROV_BENCH_BUILDS)
 	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) swupdate cpio openssl'
 	$(SUDO) env GPROV_BENCH=1 GPROV_BENCH_ROUNDS="$(GPROV_BENCH_ROUNDS)" GPROV_BENCH_BUILDS="$(GPROV_BENCH_BUILDS)" CGO_ENABLED=0 \
-		$(shell which go) test -count=1 -timeout 6h -v -run '^TestBench$$' ./lab
+		$(shell which go) test -count=1 -timeout 6h -v -run '^TestBench(|Initramfs)$$' ./lab
 
 .PHONY: generate
 generate: ## make what is generated

@@ -236,41 +236,28 @@ func newBench(t *testing.T) *bench {
 
 // benchRoot is DebianRoot with all modules of the kernel and all documentation: about the size of a small appliance's system.
 func benchRoot(ctx context.Context, log *slog.Logger, cache *Cache) (string, error) {
-	sources, err := aptSources("/etc/apt")
-	if err != nil {
-		return "", err
-	}
-	options, err := aptOptions(ctx, log)
-	if err != nil {
-		return "", err
-	}
 	args := slices.DeleteFunc(debianArguments(), func(a string) bool {
 		return strings.HasPrefix(a, "--dpkgopt=path-exclude=/lib/modules/") || strings.HasPrefix(a, "--dpkgopt=path-exclude=/usr/")
 	})
-	key := Key(append(append(slices.Clone(args), sources.list, sources.deb822), options...)...)
-	return cache.Get(ctx, "debian-"+debianSuite+"-large.tar", key, func(path string) error {
-		dir, err := os.MkdirTemp("", "gprov-apt-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir)
-		all := []string{"--mode=root", "--format=tar"}
-		for _, o := range options {
-			all = append(all, "--aptopt="+o)
-		}
-		all = append(append(all, args...), debianSuite, path)
-		for name, text := range map[string]string{"host.list": sources.list, "host.sources": sources.deb822} {
-			if text == "" {
-				continue
-			}
-			file := filepath.Join(dir, name)
-			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-				return err
-			}
-			all = append(all, file)
-		}
-		return run(ctx, log, "mmdebstrap", "mmdebstrap", all...)
-	})
+	return debootstrap(ctx, log, cache, "debian-"+debianSuite+"-large.tar", "tar", args)
+}
+
+// OtherInitramfs puts what Debian's own tools make for the lab's Debian system into the directory dir: vmlinuz, and the archives
+// initramfs-tools and dracut, both for any machine, as our boot artifact is.
+func OtherInitramfs(ctx context.Context, log *slog.Logger, dir string) error {
+	cache, err := OpenCache("")
+	if err != nil {
+		return err
+	}
+	args := slices.Clone(debianArguments())
+	i := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "--include=") })
+	args[i] += ",initramfs-tools,dracut-core,cpio"
+	args = append(args, `--customize-hook=chroot "$1" sh -ec 'v=$(ls /lib/modules); mkinitramfs -o /boot/initramfs-tools $v; dracut --quiet --no-hostonly --kver $v /boot/dracut; cp /boot/vmlinuz-$v /boot/vmlinuz'`)
+	root, err := debootstrap(ctx, log, cache, "debian-"+debianSuite+"-initramfs.tar", "tar", args)
+	if err != nil {
+		return err
+	}
+	return run(ctx, log, "tar", "tar", "-C", dir, "--strip-components=2", "-xf", root, "./boot/vmlinuz", "./boot/initramfs-tools", "./boot/dracut")
 }
 
 // swupdate makes an update for swupdate's archive handler and returns the command that installs it into DIR, or "" where swupdate

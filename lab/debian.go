@@ -98,6 +98,12 @@ var debianRemoves = []string{"/etc/ssh/ssh_host_*", "/boot/initrd*", "/initrd.im
 // systemd with networkd, sshd, the account admin (uid 1001, locked until a unit gets its password). It comes from the mirrors
 // of the host's own apt configuration by mmdebstrap, and is kept in the cache. It needs root, and about a minute.
 func DebianRoot(ctx context.Context, log *slog.Logger, cache *Cache) (string, error) {
+	return debootstrap(ctx, log, cache, "debian-"+debianSuite+".tar", "tar", debianArguments())
+}
+
+// debootstrap returns what mmdebstrap makes with the arguments args in the given format, from the mirrors of the host's apt
+// configuration. It is kept in the cache under the name.
+func debootstrap(ctx context.Context, log *slog.Logger, cache *Cache, name, format string, args []string) (string, error) {
 	sources, err := aptSources("/etc/apt")
 	if err != nil {
 		return "", err
@@ -106,15 +112,14 @@ func DebianRoot(ctx context.Context, log *slog.Logger, cache *Cache) (string, er
 	if err != nil {
 		return "", err
 	}
-	args := debianArguments()
 	key := Key(append(append(slices.Clone(args), sources.list, sources.deb822), options...)...)
-	return cache.Get(ctx, "debian-"+debianSuite+".tar", key, func(path string) error {
+	return cache.Get(ctx, name, key, func(path string) error {
 		dir, err := os.MkdirTemp("", "gprov-apt-")
 		if err != nil {
 			return fmt.Errorf("make debian root: %w", err)
 		}
 		defer os.RemoveAll(dir)
-		all := []string{"--mode=root", "--format=tar"}
+		all := []string{"--mode=root", "--format=" + format}
 		for _, o := range options {
 			all = append(all, "--aptopt="+o)
 		}

@@ -169,13 +169,22 @@ type Option func(*startOptions)
 type startOptions struct {
 	noReboot bool
 	network  bool
+	kernel   *directKernel
 }
+
+type directKernel struct{ kernel, initrd, cmdline string }
 
 // NoReboot makes the machine go off where it would start again.
 func NoReboot() Option { return func(o *startOptions) { o.noReboot = true } }
 
 // FromNetwork puts the network first in the boot order, as a person does with the firmware's boot menu.
 func FromNetwork() Option { return func(o *startOptions) { o.network = true } }
+
+// DirectKernel starts a kernel with an initramfs and a command line that QEMU loads itself, past boot loaders and disks: to compare
+// initramfs archives, which is no life of a unit.
+func DirectKernel(kernel, initrd, cmdline string) Option {
+	return func(o *startOptions) { o.kernel = &directKernel{kernel, initrd, cmdline} }
+}
 
 // Start switches the unit on. It is an error if it is on.
 func (u *Unit) Start(ctx context.Context, opts ...Option) error {
@@ -313,6 +322,9 @@ func (u *Unit) arguments(o startOptions) ([]string, error) {
 		"-netdev", "tap,id=net0,fd=3")
 	if o.noReboot {
 		args = append(args, "-no-reboot")
+	}
+	if k := o.kernel; k != nil {
+		args = append(args, "-kernel", k.kernel, "-initrd", k.initrd, "-append", k.cmdline)
 	}
 	nic := object{"driver": u.NIC, "netdev": "net0", "mac": u.MAC}
 	if u.NativePXE {

@@ -1,0 +1,111 @@
+package lab_test
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"gprovision/lab"
+	"gprovision/model/bootimage"
+	"gprovision/model/layout"
+)
+
+// TestBenchInitramfs compares the initramfs of our boot artifact with those of initramfs-tools and dracut: the same kernel, the same
+// virtual machine, the same root on its disk. It measures the size, and the time from the kernel's start to the first program of the
+// root. It runs only where GPROV_BENCH=1 (make bench).
+func TestBenchInitramfs(t *testing.T) {
+	if os.Getenv("GPROV_BENCH") != "1" {
+		t.Skip("a benchmark: make bench")
+	}
+	l := needLife(t)
+	f, err := l.finished[layout.BIOS]()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := workDir(t, 2<<30)
+	if err := lab.OtherInitramfs(t.Context(), slog.New(slog.DiscardHandler), dir); err != nil {
+		t.Fatal(err)
+	}
+	unpackUKI(t, l.tiny.Path(lab.BootFile), dir)
+	root := regexp.MustCompile(`UUID="?([0-9a-f-]{36})"?\s+/\s`).FindStringSubmatch(f.up.Text("fstab"))
+	if root == nil {
+		t.Fatalf("no root in the fstab: %s", f.up.Text("fstab"))
+	}
+	partition := regexp.MustCompile(`real_root=PARTUUID=\S+`).FindString(f.up.Text("cmdline"))
+	const common = "console=ttyS0,115200 panic=10 quiet "
+	theirs := common + "ro init=/usr/lib/systemd/systemd root=UUID=" + root[1]
+	list := []*struct {
+		name, kernel, initrd, cmdline string
+		size                          int64
+		took                          []float64
+	}{
+		{name: "gprovision", kernel: "ours-vmlinuz", initrd: "ours-initrd", cmdline: common + partition},
+		{name: "initramfs-tools", kernel: "vmlinuz", initrd: "initramfs-tools", cmdline: theirs},
+		{name: "dracut", kernel: "vmlinuz", initrd: "dracut", cmdline: theirs},
+	}
+	n := network(t)
+	for range 5 {
+		for _, c := range list {
+			u := l.fork(t, n, layout.BIOS, nil)
+			start(t, u, lab.DirectKernel(filepath.Join(dir, c.kernel), filepath.Join(dir, c.initrd), c.cmdline))
+			e := expect(t, u, bootPatience, lab.Msg("tiny system up"))
+			first, _, _ := strings.Cut(e.Text("uptime"), " ")
+			s, err := strconv.ParseFloat(first, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.took = append(c.took, s)
+			u.Cut()
+			st, err := os.Stat(filepath.Join(dir, c.initrd))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.size = st.Size()
+		}
+	}
+	how := "with KVM"
+	if !n.Accel.KVM {
+		how = "without KVM"
+	}
+	fmt.Printf("\n### Initramfs: size, and time from the kernel's start to the first program of the root\n\nMedians of 5, one after the other in turn, %s.\n\n| | size | time | size, ours = 1 | time, ours = 1 |\n|---|---|---|---|---|\n", how)
+	for _, c := range list {
+		slices.Sort(c.took)
+		mid, ours := c.took[len(c.took)/2], list[0]
+		fmt.Printf("| %s | %.1f MB | %.2f s | %.2f | %.2f |\n", c.name, float64(c.size)/1e6, mid, float64(c.size)/float64(ours.size), mid/ours.took[len(ours.took)/2])
+	}
+}
+
+// unpackUKI writes kernel and initramfs of a boot artifact into dir.
+func unpackUKI(t *testing.T, path, dir string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	uki, err := bootimage.ParseUKI(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]io.Reader{"ours-vmlinuz": uki.Linux(), "ours-initrd": uki.Initrd()} {
+		out, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(out, r)
+		if cerr := out.Close(); err != nil || cerr != nil {
+			t.Fatal(err, cerr)
+		}
+	}
+}
