@@ -498,14 +498,14 @@ func TestNoImage(t *testing.T) {
 func TestProvisionAgain(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
-	f, err := l.finished[layout.UEFI]()
+	f, err := l.finished[layout.BIOS]()
 	if err != nil {
 		t.Fatal(err)
 	}
 	n, p := network(t), product(t, f.product)
 	copyDatabase(t, f.product, p)
 	s := l.serve(t, n, p)
-	u := l.fork(t, n, layout.UEFI, nil)
+	u := l.fork(t, n, layout.BIOS, nil)
 	start(t, u, lab.FromNetwork())
 	before := up(t, u)
 	seen(t, u, 0, jobState("provision", "started"), "provisioning of a unit that is not released")
