@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,6 +32,12 @@ const (
 // by itself.
 const ForcedRestoreArg = "FACTORY_RESTORE=1"
 
+// The panels that a policy may enable.
+const (
+	Keyboard = "keyboard" // of the screen
+	Serial   = "serial"   // every serial line that is a console
+)
+
 // Policy is what one boot artifact may do. The zero value allows nothing and trusts nobody.
 type Policy struct {
 	// Version is the version of the format.
@@ -49,7 +56,10 @@ type Policy struct {
 	Locked bool `json:"locked,omitempty"`
 	// BootArgs is written into the boot artifact and into each boot entry, such as "console=ttyS0,115200".
 	BootArgs string `json:"bootArgs,omitempty"`
-	// GraceSeconds is how long a person may choose at each boot. 0: no wait.
+	// Panels are the panels on which a person may choose, beside a display with buttons: Keyboard and Serial. None: what is
+	// pressed there is not even read.
+	Panels []string `json:"panels,omitempty"`
+	// GraceSeconds is how long a person may choose at each boot, where there is a panel with keys. 0: the default, 3.
 	GraceSeconds int `json:"graceSeconds,omitempty"`
 	// RootWaitSeconds is how long init waits for a main disk that is expected and not there. 0: the default, 60.
 	RootWaitSeconds int `json:"rootWaitSeconds,omitempty"`
@@ -105,6 +115,11 @@ func (p Policy) Validate() error {
 	default:
 		return fmt.Errorf("policy forcedRestore is %q, want nothing, %q or %q", p.ForcedRestore, ForcedRestoreNever, ForcedRestoreUnattended)
 	}
+	for _, name := range p.Panels {
+		if name != Keyboard && name != Serial {
+			return fmt.Errorf("policy panels has %q, want %s or %s", name, Keyboard, Serial)
+		}
+	}
 	if len(p.BootArgs) > 1024 {
 		return fmt.Errorf("policy bootArgs has %d characters, want at most 1024", len(p.BootArgs))
 	}
@@ -146,6 +161,12 @@ func (p Policy) CertPool() (*x509.CertPool, error) {
 func (p Policy) RootWait() time.Duration {
 	return time.Duration(or(p.RootWaitSeconds, 60)) * time.Second
 }
+
+// Takes says whether a person may press keys on a kind of panel: Keyboard or Serial.
+func (p Policy) Takes(kind string) bool { return slices.Contains(p.Panels, kind) }
+
+// Grace is how long a person may choose at each boot, where there is a panel with keys.
+func (p Policy) Grace() time.Duration { return time.Duration(or(p.GraceSeconds, 3)) * time.Second }
 
 // Repairs is how often in a row a damaged main filesystem is repaired.
 func (p Policy) Repairs() int { return or(p.MaxRepairs, 2) }

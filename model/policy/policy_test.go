@@ -29,6 +29,7 @@ func TestParseRefuses(t *testing.T) {
 		"bad ca":      {`{"version":1,"keys":["x"],"serverCA":"nonsense"}`, "serverCA"},
 		"forced":      {`{"version":1,"keys":["x"],"forcedRestore":"yes"}`, "forcedRestore"},
 		"always":      {`{"version":1,"keys":["x"],"bootArgs":"quiet FACTORY_RESTORE=1"}`, "every boot"},
+		"panels":      {`{"version":1,"keys":["x"],"panels":["mouse"]}`, "mouse"},
 		"grace":       {`{"version":1,"keys":["x"],"graceSeconds":-1}`, "graceSeconds"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,17 +4,21 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"strings"
-	"syscall"
 	"time"
+	"unicode/utf8"
 )
 
 // ConsoleOptions say how a console is drawn.
 type ConsoleOptions struct {
 	// Terminal redraws the progress in its line. Without it each report is a line of its own, and there are few: a serial
 	// console is slow, and it is often recorded.
+	//
+	// A terminal is cleared for a question. Elsewhere a question is a numbered list that is written once, and each move of the
+	// selection is a line: what is at the other end of a serial line is not known, and may understand no control sequence.
 	Terminal bool
+	// Keys are what is typed on the console; nil: nothing can be.
+	Keys <-chan Key
 	// Now is the clock, default time.Now.
 	Now func() time.Time
 }
@@ -24,21 +28,31 @@ func Console(w io.Writer, o ConsoleOptions) Panel {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &console{w: w, o: o}
+	return &consolePanel{w: w, o: o}
 }
 
-type console struct {
+type consolePanel struct {
 	w io.Writer
 	o ConsoleOptions
 
 	last    View
 	at      time.Time // of the last progress line
 	percent int       // of the last progress line
-	open    bool      // the terminal's line is not ended
+	open    bool      // the line is not ended
 }
 
-func (c *console) Show(v View) error {
+func (c *consolePanel) Keys() <-chan Key { return c.o.Keys }
+
+func (c *consolePanel) Types() bool { return true }
+
+func (c *consolePanel) Show(v View) error {
 	var b strings.Builder
+	if c.last.Ask != nil && v.Ask == nil {
+		if c.end(&b); c.o.Terminal { // what the question covered comes back
+			b.WriteString(clear)
+			c.last = View{}
+		}
+	}
 	head := clean(v.Job)
 	if v.Total > 0 {
 		head += fmt.Sprintf(" [%d/%d]", v.Index, v.Total)
@@ -55,7 +69,7 @@ func (c *console) Show(v View) error {
 		c.end(&b)
 		fmt.Fprintf(&b, "%s\n", head)
 	}
-	if v.Progress != nil && c.due(*v.Progress) {
+	if v.Progress != nil && v.Ask == nil && c.due(*v.Progress) {
 		line := head + "  " + v.Progress.String()
 		if c.o.Terminal {
 			b.WriteString("\r" + line + "\x1b[K")
@@ -80,6 +94,9 @@ func (c *console) Show(v View) error {
 		}
 		fmt.Fprintf(&b, "    to do:  %s\n\n", clean(p.Hint))
 	}
+	if v.Ask != nil {
+		c.ask(&b, v.Ask)
+	}
 	c.last = v
 	if b.Len() == 0 {
 		return nil
@@ -88,9 +105,72 @@ func (c *console) Show(v View) error {
 	return err
 }
 
+// clear empties a terminal and puts the cursor into its first line.
+const clear = "\x1b[2J\x1b[H"
+
+// ask writes a question, or what has changed in it.
+func (c *consolePanel) ask(b *strings.Builder, a *Asked) {
+	was := c.last.Ask
+	if was == nil || was.ID != a.ID || was.Repeat != a.Repeat {
+		was = nil
+	}
+	switch {
+	case len(a.Options) == 0:
+		c.line(b, was, a)
+	case was == nil || c.o.Terminal && was.Selected != a.Selected:
+		c.list(b, a)
+	case was.Selected != a.Selected:
+		option(b, a, a.Selected)
+	}
+}
+
+// list writes a question to choose from.
+func (c *consolePanel) list(b *strings.Builder, a *Asked) {
+	c.end(b)
+	if c.o.Terminal {
+		b.WriteString(clear)
+	}
+	fmt.Fprintf(b, "\n%s\n", clean(a.Title))
+	if a.Text != "" {
+		fmt.Fprintf(b, "%s\n", clean(a.Text))
+	}
+	for i := range a.Options {
+		option(b, a, i)
+	}
+	if c.o.Keys != nil {
+		fmt.Fprintf(b, "press a number, or the arrow keys and Enter; q goes back\n")
+	}
+}
+
+func option(b *strings.Builder, a *Asked, i int) {
+	mark := ' '
+	if i == a.Selected {
+		mark = '>'
+	}
+	fmt.Fprintf(b, "%c %2d  %s\n", mark, i+1, clean(a.Options[i]))
+}
+
+// line writes a prompt, and then what is typed. Going back a character needs no more of a terminal than a backspace.
+func (c *consolePanel) line(b *strings.Builder, was, a *Asked) {
+	typed := ""
+	if was == nil {
+		c.end(b)
+		fmt.Fprintf(b, "\n%s: ", clean(a.Title))
+		c.open = true
+	} else {
+		typed = was.Typed
+	}
+	for !strings.HasPrefix(a.Typed, typed) {
+		_, n := utf8.DecodeLastRuneInString(typed)
+		typed = typed[:len(typed)-n]
+		b.WriteString("\b \b")
+	}
+	b.WriteString(clean(a.Typed[len(typed):]))
+}
+
 // due says whether a progress is worth a line. A terminal is redrawn five times a second; elsewhere there is a line after a
 // second if 5 % were done since the last one, after ten seconds in any case, and at the end.
-func (c *console) due(p Progress) bool {
+func (c *consolePanel) due(p Progress) bool {
 	since, n := c.o.Now().Sub(c.at), p.Percent()
 	switch {
 	case n == 100:
@@ -103,14 +183,14 @@ func (c *console) due(p Progress) bool {
 	return since >= time.Second && n >= c.percent+5 || since >= 10*time.Second
 }
 
-func (c *console) end(b *strings.Builder) {
+func (c *consolePanel) end(b *strings.Builder) {
 	if c.open {
 		b.WriteByte('\n')
 		c.open = false
 	}
 }
 
-func (c *console) Close() error {
+func (c *consolePanel) Close() error {
 	var b strings.Builder
 	if c.end(&b); b.Len() > 0 {
 		io.WriteString(c.w, b.String())
@@ -153,14 +233,4 @@ func Active(sys fs.FS) []string {
 func IsScreen(device string) bool {
 	n, ok := strings.CutPrefix(device, "/dev/tty")
 	return ok && n != "" && strings.Trim(n, "0123456789") == ""
-}
-
-// OpenConsole opens a console for writing. It does not become the controlling terminal, and a serial line is not waited for.
-// The caller closes it.
-func OpenConsole(device string) (*os.File, error) {
-	f, err := os.OpenFile(device, os.O_WRONLY|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open console: %w", err)
-	}
-	return f, nil
 }

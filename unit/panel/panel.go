@@ -2,9 +2,10 @@
 //
 // A View is the whole picture; a Panel draws it. The job talks to a Board, which carries each view to all its panels
 // without ever waiting for one: a slow panel misses the views between, never the last, and never a new step while few are
-// waiting. What a panel draws on (console, serial line, later an LCD) is its own business.
+// waiting. What a panel draws on (console, serial line, LCD) is its own business.
 //
-// The package reads no keys: a question to the person is a part of its own and comes with the first panel that has keys.
+// A panel may have keys. A question is shown on all panels at once, a key on any of them counts, and each question ends by
+// itself after a while: nobody need be at the machine.
 package panel
 
 import (
@@ -34,6 +35,8 @@ type View struct {
 	Message string
 	// Problem is why the job ended, or nil.
 	Problem *Problem
+	// Ask is the question that waits for an answer, or nil. It goes before everything else.
+	Ask *Asked
 }
 
 // Progress is how far a step is. Done and Total count the same thing, mostly bytes.
@@ -130,15 +133,24 @@ type Panel interface {
 
 // Board carries views to any number of panels. Make it with New; all methods may be called from any goroutine.
 type Board struct {
-	mu     sync.Mutex
-	last   View
-	shown  bool
-	feeds  []*feed
-	closed bool
+	turn    chan struct{} // held by whoever asks
+	pressed chan Press
+
+	mu      sync.Mutex
+	last    View
+	shown   bool
+	feeds   []*feed
+	closed  bool
+	inputs  int        // panels with keys
+	typists int        // those of them that can type
+	asked   int        // questions so far
+	keys    chan press // of the question, nil if there is none
 }
 
 // New returns a Board without panels.
-func New() *Board { return &Board{} }
+func New() *Board {
+	return &Board{turn: make(chan struct{}, 1), pressed: make(chan Press, 1)}
+}
 
 // Add gives the Board one more panel, which is shown the last view at once. The panel belongs to the Board from then on. The
 // name is for errors.
@@ -154,10 +166,18 @@ func (b *Board) Add(name string, p Panel) {
 	}
 	b.feeds = append(b.feeds, f)
 	go f.run()
+	if in, ok := p.(Input); ok && in.Keys() != nil {
+		b.listen(f, in)
+	}
 }
 
-// Show replaces what all panels show. It never waits.
-func (b *Board) Show(v View) { b.change(func(last *View) { *last = v }) }
+// Show replaces what all panels show, but not a question: that stays until it is answered. It never waits.
+func (b *Board) Show(v View) {
+	b.change(func(last *View) {
+		v.Ask = last.Ask
+		*last = v
+	})
+}
 
 func (b *Board) change(f func(last *View)) {
 	b.mu.Lock()
@@ -182,7 +202,7 @@ func (b *Board) Last() View {
 
 // Message shows one line and leaves the job as it is.
 func (b *Board) Message(text string) {
-	b.change(func(v *View) { *v = View{Job: v.Job, Message: text} })
+	b.change(func(v *View) { *v = View{Job: v.Job, Message: text, Ask: v.Ask} })
 }
 
 // Progress shows how far the running step is and leaves the rest of the view as it is.
@@ -342,25 +362,4 @@ func (f *feed) flush(ctx context.Context) error {
 	}
 	f.mu.Unlock()
 	return nil
-}
-
-// Script is a Panel for tests: it remembers the views.
-type Script struct {
-	mu    sync.Mutex
-	views []View
-}
-
-// Show remembers v.
-func (s *Script) Show(v View) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.views = append(s.views, v)
-	return nil
-}
-
-// Views returns all views in order.
-func (s *Script) Views() []View {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.views)
 }

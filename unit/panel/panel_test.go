@@ -8,7 +8,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -241,34 +240,4 @@ func TestWatch(t *testing.T) {
 			t.Errorf("%d calls, last %+v", n, last)
 		}
 	})
-}
-
-func TestActive(t *testing.T) {
-	for text, want := range map[string]string{
-		"tty0 ttyS0\n": "/dev/tty0 /dev/ttyS0", "ttyS1": "/dev/ttyS1", "": "/dev/console", "ttynull\n": "/dev/console", "../x hvc0": "/dev/hvc0",
-	} {
-		sys := fstest.MapFS{"class/tty/console/active": {Data: []byte(text)}}
-		if got := strings.Join(Active(sys), " "); got != want {
-			t.Errorf("%q: got %q, want %q", text, got, want)
-		}
-	}
-	if got := Active(fstest.MapFS{}); len(got) != 1 || got[0] != "/dev/console" {
-		t.Errorf("without sysfs: %q", got)
-	}
-	for dev, want := range map[string]bool{"/dev/tty0": true, "/dev/tty12": true, "/dev/ttyS0": false, "/dev/tty": false, "/dev/console": false, "/dev/hvc0": false} {
-		if IsScreen(dev) != want {
-			t.Errorf("IsScreen(%s) is not %v", dev, want)
-		}
-	}
-}
-
-func TestOpenConsole(t *testing.T) {
-	f, err := OpenConsole("/dev/null")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
-	if _, err := OpenConsole("/dev/nosuchconsole"); err == nil {
-		t.Error("opened a console that is not there")
-	}
 }

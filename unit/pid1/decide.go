@@ -18,6 +18,10 @@ const (
 	Repair    Job = "repair"
 	Boot      Job = "boot"
 	Hold      Job = "hold"
+	PowerOff  Job = "power-off"
+	Shell     Job = "shell"   // for support, where the policy has it
+	Support   Job = "support" // write the support bundle to a medium
+	Rescue    Job = "rescue"  // restore from an emergency medium
 )
 
 // RecoveryState says what was found of the recovery volume.
@@ -61,6 +65,8 @@ type Facts struct {
 	Fulfilled string
 	// Repairs is how often in a row the main filesystem was repaired without a good boot.
 	Repairs int
+	// Choice is what a person at the machine chose during this pass.
+	Choice Choice
 }
 
 // Decision is a job and why.
@@ -86,6 +92,8 @@ func pending(f Facts) bool {
 // rules returns the table of Decide.
 func rules() []rule {
 	return []rule{
+		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChoosePowerOff },
+			Decision{PowerOff, "a person at the machine chose it", nil}},
 		{func(f Facts, p policy.Policy) bool { return f.EraseAsked },
 			Decision{Hold, "a data erase was asked for, and this artifact cannot erase", fault.Policy}},
 		{func(f Facts, p policy.Policy) bool { return p.Provision && f.ManifestURL != "" },
@@ -94,6 +102,14 @@ func rules() []rule {
 			Decision{Hold, "two devices look like the recovery volume", fault.RecoveryAmbiguous}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainAmbiguous },
 			Decision{Hold, "two devices look like the main disk", fault.MainAmbiguous}},
+		{func(f Facts, p policy.Policy) bool { return chosen(f) && f.Recovery == RecoveryDamaged },
+			Decision{Hold, "a person chose a restore and the recovery volume cannot be read", fault.RecoveryDamaged}},
+		{func(f Facts, p policy.Policy) bool { return chosen(f) && f.Recovery != RecoveryFound },
+			Decision{Hold, "a person chose a restore and the recovery volume is missing", fault.NoRecovery}},
+		{func(f Facts, p policy.Policy) bool { return chosen(f) && f.Main == MainAbsent },
+			Decision{Hold, "a person chose a restore and the main disk is missing", fault.MainMissing}},
+		{func(f Facts, p policy.Policy) bool { return chosen(f) },
+			Decision{Restore, "a person at the machine chose it", nil}},
 		{func(f Facts, p policy.Policy) bool { return pending(f) && f.Main == MainAbsent },
 			Decision{Hold, "a restore is requested and the main disk is missing", fault.MainMissing}},
 		{func(f Facts, p policy.Policy) bool { return pending(f) },

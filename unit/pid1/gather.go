@@ -55,7 +55,7 @@ func (u *unit) Gather(ctx context.Context, changed <-chan struct{}, start time.T
 	for {
 		f := u.look()
 		wait := u.patience(f) - time.Since(start)
-		if wait <= 0 {
+		if wait <= 0 || u.wanted {
 			return f, nil
 		}
 		u.m.Log.Debug("waiting for devices", "recovery", string(f.Recovery), "main", string(f.Main), "left", wait.Round(time.Second).String())
@@ -64,6 +64,8 @@ func (u *unit) Gather(ctx context.Context, changed <-chan struct{}, start time.T
 		select {
 		case <-changed:
 		case <-t.C:
+		case <-u.m.Panel.Pressed():
+			u.wanted = true
 		case <-ctx.Done():
 			t.Stop()
 			return nil, ctx.Err()
@@ -76,7 +78,7 @@ func (u *unit) Gather(ctx context.Context, changed <-chan struct{}, start time.T
 func (u *unit) patience(f *Found) time.Duration {
 	long := u.m.Policy.RootWait()
 	switch {
-	case u.m.Policy.Provision && u.args.ManifestURL != "":
+	case u.provisions() || f.Choice.Kind == ChoosePowerOff:
 		return 0
 	case f.Main == MainMarked && f.Recovery == RecoveryFound:
 		return 0
@@ -107,7 +109,7 @@ func recorded(d block.Disk, r state.Disk, blank bool) bool {
 
 // look gathers once. It mounts the recovery volume read-only and changes nothing.
 func (u *unit) look() *Found {
-	f := &Found{Facts: Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: RecoveryMissing, Main: MainAbsent, Repairs: u.repairs}}
+	f := &Found{Facts: Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: RecoveryMissing, Main: MainAbsent, Repairs: u.repairs, Choice: u.choice}}
 	u.lookForRecovery(f)
 	u.lookForMain(f)
 	return f

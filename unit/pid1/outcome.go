@@ -16,6 +16,7 @@ type OutcomeKind string
 // The outcomes.
 const (
 	RebootNow   OutcomeKind = "reboot"
+	PowerOffNow OutcomeKind = "power-off"
 	SwitchRoot  OutcomeKind = "switch-root"
 	DecideAgain OutcomeKind = "decide-again"
 	HoldOn      OutcomeKind = "hold"
@@ -43,9 +44,16 @@ func (u *unit) finish(ctx context.Context, o Outcome) {
 			u.log.Info("rebooting", journal.ForPerson())
 			u.release(ctx)
 			return host.Reboot()
+		case PowerOffNow:
+			u.log.Info("powering off", journal.ForPerson())
+			u.m.Panel.Message("Powering off")
+			u.release(ctx)
+			return host.PowerOff()
 		case SwitchRoot:
 			u.closeJournal(ctx)
+			u.leave()
 			err := host.SwitchRoot(o.Root, SystemInit, []string{SystemInit}, nil)
+			u.enter()
 			return fault.Because(fault.SwitchRoot, err)
 		}
 		u.hold(ctx, o.Err)
@@ -115,6 +123,8 @@ func (u *unit) hold(ctx context.Context, err error) {
 		wait = networkRetry
 	}
 	u.log.Error("hold", "code", f.Code, "text", f.Text, "hint", f.Hint, "err", err, "retry", wait.String(), journal.ForPerson())
+	u.held = true
+	u.m.Panel.Forget()
 	u.m.Panel.Fail(err)
 	u.flushQueue(ctx)
 	u.letGo(ctx)
@@ -125,6 +135,8 @@ func (u *unit) hold(ctx context.Context, err error) {
 	select {
 	case <-u.changed:
 		u.settle()
+	case <-u.m.Panel.Pressed(): // the message is dismissed
+		u.wanted = true
 	case <-t.C:
 	}
 	u.start = time.Now()
@@ -161,5 +173,12 @@ func (u *unit) settle() {
 func (u *unit) holdForever(ctx context.Context, err error) {
 	for {
 		u.holdSafely(ctx, err)
+		if !u.wanted {
+			continue
+		}
+		u.wanted = false
+		if c, err := u.menu(ctx, nil); err == nil && c.Kind == ChoosePowerOff {
+			u.finish(ctx, Outcome{Kind: PowerOffNow})
+		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"gprovision/hw/console"
 	"gprovision/hw/efi"
 	"gprovision/hw/host"
 	"gprovision/hw/smbios"
@@ -72,6 +73,7 @@ type unit struct {
 	asked bool
 	// stopNetwork ends the background reporting of a restore.
 	stopNetwork func()
+	person
 }
 
 // Run is process 1. It never returns.
@@ -193,13 +195,13 @@ func (u *unit) attachConsoles() {
 	if u.args.Verbose {
 		filter.Level = slog.LevelDebug
 	}
-	for _, device := range panel.Active(os.DirFS("/sys")) {
-		f, err := panel.OpenConsole(device)
+	for _, device := range console.Active(os.DirFS("/sys")) {
+		f, err := console.Open(device)
 		if err != nil {
 			u.log.Debug("console cannot be opened", "device", device, "err", err)
 			continue
 		}
-		u.m.Panel.Add(device, panel.Console(f, panel.ConsoleOptions{Terminal: panel.IsScreen(device)}))
+		u.m.Panel.Add(device, panel.Console(f, panel.ConsoleOptions{Terminal: console.IsScreen(device), Keys: u.keys(f)}))
 		if err := u.journal.Attach(device, journal.Console(f, filter)); err != nil {
 			u.log.Debug("console cannot be used", "device", device, "err", err)
 		}
@@ -325,9 +327,17 @@ func readPlatforms() (*platform.Table, error) {
 func (u *unit) pass(ctx context.Context) Outcome {
 	var out Outcome
 	err := u.guard("pass", func() error {
+		u.invite()
 		found, err := u.Gather(ctx, u.changed, u.start)
 		if err != nil {
 			return err
+		}
+		if asked, err := u.consult(ctx, found); err != nil {
+			return err
+		} else if asked {
+			if found, err = u.Gather(ctx, u.changed, u.start); err != nil {
+				return err
+			}
 		}
 		u.askForced(ctx, found)
 		d := Decide(found.Facts, u.m.Policy)
@@ -354,6 +364,8 @@ func (u *unit) do(ctx context.Context, d Decision, f *Found) Outcome {
 		return u.repair(ctx, f)
 	case Boot:
 		return u.boot(ctx, d, f)
+	case PowerOff:
+		return Outcome{Kind: PowerOffNow}
 	}
 	reason := errors.New(d.Reason)
 	if len(f.Notes) > 0 {
@@ -393,6 +405,9 @@ func (u *unit) restore(ctx context.Context, f *Found) Outcome {
 	}
 	if err := u.attachVolume(recoveryMount, "recov"); err != nil {
 		u.log.Warn("logs and records cannot be kept on the recovery volume", "err", err)
+	}
+	if err := u.requestChoice(f); err != nil {
+		return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
 	}
 	u.connect(ctx, f)
 	u.began(record.JobRestore)
