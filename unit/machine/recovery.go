@@ -10,6 +10,7 @@ import (
 	"gprovision/hw/block"
 	"gprovision/hw/bootloader"
 	"gprovision/hw/efi"
+	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
@@ -46,7 +47,7 @@ func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
 		return err
 	}
 	if m.Firmware == layout.UEFI {
-		return PutArtifactESP(block.PartitionPath(disk.Path, u.Recovery.Table.Find(layout.ESP).Number), artifact)
+		return m.putESP(disk.Path, *u.Recovery.Table.Find(layout.ESP), artifact)
 	}
 	main := u.Main[0].Table.Find(layout.Primary)
 	if main == nil {
@@ -68,13 +69,39 @@ func (m *Machine) PutMainArtifact(u state.Unit, disk, root string) error {
 		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system or its ESP")
 	}
 	if m.Firmware == layout.UEFI {
-		return PutArtifactESP(block.PartitionPath(disk, esp.Number), artifact)
+		return m.putESP(disk, *esp, artifact)
 	}
 	entry := bootloader.Entry{Title: NormalEntry, Args: m.KernelArgs(main.UUID), Forced: m.ForcedArg()}
 	if volume := u.Recovery.Table.Find(layout.Recovery); volume != nil {
 		entry.Fallback = volume.FSUUID
 	}
 	return m.PutArtifactBIOS(disk, t, root, artifact, entry, bootloader.MainConfig)
+}
+
+// putESP makes the ESP p of a disk boot the artifact. An ESP that carries no FAT any more is made anew: nothing but boot files of ours
+// was on it.
+func (m *Machine) putESP(disk string, p layout.Partition, artifact string) error {
+	path := block.PartitionPath(disk, p.Number)
+	info, _, err := ProbePartition(path)
+	if err != nil {
+		return err
+	}
+	if info.Type != "vfat" {
+		m.Log.Warn("the ESP carries no FAT, making it anew", "partition", path, "found", info.Type)
+		if err := makeESP(disk, p); err != nil {
+			return err
+		}
+	}
+	return PutArtifactESP(path, artifact)
+}
+
+// makeESP makes the filesystem of an ESP while other partitions of its disk may be mounted.
+func makeESP(disk string, p layout.Partition) error {
+	dev, err := block.OpenShared(disk)
+	if err != nil {
+		return err
+	}
+	return errors.Join(filesystem.MakeFAT32(dev, p), dev.Close())
 }
 
 // EnsureEntries makes the firmware start the main disk first and the recovery device second, and offer a forced restore in its menu

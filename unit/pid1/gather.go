@@ -43,6 +43,8 @@ type Found struct {
 	Unreadable bool
 	// Mark is the main system's mark.
 	Mark state.Mark
+	// Mends is how many boots in a row repaired what starts the unit.
+	Mends int
 	// Notes say what speaks for and against the candidates that were looked at.
 	Notes []string
 }
@@ -223,7 +225,7 @@ func (u *unit) readVolume(f *Found) {
 	if err != nil {
 		f.note("counts ignored: %v", err)
 	}
-	f.Repairs = max(f.Repairs, c.Repairs)
+	f.Repairs, f.Mends = max(f.Repairs, c.Repairs), c.Mends
 }
 
 // lookForMain finds the partition of the main system by its recorded identifier, on a bus that the platform allows. Without a

@@ -489,6 +489,7 @@ func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
 			}
 			return nil
 		}},
+		{Name: "check-boot", Say: "Starting", Run: func(context.Context) error { u.mend(f); return nil }},
 		{Name: "mount-main", Say: "Starting", Run: func(context.Context) error {
 			return host.Mount(f.MainPart.Path, mainMount, "ext4", host.MountOptions{ReadOnly: true})
 		}},

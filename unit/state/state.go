@@ -158,6 +158,8 @@ type Counts struct {
 	RestoreFailures int `json:"restoreFailures"`
 	// Restores is how many restores succeeded since provisioning.
 	Restores int `json:"restores"`
+	// Mends is how many boots in a row repaired what starts the unit: boot entries, or files on the main disk.
+	Mends int `json:"mends"`
 	// LastGood is when a boot was marked good for the last time; zero if never.
 	LastGood time.Time `json:"lastGood,omitzero"`
 }
@@ -171,13 +173,17 @@ func (c Counts) Good(now time.Time) Counts {
 
 // Restored returns c after a restore that succeeded.
 func (c Counts) Restored() Counts {
-	c.BootAttempts, c.Repairs, c.RestoreFailures = 0, 0, 0
+	c.BootAttempts, c.Repairs, c.RestoreFailures, c.Mends = 0, 0, 0, 0
 	c.Restores = min(c.Restores+1, maxCount)
 	return c
 }
 
 // Attempted returns c after one more boot was handed over.
 func (c Counts) Attempted() Counts { c.BootAttempts = min(c.BootAttempts+1, maxCount); return c }
+
+// Mended returns c after one more boot that repaired what starts the unit, and NotMended after one that had nothing to repair.
+func (c Counts) Mended() Counts    { c.Mends = min(c.Mends+1, maxCount); return c }
+func (c Counts) NotMended() Counts { c.Mends = 0; return c }
 
 // Repaired returns c after one more repair.
 func (c Counts) Repaired() Counts { c.Repairs = min(c.Repairs+1, maxCount); return c }
@@ -483,7 +489,7 @@ func (r Request) validate() error {
 }
 
 func (c Counts) validate() error {
-	for _, n := range []int{c.BootAttempts, c.Repairs, c.RestoreFailures, c.Restores} {
+	for _, n := range []int{c.BootAttempts, c.Repairs, c.RestoreFailures, c.Restores, c.Mends} {
 		if n < 0 || n > maxCount {
 			return errors.New("a count is out of range")
 		}

@@ -1,0 +1,77 @@
+package pid1
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"gprovision/hw/efi"
+	"gprovision/hw/host"
+	"gprovision/model/layout"
+	"gprovision/unit/machine"
+	"gprovision/unit/state"
+)
+
+// maxMends is how many boots in a row may repair what starts the unit. Firmware that undoes each repair, or a file that cannot be
+// repaired, must not cost a write to flash memory and half a minute at every boot for ever. A restore begins anew.
+const maxMends = 3
+
+// mend repairs what starts the unit, before a complete system is handed over to. The firmware's entries are compared at each boot:
+// that is cheap. The files on the main disk are compared only when this boot did not come from there although its system is complete;
+// comparing them reads all of them. No failure here keeps the unit from starting.
+func (u *unit) mend(f *Found) {
+	if u.m.Policy.Provision || f.Recovery != RecoveryFound || f.Mends >= maxMends {
+		return // another artifact's policy, no record to go by, or enough
+	}
+	vars := efi.New(efi.DefaultDir)
+	fromMain := u.startedFromMain(vars)
+	var change efi.Change
+	var err, fileErr error
+	if u.m.Firmware == layout.UEFI {
+		change, err = u.m.EnsureEntries(vars, f.Unit)
+	}
+	if !fromMain {
+		fileErr = u.mendMain(f)
+	}
+	if err = errors.Join(err, fileErr); err != nil {
+		u.log.Warn("what starts the unit cannot be repaired", "err", err)
+	} else if !fromMain {
+		u.log.Info("boot files of the main disk are right")
+	}
+	count := state.Counts.Mended
+	if fromMain && change.Empty() && err == nil {
+		if f.Mends == 0 {
+			return
+		}
+		count = state.Counts.NotMended
+	}
+	if err := u.count(f, count); err != nil {
+		u.log.Warn("repair of what starts the unit cannot be counted", "err", err)
+	}
+}
+
+// startedFromMain says whether this boot came from the main disk's own boot entry.
+func (u *unit) startedFromMain(vars *efi.Vars) bool {
+	if u.m.Firmware == layout.UEFI {
+		started, err := vars.Started()
+		return err == nil && started == machine.NormalEntry
+	}
+	return strings.Contains(u.m.Cmdline, "real_root=")
+}
+
+// mendMain makes the main disk boot its own system again.
+func (u *unit) mendMain(f *Found) error {
+	// On BIOS the files are on the main system itself.
+	if err := host.Mount(f.MainPart.Path, mainMount, "ext4", host.MountOptions{ReadOnly: u.m.Firmware == layout.UEFI}); err != nil {
+		return err
+	}
+	artifact := filepath.Join(mainMount, "boot", u.m.Site.Names.BootFile)
+	err := machine.Regular(artifact)
+	if err == nil {
+		_, err = machine.ArtifactBuild(artifact)
+	}
+	if err == nil {
+		err = u.m.PutMainArtifact(f.Unit, f.MainPart.Disk.Path, mainMount)
+	}
+	return errors.Join(err, host.Unmount(mainMount))
+}
