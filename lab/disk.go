@@ -38,6 +38,8 @@ type Disk struct {
 	BootIndex int `json:"bootIndex,omitempty"`
 	// Late keeps the disk away at power-on, until Unit.Plug. Only for VirtIO, NVMe, SCSI and USB.
 	Late bool `json:"late,omitempty"`
+	// LogWrites keeps a log of all writes since the last power-on in the file Unit.WriteLog: see ReadWriteLog.
+	LogWrites bool `json:"logWrites,omitempty"`
 }
 
 // object is a QEMU device or block node: the command line and QMP take the same JSON.
@@ -47,11 +49,16 @@ func (d Disk) node() string { return "disk-" + d.Name }
 
 // blockNode describes the file behind the disk.
 func (d Disk) blockNode(path string) object {
-	return object{
-		"driver": "qcow2", "node-name": d.node(), "discard": "unmap",
-		"file": object{"driver": "file", "filename": path, "discard": "unmap"},
+	o := object{"driver": "qcow2", "discard": "unmap", "file": object{"driver": "file", "filename": path, "discard": "unmap"}}
+	if d.LogWrites {
+		o = object{"driver": "blklogwrites", "discard": "unmap", "file": o, "log": object{"driver": "file", "filename": writeLog(path)}}
 	}
+	o["node-name"] = d.node()
+	return o
 }
+
+// writeLog is where the log of the disk's writes is.
+func writeLog(path string) string { return path + ".writes" }
 
 // device describes the disk's hardware. place counts the disks on its bus; slot is a free hot-plug port, or "".
 func (d Disk) device(place int, slot string) (object, error) {
@@ -68,6 +75,9 @@ func (d Disk) device(place int, slot string) (object, error) {
 	switch d.Bus {
 	case VirtIO:
 		o["driver"] = "virtio-blk-pci"
+		if d.LogWrites {
+			o["write-zeroes"] = false // blklogwrites of QEMU before 8.2.1 damages its log with them (commit a9c8ea95)
+		}
 	case NVMe:
 		o["driver"] = "nvme"
 	case SATA:

@@ -163,6 +163,9 @@ func (c Config) complete() Config {
 func (u *Unit) diskPath(name string) string { return filepath.Join(u.Dir, name+".qcow2") }
 func (u *Unit) varsPath() string            { return filepath.Join(u.Dir, "vars.fd") }
 
+// WriteLog is the file with the log of a disk with LogWrites.
+func (u *Unit) WriteLog(name string) string { return writeLog(u.diskPath(name)) }
+
 // Option changes one start of a unit.
 type Option func(*startOptions)
 
@@ -361,6 +364,11 @@ func (u *Unit) arguments(o startOptions) ([]string, error) {
 			return nil, err
 		}
 		places[d.Bus]++
+		if d.LogWrites {
+			if err := os.WriteFile(u.WriteLog(d.Name), nil, 0o600); err != nil {
+				return nil, fmt.Errorf("begin write log: %w", err)
+			}
+		}
 		nodes, devices = append(nodes, d.blockNode(u.diskPath(d.Name))), append(devices, dev)
 	}
 	for _, n := range nodes {
