@@ -2,6 +2,7 @@ package pid1
 
 import (
 	"encoding/binary"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/unit/machine"
+	"gprovision/unit/panel"
 )
 
 // firmware stands for the variables of one that started the entry with the description.
@@ -51,5 +53,49 @@ func TestForced(t *testing.T) {
 		if got := u.forced(firmware(t, tc.started)); got != tc.want {
 			t.Errorf("%s: got %t", tc.name, got)
 		}
+	}
+}
+
+// TestForcedRestoreNeedsAYes: what becomes of the choice in a boot menu.
+func TestForcedRestoreNeedsAYes(t *testing.T) {
+	unattended := policy.Policy{ForcedRestore: policy.ForcedRestoreUnattended}
+	yes, no := []panel.Key{panel.KeyDown, panel.KeyEnter}, []panel.Key{panel.KeyEnter}
+	whole := Facts{Recovery: RecoveryFound, Main: MainMarked}
+	with := func(change func(*Facts)) Facts { f := whole; change(&f); return f }
+	for _, tc := range []struct {
+		name string
+		f    Facts
+		p    policy.Policy
+		keys []panel.Key // nil: no panel has keys
+		want Job
+		asks bool
+	}{
+		{"yes", whole, policy.Policy{}, yes, Restore, true},
+		{"no", whole, policy.Policy{}, no, Boot, true},
+		{"nobody can answer", whole, policy.Policy{}, nil, Boot, false},
+		{"unattended", whole, unattended, nil, Restore, false},
+		{"unattended, a disk of somebody", with(func(f *Facts) { f.Main = MainForeign }), unattended, nil, Hold, false},
+		{"a disk of somebody, yes", with(func(f *Facts) { f.Main = MainForeign }), unattended, yes, Restore, true},
+		{"resumed in the menu", with(func(f *Facts) { f.Choice.Kind = ChooseResume }), unattended, nil, Boot, false},
+		{"no recovery volume", with(func(f *Facts) { f.Recovery = RecoveryMissing }), unattended, nil, Boot, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Panel: panel.New(), Policy: tc.p}, args: Args{Forced: true}}
+			asked := false
+			if tc.keys != nil {
+				u.m.Panel.Add("script", &panel.Script{Answer: func(panel.Asked) []panel.Key { asked = true; return tc.keys }})
+			}
+			for range 2 { // a second pass of the same boot does not ask again
+				asked = false
+				f := &Found{Facts: tc.f}
+				u.askForced(t.Context(), f)
+				if d := Decide(f.Facts, tc.p); d.Job != tc.want || asked != tc.asks {
+					t.Errorf("%s, asked %t", d, asked)
+				}
+				if tc.asks = false; tc.want == Restore {
+					tc.want = Decide(tc.f, tc.p).Job
+				}
+			}
+		})
 	}
 }

@@ -129,15 +129,20 @@ func (u *unit) items(f *Found) []item {
 	if f == nil || u.provisions() {
 		return out
 	}
-	lost := "All data on the main disk will be lost."
-	if f.Main == MainForeign {
-		lost = "The main disk holds data that is not of this unit. All of it will be lost."
-	}
+	lost := loss(f)
 	return append(out,
 		item{"Restore latest", ChooseLatest, lost},
 		item{"Restore original", ChooseOriginal, lost},
 		item{"Restore: choose image", ChooseImage, lost},
 	)
+}
+
+// loss says what a restore destroys.
+func loss(f *Found) string {
+	if f.Main == MainForeign {
+		return "The main disk holds data that is not of this unit. All of it will be lost."
+	}
+	return "All data on the main disk will be lost."
 }
 
 // menu asks until a person has chosen something and confirmed it. That nobody answers, or gives up, is ChooseResume; so is

@@ -181,8 +181,10 @@ func (c Counts) Restored() Counts {
 // Attempted returns c after one more boot was handed over.
 func (c Counts) Attempted() Counts { c.BootAttempts = min(c.BootAttempts+1, maxCount); return c }
 
-// Mended returns c after one more boot that repaired what starts the unit, and NotMended after one that had nothing to repair.
-func (c Counts) Mended() Counts    { c.Mends = min(c.Mends+1, maxCount); return c }
+// Mended returns c after one more boot that repaired what starts the unit.
+func (c Counts) Mended() Counts { c.Mends = min(c.Mends+1, maxCount); return c }
+
+// NotMended returns c after a boot that had nothing to repair.
 func (c Counts) NotMended() Counts { c.Mends = 0; return c }
 
 // Repaired returns c after one more repair.
