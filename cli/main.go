@@ -24,6 +24,8 @@ type Commands struct {
 	Boot     BootCmd     `cmd:"" help:"Build and inspect boot artifacts."`
 	Manifest ManifestCmd `cmd:"" help:"Make and check manifests."`
 	Platform PlatformCmd `cmd:"" help:"Check appliance tables, identify and capture machines."`
+	Stick    StickCmd    `cmd:"" help:"Write recovery sticks."`
+	Shell    ShellCmd    `cmd:"" help:"Help with the recovery shell of units."`
 	Serve    ServeCmd    `cmd:"" help:"Run the factory server."`
 	Vault    VaultCmd    `cmd:"" help:"Read the credentials of units with the operator's key."`
 	VM       VMCmd       `cmd:"" name:"vm" help:"Run a virtual unit."`

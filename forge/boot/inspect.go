@@ -18,6 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/mikelolasagasti/xz"
 
+	"gprovision/hw/bootloader"
 	"gprovision/model/bootimage"
 	"gprovision/model/policy"
 )
@@ -45,6 +46,8 @@ type Inspection struct {
 	Policy    *policy.Policy  `json:"policy,omitempty"`
 	Info      *BuildInfo      `json:"info,omitempty"`
 	Platforms json.RawMessage `json:"platforms,omitempty"`
+	// GRUB is the boot loader for BIOS machines in the initramfs; empty if it has none.
+	GRUB bootloader.Images `json:"-"`
 }
 
 // InspectedSection is a section with the length of its content, bytes.
@@ -294,7 +297,7 @@ func partOf(f bootimage.File) string {
 
 func (in *Inspection) config(name string, size int64, r io.Reader) error {
 	switch name {
-	case strings.TrimPrefix(policy.Path, "/"), BuildInfoPath, PlatformsPath:
+	case strings.TrimPrefix(policy.Path, "/"), BuildInfoPath, PlatformsPath, GRUBBootPath, GRUBCorePath:
 	default:
 		return nil
 	}
@@ -311,6 +314,10 @@ func (in *Inspection) config(name string, size int64, r io.Reader) error {
 		if json.Unmarshal(b, &info) == nil {
 			in.Info = &info
 		}
+	case GRUBBootPath:
+		in.GRUB.Boot = b
+	case GRUBCorePath:
+		in.GRUB.Core = b
 	case PlatformsPath:
 		if json.Valid(b) {
 			in.Platforms = b

@@ -73,6 +73,10 @@ func finish(part *region, ss, start int64, id uint32) error {
 	}
 	reserved, fats, perFAT := int64(le.Uint16(boot[14:])), int64(boot[16]), int64(le.Uint32(boot[36:]))
 	clusters := (int64(le.Uint32(boot[32:])) - reserved - fats*perFAT) / max(int64(boot[13]), 1)
+	if more := clusters + 2 - perFAT*ss/4; more > 0 { // the library counts two more than its FAT has entries for
+		clusters -= more
+		le.PutUint32(boot[32:], le.Uint32(boot[32:])-uint32(more*int64(boot[13])))
+	}
 	if clusters < minClusters {
 		return fmt.Errorf("%d clusters are too few for FAT32", clusters)
 	}

@@ -55,6 +55,10 @@ const (
 	TypeData = "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"
 )
 
+// EmergencyPrefix begins the name of each file that an emergency medium has for a unit. What follows, after one more underscore
+// at most, is the name of the image as it was signed.
+const EmergencyPrefix = "EmergencyFile_"
+
 // Sizes.
 const (
 	MiB          = 1 << 20
