@@ -17,6 +17,7 @@ const (
 	ChooseImage    ChoiceKind = "restore-image"
 	ChooseShell    ChoiceKind = "shell"
 	ChooseSupport  ChoiceKind = "support-bundle"
+	ChooseMedium   ChoiceKind = "restore-medium"
 )
 
 // Choice is what a person at the machine chose, and confirmed where that destroys something.

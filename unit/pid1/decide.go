@@ -65,6 +65,8 @@ type Facts struct {
 	Fulfilled string
 	// Repairs is how often in a row the main filesystem was repaired without a good boot.
 	Repairs int
+	// Medium is what was found of an emergency medium.
+	Medium MediumState
 	// Choice is what a person at the machine chose during this pass.
 	Choice Choice
 }
@@ -110,6 +112,8 @@ func rules() []rule {
 			Decision{Hold, "a person chose a restore and the main disk is missing", fault.MainMissing}},
 		{func(f Facts, p policy.Policy) bool { return chosen(f) },
 			Decision{Restore, "a person at the machine chose it", nil}},
+		{func(f Facts, p policy.Policy) bool { return wantsMedium(f) && f.Recovery == RecoveryFound },
+			Decision{Job: Rescue, Reason: "an emergency medium has an image for this unit"}},
 		{func(f Facts, p policy.Policy) bool { return pending(f) && f.Main == MainAbsent },
 			Decision{Hold, "a restore is requested and the main disk is missing", fault.MainMissing}},
 		{func(f Facts, p policy.Policy) bool { return pending(f) },

@@ -15,6 +15,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/unit/machine"
+	"gprovision/unit/rescue"
 	"gprovision/unit/state"
 )
 
@@ -45,6 +46,13 @@ type Found struct {
 	Mark state.Mark
 	// Mends is how many boots in a row repaired what starts the unit.
 	Mends int
+	// Media are the emergency media, Offer the one whose image OfferFile may be restored; nil if there is none.
+	Media     []rescue.Medium
+	Offer     *rescue.Medium
+	OfferFile rescue.File
+	// LastMedium is the medium that the unit was restored from last, and lastPresent says that it is there.
+	LastMedium  state.Medium
+	lastPresent bool
 	// Notes say what speaks for and against the candidates that were looked at.
 	Notes []string
 }
@@ -55,8 +63,8 @@ func (f *Found) note(format string, a ...any) { f.Notes = append(f.Notes, fmt.Sp
 // answer, and shorter for a recovery volume beside a complete system. changed wakes it when a device came or went.
 func (u *unit) Gather(ctx context.Context, changed <-chan struct{}, start time.Time) (*Found, error) {
 	for {
-		f := u.look()
-		wait := u.patience(f) - time.Since(start)
+		f := u.look(ctx)
+		wait := max(u.patience(f), u.mediaPatience(f)) - time.Since(start)
 		if wait <= 0 || u.wanted {
 			return f, nil
 		}
@@ -110,10 +118,11 @@ func recorded(d block.Disk, r state.Disk, blank bool) bool {
 }
 
 // look gathers once. It mounts the recovery volume read-only and changes nothing.
-func (u *unit) look() *Found {
+func (u *unit) look(ctx context.Context) *Found {
 	f := &Found{Facts: Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: RecoveryMissing, Main: MainAbsent, Repairs: u.repairs, Choice: u.choice}}
 	u.lookForRecovery(f)
 	u.lookForMain(f)
+	u.lookForMedia(ctx, f)
 	return f
 }
 

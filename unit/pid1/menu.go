@@ -130,11 +130,15 @@ func (u *unit) items(f *Found) []item {
 		return out
 	}
 	lost := loss(f)
-	return append(out,
+	out = append(out,
 		item{"Restore latest", ChooseLatest, lost},
 		item{"Restore original", ChooseOriginal, lost},
 		item{"Restore: choose image", ChooseImage, lost},
 	)
+	if f.Offer != nil {
+		out = append(out, item{"Restore from medium", ChooseMedium, lost})
+	}
+	return out
 }
 
 // loss says what a restore destroys.

@@ -74,6 +74,7 @@ type unit struct {
 	// stopNetwork ends the background reporting of a restore.
 	stopNetwork func()
 	person
+	media media
 }
 
 // Run is process 1. It never returns.
@@ -340,6 +341,7 @@ func (u *unit) pass(ctx context.Context) Outcome {
 			}
 		}
 		u.askForced(ctx, found)
+		u.tellOfMedia(ctx, found)
 		d := Decide(found.Facts, u.m.Policy)
 		for _, n := range found.Notes {
 			u.log.Info("note", "text", n)
@@ -366,6 +368,8 @@ func (u *unit) do(ctx context.Context, d Decision, f *Found) Outcome {
 		return u.boot(ctx, d, f)
 	case PowerOff:
 		return Outcome{Kind: PowerOffNow}
+	case Rescue:
+		return u.rescue(ctx, f)
 	}
 	reason := errors.New(d.Reason)
 	if len(f.Notes) > 0 {
@@ -399,6 +403,11 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 }
 
 func (u *unit) restore(ctx context.Context, f *Found) Outcome {
+	return u.restoreImage(ctx, f, nil, f.Request)
+}
+
+// restoreImage restores an image of a medium for the request, or one of the recovery volume if that is nil.
+func (u *unit) restoreImage(ctx context.Context, f *Found, image *restore.Image, request *state.Request) Outcome {
 	u.forget(f)
 	if err := mountVolume(f.RecoveryPart.Path, false); err != nil {
 		return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
@@ -406,14 +415,17 @@ func (u *unit) restore(ctx context.Context, f *Found) Outcome {
 	if err := u.attachVolume(recoveryMount, "recov"); err != nil {
 		u.log.Warn("logs and records cannot be kept on the recovery volume", "err", err)
 	}
-	if err := u.requestChoice(f); err != nil {
-		return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
+	if image == nil {
+		if err := u.requestChoice(f); err != nil {
+			return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
+		}
+		request = f.Request
 	}
 	u.connect(ctx, f)
 	u.began(record.JobRestore)
 	err := restore.Run(ctx, u.m, restore.Options{
-		Recovery: recoveryMount, Volume: f.Volume, Unit: f.Unit, Request: f.Request, Main: f.MainPart, Planned: f.Planned,
-		Blank: f.Main == MainBlank && !pending(f.Facts), Oldest: u.args.Oldest,
+		Recovery: recoveryMount, Volume: f.Volume, Unit: f.Unit, Request: request, Image: image, Main: f.MainPart, Planned: f.Planned,
+		Blank: f.Main == MainBlank && image == nil && !pending(f.Facts), Oldest: u.args.Oldest,
 		Observe: u.observer(record.JobRestore),
 	})
 	if err != nil {
@@ -478,6 +490,7 @@ func (u *unit) count(f *Found, change func(state.Counts) state.Counts) error {
 
 // boot counts the attempt and hands over to the installed system.
 func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
+	u.noteRemoved(f)
 	u.forget(f)
 	u.began(record.JobBoot)
 	attempts := 0

@@ -1,0 +1,326 @@
+package pid1
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"gprovision/hw/host"
+	"gprovision/model/fault"
+	"gprovision/unit/journal"
+	"gprovision/unit/machine"
+	"gprovision/unit/panel"
+	"gprovision/unit/rescue"
+	"gprovision/unit/restore"
+	"gprovision/unit/state"
+)
+
+// MediumState says what was found of an emergency medium.
+type MediumState string
+
+// The states of an emergency medium. Whether its image is good is proven by the job, before anybody is asked.
+const (
+	NoMedium        MediumState = ""
+	MediumOffered   MediumState = "offered"   // it has an image for this unit, and nothing was said about it yet
+	MediumConfirmed MediumState = "confirmed" // a restore from it was begun and is to be taken up again
+	MediumDone      MediumState = "done"      // the unit was restored from it already, or it was refused in this boot
+	MediumUnusable  MediumState = "unusable"  // it has emergency files, and none can be used
+)
+
+// How long USB disks are waited for after init's start: for ports to be looked at, for a disk that is there to answer, and for a
+// medium that was there at the last boot.
+const (
+	usbScan     = time.Second
+	usbAnswer   = 5 * time.Second
+	usbExpected = 10 * time.Second
+)
+
+// showFailure is how long a message about a medium stays before the unit goes on.
+const showFailure = 8 * time.Second
+
+// media is what init knows of emergency media in this boot.
+type media struct {
+	// answered says, by the identifier of an image on a medium, why it is left alone in this boot.
+	answered map[string]string
+	// told are the media about whose unusable files the person was told, by device.
+	told map[string]bool
+}
+
+// wantsMedium says whether a restore from a medium is due or to be offered. A missing main disk has its own rows.
+func wantsMedium(f Facts) bool {
+	if f.Main == MainAbsent {
+		return false
+	}
+	switch f.Choice.Kind {
+	case ChooseMedium:
+		return f.Medium != NoMedium && f.Medium != MediumUnusable
+	case NoChoice:
+		return f.Medium == MediumOffered || f.Medium == MediumConfirmed
+	}
+	return false
+}
+
+// finder finds media.
+func (u *unit) finder(f *Found) rescue.Finder {
+	return rescue.Finder{Machine: u.m, Load: u.modules.Filesystem, Dir: "/mnt/medium", Prefix: u.prefix(f)}
+}
+
+// lookForMedia looks for emergency media among the disks that are not the unit's own.
+func (u *unit) lookForMedia(ctx context.Context, f *Found) {
+	if u.provisions() {
+		return
+	}
+	own := map[string]bool{}
+	for _, p := range []*machine.Found{f.RecoveryPart, f.MainPart} {
+		if p != nil {
+			own[p.Disk.Name] = true
+		}
+	}
+	if f.Planned != nil {
+		own[f.Planned.Name] = true
+	}
+	found, notes, err := u.finder(f).Find(ctx, own)
+	if err != nil {
+		f.note("media: %v", err)
+		return
+	}
+	f.Notes = append(f.Notes, notes...)
+	f.Media = found
+	if f.Recovery == RecoveryFound {
+		m, err := f.Volume.ReadMedium()
+		if err == nil {
+			f.LastMedium = m
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			f.note("last medium: %v", err)
+		}
+	}
+	u.judgeMedia(f)
+}
+
+// judgeMedia sets the facts about media.
+func (u *unit) judgeMedia(f *Found) {
+	present := map[string]bool{}
+	for i, m := range f.Media {
+		for _, r := range m.Refused {
+			f.note("medium %s: %s: %v", m.Path, r.File, r.Err)
+		}
+		if len(m.Files) == 0 && f.Medium == NoMedium {
+			f.Medium = MediumUnusable
+		}
+		for _, file := range m.Files {
+			present[file.ID] = true
+			s := u.stateOf(f, file)
+			if f.Offer == nil || s != MediumDone && f.Medium == MediumDone || s == MediumConfirmed {
+				f.Medium, f.Offer, f.OfferFile = s, &f.Media[i], file
+			}
+		}
+	}
+	for id := range u.media.answered {
+		if !present[id] {
+			delete(u.media.answered, id) // when it comes back it is a new wish
+		}
+	}
+	f.lastPresent = present[f.LastMedium.ID]
+}
+
+func (u *unit) stateOf(f *Found, file rescue.File) MediumState {
+	again := f.LastMedium.ID == file.ID && f.LastMedium.Removed
+	switch {
+	case u.media.answered[file.ID] != "":
+		f.note("medium: %s is left alone: %s", file.Base, u.media.answered[file.ID])
+		return MediumDone
+	case pending(f.Facts) && f.Request.ID == file.ID:
+		return MediumConfirmed
+	case !again && (f.LastMedium.ID == file.ID || f.Fulfilled == file.ID):
+		f.note("medium: the unit was restored from %s already: remove the medium", file.Base)
+		return MediumDone
+	}
+	return MediumOffered
+}
+
+// mediaPatience says how long after init's start a medium may still be hoped for.
+func (u *unit) mediaPatience(f *Found) time.Duration {
+	if u.provisions() || f.Offer != nil {
+		return 0
+	}
+	ports, waiting := usbState(u.m.Sys)
+	switch {
+	case f.LastMedium.ID != "" && !f.LastMedium.Removed && !f.lastPresent:
+		return usbExpected
+	case waiting:
+		return usbAnswer
+	case ports:
+		return usbScan
+	}
+	return 0
+}
+
+// usbState says whether the machine has USB ports, and whether a mass storage device (interface class 08) on them has not become a
+// disk yet. Source: Documentation/ABI/testing/sysfs-bus-usb.
+func usbState(sys fs.FS) (ports, waiting bool) {
+	const dir = "bus/usb/devices"
+	entries, err := fs.ReadDir(sys, dir)
+	if err != nil {
+		return false, false
+	}
+	for _, e := range entries {
+		ports = true
+		class, err := fs.ReadFile(sys, dir+"/"+e.Name()+"/bInterfaceClass")
+		if err != nil || strings.TrimSpace(string(class)) != "08" {
+			continue
+		}
+		disks, err := fs.Glob(sys, dir+"/"+e.Name()+"/host*/target*/*/block/*")
+		waiting = waiting || err == nil && len(disks) == 0
+	}
+	return ports, waiting
+}
+
+// tellOfMedia shows once in a boot that a medium cannot be used.
+func (u *unit) tellOfMedia(ctx context.Context, f *Found) {
+	for _, m := range f.Media {
+		if len(m.Files) > 0 || u.media.told[m.Path] {
+			continue
+		}
+		if u.media.told == nil {
+			u.media.told = map[string]bool{}
+		}
+		u.media.told[m.Path] = true
+		r := m.Refused[0]
+		u.refuse(ctx, fmt.Errorf("%s: %w", r.File, r.Err))
+	}
+}
+
+// refuse tells the person why a medium is not used, and lets them read it.
+func (u *unit) refuse(ctx context.Context, err error) {
+	err = &fault.Occurrence{Fault: fault.MediumUnusable, Cause: err}
+	u.log.Warn("emergency medium refused", "code", fault.MediumUnusable.Code, "err", err, journal.ForPerson())
+	u.m.Panel.Fail(err)
+	u.pause(ctx, showFailure)
+}
+
+// pause waits, unless a person presses a key.
+func (u *unit) pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-u.m.Panel.Pressed():
+	case <-ctx.Done():
+	}
+}
+
+// answer remembers why an image on a medium is left alone until the medium is taken out.
+func (u *unit) answer(file rescue.File, why string) {
+	if u.media.answered == nil {
+		u.media.answered = map[string]string{}
+	}
+	u.media.answered[file.ID] = why
+}
+
+// rescue restores from an emergency medium.
+func (u *unit) rescue(ctx context.Context, f *Found) Outcome {
+	m, file := *f.Offer, f.OfferFile
+	sure := f.Medium == MediumConfirmed || f.Choice.Kind == ChooseMedium || u.m.Policy.MediumWithoutConfirmation && f.Main != MainForeign
+	u.log.Info("emergency medium", "device", m.Path, "filesystem", m.Type, "image", file.Name.String(), "stick", m.Stick, "sure", sure, journal.ForPerson())
+	dir, done, err := u.finder(f).Mount(m)
+	if err != nil {
+		u.answer(file, err.Error())
+		u.refuse(ctx, err)
+		return Outcome{Kind: DecideAgain}
+	}
+	defer func() {
+		if err := done(); err != nil {
+			u.log.Warn("medium cannot be unmounted", "err", err)
+		}
+	}()
+	im := file.Image(dir)
+	if err := u.prove(ctx, im); err != nil {
+		u.answer(file, "it cannot be used")
+		u.refuse(ctx, fmt.Errorf("%s: %w", file.Base, err))
+		return Outcome{Kind: DecideAgain}
+	}
+	if !sure {
+		if out, ok := u.askMedium(ctx, f, file); !ok {
+			return out
+		}
+	}
+	r := state.Request{Version: state.Version, ID: file.ID, Kind: state.KindRestore, Image: file.Name.String(), By: "an emergency medium", Time: time.Now().UTC().Truncate(time.Second)}
+	out := u.restoreImage(ctx, f, &im, &r)
+	if out.Kind != RebootNow {
+		u.answer(file, "the restore from it failed")
+		return out
+	}
+	if err := f.Volume.WriteMedium(state.Medium{ID: file.ID, Image: file.Name.String()}); err != nil {
+		u.log.Warn("medium cannot be noted; the mark names it", "err", err)
+	}
+	return out
+}
+
+// prove shows that an image on a medium is good.
+func (u *unit) prove(ctx context.Context, im restore.Image) error {
+	u.m.Panel.Show(panel.View{Job: string(Rescue), Step: "Checking image"})
+	meter, stop := u.m.Track(ctx, im.Size)
+	defer stop()
+	return restore.Prove(ctx, im, u.m.Policy, u.m.Keys, meter.Set)
+}
+
+// askMedium asks what to do with a good image. ok says that the restore is confirmed; otherwise out is what follows.
+func (u *unit) askMedium(ctx context.Context, f *Found, file rescue.File) (out Outcome, ok bool) {
+	out = Outcome{Kind: DecideAgain}
+	yes, err := u.m.Panel.Confirm(ctx, "Restore from medium", fmt.Sprintf("Restore %s? All data on the main disk will be lost.", short(file.Name.String(), u.prefix(f))))
+	if err != nil || !yes {
+		return out, u.notConfirmed(ctx, file, err)
+	}
+	return out, true
+}
+
+// notConfirmed notes that nobody wants the restore, and returns false.
+func (u *unit) notConfirmed(ctx context.Context, file rescue.File, err error) bool {
+	u.answer(file, "the restore was not confirmed")
+	why := fault.Newf(fault.MediumNotAsked, "%s", file.Base)
+	if err != nil {
+		why = &fault.Occurrence{Fault: fault.MediumNotAsked, Cause: err}
+	}
+	u.log.Warn("restore from the emergency medium is not confirmed", "code", fault.MediumNotAsked.Code, "image", file.Name.String(), "err", why, journal.ForPerson())
+	u.m.Panel.Fail(why)
+	if errors.Is(err, panel.ErrNoInput) {
+		u.pause(ctx, showFailure)
+	}
+	return false
+}
+
+// noteRemoved notes that the medium from which the unit was restored last is gone, so that it counts anew when it comes back.
+func (u *unit) noteRemoved(f *Found) {
+	if f.Recovery != RecoveryFound || f.LastMedium.ID == "" || f.LastMedium.Removed || f.lastPresent {
+		return
+	}
+	m := f.LastMedium
+	m.Removed = true
+	if err := u.change(f, func(v *state.Volume) error { return v.WriteMedium(m) }); err != nil {
+		u.log.Warn("it cannot be noted that the medium was removed", "err", err)
+	}
+}
+
+// change mounts the recovery volume writable for the time of do. Afterwards it is mounted as it was.
+func (u *unit) change(f *Found, do func(*state.Volume) error) error {
+	mounted, err := host.IsMountPoint(recoveryMount)
+	if err != nil {
+		return err
+	}
+	if mounted {
+		if err := host.Unmount(recoveryMount); err != nil {
+			return err
+		}
+	}
+	if err := mountVolume(f.RecoveryPart.Path, false); err != nil {
+		return err
+	}
+	err = errors.Join(do(f.Volume), host.Unmount(recoveryMount))
+	if mounted {
+		err = errors.Join(err, mountVolume(f.RecoveryPart.Path, true))
+	}
+	return err
+}

@@ -1,0 +1,312 @@
+// Package rescue brings a unit back from what a person plugs in: it finds emergency media, restores from them, rebuilds a dead
+// recovery volume from a recovery stick and saves the support bundle to one.
+//
+// An emergency medium is a removable or USB disk with files EmergencyFile_* in the root of a FAT, exFAT or ext4 filesystem. A
+// recovery stick is one that gprov stick make wrote. Whatever is on them is hostile: they are mounted read-only and for a short
+// time, only regular files with the right names are looked at, and nothing of them is believed but signatures. The only thing ever
+// written to a stick is the support bundle, into a partition of its own.
+//
+// The package asks nobody and decides nothing: unit/pid1 does.
+package rescue
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"gprovision/hw/block"
+	"gprovision/hw/host"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/policy"
+	"gprovision/model/release"
+	"gprovision/model/signature"
+	"gprovision/unit/machine"
+	"gprovision/unit/restore"
+	"gprovision/unit/state"
+)
+
+// The most entries of a root directory, and the most emergency files, that are looked at.
+const (
+	maxEntries = 20_000
+	maxFiles   = 64
+)
+
+// patience is how long a medium may take to be mounted and looked at.
+const patience = 20 * time.Second
+
+// File is an image on a medium that nothing speaks against at first sight. It is not proven.
+type File struct {
+	// Base is the file's name on the medium.
+	Base string
+	// Name is that of the image.
+	Name release.Name
+	// Size is in bytes.
+	Size int64
+	// ID identifies the image on this very medium, 32 hexadecimal digits: the identifier of the request that a restore from it
+	// fulfils, so that a medium that is left in is known again.
+	ID string
+}
+
+// Medium is an emergency medium.
+type Medium struct {
+	// Disk is the disk, and Path the device of the filesystem: a partition or the whole disk.
+	Disk block.Disk
+	Path string
+	// Type is vfat, exfat or ext4, UUID the filesystem's.
+	Type, UUID string
+	// Stick says that gprov stick make wrote it.
+	Stick bool
+	// Files are the images that may be good, newest first.
+	Files []File
+	// Refused are the emergency files that cannot be used.
+	Refused []restore.Rejected
+}
+
+// Finder looks for media.
+type Finder struct {
+	Machine *machine.Machine
+	// Load loads what the kernel needs for a filesystem.
+	Load func(fstype string) error
+	// Dir is the directory below which media are mounted. It is made.
+	Dir string
+	// Prefix is how the names of images for this unit begin.
+	Prefix string
+}
+
+// Find returns the media among the disks of the machine. own names the disks that belong to the unit: they are left out. A disk
+// that cannot be read, or takes too long, is left out too, and notes say why. The only error is that of listing the disks.
+func (f Finder) Find(ctx context.Context, own map[string]bool) (found []Medium, notes []string, err error) {
+	disks, err := f.Machine.Disks()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, d := range disks {
+		if own[d.Name] || !foreign(d) {
+			continue
+		}
+		for _, m := range f.filesystems(d) {
+			err := f.look(ctx, &m)
+			switch {
+			case err != nil:
+				notes = append(notes, fmt.Sprintf("medium %s: %v", m.Path, err))
+			case len(m.Files)+len(m.Refused) > 0:
+				found = append(found, m)
+			}
+		}
+	}
+	return found, notes, nil
+}
+
+// foreign says whether a disk is one that a person plugs in.
+func foreign(d block.Disk) bool { return d.Bus == block.USB || d.Removable }
+
+// filesystems returns the filesystems of a disk that can be mounted, those with a label of a unit's own volumes left out.
+func (f Finder) filesystems(d block.Disk) []Medium {
+	stick := 0
+	if t, err := machine.ReadTable(d.Path); err == nil {
+		stick = stickPartition(t)
+	}
+	parts := d.Partitions
+	if len(parts) == 0 {
+		parts = []block.Partition{{Path: d.Path}}
+	}
+	var out []Medium
+	for _, p := range parts {
+		info, _, err := machine.ProbePartition(p.Path)
+		if err != nil || !slices.Contains([]string{"vfat", "exfat", "ext4", "ext2"}, info.Type) {
+			continue
+		}
+		if n := f.Machine.Site.Names; info.Label == n.Recovery || info.Label == n.Primary {
+			continue
+		}
+		if info.Type == "ext2" {
+			info.Type = "ext4" // the driver of which reads it
+		}
+		out = append(out, Medium{Disk: d, Path: p.Path, Type: info.Type, UUID: info.UUID, Stick: stick > 0 && p.Number == stick})
+	}
+	return out
+}
+
+// stickPartition returns the number of the partition with the images of a recovery stick, 0 if there is none.
+func stickPartition(t layout.Table) int {
+	for _, p := range t.Partitions {
+		if p.Type == layout.TypeStick {
+			return p.Number
+		}
+	}
+	return 0
+}
+
+// look fills in what is on a medium.
+func (f Finder) look(ctx context.Context, m *Medium) error {
+	type seen struct {
+		files   []File
+		refused []restore.Rejected
+	}
+	s, err := within(ctx, patience, func() (seen, error) {
+		dir, done, err := f.Mount(*m)
+		if err != nil {
+			return seen{}, err
+		}
+		files, refused, err := Scan(dir, m.UUID, f.Prefix, f.Machine.Policy, f.Machine.Keys)
+		return seen{files, refused}, errors.Join(err, done())
+	})
+	m.Files, m.Refused = s.files, s.refused
+	return err
+}
+
+// Mount mounts a medium read-only. The caller calls done when it needs nothing of it any more.
+func (f Finder) Mount(m Medium) (dir string, done func() error, err error) {
+	if err := f.Load(m.Type); err != nil {
+		return "", nil, err
+	}
+	o := host.MountOptions{ReadOnly: true, NoSUID: true, NoDev: true, NoExec: true}
+	if m.Type == "ext4" {
+		o.Data = "noload" // without it the kernel writes to a filesystem that was not unmounted
+	}
+	return f.mount(m.Path, m.Type, o)
+}
+
+func (f Finder) mount(path, fstype string, o host.MountOptions) (dir string, done func() error, err error) {
+	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
+		return "", nil, err
+	}
+	if dir, err = os.MkdirTemp(f.Dir, "medium-"); err != nil {
+		return "", nil, err
+	}
+	if err := host.Mount(path, dir, fstype, o); err != nil {
+		return "", nil, errors.Join(err, os.Remove(dir))
+	}
+	return dir, func() error {
+		if err := host.Unmount(dir); err != nil {
+			return errors.Join(err, host.UnmountLazy(dir))
+		}
+		return os.Remove(dir)
+	}, nil
+}
+
+// within ends the wait for do after a while; do itself may go on, stuck in the kernel, and is forgotten.
+func within[T any](ctx context.Context, limit time.Duration, do func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		r := result{err: errors.New("it ended without a result")}
+		defer func() {
+			if v := recover(); v != nil {
+				r.err = fault.Newf(fault.Internal, "panic: %v", v)
+			}
+			done <- r
+		}()
+		r.v, r.err = do()
+	}()
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	var zero T
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-t.C:
+		return zero, fmt.Errorf("no answer within %v", limit)
+	case <-ctx.Done():
+		return zero, ctx.Err()
+	}
+}
+
+// Scan looks at the emergency files in the root directory of a medium with the filesystem's UUID, mounted at dir.
+func Scan(dir, fsUUID, prefix string, p policy.Policy, keys []signature.PublicKey) (files []File, refused []restore.Rejected, err error) {
+	names, err := emergencyFiles(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, base := range names {
+		im, err := imageOf(dir, base, prefix)
+		if err == nil {
+			err = restore.Glance(im, p, keys)
+		}
+		if err != nil {
+			refused = append(refused, restore.Rejected{File: base, Err: err})
+			continue
+		}
+		id, err := identify(im, fsUUID)
+		if err != nil {
+			refused = append(refused, restore.Rejected{File: base, Err: err})
+			continue
+		}
+		files = append(files, File{Base: base, Name: im.Name, Size: im.Size, ID: id})
+	}
+	slices.SortStableFunc(files, func(a, b File) int { return b.Name.Compare(a.Name) })
+	return files, refused, nil
+}
+
+// emergencyFiles returns the names of the emergency files in a directory, without signatures, sorted.
+func emergencyFiles(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(maxEntries)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read directory: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		n := e.Name()
+		if strings.HasPrefix(n, layout.EmergencyPrefix) && !strings.HasSuffix(n, signature.Suffix) && len(names) < maxFiles {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// imageOf returns the image in the emergency file base.
+func imageOf(dir, base, prefix string) (restore.Image, error) {
+	name, err := release.ParseName(strings.TrimPrefix(strings.TrimPrefix(base, layout.EmergencyPrefix), "_"), prefix)
+	if err != nil {
+		return restore.Image{}, fault.Because(fault.ImageName, err)
+	}
+	path := filepath.Join(dir, base)
+	if err := machine.Regular(path); err != nil {
+		return restore.Image{}, fault.Because(fault.ImageName, err)
+	}
+	st, err := os.Lstat(path)
+	if err != nil {
+		return restore.Image{}, err
+	}
+	return restore.Image{Path: path, Name: name, Size: st.Size()}, nil
+}
+
+// identify makes the identifier of an image on a medium: of the filesystem's UUID, the image's name and size, and its signature.
+func identify(im restore.Image, fsUUID string) (string, error) {
+	h := sha256.New()
+	fmt.Fprintf(h, "gprovision medium 1\n%q\n%s\n%d\n", fsUUID, im.Name, im.Size)
+	root, err := os.OpenRoot(filepath.Dir(im.Path))
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	sig, err := state.ReadFile(root, filepath.Base(im.Path)+signature.Suffix, signature.MaxSize)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	h.Write(sig)
+	return hex.EncodeToString(h.Sum(nil)[:16]), nil
+}
+
+// Image returns the image of f on a medium mounted at dir, as a restore wants it.
+func (f File) Image(dir string) restore.Image {
+	return restore.Image{Path: filepath.Join(dir, f.Base), Name: f.Name, Size: f.Size}
+}
