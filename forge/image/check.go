@@ -386,19 +386,11 @@ func (im *image) limit(ctx context.Context, into string, decoded int64) (int64, 
 	if free := int64(st.Bavail) * st.Bsize; decoded > free {
 		return 0, fmt.Errorf("%d bytes inside, %d bytes free in %s: %w", decoded, free, into, ErrNoSpace)
 	}
-	r, err := release.NewReader(ctx, im, im.size, 1)
-	if err != nil {
-		return 0, err
-	}
-	defer r.Close()
-	meta, err := release.ReadMeta(r)
-	if errors.Is(err, release.ErrNoMeta) || err == nil && meta.Version == 0 {
+	meta, err := release.ReadMetaAt(ctx, im, im.size)
+	if errors.Is(err, release.ErrNoMeta) {
 		return 0, nil
 	}
-	if err != nil {
-		return 0, err
-	}
-	return meta.Bytes + maxMeta, nil
+	return meta.MaxBytes(), err
 }
 
 // maxMeta is more than imgmeta.json can have.

@@ -199,10 +199,12 @@ func configs() map[string][]byte {
 	fallback.Fallback = "11111111-2222-3333-4444-555555555555"
 	menu := fallback
 	menu.Forced = "FACTORY_RESTORE=1"
+	monolithic := fallback
+	monolithic.Initrd = ""
 	return map[string][]byte{
 		"main with menu":     MainConfig(menu),
 		"recovery with menu": RecoveryConfig(Recovery{Main: "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", Mark: "/boot.normal", Entry: menu}),
-		"main":               MainConfig(e), "main with fallback": MainConfig(fallback),
+		"main":               MainConfig(e), "main with fallback": MainConfig(fallback), "main, monolithic": MainConfig(monolithic),
 		"recovery": RecoveryConfig(Recovery{Main: "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", Mark: "/boot.normal", Entry: e}),
 	}
 }
@@ -216,6 +218,9 @@ func TestConfig(t *testing.T) {
 			if !strings.Contains(string(c), want) {
 				t.Errorf("%s: no %q in\n%s", name, want, c)
 			}
+		}
+		if got := strings.Contains(string(c), "initrd"); got == strings.Contains(name, "monolithic") {
+			t.Errorf("%s: it has the command initrd: %v\n%s", name, got, c)
 		}
 	}
 	if c := string(MainConfig(Entry{Title: "x\nreboot", Kernel: "/k\n", Initrd: "/i"})); strings.Contains(c, "\nreboot\n") || strings.Contains(c, "serial") {
@@ -261,8 +266,10 @@ func TestConfigOfDebian(t *testing.T) {
 
 func TestEntryCheck(t *testing.T) {
 	good := Entry{Title: "x", Kernel: "/a", Initrd: "/b", Args: "a=b c"}
-	if err := good.Check(); err != nil {
-		t.Error(err)
+	for _, e := range []Entry{good, {Title: "x", Kernel: "/a", Args: "a=b c"}} {
+		if err := e.Check(); err != nil {
+			t.Error(err)
+		}
 	}
 	for name, change := range map[string]func(*Entry){
 		"relative": func(e *Entry) { e.Kernel = "a" }, "space": func(e *Entry) { e.Initrd = "/a b" }, "quote": func(e *Entry) { e.Args = `a="b c"` },

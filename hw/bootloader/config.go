@@ -27,7 +27,8 @@ const (
 type Entry struct {
 	// Title is printed while it is loaded.
 	Title string
-	// Kernel and Initrd are absolute paths on the volume that has the configuration.
+	// Kernel and Initrd are absolute paths on the volume that has the configuration. Initrd is empty for a kernel that holds
+	// its initramfs.
 	Kernel, Initrd string
 	// Args are the kernel's arguments. A console=ttySN among them is used by GRUB too.
 	Args string
@@ -53,7 +54,10 @@ var uuid = regexp.MustCompile(`^[0-9A-Fa-f-]{1,36}$`)
 // Check says why GRUB could not start e as it is: a path that is not absolute or has unusual characters, a UUID that is none,
 // an argument with a quote, a backslash or a character that is not printable ASCII, which GRUB would change on the way.
 func (e Entry) Check() error {
-	for _, p := range []string{e.Kernel, e.Initrd} {
+	for i, p := range []string{e.Kernel, e.Initrd} {
+		if i == 1 && p == "" {
+			continue
+		}
 		if !strings.HasPrefix(p, "/") || strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`'"\$`, r) }) {
 			return fmt.Errorf("boot loader: bad path %q", p)
 		}
@@ -142,6 +146,10 @@ func load(b *bytes.Buffer, e Entry, args string) {
 	fmt.Fprintf(b, "set root=\"$own\"\necho %s\nif linux %s", quote("gprovision: "+e.Title), quote(e.Kernel))
 	for _, a := range strings.Fields(args) {
 		b.WriteString(" " + quote(a))
+	}
+	if e.Initrd == "" {
+		b.WriteString("; then\n  boot\nfi\n")
+		return
 	}
 	fmt.Fprintf(b, "; then\n  if initrd %s; then\n    boot\n  fi\nfi\n", quote(e.Initrd))
 }

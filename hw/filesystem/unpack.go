@@ -43,6 +43,8 @@ var ErrUnsafe = errors.New("the archive tries to write outside its target")
 // It can never write outside target: absolute names and ".." are refused, and every name is resolved by the kernel beneath
 // target without following symbolic links (openat2; Linux 5.8 has all that is used). A later entry of the same name replaces the earlier one.
 //
+// Holes are left out and not written as zeros: a file of terabytes without content takes no longer than an empty one.
+//
 // The stream is read to its end, so that a reader that checks its data at the end has done so. Joined archives are unpacked
 // one after another. On an error the target is half-written: the caller throws it away. Owners and devices need root.
 func Unpack(ctx context.Context, target string, r io.Reader, o UnpackOptions) (UnpackStats, error) {
@@ -114,54 +116,6 @@ func (u *unpacker) run(ctx context.Context) error {
 		return err
 	}
 	return u.finish(ctx)
-}
-
-// WalkTar calls visit for each entry of a tar stream, and of archives that are joined to it, and reads r to its end: what
-// Unpack unpacks, and nothing else. Global PAX headers are left out. The content is valid until visit returns.
-func WalkTar(r io.Reader, visit func(h *tar.Header, content io.Reader) error) error {
-	for r != nil {
-		tr := tar.NewReader(r)
-		for {
-			h, err := tr.Next()
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				return fmt.Errorf("read tar: %w", err)
-			}
-			if h.Typeflag == tar.TypeXGlobalHeader {
-				continue
-			}
-			if err := visit(h, tr); err != nil {
-				return err
-			}
-		}
-		var err error
-		if r, err = afterEnd(r); err != nil {
-			return fmt.Errorf("read tar: %w", err)
-		}
-	}
-	return nil
-}
-
-// afterEnd skips the zeros behind the end of an archive and returns a reader of the archive that follows, or nil.
-func afterEnd(r io.Reader) (io.Reader, error) {
-	block := make([]byte, 512)
-	for {
-		n, err := io.ReadFull(r, block)
-		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-			return nil, err
-		}
-		if !allZeroBytes(block[:n]) {
-			if n < len(block) {
-				return nil, errors.New("garbage behind the end of the archive")
-			}
-			return io.MultiReader(strings.NewReader(string(block)), r), nil
-		}
-		if err != nil {
-			return nil, nil
-		}
-	}
 }
 
 // EntryName returns the name of a tar entry, or of the target of a hard link, relative to where the archive is unpacked: parts
@@ -371,32 +325,33 @@ func (u *unpacker) file(dir int, base, name string, h *tar.Header, content io.Re
 		return os.NewSyscallError("openat", err)
 	}
 	f := os.NewFile(uintptr(fd), name)
-	holes := hasHoles(h)
-	if h.Size <= writerBytes && !holes {
-		buf := u.writers.buffer()
-		if _, err := io.ReadFull(content, buf[:h.Size]); err != nil {
-			_ = f.Close()
-			return fmt.Errorf("read content: %w", cutShort(err))
-		}
-		u.writers.write(pending{f, buf[:h.Size], h})
+	written := h.Size
+	if sparse, ok := content.(*sparseContent); ok {
+		written = sparse.left
+		err = complete(f, h, u.copySparse(f, sparse))
+	} else if h.Size > writerBytes {
+		err = complete(f, h, u.copy(f, content, h.Size))
 	} else {
-		if err := u.copy(f, content, h.Size, holes); err != nil {
-			_ = f.Close()
-			return err
+		buf := u.writers.buffer()[:h.Size]
+		if _, err = io.ReadFull(content, buf); err != nil {
+			return errors.Join(fmt.Errorf("read content: %w", cutShort(err)), f.Close())
 		}
-		if err := complete(f, h); err != nil {
-			return err
-		}
+		u.writers.write(pending{f, buf, h})
 	}
-	u.writers.wrote(h.Size)
+	if err != nil {
+		return err
+	}
+	u.writers.wrote(written)
 	u.stats.Files++
 	u.stats.Bytes += h.Size
 	return nil
 }
 
-// complete sets the attributes of a file that has its content, and closes it.
-func complete(f *os.File, h *tar.Header) error {
-	err := attributes(-1, "", int(f.Fd()), h)
+// complete sets the attributes of a file that has its content, unless err says that it has not, and closes it.
+func complete(f *os.File, h *tar.Header, err error) error {
+	if err == nil {
+		err = attributes(-1, "", int(f.Fd()), h)
+	}
 	return errors.Join(err, f.Close())
 }
 
@@ -407,59 +362,30 @@ func cutShort(err error) error {
 	return err
 }
 
-// hasHoles reports whether an entry was stored with holes.
-func hasHoles(h *tar.Header) bool {
-	if h.Typeflag == tar.TypeGNUSparse {
-		return true
-	}
-	for k := range h.PAXRecords {
-		if strings.HasPrefix(k, "GNU.sparse.") {
-			return true
+// copySparse writes the parts of a sparse file and leaves the holes out, however large they are.
+func (u *unpacker) copySparse(f *os.File, content *sparseContent) error {
+	for _, p := range content.parts {
+		if _, err := f.Seek(p.at, io.SeekStart); err != nil {
+			return err
+		}
+		if err := u.copy(f, content.tarContent, p.size); err != nil {
+			return err
 		}
 	}
-	return false
+	return f.Truncate(content.size)
 }
 
-// copy writes size bytes. With holes, blocks of zeros are left out, aligned as the filesystem's blocks are.
-func (u *unpacker) copy(f *os.File, content io.Reader, size int64, holes bool) error {
-	const blockSize = 4096
-	var at int64
-	for at < size {
-		n, err := io.ReadFull(content, u.buf[:min(int64(len(u.buf)), size-at)])
+// copy writes size bytes.
+func (u *unpacker) copy(f *os.File, content io.Reader, size int64) error {
+	for size > 0 {
+		n, err := io.ReadFull(content, u.buf[:min(int64(len(u.buf)), size)])
 		if err != nil {
 			return fmt.Errorf("read content: %w", cutShort(err))
 		}
-		data := u.buf[:n]
-		for len(data) > 0 {
-			if !holes {
-				if _, err := f.Write(data); err != nil {
-					return err
-				}
-				break
-			}
-			run := 0
-			for run < len(data) && allZeroBytes(data[run:min(run+blockSize, len(data))]) {
-				run = min(run+blockSize, len(data))
-			}
-			if run > 0 {
-				if _, err := f.Seek(int64(run), io.SeekCurrent); err != nil {
-					return err
-				}
-				data = data[run:]
-				continue
-			}
-			for run < len(data) && !allZeroBytes(data[run:min(run+blockSize, len(data))]) {
-				run = min(run+blockSize, len(data))
-			}
-			if _, err := f.Write(data[:run]); err != nil {
-				return err
-			}
-			data = data[run:]
+		if _, err := f.Write(u.buf[:n]); err != nil {
+			return err
 		}
-		at += int64(n)
-	}
-	if holes {
-		return f.Truncate(size)
+		size -= int64(n)
 	}
 	return nil
 }

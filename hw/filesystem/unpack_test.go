@@ -315,6 +315,8 @@ touch -d '2030-01-01 00:00:00.000000001' etc/deep locked bin .
 		"builder": {"--format=posix", "--xattrs", "--xattrs-include=*", "--acls", "--sort=name"},
 		"sparse":  {"--format=posix", "--xattrs", "--xattrs-include=*", "--acls", "--sort=name", "--sparse"},
 		"text":    {"--format=posix", "--xattrs", "--xattrs-include=*", "--xattrs-exclude=system.*", "--acls", "--sparse"},
+		"0.0":     {"--format=posix", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sparse-version=0.0"},
+		"0.1":     {"--format=posix", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sparse-version=0.1"},
 		"gnu":     {"--format=gnu", "--sparse"},
 	}
 	for name, args := range formats {

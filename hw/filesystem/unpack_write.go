@@ -73,12 +73,7 @@ func (w *writers) write(p pending) {
 func (w *writers) run() {
 	for p := range w.work {
 		_, err := p.file.Write(p.data)
-		if err == nil {
-			err = complete(p.file, p.h)
-		} else {
-			_ = p.file.Close()
-		}
-		if err != nil {
+		if err = complete(p.file, p.h, err); err != nil {
 			w.fail(fmt.Errorf("unpack %q: %w", p.h.Name, err))
 		}
 		w.free <- p.data[:writerBytes]

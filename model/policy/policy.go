@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"gprovision/model/release"
 )
 
 // Path is where the policy lies inside the initramfs.
@@ -118,6 +120,11 @@ func (p Policy) Validate() error {
 	for _, name := range p.Panels {
 		if name != Keyboard && name != Serial {
 			return fmt.Errorf("policy panels has %q, want %s or %s", name, Keyboard, Serial)
+		}
+	}
+	if p.OldestBuild != "" {
+		if _, err := release.ParseVersion(p.OldestBuild); err != nil {
+			return fmt.Errorf("policy oldestBuild: %w", err)
 		}
 	}
 	if len(p.BootArgs) > 1024 {

@@ -30,6 +30,7 @@ func TestParseRefuses(t *testing.T) {
 		"forced":      {`{"version":1,"keys":["x"],"forcedRestore":"yes"}`, "forcedRestore"},
 		"always":      {`{"version":1,"keys":["x"],"bootArgs":"quiet FACTORY_RESTORE=1"}`, "every boot"},
 		"panels":      {`{"version":1,"keys":["x"],"panels":["mouse"]}`, "mouse"},
+		"oldest":      {`{"version":1,"keys":["x"],"oldestBuild":"2026-13-01.1"}`, "oldestBuild"},
 		"grace":       {`{"version":1,"keys":["x"],"graceSeconds":-1}`, "graceSeconds"},
 	} {
 		t.Run(name, func(t *testing.T) {

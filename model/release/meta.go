@@ -2,10 +2,12 @@ package release
 
 import (
 	"archive/tar"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path"
 	"strings"
 	"time"
@@ -102,6 +104,25 @@ func ReadMeta(r io.Reader) (Meta, error) {
 		}
 		return ParseMeta(b)
 	}
+}
+
+// ReadMetaAt is ReadMeta for the image src of size bytes. It decodes no more than the beginning.
+func ReadMetaAt(ctx context.Context, src io.ReaderAt, size int64) (Meta, error) {
+	r, err := NewReader(ctx, src, size, 1)
+	if err != nil {
+		return Meta{}, err
+	}
+	defer r.Close()
+	return ReadMeta(r)
+}
+
+// MaxBytes is the greatest sum of the sizes of all files, holes counted, that an image with this description may hold, its own
+// length with it. 0: no limit is known, as in images of the original system.
+func (m Meta) MaxBytes() int64 {
+	if m.Version == 0 {
+		return 0
+	}
+	return min(max(m.Bytes, 0), math.MaxInt64-maxMeta) + maxMeta
 }
 
 // IsMeta reports whether a tar entry's name is that of imgmeta.json.

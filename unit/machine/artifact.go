@@ -184,15 +184,17 @@ func withMounted(dev, fstype string, do func(dir string) error) error {
 // BootDir is the directory of kernel, initramfs and boot loader configuration for BIOS, below the root of an ext4 volume.
 const BootDir = "boot/gprov"
 
-// PutArtifactBIOS takes kernel and initramfs out of the boot artifact src, puts them below the mounted volume, writes the
-// boot loader's configuration and installs the boot loader on the disk. entry lacks the paths of kernel and initramfs; config
-// makes the configuration of it.
+// PutArtifactBIOS puts kernel and initramfs of the boot artifact src below the mounted volume, or the one file of an artifact whose
+// kernel holds its initramfs, writes the boot loader's configuration and installs the boot loader on the disk. entry lacks the
+// paths of kernel and initramfs; config makes the configuration of it.
 func (m *Machine) PutArtifactBIOS(disk string, t layout.Table, volume, src string, entry bootloader.Entry, config func(bootloader.Entry) []byte) error {
 	kernel, initrd, err := unpackArtifact(volume, src)
 	if err != nil {
 		return fmt.Errorf("take kernel and initramfs out of %s: %w", src, err)
 	}
-	entry.Kernel, entry.Initrd = "/"+kernel, "/"+initrd
+	if entry.Kernel = "/" + kernel; initrd != "" {
+		entry.Initrd = "/" + initrd
+	}
 	if err := entry.Check(); err != nil {
 		return err
 	}
@@ -228,36 +230,57 @@ func (m *Machine) PutArtifactBIOS(disk string, t layout.Table, volume, src strin
 	return bootloader.Verify(dev, t, images)
 }
 
+// unpackArtifact returns the paths, below the volume, of the kernel and the initramfs that it has put there. initrd is empty if
+// the kernel holds it.
 func unpackArtifact(volume, src string) (kernel, initrd string, err error) {
-	f, err := os.Open(src)
+	f, im, err := openArtifact(src)
 	if err != nil {
 		return "", "", err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return "", "", err
-	}
-	uki, err := bootimage.ParseUKI(f, st.Size())
-	if err != nil {
-		return "", "", err
-	}
 	sum, err := HashOnDevice(src)
 	if err != nil {
 		return "", "", err
 	}
 	dir := filepath.Join(BootDir, hex.EncodeToString(sum[:6]))
-	kernel, initrd = filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "initrd")
 	if err := MakeDir(volume, dir); err != nil {
 		return "", "", err
 	}
-	if _, err := PutFile(filepath.Join(volume, kernel), 0o600, uki.Linux()); err != nil {
+	kernel = filepath.Join(dir, "vmlinuz")
+	if im.UKI == nil {
+		_, err := PutFile(filepath.Join(volume, kernel), 0o600, f)
+		return kernel, "", err
+	}
+	initrd = filepath.Join(dir, "initrd")
+	if _, err := PutFile(filepath.Join(volume, kernel), 0o600, im.UKI.Linux()); err != nil {
 		return "", "", err
 	}
-	if _, err := PutFile(filepath.Join(volume, initrd), 0o600, uki.Initrd()); err != nil {
+	if _, err := PutFile(filepath.Join(volume, initrd), 0o600, im.UKI.Initrd()); err != nil {
 		return "", "", err
 	}
 	return kernel, initrd, nil
+}
+
+// openArtifact opens a boot artifact of either form. It follows no link and waits for nothing: recovery volumes are hostile. The
+// caller closes the file, which is at its start, when the image is not needed any more.
+func openArtifact(path string) (*os.File, *bootimage.Image, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	var im *bootimage.Image
+	if err == nil {
+		im, err = bootimage.Parse(f, st.Size())
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, im, nil
 }
 
 func removeOtherArtifacts(dir, keep string) error {
@@ -284,16 +307,24 @@ func Entry(description string, t layout.Table, sectorSize int, args string) (efi
 	return efi.Entry{Description: description, Partition: *esp, SectorSize: sectorSize, Path: RemovablePath, Args: args}, nil
 }
 
-// ArtifactBuild returns the build number of a boot artifact.
-func ArtifactBuild(path string) (uint64, error) {
-	f, err := os.Open(path)
+// Artifact is what a boot artifact says of itself.
+type Artifact struct {
+	// Build is its build number.
+	Build uint64
+	// Monolithic says that the kernel holds its initramfs and needs no modules: it starts any release.
+	Monolithic bool
+}
+
+// ReadArtifact reads the headers of a boot artifact of either form. It follows no link.
+func ReadArtifact(path string) (Artifact, error) {
+	f, im, err := openArtifact(path)
 	if err != nil {
-		return 0, err
+		return Artifact{}, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
+	n, err := im.BuildNumber()
 	if err != nil {
-		return 0, err
+		return Artifact{}, err
 	}
-	return bootimage.BuildNumber(f, st.Size())
+	return Artifact{Build: n, Monolithic: im.Form == bootimage.FormBzImage}, nil
 }

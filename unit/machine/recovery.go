@@ -1,8 +1,11 @@
 package machine
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -102,6 +105,45 @@ func makeESP(disk string, p layout.Partition) error {
 		return err
 	}
 	return errors.Join(filesystem.MakeFAT32(dev, p), dev.Close())
+}
+
+// UpdateRecovery replaces the recovery artifact, the file own on the recovery volume, by the boot artifact fresh if that has a
+// higher build number or if own cannot be read, and says whether it did. It goes upwards only; equal numbers with different
+// content are reported in the log. What the recovery device boots is not changed: PutRecoveryArtifact does that, in a step after.
+func UpdateRecovery(log *slog.Logger, own, fresh string) (bool, error) {
+	a, err := ReadArtifact(fresh)
+	if err != nil {
+		return false, fmt.Errorf("read the boot artifact of the release: %w", err)
+	}
+	b, err := ReadArtifact(own)
+	switch {
+	case err != nil:
+		log.Warn("recovery artifact cannot be read, replacing it", "err", err)
+	case a.Build < b.Build:
+		return false, nil
+	case a.Build == b.Build:
+		x, err := HashOnDevice(fresh)
+		if err != nil {
+			return false, err
+		}
+		if y, err := HashOnDevice(own); err != nil || x != y {
+			log.Warn("boot artifacts have the same build number and different content", "build", a.Build, "release", hex.EncodeToString(x[:]),
+				"recovery", hex.EncodeToString(y[:]), "err", err)
+		}
+		return false, nil
+	}
+	in, err := os.Open(fresh)
+	if err != nil {
+		return false, err
+	}
+	defer in.Close()
+	if Regular(own) != nil {
+		if err := os.RemoveAll(own); err != nil {
+			return false, err
+		}
+	}
+	_, err = PutFile(own, 0o600, in)
+	return err == nil, err
 }
 
 // EnsureEntries makes the firmware start the main disk first and the recovery device second, and offer a forced restore in its menu

@@ -28,6 +28,8 @@ type Args struct {
 	Forced bool
 	// Oldest is PREFERRED_UPDATE=oldest.
 	Oldest bool
+	// KeepRecovery is KERNEL_OVERRIDE=recovery.
+	KeepRecovery bool
 	// Verbose is PROVISION_VERBOSE= with any value.
 	Verbose bool
 	// ProtoIdent is PROTO_IDENT=, the platform to assume when none is recognised.
@@ -60,6 +62,8 @@ func ParseArgs(cmdline string, locked bool) Args {
 			a.Erase = v != ""
 		case "PREFERRED_UPDATE":
 			a.Oldest = strings.Trim(strings.ToLower(v), "-_") == "oldest"
+		case "KERNEL_OVERRIDE":
+			a.KeepRecovery = strings.EqualFold(v, "recovery")
 		case "PROVISION_VERBOSE":
 			a.Verbose = v != ""
 		case "PROTO_IDENT":

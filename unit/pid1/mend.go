@@ -66,10 +66,7 @@ func (u *unit) mendMain(f *Found) error {
 		return err
 	}
 	artifact := filepath.Join(mainMount, "boot", u.m.Site.Names.BootFile)
-	err := machine.Regular(artifact)
-	if err == nil {
-		_, err = machine.ArtifactBuild(artifact)
-	}
+	_, err := machine.ReadArtifact(artifact)
 	if err == nil {
 		err = u.m.PutMainArtifact(f.Unit, f.MainPart.Disk.Path, mainMount)
 	}

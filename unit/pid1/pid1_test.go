@@ -19,7 +19,7 @@ func TestParseArgs(t *testing.T) {
 	if a.ManifestURL != "http://10.0.0.1/m.json" || a.Token.Reveal() != "abc" || a.BootMAC != "52:54:00:aa:bb:cc" || a.RootPARTUUID != "abcd-01" || a.Erase {
 		t.Errorf("got %+v", a)
 	}
-	if l := ParseArgs("mfgurl=http://x enrol=t DATA_ERASE=1 FACTORY_RESTORE=1 PREFERRED_UPDATE=oldest PROTO_IDENT=x real_root=PARTUUID=a", true); l != (Args{RootPARTUUID: "a"}) {
+	if l := ParseArgs("mfgurl=http://x enrol=t DATA_ERASE=1 KERNEL_OVERRIDE=recovery FACTORY_RESTORE=1 PREFERRED_UPDATE=oldest PROTO_IDENT=x real_root=PARTUUID=a", true); l != (Args{RootPARTUUID: "a"}) {
 		t.Errorf("a locked artifact takes %+v from the command line", l)
 	}
 	if s := WithoutSecrets("mfgurl=http://me:topsecret@host/m.json?a=b"); s != "mfgurl=http://host/m.json?a=b" {

@@ -425,7 +425,7 @@ func (u *unit) restoreImage(ctx context.Context, f *Found, image *restore.Image,
 	u.began(record.JobRestore)
 	err := restore.Run(ctx, u.m, restore.Options{
 		Recovery: recoveryMount, Volume: f.Volume, Unit: f.Unit, Request: request, Image: image, Main: f.MainPart, Planned: f.Planned,
-		Blank: f.Main == MainBlank && image == nil && !pending(f.Facts), Oldest: u.args.Oldest,
+		Blank: f.Main == MainBlank && image == nil && !pending(f.Facts), Oldest: u.args.Oldest, KeepRecovery: u.args.KeepRecovery,
 		Observe: u.observer(record.JobRestore),
 	})
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"gprovision/hw/block"
-	"gprovision/model/bootimage"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/manifest"
@@ -278,19 +276,7 @@ func (j *job) fetchSignature(ctx context.Context, f manifest.File, dest string) 
 
 // checkArtifact makes sure that the boot artifact is one before the unit depends on it.
 func (j *job) checkArtifact() error {
-	f, err := os.Open(filepath.Join(Mount, j.Site.Names.BootFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fault.Because(fault.ManifestIncomplete, err)
-	}
-	if err != nil {
-		return fault.Because(fault.DiskWrite, err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return fault.Because(fault.DiskWrite, err)
-	}
-	if _, err := bootimage.ParseUKI(f, st.Size()); err != nil {
+	if _, err := machine.ReadArtifact(filepath.Join(Mount, j.Site.Names.BootFile)); err != nil {
 		return fault.Because(fault.ManifestIncomplete, fmt.Errorf("%s is no boot artifact: %w", j.Site.Names.BootFile, err))
 	}
 	return nil

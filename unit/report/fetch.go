@@ -47,6 +47,9 @@ type FetchOptions struct {
 	Patience time.Duration
 	// Idle is how long a connection may bring nothing; 0: 30 s.
 	Idle time.Duration
+	// Resume takes up what an earlier call with the same URL and Dest left, after a restart of the unit too, and leaves what has
+	// arrived when this call fails in a way that another may overcome. It needs a server with strong ETags.
+	Resume bool
 	// Log gets a line for each attempt that is repeated.
 	Log *slog.Logger
 
@@ -66,12 +69,13 @@ type Fetched struct {
 	SHA256 string
 	// Attempts is how many requests it took.
 	Attempts int
-	// Resumed is how many bytes did not have to be asked for again after an interruption.
+	// Resumed is how many bytes did not have to be asked for again after an interruption, each time.
 	Resumed int64
 }
 
 // Fetch brings the file at o.URL to o.Dest: streamed to Dest.part beside it, resumed after an interruption, repeated with
-// growing pauses, hashed while it arrives, synced, read back, and only then renamed. On failure no part of the file stays.
+// growing pauses, hashed while it arrives, synced, read back, and only then renamed. On failure no part of the file stays, but
+// see Resume: then Parts finds what stayed and RemovePart takes it away.
 //
 // Its errors carry a fault: Download (no answer, or a refusal), DownloadTruncated, DownloadHash (other content or size than
 // wanted), NoSpace, DiskWrite, ReadBack. An HTTP status of 400 to 499 but 408 and 429 is final at once.
@@ -106,17 +110,15 @@ func Fetch(ctx context.Context, o FetchOptions) (Fetched, error) {
 	if o.free == nil {
 		o.free = freeSpace
 	}
-	part := o.Dest + ".part"
-	if err := os.Remove(part); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return Fetched{}, fault.Because(fault.DiskWrite, err)
+	part := o.Dest + partSuffix
+	t := &transfer{o: o, total: o.Size, s256: sha256.New(), s1: sha1.New()}
+	if err := t.openPart(ctx); err != nil {
+		return Fetched{}, err
 	}
-	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return Fetched{}, fault.Because(diskFault(err), err)
-	}
-	t := &transfer{o: o, f: f, total: o.Size, s256: sha256.New(), s1: sha1.New()}
+	f := t.f
+	var err error
 	if o.Size > 0 {
-		err = t.space(o.Size)
+		err = t.space(o.Size - t.at)
 	}
 	if err == nil {
 		err = t.run(ctx)
@@ -125,24 +127,28 @@ func Fetch(ctx context.Context, o FetchOptions) (Fetched, error) {
 		if err = f.Sync(); err != nil {
 			err = fault.Because(diskFault(err), fmt.Errorf("sync %s: %w", part, err))
 		}
+	} else if t.hope {
+		t.vouch()
 	}
 	if e := f.Close(); err == nil && e != nil {
 		err = fault.Because(diskFault(e), e)
+	}
+	if err != nil && t.hope && t.noted > 0 {
+		return Fetched{}, err
 	}
 	if err == nil && o.ReadBack != nil {
 		err = t.readBack(ctx, part)
 	}
 	if err == nil {
 		if err = os.Rename(part, o.Dest); err == nil {
-			err = syncDir(filepath.Dir(o.Dest))
+			err = errors.Join(RemovePart(o.Dest), syncDir(filepath.Dir(o.Dest)))
 		}
 		if err != nil {
 			err = fault.Because(fault.DiskWrite, err)
 		}
 	}
 	if err != nil {
-		os.Remove(part)
-		return Fetched{}, err
+		return Fetched{}, errors.Join(err, RemovePart(o.Dest))
 	}
 	return Fetched{Size: t.at, SHA256: hex.EncodeToString(t.s256.Sum(nil)), Attempts: t.requests, Resumed: t.resumed}, nil
 }
@@ -152,6 +158,8 @@ type transfer struct {
 	o        FetchOptions
 	f        *os.File
 	at       int64 // bytes that are written and hashed
+	noted    int64 // of them are on the device, and a note vouches for them
+	hope     bool  // another call may bring what this one could not
 	total    int64 // 0: not known
 	etag     string
 	s256, s1 hash.Hash
@@ -171,6 +179,7 @@ func (t *transfer) run(ctx context.Context) error {
 	pause, idle, wrong := time.Second, 0, 0
 	for {
 		before := t.at
+		t.hope = false
 		err := t.attempt(ctx)
 		if err == nil {
 			if err = t.check(); err == nil {
@@ -191,6 +200,7 @@ func (t *transfer) run(ctx context.Context) error {
 		if idle++; t.at > before {
 			idle, pause = 0, time.Second
 		}
+		t.hope = true
 		if ctx.Err() != nil {
 			// Whatever broke off in the same moment does not matter any more.
 			return fault.Because(fault.Download, fmt.Errorf("get %s: %w", t.o.URL, ctx.Err()))
@@ -304,6 +314,9 @@ func (t *transfer) attempt(ctx context.Context) error {
 			t.s256.Write(buf[:n])
 			t.s1.Write(buf[:n])
 			t.at += int64(n)
+			if t.at-t.noted >= noteEvery {
+				t.vouch()
+			}
 			t.o.Progress(t.at, t.total)
 		}
 		if err == io.EOF {
@@ -326,9 +339,12 @@ func (t *transfer) attempt(ctx context.Context) error {
 
 // restart forgets what is there.
 func (t *transfer) restart() error {
-	t.at, t.total, t.etag = 0, t.o.Size, ""
+	t.at, t.noted, t.total, t.etag = 0, 0, t.o.Size, ""
 	t.s256.Reset()
 	t.s1.Reset()
+	if err := os.Remove(t.o.Dest + noteSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return &errFinal{fault.Because(fault.DiskWrite, err)}
+	}
 	if err := t.f.Truncate(0); err != nil {
 		return &errFinal{fault.Because(fault.DiskWrite, err)}
 	}

@@ -76,7 +76,8 @@ func sortImages(images []Image, oldestFirst bool) {
 }
 
 // Prove shows that an image is good before anything is destroyed for it. A signed image: the signature over every byte, by a
-// trusted key, for this very name. An unsigned one, where the policy allows it: one full decoding pass with every check.
+// trusted key, for this very name. An unsigned one, where the policy allows it: one full decoding pass with every check. In both
+// cases the name must be that of its imgmeta.json too, and not be older than the policy allows.
 // progress is called with the bytes of the file that were read.
 func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) error {
 	f, sig, err := open(im, p)
@@ -85,6 +86,9 @@ func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.Publ
 	}
 	defer f.Close()
 	if sig == nil {
+		if _, err := limit(ctx, f, im); err != nil {
+			return err
+		}
 		return decode(ctx, f, im, progress)
 	}
 	m := &meter{r: io.NewSectionReader(f, 0, im.Size), ctx: ctx, tell: progress}
@@ -94,7 +98,8 @@ func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.Publ
 		}
 		return err
 	}
-	return nil
+	_, err = limit(ctx, f, im)
+	return err
 }
 
 // Glance says what speaks against an image as far as that shows without reading all of it. An image that passes is not good yet:

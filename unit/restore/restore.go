@@ -48,6 +48,9 @@ type Options struct {
 	Image *Image
 	// Oldest asks for the original image where no request says otherwise.
 	Oldest bool
+	// KeepRecovery leaves the recovery artifact as it is, and starts the release by it where that is possible, whatever the build
+	// numbers say: KERNEL_OVERRIDE=recovery.
+	KeepRecovery bool
 	// Main is the partition of the main system where it was found; nil where there is none.
 	Main *machine.Found
 	// Planned is the disk that the platform plans, where Main is nil. No other disk is written to.
@@ -296,6 +299,9 @@ func (j *job) need() (int64, error) {
 		return 0, fault.Because(fault.ImageCorrupt, err)
 	}
 	defer r.Close()
+	if r.Size() > 1<<60 { // the index of a hostile image may say anything
+		return 0, fault.Newf(fault.ImageCorrupt, "%s has %d bytes inside", j.image.Name, r.Size())
+	}
 	return max(layout.MinPrimary, r.Size()+r.Size()/8+layout.ESPSize+64*layout.MiB), nil
 }
 
@@ -430,6 +436,10 @@ func (j *job) write(ctx context.Context) error {
 		return fault.Because(fault.ImageCorrupt, err)
 	}
 	defer f.Close()
+	most, err := limit(ctx, f, j.image)
+	if err != nil {
+		return err
+	}
 	r, err := release.NewReader(ctx, f, j.image.Size, runtime.NumCPU())
 	if err != nil {
 		return fault.Because(fault.ImageCorrupt, err)
@@ -437,7 +447,7 @@ func (j *job) write(ctx context.Context) error {
 	defer r.Close()
 	meter, stop := j.Track(ctx, r.Size())
 	defer stop()
-	stats, err := filesystem.Unpack(ctx, j.root, r, filesystem.UnpackOptions{Sync: true, Progress: func(s filesystem.UnpackStats) { meter.Set(s.Read) }})
+	stats, err := filesystem.Unpack(ctx, j.root, r, filesystem.UnpackOptions{Sync: true, MaxBytes: most, Progress: func(s filesystem.UnpackStats) { meter.Set(s.Read) }})
 	if err != nil {
 		return classify(err)
 	}
@@ -502,69 +512,6 @@ func (j *job) configure(ctx context.Context) error {
 		return classify(err)
 	}
 	return nil
-}
-
-func (j *job) bootMain(ctx context.Context) error {
-	artifact := filepath.Join(j.root, "boot", j.Site.Names.BootFile)
-	if _, err := os.Stat(artifact); err != nil {
-		return fault.Newf(fault.ImageCorrupt, "the image has no /boot/%s", j.Site.Names.BootFile)
-	}
-	if _, err := machine.ArtifactBuild(artifact); err != nil {
-		return classify(fmt.Errorf("boot artifact of the image: %w", err))
-	}
-	return because(fault.BootSetup, j.PutMainArtifact(j.Unit, j.disk.Path, j.root))
-}
-
-// updateRecovery replaces the recovery artifact by the release's own if that has a higher build number. Equal numbers with
-// different content are reported.
-func (j *job) updateRecovery(ctx context.Context) error {
-	fresh := filepath.Join(j.root, "boot", j.Site.Names.BootFile)
-	own := filepath.Join(j.Recovery, j.Site.Names.BootFile)
-	newer, err := j.newer(fresh, own)
-	if err != nil {
-		return fault.Because(fault.BootSetup, err)
-	}
-	if newer {
-		in, err := os.Open(fresh)
-		if err != nil {
-			return err
-		}
-		defer in.Close()
-		if machine.Regular(own) != nil {
-			if err := os.RemoveAll(own); err != nil {
-				return fault.Because(fault.BootSetup, err)
-			}
-		}
-		if _, err := machine.PutFile(own, 0o600, in); err != nil {
-			return fault.Because(fault.BootSetup, err)
-		}
-	}
-	return because(fault.BootSetup, j.PutRecoveryArtifact(j.Unit, j.Recovery))
-}
-
-func (j *job) newer(fresh, own string) (bool, error) {
-	a, err := machine.ArtifactBuild(fresh)
-	if err != nil {
-		return false, fmt.Errorf("build number of the release's boot artifact: %w", err)
-	}
-	var b uint64
-	if err = machine.Regular(own); err == nil { // else a reader might wait for ever
-		b, err = machine.ArtifactBuild(own)
-	}
-	if err != nil {
-		j.Log.Warn("recovery artifact cannot be read, replacing it", "err", err)
-		return true, nil
-	}
-	if a == b {
-		x, err := machine.HashOnDevice(fresh)
-		if err != nil {
-			return false, err
-		}
-		if y, err := machine.HashOnDevice(own); err != nil || x != y {
-			j.Log.Warn("boot artifacts have the same build number and different content", "build", a)
-		}
-	}
-	return a > b, nil
 }
 
 // bootEntries repairs the firmware's entries. Firmware that does not let them be written starts both devices all the same, by

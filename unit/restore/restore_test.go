@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"fmt"
@@ -78,9 +79,34 @@ func (f fixture) put(t *testing.T, name, signedAs string, content []byte) Image 
 	return Image{Path: path, Name: n, Size: int64(len(content))}
 }
 
+// archive is a tar of one file, behind an imgmeta.json unless meta is empty.
+func archive(t *testing.T, meta string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, f := range []struct{ name, text string }{{release.MetaPath, meta}, {"release", strings.Repeat("release ", 100_000)}} {
+		if f.text == "" {
+			continue
+		}
+		if err := w.WriteHeader(&tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644, Uid: os.Geteuid(), Gid: os.Getegid(), Size: int64(len(f.text))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, f.text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
 func TestProve(t *testing.T) {
 	f := newFixture(t)
-	good := xz(t, bytes.Repeat([]byte("release "), 100_000))
+	good := xz(t, archive(t, ""))
+	named := func(n string) []byte {
+		return xz(t, archive(t, fmt.Sprintf(`{"version":1,"name":%q,"build":1,"bytes":800000}`, prefix+n)))
+	}
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)/2] ^= 1
 	strict, loose := policy.Policy{}, policy.Policy{AllowUnsigned: true}
@@ -109,6 +135,12 @@ func TestProve(t *testing.T) {
 		{"cut, not signed, allowed", good[:len(good)-100], "", loose, own, fault.ImageCorrupt},
 		{"no xz file", []byte("no xz file at all"), "same", strict, own, fault.ImageCorrupt},
 		{"older than the policy allows", good, "same", policy.Policy{OldestBuild: "2026-12-01.1"}, own, fault.Policy},
+		{"as old as the policy allows", good, "same", policy.Policy{OldestBuild: "2026-11-12.1"}, own, nil},
+		{"the name of imgmeta.json", named("2026-11-13.0001"), "same", strict, own, nil},
+		{"another name in imgmeta.json", named("2026-11-13.0001"), "same", strict, own, fault.ImageName},
+		{"another name in imgmeta.json, not signed, allowed", named("2026-11-13.0001"), "", loose, own, fault.ImageName},
+		{"bad imgmeta.json", xz(t, archive(t, "{")), "same", strict, own, fault.ImageCorrupt},
+		{"no tar", xz(t, bytes.Repeat([]byte("release "), 100_000)), "same", strict, own, fault.ImageCorrupt},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			as := tc.signedAs

@@ -1,0 +1,91 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"gprovision/model/fault"
+	"gprovision/model/release"
+	"gprovision/unit/journal"
+	"gprovision/unit/machine"
+)
+
+// The two boot artifacts of a unit. The normal one lies in the restored system and belongs to the release, as its modules match the
+// root; the recovery one lies on the recovery volume and is only replaced upwards. Two monolithic ones need no modules: there the
+// one with the higher build number overwrites the other, in both directions.
+
+// bootMain chooses the normal artifact and makes the main disk boot it.
+func (j *job) bootMain(context.Context) error {
+	artifact := filepath.Join(j.root, "boot", j.Site.Names.BootFile)
+	if st, err := os.Lstat(filepath.Dir(artifact)); err != nil || !st.IsDir() {
+		return fault.Newf(fault.ImageCorrupt, "the image has no directory /boot")
+	}
+	fresh, err := machine.ReadArtifact(artifact)
+	if err != nil {
+		return classify(fmt.Errorf("boot artifact /boot/%s of the image: %w", j.Site.Names.BootFile, err))
+	}
+	if err := j.takeRecovery(artifact, fresh); err != nil {
+		return fault.Because(fault.BootSetup, err)
+	}
+	return because(fault.BootSetup, j.PutMainArtifact(j.Unit, j.disk.Path, j.root))
+}
+
+// takeRecovery puts the recovery artifact in the place of the release's own, artifact, where it wins.
+func (j *job) takeRecovery(artifact string, fresh machine.Artifact) error {
+	own := filepath.Join(j.Recovery, j.Site.Names.BootFile)
+	recovery, err := machine.ReadArtifact(own)
+	if err != nil {
+		return nil // updateRecovery replaces it
+	}
+	if !recoveryWins(fresh, recovery, j.KeepRecovery) {
+		if j.KeepRecovery {
+			j.Log.Warn("the recovery artifact was asked for, and a release with modules of its own needs its own", journal.ForPerson())
+		}
+		return nil
+	}
+	j.Log.Info("the recovery artifact becomes the normal one", "build", recovery.Build, "release", fresh.Build, "asked", j.KeepRecovery)
+	in, err := os.Open(own)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	_, err = machine.PutFile(artifact, 0o644, in)
+	return err
+}
+
+// recoveryWins says whether a release with the artifact fresh is started by the recovery artifact.
+func recoveryWins(fresh, recovery machine.Artifact, asked bool) bool {
+	return fresh.Monolithic && recovery.Monolithic && (asked || recovery.Build > fresh.Build)
+}
+
+// updateRecovery replaces the recovery artifact by the release's own if that has a higher build number, and makes the recovery
+// device boot it. The main disk boots already when this runs: never both in one step.
+func (j *job) updateRecovery(context.Context) error {
+	own := filepath.Join(j.Recovery, j.Site.Names.BootFile)
+	_, unreadable := machine.ReadArtifact(own)
+	if !j.KeepRecovery || unreadable != nil {
+		if _, err := machine.UpdateRecovery(j.Log, own, filepath.Join(j.root, "boot", j.Site.Names.BootFile)); err != nil {
+			return fault.Because(fault.BootSetup, err)
+		}
+	}
+	return because(fault.BootSetup, j.PutRecoveryArtifact(j.Unit, j.Recovery))
+}
+
+// limit is the greatest sum of the sizes of the files that the image may hold, as its imgmeta.json says; 0: it does not say.
+// An image that was made under another name is refused.
+func limit(ctx context.Context, f *os.File, im Image) (int64, error) {
+	meta, err := release.ReadMetaAt(ctx, f, im.Size)
+	switch {
+	case errors.Is(err, release.ErrNoMeta):
+		return 0, nil
+	case err != nil:
+		return 0, fault.Because(fault.ImageCorrupt, err)
+	}
+	if err := meta.CheckName(im.Name); err != nil {
+		return 0, fault.Because(fault.ImageName, err)
+	}
+	return meta.MaxBytes(), nil
+}
