@@ -77,7 +77,7 @@ func TestFetchTakesUp(t *testing.T) {
 				f.Fatal(err)
 			}
 			defer p.Close()
-			if _, err := p.Write(make([]byte, 1<<20)); err != nil {
+			if _, err := p.Write(make([]byte, 4<<20)); err != nil {
 				f.Fatal(err)
 			}
 		}, true},
