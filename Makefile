@@ -15,7 +15,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=PATH,HOME,TEMPDI
 # Debian packages that the demo and the tests use. Nothing of them is in the repository.
 PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe ipxe-qemu mmdebstrap e2fsprogs dosfstools mtools fdisk gdisk xz-utils zstd \
 	minisign acl attr libcap2-bin xorriso binutils libarchive-tools kmod sbsigntool openssl iproute2 ca-certificates chromium \
-	systemd-boot-efi grub-pc-bin grub-common
+	systemd-boot-efi grub-pc-bin grub-common make gcc flex bison bc
 
 .PHONY: help
 help: ## list the targets
@@ -63,7 +63,7 @@ test-repeat: deps build ## every test N times, to show that nothing is flaky
 
 .PHONY: soak
 soak: ## what takes too long for every change: a kernel compiled from Debian's source
-	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) linux-source-6.1 flex bison bc libelf-dev'
+	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) linux-source-6.1 libelf-dev'
 	$(SUDO) env GPROV_SOAK=1 CGO_ENABLED=0 $(shell which go) test -count=1 -timeout 4h -v -run FromDebian ./forge/boot
 
 .PHONY: bench
