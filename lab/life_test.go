@@ -19,6 +19,7 @@ import (
 	"gprovision/lab"
 	"gprovision/model/layout"
 	"gprovision/model/manifest"
+	"gprovision/model/policy"
 	"gprovision/model/record"
 	"gprovision/model/secret"
 )
@@ -130,6 +131,8 @@ func (l *life) makeTiny(ctx context.Context) error {
 	if l.tiny, err = lab.NewProduct(filepath.Join(l.dir, "data")); err != nil {
 		return err
 	}
+	// A person may choose at the serial console, and open the shell.
+	l.tiny.Policy.Panels, l.tiny.Policy.GraceSeconds, l.tiny.Policy.Shell = []string{policy.Serial}, 1, true
 	if err := l.tiny.Artifacts(ctx, log, l.debian, l.init, 1); err != nil {
 		return err
 	}

@@ -26,6 +26,8 @@ type Args struct {
 	Erase bool
 	// Forced is FACTORY_RESTORE=1 (policy.ForcedRestoreArg).
 	Forced bool
+	// Shell is frmode=shell.
+	Shell bool
 	// Oldest is PREFERRED_UPDATE=oldest.
 	Oldest bool
 	// KeepRecovery is KERNEL_OVERRIDE=recovery.
@@ -58,6 +60,8 @@ func ParseArgs(cmdline string, locked bool) Args {
 			a.LogEndpoint = v
 		case "PROVISION_CONT_LOGGING":
 			a.ContinueLogging = v != ""
+		case "frmode":
+			a.Shell = v == "shell"
 		case "DATA_ERASE":
 			a.Erase = v != ""
 		case "PREFERRED_UPDATE":

@@ -67,6 +67,8 @@ type Facts struct {
 	Repairs int
 	// Medium is what was found of an emergency medium.
 	Medium MediumState
+	// ShellAsked says that frmode=shell is on the kernel command line and the shell was not opened in this boot yet.
+	ShellAsked bool
 	// Choice is what a person at the machine chose during this pass.
 	Choice Choice
 }
@@ -96,6 +98,8 @@ func rules() []rule {
 	return []rule{
 		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChoosePowerOff },
 			Decision{PowerOff, "a person at the machine chose it", nil}},
+		{wantsShell,
+			Decision{Job: Shell, Reason: "the recovery shell is asked for, and the policy has it"}},
 		{func(f Facts, p policy.Policy) bool { return f.EraseAsked },
 			Decision{Hold, "a data erase was asked for, and this artifact cannot erase", fault.Policy}},
 		{func(f Facts, p policy.Policy) bool { return p.Provision && f.ManifestURL != "" },

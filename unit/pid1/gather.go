@@ -119,10 +119,13 @@ func recorded(d block.Disk, r state.Disk, blank bool) bool {
 
 // look gathers once. It mounts the recovery volume read-only and changes nothing.
 func (u *unit) look(ctx context.Context) *Found {
-	f := &Found{Facts: Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: RecoveryMissing, Main: MainAbsent, Repairs: u.repairs, Choice: u.choice}}
+	f := &Found{Facts: Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: RecoveryMissing, Main: MainAbsent, Repairs: u.repairs, ShellAsked: u.args.Shell && !u.shellDone, Choice: u.choice}}
 	u.lookForRecovery(f)
 	u.lookForMain(f)
 	u.lookForMedia(ctx, f)
+	if u.args.Shell && !u.m.Policy.Shell {
+		f.note("frmode=shell is ignored: the policy has no shell")
+	}
 	return f
 }
 

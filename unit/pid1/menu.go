@@ -138,6 +138,9 @@ func (u *unit) items(f *Found) []item {
 	if f.Offer != nil {
 		out = append(out, item{"Restore from medium", ChooseMedium, lost})
 	}
+	if u.m.Policy.Shell {
+		out = append(out, item{"Recovery shell", ChooseShell, ""})
+	}
 	return out
 }
 

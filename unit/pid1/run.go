@@ -75,6 +75,8 @@ type unit struct {
 	stopNetwork func()
 	person
 	media media
+	// shellDone says that the recovery shell was asked for and opened, or refused, in this boot.
+	shellDone bool
 }
 
 // Run is process 1. It never returns.
@@ -368,6 +370,8 @@ func (u *unit) do(ctx context.Context, d Decision, f *Found) Outcome {
 		return u.boot(ctx, d, f)
 	case PowerOff:
 		return Outcome{Kind: PowerOffNow}
+	case Shell:
+		return u.shell(ctx, f)
 	case Rescue:
 		return u.rescue(ctx, f)
 	}

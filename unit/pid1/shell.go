@@ -1,0 +1,217 @@
+package pid1
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"gprovision/hw/filesystem"
+	"gprovision/hw/host"
+	"gprovision/hw/nic"
+	"gprovision/model/policy"
+	"gprovision/model/signature"
+	"gprovision/unit/journal"
+	"gprovision/unit/machine"
+	"gprovision/unit/restore"
+	"gprovision/unit/shell"
+	"gprovision/unit/state"
+)
+
+// shellLimit is how long a session of the recovery shell may last.
+const shellLimit = 4 * time.Hour
+
+// wantsShell says whether the recovery shell is asked for and may be opened.
+func wantsShell(f Facts, p policy.Policy) bool {
+	return p.Shell && (f.ShellAsked || f.Choice.Kind == ChooseShell)
+}
+
+// shell opens the recovery shell to whoever can open it.
+func (u *unit) shell(ctx context.Context, f *Found) Outcome {
+	u.shellDone = true
+	ctx, cancel := context.WithTimeout(ctx, shellLimit)
+	defer cancel()
+	again := Outcome{Kind: DecideAgain}
+	t := shell.Terminal{Line: u.m.Panel.Line, Print: u.print}
+	keys, err := signature.ParsePublicKeys(u.m.Policy.SupportKeys)
+	if err != nil {
+		return Outcome{Kind: HoldOn, Err: fmt.Errorf("supportKeys of the policy: %w", err)}
+	}
+	hash := ""
+	if f.Recovery == RecoveryFound {
+		if hash, err = f.Volume.ReadHash(); err != nil {
+			u.log.Warn("the hash of the unit's password cannot be read", "err", err)
+		}
+	}
+	gate := shell.Gate{
+		Terminal: t, Serial: u.m.Serial, Hash: hash, Keys: keys, Sleep: sleep,
+		Tries: func() (int, error) {
+			tries, err := f.Volume.ReadTries()
+			return tries.Failed, err
+		},
+		SetTries: func(n int) error {
+			if f.Recovery != RecoveryFound {
+				return nil // nothing is counted there: without the volume no password is taken
+			}
+			return u.change(f, func(v *state.Volume) error { return v.WriteTries(n) })
+		},
+	}
+	console, who, err := gate.Open(ctx)
+	if err != nil {
+		u.log.Warn("recovery shell is not opened", "err", err, journal.ForPerson())
+		u.m.Panel.Fail(err)
+		return again
+	}
+	u.log.Warn("recovery shell opened", "console", console, "by", who, journal.ForPerson())
+	s := shell.Shell{Terminal: t, System: u.shellSystem(f), Log: u.log, Panel: console}
+	exit, err := s.Run(ctx)
+	u.log.Warn("recovery shell closed", "exit", string(exit), "err", err, journal.ForPerson())
+	switch exit {
+	case shell.Reboot:
+		return Outcome{Kind: RebootNow}
+	case shell.PowerOff:
+		return Outcome{Kind: PowerOffNow}
+	}
+	return again
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// print writes text to a console that takes keys; "" means all of them.
+func (u *unit) print(console, text string) {
+	for _, t := range u.ttys {
+		if console != "" && t.Name() != console {
+			continue
+		}
+		if _, err := io.WriteString(t, text); err != nil {
+			u.log.Debug("console", "device", t.Name(), "err", err)
+		}
+	}
+}
+
+// shellSystem is the machine as the shell's commands see it.
+func (u *unit) shellSystem(f *Found) shell.System {
+	return shell.System{
+		Mount: func(source, target, fstype string, o host.MountOptions) error {
+			if err := u.modules.Filesystem(fstype); err != nil {
+				return err
+			}
+			return host.Mount(source, target, fstype, o)
+		},
+		Unmount: host.Unmount,
+		Mounts:  host.Mounts,
+		Disks:   u.m.Disks,
+		Probe: func(path string) (filesystem.Info, error) {
+			i, _, err := machine.ProbePartition(path)
+			return i, err
+		},
+		Kernel:    host.KernelMessages,
+		Ports:     func() ([]nic.Port, error) { return nic.List(u.m.Sys) },
+		Addresses: addresses,
+		Inspections: []shell.Inspection{
+			{Name: "facts", Help: "shows what init found and what it decides", Run: u.showFacts(f)},
+			{Name: "unit", Help: "shows platform, serial number, artifact, counts and request", Run: u.showUnit(f)},
+			{Name: "images", Help: "lists the images of the recovery volume and how often each failed", Run: u.showImages(f)},
+			{Name: "log", Help: "shows the log of this boot", Run: u.showLog},
+		},
+	}
+}
+
+// addresses returns the state and the addresses of a network port.
+func addresses(port string) ([]string, error) {
+	i, err := net.InterfaceByName(port)
+	if err != nil {
+		return nil, err
+	}
+	list, err := i.Addrs()
+	if err != nil {
+		return nil, err
+	}
+	out := []string{i.Flags.String()}
+	for _, a := range list {
+		out = append(out, a.String())
+	}
+	return out, nil
+}
+
+func (u *unit) showFacts(f *Found) func(context.Context, io.Writer, []string) error {
+	return func(_ context.Context, w io.Writer, _ []string) error {
+		facts := f.Facts
+		facts.Choice, facts.ShellAsked = Choice{}, false
+		fmt.Fprintf(w, "recovery volume: %s\nmain system: %s, mark of %q\nrequest pending: %v\nmedium: %s\nwithout the shell: %s\n",
+			f.Recovery, f.Main, f.Mark.Release, pending(f.Facts), orNone(string(f.Medium)), Decide(facts, u.m.Policy))
+		for _, n := range f.Notes {
+			fmt.Fprintf(w, "note: %s\n", n)
+		}
+		return nil
+	}
+}
+
+func (u *unit) showUnit(f *Found) func(context.Context, io.Writer, []string) error {
+	return func(_ context.Context, w io.Writer, _ []string) error {
+		fmt.Fprintf(w, "serial number %s, platform %s, firmware %s\nartifact build %d of %s, kernel %s\nkernel arguments: %s\n", u.m.Serial, u.m.Identity.Variant.DevCodeName,
+			u.m.Firmware, u.m.Build.Number, u.m.Build.Time.UTC().Format(time.RFC3339), u.m.Build.Kernel, u.m.Cmdline)
+		if f.Recovery != RecoveryFound {
+			fmt.Fprintln(w, "the recovery volume is not there")
+			return nil
+		}
+		c, err := f.Volume.ReadCounts()
+		if err != nil {
+			fmt.Fprintf(w, "counts: %v\n", err)
+		} else {
+			fmt.Fprintf(w, "boots since the last good one %d, repairs %d, restores %d, last good boot %s\n", c.BootAttempts, c.Repairs, c.Restores, c.LastGood.UTC().Format(time.RFC3339))
+		}
+		if r := f.Request; r != nil {
+			fmt.Fprintf(w, "request: %s of image %s, by %s, %s\n", r.Kind, r.Image, r.By, r.ID)
+		}
+		return nil
+	}
+}
+
+func (u *unit) showImages(f *Found) func(context.Context, io.Writer, []string) error {
+	return func(_ context.Context, w io.Writer, _ []string) error {
+		if f.Recovery != RecoveryFound {
+			return errors.New("the recovery volume is not there")
+		}
+		images, bad, err := restore.ListImages(f.Volume.Path(state.ImageDir), u.prefix(f), false)
+		if err != nil {
+			return err
+		}
+		history := u.history(f)
+		for _, im := range images {
+			fmt.Fprintf(w, "%12d  %s\n", im.Size, describe(im.Name.String(), "", f, history))
+			if err := restore.Glance(im, u.m.Policy, u.m.Keys); err != nil {
+				fmt.Fprintf(w, "%12s  %v\n", "", err)
+			}
+		}
+		for _, b := range bad {
+			fmt.Fprintf(w, "%12s  %s: %v\n", "refused", b.File, b.Err)
+		}
+		return nil
+	}
+}
+
+func (u *unit) showLog(_ context.Context, w io.Writer, _ []string) error {
+	for _, r := range u.journal.Records() {
+		fmt.Fprintln(w, r.Text())
+	}
+	return nil
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
