@@ -15,15 +15,18 @@ import (
 
 // RestoreCmd asks for a factory restore at the next boot.
 type RestoreCmd struct {
-	Image  string `default:"latest" placeholder:"latest|original|NAME.upd" help:"Which image: the newest, the one the unit was provisioned with, or one by name (default latest)."`
-	Reboot bool   `help:"Reboot at once."`
-	Yes    bool   `short:"y" help:"Do not ask."`
-	Cancel bool   `help:"Take back a request that is not fulfilled yet."`
+	Image         string `default:"latest" placeholder:"latest|original|NAME.upd" help:"Which image: the newest, the one the unit was provisioned with, or one by name (default latest)."`
+	IgnoreNetwork bool   `help:"Drop the unit's own network configuration: the restored system gets the defaults."`
+	ClearHistory  bool   `help:"Forget which images failed before."`
+	BootArgs      string `placeholder:"ARGS" help:"Kernel arguments for the restored system, from the list in the documentation of the recovery volume."`
+	Reboot        bool   `help:"Reboot at once."`
+	Yes           bool   `short:"y" help:"Do not ask."`
+	Cancel        bool   `help:"Take back a request that is not fulfilled yet."`
 }
 
 // Help returns examples.
 func (*RestoreCmd) Help() string {
-	return "The next boot formats the main disk and writes the chosen image. No network is needed.\n\nExamples:\n  sudo gprov-unit restore --reboot\n  sudo gprov-unit restore --image WIDGET.LNX.SHINY.2026-11-22.0001.upd --yes\n  sudo gprov-unit restore --cancel"
+	return "The next boot formats the main disk and writes the chosen image. No network is needed.\n\nExamples:\n  sudo gprov-unit restore --reboot\n  sudo gprov-unit restore --image WIDGET.LNX.SHINY.2026-11-22.0001.upd --yes\n  sudo gprov-unit restore --ignore-network --reboot\n  sudo gprov-unit restore --cancel"
 }
 
 // Run writes the request, or takes it back.
@@ -32,7 +35,10 @@ func (r *RestoreCmd) Run(c *Context) error {
 		return err
 	}
 	if r.Cancel {
-		if err := c.write(func(v *state.Volume) error { return v.DeleteRequest() }); err != nil {
+		cancel := func(v *state.Volume) error {
+			return errors.Join(v.DeleteRequest(), r.change(v, func(d *state.RestoreData) { d.IgnoreNetCfg, d.ClearHistory = false, false }))
+		}
+		if err := c.write(cancel); err != nil {
 			return err
 		}
 		fmt.Fprintln(c.Stdout, "The next boot will not restore.")
@@ -41,6 +47,9 @@ func (r *RestoreCmd) Run(c *Context) error {
 	req, err := state.NewRequest(state.KindRestore, r.Image, "gprov-unit restore", c.System.Now())
 	if err != nil {
 		return &usage{err}
+	}
+	if _, bad := state.AllowedArgs(r.BootArgs); len(bad) > 0 {
+		return &usage{fmt.Errorf("the kernel arguments %q are not allowed", bad)}
 	}
 	if !r.Yes {
 		if err := c.confirm(fmt.Sprintf("All data on the main disk will be lost. Restore image %q at the next boot? Type yes: ", req.Image)); err != nil {
@@ -53,6 +62,16 @@ func (r *RestoreCmd) Run(c *Context) error {
 			if _, err := os.Lstat(v.Path(state.ImageDir, req.Image)); err != nil {
 				return fault.Newf(fault.NoImage, "%s is not on the recovery volume", filepath.Base(req.Image))
 			}
+		}
+		// The request last: without it nothing happens.
+		err := r.change(v, func(d *state.RestoreData) {
+			d.IgnoreNetCfg, d.ClearHistory = r.IgnoreNetwork, r.ClearHistory
+			if r.BootArgs != "" {
+				d.BootArgs = r.BootArgs
+			}
+		})
+		if err != nil {
+			return err
 		}
 		return v.WriteRequest(req)
 	})
@@ -71,6 +90,19 @@ func (r *RestoreCmd) Run(c *Context) error {
 		return &hinted{err, "the request is written; reboot by hand"}
 	}
 	return nil
+}
+
+// change changes the restore data. Damaged ones are made anew, those of a newer version are not ours to write.
+func (*RestoreCmd) change(v *state.Volume, change func(*state.RestoreData)) error {
+	d, err := v.ReadRestoreData()
+	if err != nil && !errors.Is(err, state.ErrDamaged) {
+		return err
+	}
+	before := d
+	if change(&d); err == nil && d == before {
+		return nil
+	}
+	return v.WriteRestoreData(d)
 }
 
 // confirm asks the person at the terminal.

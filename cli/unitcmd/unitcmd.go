@@ -7,7 +7,6 @@ package unitcmd
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -31,10 +30,13 @@ import (
 
 // Commands are the verbs of gprov-unit.
 type Commands struct {
-	Status      StatusCmd      `cmd:"" help:"Show what this unit is, what it runs and what its recovery remembers."`
-	BootOK      BootOKCmd      `cmd:"" name:"boot-ok" help:"Mark this boot as good and tell the factory server that the system runs."`
-	Restore     RestoreCmd     `cmd:"" help:"Ask for a factory restore at the next boot. All data on the main disk will be lost."`
-	SystemdUnit SystemdUnitCmd `cmd:"" name:"systemd-unit" help:"Print the systemd service that runs boot-ok."`
+	Status      StatusCmd        `cmd:"" help:"Show what this unit is, what it runs and what its recovery remembers."`
+	BootOK      BootOKCmd        `cmd:"" name:"boot-ok" help:"Mark this boot as good and tell the factory server that the system runs."`
+	Restore     RestoreCmd       `cmd:"" help:"Ask for a factory restore at the next boot. All data on the main disk will be lost."`
+	SaveNetwork SaveNetworkCmd   `cmd:"" name:"save-network" help:"Keep the network configuration for a restore."`
+	Support     SupportBundleCmd `cmd:"" name:"support-bundle" help:"Write logs, history and an inventory for support staff into one file, without secrets."`
+	SystemdUnit SystemdUnitCmd   `cmd:"" name:"systemd-unit" help:"Print a systemd unit of this program."`
+	Install     InstallCmd       `cmd:"" help:"Put this program and its systemd units into a root filesystem."`
 
 	Version kong.VersionFlag `help:"Print the build's revision and exit."`
 }
@@ -51,6 +53,8 @@ type Context struct {
 	Root string
 	// System is what the verbs need of the operating system.
 	System System
+	// Version is the build's revision.
+	Version string
 }
 
 // System is what the verbs need of the operating system, replaceable in tests.
@@ -91,6 +95,7 @@ func Run(c *Context, args []string, version string) (code int) {
 			code = e.code
 		}
 	}()
+	c.Version = version
 	var commands Commands
 	k, err := kong.New(&commands,
 		kong.Name("gprov-unit"),
@@ -146,23 +151,6 @@ func (h *hinted) Unwrap() error { return h.error }
 type usage struct{ error }
 
 func (u *usage) Unwrap() error { return u.error }
-
-//go:embed systemd/gprov-boot-ok.service
-var service string
-
-// SystemdUnitCmd prints the service.
-type SystemdUnitCmd struct{}
-
-// Help returns examples.
-func (*SystemdUnitCmd) Help() string {
-	return "Example, when an image is built:\n  gprov-unit systemd-unit > $ROOTFS/usr/lib/systemd/system/gprov-boot-ok.service"
-}
-
-// Run prints the service.
-func (*SystemdUnitCmd) Run(c *Context) error {
-	_, err := io.WriteString(c.Stdout, service)
-	return err
-}
 
 // path returns a path inside the running system.
 func (c *Context) path(name string) string { return filepath.Join(c.Root, name) }
@@ -225,55 +213,102 @@ func options(readOnly bool) host.MountOptions {
 	return host.MountOptions{ReadOnly: readOnly, NoSUID: true, NoDev: true, NoExec: true}
 }
 
-// write calls f with the recovery volume writable, and makes it read-only again. Only one process at a time may do so: it
-// waits for the other one.
-func (c *Context) write(f func(*state.Volume) error) (err error) {
-	unlock, err := c.lock()
-	if err != nil {
+// view calls f with the recovery volume, which it mounts read-only if it is not mounted.
+func (c *Context) view(f func(*state.Volume) error) error {
+	if err := c.ensureMounted(); err != nil {
 		return err
 	}
-	defer unlock()
+	return f(state.Open(c.recoveryDir()))
+}
+
+// ensureMounted mounts the recovery volume read-only if it is not mounted.
+func (c *Context) ensureMounted() error {
 	m, err := c.mounted()
-	if err != nil {
+	if err != nil || m != nil {
 		return err
 	}
 	dir := c.recoveryDir()
-	if m == nil {
-		source, err := c.source(dir)
-		if err != nil {
-			return fault.Because(fault.NoRecovery, err)
-		}
-		if err := c.System.Mount(source, dir, "ext4", options(true)); err != nil {
-			return fault.Because(fault.NoRecovery, err)
-		}
+	source, err := c.source(dir)
+	if err == nil {
+		err = c.System.Mount(source, dir, "ext4", options(true))
 	}
-	if m == nil || m.ReadOnly {
-		if err := c.System.Remount(dir, options(false)); err != nil {
-			return fault.Because(fault.RecoveryDamaged, fmt.Errorf("make the recovery volume writable: %w", err))
-		}
-		defer func() {
-			if e := c.System.Remount(dir, options(true)); e != nil {
-				err = errors.Join(err, fmt.Errorf("make the recovery volume read-only again: %w", e))
-			}
-		}()
+	if err != nil {
+		return fault.Because(fault.NoRecovery, err)
 	}
-	return f(state.Open(dir))
+	return nil
 }
 
-// lock keeps other processes of this program from the recovery volume.
-func (c *Context) lock() (unlock func(), err error) {
+// write calls f with the recovery volume writable, and makes it read-only again. Only one process at a time may do so: it
+// waits for the other one. What takes long does not belong here, see writable.
+func (c *Context) write(f func(*state.Volume) error) (err error) {
+	l, err := c.lock("lock", syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	release, err := c.writable()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	return f(state.Open(c.recoveryDir()))
+}
+
+// writable makes the recovery volume writable until release is called. Several processes may have it so at a time: each holds a
+// shared lock, and the last one makes the volume read-only again, if it was. The file of the lock says whether it was.
+func (c *Context) writable() (release func() error, err error) {
+	l, err := c.lock("writers", syscall.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.makeWritable(l); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return func() error {
+		defer l.Close()
+		if err := syscall.Flock(int(l.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			return nil // others still write
+		}
+		if st, err := l.Stat(); err != nil || st.Size() == 0 {
+			return err
+		}
+		if err := c.System.Remount(c.recoveryDir(), options(true)); err != nil {
+			return fmt.Errorf("make the recovery volume read-only again: %w", err)
+		}
+		return l.Truncate(0)
+	}, nil
+}
+
+func (c *Context) makeWritable(l *os.File) error {
+	if err := c.ensureMounted(); err != nil {
+		return err
+	}
+	m, err := c.mounted()
+	if err != nil || m == nil || !m.ReadOnly {
+		return err
+	}
+	if err := c.System.Remount(c.recoveryDir(), options(false)); err != nil {
+		return fault.Because(fault.RecoveryDamaged, fmt.Errorf("make the recovery volume writable: %w", err))
+	}
+	_, err = l.WriteAt([]byte("ro\n"), 0)
+	return err
+}
+
+// lock takes a lock that processes of this program share, and waits for it. Closing the file gives it back.
+func (c *Context) lock(name string, how int) (*os.File, error) {
 	dir := c.path(filepath.Dir(state.BootFile))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
 		if err == nil {
-			return func() { f.Close() }, nil
+			return f, nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			f.Close()

@@ -1,5 +1,5 @@
 // Command gprov-unit is the small command inside a unit's running system: it shows what the unit is, marks a boot as good,
-// and asks for a restore.
+// asks for a restore and keeps what a restore needs.
 package main
 
 import (
