@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -36,12 +37,8 @@ import (
 	"gprovision/model/signature"
 )
 
-// Labels on a stick.
-const (
-	// ImageLabel is that of the ext4 partition, BundleLabel that of the partition for the support bundle.
-	ImageLabel  = "GPROVSTICK"
-	BundleLabel = "SUPPORT"
-)
+// ImageLabel is the label of the ext4 partition.
+const ImageLabel = "GPROVSTICK"
 
 // bootDir is where kernel and initramfs for BIOS lie, and bundleSize the least size of the partition for the bundle, bytes.
 const (
@@ -100,6 +97,7 @@ type maker struct {
 	boot     boot.Inspection
 	name     release.Name
 	dir      string // for files on the way
+	id       string // of the partition by which a unit knows the stick, its GUID
 	rep      Report
 }
 
@@ -237,6 +235,7 @@ func (m *maker) checkImage() error {
 }
 
 func (m *maker) make(ctx context.Context) error {
+	m.id = uuid.NewString()
 	root, used, err := m.stage()
 	if err != nil {
 		return err
@@ -332,7 +331,7 @@ func (m *maker) stageBIOS(put func(string, io.Reader) error) error {
 	if err != nil {
 		return err
 	}
-	e := bootloader.Entry{Title: "Recovery stick", Kernel: "/" + bootDir + "/vmlinuz", Args: m.boot.Policy.BootArgs}
+	e := bootloader.Entry{Title: "Recovery stick", Kernel: "/" + bootDir + "/vmlinuz", Args: strings.TrimSpace(m.boot.Policy.BootArgs + " " + layout.StickArg + "=" + m.id)}
 	var kernel io.Reader = bytes.NewReader(m.artifact)
 	if i.UKI != nil {
 		kernel, e.Initrd = i.UKI.Linux(), "/"+bootDir+"/initrd"
@@ -352,16 +351,19 @@ func (m *maker) layout(used int64) layout.Table {
 	t := layout.Table{Kind: layout.GPT, UUID: uuid.NewString()}
 	at := int64(layout.MiB)
 	add := func(p layout.Partition) {
-		p.Number, p.Start, p.UUID = len(t.Partitions)+1, at, uuid.NewString()
+		p.Number, p.Start = len(t.Partitions)+1, at
+		if p.UUID == "" {
+			p.UUID = uuid.NewString()
+		}
 		at += p.Size
 		t.Partitions = append(t.Partitions, p)
 	}
 	fat := func() string { id := fmt.Sprintf("%08X", uuid.New().ID()); return id[:4] + "-" + id[4:] }
 	add(layout.Partition{Role: layout.BIOSBoot, Type: layout.TypeBIOSBoot, Name: "BIOS boot", Size: layout.BIOSBootSize})
-	add(layout.Partition{Type: layout.TypeStick, Name: "gprovision stick", FSLabel: ImageLabel, FSUUID: uuid.NewString(), Size: whole(used+used/16) + 32*layout.MiB})
+	add(layout.Partition{Type: layout.TypeStick, UUID: m.id, Name: "gprovision stick", FSLabel: ImageLabel, FSUUID: uuid.NewString(), Size: whole(used+used/16) + 32*layout.MiB})
 	add(layout.Partition{Role: layout.ESP, Type: layout.TypeESP, Name: "ESP", FSLabel: "ESP", FSUUID: fat(), Size: max(64*layout.MiB, whole(int64(len(m.artifact))+16*layout.MiB))})
 	rest := m.Size/layout.MiB*layout.MiB - layout.MiB - at
-	add(layout.Partition{Type: layout.TypeData, Name: "support", FSLabel: BundleLabel, FSUUID: fat(), Size: max(bundleSize, rest)})
+	add(layout.Partition{Type: layout.TypeData, Name: "support", FSLabel: layout.BundleLabel, FSUUID: fat(), Size: max(bundleSize, rest)})
 	return t
 }
 

@@ -189,7 +189,7 @@ func TestMake(t *testing.T) {
 			t.Errorf("%s on the stick is not what it was: %v", name, err)
 		}
 	}
-	if out := output(t, clean, "debugfs", "-R", "cat boot/grub/grub.cfg", ext4); !strings.Contains(out, "/boot/gprov/vmlinuz") || !strings.Contains(out, "'console=ttyS0,115200'") {
+	if out := output(t, clean, "debugfs", "-R", "cat boot/grub/grub.cfg", ext4); !strings.Contains(out, "/boot/gprov/vmlinuz") || !strings.Contains(out, "'console=ttyS0,115200'") || !strings.Contains(out, "'gprov.stick="+table.Partitions[1].UUID+"'") {
 		t.Errorf("configuration of GRUB: %s", out)
 	}
 	if out := output(t, clean, "debugfs", "-R", "ls -l EmergencyFile_"+imageName+".minisig", ext4); strings.Contains(out, "not found") {

@@ -248,6 +248,17 @@ func TestMenuOnly(t *testing.T) {
 	if d, err := s.Started(); err != nil || d != forced.Description {
 		t.Error(d, err)
 	}
+	if _, err := s.StartedFrom(); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	for id, good := range map[string]bool{"8B9D0E0A-3D2B-4E51-9A51-0C3A6C1F2E11": true, "": false, "8B9D0E0A": false} {
+		if err := os.WriteFile(s.path("LoaderDevicePartUUID", Loader), append(make([]byte, 4), encodeText(id+"\x00")...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.StartedFrom(); (err == nil) != good || good && got != strings.ToLower(id) {
+			t.Errorf("%q: %q, %v", id, got, err)
+		}
+	}
 	s.put(t, "BootCurrent", []byte{8, 0})
 	if _, err := s.Started(); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)

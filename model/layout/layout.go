@@ -59,6 +59,13 @@ const (
 // at most, is the name of the image as it was signed.
 const EmergencyPrefix = "EmergencyFile_"
 
+// BundleLabel is the label of the FAT32 partition of a recovery stick that takes support bundles.
+const BundleLabel = "SUPPORT"
+
+// StickArg is the kernel argument by which the boot loader of a recovery stick says from which one it started: the GUID of its
+// partition of the type TypeStick. On UEFI the EFI stub says it.
+const StickArg = "gprov.stick"
+
 // Sizes.
 const (
 	MiB          = 1 << 20

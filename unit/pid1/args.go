@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"strings"
 
+	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/model/secret"
 )
@@ -22,6 +23,8 @@ type Args struct {
 	ContinueLogging bool
 	// RootPARTUUID is the identifier of real_root=PARTUUID=.
 	RootPARTUUID string
+	// Stick is gprov.stick= (layout.StickArg): which recovery stick the boot loader started from.
+	Stick string
 	// Erase is DATA_ERASE= with any value.
 	Erase bool
 	// Forced is FACTORY_RESTORE=1 (policy.ForcedRestoreArg).
@@ -39,7 +42,7 @@ type Args struct {
 }
 
 // ParseArgs reads a kernel command line. The last of several equal keys counts, as in the kernel. Words may be quoted as the
-// kernel allows it. A locked artifact takes no choice from the command line: all but the place of the root is dropped.
+// kernel allows it. A locked artifact takes no choice from the command line: all but where it started from is dropped.
 func ParseArgs(cmdline string, locked bool) Args {
 	var a Args
 	for _, w := range words(cmdline) {
@@ -50,6 +53,8 @@ func ParseArgs(cmdline string, locked bool) Args {
 			if typ, id, ok := strings.Cut(v, "="); ok && strings.EqualFold(typ, "PARTUUID") {
 				a.RootPARTUUID = strings.ToLower(id)
 			}
+		case layout.StickArg:
+			a.Stick = strings.ToLower(v)
 		case "mfgurl":
 			a.ManifestURL = v
 		case "enrol":
@@ -75,7 +80,7 @@ func ParseArgs(cmdline string, locked bool) Args {
 		}
 	}
 	if locked {
-		return Args{RootPARTUUID: a.RootPARTUUID}
+		return Args{RootPARTUUID: a.RootPARTUUID, Stick: a.Stick}
 	}
 	return a
 }

@@ -18,6 +18,7 @@ const (
 	ChooseShell    ChoiceKind = "shell"
 	ChooseSupport  ChoiceKind = "support-bundle"
 	ChooseMedium   ChoiceKind = "restore-medium"
+	ChooseRebuild  ChoiceKind = "rebuild"
 )
 
 // Choice is what a person at the machine chose, and confirmed where that destroys something.

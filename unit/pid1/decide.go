@@ -22,6 +22,7 @@ const (
 	Shell     Job = "shell"   // for support, where the policy has it
 	Support   Job = "support" // write the support bundle to a medium
 	Rescue    Job = "rescue"  // restore from an emergency medium
+	Rebuild   Job = "rebuild" // make a lost recovery volume anew, from a recovery stick
 )
 
 // RecoveryState says what was found of the recovery volume.
@@ -100,6 +101,10 @@ func rules() []rule {
 			Decision{PowerOff, "a person at the machine chose it", nil}},
 		{wantsShell,
 			Decision{Job: Shell, Reason: "the recovery shell is asked for, and the policy has it"}},
+		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseSupport },
+			Decision{Job: Support, Reason: "a person at the machine chose it"}},
+		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseRebuild && lost(f.Recovery) },
+			Decision{Job: Rebuild, Reason: "a person at the machine chose it, and the recovery volume is lost"}},
 		{func(f Facts, p policy.Policy) bool { return f.EraseAsked },
 			Decision{Hold, "a data erase was asked for, and this artifact cannot erase", fault.Policy}},
 		{func(f Facts, p policy.Policy) bool { return p.Provision && f.ManifestURL != "" },

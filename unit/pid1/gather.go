@@ -50,6 +50,9 @@ type Found struct {
 	Media     []rescue.Medium
 	Offer     *rescue.Medium
 	OfferFile rescue.File
+	// Sticks are the recovery sticks, the one that this boot came from first; FromStick says that there is such a one.
+	Sticks    []rescue.Stick
+	FromStick bool
 	// LastMedium is the medium that the unit was restored from last, and lastPresent says that it is there.
 	LastMedium  state.Medium
 	lastPresent bool
@@ -93,6 +96,8 @@ func (u *unit) patience(f *Found) time.Duration {
 	case f.Main == MainMarked && f.Recovery == RecoveryFound:
 		return 0
 	case f.Main == MainMarked:
+		return min(recoveryPatience, long)
+	case f.FromStick: // a person is there, who can have it looked for again
 		return min(recoveryPatience, long)
 	case f.Recovery == RecoveryFound && pending(f.Facts) && f.MainPart == nil && (f.Main == MainBlank || f.Main == MainForeign):
 		// Another disk may be in the place of one that is slow to answer.

@@ -83,6 +83,7 @@ func (u *unit) provisions() bool { return u.m.Policy.Provision && u.args.Manifes
 // unit held. It says whether the menu was shown: then what f says may be old, and nothing is mounted any more.
 func (u *unit) consult(ctx context.Context, f *Found) (bool, error) {
 	u.choice = Choice{}
+	u.wanted = u.wanted || u.offerMenu(f)
 	t := time.NewTimer(time.Until(u.grace))
 	defer t.Stop()
 	for !u.wanted {
@@ -138,6 +139,10 @@ func (u *unit) items(f *Found) []item {
 	if f.Offer != nil {
 		out = append(out, item{"Restore from medium", ChooseMedium, lost})
 	}
+	if canRebuild(f) {
+		out = append(out, item{"Rebuild recovery", ChooseRebuild, ""})
+	}
+	out = append(out, item{"Save support bundle", ChooseSupport, ""})
 	if u.m.Policy.Shell {
 		out = append(out, item{"Recovery shell", ChooseShell, ""})
 	}

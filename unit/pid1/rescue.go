@@ -89,6 +89,7 @@ func (u *unit) lookForMedia(ctx context.Context, f *Found) {
 	}
 	f.Notes = append(f.Notes, notes...)
 	f.Media = found
+	u.lookForSticks(f, own)
 	if f.Recovery == RecoveryFound {
 		m, err := f.Volume.ReadMedium()
 		if err == nil {
@@ -148,6 +149,8 @@ func (u *unit) mediaPatience(f *Found) time.Duration {
 	}
 	ports, waiting := usbState(u.m.Sys)
 	switch {
+	case u.args.Stick != "" && !f.FromStick:
+		return usbExpected
 	case f.LastMedium.ID != "" && !f.LastMedium.Removed && !f.lastPresent:
 		return usbExpected
 	case waiting:

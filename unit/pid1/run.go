@@ -75,6 +75,8 @@ type unit struct {
 	stopNetwork func()
 	person
 	media media
+	// offered says that the menu was shown because this boot came from a recovery stick.
+	offered bool
 	// shellDone says that the recovery shell was asked for and opened, or refused, in this boot.
 	shellDone bool
 }
@@ -350,6 +352,9 @@ func (u *unit) pass(ctx context.Context) Outcome {
 		}
 		u.log.Info("decision", "job", string(d.Job), "reason", d.Reason, "recovery", string(found.Recovery), "main", string(found.Main))
 		out = u.do(ctx, d, found)
+		if out.Kind == DecideAgain {
+			u.forget(found) // the next pass mounts anew
+		}
 		return nil
 	})
 	if err != nil {
@@ -374,6 +379,10 @@ func (u *unit) do(ctx context.Context, d Decision, f *Found) Outcome {
 		return u.shell(ctx, f)
 	case Rescue:
 		return u.rescue(ctx, f)
+	case Support:
+		return u.support(ctx, f)
+	case Rebuild:
+		return u.rebuild(ctx, f)
 	}
 	reason := errors.New(d.Reason)
 	if len(f.Notes) > 0 {

@@ -12,6 +12,9 @@ import (
 	"gprovision/unit/state"
 )
 
+// Admin is the account whose password a unit's own password is.
+const Admin = "admin"
+
 // hashCost is the bcrypt cost. Passwords are random, so that a higher one would only make slow machines slow.
 const hashCost = 10
 
@@ -83,6 +86,24 @@ func (s *System) SetPassword(user, hash string) error {
 		return s.write("etc/passwd", fresh, 0o644)
 	}
 	return nil
+}
+
+// Password returns the hash of the password of a user. One that cannot log in with a password, because the account is locked or has
+// none, is an error.
+func (s *System) Password(user string) (hash string, err error) {
+	shadow, err := s.read("etc/shadow")
+	if err != nil {
+		return "", err
+	}
+	for _, l := range strings.Split(string(shadow), "\n") {
+		if f := strings.Split(l, ":"); len(f) > 1 && f[0] == user {
+			if !hashForm.MatchString(f[1]) {
+				return "", fmt.Errorf("user %s has no password of crypt(3)", user)
+			}
+			return f[1], nil
+		}
+	}
+	return "", fmt.Errorf("user %s: %w", user, ErrNoAccount)
 }
 
 // field replaces the second field of the line of a user.

@@ -56,7 +56,7 @@ type Config struct {
 	ConfDir string
 	// Secret are at least 16 random bytes that only this unit has, such as the seed of its key. The machine-id comes from it.
 	Secret []byte
-	// Admin is the account whose password is set, "admin" if empty, and Hash its hash as crypt(3) prints it.
+	// Admin is the account whose password is set, the constant Admin if empty, and Hash its hash as crypt(3) prints it.
 	Admin, Hash string
 	// Facts is the content of platform_facts.json; nil writes none.
 	Facts []byte
@@ -83,7 +83,7 @@ func Configure(dir string, log *slog.Logger, c Config) error {
 	}
 	admin := c.Admin
 	if admin == "" {
-		admin = "admin"
+		admin = Admin
 	}
 	host := Hostify(c.HostPrefix, c.Serial)
 	for _, e := range []struct {

@@ -1,0 +1,216 @@
+package pid1
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"gprovision/hw/efi"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/record"
+	"gprovision/unit/journal"
+	"gprovision/unit/panel"
+	"gprovision/unit/rescue"
+	"gprovision/unit/state"
+	"gprovision/unit/support"
+)
+
+// lost says whether nothing can be had of the recovery volume any more. That two look like it does not.
+func lost(s RecoveryState) bool { return s == RecoveryMissing || s == RecoveryDamaged }
+
+// lookForSticks looks for recovery sticks, and for the one that this boot came from.
+func (u *unit) lookForSticks(f *Found, own map[string]bool) {
+	sticks, err := u.finder(f).Sticks(own)
+	if err != nil {
+		f.note("sticks: %v", err)
+		return
+	}
+	f.Sticks = sticks
+	from := u.startedFrom(efi.New(efi.DefaultDir))
+	i := slices.IndexFunc(sticks, func(s rescue.Stick) bool { return s.Carries(from) })
+	if i < 0 {
+		return
+	}
+	f.FromStick = true
+	sticks[0], sticks[i] = sticks[i], sticks[0]
+	f.note("this boot came from the recovery stick %s", sticks[0].Disk.Name)
+}
+
+// startedFrom returns the GUID of a partition of the disk that this boot came from, "" if that is not known.
+func (u *unit) startedFrom(vars *efi.Vars) string {
+	if u.m.Firmware != layout.UEFI {
+		return u.args.Stick
+	}
+	id, err := vars.StartedFrom()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		u.log.Debug("what the EFI stub says of where it started from cannot be used", "err", err)
+	}
+	return id
+}
+
+// offerMenu says whether the menu is to be shown although nobody pressed a key: once, in a boot from a recovery stick, unless it is
+// clear what is to be done, or the unit was restored from the stick already.
+func (u *unit) offerMenu(f *Found) bool {
+	if u.offered || !f.FromStick || !u.m.Panel.HasKeys() || u.provisions() {
+		return false
+	}
+	switch f.Medium {
+	case MediumConfirmed:
+		return false
+	case MediumOffered:
+		if u.m.Policy.MediumWithoutConfirmation && f.Recovery == RecoveryFound {
+			return false
+		}
+	case MediumDone:
+		if f.Recovery == RecoveryFound {
+			return false
+		}
+	}
+	u.offered = true
+	return true
+}
+
+// rebuildImage returns the newest image of a recovery stick.
+func rebuildImage(f *Found) (rescue.Medium, rescue.File, bool) {
+	for _, m := range f.Media {
+		if m.Stick && len(m.Files) > 0 {
+			return m, m.Files[0], true
+		}
+	}
+	return rescue.Medium{}, rescue.File{}, false
+}
+
+// canRebuild says whether a recovery volume is lost and a recovery stick with an image is there.
+func canRebuild(f *Found) bool {
+	_, _, ok := rebuildImage(f)
+	return ok && lost(f.Recovery)
+}
+
+// rebuild makes a lost recovery volume anew, after a person has seen which disk is overwritten.
+func (u *unit) rebuild(ctx context.Context, f *Found) Outcome {
+	u.forget(f)
+	again := Outcome{Kind: DecideAgain}
+	no := func(err error) Outcome {
+		u.log.Warn("recovery volume is not rebuilt", "code", fault.NoRebuild.Code, "err", err, journal.ForPerson())
+		u.m.Panel.Fail(err)
+		u.pause(ctx, showFailure)
+		u.wanted = true
+		return again
+	}
+	m, file, ok := rebuildImage(f)
+	if !ok {
+		return no(fault.Newf(fault.NoRebuild, "no recovery stick has an image for this unit"))
+	}
+	skip := map[string]bool{}
+	for _, m := range f.Media {
+		skip[m.Disk.Name] = true
+	}
+	for _, s := range f.Sticks {
+		skip[s.Disk.Name] = true
+	}
+	plan, err := rescue.PlanRebuild(u.m, skip)
+	if err != nil {
+		return no(err)
+	}
+	dir, done, err := u.finder(f).Mount(m)
+	if err != nil {
+		return no(&fault.Occurrence{Fault: fault.NoRebuild, Cause: err})
+	}
+	defer func() {
+		if err := done(); err != nil {
+			u.log.Warn("medium cannot be unmounted", "err", err)
+		}
+	}()
+	im := file.Image(dir)
+	if err := u.prove(ctx, im); err != nil {
+		return no(&fault.Occurrence{Fault: fault.NoRebuild, Cause: fmt.Errorf("%s: %w", file.Base, err)})
+	}
+	d := plan.Device
+	carries := plan.Content
+	if carries == "" {
+		carries = "nothing"
+	}
+	u.log.Info("plan", "what", "recovery device, all data is lost", "disk", d.Name, "model", d.Model, "serial", d.Serial, "bytes", d.Size, "carries", carries, "main", plan.Main.Path)
+	yes, err := u.m.Panel.Confirm(ctx, "Rebuild recovery", fmt.Sprintf("All data on %s (%.1f GB, %s %s) will be lost. It carries %s.", d.Name, float64(d.Size)/1e9, d.Model, d.Serial, carries))
+	if err != nil || !yes {
+		u.log.Info("rebuild is not confirmed", "err", err, journal.ForPerson())
+		u.wanted = true
+		return again
+	}
+	u.m.Panel.Show(panel.View{Job: string(Rebuild)})
+	if err := plan.Run(ctx, im, u.key, u.keepLog, u.observer(record.Job(Rebuild))); err != nil {
+		return Outcome{Kind: HoldOn, Err: err}
+	}
+	u.answer(file, "the recovery volume was rebuilt from it")
+	u.log.Info("recovery volume rebuilt; the server does not know the unit's new key", "disk", d.Name, journal.ForPerson())
+	return again
+}
+
+// keepLog writes what was logged in this boot to a file on the recovery volume.
+func (u *unit) keepLog(v *state.Volume) error {
+	sink, err := journal.File(v.Path(state.LogDir), journal.FileOptions{Prefix: "rebuild"})
+	if err != nil {
+		return err
+	}
+	for _, r := range u.journal.Records() {
+		if err == nil && !r.NotFile {
+			err = sink.Write(r)
+		}
+	}
+	if c, ok := sink.(io.Closer); ok {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
+
+// support saves the support bundle to a recovery stick and shows the menu again.
+func (u *unit) support(ctx context.Context, f *Found) Outcome {
+	u.m.Panel.Show(panel.View{Job: string(Support), Step: "Saving"})
+	name, err := u.saveBundle(ctx, f)
+	if err != nil {
+		u.log.Warn("support bundle cannot be saved", "code", fault.NoBundle.Code, "err", err, journal.ForPerson())
+		u.m.Panel.Fail(err)
+	} else {
+		u.log.Info("support bundle saved", "file", name, journal.ForPerson())
+		u.m.Panel.Message("Saved " + name)
+	}
+	u.pause(ctx, showFailure)
+	u.wanted = true
+	return Outcome{Kind: DecideAgain}
+}
+
+func (u *unit) saveBundle(ctx context.Context, f *Found) (name string, err error) {
+	if len(f.Sticks) == 0 {
+		return "", fault.Newf(fault.NoBundle, "no recovery stick is plugged in")
+	}
+	now := time.Now()
+	name = support.Name(u.m.Serial, now)
+	o := support.Options{Sys: u.m.Sys, Proc: os.DirFS("/proc"), By: fmt.Sprintf("init, artifact build %d", u.m.Build.Number), Now: now}
+	if f.Recovery == RecoveryFound {
+		o.Volume = f.Volume
+	}
+	var text bytes.Buffer
+	for what, show := range map[string]func(context.Context, io.Writer, []string) error{"facts.txt": u.showFacts(f), "log.txt": u.showLog} {
+		text.Reset()
+		if err := show(ctx, &text, nil); err != nil {
+			o.Missing = append(o.Missing, fmt.Sprintf("%s: %v", what, err))
+			continue
+		}
+		o.Files = append(o.Files, support.File{Name: "init/" + what, Data: bytes.Clone(text.Bytes())})
+	}
+	var out bytes.Buffer
+	if err = support.Write(ctx, &out, o); err == nil {
+		err = u.finder(f).Save(f.Sticks[0], name, out.Bytes())
+	}
+	if err != nil {
+		return "", &fault.Occurrence{Fault: fault.NoBundle, Cause: err}
+	}
+	return name, nil
+}

@@ -1,0 +1,112 @@
+package pid1
+
+import (
+	"encoding/binary"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"gprovision/hw/efi"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/policy"
+	"gprovision/unit/machine"
+	"gprovision/unit/panel"
+	"gprovision/unit/rescue"
+)
+
+// withKeys returns a unit with a panel that has keys.
+func withKeys(p policy.Policy) *unit {
+	u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Panel: panel.New(), Policy: p}}
+	u.m.Panel.Add("script", &panel.Script{Answer: func(panel.Asked) []panel.Key { return nil }})
+	return u
+}
+
+// TestOfferMenu: a boot from a recovery stick shows the menu once, where there is something to choose.
+func TestOfferMenu(t *testing.T) {
+	for name, c := range map[string]struct {
+		from     bool
+		medium   MediumState
+		recovery RecoveryState
+		p        policy.Policy
+		want     bool
+	}{
+		"from the stick":                     {from: true, medium: MediumOffered, recovery: RecoveryFound, want: true},
+		"a stick is only there":              {medium: MediumOffered, recovery: RecoveryFound},
+		"nothing on it for this unit":        {from: true, medium: NoMedium, recovery: RecoveryFound, want: true},
+		"a restore goes on":                  {from: true, medium: MediumConfirmed, recovery: RecoveryFound},
+		"left in":                            {from: true, medium: MediumDone, recovery: RecoveryFound},
+		"left in, and the volume died":       {from: true, medium: MediumDone, recovery: RecoveryMissing, want: true},
+		"nobody is asked":                    {from: true, medium: MediumOffered, recovery: RecoveryFound, p: policy.Policy{MediumWithoutConfirmation: true}},
+		"nobody is asked, the volume is not": {from: true, medium: MediumOffered, recovery: RecoveryDamaged, p: policy.Policy{MediumWithoutConfirmation: true}, want: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := withKeys(c.p)
+			f := &Found{Facts: Facts{Medium: c.medium, Recovery: c.recovery}, FromStick: c.from}
+			if got := u.offerMenu(f); got != c.want {
+				t.Errorf("got %v", got)
+			}
+			if u.offerMenu(f) {
+				t.Error("the menu is offered twice")
+			}
+		})
+	}
+	u := &unit{m: &machine.Machine{Panel: panel.New()}}
+	if u.offerMenu(&Found{Facts: Facts{Medium: MediumOffered}, FromStick: true}) {
+		t.Error("a menu that nobody can use is offered")
+	}
+}
+
+// TestStickMenu: a rebuild is offered only for a lost volume, and only from a recovery stick with an image.
+func TestStickMenu(t *testing.T) {
+	image := []rescue.File{{Base: "x"}}
+	for name, c := range map[string]struct {
+		media    []rescue.Medium
+		recovery RecoveryState
+		want     bool
+	}{
+		"lost":              {[]rescue.Medium{{}, {Stick: true, Files: image}}, RecoveryMissing, true},
+		"damaged":           {[]rescue.Medium{{Stick: true, Files: image}}, RecoveryDamaged, true},
+		"there":             {[]rescue.Medium{{Stick: true, Files: image}}, RecoveryFound, false},
+		"two":               {[]rescue.Medium{{Stick: true, Files: image}}, RecoveryAmbiguous, false},
+		"no image":          {[]rescue.Medium{{Stick: true}}, RecoveryMissing, false},
+		"no recovery stick": {[]rescue.Medium{{Files: image}}, RecoveryMissing, false},
+	} {
+		items := withKeys(policy.Policy{}).items(&Found{Facts: Facts{Recovery: c.recovery}, Media: c.media})
+		has := func(k ChoiceKind) bool { return slices.ContainsFunc(items, func(i item) bool { return i.choice == k }) }
+		if has(ChooseRebuild) != c.want || !has(ChooseSupport) || has(ChooseShell) {
+			t.Errorf("%s: %v", name, items)
+		}
+	}
+}
+
+func TestStartedFrom(t *testing.T) {
+	dir := t.TempDir()
+	u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Firmware: layout.BIOS}, args: ParseArgs("console=ttyS0 gprov.stick=ABCD", true)}
+	if got := u.startedFrom(efi.New(dir)); got != "abcd" {
+		t.Errorf("on BIOS: %q", got)
+	}
+	u.m.Firmware = layout.UEFI
+	if got := u.startedFrom(efi.New(dir)); got != "" {
+		t.Errorf("without a stub: %q", got)
+	}
+	b := make([]byte, 4)
+	for _, c := range "8B9D0E0A-3D2B-4E51-9A51-0C3A6C1F2E11\x00" {
+		b = binary.LittleEndian.AppendUint16(b, uint16(c))
+	}
+	if err := os.WriteFile(filepath.Join(dir, "LoaderDevicePartUUID-"+efi.Loader), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := u.startedFrom(efi.New(dir)); got != "8b9d0e0a-3d2b-4e51-9a51-0c3a6c1f2e11" {
+		t.Errorf("on UEFI: %q", got)
+	}
+}
+
+// TestNoBundle: without a recovery stick nothing is written anywhere.
+func TestNoBundle(t *testing.T) {
+	if _, err := withKeys(policy.Policy{}).saveBundle(t.Context(), &Found{}); fault.Of(err) != fault.NoBundle {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,76 @@
+package rescue
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"gprovision/hw/block"
+	"gprovision/hw/host"
+	"gprovision/model/layout"
+	"gprovision/unit/machine"
+)
+
+// Stick is a recovery stick.
+type Stick struct {
+	Disk  block.Disk
+	Table layout.Table
+}
+
+// Sticks returns the recovery sticks among the disks of the machine, those in own left out.
+func (f Finder) Sticks(own map[string]bool) ([]Stick, error) {
+	disks, err := f.Machine.Disks()
+	if err != nil {
+		return nil, err
+	}
+	var out []Stick
+	for _, d := range disks {
+		if own[d.Name] || !foreign(d) {
+			continue
+		}
+		if t, err := machine.ReadTable(d.Path); err == nil && stickPartition(t) > 0 {
+			out = append(out, Stick{d, t})
+		}
+	}
+	return out, nil
+}
+
+// Carries says whether the stick has a partition with the GUID id. By that a boot loader or an EFI stub names the stick that it was
+// started from.
+func (s Stick) Carries(id string) bool {
+	return id != "" && slices.ContainsFunc(s.Table.Partitions, func(p layout.Partition) bool { return p.UUID == id })
+}
+
+// bundlePartition returns the device node of the partition that takes support bundles.
+func (s Stick) bundlePartition() (string, error) {
+	for _, p := range s.Disk.Partitions {
+		i := slices.IndexFunc(s.Table.Partitions, func(t layout.Partition) bool { return t.Number == p.Number && t.Type == layout.TypeData })
+		if i < 0 {
+			continue
+		}
+		if info, _, err := machine.ProbePartition(p.Path); err == nil && info.Type == "vfat" && info.Label == layout.BundleLabel {
+			return p.Path, nil
+		}
+	}
+	return "", fmt.Errorf("the stick %s has no FAT partition %s", s.Disk.Name, layout.BundleLabel)
+}
+
+// Save writes a file with this name to the partition of a stick that takes support bundles, and reads it back from the device. A
+// file that cannot be written whole does not stay.
+func (f Finder) Save(s Stick, name string, content []byte) error {
+	part, err := s.bundlePartition()
+	if err != nil {
+		return err
+	}
+	if err := f.Load("vfat"); err != nil {
+		return err
+	}
+	dir, done, err := f.mount(part, "vfat", host.MountOptions{NoSUID: true, NoDev: true, NoExec: true})
+	if err != nil {
+		return err
+	}
+	_, err = machine.PutFile(filepath.Join(dir, name), 0o600, bytes.NewReader(content))
+	return errors.Join(err, done())
+}

@@ -1,0 +1,109 @@
+package rescue
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gprovision/model/layout"
+	"gprovision/site"
+	"gprovision/unit/machine"
+	"gprovision/unit/state"
+)
+
+func TestCarries(t *testing.T) {
+	s := Stick{Table: layout.Table{Partitions: []layout.Partition{{UUID: ""}, {UUID: "a"}, {UUID: "b"}}}}
+	for id, want := range map[string]bool{"a": true, "b": true, "c": false, "": false} {
+		if s.Carries(id) != want {
+			t.Errorf("%q: %v", id, !want)
+		}
+	}
+}
+
+func TestRoles(t *testing.T) {
+	esp, bb := layout.Partition{Number: 1, Type: layout.TypeESP}, layout.Partition{Number: 1, Type: layout.TypeBIOSBoot}
+	data := layout.Partition{Number: 2, Type: layout.TypeLinux, FSUUID: "from the probe"}
+	alone := layout.Partition{Number: 1, Type: layout.TypeMBRLinux}
+	for name, c := range map[string]struct {
+		fw    layout.Firmware
+		parts []layout.Partition
+		data  layout.Partition
+		want  string
+	}{
+		"UEFI":                {layout.UEFI, []layout.Partition{esp, {Number: 2}}, data, "esp primary"},
+		"UEFI, one more":      {layout.UEFI, []layout.Partition{esp, {Number: 2}, {Number: 3, Type: layout.TypeLinux}}, data, "esp primary "},
+		"BIOS, large":         {layout.BIOS, []layout.Partition{bb, {Number: 2}}, data, "bios-boot primary"},
+		"BIOS":                {layout.BIOS, []layout.Partition{alone}, alone, "primary"},
+		"BIOS disk on UEFI":   {layout.UEFI, []layout.Partition{alone}, alone, ""},
+		"UEFI disk on a BIOS": {layout.BIOS, []layout.Partition{esp, {Number: 2}}, data, ""},
+	} {
+		got, err := Roles(c.fw, layout.Table{Partitions: c.parts}, c.data)
+		if (err != nil) != (c.want == "") {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var roles []string
+		for _, p := range got.Partitions {
+			roles = append(roles, string(p.Role))
+		}
+		if err == nil && (strings.Join(roles, " ") != c.want || got.Find(layout.Primary).FSUUID != c.data.FSUUID || c.parts[0].Role != "") {
+			t.Errorf("%s: %q, from %+v", name, roles, c.parts)
+		}
+	}
+}
+
+// TestReadSystem: only a complete main system of this unit gives what a rebuild needs.
+func TestReadSystem(t *testing.T) {
+	mark, err := state.Mark{Release: "R", Serial: "S1"}.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const shadow = "root:*:1::::::\nadmin:$2b$10$abcdefghijklmnopqrstuv:1::::::\n"
+	for name, c := range map[string]struct {
+		serial, mark, shadow string
+		want                 string
+	}{
+		"no mark":           {"S1", "", shadow, "mark: "},
+		"an empty mark":     {"S1", " ", shadow, `names the unit ""`},
+		"of another unit":   {"S2", string(mark), shadow, `names the unit "S1"`},
+		"no password":       {"S1", string(mark), "", "password: "},
+		"a locked account":  {"S1", string(mark), "admin:!$2b$10$abcdefghijklmnopqrstuv:1::::::\n", "password: "},
+		"no such account":   {"S1", string(mark), "root:$2b$10$abcdefghijklmnopqrstuv:1::::::\n", "password: "},
+		"no artifact":       {"S1", string(mark), shadow, "boot artifact: "},
+		"shadow leads away": {"S1", string(mark), "link", "password: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			put := func(name, text string) {
+				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.mark != "" {
+				put("boot.normal", c.mark)
+			}
+			put("etc/passwd", "")
+			switch c.shadow {
+			case "":
+			case "link":
+				outside := filepath.Join(t.TempDir(), "shadow")
+				if err := os.WriteFile(outside, []byte(shadow), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(outside, filepath.Join(dir, "etc/shadow")); err != nil {
+					t.Fatal(err)
+				}
+			default:
+				put("etc/shadow", c.shadow)
+			}
+			r := Rebuild{Machine: &machine.Machine{Serial: c.serial, Site: site.Stock()}}
+			if err := r.readSystem(dir); err == nil || !strings.Contains(err.Error(), c.want) || r.hash != "" {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
