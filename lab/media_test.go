@@ -140,21 +140,19 @@ func (l *life) recoveryStick(t *testing.T, u *lab.Unit) {
 	insert(t, u, "stick", raw)
 }
 
-// pick waits for a menu, types the number of an option and returns where the menu ends on the console.
+// pick waits for a menu, types the number of an option and returns where the option ends on the console.
 func pick(t *testing.T, u *lab.Unit, skip int, option string) int {
 	t.Helper()
-	begin := shown(t, u, skip, "\nMenu")
-	end := shown(t, u, begin, "q goes back")
-	for _, line := range strings.Split(u.Console()[begin:end], "\n") {
-		if f := strings.Fields(strings.TrimLeft(line, "> ")); len(f) > 1 && strings.HasSuffix(strings.TrimSpace(line), option) {
-			if err := u.Type(f[0]); err != nil {
-				t.Fatal(err)
-			}
-			return end
-		}
+	end := shown(t, u, shown(t, u, skip, "\nMenu"), "  "+option)
+	before := u.Console()[:end-len(option)]
+	line := strings.Fields(strings.TrimLeft(before[strings.LastIndex(before, "\n"):], "\n> "))
+	if len(line) != 1 {
+		t.Fatalf("no number before %q: %q", option, line)
 	}
-	t.Fatalf("the menu has no %q:\n%s", option, u.Console()[begin:end])
-	return 0
+	if err := u.Type(line[0]); err != nil {
+		t.Fatal(err)
+	}
+	return end
 }
 
 // say waits for a text on the console, types an answer and returns where the text ends.
