@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"gprovision/model/fault"
 	"gprovision/model/release"
@@ -67,7 +68,12 @@ func (j *job) updateRecovery(context.Context) error {
 	own := filepath.Join(j.Recovery, j.Site.Names.BootFile)
 	_, unreadable := machine.ReadArtifact(own)
 	if !j.KeepRecovery || unreadable != nil {
-		if _, err := machine.UpdateRecovery(j.Log, own, filepath.Join(j.root, "boot", j.Site.Names.BootFile)); err != nil {
+		_, err := machine.UpdateRecovery(j.Log, own, filepath.Join(j.root, "boot", j.Site.Names.BootFile))
+		if unreadable == nil && errors.Is(err, syscall.ENOSPC) {
+			j.Log.Warn("the recovery volume is full: the recovery artifact stays as it is", "err", err, journal.ForPerson())
+			err = nil
+		}
+		if err != nil {
 			return fault.Because(fault.BootSetup, err)
 		}
 	}

@@ -322,7 +322,12 @@ func (j *job) noteRequest(context.Context) error {
 		fresh = true
 	}
 	if fresh {
-		if err := j.Volume.WriteRequest(*j.Request); err != nil {
+		err := j.Volume.WriteRequest(*j.Request)
+		if j.Image != nil && errors.Is(err, syscall.ENOSPC) {
+			j.Log.Warn("the recovery volume is full: a restore that is cut off is not taken up again by itself", "err", err, journal.ForPerson())
+			err = nil
+		}
+		if err != nil {
 			return fault.Because(volumeFault(err), err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,11 +16,15 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
+	"gprovision/unit/machine"
+	"gprovision/unit/state"
 )
 
 const prefix = "WIDGET.LNX.SHINY."
@@ -376,5 +381,42 @@ func TestBadImageAndBadDisk(t *testing.T) {
 	}
 	if got := fault.Of(classify(fmt.Errorf("write: %w", syscall.ENOSPC))); got != fault.DiskTooSmall {
 		t.Errorf("a full disk is %v", got)
+	}
+}
+
+// TestFullVolume: an image of a medium is restored although the recovery volume has no room for the request.
+func TestFullVolume(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("GPROV_NO_SKIP") == "1" {
+			t.Fatal("a filesystem of a fixed size needs root")
+		}
+		t.Skip("a filesystem of a fixed size needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "log"), make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	r := state.Request{Version: state.Version, ID: "0123456789abcdef", Kind: state.KindRestore, Image: "A.B.C.2026-11-22.0001.upd", By: "a medium", Time: time.Now()}
+	for _, c := range []struct {
+		request *state.Request
+		image   *Image
+		want    *fault.Fault
+	}{{&r, &Image{}, nil}, {nil, nil, fault.NoSpace}} {
+		j := &job{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler)}, Options: Options{Volume: state.Open(dir), Request: c.request, Image: c.image}}
+		j.Unit.Main = []state.Disk{machine.DiskRecord(j.disk, j.table)}
+		if err := j.noteRequest(t.Context()); fault.Of(err) != c.want || err == nil && j.request.ID != r.ID {
+			t.Errorf("got %v, want %v", err, c.want)
+		}
 	}
 }
