@@ -105,7 +105,7 @@ func TestLoopDevice(t *testing.T) {
 			defer r.Close()
 			n := 0
 			ids := layout.IDs{UUID: func() string { n++; return fmt.Sprintf("%08x-0123-4567-89ab-cdef00112233", n) }}
-			tab, err := layout.ForMain(layout.UEFI, layout.Device{Size: d.Size(), SectorSize: sector}, layout.Labels{Primary: "PRIMARY"}, ids)
+			tab, err := layout.ForMain(layout.UEFI, layout.Device{Size: d.Size(), SectorSize: sector}, layout.Labels{Primary: "PRIMARY"}, layout.Parts{}, ids)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -74,7 +74,7 @@ func ids() layout.IDs {
 
 func plan(t *testing.T, fw layout.Firmware, d *disk) layout.Table {
 	t.Helper()
-	tab, err := layout.ForMain(fw, layout.Device{Size: d.size, SectorSize: d.sector}, layout.Labels{Recovery: "RECOVERY", Primary: "PRIMARY"}, ids())
+	tab, err := layout.ForMain(fw, layout.Device{Size: d.size, SectorSize: d.sector}, layout.Labels{Recovery: "RECOVERY", Primary: "PRIMARY"}, layout.Parts{}, ids())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -517,7 +517,7 @@ func FuzzRead(f *testing.F) {
 			}
 			d := &disk{File: file, size: 2 * layout.GiB, sector: sector}
 			file.Truncate(d.size)
-			tab, err := layout.ForMain(fw, layout.Device{Size: d.size, SectorSize: sector}, layout.Labels{Primary: "P"}, ids())
+			tab, err := layout.ForMain(fw, layout.Device{Size: d.size, SectorSize: sector}, layout.Labels{Primary: "P"}, layout.Parts{}, ids())
 			if err != nil {
 				continue
 			}

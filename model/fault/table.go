@@ -58,6 +58,8 @@ var (
 	MainAmbiguous     = &Fault{"G222", "Two main disks", "Remove one", "two devices look like the main disk of this unit", "remove the one that does not belong to this unit"}
 	MainDamaged       = &Fault{"G223", "Main damaged", "Restore or help", "the main disk is damaged and could not be repaired", "restore the unit if its data may be lost, or ask support; nothing was erased"}
 	MainForeign       = &Fault{"G224", "Unknown disk", "Check the disk", "the main disk holds data that is not of this unit", "check the disk; a restore must be asked for explicitly"}
+	TableChanged      = &Fault{"G271", "Table changed", "Provision again", "the partition table of the unit's disk is not the recorded one", "nothing was changed; provision the unit again if its data may be lost"}
+	PlanChanged       = &Fault{"G272", "Other disk plan", "Provision again", "the platform plans other disks than the unit was provisioned with", "install a release whose appliance table fits, or provision the unit again"}
 	SwitchRoot        = &Fault{"G231", "No hand-over", "Support", "the installed system cannot be started", "restore the unit"}
 )
 
@@ -86,6 +88,7 @@ func All() []*Fault {
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt,
 		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, MainMissing, MainAmbiguous, MainDamaged, MainForeign, SwitchRoot,
 		MediumUnusable, MediumNotAsked, NoRebuild, ShellLocked, NoBundle,
+		TableChanged, PlanChanged,
 		Policy, Internal,
 	}
 }

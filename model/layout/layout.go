@@ -1,4 +1,5 @@
-// Package layout decides which partition goes where, for the recovery device and the main disk, on UEFI and on BIOS.
+// Package layout decides which partition goes where, on UEFI and on BIOS: on the recovery device, on a main disk, on the only
+// disk of a unit that has both on one, and on the members of an array.
 // It computes values; hw/partition and hw/filesystem put them on disks.
 //
 // All offsets and sizes are bytes. Partitions start and end on multiples of 1 MiB, and the last MiB of a disk stays free for
@@ -7,6 +8,7 @@ package layout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"gprovision/model/fault"
@@ -41,6 +43,8 @@ const (
 	BIOSBoot Role = "bios-boot"
 	Recovery Role = "recovery"
 	Primary  Role = "primary"
+	Data     Role = "data"   // data of the product, which a restore preserves
+	Member   Role = "member" // of the array that carries the main system
 )
 
 // Partition types: a GUID in lower case for GPT (UEFI 2.10 table 5.7, discoverable partitions), two hex digits for MBR.
@@ -48,7 +52,9 @@ const (
 	TypeESP      = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 	TypeBIOSBoot = "21686148-6449-6e6f-744e-656564454649"
 	TypeLinux    = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+	TypeRAID     = "a19d880f-05fc-4d3b-a006-743f0f84911e"
 	TypeMBRLinux = "83"
+	TypeMBRRAID  = "fd"
 	// TypeStick is our own, of the partition of a recovery stick that holds the image.
 	TypeStick = "76f1744c-e743-4c07-be71-4415f343f40d"
 	// TypeData is that of partitions for everybody, which other systems show to a person too.
@@ -73,8 +79,9 @@ const (
 	TiB          = 1 << 40
 	ESPSize      = 512 * MiB
 	BIOSBootSize = 1 * MiB
-	MinRecovery  = 1 * GiB // smallest recovery device that is accepted, ESP included
-	MinPrimary   = 1 * GiB // smallest main disk that is accepted, ESP included
+	MinRecovery  = 1 * GiB  // smallest recovery device that is accepted, ESP included
+	MinPrimary   = 1 * GiB  // smallest main disk that is accepted, ESP included
+	MinData      = 64 * MiB // smallest data partition that is accepted
 )
 
 // Table is a partition table.
@@ -121,10 +128,12 @@ type Device struct {
 	SectorSize int   // logical, bytes
 }
 
-// Labels are the names that a Site gives.
+// Labels are the filesystem labels, which are the partition names too: those of recovery volume and main system are the
+// Site's, that of the data partition is the platform's.
 type Labels struct {
-	Recovery string // filesystem label and partition name of the recovery volume
-	Primary  string // the same of the main system
+	Recovery string
+	Primary  string
+	Data     string
 }
 
 // IDs makes the identifiers of a new table. UUID returns a random UUID in lower case.
@@ -132,46 +141,147 @@ type IDs struct {
 	UUID func() string
 }
 
+// Parts says what a main disk carries beside the main system. The zero value is the system alone.
+type Parts struct {
+	// Recovery is the size of a recovery volume on the main disk itself, bytes. 0: it has a device of its own.
+	Recovery int64
+	// Data says that there is a data partition, DataSize how large it is, bytes, and System how large the main system is. One of
+	// the two sizes is 0: that partition gets what is left.
+	Data             bool
+	DataSize, System int64
+	// Member says that the disk is a member of the array that carries the system.
+	Member bool
+}
+
 // ForRecovery lays out a recovery device of its own.
 func ForRecovery(fw Firmware, d Device, l Labels, ids IDs) (Table, error) {
-	return lay(fw, d, ids, Recovery, l.Recovery, MinRecovery)
-}
-
-// ForMain lays out the main disk.
-func ForMain(fw Firmware, d Device, l Labels, ids IDs) (Table, error) {
-	return lay(fw, d, ids, Primary, l.Primary, MinPrimary)
-}
-
-func lay(fw Firmware, d Device, ids IDs, role Role, label string, least int64) (Table, error) {
-	if d.Size < least {
-		return Table{}, fault.Newf(fault.DiskTooSmall, "%s disk has %d bytes, want at least %d", role, d.Size, least)
+	if d.Size < MinRecovery {
+		return Table{}, fault.Newf(fault.DiskTooSmall, "recovery device has %d bytes, want at least %d", d.Size, int64(MinRecovery))
 	}
+	return lay(fw, d, ids, []part{{Recovery, l.Recovery, 0}})
+}
+
+// ForMain lays out a main disk. The recovery volume comes first on it, where a boot loader for BIOS looks; then the system or
+// the member, then the data.
+func ForMain(fw Firmware, d Device, l Labels, p Parts, ids IDs) (Table, error) {
+	if d.Size < MinPrimary {
+		return Table{}, fault.Newf(fault.DiskTooSmall, "main disk has %d bytes, want at least %d", d.Size, int64(MinPrimary))
+	}
+	var parts []part
+	if p.Recovery > 0 {
+		parts = append(parts, part{Recovery, l.Recovery, p.Recovery})
+	}
+	if p.Member {
+		parts = append(parts, part{Member, l.Primary, 0})
+	} else {
+		parts = append(parts, part{Primary, l.Primary, p.System})
+	}
+	if p.Data {
+		parts = append(parts, part{Data, l.Data, p.DataSize})
+	}
+	return lay(fw, d, ids, parts)
+}
+
+// part is a partition to lay out. One of a table has the size 0: it gets what the others leave.
+type part struct {
+	role  Role
+	label string
+	size  int64
+}
+
+// least is the smallest size of a partition that is worth having, bytes.
+func (p part) least() int64 {
+	if p.role == Data {
+		return MinData
+	}
+	return MinPrimary / 4
+}
+
+func lay(fw Firmware, d Device, ids IDs, parts []part) (Table, error) {
 	if fw == BIOS && d.SectorSize != 512 {
 		return Table{}, fault.Newf(fault.Disk4KnBIOS, "logical sector size is %d bytes", d.SectorSize)
 	}
-	data := Partition{Role: role, Name: label, FSLabel: label, FSUUID: ids.UUID()}
-	end := d.Size/MiB*MiB - MiB
+	var t Table
+	at := int64(MiB)
+	add := func(p Partition, size int64) {
+		p.Number, p.Start, p.Size = len(t.Partitions)+1, at, size
+		at += size
+		t.Partitions = append(t.Partitions, p)
+	}
 	switch {
 	case fw == UEFI:
-		esp := Partition{Role: ESP, Number: 1, Start: MiB, Size: ESPSize, Type: TypeESP, UUID: ids.UUID(), Name: "ESP", FSLabel: "ESP", FSUUID: fatID(ids)}
-		data.Number, data.Type, data.UUID = 2, TypeLinux, ids.UUID()
-		data.Start = esp.Start + esp.Size
-		data.Size = end - data.Start
-		return Table{Kind: GPT, UUID: ids.UUID(), Partitions: []Partition{esp, data}}, nil
+		t.Kind = GPT
+		add(Partition{Role: ESP, Type: TypeESP, UUID: ids.UUID(), Name: "ESP", FSLabel: "ESP", FSUUID: fatID(ids)}, ESPSize)
 	case d.Size > 2*TiB:
-		bb := Partition{Role: BIOSBoot, Number: 1, Start: MiB, Size: BIOSBootSize, Type: TypeBIOSBoot, UUID: ids.UUID(), Name: "BIOS boot"}
-		data.Number, data.Type, data.UUID = 2, TypeLinux, ids.UUID()
-		data.Start = bb.Start + bb.Size
-		data.Size = end - data.Start
-		return Table{Kind: GPT, UUID: ids.UUID(), Partitions: []Partition{bb, data}}, nil
+		t.Kind = GPT
+		add(Partition{Role: BIOSBoot, Type: TypeBIOSBoot, UUID: ids.UUID(), Name: "BIOS boot"}, BIOSBootSize)
 	default:
-		sig := ids.UUID()[:8]
-		data.Number, data.Type, data.Name, data.Active = 1, TypeMBRLinux, "", true
-		data.UUID = fmt.Sprintf("%s-%02x", sig, data.Number)
-		data.Start = MiB
-		data.Size = end - data.Start
-		return Table{Kind: MBR, UUID: sig, Partitions: []Partition{data}}, nil
+		t.Kind = MBR
 	}
+	t.UUID = ids.UUID()
+	if t.Kind == MBR {
+		t.UUID = t.UUID[:8]
+	}
+	rest := d.Size/MiB*MiB - MiB - at
+	for _, p := range parts {
+		rest -= up(p.size)
+	}
+	for i, p := range parts {
+		size := up(p.size)
+		if size == 0 {
+			size = rest
+		}
+		if size < p.least() {
+			return Table{}, fault.Newf(fault.DiskTooSmall, "a disk of %d bytes leaves %d for the partition %q", d.Size, size, p.role)
+		}
+		add(t.partition(p, i == 0, ids), size)
+	}
+	if end := d.Size/MiB*MiB - MiB; at > end {
+		return Table{}, fault.Newf(fault.DiskTooSmall, "the partitions need %d bytes, the disk has %d", at+MiB, d.Size)
+	}
+	return t, nil
+}
+
+// partition describes a part as the kind of the table wants it; first says that it is the first one for an operating system.
+func (t *Table) partition(p part, first bool, ids IDs) Partition {
+	out := Partition{Role: p.role, Type: TypeLinux, Name: p.label}
+	if p.role == Member {
+		out.Type = TypeRAID
+	} else {
+		out.FSLabel, out.FSUUID = p.label, ids.UUID()
+	}
+	if t.Kind == GPT {
+		out.UUID = ids.UUID()
+		return out
+	}
+	out.Type, out.Name, out.Active = TypeMBRLinux, "", first
+	if p.role == Member {
+		out.Type = TypeMBRRAID
+	}
+	out.UUID = fmt.Sprintf("%s-%02x", t.UUID, len(t.Partitions)+1)
+	return out
+}
+
+// up rounds a size up to a multiple of 1 MiB.
+func up(n int64) int64 { return (n + MiB - 1) / MiB * MiB }
+
+// same says whether the partition q of a disk is p.
+func (p Partition) same(q Partition) bool {
+	return p.Number == q.Number && p.Start == q.Start && p.Size == q.Size && p.Type == q.Type && p.UUID == q.UUID
+}
+
+// On says whether a disk carries the table t: kind, identifier, and each partition with number, place, type and identifier. The
+// table of a disk knows no roles.
+func (t Table) On(disk Table) bool {
+	if disk.Kind != t.Kind || disk.UUID != t.UUID || len(disk.Partitions) != len(t.Partitions) {
+		return false
+	}
+	for _, p := range t.Partitions {
+		if !slices.ContainsFunc(disk.Partitions, p.same) {
+			return false
+		}
+	}
+	return true
 }
 
 func fatID(ids IDs) string {

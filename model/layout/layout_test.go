@@ -24,26 +24,45 @@ func show(t Table) string {
 }
 
 func TestLayouts(t *testing.T) {
-	l := Labels{Recovery: "RECOVERY", Primary: "PRIMARY"}
+	l := Labels{Recovery: "RECOVERY", Primary: "PRIMARY", Data: "DATA"}
 	for name, tc := range map[string]struct {
 		fw   Firmware
 		d    Device
+		p    Parts
 		want string
 	}{
-		"uefi": {UEFI, Device{8 * GiB, 4096}, `gpt 00000005-0000-4000-8000-000000000000
-1 esp 1+512 c12a7328-f81f-11d2-ba4b-00a0c93ec93b 00000002-0000-4000-8000-000000000000 name="ESP" active=false fs=0000-0003 label="ESP"
-2 primary 513+7678 0fc63daf-8483-4772-8e79-3d69d8477de4 00000004-0000-4000-8000-000000000000 name="PRIMARY" active=false fs=00000001-0000-4000-8000-000000000000 label="PRIMARY"
+		"uefi": {UEFI, Device{8 * GiB, 4096}, Parts{}, `gpt 00000003-0000-4000-8000-000000000000
+1 esp 1+512 c12a7328-f81f-11d2-ba4b-00a0c93ec93b 00000001-0000-4000-8000-000000000000 name="ESP" active=false fs=0000-0002 label="ESP"
+2 primary 513+7678 0fc63daf-8483-4772-8e79-3d69d8477de4 00000005-0000-4000-8000-000000000000 name="PRIMARY" active=false fs=00000004-0000-4000-8000-000000000000 label="PRIMARY"
 `},
-		"bios": {BIOS, Device{8*GiB + 12345, 512}, `mbr 00000002
-1 primary 1+8190 83 00000002-01 name="" active=true fs=00000001-0000-4000-8000-000000000000 label="PRIMARY"
+		"bios": {BIOS, Device{8*GiB + 12345, 512}, Parts{}, `mbr 00000001
+1 primary 1+8190 83 00000001-01 name="" active=true fs=00000002-0000-4000-8000-000000000000 label="PRIMARY"
 `},
-		"bios over 2 TiB": {BIOS, Device{3 * TiB, 512}, `gpt 00000004-0000-4000-8000-000000000000
-1 bios-boot 1+1 21686148-6449-6e6f-744e-656564454649 00000002-0000-4000-8000-000000000000 name="BIOS boot" active=false fs= label=""
-2 primary 2+3145725 0fc63daf-8483-4772-8e79-3d69d8477de4 00000003-0000-4000-8000-000000000000 name="PRIMARY" active=false fs=00000001-0000-4000-8000-000000000000 label="PRIMARY"
+		"bios over 2 TiB": {BIOS, Device{3 * TiB, 512}, Parts{}, `gpt 00000002-0000-4000-8000-000000000000
+1 bios-boot 1+1 21686148-6449-6e6f-744e-656564454649 00000001-0000-4000-8000-000000000000 name="BIOS boot" active=false fs= label=""
+2 primary 2+3145725 0fc63daf-8483-4772-8e79-3d69d8477de4 00000004-0000-4000-8000-000000000000 name="PRIMARY" active=false fs=00000003-0000-4000-8000-000000000000 label="PRIMARY"
+`},
+		"one disk, uefi, the system gets the rest": {UEFI, Device{12 * GiB, 512}, Parts{Recovery: 3*GiB + 1, Data: true, DataSize: GiB}, `gpt 00000003-0000-4000-8000-000000000000
+1 esp 1+512 c12a7328-f81f-11d2-ba4b-00a0c93ec93b 00000001-0000-4000-8000-000000000000 name="ESP" active=false fs=0000-0002 label="ESP"
+2 recovery 513+3073 0fc63daf-8483-4772-8e79-3d69d8477de4 00000005-0000-4000-8000-000000000000 name="RECOVERY" active=false fs=00000004-0000-4000-8000-000000000000 label="RECOVERY"
+3 primary 3586+7677 0fc63daf-8483-4772-8e79-3d69d8477de4 00000007-0000-4000-8000-000000000000 name="PRIMARY" active=false fs=00000006-0000-4000-8000-000000000000 label="PRIMARY"
+4 data 11263+1024 0fc63daf-8483-4772-8e79-3d69d8477de4 00000009-0000-4000-8000-000000000000 name="DATA" active=false fs=00000008-0000-4000-8000-000000000000 label="DATA"
+`},
+		"one disk, bios, the data get the rest": {BIOS, Device{12 * GiB, 512}, Parts{Recovery: 3 * GiB, Data: true, System: 2 * GiB}, `mbr 00000001
+1 recovery 1+3072 83 00000001-01 name="" active=true fs=00000002-0000-4000-8000-000000000000 label="RECOVERY"
+2 primary 3073+2048 83 00000001-02 name="" active=false fs=00000003-0000-4000-8000-000000000000 label="PRIMARY"
+3 data 5121+7166 83 00000001-03 name="" active=false fs=00000004-0000-4000-8000-000000000000 label="DATA"
+`},
+		"member, uefi": {UEFI, Device{8 * GiB, 512}, Parts{Member: true}, `gpt 00000003-0000-4000-8000-000000000000
+1 esp 1+512 c12a7328-f81f-11d2-ba4b-00a0c93ec93b 00000001-0000-4000-8000-000000000000 name="ESP" active=false fs=0000-0002 label="ESP"
+2 member 513+7678 a19d880f-05fc-4d3b-a006-743f0f84911e 00000004-0000-4000-8000-000000000000 name="PRIMARY" active=false fs= label=""
+`},
+		"member, bios": {BIOS, Device{8 * GiB, 512}, Parts{Member: true}, `mbr 00000001
+1 member 1+8190 fd 00000001-01 name="" active=true fs= label=""
 `},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tab, err := ForMain(tc.fw, tc.d, l, counter())
+			tab, err := ForMain(tc.fw, tc.d, l, tc.p, counter())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -65,6 +84,59 @@ func TestRefused(t *testing.T) {
 	} {
 		if _, err := ForRecovery(tc.fw, tc.d, Labels{}, counter()); !errors.Is(err, tc.want) {
 			t.Errorf("%v %v: got %v, want %v", tc.fw, tc.d, err, tc.want)
+		}
+	}
+}
+
+// TestTooSmallForItsParts lays out disks that hold the system and not all the rest.
+func TestTooSmallForItsParts(t *testing.T) {
+	for _, tc := range []struct {
+		size int64
+		p    Parts
+		want *fault.Fault
+	}{
+		{4 * GiB, Parts{Recovery: 3 * GiB}, nil},
+		{4 * GiB, Parts{Recovery: 4 * GiB}, fault.DiskTooSmall},
+		{4 * GiB, Parts{Recovery: 2 * GiB, Data: true, DataSize: 2 * GiB}, fault.DiskTooSmall},
+		{4 * GiB, Parts{Data: true, System: 4 * GiB}, fault.DiskTooSmall},
+		{4 * GiB, Parts{Data: true, System: 2 * GiB}, nil},
+	} {
+		if _, err := ForMain(UEFI, Device{tc.size, 512}, Labels{}, tc.p, counter()); fault.Of(err) != tc.want {
+			t.Errorf("%d bytes, %+v: got %v, want %v", tc.size, tc.p, err, tc.want)
+		}
+	}
+}
+
+// TestOn compares a recorded table with those of disks.
+func TestOn(t *testing.T) {
+	recorded, err := ForMain(UEFI, Device{8 * GiB, 512}, Labels{}, Parts{Recovery: GiB, Data: true, DataSize: GiB}, counter())
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := func(change func(*Table)) Table {
+		c := recorded
+		c.Partitions = nil
+		for _, p := range recorded.Partitions {
+			p.Role, p.FSUUID, p.FSLabel = Other, "", ""
+			c.Partitions = append(c.Partitions, p)
+		}
+		change(&c)
+		return c
+	}
+	for name, tc := range map[string]struct {
+		change func(*Table)
+		want   bool
+	}{
+		"as recorded":     {func(*Table) {}, true},
+		"one is missing":  {func(c *Table) { c.Partitions = c.Partitions[:2] }, false},
+		"one more":        {func(c *Table) { c.Partitions = append(c.Partitions, Partition{Number: 9, Start: 7 * GiB, Size: MiB}) }, false},
+		"one is moved":    {func(c *Table) { c.Partitions[2].Start += MiB }, false},
+		"another one":     {func(c *Table) { c.Partitions[1].UUID = c.Partitions[0].UUID }, false},
+		"another disk":    {func(c *Table) { c.UUID = c.Partitions[0].UUID }, false},
+		"no table at all": {func(c *Table) { *c = Table{} }, false},
+	} {
+		if got := recorded.On(disk(tc.change)); got != tc.want {
+			t.Errorf("%s: got %v", name, got)
 		}
 	}
 }

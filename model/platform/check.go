@@ -24,19 +24,15 @@ func Check(b []byte) []Problem {
 		}
 		return []Problem{{Text: err.Error()}}
 	}
-	ps := append(txt.Match(Table{}), refused(txt)...)
+	ps := txt.Match(Table{})
 	if source.Join(ps) != nil {
 		return sorted(ps)
 	}
-	t, err := Parse(b)
+	t, refused, err := decode(b, txt)
 	if err != nil {
-		var p Problem
-		if !errors.As(err, &p) {
-			p = Problem{Line: txt.Line("Version"), Path: "Version", Text: err.Error()}
-		}
-		return sorted(append(ps, p))
+		return sorted(append(ps, Problem{Line: txt.Line("Version"), Path: "Version", Text: err.Error()}))
 	}
-	ps = append(ps, t.notes...)
+	ps = append(append(ps, refused...), t.notes...)
 	c := checker{txt: txt, ps: ps}
 	if len(t.Variants) == 0 {
 		c.add("Variants", "there is no variant: no machine would be recognised", "add one for each kind of appliance")
@@ -83,6 +79,9 @@ func (c *checker) variant(path string, v Variant) {
 	}
 	if c.txt.Has(at("NumDataDisks")) && (v.NumDataDisks < 1 || v.NumDataDisks > 64) {
 		c.add(at("NumDataDisks"), fmt.Sprintf("%d main disks, want 1 to 64", v.NumDataDisks), "")
+	}
+	if v.NumDataDisks > 1 && v.NumDataDisks <= 64 && !v.HasRAID() {
+		c.add(at("NumDataDisks"), fmt.Sprintf("%d main disks without RAID: the system can be on one only", v.NumDataDisks), "give SwRaidlevel, or 1 disk")
 	}
 	if c.txt.Has(at("Disksize")) && v.Disksize <= 0 {
 		c.add(at("Disksize"), fmt.Sprintf("%d bytes, want more than 0", v.Disksize), "the size as 'blockdev --getsize64' prints it")

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"gprovision/model/layout"
 	"gprovision/model/source"
 )
 
@@ -70,6 +71,8 @@ type Variant struct {
 
 	// MainDisk says more about the main disks.
 	MainDisk MainDisk `json:",omitzero"`
+	// DataPartition is a partition on the main disk that restores preserve. nil: there is none.
+	DataPartition *DataPartition `json:",omitempty"`
 	// BootArgs are kernel arguments for this platform, added to those of the policy. Printable ASCII.
 	BootArgs string `json:",omitempty"`
 	// Console is the serial console as the kernel names it, such as "ttyS0,115200". Empty: none of its own.
@@ -98,12 +101,25 @@ type RecoveryMedia struct {
 
 	// Bus lists the buses on which the recovery device may be. None: what ValidateRDMethod says.
 	Bus []Bus `json:",omitempty"`
-	// Size is the size of the recovery device in bytes, for manifests that do not say it. 0: not known.
+	// Size is the size of the recovery device, or of its partition, in bytes, for manifests that do not say it. 0: not known.
 	Size int64 `json:",omitempty"`
 	// SizeTolerancePct is by how many percent the device may differ from Size. 0: 5.
 	SizeTolerancePct int `json:",omitempty"`
-	// Layout is "device" (or empty): the recovery volume has a device of its own.
+	// Layout is OwnDevice (or empty) or OnMain.
 	Layout Layout `json:",omitempty"`
+}
+
+// DataPartition is a partition on the main disk with data of the product. A restore makes it where there is none, and leaves it
+// alone otherwise. Its filesystem is ext4.
+type DataPartition struct {
+	// Label is that of the filesystem: 1 to 16 letters, digits, dashes, dots and underscores.
+	Label string
+	// Mount is where the system mounts it, an absolute path such as /data.
+	Mount string
+	// Size is its size in bytes; the system gets what is left. 0: see SystemSize.
+	Size int64 `json:",omitempty"`
+	// SystemSize is the size of the main system in bytes; the data get what is left. Either this or Size is given.
+	SystemSize int64 `json:",omitempty"`
 }
 
 // MainDisk says more about the main disks.
@@ -159,8 +175,11 @@ const (
 // Layout is how the recovery volume is laid out.
 type Layout string
 
-// OwnDevice is the only layout that this version knows.
-const OwnDevice Layout = "device"
+// The layouts of the recovery volume.
+const (
+	OwnDevice Layout = "device"    // a device of its own
+	OnMain    Layout = "partition" // a partition of the main disk, which is then the unit's only one
+)
 
 // VirtType is the hypervisor of a virtual platform: 0 bare metal, 1 Hyper-V, 2 KVM, 3 QEMU, 4 VirtualBox, 5 VMware.
 type VirtType int
@@ -185,39 +204,35 @@ func Parse(b []byte) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse appliance table: %w", err)
 	}
-	if err := source.Join(append(txt.Match(Table{}), refused(txt)...)); err != nil {
+	if err := source.Join(txt.Match(Table{})); err != nil {
 		return nil, fmt.Errorf("parse appliance table: %w", err)
 	}
-	var t Table
-	if err := json.Unmarshal(b, &t); err != nil {
+	t, refused, err := decode(b, txt)
+	if err == nil {
+		err = source.Join(refused)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("parse appliance table: %w", err)
 	}
-	if t.Version < 0 || t.Version > Version {
-		return nil, fmt.Errorf("parse appliance table: version %d is not known, the newest is %d", t.Version, Version)
-	}
-	for i := range t.Variants {
-		if p := t.Variants[i].settle(fmt.Sprintf("Variants[%d]", i), txt); len(p) > 0 {
-			t.notes = append(t.notes, p...)
-		}
-		if l := t.Variants[i].RecoveryMedia.Layout; l != "" && l != OwnDevice {
-			path := fmt.Sprintf("Variants[%d].RecoveryMedia.Layout", i)
-			return nil, fmt.Errorf("parse appliance table: %w", Problem{Line: txt.Line(path), Path: path, Text: fmt.Sprintf("the layout %q is not known to this version, only %q", l, OwnDevice)})
-		}
-	}
-	return &t, nil
+	return t, nil
 }
 
-// refused finds keys that newer versions know, and that it would be wrong to ignore.
-func refused(txt *source.Text) []Problem {
-	var ps []Problem
-	for i := 0; txt.Has(fmt.Sprintf("Variants[%d]", i)); i++ {
-		for _, key := range []string{"DataPartition"} {
-			if path := fmt.Sprintf("Variants[%d].%s", i, key); txt.Has(path) {
-				ps = append(ps, Problem{Line: txt.Line(path), Path: path, Text: "this version cannot preserve a data partition", Hint: "leave the key out: without it a restore formats the whole main disk"})
-			}
-		}
+// decode reads a table whose values have the right kinds, and says what of it is refused.
+func decode(b []byte, txt *source.Text) (*Table, []Problem, error) {
+	var t Table
+	if err := json.Unmarshal(b, &t); err != nil {
+		return nil, nil, err
 	}
-	return ps
+	if t.Version < 0 || t.Version > Version {
+		return nil, nil, fmt.Errorf("version %d is not known, the newest is %d", t.Version, Version)
+	}
+	var refused []Problem
+	for i := range t.Variants {
+		at := fmt.Sprintf("Variants[%d]", i)
+		t.notes = append(t.notes, t.Variants[i].settle(at, txt)...)
+		refused = append(refused, t.Variants[i].refused(at, txt)...)
+	}
+	return &t, refused, nil
 }
 
 // settle replaces enumerations that are missing or unknown, and says what was unknown.
@@ -283,14 +298,36 @@ func (t *Table) ByName(code string) (Variant, bool) {
 	return Variant{}, false
 }
 
+// HasRAID says whether the main system is on an array of md.
+func (v Variant) HasRAID() bool { return v.SwRaidlevel >= 0 }
+
+// OneDisk says whether the recovery volume is on the main disk.
+func (v Variant) OneDisk() bool { return v.RecoveryMedia.Layout == OnMain }
+
+// Parts is what model/layout puts on each main disk. volume is the size of the recovery volume in bytes, which counts only where
+// that is on the main disk.
+func (v Variant) Parts(volume int64) layout.Parts {
+	p := layout.Parts{Member: v.HasRAID()}
+	if v.OneDisk() {
+		p.Recovery = volume
+	}
+	if d := v.DataPartition; d != nil {
+		p.Data, p.DataSize, p.System = true, d.Size, d.SystemSize
+	}
+	return p
+}
+
 // SetTolerance is by how many percent main disks of one unit may differ in size.
 func (v Variant) SetTolerance() int { return or(v.DiskSTol, 1) }
 
 // TargetTolerance is by how many percent a main disk may differ from Disksize.
 func (v Variant) TargetTolerance() int { return or(v.DiskTTol, 5) }
 
-// RecoveryBuses lists where the recovery device may be; nil means anywhere.
+// RecoveryBuses lists where the recovery volume may be; nil means anywhere.
 func (v Variant) RecoveryBuses() []Bus {
+	if v.OneDisk() {
+		return v.MainDisk.Bus
+	}
 	if len(v.RecoveryMedia.Bus) > 0 {
 		return v.RecoveryMedia.Bus
 	}

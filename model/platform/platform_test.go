@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"gprovision/model/fault"
+	"gprovision/model/layout"
 )
 
 // table is a small table with the two processors of the original's tests.
@@ -152,14 +153,40 @@ func TestEnumerations(t *testing.T) {
 	}
 }
 
+// data returns the table with a data partition.
+func data(text string) string {
+	return strings.Replace(table, `"Lcd": "none"`, `"Lcd": "none", "DataPartition": {`+text+`}`, 1)
+}
+
+func TestParts(t *testing.T) {
+	one, err := Parse([]byte(strings.Replace(data(`"Label": "DATA", "Mount": "/data", "SystemSize": 1073741824`), `"ValidateRDMethod": "USB"`, `"Layout": "partition"`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := one.Variants[0].Parts(7), (layout.Parts{Recovery: 7, Data: true, System: 1 << 30}); got != want {
+		t.Errorf("one disk: got %+v, want %+v", got, want)
+	}
+	two := Variant{SwRaidlevel: 1}
+	if got, want := two.Parts(7), (layout.Parts{Member: true}); got != want {
+		t.Errorf("RAID: got %+v, want %+v", got, want)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	for name, s := range map[string]string{
-		"layout":  strings.Replace(table, `"Bus": ["mmc", "usb"]`, `"Layout": "partition"`, 1),
-		"data":    strings.Replace(table, `"Lcd": "635"`, `"DataPartition": {"Size": 1}`, 1),
-		"version": strings.Replace(table, `"_comment": "a comment"`, `"Version": 2`, 1),
-		"type":    strings.Replace(table, `"NumDataDisks": 1`, `"NumDataDisks": "1"`, 1),
-		"syntax":  table[:len(table)-2],
-		"array":   "[]",
+		"layout":                       strings.Replace(table, `"Bus": ["mmc", "usb"]`, `"Layout": "ring"`, 1),
+		"one disk, and two main disks": strings.NewReplacer(`"ValidateRDMethod": "USB"`, `"Layout": "partition"`, `"NumDataDisks": 1`, `"NumDataDisks": 2`).Replace(table),
+		"data too small":               data(`"Label": "DATA", "Mount": "/data", "Size": 1`),
+		"data without size":            data(`"Label": "DATA", "Mount": "/data"`),
+		"data with both sizes":         data(`"Label": "DATA", "Mount": "/data", "Size": 1073741824, "SystemSize": 1073741824`),
+		"data over the system":         data(`"Label": "DATA", "Mount": "/usr", "Size": 1073741824`),
+		"data at no path":              data(`"Label": "DATA", "Mount": "data", "Size": 1073741824`),
+		"data with a bad label":        data(`"Label": "DA TA", "Mount": "/data", "Size": 1073741824`),
+		"data and RAID":                strings.Replace(data(`"Label": "DATA", "Mount": "/data", "Size": 1073741824`), `"SwRaidlevel": -1`, `"SwRaidlevel": 1`, 1),
+		"version":                      strings.Replace(table, `"_comment": "a comment"`, `"Version": 2`, 1),
+		"type":                         strings.Replace(table, `"NumDataDisks": 1`, `"NumDataDisks": "1"`, 1),
+		"syntax":                       table[:len(table)-2],
+		"array":                        "[]",
 	} {
 		if _, err := Parse([]byte(s)); err == nil {
 			t.Errorf("%s: Parse accepts it", name)

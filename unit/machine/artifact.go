@@ -20,10 +20,24 @@ import (
 	"gprovision/model/bootimage"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
+	"gprovision/unit/state"
 )
 
-// RemovablePath is the file that UEFI firmware starts from a disk without a boot entry (UEFI 2.10, 3.5.1.1).
-const RemovablePath = `\EFI\BOOT\BOOTX64.EFI`
+// Files on an ESP.
+const (
+	// RemovablePath is the file that UEFI firmware starts from a disk without a boot entry (UEFI 2.10, 3.5.1.1).
+	RemovablePath = `\EFI\BOOT\BOOTX64.EFI`
+	// NormalPath is the release's own artifact on the only disk of a unit, where RemovablePath is the recovery artifact.
+	NormalPath = `\EFI\gprov\normal.efi`
+)
+
+// NormalFile is the file on the main disk's ESP that starts the main system of u.
+func NormalFile(u state.Unit) string {
+	if u.OneDisk() {
+		return NormalPath
+	}
+	return RemovablePath
+}
 
 // PutFile writes what r has to path: under a new name, synced, read back from the device and only then renamed. It returns
 // the SHA-256 of the content. The directory must be there (MakeDir). What lies at the new name, and a link at path, is
@@ -131,14 +145,15 @@ func SyncDir(dir string) error {
 	return err
 }
 
-// PutArtifactESP makes the boot artifact src the file that the ESP on device esp boots. Nothing is written if it is that
-// already.
-func PutArtifactESP(esp, src string) error {
+// PutArtifactESP puts the boot artifact src on the ESP on device esp, as the file with the given path, whose separators are
+// backslashes. Nothing is written if it is there already.
+func PutArtifactESP(esp, file, src string) error {
 	return withMounted(esp, "vfat", func(dir string) error {
-		if err := MakeDir(dir, filepath.Join("EFI", "BOOT")); err != nil {
+		rel := filepath.FromSlash(strings.ReplaceAll(strings.TrimPrefix(file, `\`), `\`, "/"))
+		if err := MakeDir(dir, filepath.Dir(rel)); err != nil {
 			return err
 		}
-		dst := filepath.Join(dir, "EFI", "BOOT", "BOOTX64.EFI")
+		dst := filepath.Join(dir, rel)
 		if same, err := sameContent(dst, src); err != nil || same {
 			return err
 		}
@@ -207,6 +222,11 @@ func (m *Machine) PutArtifactBIOS(disk string, t layout.Table, volume, src strin
 	if err := removeOtherArtifacts(filepath.Join(volume, BootDir), filepath.Base(filepath.Dir(kernel))); err != nil {
 		return err
 	}
+	return m.InstallLoader(disk, t)
+}
+
+// InstallLoader makes a disk with the table t start GRUB on BIOS firmware. Nothing is written where it does already.
+func (m *Machine) InstallLoader(disk string, t layout.Table) error {
 	boot, err := os.ReadFile(filepath.Join(m.Initramfs, "usr/lib/gprov/grub/boot.img"))
 	if err != nil {
 		return errors.Join(ErrNoGRUB, err)
@@ -298,13 +318,13 @@ func removeOtherArtifacts(dir, keep string) error {
 	return SyncDir(dir)
 }
 
-// Entry returns the UEFI boot entry that starts the boot artifact on the ESP of t.
-func Entry(description string, t layout.Table, sectorSize int, args string) (efi.Entry, error) {
+// Entry returns the UEFI boot entry that starts a file on the ESP of t.
+func Entry(description string, t layout.Table, sectorSize int, file, args string) (efi.Entry, error) {
 	esp := t.Find(layout.ESP)
 	if esp == nil {
 		return efi.Entry{}, fault.Newf(fault.BootSetup, "no ESP in the table of %q", description)
 	}
-	return efi.Entry{Description: description, Partition: *esp, SectorSize: sectorSize, Path: RemovablePath, Args: args}, nil
+	return efi.Entry{Description: description, Partition: *esp, SectorSize: sectorSize, Path: file, Args: args}, nil
 }
 
 // Artifact is what a boot artifact says of itself.

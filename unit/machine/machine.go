@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,9 +100,18 @@ func NewIDs() layout.IDs {
 	return layout.IDs{UUID: func() string { return uuid.Must(uuid.NewRandomFromReader(rand.Reader)).String() }}
 }
 
-// Labels returns the labels of the Site for package layout.
+// Labels returns the labels of Site and platform for package layout.
 func (m *Machine) Labels() layout.Labels {
-	return layout.Labels{Recovery: m.Site.Names.Recovery, Primary: m.Site.Names.Primary}
+	l := layout.Labels{Recovery: m.Site.Names.Recovery, Primary: m.Site.Names.Primary}
+	if d := m.Identity.Variant.DataPartition; d != nil {
+		l.Data = d.Label
+	}
+	return l
+}
+
+// LayMain lays out a main disk of this platform. volume is the size of a recovery volume on it, see platform.Variant.Parts.
+func (m *Machine) LayMain(d block.Disk, volume int64, ids layout.IDs) (layout.Table, error) {
+	return layout.ForMain(m.Firmware, layout.Device{Size: d.Size, SectorSize: d.SectorSize}, m.Labels(), m.Identity.Variant.Parts(volume), ids)
 }
 
 // Disks lists the disks of the machine.
@@ -215,8 +225,9 @@ func Wipe(path string) error {
 var passOn = []byte{0xcd, 0x18, 0xf4, 0xeb, 0xfd}
 
 // WriteTable wipes the places of older tables and filesystems, writes t and waits for the partitions' nodes. Until a boot loader
-// is installed BIOS firmware goes on to the next device: a table without boot code would make it hang.
-func WriteTable(path string, t layout.Table) error {
+// is installed BIOS firmware goes on to the next device: a table without boot code would make it hang. What the partitions of the
+// roles in keep hold is not touched.
+func WriteTable(path string, t layout.Table, keep ...layout.Role) error {
 	return withDisk(path, func(dev *block.Device) error {
 		if err := partition.Wipe(dev, layout.MiB, layout.MiB); err != nil {
 			return err
@@ -225,9 +236,10 @@ func WriteTable(path string, t layout.Table) error {
 			return fmt.Errorf("write boot code: %w", err)
 		}
 		for _, p := range t.Partitions {
-			// both ends: members of arrays have their signature at either
-			n := min(p.Size, 4*layout.MiB)
-			if err := errors.Join(zero(dev, p.Start, n), zero(dev, p.Start+p.Size-n, n)); err != nil {
+			if slices.Contains(keep, p.Role) {
+				continue
+			}
+			if err := zeroEnds(dev, p.Start, p.Size); err != nil {
 				return err
 			}
 		}
@@ -236,6 +248,34 @@ func WriteTable(path string, t layout.Table) error {
 		}
 		return dev.RereadTable()
 	})
+}
+
+// RepairTable writes t again where one of its copies on the disk is not valid, and leaves everything else alone. Partitions of the
+// disk may be mounted.
+func RepairTable(path string, t layout.Table) error {
+	dev, err := block.OpenShared(path)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	if partition.Verify(dev, t) == nil {
+		return nil
+	}
+	if err := partition.Write(dev, t); err != nil {
+		return err
+	}
+	return dev.RereadTable()
+}
+
+// ClearPartition overwrites both ends of a partition, so that nothing is recognised in it.
+func ClearPartition(path string) error {
+	return withDisk(path, func(dev *block.Device) error { return zeroEnds(dev, 0, dev.Size()) })
+}
+
+// zeroEnds zeros both ends of a partition: members of arrays have their signature at either.
+func zeroEnds(dev *block.Device, at, size int64) error {
+	n := min(size, 4*layout.MiB)
+	return errors.Join(zero(dev, at, n), zero(dev, at+size-n, n))
 }
 
 func zero(dev *block.Device, at, n int64) error {
@@ -261,16 +301,20 @@ func withDisk(path string, do func(*block.Device) error) error {
 	return dev.Close()
 }
 
-// Format makes the filesystems of t on a disk whose table was just written: FAT32 on the ESP, ext4 elsewhere.
-func (m *Machine) Format(ctx context.Context, path string, t layout.Table) error {
+// Format makes the filesystems of the partitions of t with one of the roles, on a disk that has this table: FAT32 on the ESP,
+// ext4 elsewhere.
+func (m *Machine) Format(ctx context.Context, path string, t layout.Table, roles ...layout.Role) error {
 	for _, p := range t.Partitions {
+		if !slices.Contains(roles, p.Role) {
+			continue
+		}
 		part := block.PartitionPath(path, p.Number)
 		switch p.Role {
 		case layout.ESP:
 			if err := withDisk(path, func(dev *block.Device) error { return filesystem.MakeFAT32(dev, p) }); err != nil {
 				return fmt.Errorf("make FAT32: %w", err)
 			}
-		case layout.Recovery, layout.Primary:
+		case layout.Recovery, layout.Primary, layout.Data:
 			if err := filesystem.MakeExt4(ctx, m.Run, part, p.FSLabel, p.FSUUID); err != nil {
 				return fmt.Errorf("make ext4 on %s: %w", part, err)
 			}
@@ -279,23 +323,28 @@ func (m *Machine) Format(ctx context.Context, path string, t layout.Table) error
 	return nil
 }
 
-// KernelArgs returns the arguments of a boot entry that starts the main system with the given PARTUUID, or, when it is
-// empty, of one that lets init decide.
-func (m *Machine) KernelArgs(partUUID string) string {
-	args := []string{}
+// MainArgs returns the arguments of a boot entry that starts the main system of u.
+func (m *Machine) MainArgs(u state.Unit) string {
+	root := "UUID=" + u.System().FSUUID
+	if u.Array == nil {
+		root = "PARTUUID=" + u.System().UUID
+	}
+	if m.UnitArgs == "" {
+		return m.KernelArgs("real_root=" + root)
+	}
+	return m.KernelArgs(m.UnitArgs, "real_root="+root)
+}
+
+// KernelArgs returns the arguments of a boot entry that lets init decide, with more behind them.
+func (m *Machine) KernelArgs(more ...string) string {
+	var args []string
 	if m.Policy.BootArgs != "" {
 		args = append(args, m.Policy.BootArgs)
 	}
 	if a := m.Identity.Variant.KernelArgs(); a != "" {
 		args = append(args, a)
 	}
-	if partUUID != "" && m.UnitArgs != "" {
-		args = append(args, m.UnitArgs)
-	}
-	if partUUID != "" {
-		args = append(args, "real_root=PARTUUID="+partUUID)
-	}
-	return strings.Join(args, " ")
+	return strings.Join(append(args, more...), " ")
 }
 
 // DiskRecord is a disk as the unit's record has it.

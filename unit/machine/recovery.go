@@ -50,40 +50,56 @@ func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
 		return err
 	}
 	if m.Firmware == layout.UEFI {
-		return m.putESP(disk.Path, *u.Recovery.Table.Find(layout.ESP), artifact)
+		return m.putESP(disk.Path, *u.Recovery.Table.Find(layout.ESP), RemovablePath, artifact)
 	}
-	main := u.Main[0].Table.Find(layout.Primary)
+	main := u.System()
 	if main == nil {
 		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system")
 	}
-	entry := bootloader.Entry{Title: RecoveryEntry, Args: m.KernelArgs(""), Forced: m.ForcedArg()}
+	entry := bootloader.Entry{Title: RecoveryEntry, Args: m.KernelArgs(), Forced: m.ForcedArg()}
 	return m.PutArtifactBIOS(disk.Path, u.Recovery.Table, dir, artifact, entry, func(e bootloader.Entry) []byte {
 		return bootloader.RecoveryConfig(bootloader.Recovery{Main: main.FSUUID, Mark: "/" + m.Site.Names.Mark, Entry: e})
 	})
 }
 
-// PutMainArtifact makes the main disk boot the boot artifact of the system that is mounted at root, writable on BIOS. Nothing is
-// written where it does already.
-func (m *Machine) PutMainArtifact(u state.Unit, disk, root string) error {
+// PutMainArtifact makes the main disks boot the boot artifact of the system that is mounted at root, writable on BIOS. disks are
+// their paths in the order of the record. Nothing is written where they do already.
+func (m *Machine) PutMainArtifact(u state.Unit, disks []string, root string) error {
 	artifact := filepath.Join(root, "boot", m.Site.Names.BootFile)
-	t := u.Main[0].Table
-	main, esp := t.Find(layout.Primary), t.Find(layout.ESP)
-	if main == nil || m.Firmware == layout.UEFI && esp == nil {
-		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system or its ESP")
+	main := u.System()
+	if main == nil || len(disks) != len(u.Main) {
+		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system, or not one table for each disk")
 	}
 	if m.Firmware == layout.UEFI {
-		return m.putESP(disk, *esp, artifact)
+		for i, disk := range disks {
+			esp := u.Main[i].Table.Find(layout.ESP)
+			if esp == nil {
+				return fault.Newf(fault.RecoveryDamaged, "the unit's record has no ESP on %s", disk)
+			}
+			if err := m.putESP(disk, *esp, NormalFile(u), artifact); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	entry := bootloader.Entry{Title: NormalEntry, Args: m.KernelArgs(main.UUID), Forced: m.ForcedArg()}
+	entry := bootloader.Entry{Title: NormalEntry, Args: m.MainArgs(u), Forced: m.ForcedArg()}
 	if volume := u.Recovery.Table.Find(layout.Recovery); volume != nil {
 		entry.Fallback = volume.FSUUID
 	}
-	return m.PutArtifactBIOS(disk, t, root, artifact, entry, bootloader.MainConfig)
+	if err := m.PutArtifactBIOS(disks[0], u.Main[0].Table, root, artifact, entry, bootloader.MainConfig); err != nil {
+		return err
+	}
+	for i, disk := range disks[1:] { // each member of an array can start it
+		if err := m.InstallLoader(disk, u.Main[i+1].Table); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// putESP makes the ESP p of a disk boot the artifact. An ESP that carries no FAT any more is made anew: nothing but boot files of ours
+// putESP makes the artifact a file on the ESP p of a disk. An ESP that carries no FAT any more is made anew: nothing but boot files of ours
 // was on it.
-func (m *Machine) putESP(disk string, p layout.Partition, artifact string) error {
+func (m *Machine) putESP(disk string, p layout.Partition, file, artifact string) error {
 	path := block.PartitionPath(disk, p.Number)
 	info, _, err := ProbePartition(path)
 	if err != nil {
@@ -95,7 +111,7 @@ func (m *Machine) putESP(disk string, p layout.Partition, artifact string) error
 			return err
 		}
 	}
-	return PutArtifactESP(path, artifact)
+	return PutArtifactESP(path, file, artifact)
 }
 
 // makeESP makes the filesystem of an ESP while other partitions of its disk may be mounted.
@@ -149,19 +165,27 @@ func UpdateRecovery(log *slog.Logger, own, fresh string) (bool, error) {
 // EnsureEntries makes the firmware start the main disk first and the recovery device second, and offer a forced restore in its menu
 // where the policy allows it. It writes only what is missing or wrong.
 func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) (efi.Change, error) {
-	main := u.Main[0].Table.Find(layout.Primary)
+	main := u.System()
 	if main == nil {
 		return efi.Change{}, fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system")
 	}
-	normal, err := Entry(NormalEntry, u.Main[0].Table, u.Main[0].SectorSize, m.KernelArgs(main.UUID))
+	var entries []efi.Entry
+	for i, d := range u.Main {
+		name := NormalEntry
+		if i > 0 { // each member of an array can start it
+			name = fmt.Sprintf("%s (disk %d)", NormalEntry, i+1)
+		}
+		normal, err := Entry(name, d.Table, d.SectorSize, NormalFile(u), m.MainArgs(u))
+		if err != nil {
+			return efi.Change{}, err
+		}
+		entries = append(entries, normal)
+	}
+	recovery, err := Entry(RecoveryEntry, u.Recovery.Table, u.Recovery.SectorSize, RemovablePath, m.KernelArgs())
 	if err != nil {
 		return efi.Change{}, err
 	}
-	recovery, err := Entry(RecoveryEntry, u.Recovery.Table, u.Recovery.SectorSize, m.KernelArgs(""))
-	if err != nil {
-		return efi.Change{}, err
-	}
-	want := []efi.Entry{normal, recovery}
+	want := append(entries, recovery)
 	if m.Policy.ForcedRestore != policy.ForcedRestoreNever {
 		forced := recovery
 		forced.Description, forced.MenuOnly = ForcedEntry, true

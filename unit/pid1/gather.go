@@ -38,8 +38,8 @@ type Found struct {
 	RecoveryPart *machine.Found
 	// MainPart is the partition of the main system, if there is one. It is not mounted.
 	MainPart *machine.Found
-	// Planned is the disk that the platform plans as main disk, where MainPart is nil and there is one.
-	Planned *block.Disk
+	// Planned are the disks that the platform plans as main disks, where MainPart is nil and they are there.
+	Planned []block.Disk
 	// Unreadable says that the main partition is there and cannot be read at all.
 	Unreadable bool
 	// Mark is the main system's mark.
@@ -101,7 +101,7 @@ func (u *unit) patience(f *Found) time.Duration {
 		return min(recoveryPatience, long)
 	case f.Recovery == RecoveryFound && pending(f.Facts) && f.MainPart == nil && (f.Main == MainBlank || f.Main == MainForeign):
 		// Another disk may be in the place of one that is slow to answer.
-		if f.Planned != nil && recorded(*f.Planned, f.Unit.Main[0], f.Main == MainBlank) {
+		if len(f.Planned) == 1 && recorded(f.Planned[0], f.Unit.Main[0], f.Main == MainBlank) {
 			return 0
 		}
 		return long
@@ -362,9 +362,11 @@ func (u *unit) lookForPlannedDisk(f *Found) {
 		f.note("main: %v", err)
 		return
 	}
-	for _, d := range disks {
-		if d.Path == chosen[0].Path {
-			f.Planned = &d
+	for _, c := range chosen {
+		for _, d := range disks {
+			if d.Path == c.Path {
+				f.Planned = append(f.Planned, d)
+			}
 		}
 	}
 	f.Main = MainBlank

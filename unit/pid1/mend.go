@@ -68,7 +68,7 @@ func (u *unit) mendMain(f *Found) error {
 	artifact := filepath.Join(mainMount, "boot", u.m.Site.Names.BootFile)
 	_, err := machine.ReadArtifact(artifact)
 	if err == nil {
-		err = u.m.PutMainArtifact(f.Unit, f.MainPart.Disk.Path, mainMount)
+		err = u.m.PutMainArtifact(f.Unit, []string{f.MainPart.Disk.Path}, mainMount)
 	}
 	return errors.Join(err, host.Unmount(mainMount))
 }

@@ -140,12 +140,12 @@ func TestPatience(t *testing.T) {
 		f    Found
 		want time.Duration
 	}{
-		{"own blank disk", Found{Facts: facts(MainBlank), Planned: &own, Unit: unit(own)}, 0},
-		{"blank disk without a serial number", Found{Facts: facts(MainBlank), Planned: &plain, Unit: unit(plain)}, 0},
-		{"another blank disk", Found{Facts: facts(MainBlank), Planned: &other, Unit: unit(own)}, long},
-		{"own disk, half a table", Found{Facts: facts(MainForeign), Planned: &own, Unit: unit(own)}, 0},
-		{"another disk with data", Found{Facts: facts(MainForeign), Planned: &other, Unit: unit(own)}, long},
-		{"a disk with data without a serial number", Found{Facts: facts(MainForeign), Planned: &plain, Unit: unit(plain)}, long},
+		{"own blank disk", Found{Facts: facts(MainBlank), Planned: []block.Disk{own}, Unit: unit(own)}, 0},
+		{"blank disk without a serial number", Found{Facts: facts(MainBlank), Planned: []block.Disk{plain}, Unit: unit(plain)}, 0},
+		{"another blank disk", Found{Facts: facts(MainBlank), Planned: []block.Disk{other}, Unit: unit(own)}, long},
+		{"own disk, half a table", Found{Facts: facts(MainForeign), Planned: []block.Disk{own}, Unit: unit(own)}, 0},
+		{"another disk with data", Found{Facts: facts(MainForeign), Planned: []block.Disk{other}, Unit: unit(own)}, long},
+		{"a disk with data without a serial number", Found{Facts: facts(MainForeign), Planned: []block.Disk{plain}, Unit: unit(plain)}, long},
 		{"own partition, other data", Found{Facts: facts(MainForeign), MainPart: &machine.Found{}, Unit: unit(own)}, 0},
 		{"no disk", Found{Facts: facts(MainAbsent), Unit: unit(own)}, long},
 		{"half-written partition", Found{Facts: facts(MainDamaged), Unit: unit(own)}, 0},

@@ -79,8 +79,8 @@ func (u *unit) lookForMedia(ctx context.Context, f *Found) {
 			own[p.Disk.Name] = true
 		}
 	}
-	if f.Planned != nil {
-		own[f.Planned.Name] = true
+	for _, d := range f.Planned {
+		own[d.Name] = true
 	}
 	found, notes, err := u.finder(f).Find(ctx, own)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
 	"gprovision/unit/journal"
-	"gprovision/unit/machine"
 )
 
 // checkHardware compares the machine with the manifest's specification for its platform. Every line is logged and goes to the
@@ -39,11 +38,15 @@ func (j *job) checkHardware(ctx context.Context) error {
 	if err != nil {
 		j.Log.Warn("hardware cannot be read completely", "err", err)
 	}
-	device, err := platform.ChooseRecovery(j.Identity.Variant, recoverySpec(j.spec), machine.Candidates(disks))
+	device, err := j.chooseRecovery(disks)
 	if err != nil {
 		return err
 	}
-	lines := Validate(j.spec, o, Rules{OUI: j.Identity.Variant.MACPrefixes(), Recovery: device.Path, Named: j.Identity.From == "name"})
+	spec, recovery := j.spec, device.Path
+	if j.Identity.Variant.OneDisk() { // the volume is on a main disk: no device to compare
+		spec.Recovery, recovery = manifest.Disk{}, ""
+	}
+	lines := Validate(spec, o, Rules{OUI: j.Identity.Variant.MACPrefixes(), Recovery: recovery, Named: j.Identity.From == "name"})
 	for _, l := range lines {
 		j.Log.Info("hardware", "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule, "ok", l.OK, journal.ForPerson())
 		if j.QA != nil {
@@ -51,12 +54,12 @@ func (j *job) checkHardware(ctx context.Context) error {
 		}
 	}
 	if err := Judge(lines); err != nil {
-		dump, derr := Dump(o, code, device.Path, j.Identity.Variant.MACPrefixes())
+		dump, derr := Dump(o, code, recovery, j.Identity.Variant.MACPrefixes())
 		if derr == nil {
 			j.Log.Info("hardware as a specification", "json", string(dump))
 		}
 		// what is wrong with the disks is a kind of its own, with a better hint
-		if _, disks := platform.ChooseMain(j.Identity.Variant, machine.Candidates(disks), device.Path); disks != nil {
+		if _, disks := j.chooseMain(disks, device); disks != nil {
 			return disks
 		}
 		return err

@@ -300,22 +300,12 @@ func (j *job) plan(context.Context) error {
 	if err := j.chooseDisks(disks); err != nil {
 		return err
 	}
-	ids := machine.NewIDs()
-	rt, err := layout.ForRecovery(j.Firmware, layout.Device{Size: j.recovery.Size, SectorSize: j.recovery.SectorSize}, j.Labels(), ids)
-	if err != nil {
-		return err
-	}
 	j.unit = state.Unit{
 		Serial: j.Serial, Platform: j.Identity.Variant.DevCodeName, Firmware: j.Firmware, Server: j.unit.Server,
 		ImagePrefix: j.Site.Names.ImagePrefix, Created: time.Now().UTC(),
-		Recovery: machine.DiskRecord(j.recovery, rt),
 	}
-	for _, d := range j.main {
-		mt, err := layout.ForMain(j.Firmware, layout.Device{Size: d.Size, SectorSize: d.SectorSize}, j.Labels(), ids)
-		if err != nil {
-			return err
-		}
-		j.unit.Main = append(j.unit.Main, machine.DiskRecord(d, mt))
+	if err := j.layOut(machine.NewIDs()); err != nil {
+		return err
 	}
 	if err := j.checkFiles(); err != nil {
 		return err
@@ -324,10 +314,66 @@ func (j *job) plan(context.Context) error {
 	return j.protect(disks)
 }
 
+// layOut makes the tables of all planned disks.
+func (j *job) layOut(ids layout.IDs) error {
+	for _, d := range j.main {
+		t, err := j.LayMain(d, j.volumeSize(), ids)
+		if err != nil {
+			return err
+		}
+		j.unit.Main = append(j.unit.Main, machine.DiskRecord(d, t))
+	}
+	if j.Identity.Variant.OneDisk() {
+		j.unit.Recovery = j.unit.Main[0]
+		return nil
+	}
+	t, err := layout.ForRecovery(j.Firmware, layout.Device{Size: j.recovery.Size, SectorSize: j.recovery.SectorSize}, j.Labels(), ids)
+	if err != nil {
+		return err
+	}
+	j.unit.Recovery = machine.DiskRecord(j.recovery, t)
+	return nil
+}
+
+// volumeSize is the size that the recovery volume must have on the only disk of a unit, bytes.
+func (j *job) volumeSize() int64 {
+	if j.spec.Recovery.Size > 0 {
+		return j.spec.Recovery.Size
+	}
+	return j.Identity.Variant.RecoveryMedia.Size
+}
+
+// chooseRecovery picks the recovery device: on a platform with one disk that disk, whose recovery volume must have a size.
+func (j *job) chooseRecovery(disks []block.Disk) (platform.Candidate, error) {
+	v := j.Identity.Variant
+	if !v.OneDisk() {
+		return platform.ChooseRecovery(v, recoverySpec(j.spec), machine.Candidates(disks))
+	}
+	if j.volumeSize() == 0 {
+		return platform.Candidate{}, fault.Newf(fault.ManifestIncomplete, "neither the manifest (Recovery.Size) nor the appliance table (RecoveryMedia.Size) says how large the recovery volume of %s is", v.DevCodeName)
+	}
+	main, err := platform.ChooseMain(v, machine.Candidates(disks), "")
+	if err != nil {
+		return platform.Candidate{}, err
+	}
+	return main[0], nil
+}
+
+// chooseMain picks the main disks.
+func (j *job) chooseMain(disks []block.Disk, recovery platform.Candidate) ([]platform.Candidate, error) {
+	if j.Identity.Variant.OneDisk() {
+		return []platform.Candidate{recovery}, nil
+	}
+	return platform.ChooseMain(j.Identity.Variant, machine.Candidates(disks), recovery.Path)
+}
+
 // chooseDisks picks the recovery device and the main disks, and stops when two fit equally well.
 func (j *job) chooseDisks(disks []block.Disk) error {
-	v := j.Identity.Variant
-	r, err := platform.ChooseRecovery(v, recoverySpec(j.spec), machine.Candidates(disks))
+	r, err := j.chooseRecovery(disks)
+	if err != nil {
+		return err
+	}
+	chosen, err := j.chooseMain(disks, r)
 	if err != nil {
 		return err
 	}
@@ -335,10 +381,6 @@ func (j *job) chooseDisks(disks []block.Disk) error {
 		if d.Path == r.Path {
 			j.recovery = d
 		}
-	}
-	chosen, err := platform.ChooseMain(v, machine.Candidates(disks), r.Path)
-	if err != nil {
-		return err
 	}
 	for _, c := range chosen {
 		for _, d := range disks {
@@ -360,7 +402,9 @@ func (j *job) logPlan() {
 			j.Log.Info("plan", "what", what, "partition", p.Number, "role", string(p.Role), "start", p.Start, "bytes", p.Size, "uuid", p.UUID)
 		}
 	}
-	show("recovery device, all data is lost", j.unit.Recovery, j.recovery.Name)
+	if !j.unit.OneDisk() {
+		show("recovery device, all data is lost", j.unit.Recovery, j.recovery.Name)
+	}
 	for i, d := range j.unit.Main {
 		show("main disk, all data is lost", d, j.main[i].Name)
 	}
@@ -409,7 +453,7 @@ func (j *job) partition(context.Context) error {
 
 func (j *job) format(ctx context.Context) error {
 	t := j.unit.Recovery.Table
-	if err := j.Format(ctx, j.recovery.Path, t); err != nil {
+	if err := j.Format(ctx, j.recovery.Path, t, layout.ESP, layout.Recovery); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	part := block.PartitionPath(j.recovery.Path, t.Find(layout.Recovery).Number)

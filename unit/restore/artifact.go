@@ -31,7 +31,11 @@ func (j *job) bootMain(context.Context) error {
 	if err := j.takeRecovery(artifact, fresh); err != nil {
 		return fault.Because(fault.BootSetup, err)
 	}
-	return because(fault.BootSetup, j.PutMainArtifact(j.Unit, j.disk.Path, j.root))
+	var disks []string
+	for _, d := range j.disks {
+		disks = append(disks, d.Path)
+	}
+	return because(fault.BootSetup, j.PutMainArtifact(j.Unit, disks, j.root))
 }
 
 // takeRecovery puts the recovery artifact in the place of the release's own, artifact, where it wins.

@@ -53,9 +53,9 @@ type Options struct {
 	KeepRecovery bool
 	// Main is the partition of the main system where it was found; nil where there is none.
 	Main *machine.Found
-	// Planned is the disk that the platform plans, where Main is nil. No other disk is written to.
-	Planned *block.Disk
-	// Blank says that the restore follows from Planned being blank: it must still be so when the first write is due.
+	// Planned are the disks that the platform plans, where Main is nil or an array. No other disk is written to.
+	Planned []block.Disk
+	// Blank says that the restore follows from Planned being blank: they must still be so when the first write is due.
 	Blank bool
 	// Observe is called at each change of a step.
 	Observe func(step.Event)
@@ -68,10 +68,9 @@ type job struct {
 	request state.Request
 	data    state.RestoreData
 	image   Image
-	disk    block.Disk
-	table   layout.Table // that disk gets
-	begun   bool         // the main disk was changed by an earlier try
-	root    string       // mount point of the main system
+	disks   []target
+	begun   bool   // the main disks were changed by an earlier try
+	root    string // mount point of the main system
 }
 
 // Run restores the unit. On success the mark is set and the next boot starts the new system.
@@ -215,96 +214,6 @@ func (j *job) checkImage(ctx context.Context) error {
 	return Prove(ctx, j.image, j.Policy, j.Keys, meter.Set)
 }
 
-// chooseDisk takes the disk that was found, and no other: while the image was checked somebody may have changed disks. It lays
-// out the disk, so that all that can be wrong with it is known before anything is destroyed.
-func (j *job) chooseDisk(context.Context) error {
-	own, err := j.RecoveryDisk(j.Unit)
-	if err != nil {
-		return err
-	}
-	if !j.begun {
-		if j.disk, err = j.mainDisk(); err != nil {
-			return err
-		}
-	}
-	if j.disk.Name == own.Name {
-		return fault.Newf(fault.MainForeign, "the main disk %s is the recovery device", own.Name)
-	}
-	need, err := j.need()
-	if err != nil {
-		return err
-	}
-	if j.disk.Size < need {
-		return fault.Newf(fault.DiskTooSmall, "%s has %d bytes, the release needs %d", j.disk.Name, j.disk.Size, need)
-	}
-	fresh, err := layout.ForMain(j.Firmware, layout.Device{Size: j.disk.Size, SectorSize: j.disk.SectorSize}, j.Labels(), machine.NewIDs())
-	if err != nil {
-		return err
-	}
-	j.table = Adapt(j.Unit.Main[0].Table, fresh, j.Unit.Recovery.Table)
-	j.Log.Info("plan", "disk", j.disk.Name, "model", j.disk.Model, "serial", j.disk.Serial, "bytes", j.disk.Size,
-		"table", string(j.table.Kind), "image", j.image.Name.String())
-	return nil
-}
-
-// mainDisk looks again for the disk that the decision was made for.
-func (j *job) mainDisk() (block.Disk, error) {
-	if j.Main != nil {
-		parts, err := j.Partitions(platform.AllowedMain)
-		if err != nil {
-			return block.Disk{}, err
-		}
-		parts = slices.DeleteFunc(parts, func(p machine.Found) bool { return p.Partition.UUID != j.Main.Partition.UUID })
-		if len(parts) != 1 || parts[0].Path != j.Main.Path {
-			return block.Disk{}, fault.Newf(fault.MainMissing, "%s is not what it was when the restore began", j.Main.Path)
-		}
-		return parts[0].Disk, nil
-	}
-	if j.Planned == nil {
-		return block.Disk{}, fault.Newf(fault.MainMissing, "no disk was found that the platform plans")
-	}
-	disks, err := j.Disks()
-	if err != nil {
-		return block.Disk{}, err
-	}
-	i := slices.IndexFunc(disks, func(d block.Disk) bool { return sameDisk(d, *j.Planned) })
-	if i < 0 {
-		return block.Disk{}, fault.Newf(fault.MainMissing, "%s is not what it was when the restore began", j.Planned.Path)
-	}
-	if j.Blank {
-		blank, why, err := machine.BlankDisk(disks[i].Path)
-		if err != nil {
-			return block.Disk{}, fault.Because(fault.MainMissing, err)
-		}
-		if !blank {
-			return block.Disk{}, fault.Newf(fault.MainForeign, "%s was blank when the restore began and carries %s now", disks[i].Path, why)
-		}
-	}
-	return disks[i], nil
-}
-
-func sameDisk(a, b block.Disk) bool {
-	return a.Path == b.Path && a.Size == b.Size && a.Model == b.Model && a.Serial == b.Serial && a.WWN == b.WWN
-}
-
-// need is the least size of a main disk for the image: what it unpacks to and an eighth more, the ESP, and the journal of ext4.
-func (j *job) need() (int64, error) {
-	f, err := os.Open(j.image.Path)
-	if err != nil {
-		return 0, fault.Because(fault.ImageCorrupt, err)
-	}
-	defer f.Close()
-	r, err := release.NewReader(context.Background(), f, j.image.Size, 1)
-	if err != nil {
-		return 0, fault.Because(fault.ImageCorrupt, err)
-	}
-	defer r.Close()
-	if r.Size() > 1<<60 { // the index of a hostile image may say anything
-		return 0, fault.Newf(fault.ImageCorrupt, "%s has %d bytes inside", j.image.Name, r.Size())
-	}
-	return max(layout.MinPrimary, r.Size()+r.Size()/8+layout.ESPSize+64*layout.MiB), nil
-}
-
 // noteRequest writes a request when there is none, so that a restore that is cut off is taken up again, and records the table
 // that the main disk will have. Both are on the recovery volume before the main disk is changed.
 func (j *job) noteRequest(context.Context) error {
@@ -332,14 +241,19 @@ func (j *job) noteRequest(context.Context) error {
 		}
 	}
 	j.request = *j.Request
-	main := machine.DiskRecord(j.disk, j.table)
+	main := make([]state.Disk, len(j.disks))
+	for i, d := range j.disks {
+		main[i] = machine.DiskRecord(d.Disk, d.table)
+	}
 	j.UnitArgs = j.data.BootArgs
-	if reflect.DeepEqual(main, j.Unit.Main[0]) && j.Unit.BootArgs == j.UnitArgs {
+	if reflect.DeepEqual(main, j.Unit.Main) && j.Unit.BootArgs == j.UnitArgs {
 		return nil
 	}
 	j.Unit.BootArgs = j.UnitArgs
-	j.Unit.Main = slices.Clone(j.Unit.Main)
-	j.Unit.Main[0] = main
+	if j.Unit.OneDisk() {
+		j.Unit.Recovery = main[0]
+	}
+	j.Unit.Main = main
 	if err := j.Volume.WriteUnit(j.Unit); err != nil {
 		return fault.Because(volumeFault(err), err)
 	}
@@ -373,67 +287,8 @@ func (j *job) clearMark(ctx context.Context) error {
 	return nil
 }
 
-// Adapt returns the table fresh, which fits the disk, with the identifiers of the recorded one wherever both have the same
-// role, so that boot entries and records stay right on a replaced disk of another size. Identifiers that a table of this kind
-// cannot have, or that stand twice there or in the table other of the recovery device, are not taken: the record is not trusted.
-func Adapt(recorded, fresh, other layout.Table) layout.Table {
-	if recorded.Kind != fresh.Kind {
-		return fresh
-	}
-	out := fresh
-	out.UUID = recorded.UUID
-	out.Partitions = nil
-	seen := map[string]bool{other.UUID: true}
-	for _, p := range other.Partitions {
-		seen[p.UUID], seen[p.FSUUID] = true, true
-	}
-	ids := []string{out.UUID}
-	for _, p := range fresh.Partitions {
-		r := recorded.Find(p.Role)
-		if r != nil {
-			if len(r.UUID) != len(p.UUID) || len(r.FSUUID) != len(p.FSUUID) {
-				return fresh
-			}
-			p.UUID, p.FSUUID = r.UUID, r.FSUUID
-		}
-		if out.Kind == layout.MBR && p.UUID != fmt.Sprintf("%s-%02x", out.UUID, p.Number) {
-			return fresh
-		}
-		ids = append(ids, p.UUID)
-		if p.FSUUID != "" {
-			ids = append(ids, p.FSUUID)
-		}
-		out.Partitions = append(out.Partitions, p)
-	}
-	for _, id := range ids {
-		if seen[id] {
-			return fresh
-		}
-		seen[id] = true
-	}
-	return out
-}
-
-func (j *job) partition(context.Context) error {
-	if err := machine.WriteTable(j.disk.Path, j.table); err != nil {
-		return fault.Because(fault.DiskWrite, err)
-	}
-	return nil
-}
-
-func (j *job) format(ctx context.Context) error {
-	if err := j.Format(ctx, j.disk.Path, j.Unit.Main[0].Table); err != nil {
-		return fault.Because(fault.DiskWrite, err)
-	}
-	return nil
-}
-
-func (j *job) primaryPath() string {
-	return block.PartitionPath(j.disk.Path, j.Unit.Main[0].Table.Find(layout.Primary).Number)
-}
-
 func (j *job) write(ctx context.Context) error {
-	if err := host.Mount(j.primaryPath(), j.root, "ext4", host.MountOptions{}); err != nil {
+	if err := host.Mount(j.system(), j.root, "ext4", host.MountOptions{}); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	f, err := os.Open(j.image.Path)
@@ -497,7 +352,7 @@ func (j *job) configure(ctx context.Context) error {
 		macs = append(macs, p.MAC)
 	}
 	v := j.Identity.Variant
-	mounts, err := sysroot.Mounts(j.Unit.Main[0].Table, j.Unit.Recovery.Table, j.Site.Names.Recovery, v.DiskIsSSD)
+	mounts, err := j.mounts()
 	if err != nil {
 		return err
 	}

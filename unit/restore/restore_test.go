@@ -211,11 +211,11 @@ func TestAdaptKeepsIdentifiers(t *testing.T) {
 	n := 0
 	ids := layout.IDs{UUID: func() string { n++; return fmt.Sprintf("%08x-0000-4000-8000-000000000000", n) }}
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
-		old, err := layout.ForMain(fw, layout.Device{Size: 8 * layout.GiB, SectorSize: 512}, layout.Labels{Primary: "PRIMARY"}, ids)
+		old, err := layout.ForMain(fw, layout.Device{Size: 8 * layout.GiB, SectorSize: 512}, layout.Labels{Primary: "PRIMARY"}, layout.Parts{}, ids)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fresh, err := layout.ForMain(fw, layout.Device{Size: 16 * layout.GiB, SectorSize: 512}, layout.Labels{Primary: "PRIMARY"}, ids)
+		fresh, err := layout.ForMain(fw, layout.Device{Size: 16 * layout.GiB, SectorSize: 512}, layout.Labels{Primary: "PRIMARY"}, layout.Parts{}, ids)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +249,7 @@ func TestAdaptTrustsNoRecord(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			lay := func() layout.Table {
-				table, err := layout.ForMain(tc.fw, device, layout.Labels{Primary: "PRIMARY"}, ids)
+				table, err := layout.ForMain(tc.fw, device, layout.Labels{Primary: "PRIMARY"}, layout.Parts{}, ids)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"time"
 	"unicode/utf8"
@@ -91,8 +92,11 @@ type Unit struct {
 	Firmware layout.Firmware `json:"firmware"`
 	// Recovery is the recovery device.
 	Recovery Disk `json:"recovery"`
-	// Main are the planned main disks, at least one.
+	// Main are the planned main disks, at least one. In a unit with one disk that is the recovery device again, with the same
+	// table.
 	Main []Disk `json:"main"`
+	// Array is the array over the main disks that carries the main system; nil: a partition of the only main disk does.
+	Array *Array `json:"array,omitempty"`
 	// ManifestSerial is the serial number of the manifest that the unit was provisioned with, "" if it had none.
 	ManifestSerial string `json:"manifestSerial,omitempty"`
 	// Server is the address of the factory server, "" if there is none.
@@ -105,6 +109,31 @@ type Unit struct {
 	BootArgs string `json:"bootArgs,omitempty"`
 	// Created is when the unit was provisioned.
 	Created time.Time `json:"created"`
+}
+
+// Array is an array of md as it was planned.
+type Array struct {
+	// Level is 0, 1, 5, 6 or 10.
+	Level int `json:"level"`
+	// UUID is the array's, 36 characters in the order of the bytes on disk: mdadm prints the same digits with colons.
+	UUID string `json:"uuid"`
+	// FSUUID and FSLabel are those of the filesystem on it.
+	FSUUID  string `json:"fsuuid"`
+	FSLabel string `json:"fslabel"`
+}
+
+// OneDisk says whether the recovery volume is on the main disk.
+func (u Unit) OneDisk() bool {
+	return len(u.Main) == 1 && u.Recovery.Table.UUID != "" && u.Recovery.Table.UUID == u.Main[0].Table.UUID
+}
+
+// System describes where the main system is, or nil if the record does not say. On an array that is no partition: only the role
+// and what the filesystem is are set.
+func (u Unit) System() *layout.Partition {
+	if a := u.Array; a != nil {
+		return &layout.Partition{Role: layout.Primary, FSUUID: a.FSUUID, FSLabel: a.FSLabel}
+	}
+	return u.Main[0].Table.Find(layout.Primary)
 }
 
 // Kinds of requests.
@@ -424,7 +453,24 @@ func (u Unit) validate() error {
 			return fmt.Errorf("main disk %d: %w", i, err)
 		}
 	}
-	return nil
+	if u.OneDisk() && !reflect.DeepEqual(u.Recovery.Table, u.Main[0].Table) {
+		return errors.New("the tables of the only disk differ")
+	}
+	return u.Array.validate(len(u.Main))
+}
+
+func (a *Array) validate(disks int) error {
+	if a == nil {
+		return nil
+	}
+	least, ok := map[int]int{0: 2, 1: 2, 5: 3, 6: 4, 10: 2}[a.Level]
+	switch {
+	case !ok || disks < least:
+		return fmt.Errorf("an array of level %d with %d disks", a.Level, disks)
+	case !uuidForm.MatchString(a.UUID) || !uuidForm.MatchString(a.FSUUID):
+		return errors.New("identifier of the array has a wrong form")
+	}
+	return printable("label of the array", a.FSLabel, 144)
 }
 
 func (d Disk) validate() error {

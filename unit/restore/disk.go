@@ -1,0 +1,410 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"gprovision/hw/block"
+	"gprovision/hw/filesystem"
+	"gprovision/hw/raid"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/platform"
+	"gprovision/model/release"
+	"gprovision/unit/journal"
+	"gprovision/unit/machine"
+	"gprovision/unit/sysroot"
+)
+
+// target is a disk that is written to.
+type target struct {
+	block.Disk
+	// table is what the disk gets. recorded says that it has it already: only broken copies of it are written.
+	table    layout.Table
+	recorded bool
+	// keep are the roles of partitions that are not touched.
+	keep []layout.Role
+}
+
+// chooseDisk takes the disks that were found, and no other: while the image was checked somebody may have changed disks. It lays
+// them out, so that all that can be wrong with them is known before anything is destroyed.
+func (j *job) chooseDisk(context.Context) error {
+	own, err := j.RecoveryDisk(j.Unit)
+	if err != nil {
+		return err
+	}
+	if (j.Unit.Array != nil) != j.Identity.Variant.HasRAID() {
+		return fault.Newf(fault.PlanChanged, "the platform's RAID level is %d; the unit's record has an array: %t", j.Identity.Variant.SwRaidlevel, j.Unit.Array != nil)
+	}
+	if j.Unit.OneDisk() != j.Identity.Variant.OneDisk() {
+		return fault.Newf(fault.PlanChanged, "the platform's recovery volume is on the main disk: %t; the unit's: %t", j.Identity.Variant.OneDisk(), j.Unit.OneDisk())
+	}
+	if !j.begun {
+		disks, err := j.mainDisks()
+		if err != nil {
+			return err
+		}
+		j.disks = nil
+		for _, d := range disks {
+			j.disks = append(j.disks, target{Disk: d})
+		}
+	}
+	for i := range j.disks {
+		d := &j.disks[i]
+		if (d.Name == own.Name) != j.Unit.OneDisk() {
+			return fault.Newf(fault.MainForeign, "the main disk is %s, the recovery device %s", d.Name, own.Name)
+		}
+		if err := j.layOut(i); err != nil {
+			return err
+		}
+		carries, err := machine.Carries(d.Path)
+		if err != nil {
+			return fault.Because(fault.DiskWrite, err)
+		}
+		j.Log.Info("plan", "disk", d.Name, "model", d.Model, "serial", d.Serial, "bytes", d.Size, "carries", carries,
+			"table", string(d.table.Kind), "recorded", d.recorded, "kept", fmt.Sprint(d.keep), "image", j.image.Name.String())
+	}
+	need, err := j.need()
+	if err != nil {
+		return err
+	}
+	if have := j.room(); have < need {
+		return fault.Newf(fault.DiskTooSmall, "the main system has %d bytes, the release needs %d", have, need)
+	}
+	return nil
+}
+
+// mainDisks looks again for the disks that the decision was made for, in the order of the record.
+func (j *job) mainDisks() ([]block.Disk, error) {
+	if j.Main != nil && j.Unit.Array == nil {
+		parts, err := j.Partitions(platform.AllowedMain)
+		if err != nil {
+			return nil, err
+		}
+		parts = slices.DeleteFunc(parts, func(p machine.Found) bool { return p.Partition.UUID != j.Main.Partition.UUID })
+		if len(parts) != 1 || parts[0].Path != j.Main.Path {
+			return nil, fault.Newf(fault.MainMissing, "%s is not what it was when the restore began", j.Main.Path)
+		}
+		return []block.Disk{parts[0].Disk}, nil
+	}
+	if len(j.Planned) == 0 {
+		return nil, fault.Newf(fault.MainMissing, "no disk was found that the platform plans")
+	}
+	if len(j.Planned) != len(j.Unit.Main) {
+		return nil, fault.Newf(fault.PlanChanged, "the platform asks for %d main disks, the unit's record has %d", len(j.Planned), len(j.Unit.Main))
+	}
+	disks, err := j.Disks()
+	if err != nil {
+		return nil, err
+	}
+	var out []block.Disk
+	for _, p := range j.Planned {
+		i := slices.IndexFunc(disks, func(d block.Disk) bool { return sameDisk(d, p) })
+		if i < 0 {
+			return nil, fault.Newf(fault.MainMissing, "%s is not what it was when the restore began", p.Path)
+		}
+		if j.Blank {
+			blank, why, err := machine.BlankDisk(disks[i].Path)
+			if err != nil {
+				return nil, fault.Because(fault.MainMissing, err)
+			}
+			if !blank {
+				return nil, fault.Newf(fault.MainForeign, "%s was blank when the restore began and carries %s now", disks[i].Path, why)
+			}
+		}
+		out = append(out, disks[i])
+	}
+	return j.inOrder(out), nil
+}
+
+// inOrder puts each disk at the place where the record has it, and those that it does not have at the places that are left.
+func (j *job) inOrder(disks []block.Disk) []block.Disk {
+	out := make([]block.Disk, len(disks))
+	taken := make([]bool, len(disks))
+	place := func(fits func(d block.Disk, i int) bool) {
+		for i := range out {
+			for k, d := range disks {
+				if out[i].Path == "" && !taken[k] && fits(d, i) {
+					out[i], taken[k] = d, true
+				}
+			}
+		}
+	}
+	place(func(d block.Disk, i int) bool {
+		r := j.Unit.Main[i]
+		return (r.Serial != "" || r.WWN != "") && r.Serial == d.Serial && r.WWN == d.WWN
+	})
+	place(func(block.Disk, int) bool { return true })
+	return out
+}
+
+func sameDisk(a, b block.Disk) bool {
+	return a.Path == b.Path && a.Size == b.Size && a.Model == b.Model && a.Serial == b.Serial && a.WWN == b.WWN
+}
+
+// layOut decides which table a disk gets. One that is to be preserved in part keeps the recorded one: the only disk of a unit,
+// and a disk with the data partition of the record.
+func (j *job) layOut(i int) error {
+	d, record := &j.disks[i], j.Unit.Main[i].Table
+	d.keep = nil
+	dev, err := block.Open(d.Path, false)
+	if err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	defer dev.Close()
+	now, err := machine.ReadTable(d.Path)
+	if err != nil {
+		j.Log.Warn("partition table cannot be read", "disk", d.Name, "err", err)
+	}
+	d.recorded = (j.Unit.OneDisk() || record.Find(layout.Data) != nil) && record.On(now)
+	if j.Unit.OneDisk() && !d.recorded {
+		return fault.Newf(fault.TableChanged, "the partition table of %s is not the recorded one", d.Path)
+	}
+	data := Data{State: NoData}
+	if p := record.Find(layout.Data); p != nil {
+		if data, err = LookForData(dev, *p); err != nil {
+			return fault.Because(fault.DiskWrite, err)
+		}
+	}
+	// In a table that is as recorded the partition is ours, whatever became of its content. Elsewhere only its content proves that
+	// it is.
+	if data.State == OurData || d.recorded && data.State == OtherData {
+		d.keep = []layout.Role{layout.Data}
+	}
+	if data.State == OtherData && d.recorded {
+		j.Log.Warn("the data partition does not hold what it should, and is left as it is", "disk", d.Name, "holds", data.Holds, journal.ForPerson())
+	}
+	if d.recorded || data.State == OurData {
+		if record.Find(layout.Primary) == nil || j.Firmware == layout.UEFI && record.Find(layout.ESP) == nil {
+			return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system or its ESP")
+		}
+		d.table = record
+		return nil
+	}
+	fresh, err := j.LayMain(d.Disk, 0, machine.NewIDs())
+	if err != nil {
+		return err
+	}
+	others := []layout.Table{j.Unit.Recovery.Table}
+	for _, o := range j.disks[:i] {
+		others = append(others, o.table)
+	}
+	d.table = Adapt(record, fresh, others...)
+	return nil
+}
+
+// DataState says what was found at the place of the data partition.
+type DataState string
+
+// The states of a data partition.
+const (
+	NoData    DataState = "none"  // nothing: a fresh filesystem is made
+	OurData   DataState = "ours"  // the recorded filesystem
+	OtherData DataState = "other" // something else
+)
+
+// Data is what was found at the place of the data partition.
+type Data struct {
+	State DataState
+	Holds string // what it is, for a person
+}
+
+// LookForData says what disk holds at the place of the recorded partition p.
+func LookForData(disk interface {
+	io.ReaderAt
+	Size() int64
+}, p layout.Partition) (Data, error) {
+	if p.Start > disk.Size()-p.Size {
+		return Data{State: NoData}, nil
+	}
+	part := io.NewSectionReader(disk, p.Start, p.Size)
+	info, err := filesystem.Probe(part, p.Size)
+	if err != nil {
+		return Data{}, err
+	}
+	if info.Type == "ext4" && info.UUID == p.FSUUID {
+		return Data{OurData, info.Type}, nil
+	}
+	blank, why, err := filesystem.Blank(part, p.Size)
+	if err != nil {
+		return Data{}, err
+	}
+	if blank {
+		return Data{State: NoData}, nil
+	}
+	return Data{OtherData, why}, nil
+}
+
+// need is how large the main system must be for the image, bytes: what it unpacks to and an eighth more, and the journal of ext4.
+func (j *job) need() (int64, error) {
+	f, err := os.Open(j.image.Path)
+	if err != nil {
+		return 0, fault.Because(fault.ImageCorrupt, err)
+	}
+	defer f.Close()
+	r, err := release.NewReader(context.Background(), f, j.image.Size, 1)
+	if err != nil {
+		return 0, fault.Because(fault.ImageCorrupt, err)
+	}
+	defer r.Close()
+	if r.Size() > 1<<60 { // the index of a hostile image may say anything
+		return 0, fault.Newf(fault.ImageCorrupt, "%s has %d bytes inside", j.image.Name, r.Size())
+	}
+	return r.Size() + r.Size()/8 + 64*layout.MiB, nil
+}
+
+// room is how large the main system is, bytes.
+func (j *job) room() int64 {
+	if j.Unit.Array == nil {
+		return j.disks[0].table.Find(layout.Primary).Size
+	}
+	least := j.disks[0].table.Find(layout.Member).Size
+	for _, d := range j.disks {
+		least = min(least, d.table.Find(layout.Member).Size)
+	}
+	return raid.Size(j.Unit.Array.Level, len(j.disks), least)
+}
+
+// Adapt returns the table fresh, which fits the disk, with the identifiers of the recorded one wherever both have the same
+// role, so that boot entries and records stay right on a replaced disk of another size. Identifiers that a table of this kind
+// cannot have, or that stand twice there or in the tables of other disks, are not taken: the record is not trusted.
+func Adapt(recorded, fresh layout.Table, others ...layout.Table) layout.Table {
+	if recorded.Kind != fresh.Kind {
+		return fresh
+	}
+	out := fresh
+	out.UUID = recorded.UUID
+	out.Partitions = nil
+	seen := map[string]bool{}
+	for _, other := range others {
+		seen[other.UUID] = true
+		for _, p := range other.Partitions {
+			seen[p.UUID], seen[p.FSUUID] = true, true
+		}
+	}
+	ids := []string{out.UUID}
+	for _, p := range fresh.Partitions {
+		r := recorded.Find(p.Role)
+		if r != nil {
+			if len(r.UUID) != len(p.UUID) || len(r.FSUUID) != len(p.FSUUID) {
+				return fresh
+			}
+			p.UUID, p.FSUUID = r.UUID, r.FSUUID
+		}
+		if out.Kind == layout.MBR && p.UUID != fmt.Sprintf("%s-%02x", out.UUID, p.Number) {
+			return fresh
+		}
+		ids = append(ids, p.UUID)
+		if p.FSUUID != "" {
+			ids = append(ids, p.FSUUID)
+		}
+		out.Partitions = append(out.Partitions, p)
+	}
+	for _, id := range ids {
+		if seen[id] {
+			return fresh
+		}
+		seen[id] = true
+	}
+	return out
+}
+
+// partition writes the tables. Where one stays as it is, what is made anew in it is cleared, so that no old signature is left.
+func (j *job) partition(ctx context.Context) error {
+	if j.Unit.Array != nil {
+		if err := j.StopArray(ctx); err != nil {
+			return fault.Because(fault.DiskWrite, err)
+		}
+	}
+	for _, d := range j.disks {
+		if err := j.writeTable(d); err != nil {
+			return fault.Because(fault.DiskWrite, err)
+		}
+	}
+	return nil
+}
+
+func (j *job) writeTable(d target) error {
+	if !d.recorded {
+		return machine.WriteTable(d.Path, d.table, d.keep...)
+	}
+	if err := machine.RepairTable(d.Path, d.table); err != nil {
+		return err
+	}
+	for _, p := range d.table.Partitions {
+		if slices.Contains(j.fresh(d), p.Role) {
+			if err := machine.ClearPartition(block.PartitionPath(d.Path, p.Number)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fresh are the roles whose filesystems are made anew on a disk.
+func (j *job) fresh(d target) []layout.Role {
+	roles := []layout.Role{layout.Primary}
+	if !j.Unit.OneDisk() {
+		roles = append(roles, layout.ESP)
+	}
+	if !slices.Contains(d.keep, layout.Data) {
+		roles = append(roles, layout.Data)
+	}
+	return roles
+}
+
+func (j *job) format(ctx context.Context) error {
+	for _, d := range j.disks {
+		if err := j.Format(ctx, d.Path, d.table, j.fresh(d)...); err != nil {
+			return fault.Because(fault.DiskWrite, err)
+		}
+	}
+	a := j.Unit.Array
+	if a == nil {
+		return nil
+	}
+	var members []string
+	for _, d := range j.disks {
+		members = append(members, block.PartitionPath(d.Path, d.table.Find(layout.Member).Number))
+	}
+	if err := j.CreateArray(ctx, *a, members); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	if err := filesystem.MakeExt4(ctx, j.Run, machine.ArrayPath, a.FSLabel, a.FSUUID); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	return nil
+}
+
+// system is the device of the main system's filesystem.
+func (j *job) system() string {
+	if j.Unit.Array != nil {
+		return machine.ArrayPath
+	}
+	d := j.disks[0]
+	return block.PartitionPath(d.Path, d.table.Find(layout.Primary).Number)
+}
+
+// mounts are the lines of the restored system's fstab.
+func (j *job) mounts() ([]sysroot.Mount, error) {
+	v, main := j.Identity.Variant, j.disks[0].table
+	if j.Unit.Array != nil { // the system is in none of the partitions
+		main.Partitions = append(slices.Clone(main.Partitions), *j.Unit.System())
+	}
+	out, err := sysroot.Mounts(main, j.Unit.Recovery.Table, j.Site.Names.Recovery, v.DiskIsSSD)
+	if err != nil {
+		return nil, err
+	}
+	p, d := main.Find(layout.Data), v.DataPartition
+	if p == nil || d == nil {
+		return out, nil
+	}
+	options := "nofail,errors=remount-ro,x-systemd.device-timeout=90s"
+	if v.DiskIsSSD {
+		options += ",discard"
+	}
+	return append(out, sysroot.Mount{Source: "PARTUUID=" + p.UUID, Target: d.Mount, Type: "ext4", Options: options, Pass: 2}), nil
+}
