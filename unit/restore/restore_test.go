@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gprovision/hw/block"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
@@ -413,8 +414,8 @@ func TestFullVolume(t *testing.T) {
 		image   *Image
 		want    *fault.Fault
 	}{{&r, &Image{}, nil}, {nil, nil, fault.NoSpace}} {
-		j := &job{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler)}, Options: Options{Volume: state.Open(dir), Request: c.request, Image: c.image}}
-		j.Unit.Main = []state.Disk{machine.DiskRecord(j.disk, j.table)}
+		j := &job{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler)}, Options: Options{Volume: state.Open(dir), Request: c.request, Image: c.image}, disks: []target{{}}}
+		j.Unit.Main = []state.Disk{machine.DiskRecord(block.Disk{}, layout.Table{})}
 		if err := j.noteRequest(t.Context()); fault.Of(err) != c.want || err == nil && j.request.ID != r.ID {
 			t.Errorf("got %v, want %v", err, c.want)
 		}
