@@ -38,6 +38,8 @@ var wanted = []string{
 	"drivers/net/usb/cdc_ether", "drivers/net/usb/cdc_ncm", "drivers/net/usb/smsc*", "drivers/net/usb/lan78xx", "drivers/net/usb/dm9601", "drivers/net/usb/mcs7830",
 	// Platform.
 	"drivers/char/ipmi/", "drivers/char/virtio_console", "drivers/char/hw_random/", "drivers/watchdog/",
+	// Displays with keys on USB.
+	"drivers/usb/class/cdc-acm", "drivers/usb/serial/usbserial", "drivers/usb/serial/ftdi_sio",
 	"drivers/mfd/lpc_ich", "drivers/i2c/busses/i2c-i801", "drivers/firmware/dmi-sysfs",
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 // Step is how long one step of scrolling text and of a Spinner lasts.
-const Step = time.Second
+const Step = time.Second / 2
 
 // steps is how many steps have passed.
 func steps(elapsed time.Duration) int { return int(max(0, elapsed) / Step) }
@@ -61,13 +61,13 @@ func Marquee(text string, width int, elapsed time.Duration) string {
 	return string(out)
 }
 
-// Scroll shows lines in a window of that many rows. What does not fit moves up one row each two steps; behind the last line the
+// Scroll shows lines in a window of that many rows. What does not fit moves up one row each four steps; behind the last line the
 // window is empty once, then it begins again.
 func Scroll(lines []string, rows int, elapsed time.Duration) []string {
 	if len(lines) <= rows {
 		return lines
 	}
-	top := steps(elapsed) / 2 % (len(lines) + 1)
+	top := steps(elapsed) / 4 % (len(lines) + 1)
 	return lines[top:min(top+rows, len(lines))]
 }
 

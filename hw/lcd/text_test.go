@@ -59,7 +59,7 @@ func TestScroll(t *testing.T) {
 	lines := []string{"1", "2", "3"}
 	var got []string
 	for i := range 6 {
-		got = append(got, strings.Join(lcd.Scroll(lines, 2, 2*time.Duration(i)*lcd.Step), "+"))
+		got = append(got, strings.Join(lcd.Scroll(lines, 2, 4*time.Duration(i)*lcd.Step), "+"))
 	}
 	if want := []string{"1+2", "2+3", "3", "", "1+2", "2+3"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

@@ -10,6 +10,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -61,9 +62,11 @@ type Variant struct {
 	Virttype       VirtType      `json:",omitempty"`
 	RecoveryMedia  RecoveryMedia // where the recovery volume is
 	Lcd            LCD
-	Partoffset     string `json:",omitempty"` // not used
-	Lowmemory      bool   `json:",omitempty"`
-	Prototype      bool   `json:",omitempty"` // relaxes checks
+	// LcdPort is the serial port of the LCD, such as "ttyS1". Empty: it is a USB device and found by itself.
+	LcdPort    string `json:",omitempty"`
+	Partoffset string `json:",omitempty"` // not used
+	Lowmemory  bool   `json:",omitempty"`
+	Prototype  bool   `json:",omitempty"` // relaxes checks
 	// DiskSTol is by how many percent main disks of one unit may differ in size. 0: 1.
 	DiskSTol int `json:",omitempty"`
 	// DiskTTol is by how many percent a main disk may differ from Disksize. 0: 5.
@@ -196,6 +199,8 @@ func Default() *Table {
 	return t
 }
 
+var portName = regexp.MustCompile(`^tty[A-Z]{1,8}[0-9]{1,3}$`)
+
 // Parse reads a table. Unknown keys are ignored. An enumeration with an unknown value is replaced by the value that old
 // programs took, and noted (see Notes); what this version cannot do at all is an error, so that no unit is built in a way
 // that its table does not say.
@@ -268,6 +273,10 @@ func (v *Variant) settle(path string, txt *source.Text) []Problem {
 	default:
 		note("Lcd", fmt.Sprintf("%q is not known, none is taken", v.Lcd), "use 631, 635 or none")
 		v.Lcd = NoLCD
+	}
+	if v.LcdPort != "" && !portName.MatchString(v.LcdPort) {
+		note("LcdPort", fmt.Sprintf("%q is no serial port, it is ignored", v.LcdPort), "the name of a device in /dev, such as ttyS1")
+		v.LcdPort = ""
 	}
 	if v.Virttype < 0 || v.Virttype > 5 {
 		note("Virttype", fmt.Sprintf("%d is not known, 0 is taken", v.Virttype), "use 0 to 5")

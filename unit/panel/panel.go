@@ -72,15 +72,22 @@ func (p Progress) String() string {
 	if p.Rate > 0 {
 		parts = append(parts, size(p.Rate)+"/s")
 	}
-	if p.Left >= 0 && p.Rate > 0 && p.Done < p.Total {
-		s := int64((p.Left + time.Second - 1) / time.Second)
-		if s >= 3600 {
-			parts = append(parts, fmt.Sprintf("%d:%02d:%02d left", s/3600, s/60%60, s%60))
-		} else {
-			parts = append(parts, fmt.Sprintf("%d:%02d left", s/60, s%60))
-		}
+	if left := p.left(); left != "" {
+		parts = append(parts, left+" left")
 	}
 	return strings.Join(parts, "  ")
+}
+
+// left returns the time that is left, such as "0:35" or "1:02:03", or "" if it is not known.
+func (p Progress) left() string {
+	if p.Left < 0 || p.Rate <= 0 || p.Done >= p.Total {
+		return ""
+	}
+	s := int64((p.Left + time.Second - 1) / time.Second)
+	if s >= 3600 {
+		return fmt.Sprintf("%d:%02d:%02d", s/3600, s/60%60, s%60)
+	}
+	return fmt.Sprintf("%d:%02d", s/60, s%60)
 }
 
 func size(n float64) string {

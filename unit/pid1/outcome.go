@@ -42,6 +42,7 @@ func (u *unit) finish(ctx context.Context, o Outcome) {
 			return nil
 		case RebootNow:
 			u.log.Info("rebooting", journal.ForPerson())
+			u.m.Panel.Message("Restarting")
 			u.release(ctx)
 			return host.Reboot()
 		case PowerOffNow:
@@ -76,6 +77,7 @@ func (u *unit) release(ctx context.Context) {
 	u.flushQueue(ctx)
 	u.letGo(ctx)
 	u.closeJournal(ctx)
+	u.releaseDisplay()
 }
 
 // flushQueue gives the server some time to take what waits for it.

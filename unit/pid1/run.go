@@ -74,7 +74,8 @@ type unit struct {
 	// stopNetwork ends the background reporting of a restore.
 	stopNetwork func()
 	person
-	media media
+	display display
+	media   media
 	// offered says that the menu was shown because this boot came from a recovery stick.
 	offered bool
 	// shellDone says that the recovery shell was asked for and opened, or refused, in this boot.
@@ -159,7 +160,9 @@ func (u *unit) setup(ctx context.Context, version string) error {
 	u.attachEventPort()
 	u.log.Info("init", "version", version, "build", u.m.Build.Number, "kernel", u.m.Build.Kernel, "firmware", string(u.m.Firmware),
 		"boot", u.m.BootID, "cmdline", u.m.Cmdline, "uptime", uptime())
-	return u.identify()
+	err := u.identify()
+	u.attachDisplay()
+	return err
 }
 
 func uptime() string {
@@ -278,6 +281,7 @@ func (u *unit) watch(events <-chan host.Uevent, forward chan<- host.Uevent) {
 		default:
 			missed = true
 		}
+		u.display.event(e)
 		if e.Subsystem == "block" || e.Action == host.Missed {
 			select {
 			case u.changed <- struct{}{}:

@@ -1,0 +1,154 @@
+package panel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gprovision/hw/lcd"
+	"gprovision/hw/lcd/simulator"
+	"gprovision/model/fault"
+)
+
+// rig is a panel in the suite: what can be seen of it, and its keys.
+type rig struct {
+	panel Panel
+	shows func(text string) bool
+	press func(Key)
+}
+
+// paper is a console that everything stays on.
+type paper struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (p *paper) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.b.Write(b)
+}
+
+// take says whether text was written since it was found last.
+func (p *paper) take(text string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, rest, ok := strings.Cut(p.b.String(), text)
+	if ok {
+		p.b.Reset()
+		p.b.WriteString(rest)
+	}
+	return ok
+}
+
+func consoleRig(terminal bool) rig {
+	keys, out := make(chan Key, 16), &paper{}
+	return rig{Console(out, ConsoleOptions{Terminal: terminal, Keys: keys}), out.take, func(k Key) { keys <- k }}
+}
+
+// lcdOf makes a display on a simulated LCD.
+func lcdOf(s *simulator.LCD) *lcd.Display {
+	return lcd.NewDisplay(lcd.DisplayOptions{Dial: func(context.Context) (io.ReadWriteCloser, string, error) {
+		ours, theirs := net.Pipe()
+		go func() { _ = s.Serve(theirs) }()
+		return ours, "simulator", nil
+	}})
+}
+
+func lcdRig(m lcd.Model) rig {
+	s := simulator.New(m)
+	keys := map[Key]lcd.Key{KeyUp: lcd.KeyUp, KeyDown: lcd.KeyDown, KeyEnter: lcd.KeyEnter, KeyCancel: lcd.KeyExit}
+	if m == lcd.Model631 {
+		keys = map[Key]lcd.Key{KeyUp: lcd.KeyUL, KeyDown: lcd.KeyLL, KeyEnter: lcd.KeyUR, KeyCancel: lcd.KeyLR}
+	}
+	return rig{LCD(lcdOf(s)), func(text string) bool { return s.Screen().Contains(text) }, func(k Key) { s.Tap(keys[k]) }}
+}
+
+// TestPanels is what every panel that a person looks at must do.
+func TestPanels(t *testing.T) {
+	for name, makeRig := range map[string]func() rig{
+		"serial line": func() rig { return consoleRig(false) },
+		"screen":      func() rig { return consoleRig(true) },
+		"631":         func() rig { return lcdRig(lcd.Model631) },
+		"635":         func() rig { return lcdRig(lcd.Model635) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := makeRig()
+				b := board(t, r.panel)
+				sees := func(texts ...string) {
+					t.Helper()
+					for _, text := range texts {
+						for end := time.Now().Add(time.Minute); !r.shows(text); time.Sleep(100 * time.Millisecond) {
+							if time.Now().After(end) {
+								t.Errorf("%q is not seen within a minute", text)
+								break
+							}
+						}
+					}
+				}
+				ask := func(want int, fails error, keys ...Key) {
+					t.Helper()
+					done := make(chan struct{})
+					go func() {
+						defer close(done)
+						i, err := b.Ask(t.Context(), Question{Title: "Menu", Options: []string{"Resume", "Power off", "Restore latest"}})
+						if !errors.Is(err, fails) || (err == nil) != (fails == nil) || err == nil && i != want {
+							t.Errorf("answered %d, %v", i, err)
+						}
+					}()
+					sees("Menu", "Resume")
+					for _, k := range keys {
+						time.Sleep(time.Second)
+						r.press(k)
+					}
+					<-done
+				}
+
+				b.Show(View{Job: "restore", Step: "Writing release", Index: 7, Total: 14})
+				sees("7/14", "Writing release")
+				b.Progress(Progress{Done: 45, Total: 100, Rate: 1, Left: 55 * time.Second})
+				sees("45 %", "0:55")
+				b.Message("Press a key for menu")
+				sees("Press a key for menu")
+				r.press(KeyDown)
+				if p := <-b.Pressed(); p.Key != KeyDown {
+					t.Errorf("pressed %+v", p)
+				}
+				ask(0, nil, KeyEnter)
+				ask(2, nil, KeyDown, KeyDown, KeyEnter)
+				ask(2, nil, KeyUp, KeyEnter)
+				ask(0, ErrCancelled, KeyDown, KeyCancel)
+				go func() {
+					time.Sleep(30 * time.Second)
+					r.press(KeyDown)
+					time.Sleep(time.Second)
+					r.press(KeyEnter)
+				}()
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					if yes, err := b.Confirm(t.Context(), "Restore latest", "All data on the main disk will be lost."); !yes || err != nil {
+						t.Errorf("confirmed %v, %v", yes, err)
+					}
+				}()
+				sees("All data", "will be lost", "Yes")
+				<-done
+				b.Fail(fault.Newf(fault.NoSpace, "want 5, have 3"))
+				sees("G144")
+				b.Show(View{Message: "Powering off"})
+				sees("Powering off")
+				if err := b.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
