@@ -72,6 +72,12 @@ var (
 	NoBundle       = &Fault{"G255", "No bundle", "Check the stick", "the support bundle cannot be saved to the stick", "use a stick that 'gprov stick make' wrote, with free space on it"}
 )
 
+// The running system.
+var (
+	FetchRefused = &Fault{"G281", "Bad source", "See policy", "the policy does not let this unit fetch from there", "fetch from a host in fetchHosts of the policy, over https, with a key that fetchPins names"}
+	NoPolicy     = &Fault{"G282", "No policy", "Reboot the unit", "init handed no policy to the running system", "reboot; a unit whose boot artifact is too old to do so must be restored to a newer release"}
+)
+
 // General.
 var (
 	Policy   = &Fault{"G901", "Not allowed", "See policy", "the policy of this artifact does not allow it", "use an artifact whose policy allows it"}
@@ -89,6 +95,7 @@ func All() []*Fault {
 		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, MainMissing, MainAmbiguous, MainDamaged, MainForeign, SwitchRoot,
 		MediumUnusable, MediumNotAsked, NoRebuild, ShellLocked, NoBundle,
 		TableChanged, PlanChanged,
+		FetchRefused, NoPolicy,
 		Policy, Internal,
 	}
 }

@@ -81,6 +81,16 @@ type Policy struct {
 	ForcedRestore string `json:"forcedRestore,omitempty"`
 	// OldestBuild is the oldest image that may be installed, as DATE.BUILD of its name, such as "2026-11-22.0001".
 	OldestBuild string `json:"oldestBuild,omitempty"`
+	// FetchHosts are the hosts from which the running system may fetch images: NAME or NAME:PORT, "*.DOMAIN" for all names below
+	// one. None: it takes no address, only files.
+	FetchHosts []string `json:"fetchHosts,omitempty"`
+	// FetchPins are hashes of public keys, "sha256//BASE64" as curl --pinnedpubkey has them. One of them must be in the chain of each
+	// server that is fetched from. None: any key that is vouched for.
+	FetchPins []string `json:"fetchPins,omitempty"`
+	// FetchCA holds certificates, in PEM, that may vouch for those hosts, beside those of the running system.
+	FetchCA string `json:"fetchCA,omitempty"`
+	// FetchPlain allows http addresses too. What is fetched is signed; who fetches what can be seen.
+	FetchPlain bool `json:"fetchPlain,omitempty"`
 }
 
 // Parse reads a policy. Unknown keys are ignored. The result has passed Validate.
@@ -126,6 +136,9 @@ func (p Policy) Validate() error {
 		if _, err := release.ParseVersion(p.OldestBuild); err != nil {
 			return fmt.Errorf("policy oldestBuild: %w", err)
 		}
+	}
+	if err := p.validateFetch(); err != nil {
+		return err
 	}
 	if len(p.BootArgs) > 1024 {
 		return fmt.Errorf("policy bootArgs has %d characters, want at most 1024", len(p.BootArgs))

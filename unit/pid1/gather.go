@@ -46,6 +46,8 @@ type Found struct {
 	Mark state.Mark
 	// Mends is how many boots in a row repaired what starts the unit.
 	Mends int
+	// Pending is what this boot has to do if it is a normal one.
+	Pending state.Pending
 	// Media are the emergency media, Offer the one whose image OfferFile may be restored; nil if there is none.
 	Media     []rescue.Medium
 	Offer     *rescue.Medium
@@ -243,6 +245,9 @@ func (u *unit) readVolume(f *Found) {
 		f.note("counts ignored: %v", err)
 	}
 	f.Repairs, f.Mends = max(f.Repairs, c.Repairs), c.Mends
+	if f.Pending, err = f.Volume.ReadPending(); err != nil {
+		f.note("pending work ignored: %v", err)
+	}
 }
 
 // lookForMain finds the partition of the main system by its recorded identifier, on a bus that the platform allows. Without a

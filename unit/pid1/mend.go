@@ -18,7 +18,8 @@ const maxMends = 3
 
 // mend repairs what starts the unit, before a complete system is handed over to. The firmware's entries are compared at each boot:
 // that is cheap. The files on the main disk are compared only when this boot did not come from there although its system is complete;
-// comparing them reads all of them. No failure here keeps the unit from starting.
+// comparing them reads all of them. A recovery artifact that the running system fetched goes to the recovery device when the main disk
+// is known to boot. No failure here keeps the unit from starting.
 func (u *unit) mend(f *Found) {
 	if u.m.Policy.Provision || f.Recovery != RecoveryFound || f.Mends >= maxMends {
 		return // another artifact's policy, no record to go by, or enough
@@ -32,6 +33,8 @@ func (u *unit) mend(f *Found) {
 	}
 	if !fromMain {
 		fileErr = u.mendMain(f)
+	} else if f.Pending.RecoveryArtifact {
+		fileErr = u.mendRecovery(f)
 	}
 	if err = errors.Join(err, fileErr); err != nil {
 		u.log.Warn("what starts the unit cannot be repaired", "err", err)
@@ -71,4 +74,15 @@ func (u *unit) mendMain(f *Found) error {
 		err = u.m.PutMainArtifact(f.Unit, []string{f.MainPart.Disk.Path}, mainMount)
 	}
 	return errors.Join(err, host.Unmount(mainMount))
+}
+
+// mendRecovery makes the recovery device boot the recovery artifact that the running system has put on the recovery volume.
+func (u *unit) mendRecovery(f *Found) error {
+	return u.change(f, func(v *state.Volume) error {
+		if err := u.m.PutRecoveryArtifact(f.Unit, recoveryMount); err != nil {
+			return err
+		}
+		u.log.Info("the recovery device boots the fetched recovery artifact")
+		return v.WritePending(state.Pending{})
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -246,6 +247,10 @@ func (t *transfer) attempt(ctx context.Context) error {
 	}
 	t.requests++
 	resp, err := t.o.Client.Do(req)
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) || fault.Of(err) != nil {
+		return &errFinal{fault.Because(fault.Download, err)}
+	}
 	if err != nil {
 		return explain(err)
 	}

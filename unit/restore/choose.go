@@ -127,10 +127,8 @@ func open(im Image, p policy.Policy) (f *os.File, sig []byte, err error) {
 			f.Close()
 		}
 	}()
-	if p.OldestBuild != "" {
-		if err := notOlder(im.Name, p.OldestBuild); err != nil {
-			return nil, nil, err
-		}
+	if err := CheckAge(im.Name, p); err != nil {
+		return nil, nil, err
 	}
 	if err := release.CheckHeader(f); err != nil {
 		return nil, nil, fault.Because(fault.ImageCorrupt, err)
@@ -181,13 +179,45 @@ func VerifySignature(sig []byte, keys []signature.PublicKey, name release.Name, 
 	return nil
 }
 
-func notOlder(n release.Name, oldest string) error {
-	least, err := release.ParseVersion(oldest)
+// CheckAge says whether an image is older than the policy allows.
+func CheckAge(n release.Name, p policy.Policy) error {
+	if p.OldestBuild == "" {
+		return nil
+	}
+	least, err := release.ParseVersion(p.OldestBuild)
 	if err != nil {
 		return fault.Because(fault.Policy, fmt.Errorf("oldestBuild of the policy: %w", err))
 	}
 	if n.Compare(least) < 0 {
-		return fault.Newf(fault.Policy, "%s is older than %s", n, oldest)
+		return fault.Newf(fault.Policy, "%s is older than %s", n, p.OldestBuild)
+	}
+	return nil
+}
+
+// Surplus returns the images that may go: not the running one, not the one that the unit was provisioned with, not the oldest
+// (which is the original where the record does not say), not the newest keep.
+func Surplus(images []Image, running, original string, keep int) []Image {
+	var names []release.Name
+	for _, im := range images {
+		names = append(names, im.Name)
+	}
+	_, drop := release.Retain(names, running, keep)
+	var out []Image
+	for _, im := range images {
+		if im.Name.String() != original && slices.Contains(drop, im.Name) {
+			out = append(out, im)
+		}
+	}
+	return out
+}
+
+// Remove removes an image and its signature.
+func (im Image) Remove() error {
+	if err := os.Remove(im.Path); err != nil {
+		return err
+	}
+	if err := os.Remove(im.Path + signature.Suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

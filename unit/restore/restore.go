@@ -26,7 +26,6 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/model/release"
-	"gprovision/model/signature"
 	"gprovision/model/step"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
@@ -394,35 +393,11 @@ func (j *job) prune(context.Context) error {
 		j.Log.Warn("images cannot be listed, none is removed", "err", err)
 		return nil
 	}
-	for _, im := range surplus(images, j.image.Name.String(), j.Unit.Original, j.Policy.Keep()) {
+	for _, im := range Surplus(images, j.image.Name.String(), j.Unit.Original, j.Policy.Keep()) {
 		j.Log.Info("removing old image", "image", im.Name.String())
-		if err := errors.Join(os.Remove(im.Path), removeIfThere(im.Path+signature.Suffix)); err != nil {
+		if err := im.Remove(); err != nil {
 			j.Log.Warn("old image cannot be removed", "image", im.Name.String(), "err", err)
 		}
-	}
-	return nil
-}
-
-// surplus returns the images that may go: not the running one, not the one that the unit was provisioned with, not the oldest
-// (which is the original where the record does not say), not the newest keep.
-func surplus(images []Image, running, original string, keep int) []Image {
-	var names []release.Name
-	for _, im := range images {
-		names = append(names, im.Name)
-	}
-	_, drop := release.Retain(names, running, keep)
-	var out []Image
-	for _, im := range images {
-		if im.Name.String() != original && slices.Contains(drop, im.Name) {
-			out = append(out, im)
-		}
-	}
-	return out
-}
-
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
 	}
 	return nil
 }

@@ -326,7 +326,7 @@ func TestSurplus(t *testing.T) {
 			}
 			return prefix + v + ".upd"
 		}
-		if got := versions(surplus(all, name(tc.running), name(tc.original), 2)); got != tc.want {
+		if got := versions(Surplus(all, name(tc.running), name(tc.original), 2)); got != tc.want {
 			t.Errorf("running %s, original %s: may go: %q, want %q", tc.running, tc.original, got, tc.want)
 		}
 	}

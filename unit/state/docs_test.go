@@ -17,6 +17,7 @@ func TestExamplesOfTheDocs(t *testing.T) {
 		"request":     func(b []byte) error { _, err := ParseRequest(b); return err },
 		"counts":      func(b []byte) error { _, err := ParseCounts(b); return err },
 		"restoredata": func(b []byte) error { _, err := ParseRestoreData(b); return err },
+		"pending":     func(b []byte) error { _, err := parse[Pending](PendingFile, b); return err },
 		"mark":        func(b []byte) error { _, err := ParseMark(b); return err },
 		"boot":        func(b []byte) error { _, err := ParseBoot(b); return err },
 	}

@@ -1,0 +1,82 @@
+package unitcmd
+
+import (
+	"bytes"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"gprovision/model/policy"
+	"gprovision/unit/state"
+)
+
+// The images themselves are the business of unit/update: here it is who may ask, by which rules, and what becomes of the volume.
+func TestFetch(t *testing.T) {
+	f := newFake(t)
+	asked := ""
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked = r.URL.Path; http.NotFound(w, r) }))
+	defer s.Close()
+	address, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const image = "WIDGET.LNX.SHINY.2026-11-23.0001.upd"
+	if code := f.run("fetch", s.URL+"/"+image); code != 1 || !strings.Contains(f.err.String(), "G282") {
+		t.Errorf("no policy: exit status %d: %s", code, f.err.String())
+	}
+	p := policy.Policy{Version: 1, Keys: []string{"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"}}
+	set := func() {
+		b, err := p.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.put(t, state.PolicyFile, string(b))
+	}
+	set()
+	if code := f.run("fetch", s.URL+"/"+image); code != 1 || !strings.Contains(f.err.String(), "G281") || asked != "" {
+		t.Errorf("another host: exit status %d, asked for %q: %s", code, asked, f.err.String())
+	}
+	if got := strings.Join(f.ops, ","); got != "rw,ro" {
+		t.Errorf("mounts: %s", got)
+	}
+	p.FetchHosts, p.FetchCA = []string{address.Host}, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+	set()
+	if code := f.run("fetch", s.URL+"/"+image); code != 1 || !strings.Contains(f.err.String(), "G203") || asked != "/"+image+".minisig" {
+		t.Errorf("no signature: exit status %d, asked for %q: %s", code, asked, f.err.String())
+	}
+	if code := f.run("fetch", s.URL+"/nonsense.upd"); code != 1 || !strings.Contains(f.err.String(), "G202") {
+		t.Errorf("exit status %d: %s", code, f.err.String())
+	}
+	f.put(t, state.PolicyFile, `{"version":1,"keys":["nonsense"]}`)
+	if code := f.run("fetch", "/x/"+image); code != 1 || !strings.Contains(f.err.String(), "G282") {
+		t.Errorf("a bad key: exit status %d: %s", code, f.err.String())
+	}
+	f.uid = 1000
+	if code := f.run("fetch", "/x/"+image); code != 1 || len(f.ops) > 0 {
+		t.Errorf("without rights: %d, %q", code, f.ops)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	var b bytes.Buffer
+	p := &progress{w: &b}
+	for i := range 101 {
+		p.show("fetch", int64(i), 100)
+	}
+	p.show("check", 0, 0)
+	p.show("check", 150<<20, 0)
+	p.end()
+	if got := strings.Fields(strings.ReplaceAll(b.String(), "\n", " ")); len(got) != 3*13 || !strings.HasSuffix(b.String(), "fetch 100 %\ncheck 0 MiB\ncheck 100 MiB\n") {
+		t.Errorf("got %q", b.String())
+	}
+	b.Reset()
+	p = &progress{w: &b, terminal: true}
+	p.show("fetch", 1, 2)
+	p.end()
+	if b.String() != "\r\x1b[Kfetch 50 %\n" {
+		t.Errorf("got %q", b.String())
+	}
+}

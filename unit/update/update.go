@@ -1,0 +1,429 @@
+// Package update brings a release image onto the recovery volume of a running system, from a web server or a file: it makes room,
+// proves the image before any restore can choose it, and replaces the recovery artifact upwards. It restores nothing.
+//
+// What arrives lies in a directory of its own and leaves it when it is proven. A call that was cut off, by a power cut too, is
+// repeated as it was: what has arrived is taken up.
+package update
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"gprovision/hw/block"
+	"gprovision/model/fault"
+	"gprovision/model/policy"
+	"gprovision/model/release"
+	"gprovision/model/signature"
+	"gprovision/unit/machine"
+	"gprovision/unit/report"
+	"gprovision/unit/restore"
+	"gprovision/unit/state"
+)
+
+// maxArtifact is how large a boot artifact may be, in bytes.
+const maxArtifact = 1 << 30
+
+// Options say which image comes from where.
+type Options struct {
+	// Source is the https address of an image, or the path of a local file. The signature lies beside it, as .minisig.
+	Source string
+	// Client makes the requests, see report.NewSource. It is not used for a local file.
+	Client *http.Client
+	// Volume is the recovery volume, mounted writable.
+	Volume *state.Volume
+	// Policy and Keys say what is accepted, and how many images are kept.
+	Policy policy.Policy
+	Keys   []signature.PublicKey
+	// Prefix is how the names of this unit's images begin.
+	Prefix string
+	// BootFile is the name of the boot artifact in an image's /boot and on the volume.
+	BootFile string
+	// Running is the file name of the running image, Original of the one that the unit was provisioned with; "" is unknown. Both stay.
+	Running, Original string
+	// Log gets what is done, Progress how far the named stage is, in bytes; total is 0 where it is not known.
+	Log      *slog.Logger
+	Progress func(stage string, done, total int64)
+	// Attempts and Patience are those of report.FetchOptions.
+	Attempts int
+	Patience time.Duration
+}
+
+// Result is what Take did.
+type Result struct {
+	// Image is the image's file name, Size its bytes.
+	Image string `json:"image"`
+	Size  int64  `json:"size"`
+	// Present says that it was on the volume already, and good.
+	Present bool `json:"present,omitempty"`
+	// Resumed is how many bytes an earlier call had brought.
+	Resumed int64 `json:"resumed,omitempty"`
+	// Removed are images that made room.
+	Removed []string `json:"removed,omitempty"`
+	// Recovery says that the image's boot artifact became the recovery artifact.
+	Recovery bool `json:"recovery,omitempty"`
+}
+
+// taking is one call of Take.
+type taking struct {
+	Options
+	name  release.Name
+	local bool
+	stage string // directory of what is not proven
+	res   Result
+}
+
+// Take brings the image of o.Source to the volume. It may be repeated. Its errors carry a fault.
+func Take(ctx context.Context, o Options) (Result, error) {
+	t := &taking{Options: o, local: !strings.Contains(o.Source, "://"), stage: o.Volume.Path(state.FetchDir)}
+	base := filepath.Base(o.Source)
+	if !t.local {
+		base, _, _ = strings.Cut(o.Source, "?")
+		base = path.Base(base)
+	}
+	var err error
+	if t.name, err = release.ParseName(base, o.Prefix); err != nil {
+		return Result{}, fault.Because(fault.ImageName, err)
+	}
+	if err := restore.CheckAge(t.name, o.Policy); err != nil {
+		return Result{}, err
+	}
+	t.res.Image = t.name.String()
+	err = t.take(ctx)
+	return t.res, err
+}
+
+func (t *taking) take(ctx context.Context) error {
+	if err := t.clean(); err != nil {
+		return fault.Because(fault.RecoveryDamaged, err)
+	}
+	placed, err := t.image(t.Volume.Path(state.ImageDir, t.res.Image))
+	if err == nil && restore.Glance(placed, t.Policy, t.Keys) == nil && t.prove(ctx, placed) == nil {
+		t.res.Present = true
+		if err := t.takeArtifact(ctx, placed); err != nil {
+			return err
+		}
+		return t.updateRecovery()
+	}
+	if ctx.Err() != nil {
+		return fault.Because(fault.Download, ctx.Err())
+	}
+	sig, err := t.signature(ctx)
+	if err != nil {
+		return err
+	}
+	if err := t.makeRoom(); err != nil {
+		return err
+	}
+	dest := filepath.Join(t.stage, t.res.Image)
+	if err := t.arrive(ctx, dest); err != nil {
+		return err
+	}
+	if sig != nil {
+		if _, err := machine.PutFile(dest+signature.Suffix, 0o644, bytes.NewReader(sig)); err != nil {
+			return diskFault(err)
+		}
+	}
+	im, err := t.image(dest)
+	if err == nil {
+		if err = t.prove(ctx, im); err == nil {
+			err = t.takeArtifact(ctx, im)
+		}
+	}
+	if err != nil {
+		if ctx.Err() == nil { // it will not become a good one
+			err = errors.Join(err, os.RemoveAll(dest), os.RemoveAll(dest+signature.Suffix))
+		}
+		return err
+	}
+	if err := t.place(im, sig != nil); err != nil {
+		return fault.Because(fault.RecoveryDamaged, err)
+	}
+	t.Log.Info("image is on the recovery volume", "image", t.res.Image, "bytes", im.Size)
+	t.forgive()
+	return t.updateRecovery()
+}
+
+func (t *taking) image(file string) (restore.Image, error) {
+	st, err := os.Lstat(file)
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", file)
+	}
+	if err != nil {
+		return restore.Image{}, err
+	}
+	t.res.Size = st.Size()
+	return restore.Image{Path: file, Name: t.name, Size: st.Size()}, nil
+}
+
+// clean makes the directory of what arrives, and removes what other calls have left on the volume.
+func (t *taking) clean() error {
+	images := t.Volume.Path(state.ImageDir)
+	for _, dir := range []string{state.FetchDir, state.ImageDir} {
+		if err := machine.MakeDir(t.Volume.Path(), dir); err != nil {
+			return err
+		}
+	}
+	parts, err := report.Parts(images)
+	if err != nil {
+		return err
+	}
+	for _, name := range parts {
+		t.Log.Info("removing a download that was broken off", "file", name)
+		if err := report.RemovePart(filepath.Join(images, name)); err != nil {
+			return err
+		}
+	}
+	list, err := os.ReadDir(t.stage)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if rest, ok := strings.CutPrefix(e.Name(), t.res.Image); ok && (rest == "" || rest == ".part" || rest == ".part.json") {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(t.stage, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeRoom removes the images that are more than the policy keeps when the new one is there. It is not proven yet, so that the
+// newest of the others stays in any case, and so does one that a request names.
+func (t *taking) makeRoom() error {
+	images, _, err := restore.ListImages(t.Volume.Path(state.ImageDir), t.Prefix, false)
+	if err != nil {
+		return fault.Because(fault.RecoveryDamaged, err)
+	}
+	wanted := ""
+	if r, err := t.Volume.ReadRequest(); err == nil {
+		wanted = r.Image
+	}
+	for _, im := range restore.Surplus(images, t.Running, t.Original, t.Policy.Keep()-1) {
+		if name := im.Name.String(); name != wanted && name != t.res.Image {
+			t.Log.Info("removing old image", "image", name)
+			if err := im.Remove(); err != nil {
+				return fault.Because(fault.RecoveryDamaged, err)
+			}
+			t.res.Removed = append(t.res.Removed, name)
+		}
+	}
+	return nil
+}
+
+// signature returns the image's signature before anything large is fetched; nil if there is none and none is needed.
+func (t *taking) signature(ctx context.Context) ([]byte, error) {
+	sig, err := t.small(ctx)
+	switch {
+	case (errors.Is(err, report.ErrNotFound) || errors.Is(err, fs.ErrNotExist)) && t.Policy.AllowUnsigned:
+		return nil, nil
+	case errors.Is(err, report.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return nil, fault.Newf(fault.ImageUnsigned, "there is no %s%s", t.Source, signature.Suffix)
+	case err != nil:
+		return nil, fault.Because(fault.Download, err)
+	}
+	return sig, restore.CheckSignature(sig, t.Keys, t.name)
+}
+
+func (t *taking) small(ctx context.Context) ([]byte, error) {
+	if t.local {
+		dir, err := os.OpenRoot(filepath.Dir(t.Source))
+		if err != nil {
+			return nil, err
+		}
+		defer dir.Close()
+		return state.ReadFile(dir, filepath.Base(t.Source)+signature.Suffix, signature.MaxSize)
+	}
+	address, query, _ := strings.Cut(t.Source, "?")
+	if address += signature.Suffix; query != "" {
+		address += "?" + query
+	}
+	dest := filepath.Join(t.stage, "signature")
+	if _, err := report.Fetch(ctx, report.FetchOptions{URL: address, Dest: dest, MaxSize: signature.MaxSize, Client: t.Client,
+		Attempts: t.Attempts, Patience: min(time.Minute, max(t.Patience, time.Second)), Log: t.Log}); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(dest)
+	return b, errors.Join(err, os.Remove(dest))
+}
+
+// arrive brings the image to dest.
+func (t *taking) arrive(ctx context.Context, dest string) error {
+	if st, err := os.Lstat(dest); err == nil && st.Mode().IsRegular() {
+		return nil // whole, and not proven before the power went
+	}
+	if err := os.RemoveAll(dest); err != nil {
+		return diskFault(err)
+	}
+	if t.local {
+		f, err := os.Open(t.Source)
+		if err != nil {
+			return fault.Because(fault.Download, err)
+		}
+		defer f.Close()
+		st, err := f.Stat()
+		if err != nil {
+			return fault.Because(fault.Download, err)
+		}
+		_, err = machine.PutFile(dest, 0o644, &counted{ctx: ctx, r: f, tell: func(n int64) { t.Progress("copy", n, st.Size()) }})
+		return diskFault(err)
+	}
+	got, err := report.Fetch(ctx, report.FetchOptions{URL: t.Source, Dest: dest, Client: t.Client, Resume: true, Log: t.Log, Attempts: t.Attempts, Patience: t.Patience,
+		ReadBack: func(path string) (io.ReadCloser, error) { return block.OpenDirect(path) },
+		Progress: func(done, total int64) { t.Progress("fetch", done, total) }})
+	t.res.Resumed = got.Resumed
+	return err
+}
+
+func (t *taking) prove(ctx context.Context, im restore.Image) error {
+	return restore.Prove(ctx, im, t.Policy, t.Keys, func(done int64) { t.Progress("check", done, im.Size) })
+}
+
+// place moves a proven image to where restores look for it: the signature first, so that there never is one without.
+func (t *taking) place(im restore.Image, signed bool) error {
+	dest := t.Volume.Path(state.ImageDir, t.res.Image)
+	if signed {
+		if err := os.Rename(im.Path+signature.Suffix, dest+signature.Suffix); err != nil {
+			return err
+		}
+	} else if err := os.RemoveAll(dest + signature.Suffix); err != nil {
+		return err
+	}
+	if err := os.Rename(im.Path, dest); err != nil {
+		return err
+	}
+	return errors.Join(machine.SyncDir(filepath.Dir(dest)), machine.SyncDir(t.stage))
+}
+
+// artifact is where the boot artifact of the image lies until it is judged.
+func (t *taking) artifact() string { return filepath.Join(t.stage, t.BootFile) }
+
+// takeArtifact takes the boot artifact out of an image. One without could not be restored.
+func (t *taking) takeArtifact(ctx context.Context, im restore.Image) error {
+	f, err := os.Open(im.Path)
+	if err != nil {
+		return fault.Because(fault.ImageCorrupt, err)
+	}
+	defer f.Close()
+	r, err := release.NewReader(ctx, f, im.Size, runtime.NumCPU())
+	if err != nil {
+		return fault.Because(fault.ImageCorrupt, err)
+	}
+	defer r.Close()
+	want := "boot/" + t.BootFile
+	for a := tar.NewReader(&counted{ctx: ctx, r: r, tell: func(n int64) { t.Progress("look inside", n, r.Size()) }}); ; {
+		h, err := a.Next()
+		if err == io.EOF {
+			return fault.Newf(fault.ImageCorrupt, "%s holds no /%s", im.Name, want)
+		}
+		if err != nil {
+			return fault.Because(fault.ImageCorrupt, fmt.Errorf("look for /%s in %s: %w", want, im.Name, err))
+		}
+		if path.Clean("/"+h.Name) != "/"+want {
+			continue
+		}
+		if h.Typeflag != tar.TypeReg || h.Size > maxArtifact {
+			return fault.Newf(fault.ImageCorrupt, "/%s of %s is no file of at most %d bytes", want, im.Name, maxArtifact)
+		}
+		if _, err := machine.PutFile(t.artifact(), 0o600, a); err != nil {
+			return diskFault(err)
+		}
+		if _, err := machine.ReadArtifact(t.artifact()); err != nil {
+			return fault.Because(fault.ImageCorrupt, fmt.Errorf("/%s of %s: %w", want, im.Name, err))
+		}
+		return nil
+	}
+}
+
+// updateRecovery makes the image's boot artifact the recovery artifact if that goes upwards. What the recovery device boots
+// follows at the next boot. That is noted first: a note without need costs a comparison.
+func (t *taking) updateRecovery() error {
+	own := t.Volume.Path(t.BootFile)
+	p, err := t.Volume.ReadPending()
+	if errors.Is(err, state.ErrNewer) {
+		return fault.Because(fault.RecoveryDamaged, err)
+	}
+	fresh, err := machine.ReadArtifact(t.artifact())
+	if err != nil {
+		return fault.Because(fault.ImageCorrupt, err)
+	}
+	if have, err := machine.ReadArtifact(own); err != nil || fresh.Build > have.Build {
+		p.RecoveryArtifact = true
+		if err := t.Volume.WritePending(p); err != nil {
+			return diskFault(err)
+		}
+	}
+	if t.res.Recovery, err = machine.UpdateRecovery(t.Log, own, t.artifact()); err != nil {
+		return diskFault(err)
+	}
+	if t.res.Recovery {
+		t.Log.Info("the image's boot artifact is the recovery artifact now", "build", fresh.Build)
+	}
+	return diskFault(os.Remove(t.artifact()))
+}
+
+// forgive lets the image be chosen again, whatever became of an earlier copy. A history that cannot be read is left to the restore.
+func (t *taking) forgive() {
+	b, err := t.Volume.ReadHistory()
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var h release.History
+	if err == nil {
+		h, err = release.ParseHistory(b)
+	}
+	if _, known := h.Find(t.res.Image); err == nil && known {
+		h.Forgive(t.res.Image)
+		if b, err = h.Marshal(); err == nil {
+			err = t.Volume.WriteHistory(b)
+		}
+	}
+	if err != nil {
+		t.Log.Warn("history is not updated", "err", err)
+	}
+}
+
+// diskFault is a failed write to the recovery volume as a person sees it.
+func diskFault(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC):
+		return fault.Because(fault.NoSpace, err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fault.Because(fault.Download, err)
+	}
+	return fault.Because(fault.DiskWrite, err)
+}
+
+// counted tells how much was read, and ends with its context.
+type counted struct {
+	ctx  context.Context
+	r    io.Reader
+	n    int64
+	tell func(int64)
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := c.r.Read(b)
+	c.n += int64(n)
+	c.tell(c.n)
+	return n, err
+}

@@ -1,0 +1,348 @@
+package update
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gprovision/model/fault"
+	"gprovision/model/policy"
+	"gprovision/model/release"
+	"gprovision/model/signature"
+	"gprovision/unit/state"
+)
+
+const prefix = "WIDGET.LNX.SHINY."
+
+// bzImage returns the smallest file that has a bzImage's header, with a build number.
+func bzImage(build int) []byte {
+	b := make([]byte, 2048, 4096)
+	b[0x1f1] = 1
+	binary.LittleEndian.PutUint16(b[0x1fe:], 0xaa55)
+	copy(b[0x202:], "HdrS")
+	binary.LittleEndian.PutUint16(b[0x206:], 0x020f)
+	binary.LittleEndian.PutUint16(b[0x20e:], 0x100)
+	b[0x211] = 1
+	copy(b[0x300:], fmt.Sprintf("6.1.0-norm_boot (builder@host) #%d SMP Thu Jan 1 00:00:00 UTC 2026\x00", build))
+	return b
+}
+
+// xz compresses b as the builder does.
+func xz(t *testing.T, b []byte) []byte {
+	t.Helper()
+	cmd := exec.Command("xz", "--check=sha256", "--block-size=65536", "-T2", "-1", "-c")
+	cmd.Stdin = bytes.NewReader(b)
+	out, err := cmd.Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		if os.Getenv("GPROV_NO_SKIP") == "1" {
+			t.Fatal("the program xz is missing (Debian package xz-utils)")
+		}
+		t.Skip("the program xz is missing (Debian package xz-utils)")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// fixture is a recovery volume in a directory, and a directory with images.
+type fixture struct {
+	t      *testing.T
+	key    signature.PrivateKey
+	volume *state.Volume
+	source string
+	policy policy.Policy
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	key, err := signature.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{t, key, state.Open(t.TempDir()), t.TempDir(), policy.Policy{Version: 1}}
+	f.write(f.volume.Path("norm_boot"), bzImage(5))
+	return f
+}
+
+func (f *fixture) write(path string, b []byte) {
+	f.t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b, 0o600)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func name(version string) string { return prefix + version + ".upd" }
+
+// image writes an image of that version with a boot artifact of that build; 0: without one. It is signed under the name signedAs.
+func (f *fixture) image(dir, version, signedAs string, build int) string {
+	f.t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	add := func(name string, content []byte) {
+		if err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(content))}); err != nil {
+			f.t.Fatal(err)
+		}
+		w.Write(content)
+	}
+	add(release.MetaPath, []byte(`{"version":1,"name":"`+prefix+version+`","build":1,"bytes":4000000}`))
+	if build > 0 {
+		add("./boot/norm_boot", bzImage(build))
+	}
+	add("content", bytes.Repeat([]byte(version), 50_000))
+	w.Close()
+	content := xz(f.t, b.Bytes())
+	path := filepath.Join(dir, name(version))
+	f.write(path, content)
+	if signedAs != "" {
+		sig, err := f.key.Sign(bytes.NewReader(content), signature.ImageComment(prefix+signedAs))
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		f.write(path+signature.Suffix, sig)
+	}
+	return path
+}
+
+func (f *fixture) take(source string, change ...func(*Options)) (Result, error) {
+	o := Options{
+		Source: source, Client: http.DefaultClient, Volume: f.volume, Policy: f.policy, Keys: []signature.PublicKey{f.key.Public()}, Prefix: prefix,
+		BootFile: "norm_boot", Log: slog.New(slog.DiscardHandler), Progress: func(string, int64, int64) {}, Attempts: 1, Patience: time.Second,
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	return Take(f.t.Context(), o)
+}
+
+func (f *fixture) images() string {
+	list, err := filepath.Glob(f.volume.Path(state.ImageDir, "*"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for i := range list {
+		list[i] = strings.TrimPrefix(filepath.Base(list[i]), prefix)
+	}
+	return strings.Join(list, " ")
+}
+
+func (f *fixture) waiting() string {
+	list, _ := filepath.Glob(f.volume.Path(state.FetchDir, "*"))
+	for i := range list {
+		list[i] = filepath.Base(list[i])
+	}
+	return strings.Join(list, " ")
+}
+
+func TestTake(t *testing.T) {
+	f := newFixture(t)
+	server := httptest.NewServer(http.FileServer(http.Dir(f.source)))
+	defer server.Close()
+	for _, c := range []struct {
+		name     string
+		version  string
+		signedAs string
+		build    int
+		policy   func(*policy.Policy)
+		want     *fault.Fault
+	}{
+		{"good", "2026-11-02.0001", "2026-11-02.0001", 7, nil, nil},
+		{"not signed", "2026-11-03.0001", "", 7, nil, fault.ImageUnsigned},
+		{"not signed, and allowed", "2026-11-03.0001", "", 7, func(p *policy.Policy) { p.AllowUnsigned = true }, nil},
+		{"renamed", "2026-11-04.0001", "2026-11-02.0001", 7, nil, fault.ImageSignature},
+		{"too old", "2026-11-01.0001", "2026-11-01.0001", 7, func(p *policy.Policy) { p.OldestBuild = "2026-11-01.0002" }, fault.Policy},
+		{"no boot artifact", "2026-11-05.0001", "2026-11-05.0001", 0, nil, fault.ImageCorrupt},
+	} {
+		for _, local := range []bool{true, false} {
+			os.RemoveAll(f.volume.Path(state.ImageDir))
+			f.policy = policy.Policy{Version: 1}
+			if c.policy != nil {
+				c.policy(&f.policy)
+			}
+			source := f.image(f.source, c.version, c.signedAs, c.build)
+			if c.signedAs == "" {
+				os.Remove(source + signature.Suffix)
+			}
+			if !local {
+				source = server.URL + "/" + name(c.version) + "?token=1"
+			}
+			r, err := f.take(source)
+			if fault.Of(err) != c.want || (err == nil) != (c.want == nil) {
+				t.Errorf("%s, file %v: %v", c.name, local, err)
+			}
+			placed := f.images()
+			if c.want != nil && placed != "" || c.want == nil && !strings.Contains(placed, c.version+".upd") || err == nil && r.Image != name(c.version) {
+				t.Errorf("%s, file %v: on the volume are %q", c.name, local, placed)
+			}
+			if left := f.waiting(); err == nil && left != "" || strings.Contains(left, ".upd") {
+				t.Errorf("%s, file %v: left is %q", c.name, local, left)
+			}
+		}
+	}
+	if _, err := f.take(filepath.Join(f.source, "nonsense.upd")); fault.Of(err) != fault.ImageName {
+		t.Errorf("a wrong name: %v", err)
+	}
+	if _, err := f.take(server.URL + "/" + name("2026-12-01.0001")); fault.Of(err) != fault.ImageUnsigned {
+		t.Errorf("not there: %v", err)
+	}
+}
+
+func TestTakeDamaged(t *testing.T) {
+	f := newFixture(t)
+	source := f.image(f.source, "2026-11-02.0001", "2026-11-02.0001", 7)
+	b, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := slices.Clone(b)
+	b[len(b)/2] ^= 1
+	f.write(source, b)
+	if _, err := f.take(source); fault.Of(err) != fault.ImageSignature {
+		t.Errorf("damaged: %v", err)
+	}
+	if f.images() != "" || strings.Contains(f.waiting(), ".upd") {
+		t.Errorf("a damaged image is on the volume: %q, %q", f.images(), f.waiting())
+	}
+	// One that is damaged on the volume is replaced by a good one, and its failures are forgotten.
+	f.image(f.volume.Path(state.ImageDir), "2026-11-02.0001", "2026-11-02.0001", 7)
+	f.write(f.volume.Path(state.ImageDir, name("2026-11-02.0001")), b)
+	f.write(source, good)
+	var h release.History
+	for range 7 {
+		h.Imaging(name("2026-11-02.0001"), false, time.Now())
+	}
+	hb, _ := h.Marshal()
+	f.write(f.volume.Path(state.HistoryFile), hb)
+	if r, err := f.take(source); err != nil || r.Present {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if hb, err = f.volume.ReadHistory(); err != nil {
+		t.Fatal(err)
+	}
+	if h, err = release.ParseHistory(hb); err != nil || !h.Check(name("2026-11-02.0001")) {
+		t.Errorf("history: %+v, %v", h, err)
+	}
+	if r, err := f.take(source); err != nil || !r.Present {
+		t.Errorf("again: %+v, %v", r, err)
+	}
+}
+
+func TestRecoveryArtifact(t *testing.T) {
+	f := newFixture(t)
+	for _, c := range []struct {
+		version string
+		build   int
+		want    bool
+	}{{"2026-11-02.0001", 4, false}, {"2026-11-03.0001", 5, false}, {"2026-11-04.0001", 6, true}, {"2026-11-05.0001", 6, false}} {
+		f.volume.WritePending(state.Pending{})
+		r, err := f.take(f.image(f.source, c.version, c.version, c.build))
+		if err != nil || r.Recovery != c.want {
+			t.Errorf("build %d: %+v, %v", c.build, r, err)
+		}
+		if p, err := f.volume.ReadPending(); err != nil || p.RecoveryArtifact != c.want {
+			t.Errorf("build %d: %+v, %v", c.build, p, err)
+		}
+	}
+	if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || !bytes.Equal(b, bzImage(6)) {
+		t.Errorf("recovery artifact: %v", err)
+	}
+	// The power went after the image was in its place: the same command does the rest.
+	f.write(f.volume.Path("norm_boot"), bzImage(1))
+	if r, err := f.take(filepath.Join(f.source, name("2026-11-05.0001"))); err != nil || !r.Present || !r.Recovery {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+func TestRoom(t *testing.T) {
+	f := newFixture(t)
+	images := f.volume.Path(state.ImageDir)
+	for _, v := range []string{"2026-11-01.0001", "2026-11-02.0001", "2026-11-03.0001", "2026-11-04.0001", "2026-11-05.0001", "2026-11-06.0001"} {
+		f.image(images, v, v, 1)
+	}
+	for _, stray := range []string{"Image/" + name("2026-11-07.0001") + ".part", "Image/x.part.json", "fetch/" + name("2026-10-07.0001") + ".part", "fetch/x/y"} {
+		f.write(f.volume.Path(stray), []byte("x"))
+	}
+	r, err := state.NewRequest(state.KindRestore, name("2026-11-03.0001"), "test", time.Now())
+	if err == nil {
+		err = f.volume.WriteRequest(r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.take(f.image(f.source, "2026-11-08.0001", "2026-11-08.0001", 1), func(o *Options) {
+		o.Original, o.Running = name("2026-11-02.0001"), name("2026-11-04.0001")
+	})
+	if err != nil || !slices.Equal(got.Removed, []string{name("2026-11-05.0001")}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if left := f.images(); strings.Contains(left, "2026-11-05") || strings.Contains(left, ".part") || !strings.Contains(left, "2026-11-08") || f.waiting() != "" {
+		t.Errorf("on the volume are %q and %q", left, f.waiting())
+	}
+}
+
+// A connection that breaks, and a power cut at any place, cost no more than another call.
+func TestInterrupted(t *testing.T) {
+	f := newFixture(t)
+	source := f.image(f.source, "2026-11-02.0001", "2026-11-02.0001", 7)
+	whole, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := true
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, signature.Suffix) {
+			http.ServeFile(w, r, source+signature.Suffix)
+			return
+		}
+		w.Header().Set("ETag", `"1"`)
+		if cut {
+			w.Header().Set("Content-Length", fmt.Sprint(len(whole)))
+			w.Write(whole[:len(whole)/2])
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(whole))
+	}))
+	defer server.Close()
+	address := server.URL + "/" + name("2026-11-02.0001")
+	if _, err := f.take(address); fault.Of(err) != fault.DownloadTruncated {
+		t.Fatalf("cut: %v", err)
+	}
+	if got := f.waiting(); !strings.Contains(got, ".upd.part.json") || f.images() != "" {
+		t.Errorf("waiting: %q, images: %q", got, f.images())
+	}
+	cut = false
+	if r, err := f.take(address); err != nil || r.Resumed == 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	// Whole and not proven yet.
+	os.RemoveAll(f.volume.Path(state.ImageDir))
+	f.write(f.volume.Path(state.FetchDir, name("2026-11-02.0001")), whole)
+	server.Config.Handler = http.NotFoundHandler()
+	if r, err := f.take(source); err != nil || r.Present {
+		t.Errorf("%+v, %v", r, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	o := Options{Source: source, Volume: f.volume, Policy: f.policy, Keys: []signature.PublicKey{f.key.Public()}, Prefix: prefix, BootFile: "norm_boot",
+		Log: slog.New(slog.DiscardHandler), Progress: func(string, int64, int64) {}}
+	if _, err := Take(ctx, o); err == nil {
+		t.Error("cancelled, and done all the same")
+	}
+	if !strings.Contains(f.images(), "2026-11-02.0001.upd") {
+		t.Error("a call that was cancelled lost the image")
+	}
+}
