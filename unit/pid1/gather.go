@@ -55,6 +55,8 @@ type Found struct {
 	// Sticks are the recovery sticks, the one that this boot came from first; FromStick says that there is such a one.
 	Sticks    []rescue.Stick
 	FromStick bool
+	// originMissing says that no disk is there that this boot can have come from: a slow stick, perhaps.
+	originMissing bool
 	// LastMedium is the medium that the unit was restored from last, and lastPresent says that it is there.
 	LastMedium  state.Medium
 	lastPresent bool

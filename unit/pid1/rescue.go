@@ -149,7 +149,7 @@ func (u *unit) mediaPatience(f *Found) time.Duration {
 	}
 	ports, waiting := usbState(u.m.Sys)
 	switch {
-	case u.args.Stick != "" && !f.FromStick:
+	case f.originMissing:
 		return usbExpected
 	case f.LastMedium.ID != "" && !f.LastMedium.Removed && !f.lastPresent:
 		return usbExpected

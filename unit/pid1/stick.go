@@ -16,6 +16,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/record"
 	"gprovision/unit/journal"
+	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/rescue"
 	"gprovision/unit/state"
@@ -36,11 +37,18 @@ func (u *unit) lookForSticks(f *Found, own map[string]bool) {
 	from := u.startedFrom(efi.New(efi.DefaultDir))
 	i := slices.IndexFunc(sticks, func(s rescue.Stick) bool { return s.Carries(from) })
 	if i < 0 {
+		f.originMissing = from != "" && !u.carried(from)
 		return
 	}
 	f.FromStick = true
 	sticks[0], sticks[i] = sticks[i], sticks[0]
 	f.note("this boot came from the recovery stick %s", sticks[0].Disk.Name)
+}
+
+// carried says whether any disk has a partition with that GUID. It says so too where the disks cannot be listed.
+func (u *unit) carried(id string) bool {
+	parts, err := u.m.Partitions(nil)
+	return err != nil || slices.ContainsFunc(parts, func(p machine.Found) bool { return p.Partition.UUID == id })
 }
 
 // startedFrom returns the GUID of a partition of the disk that this boot came from, "" if that is not known.

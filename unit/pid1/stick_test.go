@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/fstest"
+	"time"
 
 	"gprovision/hw/efi"
 	"gprovision/model/fault"
@@ -108,5 +110,16 @@ func TestStartedFrom(t *testing.T) {
 func TestNoBundle(t *testing.T) {
 	if _, err := withKeys(policy.Policy{}).saveBundle(t.Context(), &Found{}); fault.Of(err) != fault.NoBundle {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestMediaPatience: where this boot came from is waited for, and nothing else that nobody knows of.
+func TestMediaPatience(t *testing.T) {
+	u := withKeys(policy.Policy{})
+	u.m.Sys = fstest.MapFS{}
+	for missing, want := range map[bool]time.Duration{true: usbExpected, false: 0} {
+		if got := u.mediaPatience(&Found{originMissing: missing}); got != want {
+			t.Errorf("%v: %v", missing, got)
+		}
 	}
 }
