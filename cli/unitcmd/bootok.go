@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"gprovision/hw/watchdog"
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/model/release"
@@ -71,10 +72,32 @@ func (b *BootOKCmd) Run(c *Context) error {
 		return err
 	}
 	fmt.Fprintln(c.Stdout, "This boot is marked as good.")
+	if boot.Watchdog.Running {
+		c.endWatchdog(boot.Watchdog.Device)
+	}
 	if u.Server == "" || key == nil {
 		return nil
 	}
 	return b.tell(c, u, key, boot)
+}
+
+// endWatchdog stops a watchdog that init left running, if nothing in this system has taken it over.
+func (c *Context) endWatchdog(device string) {
+	switch err := c.System.StopWatchdog(device); {
+	case err == nil:
+		fmt.Fprintln(c.Stdout, "The watchdog has guarded this boot and is stopped now. RuntimeWatchdogSec in system.conf lets systemd keep it.")
+	case !errors.Is(err, watchdog.ErrBusy):
+		fmt.Fprintf(c.Stderr, "gprov-unit: the watchdog may end this boot: %v\n", err)
+	}
+}
+
+// stopWatchdog stops the watchdog at a device. The error is watchdog.ErrBusy where somebody has it.
+func stopWatchdog(device string) error {
+	t, err := watchdog.Open(device)
+	if err != nil {
+		return err
+	}
+	return t.Stop()
 }
 
 // remember notes the good boot in the history of images. A history that cannot be read is left to the restore.
@@ -127,9 +150,14 @@ func (b *BootOKCmd) tell(c *Context, u state.Unit, key ed25519.PrivateKey, boot 
 		if err := q.Persist(v.Path(state.QueueDir)); err != nil {
 			return err
 		}
+		save, cancel := context.WithTimeout(c, 10*time.Second)
+		err := q.TakeOver(save, c.path(state.RunQueue))
+		cancel()
+		if err != nil {
+			return errors.Join(err, q.Close())
+		}
 		s := record.State{Job: record.JobRunning, Phase: record.Succeeded, Percent: -1}
 		q.Add(record.Event{Kind: record.KindState, Source: record.Observed, Message: s.String(), Attrs: s.Attrs()})
-		var err error
 		if reached {
 			q.Start(client)
 			ctx, cancel := context.WithTimeout(c, 30*time.Second)

@@ -8,10 +8,14 @@ import (
 	"os"
 	"sort"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
+	"gprovision/hw/watchdog"
+	"gprovision/model/bootimage"
 	"gprovision/unit/state"
+	"gprovision/unit/sysroot"
 )
 
 // StatusCmd shows what the unit is.
@@ -34,6 +38,11 @@ type Status struct {
 	Mark *state.Mark `json:"mark"`
 	// Boot is what init told about this boot. Its certificates are left out.
 	Boot *state.Boot `json:"boot"`
+	// Watchdog says who has the hardware watchdog: running, stopped, or empty if there is none.
+	Watchdog string `json:"watchdog,omitempty"`
+	// Artifacts are the build numbers of the boot artifacts: normal of the installed release, recovery. One that cannot be read is
+	// missing, and among the problems.
+	Artifacts map[string]uint64 `json:"artifacts"`
 	// Recovery is what the recovery volume remembers, null if it cannot be read; Reason says why.
 	Recovery *RecoveryStatus `json:"recovery"`
 	Reason   string          `json:"reason,omitempty"`
@@ -101,6 +110,16 @@ func (c *Context) status() (Status, error) {
 	if b, err := c.boot(); err == nil {
 		b.ServerCA = ""
 		st.Boot = &b
+		if dev := b.Watchdog.Device; dev != "" {
+			st.Watchdog = "stopped"
+			if running, ok := watchdog.Running(os.DirFS(c.path("sys")), dev); running || !ok && b.Watchdog.Running {
+				st.Watchdog = "running"
+			}
+		}
+	}
+	st.Artifacts = map[string]uint64{}
+	if n, err := c.artifactBuild("boot/" + c.Site.Names.BootFile); err == nil {
+		st.Artifacts["normal"] = n
 	}
 	st.Recovery, err = c.recovery(&st)
 	if err != nil {
@@ -144,6 +163,11 @@ func (c *Context) recovery(st *Status) (*RecoveryStatus, error) {
 	problem(err)
 	r.Counts, err = v.ReadCounts()
 	problem(err)
+	build, err := c.artifactBuild(sysroot.RecoveryDir(c.Site.Names.Recovery) + "/" + c.Site.Names.BootFile)
+	if err == nil {
+		st.Artifacts["recovery"] = build
+	}
+	problem(err)
 	images, err := os.ReadDir(v.Path(state.ImageDir))
 	problem(err)
 	for _, e := range images {
@@ -162,6 +186,32 @@ func (c *Context) recovery(st *Status) (*RecoveryStatus, error) {
 	return r, nil
 }
 
+// artifactBuild returns the build number of a boot artifact in the running system.
+func (c *Context) artifactBuild(name string) (uint64, error) {
+	r, err := os.OpenRoot(c.Root)
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	f, err := r.OpenFile(strings.TrimPrefix(name, "/"), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	s, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if !s.Mode().IsRegular() {
+		return 0, fmt.Errorf("%s is not a regular file", name)
+	}
+	n, err := bootimage.BuildNumber(f, s.Size())
+	if err != nil {
+		return 0, fmt.Errorf("build number of %s: %w", name, err)
+	}
+	return n, nil
+}
+
 func (st Status) print(c *Context) {
 	w := tabwriter.NewWriter(c.Stdout, 0, 4, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
@@ -177,7 +227,18 @@ func (st Status) print(c *Context) {
 	}
 	if b := st.Boot; b != nil {
 		row("boot", "%s: %s, attempt %d", b.Job, or(b.Reason, "no reason given"), b.Attempts)
+		if b.Milliseconds > 0 {
+			row("hand-over", "%s after the start of init, %s", time.Duration(b.Milliseconds)*time.Millisecond, when(b.HandOver))
+		}
+		if w := b.Watchdog; w.Device != "" {
+			ended := ""
+			if w.Expired {
+				ended = "; it ended the boot before this one"
+			}
+			row("watchdog", "%s (%s), %s%s", w.Device, or(w.Identity, "unknown"), st.Watchdog, ended)
+		}
 	}
+	row("artifacts", "normal %s, recovery %s", st.build("normal"), st.build("recovery"))
 	r := st.Recovery
 	if r == nil {
 		row("recovery", "%s", st.Reason)
@@ -199,13 +260,21 @@ func (st Status) print(c *Context) {
 	} else {
 		row("request", "none")
 	}
-	row("counts", "%d boots since the last good one, %d repairs, %d failed restores, %d restores in all", r.Counts.BootAttempts, r.Counts.Repairs, r.Counts.RestoreFailures, r.Counts.Restores)
+	row("counts", "%d boots since the last good one, %d of them ended by a watchdog, %d repairs, %d repairs of recovery, %d failed restores, %d restores in all",
+		r.Counts.BootAttempts, r.Counts.WatchdogResets, r.Counts.Repairs, r.Counts.RecoveryRepairs, r.Counts.RestoreFailures, r.Counts.Restores)
 	row("last good boot", "%s", when(r.Counts.LastGood))
 	row("queue", "%d files of records wait for the server", r.Queue)
 	for _, p := range r.Problems {
 		row("problem", "%s", p)
 	}
 	w.Flush()
+}
+
+func (st Status) build(artifact string) string {
+	if n, ok := st.Artifacts[artifact]; ok {
+		return fmt.Sprintf("build %d", n)
+	}
+	return "unknown"
 }
 
 func or(s, otherwise string) string {

@@ -66,11 +66,13 @@ type System struct {
 	Mount   func(source, target, fstype string, o host.MountOptions) error
 	Remount func(target string, o host.MountOptions) error
 	Run     func(ctx context.Context, path string, args ...string) (output []byte, exit int, err error)
+	// StopWatchdog stops the watchdog at a device; watchdog.ErrBusy if somebody has it.
+	StopWatchdog func(device string) error
 }
 
 // Real returns the System of the machine.
 func Real() System {
-	return System{UID: os.Geteuid, Now: time.Now, Mounts: host.Mounts, Mount: host.Mount, Remount: host.Remount, Run: host.Run}
+	return System{UID: os.Geteuid, Now: time.Now, Mounts: host.Mounts, Mount: host.Mount, Remount: host.Remount, Run: host.Run, StopWatchdog: stopWatchdog}
 }
 
 // Main parses args, runs the verb and returns the exit status: 0 it holds or was done, 1 it does not hold or could not be

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"gprovision/hw/host"
+	"gprovision/hw/watchdog"
 	"gprovision/model/layout"
 	"gprovision/model/record"
 	"gprovision/site"
@@ -37,6 +38,9 @@ type fake struct {
 	readOnly bool
 	uid      int
 	now      time.Time
+	// stopped are the watchdogs that were to be stopped, watchdog is the answer.
+	stopped  []string
+	watchdog error
 }
 
 func newFake(t *testing.T) *fake {
@@ -69,6 +73,7 @@ func newFake(t *testing.T) *fake {
 			f.ops = append(f.ops, path+" "+strings.Join(args, " "))
 			return nil, 0, nil
 		},
+		StopWatchdog: func(device string) error { f.stopped = append(f.stopped, device); return f.watchdog },
 	}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -78,8 +83,10 @@ func newFake(t *testing.T) *fake {
 	f.put(t, "etc/fstab", "# x\nPARTUUID=1234 / ext4 defaults 0 1\nPARTUUID=abcd /mnt/RECOVERY ext4 ro 0 0\n")
 	m, _ := state.Mark{Release: "WIDGET.LNX.SHINY.2026-11-22.0001", Request: "0123456789abcdef", Time: f.now}.Marshal()
 	f.put(t, "boot.normal", string(m))
-	b, _ := state.Boot{ID: "boot-1", Job: "boot", Reason: "the main system is complete", Attempts: 1}.Marshal()
+	b, _ := state.Boot{ID: "boot-1", Job: "boot", Reason: "the main system is complete", Attempts: 1, Milliseconds: 2300, Build: 7,
+		Watchdog: state.Watchdog{Device: "/dev/watchdog0", Identity: "i6300ESB timer", Running: true, Seconds: 300, Expired: true}}.Marshal()
 	f.put(t, state.BootFile, string(b))
+	f.put(t, "sys/class/watchdog/watchdog0/state", "active\n")
 	f.fill(t, state.Open(dir))
 	return f
 }
@@ -118,7 +125,8 @@ func TestStatus(t *testing.T) {
 	if code := f.run("status"); code != 0 {
 		t.Fatalf("exit status %d: %s", code, f.err.String())
 	}
-	for _, want := range []string{"SN-0001", "VIRT uefi", "WIDGET.LNX.SHINY.2026-11-22.0001", "2026-11-22 12:00:00 UTC", "/dev/vdb2, read-only", "attempt 1", "3 boots since", "none"} {
+	for _, want := range []string{"SN-0001", "VIRT uefi", "WIDGET.LNX.SHINY.2026-11-22.0001", "2026-11-22 12:00:00 UTC", "/dev/vdb2, read-only", "attempt 1", "3 boots since", "none",
+		"2.3s after the start", "/dev/watchdog0 (i6300ESB timer), running; it ended the boot before", "normal unknown"} {
 		if !strings.Contains(f.out.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, f.out.String())
 		}
@@ -196,6 +204,23 @@ type server struct {
 	*httptest.Server
 	mu     sync.Mutex
 	events []record.Event
+}
+
+// TestBootOKWatchdog: a watchdog that init left running is stopped, unless somebody has it.
+func TestBootOKWatchdog(t *testing.T) {
+	for _, tc := range []struct {
+		err            error
+		stdout, stderr string
+	}{{nil, "RuntimeWatchdogSec", ""}, {watchdog.ErrBusy, "", ""}, {watchdog.ErrNoStop, "", "may end this boot"}} {
+		f := newFake(t)
+		f.watchdog = tc.err
+		if code := f.run("boot-ok", "--wait", "0"); code != 0 || strings.Join(f.stopped, " ") != "/dev/watchdog0" {
+			t.Errorf("%v: exit status %d, stopped %q", tc.err, code, f.stopped)
+		}
+		if out, text := f.out.String(), f.err.String(); !strings.Contains(out, tc.stdout) || !strings.Contains(text, tc.stderr) || strings.Contains(out+text, "atchdog") != (tc.stdout+tc.stderr != "") {
+			t.Errorf("%v: %s%s", tc.err, out, text)
+		}
+	}
 }
 
 func newServer(t *testing.T) *server {

@@ -46,6 +46,7 @@ type Disk struct {
 	Removable          bool        `json:"removable,omitempty"`
 	Rotational         bool        `json:"rotational,omitempty"` // as the disk itself says
 	ReadOnly           bool        `json:"readOnly,omitempty"`
+	Ports              []string    `json:"ports,omitempty"`      // where it is connected, as the names in /dev/disk/by-path
 	Partitions         []Partition `json:"partitions,omitempty"` // by number
 }
 
@@ -151,6 +152,7 @@ func read(sys fs.FS, name string, virtual []string) (Disk, bool, error) {
 		Removable:          text(sys, dir+"/removable") == "1",
 		Rotational:         text(sys, dir+"/queue/rotational") == "1",
 		ReadOnly:           text(sys, dir+"/ro") == "1",
+		Ports:              ports(sys, name, steps),
 	}
 	if d.SectorSize == 0 {
 		d.SectorSize = 512

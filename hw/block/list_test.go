@@ -54,7 +54,7 @@ func machine() fstest.MapFS {
 			"size": "0\n", "device/model": "Card Reader\n",
 		},
 		"devices/pci0000:00/0000:00:05.0/virtio3/host6/target6:0:0/6:0:0:1/block/sdd": {"size": "2048\n", "device/vendor": "QEMU\n"},
-		"devices/pci0000:00/0000:00:1d.0/0000:01:00.0/nvme/nvme0/nvme0n1":             {"size": "2048\n", "queue/logical_block_size": "4096\n", "queue/physical_block_size": "4096\n", "wwid": "eui.0025385b71b0\n", "device/model": "SSD 980\n", "device/serial": "S649\n", "nvme0n1p1/partition": "1\n", "nvme0n1p1/start": "256\n", "nvme0n1p1/size": "1024\n"},
+		"devices/pci0000:00/0000:00:1d.0/0000:01:00.0/nvme/nvme0/nvme0n1":             {"size": "2048\n", "queue/logical_block_size": "4096\n", "queue/physical_block_size": "4096\n", "wwid": "eui.0025385b71b0\n", "device/model": "SSD 980\n", "device/serial": "S649\n", "nsid": "1\n", "nvme0n1p1/partition": "1\n", "nvme0n1p1/start": "256\n", "nvme0n1p1/size": "1024\n"},
 		"devices/virtual/nvme-subsystem/nvme-subsys1/nvme1n1":                         {"size": "2048\n", "device/model": "Multi\n", "device/serial": "M1\n"},
 		"devices/pci0000:00/0000:00:1e.0/0000:02:00.0/nvme/nvme1/nvme1c1n1":           {"size": "2048\n", "hidden": "1\n"},
 		"devices/pci0000:00/0000:00:02.0/virtio1/block/vda":                           {"size": "4096\n", "serial": "main-disk\n", "device/vendor": "0x1af4\n"},
@@ -66,7 +66,26 @@ func machine() fstest.MapFS {
 	})
 	m["devices/pci0000:00/0000:00:14.0/usb1/1-2/idVendor"] = &fstest.MapFile{Data: []byte("0781\n")}
 	m["devices/pci0000:00/0000:00:14.0/usb1/1-2/serial"] = &fstest.MapFile{Data: []byte("4C53000\n")}
+	m["class/ata_port/ata1/port_no"] = &fstest.MapFile{Data: []byte("3\n")}
 	return m
+}
+
+// TestIDs: the names of udev.
+func TestIDs(t *testing.T) {
+	for _, tc := range []struct {
+		d    block.Disk
+		want []string
+	}{
+		{block.Disk{Bus: block.NVMe, Model: "SSD 980", Serial: "S649", WWN: "eui.0025385b71b0"}, []string{"nvme-SSD_980_S649", "nvme-eui.0025385b71b0"}},
+		{block.Disk{Bus: block.VirtIO, Serial: "main"}, []string{"virtio-main"}},
+		{block.Disk{Bus: block.VirtIO}, nil},
+		{block.Disk{Bus: block.SATA, Model: "QEMU HARDDISK", Serial: "MAIN", WWN: "naa.5000c500a1b2c3d4"}, []string{"ata-QEMU_HARDDISK_MAIN", "wwn-0x5000c500a1b2c3d4"}},
+		{block.Disk{Bus: block.SCSI, WWN: "naa.5000c500a1b2c3d4"}, []string{"wwn-0x5000c500a1b2c3d4", "scsi-35000c500a1b2c3d4"}},
+	} {
+		if diff := cmp.Diff(tc.want, tc.d.IDs()); diff != "" {
+			t.Errorf("%s: %s", tc.d.Bus, diff)
+		}
+	}
 }
 
 func TestList(t *testing.T) {
@@ -76,18 +95,19 @@ func TestList(t *testing.T) {
 	}
 	want := []block.Disk{
 		{Name: "mmcblk0", Path: "/dev/mmcblk0", Size: 2 << 20, SectorSize: 512, PhysicalSectorSize: 512, Bus: block.MMC, Model: "DG4016", Serial: "0xdeadbeef"},
-		{Name: "nvme0n1", Path: "/dev/nvme0n1", Size: 1 << 20, SectorSize: 4096, PhysicalSectorSize: 4096, Bus: block.NVMe, Model: "SSD 980", Serial: "S649", WWN: "eui.0025385b71b0",
+		{Name: "nvme0n1", Path: "/dev/nvme0n1", Size: 1 << 20, SectorSize: 4096, PhysicalSectorSize: 4096, Bus: block.NVMe, Model: "SSD 980", Serial: "S649", WWN: "eui.0025385b71b0", Ports: []string{"pci-0000:01:00.0-nvme-1"},
 			Partitions: []block.Partition{{Name: "nvme0n1p1", Path: "/dev/nvme0n1p1", Number: 1, Start: 128 << 10, Size: 512 << 10}}},
 		{Name: "nvme1n1", Path: "/dev/nvme1n1", Size: 1 << 20, SectorSize: 512, PhysicalSectorSize: 512, Bus: block.NVMe, Model: "Multi", Serial: "M1"},
-		{Name: "sda", Path: "/dev/sda", Size: 20 << 30, SectorSize: 512, PhysicalSectorSize: 4096, Bus: block.SATA, Model: "ST20000NM007D-3D", Vendor: "ATA",
+		{Name: "sda", Path: "/dev/sda", Size: 20 << 30, SectorSize: 512, PhysicalSectorSize: 4096, Bus: block.SATA, Model: "ST20000NM007D-3D", Vendor: "ATA", Ports: []string{"pci-0000:00:1f.2-ata-3", "pci-0000:00:1f.2-ata-3.0"},
 			Serial: "ZVT0A1B2", WWN: "naa.5000c500a1b2c3d4", Rotational: true, Partitions: []block.Partition{
 				{Name: "sda1", Path: "/dev/sda1", Number: 1, Start: 1 << 20, Size: 4 << 20},
 				{Name: "sda2", Path: "/dev/sda2", Number: 2, Start: 5 << 20, Size: 2 << 20},
 				{Name: "sda10", Path: "/dev/sda10", Number: 10, Start: 10 << 20, Size: 8 << 10},
 			}},
-		{Name: "sdb", Path: "/dev/sdb", Size: 7680 << 20, SectorSize: 512, PhysicalSectorSize: 512, Bus: block.USB, Model: "Ultra[31m Fit", Vendor: "SanDisk", Serial: "4C53000", Removable: true, ReadOnly: true},
-		{Name: "sdd", Path: "/dev/sdd", Size: 1 << 20, SectorSize: 512, PhysicalSectorSize: 512, Bus: block.SCSI, Vendor: "QEMU"},
-		{Name: "vda", Path: "/dev/vda", Size: 2 << 20, SectorSize: 512, PhysicalSectorSize: 512, Bus: block.VirtIO, Serial: "main-disk"},
+		{Name: "sdb", Path: "/dev/sdb", Size: 7680 << 20, SectorSize: 512, PhysicalSectorSize: 512, Bus: block.USB, Model: "Ultra[31m Fit", Vendor: "SanDisk", Serial: "4C53000", Removable: true, ReadOnly: true,
+			Ports: []string{"pci-0000:00:14.0-usb-0:2:1.0-scsi-0:0:0:0"}},
+		{Name: "sdd", Path: "/dev/sdd", Size: 1 << 20, SectorSize: 512, PhysicalSectorSize: 512, Bus: block.SCSI, Vendor: "QEMU", Ports: []string{"pci-0000:00:05.0-scsi-0:0:0:1"}},
+		{Name: "vda", Path: "/dev/vda", Size: 2 << 20, SectorSize: 512, PhysicalSectorSize: 512, Bus: block.VirtIO, Serial: "main-disk", Ports: []string{"pci-0000:00:02.0", "virtio-pci-0000:00:02.0"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

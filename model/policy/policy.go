@@ -69,6 +69,13 @@ type Policy struct {
 	MaxRepairs int `json:"maxRepairs,omitempty"`
 	// RestoreOnDamage leads to a restore when the main system stays damaged after the repairs. Otherwise the unit holds.
 	RestoreOnDamage bool `json:"restoreOnDamage,omitempty"`
+	// FailedBoots is how many boots in a row that were never marked good lead to a restore of the previous good image. 0: never.
+	FailedBoots int `json:"failedBoots,omitempty"`
+	// NoWatchdog leaves a hardware watchdog alone.
+	NoWatchdog bool `json:"noWatchdog,omitempty"`
+	// WatchdogSeconds is how long the running system has to take over the hardware watchdog, from the decision to boot on.
+	// 0: the default, 300.
+	WatchdogSeconds int `json:"watchdogSeconds,omitempty"`
 	// KeepImages is how many of the newest images are kept beside the original and the running one. 0: the default, 2.
 	KeepImages int `json:"keepImages,omitempty"`
 	// Shell offers the recovery shell, to whoever has the unit's own password or an answer signed by one of SupportKeys.
@@ -117,7 +124,8 @@ func (p Policy) Validate() error {
 	if len(p.Keys) == 0 && !p.AllowUnsigned {
 		return errors.New("policy has no keys and does not allow unsigned files: nothing could ever be installed")
 	}
-	for name, v := range map[string]int{"graceSeconds": p.GraceSeconds, "rootWaitSeconds": p.RootWaitSeconds, "maxRepairs": p.MaxRepairs, "keepImages": p.KeepImages} {
+	for name, v := range map[string]int{"graceSeconds": p.GraceSeconds, "rootWaitSeconds": p.RootWaitSeconds, "maxRepairs": p.MaxRepairs, "keepImages": p.KeepImages,
+		"failedBoots": p.FailedBoots, "watchdogSeconds": p.WatchdogSeconds} {
 		if v < 0 || v > 3600 {
 			return fmt.Errorf("policy %s is %d, want 0 to 3600", name, v)
 		}
@@ -190,6 +198,14 @@ func (p Policy) Grace() time.Duration { return time.Duration(or(p.GraceSeconds, 
 
 // Repairs is how often in a row a damaged main filesystem is repaired.
 func (p Policy) Repairs() int { return or(p.MaxRepairs, 2) }
+
+// Watchdog is how long the running system has to take over the hardware watchdog; 0 if there shall be none.
+func (p Policy) Watchdog() time.Duration {
+	if p.NoWatchdog {
+		return 0
+	}
+	return time.Duration(or(p.WatchdogSeconds, 300)) * time.Second
+}
 
 // Keep is how many of the newest images are kept.
 func (p Policy) Keep() int { return or(p.KeepImages, 2) }

@@ -204,6 +204,32 @@ func BlankDisk(path string) (bool, string, error) {
 	return filesystem.Blank(dev, dev.Size())
 }
 
+// OnlyTable says whether nothing is recognised on a disk but the partition table t, whole or in part: what is left where writing
+// it was cut off. Other data may be there that nothing recognises.
+func OnlyTable(path string, t layout.Table) (bool, error) {
+	dev, err := block.Open(path, false)
+	if err != nil {
+		return false, err
+	}
+	defer dev.Close()
+	all, err := filesystem.ProbeAll(dev, dev.Size())
+	if err != nil {
+		return false, err
+	}
+	return onlyTable(all, t), nil
+}
+
+func onlyTable(all []filesystem.Info, t layout.Table) bool {
+	const none = "00000000" // the disk signature of the MBR that protects a GPT
+	for _, i := range all {
+		own := i.Type == string(t.Kind) && i.UUID == t.UUID || t.Kind == layout.GPT && i.Type == string(layout.MBR) && i.UUID == none
+		if i.Class != filesystem.Table || !own {
+			return false
+		}
+	}
+	return true
+}
+
 // Wiped areas at both ends of a disk: more than any table, array member or first boot stage reaches.
 const (
 	wipeHead = 100 * layout.MiB

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"gprovision/hw/filesystem"
 	"gprovision/model/layout"
 )
 
@@ -61,6 +62,36 @@ func TestMakeDirReplacesLinks(t *testing.T) {
 	}
 	if st, err := os.Lstat(filepath.Join(volume, "boot", "gprov", "0011")); err != nil || !st.IsDir() {
 		t.Errorf("the directory is not on the volume: %v", err)
+	}
+}
+
+// TestOnlyTable: what a restore that is cut off leaves is told from what somebody else left.
+func TestOnlyTable(t *testing.T) {
+	gpt := layout.Table{Kind: layout.GPT, UUID: "11111111-2222-4333-8444-555555555555"}
+	mbr := layout.Table{Kind: layout.MBR, UUID: "deadbeef"}
+	own := filesystem.Info{Type: "gpt", Class: filesystem.Table, UUID: gpt.UUID}
+	protective := filesystem.Info{Type: "mbr", Class: filesystem.Table, UUID: "00000000"}
+	ext4 := filesystem.Info{Type: "ext4", Class: filesystem.FS}
+	for _, tc := range []struct {
+		name string
+		all  []filesystem.Info
+		t    layout.Table
+		want bool
+	}{
+		{"nothing", nil, gpt, true},
+		{"one copy of the table", []filesystem.Info{own}, gpt, true},
+		{"the whole table", []filesystem.Info{own, own, protective}, gpt, true},
+		{"another table", []filesystem.Info{{Type: "gpt", Class: filesystem.Table, UUID: "21111111-2222-4333-8444-555555555555"}, protective}, gpt, false},
+		{"an MBR", []filesystem.Info{{Type: "mbr", Class: filesystem.Table, UUID: "00000001"}}, gpt, false},
+		{"the table and a filesystem", []filesystem.Info{own, ext4}, gpt, false},
+		{"a filesystem", []filesystem.Info{ext4}, gpt, false},
+		{"own MBR", []filesystem.Info{{Type: "mbr", Class: filesystem.Table, UUID: "deadbeef"}}, mbr, true},
+		{"another MBR", []filesystem.Info{{Type: "mbr", Class: filesystem.Table, UUID: "deadbee0"}}, mbr, false},
+		{"a GPT where an MBR was", []filesystem.Info{own, protective}, mbr, false},
+	} {
+		if got := onlyTable(tc.all, tc.t); got != tc.want {
+			t.Errorf("%s: %t", tc.name, got)
+		}
 	}
 }
 

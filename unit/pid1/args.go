@@ -21,10 +21,10 @@ type Args struct {
 	LogEndpoint string
 	// ContinueLogging is PROVISION_CONT_LOGGING= with any value: later restores report to the server of the provisioning.
 	ContinueLogging bool
-	// RootPARTUUID is the identifier of real_root=PARTUUID=.
-	RootPARTUUID string
 	// Stick is gprov.stick= (layout.StickArg): which recovery stick the boot loader started from.
 	Stick string
+	// Root is real_root=, the partition of the main system.
+	Root Root
 	// Erase is DATA_ERASE= with any value.
 	Erase bool
 	// Forced is FACTORY_RESTORE=1 (policy.ForcedRestoreArg).
@@ -50,9 +50,7 @@ func ParseArgs(cmdline string, locked bool) Args {
 		k, v, _ := strings.Cut(w, "=")
 		switch k {
 		case "real_root":
-			if typ, id, ok := strings.Cut(v, "="); ok && strings.EqualFold(typ, "PARTUUID") {
-				a.RootPARTUUID = strings.ToLower(id)
-			}
+			a.Root = parseRoot(v)
 		case layout.StickArg:
 			a.Stick = strings.ToLower(v)
 		case "mfgurl":
@@ -80,7 +78,10 @@ func ParseArgs(cmdline string, locked bool) Args {
 		}
 	}
 	if locked {
-		return Args{RootPARTUUID: a.RootPARTUUID, Stick: a.Stick}
+		if a.Root.By != ByPARTUUID {
+			a.Root = Root{}
+		}
+		return Args{Root: a.Root, Stick: a.Stick}
 	}
 	return a
 }

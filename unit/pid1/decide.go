@@ -13,16 +13,17 @@ type Job string
 
 // The jobs. Hold is no work: the unit shows why and waits for something to change.
 const (
-	Provision Job = "provision"
-	Restore   Job = "restore"
-	Repair    Job = "repair"
-	Boot      Job = "boot"
-	Hold      Job = "hold"
-	PowerOff  Job = "power-off"
-	Shell     Job = "shell"   // for support, where the policy has it
-	Support   Job = "support" // write the support bundle to a medium
-	Rescue    Job = "rescue"  // restore from an emergency medium
-	Rebuild   Job = "rebuild" // make a lost recovery volume anew, from a recovery stick
+	Provision      Job = "provision"
+	Restore        Job = "restore"
+	Repair         Job = "repair"          // check and repair the main filesystem
+	RepairRecovery Job = "repair-recovery" // the same for the filesystem of the recovery volume
+	Boot           Job = "boot"
+	Hold           Job = "hold"
+	PowerOff       Job = "power-off"
+	Shell          Job = "shell"   // for support, where the policy has it
+	Support        Job = "support" // write the support bundle to a medium
+	Rescue         Job = "rescue"  // restore from an emergency medium
+	Rebuild        Job = "rebuild" // make a lost recovery volume anew, from a recovery stick
 )
 
 // RecoveryState says what was found of the recovery volume.
@@ -44,6 +45,7 @@ const (
 	MainAbsent    MainState = "absent"    // no disk that could hold it answers
 	MainAmbiguous MainState = "ambiguous" // two partitions carry its identifier, or two disks fit the plan
 	MainBlank     MainState = "blank"     // the planned disk is there and carries nothing at all
+	MainBegun     MainState = "begun"     // the recorded disk, and on it nothing but what a restore that was cut off leaves
 	MainForeign   MainState = "foreign"   // the planned disk is there and carries something that is not of this unit
 	MainMarked    MainState = "marked"    // a readable system with its mark
 	MainUnmarked  MainState = "unmarked"  // a readable filesystem of this unit without the mark
@@ -58,10 +60,16 @@ type Facts struct {
 	ManifestURL string
 	// Recovery is what was found of the recovery volume.
 	Recovery RecoveryState
+	// RecoveryErrors says that the kernel has noted errors in the recovery volume's filesystem, and RecoveryRepairs how often in a
+	// row it was repaired without a good boot.
+	RecoveryErrors  bool
+	RecoveryRepairs int
 	// Request is the request on the recovery volume, or nil.
 	Request *state.Request
 	// Main is what was found of the main system.
 	Main MainState
+	// Recorded says that the disk of the main system is the one that the unit's record names.
+	Recorded bool
 	// Fulfilled is the identifier of the request that the main system's mark names.
 	Fulfilled string
 	// Repairs is how often in a row the main filesystem was repaired without a good boot.
@@ -72,6 +80,10 @@ type Facts struct {
 	ShellAsked bool
 	// Choice is what a person at the machine chose during this pass.
 	Choice Choice
+	// Attempts is how many boots in a row were handed over and never marked good.
+	Attempts int
+	// Previous is the image to go back to if the installed one does not start: the file's name, or "" if there is none.
+	Previous string
 }
 
 // Decision is a job and why.
@@ -80,25 +92,33 @@ type Decision struct {
 	Reason string
 	// Fault is what a person reads while the unit holds; nil for all other jobs.
 	Fault *fault.Fault
+	// Back says that the job is a restore of Facts.Previous.
+	Back bool
 }
 
 func (d Decision) String() string { return fmt.Sprintf("%s: %s", d.Job, d.Reason) }
 
-// rule is one row of the table. The first row whose when holds decides.
+// rule is one row of the table. The first row whose when holds decides. docs/decide.md has the same rows.
 type rule struct {
 	when func(Facts, policy.Policy) bool
 	then Decision
 }
 
+// pending says whether a request waits that the main system has not fulfilled.
 func pending(f Facts) bool {
 	return f.Recovery == RecoveryFound && f.Request != nil && (f.Main != MainMarked || f.Fulfilled != f.Request.ID)
+}
+
+// worn says whether the installed system had all its boots and none was good.
+func worn(f Facts, p policy.Policy) bool {
+	return f.Recovery == RecoveryFound && p.FailedBoots > 0 && f.Attempts >= p.FailedBoots
 }
 
 // rules returns the table of Decide.
 func rules() []rule {
 	return []rule{
 		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChoosePowerOff },
-			Decision{PowerOff, "a person at the machine chose it", nil}},
+			Decision{Job: PowerOff, Reason: "a person at the machine chose it"}},
 		{wantsShell,
 			Decision{Job: Shell, Reason: "the recovery shell is asked for, and the policy has it"}},
 		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseSupport },
@@ -106,49 +126,61 @@ func rules() []rule {
 		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseRebuild && lost(f.Recovery) },
 			Decision{Job: Rebuild, Reason: "a person at the machine chose it, and the recovery volume is lost"}},
 		{func(f Facts, p policy.Policy) bool { return f.EraseAsked },
-			Decision{Hold, "a data erase was asked for, and this artifact cannot erase", fault.Policy}},
+			Decision{Job: Hold, Reason: "a data erase was asked for, and this artifact cannot erase", Fault: fault.Policy}},
 		{func(f Facts, p policy.Policy) bool { return p.Provision && f.ManifestURL != "" },
-			Decision{Provision, "the policy allows it and mfgurl is given", nil}},
+			Decision{Job: Provision, Reason: "the policy allows it and mfgurl is given"}},
 		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryAmbiguous },
-			Decision{Hold, "two devices look like the recovery volume", fault.RecoveryAmbiguous}},
+			Decision{Job: Hold, Reason: "two devices look like the recovery volume", Fault: fault.RecoveryAmbiguous}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainAmbiguous },
-			Decision{Hold, "two devices look like the main disk", fault.MainAmbiguous}},
+			Decision{Job: Hold, Reason: "two devices look like the main disk", Fault: fault.MainAmbiguous}},
 		{func(f Facts, p policy.Policy) bool { return chosen(f) && f.Recovery == RecoveryDamaged },
-			Decision{Hold, "a person chose a restore and the recovery volume cannot be read", fault.RecoveryDamaged}},
+			Decision{Job: Hold, Reason: "a person chose a restore and the recovery volume cannot be read", Fault: fault.RecoveryDamaged}},
 		{func(f Facts, p policy.Policy) bool { return chosen(f) && f.Recovery != RecoveryFound },
-			Decision{Hold, "a person chose a restore and the recovery volume is missing", fault.NoRecovery}},
+			Decision{Job: Hold, Reason: "a person chose a restore and the recovery volume is missing", Fault: fault.NoRecovery}},
 		{func(f Facts, p policy.Policy) bool { return chosen(f) && f.Main == MainAbsent },
-			Decision{Hold, "a person chose a restore and the main disk is missing", fault.MainMissing}},
+			Decision{Job: Hold, Reason: "a person chose a restore and the main disk is missing", Fault: fault.MainMissing}},
 		{func(f Facts, p policy.Policy) bool { return chosen(f) },
-			Decision{Restore, "a person at the machine chose it", nil}},
+			Decision{Job: Restore, Reason: "a person at the machine chose it"}},
 		{func(f Facts, p policy.Policy) bool { return wantsMedium(f) && f.Recovery == RecoveryFound },
 			Decision{Job: Rescue, Reason: "an emergency medium has an image for this unit"}},
+		{func(f Facts, p policy.Policy) bool {
+			return f.Recovery == RecoveryFound && f.RecoveryErrors && f.RecoveryRepairs < p.Repairs()
+		},
+			Decision{Job: RepairRecovery, Reason: "the kernel has noted errors in the recovery volume"}},
 		{func(f Facts, p policy.Policy) bool { return pending(f) && f.Main == MainAbsent },
-			Decision{Hold, "a restore is requested and the main disk is missing", fault.MainMissing}},
+			Decision{Job: Hold, Reason: "a restore is requested and the main disk is missing", Fault: fault.MainMissing}},
+		{func(f Facts, p policy.Policy) bool { return pending(f) && f.Main == MainForeign && f.Request.Auto },
+			Decision{Job: Hold, Reason: "the unit itself wants a restore, and the main disk holds data that is not of this unit", Fault: fault.MainForeign}},
+		{func(f Facts, p policy.Policy) bool { return pending(f) && f.Main == MainForeign && !f.Recorded },
+			Decision{Job: Hold, Reason: "a restore is requested, and another disk with data is in the place of the main disk", Fault: fault.MainForeign}},
 		{func(f Facts, p policy.Policy) bool { return pending(f) },
-			Decision{Restore, "a restore is requested on the recovery volume", nil}},
+			Decision{Job: Restore, Reason: "a restore is requested on the recovery volume"}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainMarked && worn(f, p) && f.Previous != "" },
+			Decision{Job: Restore, Reason: "the installed system was started too often without a good boot, and there is another image", Back: true}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainMarked && worn(f, p) },
+			Decision{Job: Boot, Reason: "the installed system was started too often without a good boot, and there is no other image"}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainMarked },
-			Decision{Boot, "the main system is complete", nil}},
+			Decision{Job: Boot, Reason: "the main system is complete"}},
 		{func(f Facts, p policy.Policy) bool { return p.Provision && f.Recovery == RecoveryMissing },
-			Decision{Hold, "the artifact could provision this unit, and mfgurl is missing", fault.NoManifestURL}},
+			Decision{Job: Hold, Reason: "the artifact could provision this unit, and mfgurl is missing", Fault: fault.NoManifestURL}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainAbsent },
-			Decision{Hold, "the main disk is missing", fault.MainMissing}},
+			Decision{Job: Hold, Reason: "the main disk is missing", Fault: fault.MainMissing}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainDamaged && f.Repairs < p.Repairs() },
-			Decision{Repair, "the main filesystem is damaged", nil}},
+			Decision{Job: Repair, Reason: "the main filesystem is damaged"}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainDamaged && !p.RestoreOnDamage },
-			Decision{Hold, "the main filesystem stays damaged, and the policy does not restore by itself", fault.MainDamaged}},
+			Decision{Job: Hold, Reason: "the main filesystem stays damaged, and the policy does not restore by itself", Fault: fault.MainDamaged}},
 		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryDamaged },
-			Decision{Hold, "the main system is not complete and the recovery volume cannot be read", fault.RecoveryDamaged}},
+			Decision{Job: Hold, Reason: "the main system is not complete and the recovery volume cannot be read", Fault: fault.RecoveryDamaged}},
 		{func(f Facts, p policy.Policy) bool { return f.Recovery != RecoveryFound },
-			Decision{Hold, "the main system is not complete and the recovery volume is missing", fault.NoRecovery}},
+			Decision{Job: Hold, Reason: "the main system is not complete and the recovery volume is missing", Fault: fault.NoRecovery}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainUnmarked },
-			Decision{Restore, "the main system has no mark", nil}},
+			Decision{Job: Restore, Reason: "the main system has no mark"}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainBlank },
-			Decision{Restore, "the main disk is blank", nil}},
+			Decision{Job: Restore, Reason: "the main disk is blank"}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainDamaged },
-			Decision{Restore, "the main filesystem stays damaged, and the policy restores it", nil}},
-		{func(f Facts, p policy.Policy) bool { return f.Main == MainForeign },
-			Decision{Hold, "the main disk holds data that is not of this unit", fault.MainForeign}},
+			Decision{Job: Restore, Reason: "the main filesystem stays damaged, and the policy restores it"}},
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainForeign || f.Main == MainBegun },
+			Decision{Job: Hold, Reason: "the main disk holds data that is not of this unit", Fault: fault.MainForeign}},
 	}
 }
 
@@ -159,5 +191,5 @@ func Decide(f Facts, p policy.Policy) Decision {
 			return r.then
 		}
 	}
-	return Decision{Hold, fmt.Sprintf("no rule fits recovery %q and main %q", f.Recovery, f.Main), fault.Internal}
+	return Decision{Job: Hold, Reason: fmt.Sprintf("no rule fits recovery %q and main %q", f.Recovery, f.Main), Fault: fault.Internal}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"gprovision/hw/block"
@@ -105,7 +106,7 @@ func (u *unit) patience(f *Found) time.Duration {
 		return min(recoveryPatience, long)
 	case f.Recovery == RecoveryFound && pending(f.Facts) && f.MainPart == nil && (f.Main == MainBlank || f.Main == MainForeign):
 		// Another disk may be in the place of one that is slow to answer.
-		if len(f.Planned) == 1 && recorded(f.Planned[0], f.Unit.Main[0], f.Main == MainBlank) {
+		if f.Recorded {
 			return 0
 		}
 		return long
@@ -118,20 +119,41 @@ func (u *unit) patience(f *Found) time.Duration {
 }
 
 // recorded says whether d is the main disk of the unit's record. A disk without a serial number is only taken for it if it is
-// like it and proven blank.
-func recorded(d block.Disk, r state.Disk, blank bool) bool {
+// like it and carries nothing that could be somebody's.
+func recorded(d block.Disk, r state.Disk, nothing bool) bool {
 	if string(d.Bus) != r.Bus || d.Model != r.Model || d.Size != r.Size || d.Serial != r.Serial || d.WWN != r.WWN {
 		return false
 	}
-	return blank || d.Serial != "" || d.WWN != ""
+	return nothing || d.Serial != "" || d.WWN != ""
+}
+
+// records returns the records of disks, in their order; nil if one has none, or a record has no disk.
+func records(disks []block.Disk, main []state.Disk, nothing bool) []state.Disk {
+	if len(disks) != len(main) {
+		return nil
+	}
+	left := slices.Clone(main)
+	var out []state.Disk
+	for _, d := range disks {
+		i := slices.IndexFunc(left, func(r state.Disk) bool { return recorded(d, r, nothing) })
+		if i < 0 {
+			return nil
+		}
+		out, left = append(out, left[i]), slices.Delete(left, i, i+1)
+	}
+	return out
 }
 
 // look gathers once. It mounts the recovery volume read-only and changes nothing.
 func (u *unit) look(ctx context.Context) *Found {
-	f := &Found{Facts: Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: RecoveryMissing, Main: MainAbsent, Repairs: u.repairs, ShellAsked: u.args.Shell && !u.shellDone, Choice: u.choice}}
+	f := &Found{Facts: Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: RecoveryMissing, Main: MainAbsent,
+		Repairs: u.repairs, RecoveryRepairs: u.recoveryRepairs, ShellAsked: u.args.Shell && !u.shellDone, Choice: u.choice}}
 	u.lookForRecovery(f)
 	u.lookForMain(f)
 	u.lookForMedia(ctx, f)
+	if worn(f.Facts, u.m.Policy) && f.Main == MainMarked && !u.backFailed {
+		f.Previous = u.previous(f)
+	}
 	if u.args.Shell && !u.m.Policy.Shell {
 		f.note("frmode=shell is ignored: the policy has no shell")
 	}
@@ -160,13 +182,14 @@ func (u *unit) lookForRecovery(f *Found) {
 	damaged := false
 	var hits []machine.Found
 	for _, p := range parts {
-		info, _, err := machine.ProbePartition(p.Path)
+		info, noted, err := machine.ProbePartition(p.Path)
 		if err != nil || info.Type != "ext4" || info.Label != u.m.Site.Names.Recovery {
 			continue
 		}
 		switch err := u.provesRecovery(p, info.UUID); {
 		case err == nil:
 			hits = append(hits, p)
+			f.RecoveryErrors = noted
 		case errors.Is(err, errUnreadable):
 			damaged = true
 			f.note("recovery: %s: %v", p.Path, err)
@@ -246,20 +269,21 @@ func (u *unit) readVolume(f *Found) {
 	if err != nil {
 		f.note("counts ignored: %v", err)
 	}
-	f.Repairs, f.Mends = max(f.Repairs, c.Repairs), c.Mends
+	f.Repairs, f.RecoveryRepairs = max(f.Repairs, c.Repairs), max(f.RecoveryRepairs, c.RecoveryRepairs)
+	f.Attempts, f.Mends = c.BootAttempts, c.Mends
 	if f.Pending, err = f.Volume.ReadPending(); err != nil {
 		f.note("pending work ignored: %v", err)
 	}
 }
 
 // lookForMain finds the partition of the main system by its recorded identifier, on a bus that the platform allows. Without a
-// recovery volume the identifier comes from the boot entry.
+// recovery volume the kernel argument real_root says where it is.
 func (u *unit) lookForMain(f *Found) {
-	id := u.args.RootPARTUUID
+	root := u.args.Root
 	if f.Recovery == RecoveryFound {
-		id = ""
+		root = Root{}
 		if p := f.Unit.Main[0].Table.Find(layout.Primary); p != nil {
-			id = p.UUID
+			root = Root{ByPARTUUID, p.UUID}
 		}
 	}
 	parts, err := u.m.Partitions(platform.AllowedMain)
@@ -268,8 +292,12 @@ func (u *unit) lookForMain(f *Found) {
 		return
 	}
 	var hits []machine.Found
+	probe := func(path string) (filesystem.Info, error) {
+		info, _, err := machine.ProbePartition(path)
+		return info, err
+	}
 	for _, p := range parts {
-		if id != "" && p.Partition.UUID == id {
+		if root.names(p, probe) {
 			hits = append(hits, p)
 		}
 	}
@@ -278,7 +306,7 @@ func (u *unit) lookForMain(f *Found) {
 		f.Main = MainAmbiguous
 		f.note("main: %s and %s", hits[0].Path, hits[1].Path)
 	case len(hits) == 1:
-		f.MainPart = &hits[0]
+		f.MainPart, f.Recorded = &hits[0], f.Recovery == RecoveryFound
 		u.judgeMain(f)
 	default:
 		u.lookForPlannedDisk(f)
@@ -389,4 +417,26 @@ func (u *unit) lookForPlannedDisk(f *Found) {
 			f.note("main: %s carries %s", c.Path, why)
 		}
 	}
+	if f.Recovery != RecoveryFound {
+		return
+	}
+	if f.Main == MainForeign && f.begun() {
+		f.Main = MainBegun
+	}
+	f.Recorded = records(f.Planned, f.Unit.Main, f.Main != MainForeign) != nil
+}
+
+// begun says whether the planned disks are the recorded ones, and nothing is recognised on them but their recorded tables.
+func (f *Found) begun() bool {
+	own := records(f.Planned, f.Unit.Main, true)
+	for i, r := range own {
+		only, err := machine.OnlyTable(f.Planned[i].Path, r.Table)
+		if err != nil {
+			f.note("main: %s: %v", f.Planned[i].Path, err)
+		}
+		if !only {
+			return false
+		}
+	}
+	return own != nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 	"time"
 
 	"gprovision/hw/console"
@@ -285,7 +286,9 @@ func (u *unit) requestChoice(f *Found) error {
 	if err != nil {
 		return err
 	}
-	if err := f.Volume.WriteRequest(r); err != nil {
+	if err := f.Volume.WriteRequest(r); errors.Is(err, syscall.ENOSPC) {
+		u.log.Warn("the recovery volume is full: a restore that is cut off is not taken up by itself", "err", err)
+	} else if err != nil {
 		return err
 	}
 	f.Request = &r

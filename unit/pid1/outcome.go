@@ -119,11 +119,11 @@ func (u *unit) hold(ctx context.Context, err error) {
 		f = fault.Internal
 		err = fault.Because(f, err)
 	}
-	wait := Retry
-	switch f {
-	case fault.NoNetwork, fault.NoServer, fault.ManifestMissing, fault.Download, fault.DownloadTruncated, fault.EnrolRefused, fault.NotReleased:
-		wait = networkRetry
+	if f != u.heldFor {
+		u.heldFor, u.holds = f, 0
 	}
+	wait := pause(f, u.holds)
+	u.holds++
 	u.log.Error("hold", "code", f.Code, "text", f.Text, "hint", f.Hint, "err", err, "retry", wait.String(), journal.ForPerson())
 	u.held = true
 	u.m.Panel.Forget()
@@ -137,11 +137,24 @@ func (u *unit) hold(ctx context.Context, err error) {
 	select {
 	case <-u.changed:
 		u.settle()
+		u.holds = 0 // something is different: nothing speaks for a longer pause yet
 	case <-u.m.Panel.Pressed(): // the message is dismissed
 		u.wanted = true
+		u.holds = 0
 	case <-t.C:
 	}
-	u.start = time.Now()
+	u.since = time.Now()
+}
+
+// pause is how long a unit holds for the reason f when it did so n times in a row already: twice as long each time, up to a bound.
+// Failures of the network or the server mostly end soon.
+func pause(f *fault.Fault, n int) time.Duration {
+	first, most := Retry, maxRetry
+	switch f {
+	case fault.NoNetwork, fault.NoServer, fault.ManifestMissing, fault.Download, fault.DownloadTruncated, fault.EnrolRefused, fault.NotReleased:
+		first, most = networkRetry, maxNetworkRetry
+	}
+	return min(first<<min(n, 16), most)
 }
 
 // drain forgets changes that happened before now: the job's own work on the disks.

@@ -1,25 +1,31 @@
 package pid1
 
 import (
+	"io/fs"
+	"os"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"gprovision/hw/block"
 	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
+	"gprovision/model/release"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
 
 func TestParseArgs(t *testing.T) {
 	a := ParseArgs(`provision.pxe console=ttyS0 mfgurl=http://10.0.0.1/m.json enrol=abc BOOTIF=01-52-54-00-AA-BB-CC "real_root=PARTUUID=ABCD-01" x="a b"`, false)
-	if a.ManifestURL != "http://10.0.0.1/m.json" || a.Token.Reveal() != "abc" || a.BootMAC != "52:54:00:aa:bb:cc" || a.RootPARTUUID != "abcd-01" || a.Erase {
+	if a.ManifestURL != "http://10.0.0.1/m.json" || a.Token.Reveal() != "abc" || a.BootMAC != "52:54:00:aa:bb:cc" || a.Root != (Root{ByPARTUUID, "ABCD-01"}) || a.Erase {
 		t.Errorf("got %+v", a)
 	}
-	if l := ParseArgs("mfgurl=http://x enrol=t DATA_ERASE=1 KERNEL_OVERRIDE=recovery FACTORY_RESTORE=1 PREFERRED_UPDATE=oldest PROTO_IDENT=x real_root=PARTUUID=a", true); l != (Args{RootPARTUUID: "a"}) {
+	if l := ParseArgs("mfgurl=http://x enrol=t DATA_ERASE=1 KERNEL_OVERRIDE=recovery FACTORY_RESTORE=1 PREFERRED_UPDATE=oldest PROTO_IDENT=x real_root=PARTUUID=a", true); l != (Args{Root: Root{ByPARTUUID, "a"}}) {
 		t.Errorf("a locked artifact takes %+v from the command line", l)
 	}
 	if s := WithoutSecrets("mfgurl=http://me:topsecret@host/m.json?a=b"); s != "mfgurl=http://host/m.json?a=b" {
@@ -30,12 +36,36 @@ func TestParseArgs(t *testing.T) {
 	}
 }
 
+// TestRoot: each way to name the main system.
+func TestRoot(t *testing.T) {
+	disk := block.Disk{Name: "nvme0n1", Bus: block.NVMe, Model: "SSD 980", Serial: "S1", WWN: "eui.00253", Ports: []string{"pci-0000:01:00.0-nvme-1"}}
+	p := machine.Found{Disk: disk, Path: "/dev/nvme0n1p2", Partition: layout.Partition{Number: 2, UUID: "abcd-02", Name: "PRIMARY"}}
+	probe := func(path string) (filesystem.Info, error) {
+		return filesystem.Info{Type: "ext4", Class: filesystem.FS, UUID: "99-88", Label: "PRIMARY"}, nil
+	}
+	for arg, want := range map[string]bool{
+		"PARTUUID=ABCD-02": true, "partuuid=abcd-03": false, "PARTLABEL=PRIMARY": true, "PARTLABEL=primary": false,
+		"UUID=99-88": true, "UUID=99": false, "LABEL=PRIMARY": true, "LABEL=RECOVERY": false, "LABEL=": false,
+		"ID=nvme-SSD_980_S1-part2": true, "ID=nvme-eui.00253-part2": true, "ID=nvme-SSD_980_S1-part1": false, "ID=nvme-SSD_980_S1": false,
+		"PATH=pci-0000:01:00.0-nvme-1-part2": true, "PATH=pci-0000:02:00.0-nvme-1-part2": false, "/dev/nvme0n1p2": false, "DEV=x": false,
+	} {
+		if got := parseRoot(arg).names(p, probe); got != want {
+			t.Errorf("real_root=%s names the partition: %t, want %t", arg, got, want)
+		}
+	}
+	if l := ParseArgs("real_root=LABEL=PRIMARY", true); l.Root != (Root{}) {
+		t.Errorf("a locked artifact takes %+v", l.Root)
+	}
+}
+
 // TestDecide is the table of spec 4 once more, as cases.
 func TestDecide(t *testing.T) {
 	req := &state.Request{ID: "0123456789abcdef", Kind: state.KindRestore}
 	normal := policy.Policy{}
 	mfg := policy.Policy{Provision: true}
 	damage := policy.Policy{RestoreOnDamage: true}
+	tries := policy.Policy{FailedBoots: 3}
+	own := &state.Request{ID: "fedcba9876543210", Kind: state.KindRestore, Auto: true}
 	const url = "http://server/manufData.json"
 	for _, tc := range []struct {
 		name  string
@@ -56,7 +86,21 @@ func TestDecide(t *testing.T) {
 		{"request, complete system", Facts{Recovery: RecoveryFound, Main: MainMarked, Request: req}, normal, Restore, nil},
 		{"request, already fulfilled", Facts{Recovery: RecoveryFound, Main: MainMarked, Request: req, Fulfilled: req.ID}, normal, Boot, nil},
 		{"request, half-written disk", Facts{Recovery: RecoveryFound, Main: MainDamaged, Request: req}, normal, Restore, nil},
-		{"request, foreign disk", Facts{Recovery: RecoveryFound, Main: MainForeign, Request: req}, normal, Restore, nil},
+		{"request, data on the recorded disk", Facts{Recovery: RecoveryFound, Main: MainForeign, Request: req, Recorded: true}, normal, Restore, nil},
+		{"request, another disk with data", Facts{Recovery: RecoveryFound, Main: MainForeign, Request: req}, normal, Hold, fault.MainForeign},
+		{"own request, data on the recorded disk", Facts{Recovery: RecoveryFound, Main: MainForeign, Request: own, Recorded: true}, normal, Hold, fault.MainForeign},
+		{"own request, half-written disk", Facts{Recovery: RecoveryFound, Main: MainBegun, Request: own, Recorded: true}, normal, Restore, nil},
+		{"own request, half-written filesystem", Facts{Recovery: RecoveryFound, Main: MainDamaged, Request: own, Recorded: true}, normal, Restore, nil},
+		{"half-written disk, no request", Facts{Recovery: RecoveryFound, Main: MainBegun, Recorded: true}, normal, Hold, fault.MainForeign},
+		{"errors in the recovery volume", Facts{Recovery: RecoveryFound, RecoveryErrors: true, Main: MainMarked}, normal, RepairRecovery, nil},
+		{"errors in the recovery volume stay", Facts{Recovery: RecoveryFound, RecoveryErrors: true, RecoveryRepairs: 2, Main: MainMarked}, normal, Boot, nil},
+		{"errors in the recovery volume stay, no mark", Facts{Recovery: RecoveryFound, RecoveryErrors: true, RecoveryRepairs: 2, Main: MainUnmarked}, normal, Restore, nil},
+		{"boots not good", Facts{Recovery: RecoveryFound, Main: MainMarked, Attempts: 3, Previous: "x"}, tries, Restore, nil},
+		{"boots not good, the policy does not count", Facts{Recovery: RecoveryFound, Main: MainMarked, Attempts: 3, Previous: "x"}, normal, Boot, nil},
+		{"boots not good, one is left", Facts{Recovery: RecoveryFound, Main: MainMarked, Attempts: 2, Previous: "x"}, tries, Boot, nil},
+		{"boots not good, no other image", Facts{Recovery: RecoveryFound, Main: MainMarked, Attempts: 3}, tries, Boot, nil},
+		{"boots not good, main damaged", Facts{Recovery: RecoveryFound, Main: MainDamaged, Attempts: 3, Previous: "x"}, tries, Repair, nil},
+		{"boots not good, main missing", Facts{Recovery: RecoveryFound, Main: MainAbsent, Attempts: 3, Previous: "x"}, tries, Hold, fault.MainMissing},
 		{"request, no disk", Facts{Recovery: RecoveryFound, Main: MainAbsent, Request: req}, normal, Hold, fault.MainMissing},
 		{"complete system", Facts{Recovery: RecoveryFound, Main: MainMarked}, normal, Boot, nil},
 		{"complete system, recovery gone", Facts{Recovery: RecoveryMissing, Main: MainMarked}, normal, Boot, nil},
@@ -86,13 +130,16 @@ func TestDecide(t *testing.T) {
 // TestDecideIsTotal walks through all combinations: there is always a decision, no decision destroys without a recovery volume
 // and proof, and Hold always has a fault.
 func TestDecideIsTotal(t *testing.T) {
-	req := &state.Request{ID: "0123456789abcdef"}
+	req, own := &state.Request{ID: "0123456789abcdef"}, &state.Request{ID: "0123456789abcdef", Auto: true}
 	for _, r := range []RecoveryState{RecoveryMissing, RecoveryFound, RecoveryAmbiguous, RecoveryDamaged} {
-		for _, m := range []MainState{MainAbsent, MainAmbiguous, MainBlank, MainForeign, MainMarked, MainUnmarked, MainDamaged} {
-			for _, q := range []*state.Request{nil, req} {
-				for _, p := range []policy.Policy{{}, {Provision: true}, {RestoreOnDamage: true}} {
-					for repairs := range 4 {
-						f := Facts{Recovery: r, Main: m, Request: q, Repairs: repairs}
+		for _, m := range []MainState{MainAbsent, MainAmbiguous, MainBlank, MainBegun, MainForeign, MainMarked, MainUnmarked, MainDamaged} {
+			for _, q := range []*state.Request{nil, req, own} {
+				for _, p := range []policy.Policy{{}, {Provision: true}, {RestoreOnDamage: true}, {FailedBoots: 2}} {
+					for n := range 16 {
+						f := Facts{Recovery: r, Main: m, Request: q, Repairs: n % 4, RecoveryRepairs: n % 3, RecoveryErrors: n&1 != 0, Recorded: n&4 != 0, Attempts: n % 4}
+						if n&8 != 0 {
+							f.Previous = "other"
+						}
 						d := Decide(f, p)
 						if d.Fault == fault.Internal {
 							t.Errorf("%+v: no rule fits", f)
@@ -103,7 +150,13 @@ func TestDecideIsTotal(t *testing.T) {
 						if d.Job == Restore && (r != RecoveryFound || m == MainAbsent || m == MainAmbiguous) {
 							t.Errorf("%+v: %s", f, d)
 						}
-						if d.Job == Restore && q == nil && (m == MainForeign || (m == MainDamaged && !p.RestoreOnDamage)) {
+						if d.Job == Restore && m == MainForeign && (q != req || !f.Recorded) {
+							t.Errorf("%+v: %s over data that are not of this unit", f, d)
+						}
+						if d.Job == Restore && m == MainMarked && q == nil && (p.FailedBoots == 0 || f.Attempts < p.FailedBoots || f.Previous == "" || !d.Back) {
+							t.Errorf("%+v: %s over a complete system", f, d)
+						}
+						if d.Job == Restore && q == nil && (m == MainForeign || m == MainBegun || (m == MainDamaged && !p.RestoreOnDamage)) {
 							t.Errorf("%+v: %s although nobody asked", f, d)
 						}
 					}
@@ -126,29 +179,22 @@ func TestOtherContent(t *testing.T) {
 func TestPatience(t *testing.T) {
 	u := &unit{m: &machine.Machine{}}
 	long := u.m.Policy.RootWait()
-	own := block.Disk{Bus: "sata", Model: "M", Serial: "S1", Size: 1 << 30}
-	other, plain := own, own
-	other.Serial, plain.Serial = "S2", ""
-	unit := func(d block.Disk) state.Unit {
-		return state.Unit{Main: []state.Disk{machine.DiskRecord(d, layout.Table{})}}
-	}
-	facts := func(m MainState) Facts {
-		return Facts{Recovery: RecoveryFound, Main: m, Request: &state.Request{ID: "0123456789abcdef"}}
+	facts := func(m MainState, recorded bool) Facts {
+		return Facts{Recovery: RecoveryFound, Main: m, Request: &state.Request{ID: "0123456789abcdef"}, Recorded: recorded}
 	}
 	for _, tc := range []struct {
 		name string
 		f    Found
 		want time.Duration
 	}{
-		{"own blank disk", Found{Facts: facts(MainBlank), Planned: []block.Disk{own}, Unit: unit(own)}, 0},
-		{"blank disk without a serial number", Found{Facts: facts(MainBlank), Planned: []block.Disk{plain}, Unit: unit(plain)}, 0},
-		{"another blank disk", Found{Facts: facts(MainBlank), Planned: []block.Disk{other}, Unit: unit(own)}, long},
-		{"own disk, half a table", Found{Facts: facts(MainForeign), Planned: []block.Disk{own}, Unit: unit(own)}, 0},
-		{"another disk with data", Found{Facts: facts(MainForeign), Planned: []block.Disk{other}, Unit: unit(own)}, long},
-		{"a disk with data without a serial number", Found{Facts: facts(MainForeign), Planned: []block.Disk{plain}, Unit: unit(plain)}, long},
-		{"own partition, other data", Found{Facts: facts(MainForeign), MainPart: &machine.Found{}, Unit: unit(own)}, 0},
-		{"no disk", Found{Facts: facts(MainAbsent), Unit: unit(own)}, long},
-		{"half-written partition", Found{Facts: facts(MainDamaged), Unit: unit(own)}, 0},
+		{"own blank disk", Found{Facts: facts(MainBlank, true)}, 0},
+		{"another blank disk", Found{Facts: facts(MainBlank, false)}, long},
+		{"own disk with data", Found{Facts: facts(MainForeign, true)}, 0},
+		{"own disk, half a table", Found{Facts: facts(MainBegun, true)}, 0},
+		{"another disk with data", Found{Facts: facts(MainForeign, false)}, long},
+		{"own partition, other data", Found{Facts: facts(MainForeign, true), MainPart: &machine.Found{}}, 0},
+		{"no disk", Found{Facts: facts(MainAbsent, false)}, long},
+		{"half-written partition", Found{Facts: facts(MainDamaged, true)}, 0},
 		{"damaged", Found{Facts: Facts{Recovery: RecoveryFound, Main: MainDamaged}}, 0},
 		{"unreadable", Found{Facts: Facts{Recovery: RecoveryFound, Main: MainDamaged}, Unreadable: true}, long},
 		{"complete", Found{Facts: Facts{Recovery: RecoveryFound, Main: MainMarked}}, 0},
@@ -160,10 +206,147 @@ func TestPatience(t *testing.T) {
 	}
 }
 
+// TestRecorded: which disk is the one of the unit's record.
+func TestRecorded(t *testing.T) {
+	own := block.Disk{Bus: "sata", Model: "M", Serial: "S1", Size: 1 << 30}
+	other, plain := own, own
+	other.Serial, plain.Serial = "S2", ""
+	for _, tc := range []struct {
+		name    string
+		d, r    block.Disk
+		nothing bool
+		want    bool
+	}{
+		{"own", own, own, false, true},
+		{"another", other, own, true, false},
+		{"without a serial number, with data", plain, plain, false, false},
+		{"without a serial number, without data", plain, plain, true, true},
+	} {
+		if got := recorded(tc.d, machine.DiskRecord(tc.r, layout.Table{}), tc.nothing); got != tc.want {
+			t.Errorf("%s: %t", tc.name, got)
+		}
+	}
+}
+
+// TestGoBack: which image is the previous good one.
+func TestGoBack(t *testing.T) {
+	name := func(n uint64) release.Name {
+		return release.Name{Prefix: "A.B.C.", Date: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC), Build: n}
+	}
+	images := []release.Name{name(4), name(3), name(2), name(1)}
+	var h release.History
+	now := time.Unix(0, 0)
+	if got := goBack(images, h, name(3).Base()); got != name(2).String() {
+		t.Errorf("without a history: %q, want the next older one", got)
+	}
+	if got := goBack(images, h, name(1).Base()); got != "" {
+		t.Errorf("from the oldest: %q", got)
+	}
+	if got := goBack(images, h, "unknown"); got != "" {
+		t.Errorf("from an image that is not there: %q", got)
+	}
+	h.Boot(name(1).Base(), true, 0, now, "")
+	h.Boot(name(3).Base(), true, 0, now, "")
+	if got := goBack(images, h, name(3).Base()); got != name(1).String() {
+		t.Errorf("got %q, want the one that started well", got)
+	}
+	h.Boot(name(4).Base(), true, 0, now, "")
+	if got := goBack(images, h, name(3).Base()); got != name(4).String() {
+		t.Errorf("got %q, want the one that was used last", got)
+	}
+	for _, n := range []uint64{1, 2, 4} {
+		h.Boot(name(n).Base(), false, release.MaxFailures+1, now, "")
+	}
+	if got := goBack(images, h, name(3).Base()); got != "" {
+		t.Errorf("got %q, though all failed too often", got)
+	}
+}
+
+// TestPause: a unit that holds for the same reason waits longer each time, and never for ever.
+func TestPause(t *testing.T) {
+	for _, f := range []*fault.Fault{fault.MainMissing, fault.NoNetwork} {
+		last := time.Duration(0)
+		for n := range 40 {
+			p := pause(f, n)
+			if p < last || p > time.Hour || n == 1 && p <= last {
+				t.Fatalf("%s: pause %d is %s after %s", f.Code, n, p, last)
+			}
+			last = p
+		}
+	}
+}
+
+// TestTakesOver: which systems keep a watchdog that runs.
+func TestTakesOver(t *testing.T) {
+	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
+	for name, tc := range map[string]struct {
+		files fstest.MapFS
+		want  bool
+	}{
+		"nothing":       {fstest.MapFS{}, false},
+		"commented out": {fstest.MapFS{"etc/systemd/system.conf": file("[Manager]\n#RuntimeWatchdogSec=30\n")}, false},
+		"set":           {fstest.MapFS{"etc/systemd/system.conf": file("[Manager]\nRuntimeWatchdogSec = 30\n")}, true},
+		"set and off":   {fstest.MapFS{"etc/systemd/system.conf": file("RuntimeWatchdogSec=30\n"), "etc/systemd/system.conf.d/z.conf": file("RuntimeWatchdogSec=off\n")}, false},
+		"hidden":        {fstest.MapFS{"usr/lib/systemd/system.conf.d/w.conf": file("RuntimeWatchdogSec=30\n"), "etc/systemd/system.conf.d/w.conf": file("")}, false},
+		"in usr/lib":    {fstest.MapFS{"usr/lib/systemd/system.conf.d/w.conf": file("RuntimeWatchdogSec=1min\n")}, true},
+		"boot-ok":       {fstest.MapFS{bootOK: {Mode: fs.ModeSymlink, Data: []byte("/usr/lib/systemd/system/gprov-boot-ok.service")}}, true},
+	} {
+		if got := takesOver(tc.files); got != tc.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+// TestDecideDocs keeps the table of docs/decide.md equal to the one of the code.
+func TestDecideDocs(t *testing.T) {
+	b, err := os.ReadFile("../../docs/decide.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| what was found") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	var want []string
+	for _, r := range rules() {
+		code := ""
+		if r.then.Fault != nil {
+			code = r.then.Fault.Code + " "
+		}
+		want = append(want, "| "+r.then.Reason+" | "+string(r.then.Job)+" | "+code+"|")
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("code and docs/decide.md differ:\n%s", diff)
+	}
+}
+
 func FuzzParseArgs(f *testing.F) {
 	f.Add(`a=b "c d" real_root=PARTUUID=x`)
 	f.Fuzz(func(t *testing.T, s string) {
 		ParseArgs(s, false)
 		WithoutSecrets(s)
 	})
+}
+
+// TestRecords: every disk needs a record of its own.
+func TestRecords(t *testing.T) {
+	a, b := block.Disk{Bus: block.SATA, Serial: "A", Size: 1}, block.Disk{Bus: block.SATA, Serial: "B", Size: 1}
+	ra, rb := machine.DiskRecord(a, layout.Table{UUID: "a"}), machine.DiskRecord(b, layout.Table{UUID: "b"})
+	got := records([]block.Disk{b, a}, []state.Disk{ra, rb}, false)
+	if len(got) != 2 || got[0].Table.UUID != "b" || got[1].Table.UUID != "a" {
+		t.Errorf("got %+v, want the records in the order of the disks", got)
+	}
+	for name, tc := range map[string]struct {
+		disks []block.Disk
+		main  []state.Disk
+	}{
+		"no disk": {nil, []state.Disk{ra}}, "one too few": {[]block.Disk{a}, []state.Disk{ra, rb}}, "one too many": {[]block.Disk{a, b}, []state.Disk{ra}},
+		"the same one twice": {[]block.Disk{a, a}, []state.Disk{ra, rb}},
+	} {
+		if got := records(tc.disks, tc.main, false); got != nil {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
 }

@@ -251,7 +251,7 @@ func (u *unit) rescue(ctx context.Context, f *Found) Outcome {
 		}
 	}
 	r := state.Request{Version: state.Version, ID: file.ID, Kind: state.KindRestore, Image: file.Name.String(), By: "an emergency medium", Time: time.Now().UTC().Truncate(time.Second)}
-	out := u.restoreImage(ctx, f, &im, &r)
+	out := u.restoreImage(ctx, f, &im, &r, "")
 	if out.Kind != RebootNow {
 		u.answer(file, "the restore from it failed")
 		return out

@@ -22,6 +22,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"gprovision/hw/block"
 	"gprovision/hw/console"
 	"gprovision/hw/efi"
 	"gprovision/hw/host"
@@ -46,15 +47,20 @@ import (
 // PlatformsPath is where the appliance table lies inside the initramfs.
 const PlatformsPath = "/etc/gprovision/platforms.json"
 
-// Retry is how long a unit that holds waits before it decides again by itself.
-const Retry = 5 * time.Minute
+// Retry is how long a unit that holds waits at first before it decides again by itself.
+const Retry = time.Minute
 
-// networkRetry is the same for failures of the network or the server, which mostly end soon.
-const networkRetry = 30 * time.Second
+const (
+	maxRetry        = time.Hour // the longest such pause
+	networkRetry    = 30 * time.Second
+	maxNetworkRetry = 5 * time.Minute
+)
 
 // unit is init while it runs.
 type unit struct {
-	start   time.Time
+	start time.Time
+	// since is when the wait for disks began: with init, and anew after a hold.
+	since   time.Time
 	journal *journal.Journal
 	log     *slog.Logger
 	queue   *report.Queue
@@ -67,10 +73,17 @@ type unit struct {
 	key ed25519.PrivateKey
 	// connected says that the queue has, or will have, a way to the server.
 	connected atomic.Bool
-	// repairs counts the repairs of this boot.
-	repairs int
 	// asked says that a forced restore of this boot was dealt with.
 	asked bool
+	// repairs and recoveryRepairs count the repairs of this boot.
+	repairs, recoveryRepairs int
+	// backFailed says that going back to another image did not work in this boot.
+	backFailed bool
+	// dog has the hardware watchdog.
+	dog guardian
+	// holds counts in a row the holds for the same reason, which is heldFor.
+	holds   int
+	heldFor *fault.Fault
 	// stopNetwork ends the background reporting of a restore.
 	stopNetwork func()
 	person
@@ -84,7 +97,8 @@ type unit struct {
 
 // Run is process 1. It never returns.
 func Run(s site.Site, version string) {
-	u := &unit{start: time.Now(), key: state.NewKey(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
+	now := time.Now()
+	u := &unit{start: now, since: now, key: state.NewKey(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
 	u.journal = journal.New(journal.Options{})
 	u.log = u.journal.Logger()
 	u.m = &machine.Machine{Log: u.log, Site: s, Panel: panel.New(), Initramfs: "/", BootID: uuid.NewString(), Firmware: layout.BIOS}
@@ -158,6 +172,7 @@ func (u *unit) setup(ctx context.Context, version string) error {
 		return err
 	}
 	u.attachEventPort()
+	u.armWatchdog()
 	u.log.Info("init", "version", version, "build", u.m.Build.Number, "kernel", u.m.Build.Kernel, "firmware", string(u.m.Firmware),
 		"boot", u.m.BootID, "cmdline", u.m.Cmdline, "uptime", uptime())
 	err := u.identify()
@@ -337,14 +352,14 @@ func (u *unit) pass(ctx context.Context) Outcome {
 	var out Outcome
 	err := u.guard("pass", func() error {
 		u.invite()
-		found, err := u.Gather(ctx, u.changed, u.start)
+		found, err := u.Gather(ctx, u.changed, u.since)
 		if err != nil {
 			return err
 		}
 		if asked, err := u.consult(ctx, found); err != nil {
 			return err
 		} else if asked {
-			if found, err = u.Gather(ctx, u.changed, u.start); err != nil {
+			if found, err = u.Gather(ctx, u.changed, u.since); err != nil {
 				return err
 			}
 		}
@@ -354,7 +369,8 @@ func (u *unit) pass(ctx context.Context) Outcome {
 		for _, n := range found.Notes {
 			u.log.Info("note", "text", n)
 		}
-		u.log.Info("decision", "job", string(d.Job), "reason", d.Reason, "recovery", string(found.Recovery), "main", string(found.Main))
+		u.log.Info("decision", "job", string(d.Job), "reason", d.Reason, "recovery", string(found.Recovery), "main", string(found.Main),
+			"attempts", found.Attempts, "elapsed", time.Since(u.start).Round(time.Millisecond).String())
 		out = u.do(ctx, d, found)
 		if out.Kind == DecideAgain {
 			u.forget(found) // the next pass mounts anew
@@ -372,9 +388,11 @@ func (u *unit) do(ctx context.Context, d Decision, f *Found) Outcome {
 	case Provision:
 		return u.provision(ctx, f)
 	case Restore:
-		return u.restore(ctx, f)
+		return u.restore(ctx, d, f)
 	case Repair:
 		return u.repair(ctx, f)
+	case RepairRecovery:
+		return u.repairRecovery(ctx, f)
 	case Boot:
 		return u.boot(ctx, d, f)
 	case PowerOff:
@@ -419,16 +437,28 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 	return Outcome{Kind: RebootNow}
 }
 
-func (u *unit) restore(ctx context.Context, f *Found) Outcome {
-	return u.restoreImage(ctx, f, nil, f.Request)
+func (u *unit) restore(ctx context.Context, d Decision, f *Found) Outcome {
+	if !d.Back {
+		return u.restoreImage(ctx, f, nil, f.Request, "")
+	}
+	u.log.Warn("going back to another image", "from", f.Mark.Release, "to", f.Previous, "attempts", f.Attempts, journal.ForPerson())
+	out := u.restoreImage(ctx, f, nil, nil, f.Previous)
+	if out.Kind == HoldOn { // nothing else was tried: the installed system, if it is there yet, is better than none
+		u.backFailed = true
+		u.letGo(ctx)
+		out = Outcome{Kind: DecideAgain}
+	}
+	return out
 }
 
-// restoreImage restores an image of a medium for the request, or one of the recovery volume if that is nil.
-func (u *unit) restoreImage(ctx context.Context, f *Found, image *restore.Image, request *state.Request) Outcome {
+// restoreImage restores an image of a medium for the request, or one of the recovery volume if that is nil. back is the only image
+// to take when init goes back to it by itself, else "".
+func (u *unit) restoreImage(ctx context.Context, f *Found, image *restore.Image, request *state.Request, back string) Outcome {
 	u.forget(f)
 	if err := mountVolume(f.RecoveryPart.Path, false); err != nil {
 		return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
 	}
+	u.makeRoom(f.Volume)
 	if err := u.attachVolume(recoveryMount, "recov"); err != nil {
 		u.log.Warn("logs and records cannot be kept on the recovery volume", "err", err)
 	}
@@ -438,10 +468,13 @@ func (u *unit) restoreImage(ctx context.Context, f *Found, image *restore.Image,
 		}
 		request = f.Request
 	}
+	if back != "" {
+		u.giveUp(f)
+	}
 	u.connect(ctx, f)
 	u.began(record.JobRestore)
 	err := restore.Run(ctx, u.m, restore.Options{
-		Recovery: recoveryMount, Volume: f.Volume, Unit: f.Unit, Request: request, Image: image, Main: f.MainPart, Planned: f.Planned,
+		Recovery: recoveryMount, Volume: f.Volume, Unit: f.Unit, Request: request, Image: image, Back: back, Main: f.MainPart, Planned: f.Planned,
 		Blank: f.Main == MainBlank && image == nil && !pending(f.Facts), Oldest: u.args.Oldest, KeepRecovery: u.args.KeepRecovery,
 		Observe: u.observer(record.JobRestore),
 	})
@@ -466,7 +499,32 @@ func (u *unit) repair(ctx context.Context, f *Found) Outcome {
 			}
 			return nil
 		}},
-		{Name: "check-main", Say: "Repairing disk", Run: func(ctx context.Context) error { return u.checkMain(ctx, f.MainPart.Path) }},
+		{Name: "check-main", Say: "Repairing disk", Run: func(ctx context.Context) error { return u.check(ctx, f.MainPart.Path, fault.MainDamaged) }},
+	}), u.observer(record.JobRepair))
+	if err != nil {
+		u.failed(record.JobRepair, err)
+	} else {
+		u.succeeded(record.JobRepair)
+	}
+	return Outcome{Kind: DecideAgain}
+}
+
+// repairRecovery checks and repairs the filesystem of the recovery volume. What it counts it counts afterwards: before, each write
+// may make things worse. A repair that crashes counts for this boot alone.
+func (u *unit) repairRecovery(ctx context.Context, f *Found) Outcome {
+	u.recoveryRepairs++
+	u.forget(f)
+	u.began(record.JobRepair)
+	err := step.Run(ctx, u.m.Site.Weave("repair-recovery", []step.Step{
+		{Name: "check-recovery", Say: "Repairing recovery", Run: func(ctx context.Context) error {
+			return u.check(ctx, f.RecoveryPart.Path, fault.RecoveryDamaged)
+		}},
+		{Name: "count-repair", Say: "Counting", Run: func(context.Context) error {
+			if err := u.count(f, state.Counts.RecoveryRepaired); err != nil {
+				u.log.Warn("repair cannot be counted for later boots", "err", err)
+			}
+			return nil
+		}},
 	}), u.observer(record.JobRepair))
 	if err != nil {
 		u.failed(record.JobRepair, err)
@@ -498,6 +556,7 @@ func (u *unit) count(f *Found, change func(state.Counts) state.Counts) error {
 		u.log.Warn("counts cannot be read, beginning at zero", "err", err)
 		c = state.Counts{}
 	}
+	u.makeRoom(f.Volume)
 	err = f.Volume.WriteCounts(change(c))
 	if f.Unit.Server != "" {
 		err = errors.Join(err, u.queue.Persist(f.Volume.Path(state.QueueDir)), u.queue.Release())
@@ -505,16 +564,64 @@ func (u *unit) count(f *Found, change func(state.Counts) state.Counts) error {
 	return errors.Join(err, host.Unmount(recoveryMount))
 }
 
+// enough is the room on the recovery volume that a job needs for what it notes there, in bytes.
+const enough = 1 << 20
+
+// makeRoom removes old logs from a full recovery volume, which is mounted writable. A volume that stays full stops nothing.
+func (u *unit) makeRoom(v *state.Volume) {
+	removed, err := v.MakeRoom(enough)
+	if err != nil {
+		u.log.Warn("the recovery volume may be full", "err", err)
+	}
+	if len(removed) > 0 {
+		u.log.Warn("the recovery volume was full", "removed", removed)
+	}
+}
+
+// countBoot counts the attempt: one block that is written to its place on the recovery device, which is not mounted for that. Where
+// that cannot be, the counts are written as any file.
+func (u *unit) countBoot(f *Found) (attempts int, err error) {
+	change := func(c state.Counts) state.Counts {
+		c = c.Attempted(u.dog.fact.Expired)
+		attempts = c.BootAttempts
+		return c
+	}
+	if f.Recovery != RecoveryFound {
+		u.forget(f)
+		u.log.Warn("no recovery volume to count on")
+		return 0, nil
+	}
+	c, err := f.Volume.ReadCounts()
+	place, placeErr := f.Volume.CountsPlace()
+	u.forget(f)
+	if err == nil && placeErr == nil {
+		var b []byte
+		if b, err = change(c).Marshal(); err != nil {
+			return 0, err
+		}
+		if err = block.WriteBlock(f.RecoveryPart.Path, b, place); err == nil {
+			return attempts, nil
+		}
+	}
+	u.log.Info("counts are written as a file", "why", errors.Join(err, placeErr))
+	return attempts, u.count(f, change)
+}
+
 // boot counts the attempt and hands over to the installed system.
 func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
 	u.noteRemoved(f)
-	u.forget(f)
 	u.began(record.JobBoot)
-	attempts := 0
+	b := state.Boot{ID: u.m.BootID, Job: string(d.Job), Reason: d.Reason, Build: u.m.Build.Number, ServerCA: u.m.Policy.ServerCA}
 	err := step.Run(ctx, u.m.Site.Weave("boot", []step.Step{
+		{Name: "watch-boot", Say: "Starting", Run: func(context.Context) error {
+			if err := u.dog.watchBoot(u.m.Policy.Watchdog()); err != nil {
+				u.log.Warn("watchdog does not wait as long as it should", "err", err)
+			}
+			return nil
+		}},
 		{Name: "count-boot", Say: "Starting", Run: func(context.Context) error {
-			err := u.count(f, func(c state.Counts) state.Counts { c = c.Attempted(); attempts = c.BootAttempts; return c })
-			if err != nil {
+			var err error
+			if b.Attempts, err = u.countBoot(f); err != nil {
 				u.log.Warn("boot attempt cannot be counted", "err", err)
 			}
 			return nil
@@ -523,21 +630,21 @@ func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
 		{Name: "mount-main", Say: "Starting", Run: func(context.Context) error {
 			return host.Mount(f.MainPart.Path, mainMount, "ext4", host.MountOptions{ReadOnly: true})
 		}},
-		{Name: "tell-system", Say: "Starting", Run: func(context.Context) error { return u.tellSystem(d, attempts) }},
+		{Name: "tell-system", Say: "Starting", Run: func(context.Context) error { return u.tellSystem(b) }},
 	}), u.observer(record.JobBoot))
 	if err != nil {
+		if err := u.dog.resume(); err != nil {
+			u.log.Warn("watchdog does not wait as long as it should", "err", err)
+		}
 		u.failed(record.JobBoot, err)
 		return Outcome{Kind: HoldOn, Err: fault.Because(fault.SwitchRoot, err)}
 	}
-	u.log.Info("handing over", "elapsed", time.Since(u.start).Round(time.Millisecond).String(), "release", f.Mark.Release, "attempts", attempts, journal.ForPerson())
+	u.log.Info("handing over", "elapsed", time.Since(u.start).Round(time.Millisecond).String(), "release", f.Mark.Release, "attempts", b.Attempts, journal.ForPerson())
 	return Outcome{Kind: SwitchRoot, Root: mainMount}
 }
 
-func (u *unit) tellSystem(d Decision, attempts int) error {
-	b, err := state.Boot{ID: u.m.BootID, Job: string(d.Job), Reason: d.Reason, Attempts: attempts, HandOver: time.Now().UTC(), ServerCA: u.m.Policy.ServerCA}.Marshal()
-	if err != nil {
-		return err
-	}
+// tellSystem leaves for the running system what it is to know of this boot, and what the server is to hear, in memory.
+func (u *unit) tellSystem(b state.Boot) error {
 	rules, err := u.m.Policy.Marshal()
 	if err != nil {
 		return err
@@ -545,7 +652,26 @@ func (u *unit) tellSystem(d Decision, attempts int) error {
 	if err := os.MkdirAll(filepath.Dir(state.BootFile), 0o755); err != nil {
 		return err
 	}
-	return errors.Join(os.WriteFile(state.PolicyFile, rules, 0o600), os.WriteFile(state.BootFile, b, 0o600))
+	if err := errors.Join(u.queue.Persist(state.RunQueue), u.queue.Release()); err != nil {
+		u.log.Warn("the running system does not get the unsent records", "err", err)
+	}
+	taken, err := systemTakesOver()
+	if err != nil {
+		return err
+	}
+	b.Watchdog, err = u.dog.handOver(taken)
+	if err != nil {
+		u.log.Warn("watchdog cannot be handed over", "err", err)
+	}
+	if dog := b.Watchdog; dog.Device != "" {
+		u.log.Info("watchdog handed over", "running", dog.Running, "seconds", dog.Seconds)
+	}
+	b.HandOver, b.Milliseconds = time.Now().UTC(), time.Since(u.start).Milliseconds()
+	text, err := b.Marshal()
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(state.PolicyFile, rules, 0o600), os.WriteFile(state.BootFile, text, 0o600))
 }
 
 // attachVolume begins to keep logs and unsent records on the mounted recovery volume.

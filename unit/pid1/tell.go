@@ -156,11 +156,11 @@ func (u *unit) connect(ctx context.Context, f *Found) {
 	})
 }
 
-// checkMain runs e2fsck on the main partition.
-func (u *unit) checkMain(ctx context.Context, part string) error {
+// check runs e2fsck on a partition. That it cannot is a failure of the kind f.
+func (u *unit) check(ctx context.Context, part string, f *fault.Fault) error {
 	r, err := filesystem.CheckExt4(ctx, u.m.Run, part, true)
 	if err != nil {
-		return fault.Because(fault.MainDamaged, err)
+		return fault.Because(f, err)
 	}
 	u.log.Info("filesystem checked", "result", string(r.State), "copy", r.Backup, "output", string(r.Output))
 	return nil

@@ -387,6 +387,36 @@ func (q *Queue) Persist(dir string) error {
 	return nil
 }
 
+// TakeOver moves the events that lie in dir into the queue, which has a directory already: what an earlier process of this boot
+// left in memory. It waits until they are saved, or ctx ends, and removes them from dir then. A dir that is not there is empty.
+func (q *Queue) TakeOver(ctx context.Context, dir string) error {
+	d := &disk{dir: dir, live: map[uint64]int{}}
+	items, err := d.load()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	q.mu.Lock()
+	for _, it := range items {
+		it.seg = 0
+		q.size += len(it.line)
+	}
+	q.items = append(q.items, items...)
+	q.next = max(q.next, d.reserved(q.boot))
+	poke(q.wakeDisk)
+	poke(q.wakeSend)
+	q.mu.Unlock()
+	if err := q.Sync(ctx); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove events that were taken over: %w", err)
+	}
+	return nil
+}
+
 // Release saves what can be saved at once and gives the directory back, so that its filesystem can be unmounted. The queue
 // goes on in memory. Release without Persist does nothing.
 func (q *Queue) Release() error {

@@ -207,6 +207,41 @@ func TestQueueRelease(t *testing.T) {
 	}
 }
 
+// TestQueueTakeOver: what one process of a boot left in memory another one saves and sends, and numbers go on.
+func TestQueueTakeOver(t *testing.T) {
+	ram, dir := filepath.Join(t.TempDir(), "ram"), filepath.Join(t.TempDir(), "queue")
+	first := NewQueue("b1")
+	first.Add(message("one"))
+	first.Add(message("two"))
+	if err := errors.Join(first.Persist(ram), first.Close()); err != nil {
+		t.Fatal(err)
+	}
+	q := NewQueue("b1")
+	if err := q.Persist(dir); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time there is nothing
+		if err := q.TakeOver(within(t), ram); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(ram); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the events are still there: %v", err)
+	}
+	if st := q.Stats(); st.Waiting != 2 || st.Unsaved != 0 {
+		t.Errorf("after taking over: %+v", st)
+	}
+	q.Add(message("three"))
+	s := &server{}
+	q.Start(s)
+	if err := errors.Join(q.Flush(within(t)), q.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(s.got(), " "); got != "b1/1/one b1/2/two b1/3/three" {
+		t.Errorf("server has %s", got)
+	}
+}
+
 // TestQueueBounded fills the queue: log records go, states stay, in memory and in the files.
 func TestQueueBounded(t *testing.T) {
 	dir := t.TempDir()

@@ -50,6 +50,9 @@ type Options struct {
 	// KeepRecovery leaves the recovery artifact as it is, and starts the release by it where that is possible, whatever the build
 	// numbers say: KERNEL_OVERRIDE=recovery.
 	KeepRecovery bool
+	// Back is the image that init goes back to by itself, as a file name; "" if this is no such restore. There is then no Request.
+	// No other image is taken, and nothing is destroyed unless it is good.
+	Back string
 	// Main is the partition of the main system where it was found; nil where there is none.
 	Main *machine.Found
 	// Planned are the disks that the platform plans, where Main is nil or an array. No other disk is written to.
@@ -119,6 +122,8 @@ func (j *job) candidates() ([]Image, error) {
 	}
 	choice := state.Latest
 	switch {
+	case j.Back != "":
+		choice = j.Back
 	case j.Request != nil:
 		choice = j.Request.Image
 	case j.Oldest:
@@ -149,6 +154,12 @@ func (j *job) candidates() ([]Image, error) {
 		first = j.Unit.Original
 	}
 	images, found := order(images, first, j.history())
+	if j.Back != "" {
+		if !found {
+			return nil, fault.Newf(fault.NoImage, "%s is not there any more", j.Back)
+		}
+		return images[:1], nil
+	}
 	if first != "" && !found {
 		j.Log.Warn("the image that was asked for is not there", "image", first, "instead", images[0].Name.String(), journal.ForPerson())
 	}
@@ -218,20 +229,24 @@ func (j *job) checkImage(ctx context.Context) error {
 func (j *job) noteRequest(context.Context) error {
 	fresh := j.Image != nil
 	if j.Request == nil {
-		choice := state.Latest
-		if j.Oldest {
+		choice, why := state.Latest, "init: the main system was not complete"
+		switch {
+		case j.Back != "":
+			choice, why = j.Back, "init: the installed system did not start"
+		case j.Oldest:
 			choice = state.Original
 		}
-		r, err := state.NewRequest(state.KindRestore, choice, "init: the main system was not complete", time.Now())
+		r, err := state.NewRequest(state.KindRestore, choice, why, time.Now())
 		if err != nil {
 			return err
 		}
+		r.Auto = true
 		j.Request = &r
 		fresh = true
 	}
 	if fresh {
 		err := j.Volume.WriteRequest(*j.Request)
-		if j.Image != nil && errors.Is(err, syscall.ENOSPC) {
+		if errors.Is(err, syscall.ENOSPC) {
 			j.Log.Warn("the recovery volume is full: a restore that is cut off is not taken up again by itself", "err", err, journal.ForPerson())
 			err = nil
 		}

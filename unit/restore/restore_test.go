@@ -385,7 +385,7 @@ func TestBadImageAndBadDisk(t *testing.T) {
 	}
 }
 
-// TestFullVolume: an image of a medium is restored although the recovery volume has no room for the request.
+// TestFullVolume: a unit is restored although the recovery volume has no room for the request.
 func TestFullVolume(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("GPROV_NO_SKIP") == "1" {
@@ -412,12 +412,11 @@ func TestFullVolume(t *testing.T) {
 	for _, c := range []struct {
 		request *state.Request
 		image   *Image
-		want    *fault.Fault
-	}{{&r, &Image{}, nil}, {nil, nil, fault.NoSpace}} {
+	}{{&r, &Image{}}, {nil, nil}} {
 		j := &job{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler)}, Options: Options{Volume: state.Open(dir), Request: c.request, Image: c.image}, disks: []target{{}}}
 		j.Unit.Main = []state.Disk{machine.DiskRecord(block.Disk{}, layout.Table{})}
-		if err := j.noteRequest(t.Context()); fault.Of(err) != c.want || err == nil && j.request.ID != r.ID {
-			t.Errorf("got %v, want %v", err, c.want)
+		if err := j.noteRequest(t.Context()); err != nil || c.request != nil && j.request.ID != r.ID || j.request.ID == "" {
+			t.Errorf("got %v, request %q", err, j.request.ID)
 		}
 	}
 }

@@ -63,6 +63,10 @@ const MaxBoot = maxUnit
 // BootFile is where init tells the running system about the boot, as Boot in JSON. /run is handed over with its content.
 const BootFile = "/run/gprovision/boot.json"
 
+// RunQueue is where init leaves the records of a normal boot that the server does not have: in memory, so that a boot does not
+// write them to a disk. The running system puts them on the recovery volume, or sends them.
+const RunQueue = "/run/gprovision/queue"
+
 // Boot is what init tells the running system about this boot. It is lost at power-off.
 type Boot struct {
 	// Version is the format version.
@@ -74,11 +78,28 @@ type Boot struct {
 	Reason string `json:"reason,omitempty"`
 	// Attempts is how many boots were handed over since the last good one, this one included.
 	Attempts int `json:"attempts,omitempty"`
-	// HandOver is when init handed over.
-	HandOver time.Time `json:"handOver,omitzero"`
+	// HandOver is when init handed over, and Milliseconds how long after its own start.
+	HandOver     time.Time `json:"handOver,omitzero"`
+	Milliseconds int64     `json:"milliseconds,omitempty"`
+	// Build is the build number of the boot artifact.
+	Build uint64 `json:"build,omitempty"`
+	// Watchdog is the hardware watchdog, as init left it.
+	Watchdog Watchdog `json:"watchdog,omitzero"`
 	// ServerCA holds the certificates, in PEM, that may vouch for the factory server, from the policy of the boot artifact.
 	// The running system has no policy of its own.
 	ServerCA string `json:"serverCA,omitempty"`
+}
+
+// Watchdog is a hardware watchdog as init left it. The zero value is that of a machine without one.
+type Watchdog struct {
+	// Device is its device node and Identity what its driver calls it.
+	Device   string `json:"device,omitempty"`
+	Identity string `json:"identity,omitempty"`
+	// Running says that it runs: something in the running system must have it before Seconds after the decision to boot are over.
+	Running bool `json:"running,omitempty"`
+	Seconds int  `json:"seconds,omitempty"`
+	// Expired says that it ended the boot before this one.
+	Expired bool `json:"expired,omitempty"`
 }
 
 // ParseBoot parses the content of BootFile.
@@ -109,8 +130,13 @@ func (b Boot) validate() error {
 	if b.Attempts < 0 || b.Attempts > maxCount {
 		return fmt.Errorf("attempts is out of range")
 	}
-	if err := printable("job", b.Job, 64); err != nil {
-		return err
+	if b.Milliseconds < 0 || b.Watchdog.Seconds < 0 {
+		return fmt.Errorf("a time is negative")
+	}
+	for name, text := range map[string]string{"job": b.Job, "device of the watchdog": b.Watchdog.Device, "identity of the watchdog": b.Watchdog.Identity} {
+		if err := printable(name, text, 64); err != nil {
+			return err
+		}
 	}
 	return printable("reason", b.Reason, 512)
 }

@@ -22,9 +22,11 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
+	"gprovision/hw/block"
 	"gprovision/model/layout"
 )
 
@@ -162,6 +164,9 @@ type Request struct {
 	By string `json:"by,omitempty"`
 	// Time is when it was asked, by the clock of whoever asked.
 	Time time.Time `json:"time"`
+	// Auto says that nobody asked: init wrote it, to take up a restore that is cut off. It never reaches data that are not of this
+	// unit.
+	Auto bool `json:"auto,omitempty"`
 }
 
 // NewRequest returns a request with a fresh random ID. Image "" means Latest.
@@ -183,6 +188,10 @@ type Counts struct {
 	BootAttempts int `json:"bootAttempts"`
 	// Repairs is how often in a row the main filesystem was repaired without a good boot between.
 	Repairs int `json:"repairs"`
+	// RecoveryRepairs is the same for the filesystem of the recovery volume.
+	RecoveryRepairs int `json:"recoveryRepairs,omitempty"`
+	// WatchdogResets is how many of the boots since the last good one a watchdog has ended.
+	WatchdogResets int `json:"watchdogResets,omitempty"`
 	// RestoreFailures is how often in a row a restore failed.
 	RestoreFailures int `json:"restoreFailures"`
 	// Restores is how many restores succeeded since provisioning.
@@ -195,20 +204,26 @@ type Counts struct {
 
 // Good returns c after a boot that was marked good at the given time.
 func (c Counts) Good(now time.Time) Counts {
-	c.BootAttempts, c.Repairs, c.RestoreFailures = 0, 0, 0
+	c.BootAttempts, c.Repairs, c.RecoveryRepairs, c.RestoreFailures, c.WatchdogResets = 0, 0, 0, 0, 0
 	c.LastGood = now.UTC().Truncate(time.Second)
 	return c
 }
 
 // Restored returns c after a restore that succeeded.
 func (c Counts) Restored() Counts {
-	c.BootAttempts, c.Repairs, c.RestoreFailures, c.Mends = 0, 0, 0, 0
+	c.BootAttempts, c.Repairs, c.RestoreFailures, c.WatchdogResets, c.Mends = 0, 0, 0, 0, 0
 	c.Restores = min(c.Restores+1, maxCount)
 	return c
 }
 
-// Attempted returns c after one more boot was handed over.
-func (c Counts) Attempted() Counts { c.BootAttempts = min(c.BootAttempts+1, maxCount); return c }
+// Attempted returns c after one more boot was handed over. reset says that a watchdog ended the one before.
+func (c Counts) Attempted(reset bool) Counts {
+	c.BootAttempts = min(c.BootAttempts+1, maxCount)
+	if reset {
+		c.WatchdogResets = min(c.WatchdogResets+1, maxCount)
+	}
+	return c
+}
 
 // Mended returns c after one more boot that repaired what starts the unit.
 func (c Counts) Mended() Counts { c.Mends = min(c.Mends+1, maxCount); return c }
@@ -218,6 +233,12 @@ func (c Counts) NotMended() Counts { c.Mends = 0; return c }
 
 // Repaired returns c after one more repair.
 func (c Counts) Repaired() Counts { c.Repairs = min(c.Repairs+1, maxCount); return c }
+
+// RecoveryRepaired returns c after one more repair of the recovery volume.
+func (c Counts) RecoveryRepaired() Counts {
+	c.RecoveryRepairs = min(c.RecoveryRepairs+1, maxCount)
+	return c
+}
 
 // RestoreFailed returns c after one more restore that failed.
 func (c Counts) RestoreFailed() Counts {
@@ -274,10 +295,86 @@ func (v *Volume) ReadCounts() (Counts, error) {
 	return ParseCounts(b)
 }
 
-// WriteCounts replaces the counts.
+// WriteCounts replaces the counts. A file of CountsSize is overwritten in place: one write, which needs no free space.
 func (v *Volume) WriteCounts(c Counts) error {
+	b, err := c.Marshal()
+	if err != nil {
+		return err
+	}
+	return v.inside(func(r *os.Root) error {
+		if err := overwrite(r, CountsFile, b); err == nil {
+			return nil
+		}
+		if err := makeParent(r, CountsFile); err != nil {
+			return err
+		}
+		return WriteFile(r, CountsFile, b, Owner{Mode: 0o600})
+	})
+}
+
+// CountsSize is the size of the file of the counts in bytes: one block of the filesystem, and at least one sector of any disk. All
+// that changes lies in its first 512 bytes, so that a write that is cut off leaves the old content or the new.
+const CountsSize = 4096
+
+// Marshal returns the counts as CountsSize bytes of JSON and white space. It sets the version and refuses what ParseCounts would.
+func (c Counts) Marshal() ([]byte, error) {
 	c.Version = Version
-	return v.writeJSON(CountsFile, c, c.validate(), 0o600)
+	if err := c.validate(); err != nil {
+		return nil, fmt.Errorf("format %s: %w", CountsFile, err)
+	}
+	b, err := json.Marshal(c)
+	if err == nil && len(b) >= 512 {
+		err = errors.New("does not fit into one sector")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("format %s: %w", CountsFile, err)
+	}
+	out := bytes.Repeat([]byte{' '}, CountsSize)
+	copy(out, b)
+	out[CountsSize-1] = '\n'
+	return out, nil
+}
+
+// CountsPlace returns at which byte of its device the file of the counts lies, so that a block can be written there while the volume
+// is not mounted. The error is block.ErrNoPlace if it does not lie in one place.
+func (v *Volume) CountsPlace() (off int64, err error) {
+	err = v.inside(func(r *os.Root) error {
+		f, err := r.OpenFile(CountsFile, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		st, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if !st.Mode().IsRegular() || st.Size() != CountsSize {
+			return fmt.Errorf("%s: %w", CountsFile, block.ErrNoPlace)
+		}
+		off, err = block.Place(f, CountsSize)
+		return err
+	})
+	return off, err
+}
+
+// overwrite writes b over a regular file of the same size.
+func overwrite(r *os.Root, name string, b []byte) error {
+	f, err := r.OpenFile(name, os.O_WRONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() || st.Size() != int64(len(b)) {
+		return fmt.Errorf("overwrite %s: not a regular file of %d bytes", name, len(b))
+	}
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return err
+	}
+	return syscall.Fdatasync(int(f.Fd()))
 }
 
 // ReadHash returns the administrator's password hash as crypt(3) prints it.
@@ -537,7 +634,7 @@ func (r Request) validate() error {
 }
 
 func (c Counts) validate() error {
-	for _, n := range []int{c.BootAttempts, c.Repairs, c.RestoreFailures, c.Restores, c.Mends} {
+	for _, n := range []int{c.BootAttempts, c.Repairs, c.RecoveryRepairs, c.RestoreFailures, c.Restores, c.WatchdogResets, c.Mends} {
 		if n < 0 || n > maxCount {
 			return errors.New("a count is out of range")
 		}
@@ -604,15 +701,21 @@ func (v *Volume) writeJSON(name string, value any, invalid error, mode fs.FileMo
 
 func (v *Volume) write(name string, b []byte, mode fs.FileMode) error {
 	return v.inside(func(r *os.Root) error {
-		dir := filepath.Dir(name)
-		switch err := r.Mkdir(dir, 0o700); {
-		case err == nil:
-			if err := SyncDir(r, "."); err != nil {
-				return err
-			}
-		case !errors.Is(err, fs.ErrExist):
-			return fmt.Errorf("make directory %s: %w", dir, err)
+		if err := makeParent(r, name); err != nil {
+			return err
 		}
 		return WriteFile(r, name, b, Owner{Mode: mode})
 	})
+}
+
+// makeParent makes the directory of a file durably, if it is missing.
+func makeParent(r *os.Root, name string) error {
+	dir := filepath.Dir(name)
+	switch err := r.Mkdir(dir, 0o700); {
+	case err == nil:
+		return SyncDir(r, ".")
+	case !errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("make directory %s: %w", dir, err)
+	}
+	return nil
 }

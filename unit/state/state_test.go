@@ -41,7 +41,7 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	counts := Counts{Version: Version}.Attempted().Attempted().Repaired().RestoreFailed()
+	counts := Counts{Version: Version}.Attempted(false).Attempted(true).Repaired().RestoreFailed()
 	key := NewKey()
 	hash := "$2b$10$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234"
 

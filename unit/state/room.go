@@ -1,0 +1,74 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// MakeRoom removes logs, the oldest first, until the volume takes need more bytes, or no log is left. It returns the names
+// of what it removed. That there is still too little room is no error.
+func (v *Volume) MakeRoom(need int64) (removed []string, err error) {
+	err = v.inside(func(r *os.Root) error {
+		d, err := r.Open(LogDir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("make room: %w", err)
+		}
+		defer d.Close()
+		list, err := d.ReadDir(-1)
+		if err != nil {
+			return fmt.Errorf("make room: %w", err)
+		}
+		var logs []fs.FileInfo
+		for _, e := range list {
+			if i, err := e.Info(); err == nil && i.Mode().IsRegular() && strings.HasSuffix(e.Name(), ".log") {
+				logs = append(logs, i)
+			}
+		}
+		slices.SortFunc(logs, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+		for _, l := range logs {
+			if enough, err := room(r, need); err != nil || enough {
+				return err
+			}
+			if err := r.Remove(LogDir + "/" + l.Name()); err != nil {
+				return fmt.Errorf("make room: %w", err)
+			}
+			removed = append(removed, l.Name())
+			if err := d.Sync(); err != nil { // ext4 gives blocks back at the end of a transaction
+				return fmt.Errorf("make room: %w", err)
+			}
+		}
+		return nil
+	})
+	return removed, err
+}
+
+// roomFile is a file that shows whether there is room, and is removed at once.
+const roomFile = ".room"
+
+// room says whether the volume takes need more bytes. Statistics of a filesystem do not tell: ext4 keeps blocks for itself.
+func room(r *os.Root, need int64) (bool, error) {
+	f, err := r.OpenFile(roomFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, unix.ENOSPC) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("make room: %w", err)
+	}
+	full := unix.Fallocate(int(f.Fd()), 0, 0, need)
+	if err := errors.Join(f.Close(), r.Remove(roomFile)); err != nil {
+		return false, fmt.Errorf("make room: %w", err)
+	}
+	if full != nil && !errors.Is(full, unix.ENOSPC) {
+		return false, fmt.Errorf("make room: %w", full)
+	}
+	return full == nil, nil
+}
