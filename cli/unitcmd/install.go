@@ -18,6 +18,11 @@ import (
 //go:embed systemd
 var units embed.FS
 
+// menderModule is an update module of the Mender client, version 3 of that interface.
+//
+//go:embed mender/gprov
+var menderModule []byte
+
 func unitNames() []string {
 	list, _ := fs.ReadDir(units, "systemd") // embedded: it is there
 	var out []string
@@ -56,12 +61,13 @@ func (s *SystemdUnitCmd) Run(c *Context) error {
 type InstallCmd struct {
 	Into    string `name:"root" required:"" type:"existingdir" placeholder:"DIR" help:"The root filesystem of an image that is being built, or /."`
 	Program string `type:"existingfile" placeholder:"FILE" help:"The program that is put there as /usr/sbin/gprov-unit (default: this one)."`
+	Mender  bool   `help:"Also the update module of the Mender client."`
 	Disable bool   `help:"Do not enable the units."`
 }
 
 // Help returns examples.
 func (*InstallCmd) Help() string {
-	return "Puts this program and its systemd units into a root filesystem and enables them. It may be repeated. No link leads it out of DIR.\n\nExample:\n  gprov-unit install --root $ROOTFS"
+	return "Puts this program and its systemd units into a root filesystem and enables them. It may be repeated. No link leads it out of DIR.\n\nExamples:\n  gprov-unit install --root $ROOTFS\n  gprov-unit install --root $ROOTFS --mender"
 }
 
 // Run installs.
@@ -110,6 +116,9 @@ func (i *InstallCmd) Run(c *Context) error {
 				return err
 			}
 		}
+	}
+	if i.Mender {
+		return put("usr/share/mender/modules/v3/gprov", menderModule, 0o755)
 	}
 	return nil
 }
