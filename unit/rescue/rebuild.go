@@ -133,28 +133,16 @@ func (r *Rebuild) readSystem(dir string) error {
 	return nil
 }
 
-// chooseDevice chooses the device as a provisioning would. Where the platform names no size, it is the only one that is left on the
-// buses for it.
+// chooseDevice chooses the new recovery device and looks at what it carries.
 func (r *Rebuild) chooseDevice(skip map[string]bool) error {
 	disks, err := r.Disks()
 	if err != nil {
 		return err
 	}
-	v := r.Identity.Variant
-	disks = slices.DeleteFunc(disks, func(d block.Disk) bool { return skip[d.Name] || d.Name == r.Main.Disk.Name })
-	var want *platform.Want
-	if v.RecoveryMedia.Size == 0 {
-		left := slices.DeleteFunc(machine.Candidates(disks), func(c platform.Candidate) bool { return !platform.AllowedRecovery(v, c) })
-		if len(left) != 1 {
-			return fmt.Errorf("the platform names no size of the recovery device, and %d disks could be it", len(left))
-		}
-		want = &platform.Want{Size: left[0].Size}
-	}
-	c, err := platform.ChooseRecovery(v, want, machine.Candidates(disks))
+	r.Device, err = Planned(r.Identity.Variant, slices.DeleteFunc(disks, func(d block.Disk) bool { return skip[d.Name] || d.Name == r.Main.Disk.Name }))
 	if err != nil {
 		return err
 	}
-	r.Device = disks[slices.IndexFunc(disks, func(d block.Disk) bool { return d.Path == c.Path })]
 	if r.Device.ReadOnly {
 		return fmt.Errorf("%s is read-only", r.Device.Path)
 	}
@@ -166,6 +154,24 @@ func (r *Rebuild) chooseDevice(skip map[string]bool) error {
 		r.Content = content
 	}
 	return nil
+}
+
+// Planned chooses among disks the recovery device as a provisioning would. Where the platform names no size, it is the only one that
+// is left on the buses for it.
+func Planned(v platform.Variant, disks []block.Disk) (block.Disk, error) {
+	var want *platform.Want
+	if v.RecoveryMedia.Size == 0 {
+		left := slices.DeleteFunc(machine.Candidates(disks), func(c platform.Candidate) bool { return !platform.AllowedRecovery(v, c) })
+		if len(left) != 1 {
+			return block.Disk{}, fmt.Errorf("the platform names no size of the recovery device, and %d disks could be it", len(left))
+		}
+		want = &platform.Want{Size: left[0].Size}
+	}
+	c, err := platform.ChooseRecovery(v, want, machine.Candidates(disks))
+	if err != nil {
+		return block.Disk{}, err
+	}
+	return disks[slices.IndexFunc(disks, func(d block.Disk) bool { return d.Path == c.Path })], nil
 }
 
 // record makes the unit's record from what is on the disks.

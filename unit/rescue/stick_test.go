@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"gprovision/hw/block"
 	"gprovision/model/layout"
+	"gprovision/model/platform"
 	"gprovision/site"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
@@ -105,5 +107,29 @@ func TestReadSystem(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestPlanned(t *testing.T) {
+	disk := func(name string, bus block.Bus, gib int64) block.Disk {
+		return block.Disk{Name: name, Path: "/dev/" + name, Bus: bus, Size: gib * layout.GiB}
+	}
+	sized := platform.Variant{RecoveryMedia: platform.RecoveryMedia{Size: 4 * layout.GiB}}
+	for name, c := range map[string]struct {
+		v     platform.Variant
+		disks []block.Disk
+		want  string
+	}{
+		"by size":            {sized, []block.Disk{disk("a", block.VirtIO, 4), disk("b", block.VirtIO, 9)}, "a"},
+		"two of that size":   {sized, []block.Disk{disk("a", block.VirtIO, 4), disk("b", block.VirtIO, 4)}, ""},
+		"none of that size":  {sized, []block.Disk{disk("a", block.VirtIO, 9)}, ""},
+		"no size, one disk":  {platform.Variant{}, []block.Disk{disk("a", block.VirtIO, 4)}, "a"},
+		"no size, two disks": {platform.Variant{}, []block.Disk{disk("a", block.VirtIO, 4), disk("b", block.VirtIO, 9)}, ""},
+		"no size, no disk":   {platform.Variant{}, nil, ""},
+	} {
+		got, err := Planned(c.v, c.disks)
+		if got.Name != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%s: %q, %v", name, got.Name, err)
+		}
 	}
 }
