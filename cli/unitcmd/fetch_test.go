@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gprovision/model/policy"
@@ -78,5 +79,45 @@ func TestProgress(t *testing.T) {
 	p.end()
 	if b.String() != "\r\x1b[Kfetch 50 %\n" {
 		t.Errorf("got %q", b.String())
+	}
+}
+
+// A verb that writes for long, such as fetch, keeps no other from writing, and the last one makes the volume read-only again.
+func TestWritersShareTheVolume(t *testing.T) {
+	f := newFake(t)
+	release, err := f.writable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.ops = nil; f.run("boot-ok", "--wait", "0s") != 0 || len(f.ops) > 0 || f.readOnly {
+		t.Errorf("beside another: mounts %q, read-only %v: %s", f.ops, f.readOnly, f.err.String())
+	}
+	other, err := f.writable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := release(); err != nil || f.readOnly {
+		t.Errorf("read-only under a writer: %v, %v", f.readOnly, err)
+	}
+	if err := other(); err != nil || !f.readOnly {
+		t.Errorf("still writable: %v", err)
+	}
+	// One that was mounted writable stays so.
+	f.readOnly = false
+	if f.run("boot-ok", "--wait", "0s") != 0 || len(f.ops) > 0 {
+		t.Errorf("mounts %q: %s", f.ops, f.err.String())
+	}
+	// A writer that was killed leaves it writable: the next one tidies up.
+	f.readOnly = true
+	l, err := f.lock("writers", syscall.LOCK_SH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.makeWritable(l); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if f.run("boot-ok", "--wait", "0s") != 0 || !f.readOnly {
+		t.Errorf("after a writer that was killed: mounts %q, read-only %v", f.ops, f.readOnly)
 	}
 }

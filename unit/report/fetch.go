@@ -109,7 +109,7 @@ func Fetch(ctx context.Context, o FetchOptions) (Fetched, error) {
 		o.now = time.Now
 	}
 	if o.free == nil {
-		o.free = freeSpace
+		o.free = FreeSpace
 	}
 	part := o.Dest + partSuffix
 	t := &transfer{o: o, total: o.Size, s256: sha256.New(), s1: sha1.New()}
@@ -436,8 +436,8 @@ func diskFault(err error) *fault.Fault {
 	return fault.DiskWrite
 }
 
-// freeSpace returns how many bytes this process may still write below dir.
-func freeSpace(dir string) (int64, error) {
+// FreeSpace returns how many bytes this process may still write below dir.
+func FreeSpace(dir string) (int64, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return 0, err

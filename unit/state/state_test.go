@@ -297,5 +297,6 @@ func FuzzParse(f *testing.F) {
 		ParseBoot(b)
 		parseHash(b)
 		parseKey(b)
+		parse[Pending](PendingFile, b)
 	})
 }

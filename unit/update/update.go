@@ -279,6 +279,13 @@ func (t *taking) arrive(ctx context.Context, dest string) error {
 		if err != nil {
 			return fault.Because(fault.Download, err)
 		}
+		free, err := report.FreeSpace(t.stage)
+		if err != nil {
+			return diskFault(err)
+		}
+		if st.Size()+1<<20 > free {
+			return fault.Newf(fault.NoSpace, "%s has %d bytes, %d are free on the recovery volume", t.Source, st.Size(), free)
+		}
 		_, err = machine.PutFile(dest, 0o644, &counted{ctx: ctx, r: f, tell: func(n int64) { t.Progress("copy", n, st.Size()) }})
 		return diskFault(err)
 	}
