@@ -19,10 +19,10 @@ import (
 const debianSuite = "bookworm"
 
 // debianPackages are what the demo's system consists of, beside what is essential: what a release must have (a kernel,
-// systemd, networkd), what the boot artifact takes from it (e2fsprogs, the EFI stub, GRUB's modules), and sshd.
+// systemd, networkd), what the boot artifact takes from it (e2fsprogs, mdadm, the EFI stub, GRUB's modules), and sshd.
 var debianPackages = []string{
 	"linux-image-amd64", "systemd", "systemd-sysv", "dbus", "udev", "kmod", "iproute2",
-	"e2fsprogs", "systemd-boot-efi", "grub-pc-bin", "grub-common", "zstd",
+	"e2fsprogs", "mdadm", "systemd-boot-efi", "grub-pc-bin", "grub-common", "zstd",
 	"openssh-server", "sudo", "passwd", "login", "ca-certificates",
 }
 

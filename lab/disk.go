@@ -18,6 +18,7 @@ const (
 	SATA   Bus = "sata"
 	SCSI   Bus = "scsi"
 	USB    Bus = "usb"
+	MMC    Bus = "mmc" // an SD card in a slot of its own; its size is a power of two
 )
 
 // Disk is a disk of a virtual unit. It is a sparse qcow2 file in the unit's directory.
@@ -30,7 +31,7 @@ type Disk struct {
 	Bus  Bus    `json:"bus"`
 	// Size is in bytes.
 	Size int64 `json:"size"`
-	// SectorSize is in bytes. 0: 512. SATA knows only 512.
+	// SectorSize is in bytes. 0: 512. SATA and MMC know only 512.
 	SectorSize int `json:"sectorSize,omitempty"`
 	// Serial is what the disk says of itself; empty: its name in upper case.
 	Serial string `json:"serial,omitempty"`
@@ -89,6 +90,11 @@ func (d Disk) device(place int, slot string) (object, error) {
 		o["driver"], o["bus"] = "scsi-hd", "scsi0.0"
 	case USB:
 		o["driver"], o["bus"], o["removable"] = "usb-storage", "usb0.0", true
+	case MMC:
+		if d.Late || d.SectorSize > 512 || d.BootIndex > 0 {
+			return nil, fmt.Errorf("disk %s: an SD card is there at power-on, has sectors of 512 bytes and no place in the boot order", d.Name)
+		}
+		return object{"driver": "sd-card", "id": "dev-" + d.Name, "drive": d.node()}, nil // QEMU puts it into the slot that is free
 	default:
 		return nil, fmt.Errorf("disk %s: unknown bus %q", d.Name, d.Bus)
 	}

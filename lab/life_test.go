@@ -133,6 +133,9 @@ func (l *life) makeTiny(ctx context.Context) error {
 	}
 	// A person may choose at the serial console, and open the shell.
 	l.tiny.Policy.Panels, l.tiny.Policy.GraceSeconds, l.tiny.Policy.Shell = []string{policy.Serial}, 1, true
+	if l.tiny.Platforms, err = platforms(); err != nil {
+		return err
+	}
 	if err := l.tiny.Artifacts(ctx, log, l.debian, l.init, 1); err != nil {
 		return err
 	}
@@ -151,7 +154,7 @@ func (l *life) makeTiny(ctx context.Context) error {
 		}
 		l.images = append(l.images, name)
 	}
-	return l.tiny.Manifest([]string{l.images[1], l.images[0]}, nil)
+	return l.tiny.Manifest([]string{l.images[1], l.images[0]}, specifications)
 }
 
 // config is a unit as the built-in appliance table describes it.
@@ -340,10 +343,12 @@ func recoveryOf(t *testing.T, u *lab.Unit) string {
 	return "/run/rec"
 }
 
-// again makes a running tiny system lose its mark and start again.
+// again makes a running tiny system lose its mark and start again. dir is what is mounted, or empty.
 func again(t *testing.T, u *lab.Unit, dir string) {
 	t.Helper()
-	tell(t, u, map[string]any{"do": "unmount", "path": dir})
+	if dir != "" {
+		tell(t, u, map[string]any{"do": "unmount", "path": dir})
+	}
 	tell(t, u, map[string]any{"do": "remove", "path": "/boot.normal"})
 	if err := u.Tell(map[string]any{"do": "reboot"}); err != nil {
 		t.Fatal(err)
@@ -387,26 +392,6 @@ func testLife(t *testing.T, fw layout.Firmware) {
 	start(t, u)
 	whole(t, up(t, u), "2")
 	seen(t, u, 0, jobState("restore", "started"), "restore of a finished unit")
-}
-
-// TestLifeNVMe is the whole life with NVMe disks, the main one with sectors of 4096 bytes, through OVMF's own PXE and TFTP.
-func TestLifeNVMe(t *testing.T) {
-	t.Parallel()
-	l := needLife(t)
-	n, p := network(t), product(t, l.tiny)
-	l.serve(t, n, p)
-	c := config(layout.UEFI, lab.NVMe)
-	c.NativePXE, c.Disks[1].SectorSize = true, 4096
-	u := newUnit(t, n, c)
-	start(t, u)
-	if _, err := live(u); err != nil {
-		t.Fatal(err)
-	}
-	e := up(t, u)
-	whole(t, e, "2")
-	if !strings.HasPrefix(e.Text("root"), "/dev/nvme") {
-		t.Errorf("root is %s", e.Text("root"))
-	}
 }
 
 func TestPowerCutInProvisioning(t *testing.T) {

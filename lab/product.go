@@ -52,8 +52,9 @@ const (
 type Product struct {
 	// Dir is the directory.
 	Dir string
-	// Policy is that of the boot artifacts.
-	Policy policy.Policy
+	// Policy is that of the boot artifacts, and Platforms their appliance table; nil: the built-in one.
+	Policy    policy.Policy
+	Platforms []byte
 	// Operator is the operator's private age key, as text, and OperatorPublic the public one.
 	Operator       secret.Secret
 	OperatorPublic string
@@ -99,7 +100,7 @@ func (p *Product) Path(name string) string { return filepath.Join(p.Dir, FilesDi
 // Artifacts builds both boot artifacts, norm_boot and provision.pxe, with that build number from a root filesystem.
 func (p *Product) Artifacts(ctx context.Context, log *slog.Logger, rootfs, init string, build uint64) error {
 	for name, provision := range map[string]bool{BootFile: false, ProvisionFile: true} {
-		_, err := boot.Build(ctx, log, boot.Options{RootFS: rootfs, Init: init, Policy: p.Policy, Provision: provision, BuildNumber: build, Time: time.Now(), Out: p.Path(name)})
+		_, err := boot.Build(ctx, log, boot.Options{RootFS: rootfs, Init: init, Policy: p.Policy, Platforms: p.Platforms, Provision: provision, BuildNumber: build, Time: time.Now(), Out: p.Path(name)})
 		if err != nil {
 			return fmt.Errorf("build %s: %w", name, err)
 		}

@@ -356,7 +356,9 @@ func (u *Unit) arguments(o startOptions) ([]string, error) {
 		if d.Late {
 			continue
 		}
-		if o.network && u.Firmware == layout.UEFI && d.BootIndex == 0 {
+		if d.Bus == MMC {
+			devices = append(devices, object{"driver": "sdhci-pci"})
+		} else if o.network && u.Firmware == layout.UEFI && d.BootIndex == 0 {
 			d.BootIndex = 10 + len(nodes) // OVMF forgets the boot entries of what has no place in QEMU's order
 		}
 		dev, err := d.device(places[d.Bus], "")

@@ -24,6 +24,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -191,6 +192,18 @@ func (o *Options) check() error {
 	}
 	o.Time = o.Time.UTC().Truncate(time.Second)
 	return nil
+}
+
+// raid says whether a platform of the artifact has RAID. The table was checked.
+func (o *Options) raid() bool {
+	table := platform.Default()
+	if len(o.Platforms) > 0 {
+		var err error
+		if table, err = platform.Parse(o.Platforms); err != nil {
+			return false
+		}
+	}
+	return slices.ContainsFunc(table.Variants, platform.Variant.HasRAID)
 }
 
 type builder struct {
@@ -429,28 +442,21 @@ func (b *builder) addModules(release string) error {
 	return nil
 }
 
-// addTools adds the external programs that a unit runs, with their configuration.
+// addTools adds the external programs that a unit runs, with their configuration. mdadm comes along where a platform has RAID.
 func (b *builder) addTools() error {
 	for _, name := range []string{"mke2fs", "e2fsck"} {
-		from, err := b.findTool("sbin/"+name, "usr/sbin/"+name, "bin/"+name, "usr/bin/"+name, name)
-		if err != nil {
+		if err := b.addTool(name, "e2fsprogs"); err != nil {
 			return err
 		}
-		data, err := b.tools.read(from, "e2fsprogs")
-		if err != nil {
-			return err
-		}
-		b.describe(b.tools, from, data)
-		if err := b.put("sbin/"+name, 0o755, data); err != nil {
-			return err
-		}
-		if err := b.addLibraries(from, data); err != nil {
+	}
+	if b.o.raid() {
+		if err := b.addTool("mdadm", "mdadm"); err != nil {
 			return err
 		}
 	}
 	const name = "etc/mke2fs.conf"
 	from, in := name, b.tools
-	if found, err := b.findTool(name, "mke2fs.conf"); err == nil {
+	if found, err := b.findTool("e2fsprogs", name, "mke2fs.conf"); err == nil {
 		from = found
 	} else if b.root != nil {
 		in = b.root
@@ -463,9 +469,26 @@ func (b *builder) addTools() error {
 	return b.put(name, 0o644, conf)
 }
 
-// findTool returns the first of names that is a file in the tools.
-func (b *builder) findTool(names ...string) (string, error) {
-	from, err := b.tools.find("e2fsprogs", names...)
+// addTool adds one program of a Debian package, with its libraries.
+func (b *builder) addTool(name, pkg string) error {
+	from, err := b.findTool(pkg, "sbin/"+name, "usr/sbin/"+name, "bin/"+name, "usr/bin/"+name, name)
+	if err != nil {
+		return err
+	}
+	data, err := b.tools.read(from, pkg)
+	if err != nil {
+		return err
+	}
+	b.describe(b.tools, from, data)
+	if err := b.put("sbin/"+name, 0o755, data); err != nil {
+		return err
+	}
+	return b.addLibraries(from, data)
+}
+
+// findTool returns the first of names that is a file in the tools, where the Debian package pkg has it.
+func (b *builder) findTool(pkg string, names ...string) (string, error) {
+	from, err := b.tools.find(pkg, names...)
 	var missing *MissingError
 	if errors.As(err, &missing) && b.tools != b.root {
 		missing.In = b.o.Tools
@@ -532,7 +555,11 @@ func (b *builder) addGRUB() error {
 	if b.root == nil {
 		return errors.New("the boot loader for BIOS machines comes from a root filesystem, and none is given: name one, or leave the boot loader out")
 	}
-	boot, core, err := grub(b.ctx, b.log, b.root, newLinker(&bootimage.Tree{}, b.root))
+	parts := grubModules
+	if b.o.raid() {
+		parts = slices.Concat(parts, grubRAID)
+	}
+	boot, core, err := grub(b.ctx, b.log, b.root, newLinker(&bootimage.Tree{}, b.root), parts)
 	if err != nil {
 		return err
 	}

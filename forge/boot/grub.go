@@ -22,6 +22,9 @@ const (
 var grubModules = []string{"biosdisk", "part_msdos", "part_gpt", "ext2", "normal", "configfile", "linux", "search", "search_fs_uuid",
 	"search_fs_file", "test", "true", "echo", "serial", "terminal", "minicmd", "ls", "sleep", "keystatus", "reboot"}
 
+// grubRAID are the parts that read a system on an array of md with metadata of version 1.
+var grubRAID = []string{"diskfilter", "mdraid1x", "raid5rec", "raid6rec"}
+
 // grubStart is run by core.img first. GRUB knows the disk that the firmware started as hdN and not yet the partition: the
 // configuration is on partition 1 of an MBR or partition 2 of a GPT, behind the BIOS boot partition. If this disk has none,
 // any other that has one will do.
@@ -35,8 +38,8 @@ const (
 )
 
 // grub makes the boot loader for BIOS with the root filesystem's own grub-mkimage, which runs under that root filesystem's
-// own loader and libraries.
-func grub(ctx context.Context, log *slog.Logger, root *rootFS, link *linker) (boot, core []byte, err error) {
+// own loader and libraries. parts are grubModules and more.
+func grub(ctx context.Context, log *slog.Logger, root *rootFS, link *linker, parts []string) (boot, core []byte, err error) {
 	if boot, err = root.read(grubDir+"/boot.img", grubPackage); err != nil {
 		return nil, nil, err
 	}
@@ -52,7 +55,7 @@ func grub(ctx context.Context, log *slog.Logger, root *rootFS, link *linker) (bo
 	out := filepath.Join(dir, "core.img")
 	args := []string{"--library-path", filepath.Join(dir, "lib"), filepath.Join(dir, "grub-mkimage"), "-O", "i386-pc",
 		"-d", filepath.Join(dir, "i386-pc"), "-c", filepath.Join(dir, "start.cfg"), "-p", "/boot/grub", "-o", out}
-	if err := tool.Run(ctx, log, tool.Command{Name: loader, Args: append(args, grubModules...)}); err != nil {
+	if err := tool.Run(ctx, log, tool.Command{Name: loader, Args: append(args, parts...)}); err != nil {
 		return nil, nil, fmt.Errorf("make boot loader for BIOS: %w", err)
 	}
 	core, err = os.ReadFile(out)

@@ -7,16 +7,16 @@ import (
 // Part is a member and where it was found.
 type Part struct {
 	Member
-	// Path is the device node.
-	Path string
+	// Path is the device node, and Disk the name of the disk that it is on.
+	Path, Disk string
 }
 
 // Array is what was found of an array.
 type Array struct {
 	UUID  string
 	Level int
-	// Disks is how many places it has.
-	Disks int
+	// Disks is how many places it has, and Active how many of them were taken when it was used last.
+	Disks, Active int
 	// Parts are the members that can be used, at most one for each place, by place: those that are as new as the newest.
 	Parts []Part
 	// Stale are those that cannot: spares, failed ones, and ones that were away while the array was in use.
@@ -29,7 +29,7 @@ func Find(parts []Part, uuid string) Array {
 	var newest Part
 	for _, p := range parts {
 		if p.UUID == uuid && uuid != "" && (a.Disks == 0 || p.Events > newest.Events) {
-			newest, a.Level, a.Disks = p, p.Level, p.Member.Disks
+			newest, a.Level, a.Disks, a.Active = p, p.Level, p.Disks, p.Active
 		}
 	}
 	used := map[int]bool{}
@@ -58,8 +58,11 @@ func UUIDs(parts []Part) []string {
 	return out
 }
 
-// Complete says whether each place of the array is taken.
-func (a Array) Complete() bool { return a.Disks > 0 && len(a.Parts) == a.Disks }
+// Complete says whether all members are there that the array had when it was used last: no other may be hoped for.
+func (a Array) Complete() bool { return a.Disks > 0 && len(a.Parts) >= a.Active }
+
+// Degraded says whether a place of the array is free.
+func (a Array) Degraded() bool { return len(a.Parts) < a.Disks }
 
 // Enough says whether the array can run with the members that are there. For level 10 that is what the layout near=2 needs, which
 // is what Create makes: of two neighbours at least one.

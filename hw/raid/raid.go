@@ -44,8 +44,9 @@ type Member struct {
 	Host, Name string
 	// Level is that of md: 0, 1, 4, 5, 6, 10, or negative for what is no RAID.
 	Level int
-	// Disks is how many places the array has, and Place which one this member has, from 0, or one of the roles above.
-	Disks, Place int
+	// Disks is how many places the array has, and Place which one this member has, from 0, or one of the roles above. Active is how
+	// many places were taken when the member was written last.
+	Disks, Place, Active int
 	// Events counts the changes of the array: a member with a smaller number than others was away and is out of date.
 	Events uint64
 	// Clean says that the array was stopped in order.
@@ -130,15 +131,26 @@ func parse1(b []byte, sector int64) (Member, bool) {
 	if host, name, ok := strings.Cut(m.Name, ":"); ok {
 		m.Host, m.Name = host, name
 	}
-	if number := le.Uint32(b[160:]); number < roles {
-		switch role := le.Uint16(b[256+2*number:]); role {
+	own, taken := le.Uint32(b[160:]), map[int]bool{}
+	for i := range roles {
+		place := Spare
+		switch role := le.Uint16(b[256+2*i:]); role {
 		case 0xffff:
 		case 0xfffe:
-			m.Place = Faulty
+			place = Faulty
 		case 0xfffd:
-			m.Place = Journal
+			place = Journal
 		default:
-			m.Place = int(role)
+			place = int(role)
+			taken[place] = place < m.Disks
+		}
+		if i == own {
+			m.Place = place
+		}
+	}
+	for _, yes := range taken {
+		if yes {
+			m.Active++
 		}
 	}
 	return m, m.sane()
@@ -197,6 +209,7 @@ func parse090(b []byte, _ int64) (Member, bool) {
 	case state&(1<<1|1<<2) == 1<<1|1<<2: // active and in sync
 		m.Place = int(int32(word(thisDisk + 3)))
 	}
+	m.Active = int(min(word(34), word(10))) // active_disks
 	return m, m.sane()
 }
 

@@ -307,8 +307,8 @@ func (t *Table) ByName(code string) (Variant, bool) {
 	return Variant{}, false
 }
 
-// HasRAID says whether the main system is on an array of md.
-func (v Variant) HasRAID() bool { return v.SwRaidlevel >= 0 }
+// HasRAID says whether the main system is on an array of md: not where there is one main disk, whatever SwRaidlevel says.
+func (v Variant) HasRAID() bool { return v.SwRaidlevel >= 0 && v.NumDataDisks > 1 }
 
 // OneDisk says whether the recovery volume is on the main disk.
 func (v Variant) OneDisk() bool { return v.RecoveryMedia.Layout == OnMain }

@@ -42,7 +42,7 @@ func (m *Machine) Members() ([]raid.Part, error) {
 			m.Log.Warn("partition cannot be read", "partition", p.Path, "err", err)
 			continue
 		}
-		out = append(out, raid.Part{Member: member, Path: p.Path})
+		out = append(out, raid.Part{Member: member, Path: p.Path, Disk: p.Disk.Name})
 	}
 	return out, nil
 }

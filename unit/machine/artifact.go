@@ -200,9 +200,9 @@ func withMounted(dev, fstype string, do func(dir string) error) error {
 const BootDir = "boot/gprov"
 
 // PutArtifactBIOS puts kernel and initramfs of the boot artifact src below the mounted volume, or the one file of an artifact whose
-// kernel holds its initramfs, writes the boot loader's configuration and installs the boot loader on the disk. entry lacks the
-// paths of kernel and initramfs; config makes the configuration of it.
-func (m *Machine) PutArtifactBIOS(disk string, t layout.Table, volume, src string, entry bootloader.Entry, config func(bootloader.Entry) []byte) error {
+// kernel holds its initramfs, and writes the boot loader's configuration. entry lacks the paths of kernel and initramfs; config makes
+// the configuration of it. InstallLoader makes a disk start it.
+func (m *Machine) PutArtifactBIOS(volume, src string, entry bootloader.Entry, config func(bootloader.Entry) []byte) error {
 	kernel, initrd, err := unpackArtifact(volume, src)
 	if err != nil {
 		return fmt.Errorf("take kernel and initramfs out of %s: %w", src, err)
@@ -219,10 +219,7 @@ func (m *Machine) PutArtifactBIOS(disk string, t layout.Table, volume, src strin
 	if _, err := PutFile(filepath.Join(volume, bootloader.ConfigPath), 0o600, bytes.NewReader(config(entry))); err != nil {
 		return err
 	}
-	if err := removeOtherArtifacts(filepath.Join(volume, BootDir), filepath.Base(filepath.Dir(kernel))); err != nil {
-		return err
-	}
-	return m.InstallLoader(disk, t)
+	return removeOtherArtifacts(filepath.Join(volume, BootDir), filepath.Base(filepath.Dir(kernel)))
 }
 
 // InstallLoader makes a disk with the table t start GRUB on BIOS firmware. Nothing is written where it does already.

@@ -57,13 +57,17 @@ func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
 		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system")
 	}
 	entry := bootloader.Entry{Title: RecoveryEntry, Args: m.KernelArgs(), Forced: m.ForcedArg()}
-	return m.PutArtifactBIOS(disk.Path, u.Recovery.Table, dir, artifact, entry, func(e bootloader.Entry) []byte {
+	err = m.PutArtifactBIOS(dir, artifact, entry, func(e bootloader.Entry) []byte {
 		return bootloader.RecoveryConfig(bootloader.Recovery{Main: main.FSUUID, Mark: "/" + m.Site.Names.Mark, Entry: e})
 	})
+	if err != nil {
+		return err
+	}
+	return m.InstallLoader(disk.Path, u.Recovery.Table)
 }
 
 // PutMainArtifact makes the main disks boot the boot artifact of the system that is mounted at root, writable on BIOS. disks are
-// their paths in the order of the record. Nothing is written where they do already.
+// their paths in the order of the record, "" for a member of an array that is not there. Nothing is written where they do already.
 func (m *Machine) PutMainArtifact(u state.Unit, disks []string, root string) error {
 	artifact := filepath.Join(root, "boot", m.Site.Names.BootFile)
 	main := u.System()
@@ -72,6 +76,9 @@ func (m *Machine) PutMainArtifact(u state.Unit, disks []string, root string) err
 	}
 	if m.Firmware == layout.UEFI {
 		for i, disk := range disks {
+			if disk == "" {
+				continue
+			}
 			esp := u.Main[i].Table.Find(layout.ESP)
 			if esp == nil {
 				return fault.Newf(fault.RecoveryDamaged, "the unit's record has no ESP on %s", disk)
@@ -86,11 +93,14 @@ func (m *Machine) PutMainArtifact(u state.Unit, disks []string, root string) err
 	if volume := u.Recovery.Table.Find(layout.Recovery); volume != nil {
 		entry.Fallback = volume.FSUUID
 	}
-	if err := m.PutArtifactBIOS(disks[0], u.Main[0].Table, root, artifact, entry, bootloader.MainConfig); err != nil {
+	if err := m.PutArtifactBIOS(root, artifact, entry, bootloader.MainConfig); err != nil {
 		return err
 	}
-	for i, disk := range disks[1:] { // each member of an array can start it
-		if err := m.InstallLoader(disk, u.Main[i+1].Table); err != nil {
+	for i, disk := range disks { // each member of an array can start it
+		if disk == "" {
+			continue
+		}
+		if err := m.InstallLoader(disk, u.Main[i].Table); err != nil {
 			return err
 		}
 	}

@@ -37,10 +37,14 @@ type Found struct {
 	Volume *state.Volume
 	// RecoveryPart is the partition of the recovery volume.
 	RecoveryPart *machine.Found
-	// MainPart is the partition of the main system, if there is one. It is not mounted.
+	// MainPart is the partition or array of the main system, if there is one. It is not mounted. An array is on no disk.
 	MainPart *machine.Found
-	// Planned are the disks that the platform plans as main disks, where MainPart is nil and they are there.
+	// Planned are the disks that the platform plans as main disks, where MainPart is nil or an array and they are there.
 	Planned []block.Disk
+	// members are the names of the disks with members of the unit's array, degraded says that it lacks some, and awaits that more
+	// are waited for.
+	members          []string
+	degraded, awaits bool
 	// Unreadable says that the main partition is there and cannot be read at all.
 	Unreadable bool
 	// Mark is the main system's mark.
@@ -73,7 +77,7 @@ func (u *unit) Gather(ctx context.Context, changed <-chan struct{}, start time.T
 	for {
 		f := u.look(ctx)
 		wait := max(u.patience(f), u.mediaPatience(f)) - time.Since(start)
-		if wait <= 0 || u.wanted {
+		if wait <= 0 && !f.awaits || u.wanted {
 			return f, nil
 		}
 		u.m.Log.Debug("waiting for devices", "recovery", string(f.Recovery), "main", string(f.Main), "left", wait.Round(time.Second).String())
@@ -98,6 +102,8 @@ func (u *unit) patience(f *Found) time.Duration {
 	switch {
 	case u.provisions() || f.Choice.Kind == ChoosePowerOff:
 		return 0
+	case f.awaits:
+		return min(memberPatience, long)
 	case f.Main == MainMarked && f.Recovery == RecoveryFound:
 		return 0
 	case f.Main == MainMarked:
@@ -149,7 +155,7 @@ func (u *unit) look(ctx context.Context) *Found {
 	f := &Found{Facts: Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: RecoveryMissing, Main: MainAbsent,
 		Repairs: u.repairs, RecoveryRepairs: u.recoveryRepairs, ShellAsked: u.args.Shell && !u.shellDone, Choice: u.choice}}
 	u.lookForRecovery(f)
-	u.lookForMain(f)
+	u.lookForMain(ctx, f)
 	u.lookForMedia(ctx, f)
 	if worn(f.Facts, u.m.Policy) && f.Main == MainMarked && !u.backFailed {
 		f.Previous = u.previous(f)
@@ -278,13 +284,21 @@ func (u *unit) readVolume(f *Found) {
 
 // lookForMain finds the partition of the main system by its recorded identifier, on a bus that the platform allows. Without a
 // recovery volume the kernel argument real_root says where it is.
-func (u *unit) lookForMain(f *Found) {
+func (u *unit) lookForMain(ctx context.Context, f *Found) {
 	root := u.args.Root
 	if f.Recovery == RecoveryFound {
+		if f.Unit.Array != nil {
+			u.lookForArray(ctx, f)
+			return
+		}
 		root = Root{}
 		if p := f.Unit.Main[0].Table.Find(layout.Primary); p != nil {
 			root = Root{ByPARTUUID, p.UUID}
 		}
+	}
+	if f.Recovery != RecoveryFound && root.By == ByUUID && u.m.Identity.Variant.HasRAID() {
+		u.guessArray(ctx, f, root.Ident)
+		return
 	}
 	parts, err := u.m.Partitions(platform.AllowedMain)
 	if err != nil {
@@ -376,18 +390,9 @@ func readMark(name string) (state.Mark, error) {
 	return state.ParseMark(b)
 }
 
-// lookForPlannedDisk is for a main partition that is nowhere: is the disk that the platform plans there, and is it blank?
+// lookForPlannedDisk is for a main partition that is nowhere: are the disks that the platform plans there, and are they blank?
 func (u *unit) lookForPlannedDisk(f *Found) {
-	disks, err := u.m.Disks()
-	if err != nil {
-		f.note("main: %v", err)
-		return
-	}
-	recovery := ""
-	if f.RecoveryPart != nil {
-		recovery = f.RecoveryPart.Disk.Path
-	}
-	chosen, err := platform.ChooseMain(u.m.Identity.Variant, machine.Candidates(disks), recovery)
+	chosen, err := u.plannedDisks(f)
 	switch {
 	case errors.Is(err, fault.DiskAmbiguous):
 		f.Main = MainAmbiguous
@@ -397,13 +402,7 @@ func (u *unit) lookForPlannedDisk(f *Found) {
 		f.note("main: %v", err)
 		return
 	}
-	for _, c := range chosen {
-		for _, d := range disks {
-			if d.Path == c.Path {
-				f.Planned = append(f.Planned, d)
-			}
-		}
-	}
+	f.Planned = chosen
 	f.Main = MainBlank
 	for _, c := range chosen {
 		blank, why, err := machine.BlankDisk(c.Path)
@@ -439,4 +438,29 @@ func (f *Found) begun() bool {
 		}
 	}
 	return own != nil
+}
+
+// plannedDisks returns the disks that the platform plans as main disks.
+func (u *unit) plannedDisks(f *Found) ([]block.Disk, error) {
+	disks, err := u.m.Disks()
+	if err != nil {
+		return nil, err
+	}
+	recovery := ""
+	if f.RecoveryPart != nil {
+		recovery = f.RecoveryPart.Disk.Path
+	}
+	chosen, err := platform.ChooseMain(u.m.Identity.Variant, machine.Candidates(disks), recovery)
+	if err != nil {
+		return nil, err
+	}
+	var out []block.Disk
+	for _, c := range chosen {
+		for _, d := range disks {
+			if d.Path == c.Path {
+				out = append(out, d)
+			}
+		}
+	}
+	return out, nil
 }

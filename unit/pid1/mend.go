@@ -57,7 +57,7 @@ func (u *unit) mend(f *Found) {
 func (u *unit) startedFromMain(vars *efi.Vars) bool {
 	if u.m.Firmware == layout.UEFI {
 		started, err := vars.Started()
-		return err == nil && started == machine.NormalEntry
+		return err == nil && strings.HasPrefix(started, machine.NormalEntry) // each member of an array has an entry
 	}
 	return strings.Contains(u.m.Cmdline, "real_root=")
 }
@@ -70,8 +70,12 @@ func (u *unit) mendMain(f *Found) error {
 	}
 	artifact := filepath.Join(mainMount, "boot", u.m.Site.Names.BootFile)
 	_, err := machine.ReadArtifact(artifact)
+	var disks []string
 	if err == nil {
-		err = u.m.PutMainArtifact(f.Unit, []string{f.MainPart.Disk.Path}, mainMount)
+		disks, err = u.mainDisks(f)
+	}
+	if err == nil {
+		err = u.m.PutMainArtifact(f.Unit, disks, mainMount)
 	}
 	return errors.Join(err, host.Unmount(mainMount))
 }

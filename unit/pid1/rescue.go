@@ -82,6 +82,9 @@ func (u *unit) lookForMedia(ctx context.Context, f *Found) {
 	for _, d := range f.Planned {
 		own[d.Name] = true
 	}
+	for _, name := range f.members {
+		own[name] = true
+	}
 	found, notes, err := u.finder(f).Find(ctx, own)
 	if err != nil {
 		f.note("media: %v", err)

@@ -176,6 +176,7 @@ func (u *unit) setup(ctx context.Context, version string) error {
 	u.log.Info("init", "version", version, "build", u.m.Build.Number, "kernel", u.m.Build.Kernel, "firmware", string(u.m.Firmware),
 		"boot", u.m.BootID, "cmdline", u.m.Cmdline, "uptime", uptime())
 	err := u.identify()
+	u.loadRAID()
 	u.attachDisplay()
 	return err
 }
@@ -638,6 +639,9 @@ func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
 		}
 		u.failed(record.JobBoot, err)
 		return Outcome{Kind: HoldOn, Err: fault.Because(fault.SwitchRoot, err)}
+	}
+	if f.degraded {
+		u.log.Warn("the array of the main system lacks a disk: replace it", "members", strings.Join(f.members, " "), journal.ForPerson())
 	}
 	u.log.Info("handing over", "elapsed", time.Since(u.start).Round(time.Millisecond).String(), "release", f.Mark.Release, "attempts", b.Attempts, journal.ForPerson())
 	return Outcome{Kind: SwitchRoot, Root: mainMount}

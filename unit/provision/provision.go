@@ -323,6 +323,9 @@ func (j *job) layOut(ids layout.IDs) error {
 		}
 		j.unit.Main = append(j.unit.Main, machine.DiskRecord(d, t))
 	}
+	if v := j.Identity.Variant; v.HasRAID() {
+		j.unit.Array = &state.Array{Level: v.SwRaidlevel, UUID: ids.UUID(), FSUUID: ids.UUID(), FSLabel: j.Site.Names.Primary}
+	}
 	if j.Identity.Variant.OneDisk() {
 		j.unit.Recovery = j.unit.Main[0]
 		return nil
@@ -389,8 +392,8 @@ func (j *job) chooseDisks(disks []block.Disk) error {
 			}
 		}
 	}
-	if len(j.main) != 1 {
-		return fault.Newf(fault.DiskMissing, "the platform asks for %d main disks, this artifact restores to one", len(j.main))
+	if len(j.main) != 1 && !j.Identity.Variant.HasRAID() {
+		return fault.Newf(fault.DiskMissing, "the platform asks for %d main disks and no array", len(j.main))
 	}
 	return nil
 }
@@ -404,6 +407,9 @@ func (j *job) logPlan() {
 	}
 	if !j.unit.OneDisk() {
 		show("recovery device, all data is lost", j.unit.Recovery, j.recovery.Name)
+	}
+	if a := j.unit.Array; a != nil {
+		j.Log.Info("plan", "what", "array over the main disks", "level", a.Level, "uuid", a.UUID)
 	}
 	for i, d := range j.unit.Main {
 		show("main disk, all data is lost", d, j.main[i].Name)
@@ -438,7 +444,10 @@ func (j *job) protect(disks []block.Disk) error {
 	return nil
 }
 
-func (j *job) clearMain(context.Context) error {
+func (j *job) clearMain(ctx context.Context) error {
+	if err := j.StopArray(ctx); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
 	for _, d := range j.main {
 		if err := machine.Wipe(d.Path); err != nil {
 			return fault.Because(fault.DiskWrite, err)

@@ -388,6 +388,14 @@ func (j *job) system() string {
 	return block.PartitionPath(d.Path, d.table.Find(layout.Primary).Number)
 }
 
+// arrayConf is the mdadm.conf of the restored system.
+func (j *job) arrayConf() string {
+	if j.Unit.Array == nil {
+		return ""
+	}
+	return "# Written by the factory restore.\n" + raid.Conf(machine.ArrayPath, j.Unit.Array.UUID)
+}
+
 // mounts are the lines of the restored system's fstab.
 func (j *job) mounts() ([]sysroot.Mount, error) {
 	v, main := j.Identity.Variant, j.disks[0].table

@@ -379,6 +379,7 @@ func (j *job) configure(ctx context.Context) error {
 		Facts:      facts,
 		Release:    j.image.Name.Base(),
 		Mounts:     mounts,
+		Array:      j.arrayConf(),
 		Network:    sysroot.Network{MACs: macs, Prefixes: v.MACPrefixes(), Diag: v.NICInfo.SharedDiagPorts, Names: v.NICInfo.DefaultNamesNoDiag},
 		Preserved:  j.preserved(),
 	})

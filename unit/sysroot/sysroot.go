@@ -64,6 +64,8 @@ type Config struct {
 	Release string
 	// Mounts is the content of fstab, see Mounts.
 	Mounts []Mount
+	// Array is the content of mdadm.conf, empty where the system is on no array.
+	Array string
 	// Network is what the ports are named.
 	Network Network
 	// Preserved are the unit's own network files, see UnpackNetwork. None: the image's, or the defaults.
@@ -91,6 +93,7 @@ func Configure(dir string, log *slog.Logger, c Config) error {
 		do   func() error
 	}{
 		{"fstab", func() error { return s.SetMounts(c.Mounts) }},
+		{"array", func() error { return s.SetArray(c.Array) }},
 		{"host name", func() error { return s.SetHostname(host) }},
 		{"machine-id", func() error { return s.SetMachineID(id) }},
 		{"time zone", func() error { return s.SetTimezone("Etc/UTC") }},
@@ -227,6 +230,14 @@ func (s *System) SetTimezone(zone string) error {
 		}
 	}
 	return s.link("etc/localtime", "/usr/share/zoneinfo/"+zone)
+}
+
+// SetArray writes the file by which mdadm in the running system knows its array, if there is one.
+func (s *System) SetArray(conf string) error {
+	if conf == "" {
+		return nil
+	}
+	return s.write("etc/mdadm/mdadm.conf", []byte(conf), 0o644)
 }
 
 // SetSerial writes the unit's serial number to the file serial in the directory of facts, without a newline.

@@ -1,0 +1,250 @@
+package lab_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"gprovision/lab"
+	"gprovision/model/layout"
+	"gprovision/model/manifest"
+	"gprovision/model/platform"
+)
+
+// shape is a platform whose units have other disks than the built-in one's.
+type shape struct {
+	name   string
+	change func(*platform.Variant)
+}
+
+// recoverySize is the size of a recovery volume on the main disk.
+const recoverySize = 2 * layout.GiB
+
+func shapes() []shape {
+	one := func(v *platform.Variant) {
+		v.RecoveryMedia.Layout, v.RecoveryMedia.Size = platform.OnMain, recoverySize
+	}
+	return []shape{
+		{"one-disk", one},
+		{"one-disk-data", func(v *platform.Variant) {
+			one(v)
+			v.DataPartition = &platform.DataPartition{Label: "DATA", Mount: "/data", Size: layout.GiB}
+		}},
+		{"raid0", array(0, 2)}, {"raid1", array(1, 2)}, {"raid5", array(5, 3)}, {"raid6", array(6, 4)}, {"raid10", array(10, 4)},
+	}
+}
+
+// memberSize is the size of the disks of an array: small, as all of them are brought into sync.
+const memberSize = 1920 << 20
+
+func array(level, disks int) func(*platform.Variant) {
+	return func(v *platform.Variant) { v.SwRaidlevel, v.NumDataDisks, v.Disksize = level, disks, memberSize }
+}
+
+// platforms is the appliance table of the tests: the built-in one, and the shapes.
+func platforms() ([]byte, error) {
+	t := *platform.Default()
+	plain, _ := t.ByName(lab.PlatformName)
+	t.Variants = slices.Clone(t.Variants)
+	for _, s := range shapes() {
+		v := plain
+		v.DevCodeName, v.DmiProdName = s.name, s.name
+		s.change(&v)
+		t.Variants = append(t.Variants, v)
+	}
+	return json.Marshal(t)
+}
+
+// specifications adds what the manifest says of the shapes.
+func specifications(m *manifest.Manifest) {
+	for _, s := range shapes() {
+		v := platform.Variant{NumDataDisks: 1, Disksize: lab.MainSize}
+		s.change(&v)
+		specs := manifest.Specs{DevCodeName: s.name, MainDiskConfigs: [][]manifest.Disk{{{Size: v.Disksize, Quantity: v.NumDataDisks}}}}
+		if !v.OneDisk() {
+			specs.Recovery.Size = lab.RecoverySize
+		}
+		m.ValidationData = append(m.ValidationData, specs)
+	}
+}
+
+// shaped is a unit of a shape with the given disks.
+func shaped(fw layout.Firmware, name string, disks ...lab.Disk) lab.Config {
+	return lab.Config{
+		Name: "unit", Firmware: fw, Disks: disks,
+		SMBIOS: lab.SMBIOS{Manufacturer: lab.PlatformManufacturer, Product: name, Serial: serial},
+	}
+}
+
+// wholeLife has a unit of a shape live through its first life, and returns what the restored system says.
+func (l *life) wholeLife(t *testing.T, c lab.Config) (*lab.Unit, lab.Event) {
+	t.Helper()
+	n, p := network(t), product(t, l.tiny)
+	l.serve(t, n, p)
+	u := newUnit(t, n, c)
+	start(t, u)
+	took, err := live(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(strings.Join(took, ", "))
+	e := up(t, u)
+	whole(t, e, "2")
+	return u, e
+}
+
+// TestLifeOneDisk is the whole life of a unit with one disk: ESP, recovery volume, system and data on an NVMe disk with sectors of
+// 4096 bytes, through OVMF's own PXE and TFTP. A second restore leaves all but the system alone.
+func TestLifeOneDisk(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	c := shaped(layout.UEFI, "one-disk-data", lab.Disk{Name: "main", Bus: lab.NVMe, Size: lab.MainSize, SectorSize: 4096})
+	c.NativePXE = true
+	u, first := l.wholeLife(t, c)
+	if got := first.Text("root"); got != "/dev/nvme0n1p3" {
+		t.Errorf("root is %s", got)
+	}
+	if fstab := first.Text("fstab"); !strings.Contains(fstab, " /data ext4 ") || !strings.Contains(fstab, " /mnt/RECOVERY ext4 ") {
+		t.Errorf("fstab: %s", fstab)
+	}
+	mount := func() {
+		tell(t, u, map[string]any{"do": "mount", "path": "/run/data", "device": "/dev/nvme0n1p4"})
+	}
+	mount()
+	tell(t, u, map[string]any{"do": "write", "path": "/run/data/kept", "text": "by restores"})
+	tell(t, u, map[string]any{"do": "write", "path": "/lost", "text": "by restores"})
+	again(t, u, "/run/data")
+	second := up(t, u)
+	whole(t, second, "2")
+	seen(t, u, 2, jobState("restore", "succeeded"), "restore")
+	if first.Text("cmdline") != second.Text("cmdline") || first.Text("fstab") != second.Text("fstab") {
+		t.Errorf("the second restore changed the unit:\n%s\n%s", first, second)
+	}
+	mount()
+	if got := tell(t, u, map[string]any{"do": "read", "path": "/run/data/kept"}); got != "by restores" {
+		t.Errorf("the data partition holds %q", got)
+	}
+	if names := tell(t, u, map[string]any{"do": "list", "path": "/"}); slices.Contains(strings.Split(names, "\n"), "lost") {
+		t.Error("the second restore left files of the old system")
+	}
+}
+
+// TestLifeOneDiskBIOS is the whole life of a unit with one disk on BIOS: one boot loader decides what it starts.
+func TestLifeOneDiskBIOS(t *testing.T) {
+	soak(t)
+	t.Parallel()
+	u, e := needLife(t).wholeLife(t, shaped(layout.BIOS, "one-disk", lab.Disk{Name: "main", Bus: lab.VirtIO, Size: lab.MainSize, BootIndex: 1}))
+	if got := e.Text("root"); got != "/dev/vda2" {
+		t.Errorf("root is %s", got)
+	}
+	again(t, u, "")
+	whole(t, up(t, u), "2")
+	seen(t, u, 2, jobState("restore", "succeeded"), "restore")
+}
+
+// members are the disks of a unit with an array of n disks.
+func members(bus lab.Bus, n int) []lab.Disk {
+	disks := []lab.Disk{{Name: "recovery", Bus: bus, Size: lab.RecoverySize, BootIndex: 1}}
+	for i := range n {
+		disks = append(disks, lab.Disk{Name: fmt.Sprintf("member%d", i), Bus: bus, Size: memberSize})
+	}
+	return disks
+}
+
+// without switches a unit off and takes a disk out, or puts in all of disks if name is empty.
+func without(t *testing.T, u *lab.Unit, disks []lab.Disk, name string) {
+	t.Helper()
+	if err := u.Tell(map[string]string{"do": "poweroff"}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), bootPatience)
+	defer cancel()
+	if err := u.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	u.Disks = slices.DeleteFunc(slices.Clone(disks), func(d lab.Disk) bool { return d.Name == name })
+	start(t, u)
+}
+
+var degraded = lab.Msg("the array of the main system lacks a disk: replace it")
+
+// TestLifeMirror is the whole life of a unit with a mirror of two SATA disks on BIOS. Without the first disk it starts all the same.
+func TestLifeMirror(t *testing.T) {
+	t.Parallel()
+	u, e := needLife(t).wholeLife(t, shaped(layout.BIOS, "raid1", members(lab.SATA, 2)...))
+	if got := e.Text("root"); got != "/dev/md0" {
+		t.Errorf("root is %s", got)
+	}
+	if conf := tell(t, u, map[string]any{"do": "read", "path": "/etc/mdadm/mdadm.conf"}); !strings.Contains(conf, "ARRAY /dev/md0 ") {
+		t.Errorf("mdadm.conf is %q", conf)
+	}
+	seen(t, u, 0, degraded, "degraded array")
+	without(t, u, u.Disks, "member0")
+	whole(t, up(t, u), "2")
+	seen(t, u, 1, degraded, "degraded array")
+	seen(t, u, 1, jobState("restore", "started"), "restore")
+}
+
+// TestLifeArrays is the whole life of units with arrays of the other levels on UEFI. Without a disk those that can do so start, and
+// do not take an outdated member back; a restore makes the array anew over all disks.
+func TestLifeArrays(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		bus      lab.Bus
+		disks    int
+		survives bool
+	}{{"raid0", lab.VirtIO, 2, false}, {"raid5", lab.VirtIO, 3, true}, {"raid6", lab.SATA, 4, true}, {"raid10", lab.VirtIO, 4, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			soak(t)
+			t.Parallel()
+			disks := members(c.bus, c.disks)
+			disks[0].BootIndex = 0
+			u, e := needLife(t).wholeLife(t, shaped(layout.UEFI, c.name, disks...))
+			if got := e.Text("root"); got != "/dev/md0" {
+				t.Errorf("root is %s", got)
+			}
+			without(t, u, disks, "member0")
+			if !c.survives {
+				if e := expect(t, u, bootPatience, lab.Msg("hold")); e.Text("code") != "G221" {
+					t.Errorf("the unit holds with %s", e)
+				}
+				seen(t, u, 1, jobState("restore", "started"), "restore")
+				return
+			}
+			whole(t, up(t, u), "2")
+			seen(t, u, 1, degraded, "degraded array")
+			tell(t, u, map[string]any{"do": "write", "path": "/newer", "text": "than the first disk"})
+			without(t, u, disks, "")
+			whole(t, up(t, u), "2")
+			seen(t, u, 2, degraded, "degraded array")
+			if got := tell(t, u, map[string]any{"do": "read", "path": "/newer"}); got != "than the first disk" {
+				t.Errorf("the outdated member was taken back: %q", got)
+			}
+			again(t, u, "")
+			whole(t, up(t, u), "2")
+			seen(t, u, 2, jobState("restore", "succeeded"), "restore")
+			seen(t, u, 2, degraded, "degraded array after the restore")
+		})
+	}
+}
+
+// TestLifeBuses is the whole life of units whose disks are on other buses.
+func TestLifeBuses(t *testing.T) {
+	for _, c := range []struct {
+		bus  lab.Bus
+		fw   layout.Firmware
+		root string
+	}{{lab.SATA, layout.UEFI, "/dev/sd"}, {lab.SCSI, layout.UEFI, "/dev/sd"}, {lab.USB, layout.UEFI, "/dev/sd"}, {lab.MMC, layout.UEFI, "/dev/mmcblk"}} {
+		t.Run(string(c.bus), func(t *testing.T) {
+			soak(t)
+			t.Parallel()
+			_, e := needLife(t).wholeLife(t, config(c.fw, c.bus))
+			if got := e.Text("root"); !strings.HasPrefix(got, c.root) {
+				t.Errorf("root is %s", got)
+			}
+		})
+	}
+}
