@@ -166,7 +166,7 @@ func TestParts(t *testing.T) {
 	if got, want := one.Variants[0].Parts(7), (layout.Parts{Recovery: 7, Data: true, System: 1 << 30}); got != want {
 		t.Errorf("one disk: got %+v, want %+v", got, want)
 	}
-	two := Variant{SwRaidlevel: 1}
+	two := Variant{SwRaidlevel: 1, NumDataDisks: 2}
 	if got, want := two.Parts(7), (layout.Parts{Member: true}); got != want {
 		t.Errorf("RAID: got %+v, want %+v", got, want)
 	}
@@ -182,7 +182,7 @@ func TestRefused(t *testing.T) {
 		"data over the system":         data(`"Label": "DATA", "Mount": "/usr", "Size": 1073741824`),
 		"data at no path":              data(`"Label": "DATA", "Mount": "data", "Size": 1073741824`),
 		"data with a bad label":        data(`"Label": "DA TA", "Mount": "/data", "Size": 1073741824`),
-		"data and RAID":                strings.Replace(data(`"Label": "DATA", "Mount": "/data", "Size": 1073741824`), `"SwRaidlevel": -1`, `"SwRaidlevel": 1`, 1),
+		"data and RAID":                strings.Replace(data(`"Label": "DATA", "Mount": "/data", "Size": 1073741824`), `"NumDataDisks": 1, "Disksize": 21474836480, "SwRaidlevel": -1`, `"NumDataDisks": 2, "Disksize": 21474836480, "SwRaidlevel": 1`, 1),
 		"version":                      strings.Replace(table, `"_comment": "a comment"`, `"Version": 2`, 1),
 		"type":                         strings.Replace(table, `"NumDataDisks": 1`, `"NumDataDisks": "1"`, 1),
 		"syntax":                       table[:len(table)-2],
