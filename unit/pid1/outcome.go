@@ -42,12 +42,14 @@ func (u *unit) finish(ctx context.Context, o Outcome) {
 			return nil
 		case RebootNow:
 			u.log.Info("rebooting", journal.ForPerson())
+			u.endWatchdog(false)
 			u.m.Panel.Message("Restarting")
 			u.release(ctx)
 			return host.Reboot()
 		case PowerOffNow:
 			u.log.Info("powering off", journal.ForPerson())
 			u.m.Panel.Message("Powering off")
+			u.endWatchdog(true)
 			u.release(ctx)
 			return host.PowerOff()
 		case SwitchRoot:
@@ -62,6 +64,12 @@ func (u *unit) finish(ctx context.Context, o Outcome) {
 	})
 	if err != nil {
 		u.holdSafely(ctx, err)
+	}
+}
+
+func (u *unit) endWatchdog(off bool) {
+	if err := u.dog.end(off); err != nil {
+		u.log.Warn("watchdog runs on", "err", err)
 	}
 }
 

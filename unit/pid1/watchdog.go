@@ -20,6 +20,8 @@ const (
 	alive = 60 * time.Second
 	// petting is how often init pets it.
 	petting = 10 * time.Second
+	// reboots is how long it waits for a machine that reboots, its firmware included: a driver may leave it running.
+	reboots = 10 * time.Minute
 )
 
 // guardian keeps the hardware watchdog from resetting the machine while init lives. The zero value has none.
@@ -100,6 +102,22 @@ func (g *guardian) resume() error {
 	g.watch = false
 	_, err := g.timer.SetTimeout(alive)
 	return err
+}
+
+// end is for a machine that goes off or reboots. A reboot that hangs is ended by the watchdog.
+func (g *guardian) end(off bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t := g.timer
+	g.timer = nil // nobody pets it any more
+	if t == nil {
+		return nil
+	}
+	if off {
+		return t.Stop()
+	}
+	_, err := t.SetTimeout(reboots)
+	return errors.Join(err, t.Leave())
 }
 
 // handOver gives the watchdog to the running system: it runs on if that takes it over, and is stopped otherwise. It returns what

@@ -302,8 +302,11 @@ func (v *Volume) WriteCounts(c Counts) error {
 		return err
 	}
 	return v.inside(func(r *os.Root) error {
-		if err := overwrite(r, CountsFile, b); err == nil {
-			return nil
+		if f, err := openCounts(r, os.O_WRONLY); err == nil {
+			defer f.Close()
+			if _, err := f.WriteAt(b, 0); err == nil {
+				return syscall.Fdatasync(int(f.Fd()))
+			}
 		}
 		if err := makeParent(r, CountsFile); err != nil {
 			return err
@@ -339,42 +342,31 @@ func (c Counts) Marshal() ([]byte, error) {
 // is not mounted. The error is block.ErrNoPlace if it does not lie in one place.
 func (v *Volume) CountsPlace() (off int64, err error) {
 	err = v.inside(func(r *os.Root) error {
-		f, err := r.OpenFile(CountsFile, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+		f, err := openCounts(r, os.O_RDONLY)
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		st, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		if !st.Mode().IsRegular() || st.Size() != CountsSize {
-			return fmt.Errorf("%s: %w", CountsFile, block.ErrNoPlace)
-		}
 		off, err = block.Place(f, CountsSize)
 		return err
 	})
 	return off, err
 }
 
-// overwrite writes b over a regular file of the same size.
-func overwrite(r *os.Root, name string, b []byte) error {
-	f, err := r.OpenFile(name, os.O_WRONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+// openCounts opens the file of the counts if it is one of CountsSize, that can be overwritten in place.
+func openCounts(r *os.Root, flags int) (*os.File, error) {
+	f, err := r.OpenFile(CountsFile, flags|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer f.Close()
 	st, err := f.Stat()
+	if err == nil && (!st.Mode().IsRegular() || st.Size() != CountsSize) {
+		err = fmt.Errorf("%s: %w", CountsFile, block.ErrNoPlace)
+	}
 	if err != nil {
-		return err
+		return nil, errors.Join(err, f.Close())
 	}
-	if !st.Mode().IsRegular() || st.Size() != int64(len(b)) {
-		return fmt.Errorf("overwrite %s: not a regular file of %d bytes", name, len(b))
-	}
-	if _, err := f.WriteAt(b, 0); err != nil {
-		return err
-	}
-	return syscall.Fdatasync(int(f.Fd()))
+	return f, nil
 }
 
 // ReadHash returns the administrator's password hash as crypt(3) prints it.
