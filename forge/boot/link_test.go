@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"testing"
 
 	"gprovision/model/bootimage"
+	"gprovision/model/platform"
 )
 
 // program returns an ELF file of x86, 32 or 64 bits wide, with a loader (or none: a library) and the libraries that it needs.
@@ -241,5 +244,38 @@ func TestVerifyLinksIgnoresModules(t *testing.T) {
 	}
 	if err := verifyLinks(&tree); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRAID: mdadm comes along where a platform has an array, and only there.
+func TestRAID(t *testing.T) {
+	root := fakeRoot(t)
+	o := options(t, root)
+	o.NoBIOS = true
+	table := *platform.Default()
+	v := table.Variants[0]
+	v.DevCodeName, v.DmiProdName, v.NumDataDisks, v.SwRaidlevel = "array", "array", 2, 1
+	table.Variants = append(slices.Clone(table.Variants), v)
+	var err error
+	if o.Platforms, err = json.Marshal(table); err != nil {
+		t.Fatal(err)
+	}
+	var missing *MissingError
+	if _, err := Build(t.Context(), nil, o); !errors.As(err, &missing) || missing.Package != "mdadm" {
+		t.Errorf("without mdadm: %v", err)
+	}
+	tools := map[string][]byte{"lib64/ld-linux-x86-64.so.2": program(true, "", "")}
+	for _, name := range []string{"mke2fs", "e2fsck", "mdadm"} {
+		tools["sbin/"+name] = program(true, loader64, "")
+	}
+	o.Tools = writeTree(t, tools)
+	_, b := build(t, o)
+	if f := unpacked(t, b)["usr/sbin/mdadm"]; !bytes.Equal(f.Data, tools["sbin/mdadm"]) {
+		t.Error("the artifact for an array has no mdadm")
+	}
+	o.Platforms = nil
+	_, b = build(t, o)
+	if _, ok := unpacked(t, b)["usr/sbin/mdadm"]; ok {
+		t.Error("an artifact without array has mdadm")
 	}
 }

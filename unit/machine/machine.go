@@ -329,7 +329,7 @@ func withDisk(path string, do func(*block.Device) error) error {
 
 // Format makes the filesystems of the partitions of t with one of the roles, on a disk that has this table: FAT32 on the ESP,
 // ext4 elsewhere.
-func (m *Machine) Format(ctx context.Context, path string, t layout.Table, roles ...layout.Role) error {
+func (m *Machine) Format(ctx context.Context, path string, t layout.Table, roles []layout.Role) error {
 	for _, p := range t.Partitions {
 		if !slices.Contains(roles, p.Role) {
 			continue

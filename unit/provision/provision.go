@@ -462,7 +462,7 @@ func (j *job) partition(context.Context) error {
 
 func (j *job) format(ctx context.Context) error {
 	t := j.unit.Recovery.Table
-	if err := j.Format(ctx, j.recovery.Path, t, layout.ESP, layout.Recovery); err != nil {
+	if err := j.Format(ctx, j.recovery.Path, t, []layout.Role{layout.ESP, layout.Recovery}); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	part := block.PartitionPath(j.recovery.Path, t.Find(layout.Recovery).Number)

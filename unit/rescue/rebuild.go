@@ -51,6 +51,9 @@ type Rebuild struct {
 // looked at nor taken: sticks and media. Its errors are fault.NoRebuild.
 func PlanRebuild(m *machine.Machine, skip map[string]bool) (*Rebuild, error) {
 	r := &Rebuild{Machine: m}
+	if v := m.Identity.Variant; v.OneDisk() || v.HasRAID() {
+		return nil, fault.Newf(fault.NoRebuild, "the platform %s has its recovery volume on the main disk, or its system on an array", v.DevCodeName)
+	}
 	for _, do := range []func(map[string]bool) error{r.findMain, r.chooseDevice} {
 		if err := do(skip); err != nil {
 			return nil, &fault.Occurrence{Fault: fault.NoRebuild, Cause: err}
@@ -176,19 +179,22 @@ func Planned(v platform.Variant, disks []block.Disk) (block.Disk, error) {
 
 // record makes the unit's record from what is on the disks.
 func (r *Rebuild) record() error {
-	main, err := Roles(r.Firmware, r.Main.Table, r.Main.Partition)
+	main, err := Roles(r.Firmware, r.Main.Table, r.Main.Partition, r.Identity.Variant.DataPartition != nil)
 	if err != nil {
 		return err
 	}
 	for i, p := range main.Partitions {
-		if p.Role != layout.ESP {
+		if p.Role != layout.ESP && p.Role != layout.Data {
 			continue
 		}
 		info, _, err := machine.ProbePartition(block.PartitionPath(r.Main.Disk.Path, p.Number))
 		if err != nil {
 			return err
 		}
-		if info.Type == "vfat" {
+		if p.Role == layout.Data {
+			main.Partitions[i].FSUUID, main.Partitions[i].FSLabel = machine.NewIDs().UUID(), r.Labels().Data
+		}
+		if info.Type == map[layout.Role]string{layout.ESP: "vfat", layout.Data: "ext4"}[p.Role] {
 			main.Partitions[i].FSUUID, main.Partitions[i].FSLabel = info.UUID, info.Label
 		}
 	}
@@ -204,20 +210,22 @@ func (r *Rebuild) record() error {
 	return nil
 }
 
-// Roles gives the partitions of a main disk their roles: data is that of the main system. A disk that was made for other firmware is
-// refused.
-func Roles(fw layout.Firmware, t layout.Table, data layout.Partition) (layout.Table, error) {
+// Roles gives the partitions of a main disk their roles: system is that of the main system. On a platform with a data partition, which
+// withData says, another one for Linux is that, so that no restore destroys it. A disk that was made for other firmware is refused.
+func Roles(fw layout.Firmware, t layout.Table, system layout.Partition, withData bool) (layout.Table, error) {
 	t.Partitions = slices.Clone(t.Partitions)
 	esp := false
 	for i, p := range t.Partitions {
 		switch {
-		case p.Number == data.Number:
-			t.Partitions[i] = data
+		case p.Number == system.Number:
+			t.Partitions[i] = system
 			t.Partitions[i].Role = layout.Primary
 		case p.Type == layout.TypeESP:
 			t.Partitions[i].Role, esp = layout.ESP, true
 		case p.Type == layout.TypeBIOSBoot:
 			t.Partitions[i].Role = layout.BIOSBoot
+		case withData && (p.Type == layout.TypeLinux || p.Type == layout.TypeMBRLinux):
+			t.Partitions[i].Role = layout.Data
 		}
 	}
 	if esp != (fw == layout.UEFI) {
@@ -293,7 +301,7 @@ func (r *Rebuild) checkRoom(im restore.Image) error {
 
 func (r *Rebuild) format(ctx context.Context) error {
 	t := r.unit.Recovery.Table
-	if err := r.Format(ctx, r.Device.Path, t); err != nil {
+	if err := r.Format(ctx, r.Device.Path, t, []layout.Role{layout.ESP, layout.Recovery}); err != nil {
 		return err
 	}
 	part := block.PartitionPath(r.Device.Path, t.Find(layout.Recovery).Number)

@@ -35,12 +35,13 @@ func TestRoles(t *testing.T) {
 	}{
 		"UEFI":                {layout.UEFI, []layout.Partition{esp, {Number: 2}}, data, "esp primary"},
 		"UEFI, one more":      {layout.UEFI, []layout.Partition{esp, {Number: 2}, {Number: 3, Type: layout.TypeLinux}}, data, "esp primary "},
+		"UEFI, with data":     {layout.UEFI, []layout.Partition{esp, {Number: 2}, {Number: 3, Type: layout.TypeLinux}}, data, "esp primary data"},
 		"BIOS, large":         {layout.BIOS, []layout.Partition{bb, {Number: 2}}, data, "bios-boot primary"},
 		"BIOS":                {layout.BIOS, []layout.Partition{alone}, alone, "primary"},
 		"BIOS disk on UEFI":   {layout.UEFI, []layout.Partition{alone}, alone, ""},
 		"UEFI disk on a BIOS": {layout.BIOS, []layout.Partition{esp, {Number: 2}}, data, ""},
 	} {
-		got, err := Roles(c.fw, layout.Table{Partitions: c.parts}, c.data)
+		got, err := Roles(c.fw, layout.Table{Partitions: c.parts}, c.data, strings.HasSuffix(name, "with data"))
 		if (err != nil) != (c.want == "") {
 			t.Errorf("%s: %v", name, err)
 			continue

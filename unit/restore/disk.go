@@ -358,7 +358,7 @@ func (j *job) fresh(d target) []layout.Role {
 
 func (j *job) format(ctx context.Context) error {
 	for _, d := range j.disks {
-		if err := j.Format(ctx, d.Path, d.table, j.fresh(d)...); err != nil {
+		if err := j.Format(ctx, d.Path, d.table, j.fresh(d)); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}
 	}
