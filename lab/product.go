@@ -43,6 +43,7 @@ const (
 	PlatformName         = "QEMU"
 	PlatformManufacturer = "GPROV_QEMU"
 	PlatformProduct      = "widget"
+	PlatformProductLCD   = "widget-lcd" // the same with a 635 on ttyS1
 	RecoverySize         = int64(4) << 30
 	MainSize             = int64(8) << 30
 )

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gprovision/hw/lcd/simulator"
 	"gprovision/model/layout"
 )
 
@@ -57,6 +58,8 @@ type Config struct {
 	CPUs   int    `json:"cpus,omitempty"`
 	SMBIOS SMBIOS `json:"smbios"`
 	Disks  []Disk `json:"disks"`
+	// LCD attaches a simulated display with keys to the second serial port (ttyS1): "631" or "635". Empty: none.
+	LCD string `json:"lcd,omitempty"`
 	// NetworkIndex is the network card's place in the firmware's boot order, from 1. 0: 2 on BIOS, none on UEFI, where the
 	// firmware tries the network when nothing else boots.
 	NetworkIndex int `json:"networkIndex,omitempty"`
@@ -72,6 +75,8 @@ type Unit struct {
 	Dir string
 	// Events is what the unit says.
 	Events *Events
+
+	display *simulator.LCD
 
 	log   *slog.Logger
 	net   *Network
@@ -116,11 +121,15 @@ func openUnit(log *slog.Logger, n *Network, dir string, c Config) (*Unit, error)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of unit %s: %w", c.Name, err)
 	}
+	display, err := newDisplay(c.LCD)
+	if err != nil {
+		return nil, fmt.Errorf("unit %s: %w", c.Name, err)
+	}
 	events, err := os.OpenFile(filepath.Join(dir, "events.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open event log of unit %s: %w", c.Name, err)
 	}
-	return &Unit{Config: c, Dir: dir, Events: newEvents(events), log: log, net: n, accel: n.Accel, files: []*os.File{events}}, nil
+	return &Unit{Config: c, Dir: dir, Events: newEvents(events), display: display, log: log, net: n, accel: n.Accel, files: []*os.File{events}}, nil
 }
 
 // complete fills in what was left open.
@@ -243,7 +252,10 @@ func (u *Unit) start(ctx context.Context, o startOptions) (err error) {
 	}
 	defer tap.Close()
 	files := []*os.File{tap}
-	var lines [3]line
+	lines := make([]line, 3, 4)
+	if u.display != nil {
+		lines = lines[:4]
+	}
 	for i := range lines {
 		if lines[i], err = newLine(); err != nil {
 			return err
@@ -279,6 +291,10 @@ func (u *Unit) start(ctx context.Context, o startOptions) (err error) {
 		close(ended)
 	}()
 	go u.console.read(lines[0].ours)
+	if u.display != nil {
+		u.display.PowerCycle()
+		go func() { _ = u.display.Serve(lines[3].ours) }() // ends with the machine
+	}
 	q, err := newQMP(ctx, lines[2].ours, func(name string, data map[string]any) {
 		if name == "RTC_CHANGE" { // each time that the guest sets its clock
 			return
@@ -306,7 +322,7 @@ func (u *Unit) start(ctx context.Context, o startOptions) (err error) {
 	return nil
 }
 
-// arguments are QEMU's. Descriptor 3 is the tap device, 4 the console, 5 the event port, 6 QMP.
+// arguments are QEMU's. Descriptor 3 is the tap device, 4 the console, 5 the event port, 6 QMP, 7 the display.
 func (u *Unit) arguments(o startOptions) ([]string, error) {
 	machine := "q35,graphics=off"
 	var devices, nodes []object
@@ -323,6 +339,9 @@ func (u *Unit) arguments(o startOptions) ([]string, error) {
 		"-chardev", "socket,id=events,fd=5",
 		"-chardev", "socket,id=qmp,fd=6", "-mon", "chardev=qmp,mode=control",
 		"-netdev", "tap,id=net0,fd=3")
+	if u.display != nil {
+		args = append(args, "-chardev", "socket,id=display,fd=7", "-serial", "chardev:display")
+	}
 	if o.noReboot {
 		args = append(args, "-no-reboot")
 	}

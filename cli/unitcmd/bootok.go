@@ -35,6 +35,12 @@ func (b *BootOKCmd) Run(c *Context) error {
 	if err := c.needRoot(); err != nil {
 		return err
 	}
+	// Whatever comes of the rest: the system runs, and the display is its own.
+	ctx, cancel := context.WithTimeout(c, 5*time.Second)
+	if err := c.System.Started(ctx); err != nil {
+		fmt.Fprintf(c.Stderr, "gprov-unit: %v\n", err)
+	}
+	cancel()
 	mark, err := c.mark()
 	if missing(err) {
 		return errors.New("this system has no mark: no restore came to its end here")

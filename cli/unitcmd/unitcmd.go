@@ -24,6 +24,7 @@ import (
 	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/site"
+	"gprovision/unit/splash"
 	"gprovision/unit/state"
 	"gprovision/unit/sysroot"
 )
@@ -68,11 +69,13 @@ type System struct {
 	Run     func(ctx context.Context, path string, args ...string) (output []byte, exit int, err error)
 	// StopWatchdog stops the watchdog at a device; watchdog.ErrBusy if somebody has it.
 	StopWatchdog func(device string) error
+	// Started tells whoever shows the start on the display that the system runs.
+	Started func(ctx context.Context) error
 }
 
 // Real returns the System of the machine.
 func Real() System {
-	return System{UID: os.Geteuid, Now: time.Now, Mounts: host.Mounts, Mount: host.Mount, Remount: host.Remount, Run: host.Run, StopWatchdog: stopWatchdog}
+	return System{UID: os.Geteuid, Now: time.Now, Mounts: host.Mounts, Mount: host.Mount, Remount: host.Remount, Run: host.Run, StopWatchdog: stopWatchdog, Started: splash.End}
 }
 
 // Main parses args, runs the verb and returns the exit status: 0 it holds or was done, 1 it does not hold or could not be

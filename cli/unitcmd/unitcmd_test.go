@@ -41,6 +41,7 @@ type fake struct {
 	// stopped are the watchdogs that were to be stopped, watchdog is the answer.
 	stopped  []string
 	watchdog error
+	started  int // how often the display was told that the system runs
 }
 
 func newFake(t *testing.T) *fake {
@@ -74,6 +75,7 @@ func newFake(t *testing.T) *fake {
 			return nil, 0, nil
 		},
 		StopWatchdog: func(device string) error { f.stopped = append(f.stopped, device); return f.watchdog },
+		Started:      func(context.Context) error { f.started++; return nil },
 	}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -169,8 +171,8 @@ func TestBootOK(t *testing.T) {
 	if b, err := f.volume().ReadHistory(); err != nil || !bytes.Contains(b, []byte("WIDGET.LNX.SHINY.2026-11-22.0001")) {
 		t.Errorf("history: %s, %v", b, err)
 	}
-	if got := strings.Join(f.ops, ","); got != "rw,ro" {
-		t.Errorf("mounts: %s", got)
+	if got := strings.Join(f.ops, ","); got != "rw,ro" || f.started != 1 {
+		t.Errorf("mounts: %s, display told %d times", got, f.started)
 	}
 	// Not mounted: it mounts what fstab names, if that is there.
 	f.mounted = false

@@ -176,8 +176,20 @@ func (d *Display) dial(ctx context.Context) (*Conn, string, error) {
 	return c, name, err
 }
 
-// serve keeps the picture on c until c or ctx ends.
+// serve keeps the picture on c until c or ctx ends. At the end of ctx it draws what was shown just before.
 func (d *Display) serve(ctx context.Context, c *Conn) error {
+	s := newSurface(c)
+	err := d.keep(ctx, s)
+	if ctx.Err() == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return d.draw(ctx, s)
+}
+
+func (d *Display) keep(ctx context.Context, s *surface) error {
+	c := s.c
 	mask := c.Model().KeyMask()
 	var polls <-chan time.Time
 	if d.o.Poll > 0 {
@@ -189,7 +201,6 @@ func (d *Display) serve(ctx context.Context, c *Conn) error {
 	if err := c.ReportKeys(ctx, 0, mask); err != nil {
 		return err
 	}
-	s := newSurface(c)
 	frames, checks := time.NewTicker(frameTime), time.NewTicker(d.o.Check)
 	defer frames.Stop()
 	defer checks.Stop()
@@ -226,22 +237,15 @@ func (d *Display) serve(ctx context.Context, c *Conn) error {
 			}
 			if now.Press != 0 || now.Release != mask {
 				d.o.Log.Info("LCD was switched off and on")
-				s = newSurface(c)
+				*s = *newSurface(c)
 				if err := c.ReportKeys(ctx, 0, mask); err != nil {
 					return err
 				}
 			}
 		case <-ctx.Done():
-			return d.last(s)
+			return ctx.Err()
 		}
 	}
-}
-
-// last draws what was shown just before the end.
-func (d *Display) last(s *surface) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	return d.draw(ctx, s)
 }
 
 func (d *Display) pass(e KeyEvent) {

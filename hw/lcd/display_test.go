@@ -124,10 +124,12 @@ func TestDisplay(t *testing.T) {
 		if !slices.Equal(sc.Lines(), []string{"a line that is much▲", "", "635", "                   ▼"}) || sc.Backlight != 80 || sc.Style != lcd.CursorUnderscore || sc.Cursor.Row != 2 || sc.Lamps[3].Green != 100 {
 			t.Errorf("shows %q, %+v", sc.Lines(), sc)
 		}
+		d.Show(func(lcd.Model, time.Duration) lcd.Frame { return lcd.Frame{Lines: []string{"bye", "", "635"}} })
+		time.Sleep(5 * time.Millisecond) // it is being drawn
 		if err := errors.Join(d.Close(), d.Close()); err != nil {
 			t.Error(err)
 		}
-		if sc = large.Screen(); sc.Backlight != before.Backlight || sc.PressMask != 0x3f || sc.RelMask != 0x3f || sc.Lines()[2] != "635" {
+		if sc = large.Screen(); sc.Backlight != before.Backlight || sc.PressMask != 0x3f || sc.RelMask != 0x3f || sc.Lines()[0] != "bye" || sc.Lines()[2] != "635" {
 			t.Errorf("handed back as %+v", sc)
 		}
 		if _, open := <-d.Keys(); open {

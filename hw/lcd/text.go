@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// Step is how long one step of scrolling text and of a Spinner lasts.
+// Step is how long one step of scrolling text lasts.
 const Step = time.Second / 2
 
 // steps is how many steps have passed.
@@ -71,10 +71,10 @@ func Scroll(lines []string, rows int, elapsed time.Duration) []string {
 	return lines[top:min(top+rows, len(lines))]
 }
 
-// Spinner is a character that turns, to show that something goes on.
+// Spinner is a character that turns, a step each second, to show that something goes on.
 func Spinner(elapsed time.Duration) rune {
 	wheel := [...]rune{'|', '/', '-', '\\'}
-	return wheel[steps(elapsed)%len(wheel)]
+	return wheel[int(max(0, elapsed)/time.Second)%len(wheel)]
 }
 
 // Bar is a bar of width characters that is full at 100 percent.

@@ -9,6 +9,7 @@
 //	{"do":"read","path":"/x"}                 answer with the first 64 KiB of a file
 //	{"do":"mount","path":"/x","device":"/dev/vda2"}  mount an ext4 filesystem
 //	{"do":"unmount","path":"/x"}
+//	{"do":"connect","path":"/x"}              connect to a socket and wait until it is closed at the other end
 //	{"do":"reboot"}, {"do":"poweroff"}
 //
 // Each line is answered by {"msg":"done","do":...} with the error, if any. Before all that it loads the modules in /modules,
@@ -104,6 +105,8 @@ func (c command) run() map[string]any {
 		}
 	case "unmount":
 		err = unix.Unmount(c.Path, 0)
+	case "connect":
+		err = connect(c.Path)
 	case "reboot", "poweroff":
 		unix.Sync()
 		_ = unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
@@ -131,6 +134,20 @@ func begin(path string) (string, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
 	return string(b), err
+}
+
+func connect(path string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, f)
+	return err
 }
 
 // write writes a file or the start of a device, and has it flushed: sync(2) alone does not empty a disk's cache.

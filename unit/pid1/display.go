@@ -3,6 +3,7 @@ package pid1
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,11 +13,16 @@ import (
 	"gprovision/hw/lcd"
 	"gprovision/model/platform"
 	"gprovision/unit/panel"
+	"gprovision/unit/splash"
 )
 
 // display is the display with keys that the platform may have.
 type display struct {
 	lcd atomic.Pointer[lcd.Display]
+	// fresh says that the installed system has not run well yet.
+	fresh bool
+	// splash shows the start of the installed system.
+	splash *os.Process
 }
 
 // attachDisplay makes the platform's display a panel. It may come later, or come and go. On a machine that is not recognised one on
@@ -65,4 +71,30 @@ func (u *unit) releaseDisplay() bool {
 		u.log.Warn("display", "err", err)
 	}
 	return there
+}
+
+// startSplash leaves the display, if there is one, to a process that shows the start of the installed system.
+func (u *unit) startSplash(ctx context.Context, root string) {
+	if !u.releaseDisplay() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	p, err := splash.Start(ctx, root, u.m.Identity.Variant.LcdPort, u.display.fresh)
+	if err != nil {
+		u.log.Warn("the display does not show the start of the system", "err", err)
+		return
+	}
+	u.display.splash = p
+}
+
+// endSplash takes the display back.
+func (u *unit) endSplash() {
+	if p := u.display.splash; p != nil {
+		u.display.splash = nil
+		if err := host.End(p); err != nil {
+			u.log.Warn("splash", "err", err)
+		}
+	}
+	u.attachDisplay()
 }

@@ -48,9 +48,16 @@ func (u *unit) keys(t *console.TTY) <-chan panel.Key {
 	return panel.Typed(console.Keys(t))
 }
 
-// leave gives the consoles to the installed system as they were; enter takes them again if that does not start.
-func (u *unit) leave() { u.consoles((*console.TTY).Restore) }
-func (u *unit) enter() { u.consoles((*console.TTY).Raw) }
+// leave gives consoles and display to the installed system as they were; enter takes them again if that does not start.
+func (u *unit) leave(ctx context.Context, root string) {
+	u.consoles((*console.TTY).Restore)
+	u.startSplash(ctx, root)
+}
+
+func (u *unit) enter() {
+	u.consoles((*console.TTY).Raw)
+	u.endSplash()
+}
 
 func (u *unit) consoles(do func(*console.TTY) error) {
 	for _, t := range u.ttys {
@@ -85,6 +92,11 @@ func (u *unit) provisions() bool { return u.m.Policy.Provision && u.args.Manifes
 func (u *unit) consult(ctx context.Context, f *Found) (bool, error) {
 	u.choice = Choice{}
 	u.wanted = u.wanted || u.offerMenu(f)
+	select {
+	case <-u.m.Panel.Pressed(): // also one pressed while the grace time went by unwatched
+		u.wanted = true
+	default:
+	}
 	t := time.NewTimer(time.Until(u.grace))
 	defer t.Stop()
 	for !u.wanted {

@@ -54,7 +54,7 @@ func (u *unit) finish(ctx context.Context, o Outcome) {
 			return host.PowerOff()
 		case SwitchRoot:
 			u.closeJournal(ctx)
-			u.leave()
+			u.leave(ctx, o.Root)
 			err := host.SwitchRoot(o.Root, SystemInit, []string{SystemInit}, nil)
 			u.enter()
 			return fault.Because(fault.SwitchRoot, err)

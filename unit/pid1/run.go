@@ -41,6 +41,7 @@ import (
 	"gprovision/unit/provision"
 	"gprovision/unit/report"
 	"gprovision/unit/restore"
+	"gprovision/unit/splash"
 	"gprovision/unit/state"
 )
 
@@ -97,6 +98,7 @@ type unit struct {
 
 // Run is process 1. It never returns.
 func Run(s site.Site, version string) {
+	splash.Main(os.Args)
 	now := time.Now()
 	u := &unit{start: now, since: now, key: state.NewKey(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
 	u.journal = journal.New(journal.Options{})
@@ -583,6 +585,7 @@ func (u *unit) makeRoom(v *state.Volume) {
 // that cannot be, the counts are written as any file.
 func (u *unit) countBoot(f *Found) (attempts int, err error) {
 	change := func(c state.Counts) state.Counts {
+		u.display.fresh = splash.Fresh(f.Mark, c)
 		c = c.Attempted(u.dog.fact.Expired)
 		attempts = c.BootAttempts
 		return c

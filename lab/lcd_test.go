@@ -1,0 +1,113 @@
+package lab_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"gprovision/hw/lcd"
+	"gprovision/hw/lcd/simulator"
+	"gprovision/lab"
+	"gprovision/model/layout"
+	"gprovision/unit/splash"
+)
+
+// withDisplay makes a unit one of the platform with a display.
+func withDisplay(model lcd.Model) func(*lab.Config) {
+	return func(c *lab.Config) {
+		c.LCD, c.SMBIOS.Product = model.String(), lab.PlatformProductLCD
+	}
+}
+
+// sees waits until the display of a unit shows a text.
+func sees(t *testing.T, u *lab.Unit, text string) simulator.Screen {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bootPatience)
+	defer cancel()
+	s, err := u.Display().Wait(ctx, func(s simulator.Screen) bool { return s.Contains(text) })
+	if err != nil {
+		t.Fatalf("waiting for %q: %v", text, err)
+	}
+	return s
+}
+
+// choose moves to an option by the given key and chooses it. A slow unit may be asked to move once more than needed: it comes round.
+func choose(t *testing.T, u *lab.Unit, move, enter lcd.Key, option string) {
+	t.Helper()
+	selected := func(patience time.Duration) bool {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := u.Display().Wait(ctx, func(s simulator.Screen) bool { return s.Contains("►" + option) })
+		return err == nil
+	}
+	for range 40 {
+		if selected(2 * time.Second) {
+			u.Display().Tap(enter)
+			return
+		}
+		u.Display().Tap(move)
+	}
+	t.Fatalf("there is no option %q: %q", option, u.Display().Screen().Lines())
+}
+
+// ready waits until the unit listens to the keys of its display.
+func ready(t *testing.T, u *lab.Unit, m lcd.Model) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bootPatience)
+	defer cancel()
+	if _, err := u.Display().Wait(ctx, func(s simulator.Screen) bool { return s.PressMask == 0 && s.RelMask == m.KeyMask() }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDisplay chooses in the menu with the keys of a 635 on a serial port, and sees the installed system start.
+func TestDisplay(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	u := l.fork(t, network(t), layout.UEFI, withDisplay(lcd.Model635))
+	start(t, u)
+	ready(t, u, lcd.Model635)
+	u.Display().Tap(lcd.KeyLeft)
+	sees(t, u, "Menu")
+	choose(t, u, lcd.KeyDown, lcd.KeyEnter, "Restore: choose")
+	sees(t, u, "Choose image")
+	u.Display().Tap(lcd.KeyExit)
+	sees(t, u, "Menu")
+	choose(t, u, lcd.KeyUp, lcd.KeyEnter, "Resume normal boot")
+	sees(t, u, "Preparing fresh OS") // no boot was marked as good yet
+	up(t, u)
+	seen(t, u, 1, lab.All(lab.Msg("choice"), lab.Field("choice", "resume")), "choice")
+	tell(t, u, map[string]any{"do": "connect", "path": splash.Socket})
+	s := u.Display().Screen()
+	if !s.Contains("OS is running") || s.PressMask != 0x3f {
+		t.Errorf("the display is handed over as %q, %+v", s.Lines(), s)
+	}
+}
+
+// TestDisplayRestore restores with the keys of a 631 that loses what it is told now and then, and sees how far it is.
+func TestDisplayRestore(t *testing.T) {
+	soak(t)
+	t.Parallel()
+	l := needLife(t)
+	u := l.fork(t, network(t), layout.UEFI, withDisplay(lcd.Model631))
+	u.Display().SetFaults(simulator.Faults{Drop: 7})
+	start(t, u)
+	ready(t, u, lcd.Model631)
+	u.Display().Tap(lcd.KeyLR)
+	sees(t, u, "Menu")
+	choose(t, u, lcd.KeyLL, lcd.KeyUR, "Restore latest")
+	sees(t, u, "►No◄")
+	choose(t, u, lcd.KeyLL, lcd.KeyUR, "Yes")
+	ctx, cancel := context.WithTimeout(t.Context(), jobPatience)
+	defer cancel()
+	if _, err := u.Display().Wait(ctx, func(s simulator.Screen) bool {
+		l := s.Lines()
+		return slices.Contains(l, "Writing release") && s.Contains(" %")
+	}); err != nil {
+		t.Fatal(err)
+	}
+	sees(t, u, "Restarting")
+	whole(t, up(t, u), "2")
+	seen(t, u, 1, jobState("restore", "succeeded"), "restore")
+}
