@@ -26,6 +26,7 @@ type Commands struct {
 	Platform PlatformCmd `cmd:"" help:"Check appliance tables, identify and capture machines."`
 	Stick    StickCmd    `cmd:"" help:"Write recovery sticks."`
 	Shell    ShellCmd    `cmd:"" help:"Help with the recovery shell of units."`
+	LCD      LCDCmd      `cmd:"" name:"lcd" help:"Try displays with keys, or be one."`
 	Serve    ServeCmd    `cmd:"" help:"Run the factory server."`
 	Vault    VaultCmd    `cmd:"" help:"Read the credentials of units with the operator's key."`
 	VM       VMCmd       `cmd:"" name:"vm" help:"Run a virtual unit."`
