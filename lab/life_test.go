@@ -70,8 +70,8 @@ var theLife = sync.OnceValues(func() (*life, error) {
 	if l.debian, err = debianRoot(); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"gprov", "init"} {
-		build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, name), "gprovision/cmd/"+name)
+	for _, name := range []string{"gprov", "init", "gprov-unit"} {
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, name), "gprovision/cmd/"+name)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("build %s: %w: %s", name, err, out)
@@ -136,6 +136,7 @@ func (l *life) makeTiny(ctx context.Context) error {
 	if l.tiny.Platforms, err = platforms(); err != nil {
 		return err
 	}
+	l.tiny.Policy.FetchHosts, l.tiny.Policy.FetchCA = []string{updates}, l.tiny.Policy.ServerCA
 	if err := l.tiny.Artifacts(ctx, log, l.debian, l.init, 1); err != nil {
 		return err
 	}
@@ -145,7 +146,7 @@ func (l *life) makeTiny(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(lab.TinyRoot(f, tiny, fmt.Sprint(n)), f.Close()); err != nil {
+		if err := errors.Join(lab.TinyRoot(f, tiny, fmt.Sprint(n), filepath.Join(l.dir, "gprov-unit")), f.Close()); err != nil {
 			return err
 		}
 		name, err := l.tiny.Release(ctx, log, root, n, "0", nil)

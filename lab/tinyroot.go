@@ -32,8 +32,8 @@ func goBuild(ctx context.Context, log *slog.Logger, out, pkg string) error {
 const tinyShadow = "root:*:19000:0:99999:7:::\nadmin:!:19000:0:99999:7:::\n"
 
 // TinyRoot writes a root filesystem as a tar archive that keeps every promise of a release and holds nothing else: its
-// systemd is the tiny program. version tells releases apart: the running system reports it.
-func TinyRoot(w io.Writer, program, version string) error {
+// systemd is the tiny program. version tells releases apart: the running system reports it. The programs others go to /usr/sbin.
+func TinyRoot(w io.Writer, program, version string, others ...string) error {
 	systemd, err := os.ReadFile(program)
 	if err != nil {
 		return fmt.Errorf("make tiny root: %w", err)
@@ -68,6 +68,13 @@ func TinyRoot(w io.Writer, program, version string) error {
 		{"usr/lib/systemd/systemd", string(systemd), 0o755},
 	} {
 		t.add(tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: f.mode}, []byte(f.text))
+	}
+	for _, name := range others {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("make tiny root: %w", err)
+		}
+		t.add(tar.Header{Typeflag: tar.TypeReg, Name: "usr/sbin/" + path.Base(name), Mode: 0o755}, b)
 	}
 	t.add(tar.Header{Typeflag: tar.TypeDir, Name: "etc/systemd/system/", Mode: 0o755}, nil)
 	t.add(tar.Header{Typeflag: tar.TypeDir, Name: "etc/systemd/system/multi-user.target.wants/", Mode: 0o755}, nil)

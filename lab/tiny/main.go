@@ -7,7 +7,9 @@
 //	{"do":"remove","path":"/x"}               remove a file, and sync
 //	{"do":"list","path":"/x"}                 answer with the names in a directory, one on each line
 //	{"do":"read","path":"/x"}                 answer with the first 64 KiB of a file
-//	{"do":"mount","path":"/x","device":"/dev/vda2"}  mount an ext4 filesystem
+//	{"do":"mount","path":"/x","device":"/dev/vda2","text":"ro"}  mount an ext4 filesystem, read-only or not
+//	{"do":"run","path":"/x","args":["y"]}     run a program and answer with what it prints
+//	{"do":"network"}                          bring the network up by DHCP
 //	{"do":"unmount","path":"/x"}
 //	{"do":"connect","path":"/x"}              connect to a socket and wait until it is closed at the other end
 //	{"do":"reboot"}, {"do":"poweroff"}
@@ -18,10 +20,12 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sort"
@@ -29,6 +33,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gprovision/hw/host"
+	"gprovision/hw/nic"
 )
 
 // portName is lab.EventPort; this program stays small and does not import lab.
@@ -73,6 +80,7 @@ func main() {
 type command struct {
 	Do, Path, Text, To, Device string
 	At                         int64
+	Args                       []string
 }
 
 func (c command) run() map[string]any {
@@ -101,7 +109,25 @@ func (c command) run() map[string]any {
 		out["text"], err = begin(c.Path)
 	case "mount":
 		if err = os.MkdirAll(c.Path, 0o755); err == nil {
-			err = unix.Mount(c.Device, c.Path, "ext4", 0, "")
+			flags := uintptr(0)
+			if c.Text == "ro" {
+				flags = unix.MS_RDONLY
+			}
+			err = unix.Mount(c.Device, c.Path, "ext4", flags, "")
+		}
+	case "run":
+		var b []byte
+		var code int
+		b, code, err = host.Run(context.Background(), c.Path, c.Args...)
+		if out["text"] = string(b); err == nil && code != 0 {
+			err = fmt.Errorf("exit status %d: %s", code, b)
+		}
+	case "network":
+		var ports []nic.Port
+		if ports, err = nic.List(os.DirFS("/sys")); err == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			_, err = nic.Configure(ctx, slog.New(slog.DiscardHandler), nic.Real(ports), "")
+			cancel()
 		}
 	case "unmount":
 		err = unix.Unmount(c.Path, 0)

@@ -1,0 +1,145 @@
+package lab_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gprovision/factory/api"
+	"gprovision/lab"
+	"gprovision/model/layout"
+)
+
+// updates is where the units of the tests may fetch images.
+const updates = "10.77.0.1:9443"
+
+// serveUpdates serves the files of p at updates, with a certificate of its authority.
+func serveUpdates(t *testing.T, n *lab.Network, p *lab.Product) {
+	t.Helper()
+	authority, err := api.OpenAuthority(p.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := authority.TLS([]string{lab.ServerAddr.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l net.Listener
+	if err := n.Visit(func() error { l, err = net.Listen("tcp", updates); return err }); err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.FileServer(http.Dir(p.Path("")))}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(tls.NewListener(l, config)) }()
+	t.Cleanup(func() {
+		if err := errors.Join(s.Close(), <-done); !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+// unitCommand runs gprov-unit in the tiny system, and returns what it prints.
+func unitCommand(t *testing.T, u *lab.Unit, args ...string) string {
+	t.Helper()
+	if err := u.Tell(map[string]any{"do": "run", "path": "/usr/sbin/gprov-unit", "args": args}); err != nil {
+		t.Fatal(err)
+	}
+	e := expect(t, u, jobPatience, lab.All(lab.Msg("done"), lab.Field("do", "run")))
+	if e.Text("error") != "" {
+		t.Fatalf("gprov-unit %q: %s", args, e.Text("error"))
+	}
+	t.Logf("gprov-unit %s:\n%s", strings.Join(args, " "), e.Text("text"))
+	return e.Text("text")
+}
+
+// TestUpdate takes a running unit to a new release: its own network configuration is saved, the release is fetched from a web server,
+// the next boot has the recovery device start the new recovery artifact, and the restore brings the release and the network
+// configuration.
+func TestUpdate(t *testing.T) {
+	soak(t)
+	t.Parallel()
+	l := needLife(t)
+	n, p := network(t), product(t, l.tiny)
+	l.serve(t, n, p)
+	for _, name := range []string{lab.BootFile, lab.ProvisionFile} {
+		if err := os.Remove(p.Path(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Artifacts(t.Context(), logger(t), l.debian, l.init, 2); err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(t.TempDir(), "tiny3.tar")
+	f, err := os.Create(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(lab.TinyRoot(f, filepath.Join(l.dir, "tiny"), "3", filepath.Join(l.dir, "gprov-unit")), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	image, err := p.Release(t.Context(), logger(t), root, 3, "0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveUpdates(t, n, p)
+
+	u := l.fork(t, n, layout.UEFI, nil)
+	start(t, u)
+	up(t, u)
+	mount := map[string]any{"do": "mount", "path": "/mnt/RECOVERY", "device": "/dev/vda2", "text": "ro"}
+	tell(t, u, mount)
+	const own = "/etc/systemd/network/10-own.network"
+	const text = "[Match]\nName=eth0\n\n[Network]\nAddress=192.0.2.2/24\n"
+	tell(t, u, map[string]any{"do": "write", "path": own, "text": text})
+	if got := unitCommand(t, u, "save-network"); !strings.Contains(got, "is saved") {
+		t.Errorf("got %s", got)
+	}
+	tell(t, u, map[string]any{"do": "network"})
+	if got := unitCommand(t, u, "fetch", "https://"+updates+"/"+image); !strings.Contains(got, image+" is on the recovery volume, and good") || !strings.Contains(got, "recovery artifact is replaced") {
+		t.Errorf("got %s", got)
+	}
+	if got := unitCommand(t, u, "fetch", "https://"+updates+"/"+image); !strings.Contains(got, "already, and good") {
+		t.Errorf("got %s", got)
+	}
+	if got := unitCommand(t, u, "status"); !strings.Contains(got, "/dev/vda2, read-only") || !strings.Contains(got, image) {
+		t.Errorf("got %s", got)
+	}
+	unitCommand(t, u, "support-bundle", "--out", "/tmp/bundle.tar.gz")
+
+	tell(t, u, map[string]any{"do": "unmount", "path": "/mnt/RECOVERY"})
+	reboot(t, u)
+	expect(t, u, bootPatience, lab.Msg("the recovery device boots the fetched recovery artifact"))
+	if e := up(t, u); e.Text("version") != "2" {
+		t.Errorf("the fetch changed the running system: version %s", e.Text("version"))
+	}
+	tell(t, u, mount)
+	unitCommand(t, u, "boot-ok", "--wait", "0s")
+	unitCommand(t, u, "restore", "--image", image, "--yes")
+	// What is only in the old system counts too: the restore looks for itself.
+	tell(t, u, map[string]any{"do": "write", "path": own, "text": text + "# last\n"})
+	tell(t, u, map[string]any{"do": "unmount", "path": "/mnt/RECOVERY"})
+	reboot(t, u)
+	expect(t, u, bootPatience, jobState("restore", "started"))
+	if e := up(t, u); e.Text("version") != "3" {
+		t.Errorf("version %s after the restore", e.Text("version"))
+	}
+	if got := tell(t, u, map[string]any{"do": "read", "path": own}); got != text+"# last\n" {
+		t.Errorf("the network configuration is %q", got)
+	}
+	tell(t, u, map[string]any{"do": "read", "path": "/etc/systemd/network/.config-preserved"})
+}
+
+// reboot reboots a running tiny system.
+func reboot(t *testing.T, u *lab.Unit) {
+	t.Helper()
+	if err := u.Tell(map[string]any{"do": "reboot"}); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, u, time.Minute, lab.Msg("init"))
+}
