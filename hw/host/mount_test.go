@@ -94,6 +94,9 @@ func TestEvents(t *testing.T) {
 const stageVar = "GPROV_HOST_TEST_STAGE"
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == child {
+		childStage()
+	}
 	switch os.Getenv(stageVar) {
 	case "switch":
 		runtime.LockOSThread()

@@ -1,0 +1,81 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// child is how the test program is called as a process of Background. It enters a directory, says that it is ready and writes a file
+// there when another one appears.
+const child = "host-test-child"
+
+func childStage() {
+	switch os.Args[1] {
+	case "ends":
+		os.Exit(3)
+	case "never":
+		time.Sleep(time.Hour)
+	}
+	err := EnterRoot(os.Args[1])
+	if err == nil {
+		err = Ready()
+	}
+	for err == nil {
+		if _, e := os.Stat("/go"); e == nil {
+			err = os.WriteFile("/gone", []byte(fmt.Sprint(os.Getppid())), 0o600)
+			os.Exit(0)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+func TestBackground(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("GPROV_NO_SKIP") == "1" {
+			t.Fatal("chroot(2) needs root")
+		}
+		t.Skip("chroot(2) needs root")
+	}
+	dir := t.TempDir()
+	p, err := Background(t.Context(), []string{child, dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := p.Wait(); err != nil || !st.Success() {
+		t.Fatalf("%v, %v", st, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "gone")); err != nil {
+		t.Error(err)
+	}
+	if p, err = Background(t.Context(), []string{child, dir + "/missing"}); err == nil || p != nil {
+		t.Errorf("a root that is missing: %v", err)
+	}
+	if _, err = Background(t.Context(), []string{child, "ends"}); err == nil {
+		t.Error("a process that ended is ready")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err = Background(ctx, []string{child, "never"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a process that never gets ready: %v", err)
+	}
+	// One that goes on is ended.
+	if err := os.Remove(filepath.Join(dir, "go")); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = Background(t.Context(), []string{child, dir}); err != nil {
+		t.Fatal(err)
+	}
+	if err := End(p); err != nil {
+		t.Error(err)
+	}
+}
