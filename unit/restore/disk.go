@@ -178,7 +178,7 @@ func (j *job) layOut(i int) error {
 		j.Log.Warn("the data partition does not hold what it should, and is left as it is", "disk", d.Name, "holds", data.Holds, journal.ForPerson())
 	}
 	if d.recorded || data.State == OurData {
-		if record.Find(layout.Primary) == nil || j.Firmware == layout.UEFI && record.Find(layout.ESP) == nil {
+		if record.Find(j.carrier()) == nil || j.Firmware == layout.UEFI && record.Find(layout.ESP) == nil {
 			return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system or its ESP")
 		}
 		d.table = record
@@ -194,6 +194,14 @@ func (j *job) layOut(i int) error {
 	}
 	d.table = Adapt(record, fresh, others...)
 	return nil
+}
+
+// carrier is the role of the partitions that carry the main system.
+func (j *job) carrier() layout.Role {
+	if j.Unit.Array != nil {
+		return layout.Member
+	}
+	return layout.Primary
 }
 
 // DataState says what was found at the place of the data partition.
@@ -258,12 +266,12 @@ func (j *job) need() (int64, error) {
 
 // room is how large the main system is, bytes.
 func (j *job) room() int64 {
-	if j.Unit.Array == nil {
-		return j.disks[0].table.Find(layout.Primary).Size
-	}
-	least := j.disks[0].table.Find(layout.Member).Size
+	least := j.disks[0].table.Find(j.carrier()).Size
 	for _, d := range j.disks {
-		least = min(least, d.table.Find(layout.Member).Size)
+		least = min(least, d.table.Find(j.carrier()).Size)
+	}
+	if j.Unit.Array == nil {
+		return least
 	}
 	return raid.Size(j.Unit.Array.Level, len(j.disks), least)
 }

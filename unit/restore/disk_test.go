@@ -65,6 +65,10 @@ func TestLayOut(t *testing.T) {
 			return err
 		}
 	}
+	lose := func(d *block.Device) error { // the first copy of a GPT
+		_, err := d.WriteAt(make([]byte, 33*512), 512)
+		return err
+	}
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		parts := layout.Parts{Data: true, DataSize: 64 * layout.MiB}
 		labels := layout.Labels{Recovery: "RECOVERY", Primary: "PRIMARY", Data: "DATA"}
@@ -96,6 +100,7 @@ func TestLayOut(t *testing.T) {
 			{"one disk after provisioning", one, []func(*block.Device) error{write(one)}, "", true, []layout.Role{layout.Primary, layout.Data}, nil},
 			{"one disk", one, []func(*block.Device) error{write(one)}, one.Find(layout.Data).FSUUID, true, []layout.Role{layout.Primary}, nil},
 			{"one disk, other data", one, []func(*block.Device) error{write(one)}, other, true, []layout.Role{layout.Primary}, nil},
+			{"one disk, half of the table is lost", one, []func(*block.Device) error{write(one), lose}, one.Find(layout.Data).FSUUID, true, []layout.Role{layout.Primary}, nil},
 			{"one disk, another table", one, []func(*block.Device) error{write(grown)}, "", false, nil, fault.TableChanged},
 			{"one disk, no table", one, nil, "", false, nil, fault.TableChanged},
 			{"two disks, a new one", two, nil, "", false, []layout.Role{layout.Primary, layout.ESP, layout.Data}, nil},
@@ -136,6 +141,12 @@ func TestLayOut(t *testing.T) {
 				d := j.disks[0]
 				if d.recorded != c.own || !c.recorded.On(d.table) { // a disk of the same size gets the same table
 					t.Errorf("recorded %t, table %+v", d.recorded, d.table)
+				}
+				if d.recorded {
+					if err := machine.RepairTable(path, d.table); err != nil {
+						t.Error(err)
+					}
+					onDisk(t, path, func(dev *block.Device) error { return partition.Verify(dev, d.table) })
 				}
 				if got := j.fresh(d); !slices.Equal(got, c.fresh) {
 					t.Errorf("made anew are %v, want %v", got, c.fresh)
