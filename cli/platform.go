@@ -124,8 +124,13 @@ func (p *PlatformIdentifyCmd) Run(c *Context) error {
 	for _, d := range disks {
 		candidates = append(candidates, platform.Candidate{Name: d.Name, Path: d.Path, Bus: string(d.Bus), Model: d.Model, Vendor: d.Vendor, Serial: d.Serial, Size: d.Size})
 	}
-	recovery, err := platform.ChooseRecovery(id.Variant, nil, candidates)
+	var recovery platform.Candidate
+	if !id.Variant.OneDisk() {
+		recovery, err = platform.ChooseRecovery(id.Variant, nil, candidates)
+	}
 	switch {
+	case id.Variant.OneDisk():
+		fmt.Fprintf(c.Stdout, "recovery      on the main disk\n")
 	case err == nil:
 		fmt.Fprintf(c.Stdout, "recovery      %s\n", recovery)
 	case fault.Of(err) == fault.ManifestIncomplete:
