@@ -90,7 +90,6 @@ func (u *unit) provisions() bool { return u.m.Policy.Provision && u.args.Manifes
 // consult waits until the grace time is over and shows the menu if a person pressed a key: in that time, before it, or while the
 // unit held. It says whether the menu was shown: then what f says may be old, and nothing is mounted any more.
 func (u *unit) consult(ctx context.Context, f *Found) (bool, error) {
-	u.choice = Choice{}
 	u.wanted = u.wanted || u.offerMenu(f)
 	select {
 	case <-u.m.Panel.Pressed(): // also one pressed while the grace time went by unwatched

@@ -354,6 +354,7 @@ func readPlatforms() (*platform.Table, error) {
 func (u *unit) pass(ctx context.Context) Outcome {
 	var out Outcome
 	err := u.guard("pass", func() error {
+		u.choice = Choice{} // that of the pass before is done with
 		u.invite()
 		found, err := u.Gather(ctx, u.changed, u.since)
 		if err != nil {
