@@ -42,7 +42,7 @@ func TestLCD(t *testing.T) {
 			}()
 			var out, errs bytes.Buffer
 			c := &Context{Context: t.Context(), Stdout: &out, Stderr: &errs}
-			if err := (&LCDDemoCmd{Port: link, Pause: 300 * time.Millisecond, Wait: time.Second}).Run(c); err != nil {
+			if err := (&LCDDemoCmd{Port: link, Pause: 200 * time.Millisecond, Wait: 300 * time.Millisecond}).Run(c); err != nil {
 				t.Fatal(err)
 			}
 			if got := out.String(); !strings.HasPrefix(got, link+": LCD "+model+", ") || !strings.HasSuffix(got, "\nmenu\n") || errs.Len() > 0 {

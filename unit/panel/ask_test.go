@@ -75,7 +75,10 @@ func TestAsk(t *testing.T) {
 				one.Press('4') // before the question: it must not count
 				synctest.Wait()
 				began := time.Now()
-				one.Answer = func(Asked) []Key { return tc.keys }
+				one.Answer = func(Asked) []Key {
+					time.Sleep(time.Millisecond) // of the bubble: the other panel has shown it by then
+					return tc.keys
+				}
 				got, err := b.Ask(t.Context(), menu)
 				if !errors.Is(err, tc.err) || (err == nil) != (tc.err == nil) || err == nil && got != tc.want {
 					t.Errorf("got %d, %v; want %d, %v", got, err, tc.want, tc.err)
