@@ -27,6 +27,7 @@ type DemoCmd struct {
 	Console   bool   `help:"Show the unit's serial console too."`
 	RootFS    string `help:"Root filesystem of the release, instead of a Debian 12 made by mmdebstrap." name:"rootfs" type:"existingfile" placeholder:"FILE"`
 	Init      string `help:"The init program. Default: init beside this program." placeholder:"FILE"`
+	Unit      string `help:"The gprov-unit program. Default: gprov-unit beside this program." name:"gprov-unit" placeholder:"FILE"`
 	Port      int    `help:"Port of the server's page on this machine. 0: any." default:"0"`
 }
 
@@ -34,7 +35,8 @@ type DemoCmd struct {
 func (*DemoCmd) Help() string {
 	return `Makes keys, a Debian release image and boot artifacts, starts a factory server and a virtual unit with empty disks, and
 shows how the unit is provisioned over the network, restores itself and boots. It ends with status 0 only if the unit's Debian
-reached its default target and admin logged in with the password that the server made. It needs root.
+reached its default target, admin logged in with the password that the server made, and the system's own tools find nothing wrong. It
+needs root.
 
 Examples:
   sudo gprov demo
@@ -46,15 +48,17 @@ func (v *DemoCmd) Run(c *Context) (err error) {
 	if err := lab.Usable(); err != nil {
 		return &HintError{err, "run it as root: sudo gprov demo"}
 	}
-	if v.Init == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return fmt.Errorf("find the init program: %w", err)
+	for flag, path := range map[string]*string{"init": &v.Init, "gprov-unit": &v.Unit} {
+		if *path == "" {
+			self, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find the program %s: %w", flag, err)
+			}
+			*path = filepath.Join(filepath.Dir(self), flag)
 		}
-		v.Init = filepath.Join(filepath.Dir(self), "init")
-	}
-	if _, err := os.Stat(v.Init); errors.Is(err, fs.ErrNotExist) {
-		return &HintError{fmt.Errorf("no init program at %s", v.Init), "run 'make build', or name it with --init"}
+		if _, err := os.Stat(*path); errors.Is(err, fs.ErrNotExist) {
+			return &HintError{fmt.Errorf("no program %s at %s", flag, *path), "run 'make build', or name it with --" + flag}
+		}
 	}
 	d := &demo{DemoCmd: v, Context: c, show: newShow(c), log: slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	defer d.show.end()
@@ -86,6 +90,7 @@ type demo struct {
 	unit    *lab.Unit
 	session *lab.Session
 	sshAt   string
+	units   []string      // of systemd, that gprov-unit brought
 	secret  secret.Secret // admin's password
 }
 
@@ -130,7 +135,7 @@ func (d *demo) close() error {
 }
 
 func (d *demo) run() error {
-	for _, f := range []func() error{d.packages, d.build, d.station, d.life, d.login} {
+	for _, f := range []func() error{d.packages, d.build, d.station, d.life, d.login, d.judge} {
 		if err := f(); err != nil {
 			return err
 		}
@@ -177,7 +182,11 @@ func (d *demo) build() error {
 	}
 	done()
 	done = d.show.stage("release image", "build")
-	name, err := d.product.Release(d, d.log, root, 1, "0", func(p image.Progress) { d.show.progress(p.Stage, p.Done, p.Total) })
+	tools, err := d.tools()
+	if err != nil {
+		return err
+	}
+	name, err := d.product.Release(d, d.log, root, 1, "0", func(p image.Progress) { d.show.progress(p.Stage, p.Done, p.Total) }, tools...)
 	if err != nil {
 		return labHint(err)
 	}

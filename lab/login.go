@@ -105,9 +105,18 @@ func (n *Network) login(ctx context.Context, target, user string, password secre
 	return ssh.NewClient(c, channels, requests), nil
 }
 
+// Sudo is Run as root: sudo gets the password of the user on its standard input.
+func (s *Session) Sudo(ctx context.Context, password secret.Secret, command string) (string, error) {
+	return s.run(ctx, "sudo -S -p '' sh -c "+quote(command), password.Reveal()+"\n")
+}
+
 // Run runs a command and returns what it printed, without white space around it. A command that ends with another status
 // than 0 is an error with what it printed.
 func (s *Session) Run(ctx context.Context, command string) (string, error) {
+	return s.run(ctx, command, "")
+}
+
+func (s *Session) run(ctx context.Context, command, input string) (string, error) {
 	session, err := s.client.NewSession()
 	if err != nil {
 		return "", fmt.Errorf("run %q: %w", command, err)
@@ -115,6 +124,7 @@ func (s *Session) Run(ctx context.Context, command string) (string, error) {
 	defer session.Close()
 	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
 	defer stop()
+	session.Stdin = strings.NewReader(input)
 	out, err := session.CombinedOutput(command)
 	text := strings.TrimSpace(string(out))
 	if ctx.Err() != nil {

@@ -215,12 +215,12 @@ func (p *Product) Reveal(unit string, generation uint64, ciphertext []byte) (sec
 }
 
 // Release makes a signed image of a root filesystem in the product's files, with norm_boot inside, and returns its name. The
-// higher n, up to 9999, the newer.
-func (p *Product) Release(ctx context.Context, log *slog.Logger, rootfs string, n uint64, preset string, progress func(image.Progress)) (string, error) {
+// higher n, up to 9999, the newer. add are more files for it.
+func (p *Product) Release(ctx context.Context, log *slog.Logger, rootfs string, n uint64, preset string, progress func(image.Progress), add ...image.File) (string, error) {
 	r, err := image.Build(ctx, log, image.Options{
 		RootFS: rootfs, Out: p.Path(""), Preset: preset, BlockSize: 4 << 20, Key: &p.key, Time: time.Now(), Progress: progress,
 		Name: release.Name{Prefix: site.Stock().Names.ImagePrefix, Date: time.Now().UTC().Truncate(24 * time.Hour), Build: n},
-		Add:  []image.File{{Local: p.Path(BootFile), Dest: "boot/" + BootFile, Mode: 0o644}},
+		Add:  append([]image.File{{Local: p.Path(BootFile), Dest: "boot/" + BootFile, Mode: 0o644}}, add...),
 	})
 	if err != nil {
 		return "", err
