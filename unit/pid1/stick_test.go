@@ -2,6 +2,7 @@ package pid1
 
 import (
 	"encoding/binary"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -121,5 +122,14 @@ func TestMediaPatience(t *testing.T) {
 		if got := u.mediaPatience(&Found{originMissing: missing}); got != want {
 			t.Errorf("%v: %v", missing, got)
 		}
+	}
+}
+
+// TestChoiceCountsOnce: what was chosen in one pass does not decide the next one.
+func TestChoiceCountsOnce(t *testing.T) {
+	u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Sys: fstest.MapFS{"block": {Mode: fs.ModeDir}}, Firmware: layout.BIOS}}
+	u.since, u.choice = time.Now().Add(-time.Hour), Choice{Kind: ChoosePowerOff}
+	if out := u.pass(t.Context()); out.Kind != HoldOn || fault.Of(out.Err) != fault.MainMissing {
+		t.Errorf("got %+v", out)
 	}
 }
