@@ -64,6 +64,8 @@ type RecoveryStatus struct {
 	Counts state.Counts `json:"counts"`
 	// Queue is how many files of records wait for the server.
 	Queue int `json:"queue"`
+	// Pending is what the next normal boot has to do.
+	Pending state.Pending `json:"pending,omitzero"`
 	// Problems are files that cannot be read, each with its reason.
 	Problems []string `json:"problems,omitempty"`
 }
@@ -176,6 +178,8 @@ func (c *Context) recovery(st *Status) (*RecoveryStatus, error) {
 		}
 	}
 	sort.Strings(r.Images)
+	r.Pending, err = v.ReadPending()
+	problem(err)
 	queue, err := os.ReadDir(v.Path(state.QueueDir))
 	problem(err)
 	for _, e := range queue {
@@ -263,6 +267,9 @@ func (st Status) print(c *Context) {
 	row("counts", "%d boots since the last good one, %d of them ended by a watchdog, %d repairs, %d repairs of recovery, %d failed restores, %d restores in all",
 		r.Counts.BootAttempts, r.Counts.WatchdogResets, r.Counts.Repairs, r.Counts.RecoveryRepairs, r.Counts.RestoreFailures, r.Counts.Restores)
 	row("last good boot", "%s", when(r.Counts.LastGood))
+	if r.Pending.RecoveryArtifact {
+		row("pending", "the recovery device gets the fetched recovery artifact at the next normal boot")
+	}
 	row("queue", "%d files of records wait for the server", r.Queue)
 	for _, p := range r.Problems {
 		row("problem", "%s", p)

@@ -144,6 +144,16 @@ func TestStatus(t *testing.T) {
 		t.Errorf("status changed mounts: %q", f.ops)
 	}
 
+	if strings.Contains(f.out.String(), "pending") {
+		t.Errorf("nothing is to do, and it says: %s", f.out.String())
+	}
+	if err := f.volume().WritePending(state.Pending{RecoveryArtifact: true}); err != nil {
+		t.Fatal(err)
+	}
+	if f.run("status") != 0 || !strings.Contains(f.out.String(), "pending:") {
+		t.Errorf("got %s", f.out.String())
+	}
+
 	// A damaged file is told and hides nothing else.
 	f.put(t, "mnt/RECOVERY/state/count.json", "nonsense")
 	if f.run("status") != 0 || !strings.Contains(f.out.String(), "count.json") || !strings.Contains(f.out.String(), "VIRT uefi") {

@@ -118,6 +118,14 @@ func (f *fixture) image(dir, version, signedAs string, build int) string {
 }
 
 func (f *fixture) take(source string, change ...func(*Options)) (Result, error) {
+	return Take(f.t.Context(), f.options(source, change...))
+}
+
+func (f *fixture) takeUntil(ctx context.Context, source string, progress func(string, int64, int64)) (Result, error) {
+	return Take(ctx, f.options(source, func(o *Options) { o.Progress = progress }))
+}
+
+func (f *fixture) options(source string, change ...func(*Options)) Options {
 	o := Options{
 		Source: source, Client: http.DefaultClient, Volume: f.volume, Policy: f.policy, Keys: []signature.PublicKey{f.key.Public()}, Prefix: prefix,
 		BootFile: "norm_boot", Log: slog.New(slog.DiscardHandler), Progress: func(string, int64, int64) {}, Attempts: 1, Patience: time.Second,
@@ -125,7 +133,7 @@ func (f *fixture) take(source string, change ...func(*Options)) (Result, error) 
 	for _, c := range change {
 		c(&o)
 	}
-	return Take(f.t.Context(), o)
+	return o
 }
 
 func (f *fixture) images() string {
@@ -337,12 +345,67 @@ func TestInterrupted(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	o := Options{Source: source, Volume: f.volume, Policy: f.policy, Keys: []signature.PublicKey{f.key.Public()}, Prefix: prefix, BootFile: "norm_boot",
-		Log: slog.New(slog.DiscardHandler), Progress: func(string, int64, int64) {}}
-	if _, err := Take(ctx, o); err == nil {
+	if _, err := Take(ctx, f.options(source)); err == nil {
 		t.Error("cancelled, and done all the same")
 	}
 	if !strings.Contains(f.images(), "2026-11-02.0001.upd") {
 		t.Error("a call that was cancelled lost the image")
+	}
+}
+
+// TestCancelledAnywhere gives a call up at every place at which it looks, again and again on the same volume: no image is ever in its
+// place without being good, and the last call, which nothing disturbs, does the rest.
+func TestCancelledAnywhere(t *testing.T) {
+	f := newFixture(t)
+	source := f.image(f.source, "2026-11-02.0001", "2026-11-02.0001", 7)
+	whole, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"1"`)
+		http.FileServer(http.Dir(f.source)).ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	for _, from := range []string{source, server.URL + "/" + name("2026-11-02.0001")} {
+		given := 0
+		for n := 0; ; n++ {
+			ctx, cancel := context.WithCancel(t.Context())
+			calls := 0
+			_, err := f.takeUntil(ctx, from, func(string, int64, int64) {
+				if calls++; calls > n {
+					cancel()
+				}
+			})
+			cancel()
+			if err == nil && calls <= n {
+				break
+			}
+			if err != nil {
+				given++
+			}
+			placed, readErr := os.ReadFile(f.volume.Path(state.ImageDir, name("2026-11-02.0001")))
+			if readErr == nil && (!bytes.Equal(placed, whole) || !strings.Contains(f.images(), ".upd.minisig")) {
+				t.Fatalf("given up after %d: on the volume are %q, and the image has %d bytes", n, f.images(), len(placed))
+			}
+			if n%2 == 0 { // with what the call before has left, and without
+				os.RemoveAll(f.volume.Path(state.FetchDir))
+			}
+			if n > 10_000 {
+				t.Fatal("it does not end")
+			}
+			os.RemoveAll(f.volume.Path(state.ImageDir))
+		}
+		if given < 3 {
+			t.Errorf("%s: given up %d times only", from, given)
+		}
+		if !strings.Contains(f.images(), "2026-11-02.0001.upd") || f.waiting() != "" {
+			t.Errorf("%s: at the end are %q and %q", from, f.images(), f.waiting())
+		}
+		if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || !bytes.Equal(b, bzImage(7)) {
+			t.Errorf("%s: recovery artifact: %v", from, err)
+		}
+		f.write(f.volume.Path("norm_boot"), bzImage(5))
+		os.RemoveAll(f.volume.Path(state.ImageDir))
 	}
 }
