@@ -35,6 +35,8 @@ type FetchOptions struct {
 	Size int64
 	// MaxSize is how large the content may be, in bytes, where Size is not known; 0: 16 GiB.
 	MaxSize int64
+	// Reserve is how many bytes shall stay free beside the file; 0: 1 MiB.
+	Reserve int64
 	// Client makes the requests; nil: a plain one without an overall limit of time.
 	Client *http.Client
 	// ReadBack opens what was written so that its bytes come from the device and not from the page cache. nil: the file is
@@ -86,6 +88,9 @@ func Fetch(ctx context.Context, o FetchOptions) (Fetched, error) {
 	}
 	if o.MaxSize == 0 {
 		o.MaxSize = 16 << 30
+	}
+	if o.Reserve == 0 {
+		o.Reserve = 1 << 20
 	}
 	if o.Attempts == 0 {
 		o.Attempts = 8
@@ -369,13 +374,13 @@ func (t *transfer) check() error {
 	return nil
 }
 
-// space says whether n more bytes fit, with 1 MiB to spare.
+// space says whether n more bytes fit, with the reserve to spare.
 func (t *transfer) space(n int64) error {
 	free, err := t.o.free(filepath.Dir(t.o.Dest))
 	if err != nil {
 		return fault.Because(fault.DiskWrite, fmt.Errorf("free space of %s: %w", filepath.Dir(t.o.Dest), err))
 	}
-	if n+1<<20 > free {
+	if n > free-t.o.Reserve {
 		return fault.Newf(fault.NoSpace, "%s needs %d bytes, %d are free in %s", t.o.URL, n, free, filepath.Dir(t.o.Dest))
 	}
 	return nil

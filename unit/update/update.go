@@ -34,6 +34,9 @@ import (
 	"gprovision/unit/state"
 )
 
+// reserve is what stays free on the volume beside a new image, in bytes: for logs, and for two copies of a boot artifact.
+const reserve = 192 << 20
+
 // maxArtifact is how large a boot artifact may be, in bytes.
 const maxArtifact = 1 << 30
 
@@ -60,6 +63,8 @@ type Options struct {
 	// Attempts and Patience are those of report.FetchOptions.
 	Attempts int
 	Patience time.Duration
+	// Reserve is how many bytes stay free on the volume; 0: 192 MiB.
+	Reserve int64
 }
 
 // Result is what Take did.
@@ -88,6 +93,9 @@ type taking struct {
 
 // Take brings the image of o.Source to the volume. It may be repeated. Its errors carry a fault.
 func Take(ctx context.Context, o Options) (Result, error) {
+	if o.Reserve == 0 {
+		o.Reserve = reserve
+	}
 	t := &taking{Options: o, local: !strings.Contains(o.Source, "://"), stage: o.Volume.Path(state.FetchDir)}
 	base := filepath.Base(o.Source)
 	if !t.local {
@@ -144,7 +152,7 @@ func (t *taking) take(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		if ctx.Err() == nil { // it will not become a good one
+		if f := fault.Of(err); ctx.Err() == nil && f != fault.NoSpace && f != fault.DiskWrite { // it will not become a good one
 			err = errors.Join(err, os.RemoveAll(dest), os.RemoveAll(dest+signature.Suffix))
 		}
 		return err
@@ -283,13 +291,13 @@ func (t *taking) arrive(ctx context.Context, dest string) error {
 		if err != nil {
 			return diskFault(err)
 		}
-		if st.Size()+1<<20 > free {
+		if st.Size() > free-t.Reserve {
 			return fault.Newf(fault.NoSpace, "%s has %d bytes, %d are free on the recovery volume", t.Source, st.Size(), free)
 		}
 		_, err = machine.PutFile(dest, 0o644, &counted{ctx: ctx, r: f, tell: func(n int64) { t.Progress("copy", n, st.Size()) }})
 		return diskFault(err)
 	}
-	got, err := report.Fetch(ctx, report.FetchOptions{URL: t.Source, Dest: dest, Client: t.Client, Resume: true, Log: t.Log, Attempts: t.Attempts, Patience: t.Patience,
+	got, err := report.Fetch(ctx, report.FetchOptions{URL: t.Source, Dest: dest, Client: t.Client, Reserve: t.Reserve, Resume: true, Log: t.Log, Attempts: t.Attempts, Patience: t.Patience,
 		ReadBack: func(path string) (io.ReadCloser, error) { return block.OpenDirect(path) },
 		Progress: func(done, total int64) { t.Progress("fetch", done, total) }})
 	t.res.Resumed = got.Resumed

@@ -301,6 +301,23 @@ func TestRoom(t *testing.T) {
 	}
 }
 
+// TestNoSpace: what would fill the volume is refused before anything of it is there.
+func TestNoSpace(t *testing.T) {
+	f := newFixture(t)
+	f.image(f.volume.Path(state.ImageDir), "2026-11-01.0001", "2026-11-01.0001", 1)
+	source := f.image(f.source, "2026-11-02.0001", "2026-11-02.0001", 7)
+	server := httptest.NewServer(http.FileServer(http.Dir(f.source)))
+	defer server.Close()
+	for _, from := range []string{source, server.URL + "/" + name("2026-11-02.0001")} {
+		if _, err := f.take(from, func(o *Options) { o.Reserve = 1 << 60 }); fault.Of(err) != fault.NoSpace {
+			t.Errorf("%s: %v", from, err)
+		}
+		if f.waiting() != "" || f.images() != "2026-11-01.0001.upd 2026-11-01.0001.upd.minisig" {
+			t.Errorf("%s: on the volume are %q and %q", from, f.images(), f.waiting())
+		}
+	}
+}
+
 // A connection that breaks, and a power cut at any place, cost no more than another call.
 func TestInterrupted(t *testing.T) {
 	f := newFixture(t)
