@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -71,11 +72,31 @@ func lcdRig(m lcd.Model) rig {
 	return rig{LCD(lcdOf(s)), func(text string) bool { return s.Screen().Contains(text) }, func(k Key) { s.Tap(keys[k]) }}
 }
 
+// scriptRig sees what is in the views.
+func scriptRig() rig {
+	s := &Script{}
+	return rig{s, func(text string) bool {
+		v := last(s)
+		all := []string{v.Job, v.Step, fmt.Sprintf("%d/%d", v.Index, v.Total), v.Message}
+		if v.Progress != nil {
+			all = append(all, v.Progress.String())
+		}
+		if v.Problem != nil {
+			all = append(all, v.Problem.Code)
+		}
+		if v.Ask != nil {
+			all = append(append(all, v.Ask.Title, v.Ask.Text), v.Ask.Options...)
+		}
+		return strings.Contains(strings.Join(all, "\n"), text)
+	}, func(k Key) { s.Press(k) }}
+}
+
 // TestPanels is what every panel that a person looks at must do.
 func TestPanels(t *testing.T) {
 	for name, makeRig := range map[string]func() rig{
 		"serial line": func() rig { return consoleRig(false) },
 		"screen":      func() rig { return consoleRig(true) },
+		"script":      scriptRig,
 		"631":         func() rig { return lcdRig(lcd.Model631) },
 		"635":         func() rig { return lcdRig(lcd.Model635) },
 	} {
