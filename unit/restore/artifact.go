@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -86,7 +87,7 @@ func (j *job) updateRecovery(context.Context) error {
 
 // limit is the greatest sum of the sizes of the files that the image may hold, as its imgmeta.json says; 0: it does not say.
 // An image that was made under another name is refused.
-func limit(ctx context.Context, f *os.File, im Image) (int64, error) {
+func limit(ctx context.Context, f io.ReaderAt, im Image) (int64, error) {
 	meta, err := release.ReadMetaAt(ctx, f, im.Size)
 	switch {
 	case errors.Is(err, release.ErrNoMeta):

@@ -80,26 +80,34 @@ func sortImages(images []Image, oldestFirst bool) {
 // cases the name must be that of its imgmeta.json too, and not be older than the policy allows.
 // progress is called with the bytes of the file that were read.
 func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) error {
+	_, err := prove(ctx, im, p, keys, progress)
+	return err
+}
+
+// prove is Prove, and returns what the image was; nil if it is not signed.
+func prove(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) (*proof, error) {
 	f, sig, err := open(im, p)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	if sig == nil {
 		if _, err := limit(ctx, f, im); err != nil {
-			return err
+			return nil, err
 		}
-		return decode(ctx, f, im, progress)
+		return nil, decode(ctx, f, im, progress)
 	}
+	var was proof
 	m := &meter{r: io.NewSectionReader(f, 0, im.Size), ctx: ctx, tell: progress}
-	if err := VerifySignature(sig, keys, im.Name, m); err != nil {
+	if err := VerifySignature(sig, keys, im.Name, io.TeeReader(m, &was)); err != nil {
 		if m.err != nil {
-			return fault.Newf(fault.ImageCorrupt, "read %s: %w", im.Name, m.err)
+			return nil, fault.Newf(fault.ImageCorrupt, "read %s: %w", im.Name, m.err)
 		}
-		return err
+		return nil, err
 	}
-	_, err = limit(ctx, f, im)
-	return err
+	was.end()
+	_, err = limit(ctx, was.reader(f), im)
+	return &was, err
 }
 
 // Glance says what speaks against an image as far as that shows without reading all of it. An image that passes is not good yet:

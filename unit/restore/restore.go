@@ -70,6 +70,7 @@ type job struct {
 	request state.Request
 	data    state.RestoreData
 	image   Image
+	proof   *proof // of the image; nil: it is not signed
 	disks   []target
 	begun   bool   // the main disks were changed by an earlier try
 	root    string // mount point of the main system
@@ -184,7 +185,7 @@ func order(images []Image, first string, history release.History) (sorted []Imag
 }
 
 func (j *job) try(ctx context.Context, im Image) error {
-	j.image = im
+	j.image, j.proof = im, nil
 	steps := j.Site.Weave("restore", j.steps())
 	err := step.Run(ctx, steps, j.Observe)
 	if err != nil {
@@ -221,7 +222,9 @@ func (j *job) checkImage(ctx context.Context) error {
 	j.Log.Info("checking image", "image", j.image.Name.String(), "bytes", j.image.Size, journal.ForPerson())
 	meter, stop := j.Track(ctx, j.image.Size)
 	defer stop()
-	return Prove(ctx, j.image, j.Policy, j.Keys, meter.Set)
+	var err error
+	j.proof, err = prove(ctx, j.image, j.Policy, j.Keys, meter.Set)
+	return err
 }
 
 // noteRequest writes a request when there is none, so that a restore that is cut off is taken up again, and records the table
@@ -310,11 +313,12 @@ func (j *job) write(ctx context.Context) error {
 		return fault.Because(fault.ImageCorrupt, err)
 	}
 	defer f.Close()
-	most, err := limit(ctx, f, j.image)
+	proven := j.proof.reader(f)
+	most, err := limit(ctx, proven, j.image)
 	if err != nil {
 		return err
 	}
-	r, err := release.NewReader(ctx, f, j.image.Size, runtime.NumCPU())
+	r, err := release.NewReader(ctx, proven, j.image.Size, runtime.NumCPU())
 	if err != nil {
 		return fault.Because(fault.ImageCorrupt, err)
 	}

@@ -1,0 +1,108 @@
+package restore
+
+import (
+	"crypto/sha256"
+	"io"
+	"runtime"
+	"sync"
+
+	"gprovision/model/fault"
+)
+
+// proofChunk is how many bytes of an image have a hash of their own.
+const proofChunk = 256 << 10
+
+// proof is what an image was when its signature was checked: the hash of each chunk. The checks inside an xz file find damage only; a
+// medium that means harm could show another good image when it is read for the second time.
+type proof struct {
+	size   int64
+	hashes [][sha256.Size]byte
+	chunk  []byte // that is being filled
+}
+
+// Write takes the next bytes of the image.
+func (p *proof) Write(b []byte) (int, error) {
+	n := len(b)
+	p.size += int64(n)
+	for len(b) > 0 {
+		k := min(len(b), proofChunk-len(p.chunk))
+		p.chunk, b = append(p.chunk, b[:k]...), b[k:]
+		if len(p.chunk) == proofChunk {
+			p.end()
+		}
+	}
+	return n, nil
+}
+
+// end ends a chunk, the last one too.
+func (p *proof) end() {
+	if len(p.chunk) > 0 {
+		p.hashes = append(p.hashes, sha256.Sum256(p.chunk))
+		p.chunk = p.chunk[:0]
+	}
+}
+
+// reader returns f, which may be read from several goroutines, so that only what was proven comes out of it. Without a proof, for an
+// image that is not signed, it returns f itself.
+func (p *proof) reader(f io.ReaderAt) io.ReaderAt {
+	if p == nil {
+		return f
+	}
+	return &provenReader{f: f, proof: p, recent: make([]provenChunk, 2*runtime.NumCPU()+2)}
+}
+
+// provenReader keeps the chunks that were read last: each decoder reads its own part from the beginning to the end, in pieces.
+type provenReader struct {
+	f io.ReaderAt
+	*proof
+
+	mu     sync.Mutex
+	recent []provenChunk
+	next   int // in recent, the oldest
+}
+
+// provenChunk is never changed.
+type provenChunk struct {
+	index int64
+	data  []byte
+}
+
+// ReadAt implements io.ReaderAt. The error is fault.ImageCorrupt where something else is read than was proven.
+func (r *provenReader) ReadAt(b []byte, off int64) (n int, err error) {
+	for n < len(b) {
+		at := off + int64(n)
+		if at < 0 || at >= r.size {
+			return n, io.EOF
+		}
+		data, err := r.get(at / proofChunk)
+		if err != nil {
+			return n, err
+		}
+		n += copy(b[n:], data[at%proofChunk:])
+	}
+	return n, nil
+}
+
+func (r *provenReader) get(index int64) ([]byte, error) {
+	r.mu.Lock()
+	for _, c := range r.recent {
+		if c.index == index && c.data != nil {
+			r.mu.Unlock()
+			return c.data, nil
+		}
+	}
+	r.mu.Unlock()
+	at := index * proofChunk
+	data := make([]byte, min(proofChunk, r.size-at))
+	if n, err := r.f.ReadAt(data, at); n < len(data) {
+		return nil, fault.Newf(fault.ImageCorrupt, "read %d bytes at byte %d: %w", len(data), at, err)
+	}
+	if sha256.Sum256(data) != r.hashes[index] {
+		return nil, fault.Newf(fault.ImageCorrupt, "what is read at byte %d is not what the signature was checked for", at)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recent[r.next] = provenChunk{index, data}
+	r.next = (r.next + 1) % len(r.recent)
+	return data, nil
+}
