@@ -349,7 +349,7 @@ func (b *bench) measure(c *contender, mounted bool) {
 	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	begin := time.Now()
@@ -368,9 +368,9 @@ func (b *bench) measure(c *contender, mounted bool) {
 	c.cpu = append(c.cpu, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
 }
 
-// watchMemory returns the sum of the greatest resident sizes of all processes of a group, as far as looking at them 20 times a
+// watchMemory returns the sum of the greatest resident sizes of all processes of a session, as far as looking at them 20 times a
 // second shows it.
-func watchMemory(group int, stop <-chan struct{}) int64 {
+func watchMemory(session int, stop <-chan struct{}) int64 {
 	peaks := map[string]int64{}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -381,7 +381,7 @@ func watchMemory(group int, stop <-chan struct{}) int64 {
 			if err != nil {
 				continue
 			}
-			if g, err := unix.Getpgid(pid); err != nil || g != group {
+			if s, err := unix.Getsid(pid); err != nil || s != session {
 				continue
 			}
 			status, err := os.ReadFile(p + "/status")
