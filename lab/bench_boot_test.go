@@ -34,13 +34,13 @@ func TestBenchInitramfs(t *testing.T) {
 		t.Fatal(err)
 	}
 	unpackUKI(t, l.tiny.Path(lab.BootFile), dir)
-	root := regexp.MustCompile(`UUID="?([0-9a-f-]{36})"?\s+/\s`).FindStringSubmatch(f.up.Text("fstab"))
+	root := regexp.MustCompile(`(PARTUUID=\S+)\s+/\s`).FindStringSubmatch(f.up.Text("fstab"))
 	if root == nil {
 		t.Fatalf("no root in the fstab: %s", f.up.Text("fstab"))
 	}
 	partition := regexp.MustCompile(`real_root=PARTUUID=\S+`).FindString(f.up.Text("cmdline"))
 	const common = "console=ttyS0,115200 panic=10 quiet "
-	theirs := common + "ro init=/usr/lib/systemd/systemd root=UUID=" + root[1]
+	theirs := common + "ro init=/usr/lib/systemd/systemd root=" + root[1]
 	list := []*struct {
 		name, kernel, initrd, cmdline string
 		size                          int64
