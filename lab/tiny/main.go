@@ -54,7 +54,8 @@ func main() {
 	if err != nil {
 		console = os.Stderr
 	}
-	fmt.Fprintln(console, "tiny system started")
+	uptime, _ := os.ReadFile("/proc/uptime")
+	fmt.Fprintf(console, "tiny system started, uptime %s", uptime)
 	for _, err := range loadModules() {
 		fmt.Fprintln(console, err)
 	}
@@ -232,7 +233,7 @@ func facts() map[string]any {
 	return map[string]any{
 		"msg": "tiny system up", "hostname": read("/etc/hostname"), "kernelHostname": name, "machineID": read("/etc/machine-id"),
 		"mark": read("/boot.normal"), "root": device, "rootOptions": options, "cmdline": read("/proc/cmdline"),
-		"version": read("/etc/tiny-release"), "disks": disks, "fstab": read("/etc/fstab"), "uptime": read("/proc/uptime"),
+		"version": read("/etc/tiny-release"), "disks": disks, "fstab": read("/etc/fstab"),
 	}
 }
 
