@@ -137,6 +137,7 @@ func (l *life) makeTiny(ctx context.Context) error {
 		return err
 	}
 	l.tiny.Policy.FetchHosts, l.tiny.Policy.FetchCA = []string{updates}, l.tiny.Policy.ServerCA
+	l.tiny.Policy.RootWaitSeconds = 20
 	if err := l.tiny.Artifacts(ctx, log, l.debian, l.init, 1); err != nil {
 		return err
 	}
@@ -395,37 +396,31 @@ func testLife(t *testing.T, fw layout.Firmware) {
 	seen(t, u, 0, jobState("restore", "started"), "restore of a finished unit")
 }
 
-func TestPowerCutInProvisioning(t *testing.T) {
-	for _, step := range []string{"write-files", "boot-entries"} {
-		t.Run(step, func(t *testing.T) {
+// TestPowerCuts cuts the power three times in one life, in provisioning and in the restore: it ends as every other life.
+func TestPowerCuts(t *testing.T) {
+	for _, c := range []struct {
+		fw    layout.Firmware
+		steps []string
+	}{
+		{layout.UEFI, []string{"boot-entries", "write-release", "set-mark"}},
+		{layout.BIOS, []string{"write-files", "boot-main", "set-mark"}},
+	} {
+		t.Run(string(c.fw), func(t *testing.T) {
 			t.Parallel()
 			l := needLife(t)
 			n := network(t)
 			l.serve(t, n, product(t, l.tiny))
-			u := newUnit(t, n, config(layout.UEFI, lab.VirtIO))
-			start(t, u)
-			expect(t, u, bootPatience+jobPatience, lab.All(lab.Msg("step"), lab.Field("step", step)))
-			u.Cut()
-			start(t, u)
-			whole(t, up(t, u), "2")
-		})
-	}
-}
-
-func TestPowerCutInRestore(t *testing.T) {
-	for _, step := range []string{"write-release", "set-mark"} {
-		t.Run(step, func(t *testing.T) {
-			t.Parallel()
-			l := needLife(t)
-			u := l.fork(t, network(t), layout.UEFI, nil, "main")
-			start(t, u)
-			expect(t, u, bootPatience+jobPatience, lab.All(lab.Msg("step"), lab.Field("step", step)))
-			u.Cut()
-			start(t, u)
-			whole(t, up(t, u), "2")
-			if step == "write-release" {
-				seen(t, u, 2, jobState("restore", "started"), "restore")
+			u := newUnit(t, n, config(c.fw, lab.VirtIO))
+			for i, job := range []string{"provision", "restore", "restore"} {
+				start(t, u)
+				if _, err := await(u, 2*bootPatience+jobPatience, lab.All(lab.Msg("step"), lab.Field("job", job), lab.Field("step", c.steps[i]))); err != nil {
+					t.Fatal(err)
+				}
+				u.Cut()
 			}
+			start(t, u)
+			whole(t, up(t, u), "2")
+			seen(t, u, 2, jobState("provision", "started"), "provisioning")
 		})
 	}
 }

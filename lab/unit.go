@@ -179,6 +179,7 @@ func (u *Unit) WriteLog(name string) string { return writeLog(u.diskPath(name)) 
 type Option func(*startOptions)
 
 type startOptions struct {
+	menu     bool
 	noReboot bool
 	network  bool
 	kernel   *directKernel
@@ -197,6 +198,9 @@ func FromNetwork() Option { return func(o *startOptions) { o.network = true } }
 func DirectKernel(kernel, initrd, cmdline string) Option {
 	return func(o *startOptions) { o.kernel = &directKernel{kernel, initrd, cmdline} }
 }
+
+// FirmwareMenu makes the firmware wait five seconds for a key that opens its boot menu, as a board does. UEFI only.
+func FirmwareMenu() Option { return func(o *startOptions) { o.menu = true } }
 
 // Start switches the unit on. It is an error if it is on.
 func (u *Unit) Start(ctx context.Context, opts ...Option) error {
@@ -347,6 +351,9 @@ func (u *Unit) arguments(o startOptions) ([]string, error) {
 	}
 	if k := o.kernel; k != nil {
 		args = append(args, "-kernel", k.kernel, "-initrd", k.initrd, "-append", k.cmdline)
+	}
+	if o.menu {
+		args = append(args, "-boot", "menu=on,splash-time=5000")
 	}
 	nic := object{"driver": u.NIC, "netdev": "net0", "mac": u.MAC}
 	if u.NativePXE {
