@@ -80,3 +80,62 @@ func (s *Snapshot) Fork(ctx context.Context, log *slog.Logger, n *Network, dir s
 	}
 	return u, nil
 }
+
+// Cut makes a snapshot in dir of what the disks of a unit hold that started from s and whose power was cut. logs are their write logs,
+// in the order of s.Config.Disks, and lengths how long these were then: see Glance. What the unit had flushed is there; of the rest what
+// keep says.
+func (s *Snapshot) Cut(ctx context.Context, log *slog.Logger, dir string, logs []string, lengths []int64, keep func(WriteEntry) bool) (*Snapshot, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make snapshot: %w", err)
+	}
+	out := &Snapshot{Config: s.Config, Dir: dir}
+	for i, d := range s.Config.Disks {
+		raw := filepath.Join(dir, d.Name+".raw")
+		if err := run(ctx, log, "qemu-utils", "qemu-img", "convert", "-q", "-O", "raw", s.diskPath(d.Name), raw); err != nil {
+			return nil, fmt.Errorf("copy disk %s: %w", d.Name, err)
+		}
+		if err := replay(raw, logs[i], lengths[i], keep); err != nil {
+			return nil, fmt.Errorf("disk %s: %w", d.Name, err)
+		}
+		if err := run(ctx, log, "qemu-utils", "qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", raw, out.diskPath(d.Name)); err != nil {
+			return nil, fmt.Errorf("copy disk %s: %w", d.Name, err)
+		}
+		if err := os.Remove(raw); err != nil {
+			return nil, err
+		}
+	}
+	if s.Config.Firmware == layout.UEFI {
+		if err := copyFile(filepath.Join(dir, "vars.fd"), filepath.Join(s.Dir, "vars.fd")); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// replay does to a raw disk what the first bytes of a write log say, apart from what was neither flushed nor kept.
+func replay(disk, log string, length int64, keep func(WriteEntry) bool) (err error) {
+	l, err := os.Open(log)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	f, err := os.OpenFile(disk, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	w, err := ReadWriteLog(l, length, st.Size())
+	if err != nil {
+		return err
+	}
+	n := w.Within(length)
+	safe := w.Flushed(n)
+	if err := w.Apply(f, 0, safe, nil); err != nil {
+		return err
+	}
+	return w.Apply(f, safe, n, func(e WriteEntry) bool { return e.FUA || keep(e) })
+}

@@ -1,0 +1,232 @@
+package lab_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gprovision/lab"
+	"gprovision/model/layout"
+)
+
+// count is how often a soak test repeats what it is about: GPROV_SOAK_N, or the standard.
+func count(t *testing.T, standard int) int {
+	t.Helper()
+	s := os.Getenv("GPROV_SOAK_N")
+	if s == "" {
+		return standard
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		t.Fatalf("GPROV_SOAK_N=%s: want a number from 1", s)
+	}
+	return n
+}
+
+// moment is how long the write logs of all disks were at one time.
+type moment struct {
+	name    string
+	lengths []int64
+}
+
+// TestCutAnywhere records what one restore onto a blank disk writes, cuts the power at each border of two steps and at random moments,
+// drops what the disks had not flushed then, or a random part of it, and starts the unit: it always ends with a whole system.
+func TestCutAnywhere(t *testing.T) {
+	soak(t)
+	t.Parallel()
+	dir := workDir(t, 16<<30)
+	var base *lab.Snapshot
+	var logs []string
+	var moments []moment
+	if !t.Run("record", func(t *testing.T) { base, logs, moments = recordRestore(t, dir) }) {
+		return
+	}
+	for i, m := range moments {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			needLife(t)
+			random := rand.New(rand.NewPCG(1, uint64(i)))
+			keep := func(lab.WriteEntry) bool { return false }
+			if i%2 == 1 {
+				keep = func(lab.WriteEntry) bool { return random.IntN(2) == 0 }
+			}
+			here := workDir(t, 2<<30)
+			s, err := base.Cut(t.Context(), logger(t), filepath.Join(here, "cut"), logs, m.lengths, keep)
+			if err != nil {
+				t.Fatal(err)
+			}
+			u, err := s.Fork(t.Context(), logger(t), network(t), filepath.Join(here, "unit"), func(c *lab.Config) { logWrites(c, false) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			watched(t, u)
+			start(t, u)
+			e, err := await(u, bootPatience+jobPatience, lab.Msg("tiny system up"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole(t, e, "2")
+		})
+	}
+}
+
+func logWrites(c *lab.Config, on bool) {
+	for i := range c.Disks {
+		c.Disks[i].LogWrites = on
+	}
+}
+
+// recordRestore restores a unit with a blank main disk on BIOS, where all that a boot needs is on the disks. It returns what the disks
+// held before, their write logs, and the moments.
+func recordRestore(t *testing.T, dir string) (base *lab.Snapshot, logs []string, moments []moment) {
+	l := needLife(t)
+	f, err := l.finished[layout.BIOS]()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := f.snapshot.Fork(t.Context(), logger(t), network(t), filepath.Join(dir, "unit"), func(c *lab.Config) { logWrites(c, true) }, "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	watched(t, u)
+	if base, err = u.Snapshot(t.Context(), filepath.Join(dir, "before")); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range u.Disks {
+		logs = append(logs, u.WriteLog(d.Name))
+	}
+	start(t, u)
+	var between []moment
+	stop := make(chan struct{})
+	var look sync.WaitGroup
+	defer look.Wait()
+	stopped := sync.OnceFunc(func() { close(stop) })
+	defer stopped()
+	look.Go(func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			if now, err := lab.Glance(logs...); err == nil && (len(between) == 0 || !slices.Equal(between[len(between)-1].lengths, now)) {
+				between = append(between, moment{lengths: now})
+			}
+		}
+	})
+	step := lab.All(lab.Msg("step"), lab.Field("job", "restore"))
+	for {
+		e, err := await(u, bootPatience+jobPatience, lab.Any(step, lab.Msg("tiny system up")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !step(e) {
+			break
+		}
+		now, err := lab.Glance(logs...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		moments = append(moments, moment{"before " + e.Text("step"), now})
+	}
+	u.Cut()
+	stopped()
+	look.Wait()
+	if len(moments) < 10 || len(between) < 100 {
+		t.Fatalf("%d steps and %d moments between them were seen", len(moments), len(between))
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range count(t, 50) {
+		m := between[random.IntN(len(between))]
+		moments = append(moments, moment{fmt.Sprintf("random %d", i+1), m.lengths})
+	}
+	return base, logs, moments
+}
+
+// TestCutsAtRandom cuts the power of a unit at random moments of restores and of the boots around them, again and again.
+func TestCutsAtRandom(t *testing.T) {
+	soak(t)
+	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
+		t.Run(string(fw), func(t *testing.T) {
+			t.Parallel()
+			l := needLife(t)
+			u := l.fork(t, network(t), fw, nil)
+			start(t, u)
+			whole(t, up(t, u), "2")
+			for i := range count(t, 15) {
+				again(t, u, "")
+				d := rand.N(time.Minute)
+				ctx, cancel := context.WithTimeout(t.Context(), d)
+				_, err := u.Events.Wait(ctx, lab.Msg("tiny system up"))
+				cancel()
+				u.Cut()
+				t.Logf("cut %d after %v; the system ran: %t", i+1, d.Round(time.Millisecond), err == nil)
+				start(t, u)
+				expect(t, u, bootPatience, lab.Msg("init"))
+				if _, err := await(u, bootPatience+jobPatience, lab.Msg("tiny system up")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			again(t, u, "")
+			whole(t, up(t, u), "2")
+		})
+	}
+}
+
+// TestRestoresInARow restores a unit that has many images again and again: the recovery volume keeps those that it should, and no
+// restore finds it full.
+func TestRestoresInARow(t *testing.T) {
+	soak(t)
+	t.Parallel()
+	l := needLife(t)
+	n, p := network(t), product(t, l.tiny)
+	images := []string{l.images[1], l.images[0]}
+	for build := uint64(3); build <= 6; build++ {
+		name, err := p.Release(t.Context(), logger(t), filepath.Join(l.dir, "tiny2.tar"), build, "0", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = slices.Insert(images, 0, name)
+	}
+	for _, name := range []string{lab.ManifestFile, lab.ManifestFile + ".minisig"} {
+		if err := os.Remove(p.Path(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Manifest(images, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.serve(t, n, p)
+	u := newUnit(t, n, config(layout.BIOS, lab.VirtIO))
+	start(t, u)
+	if _, err := live(u); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, up(t, u), "2")
+	restores := count(t, 20)
+	for range restores {
+		again(t, u, "")
+		whole(t, up(t, u), "2")
+	}
+	seen(t, u, restores+1, jobState("restore", "succeeded"), "restores")
+	list := tell(t, u, map[string]any{"do": "list", "path": recoveryOf(t, u) + "/Image"})
+	var kept int
+	for line := range strings.Lines(list) {
+		if strings.HasSuffix(strings.TrimSpace(line), ".upd") {
+			kept++
+		}
+	}
+	if kept < 2 || kept > 4 || !strings.Contains(list, images[0]) || !strings.Contains(list, images[1]) {
+		t.Errorf("the recovery volume keeps %s", list)
+	}
+}
