@@ -77,6 +77,7 @@ const (
 // TestForcedRestore chooses Forced Factory Restore in the boot menu, of OVMF and of GRUB, as a person does on a serial console, and
 // says yes. The restore is done once.
 func TestForcedRestore(t *testing.T) {
+	t.Parallel()
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		t.Run(string(fw), func(t *testing.T) {
 			t.Parallel()
@@ -108,6 +109,7 @@ func TestForcedRestore(t *testing.T) {
 // TestPulledDisk: either of the two devices starts the unit alone. Without the recovery device the system runs; without the main
 // disk the unit says so and changes nothing.
 func TestPulledDisk(t *testing.T) {
+	t.Parallel()
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		for i, pulled := range []string{"recovery", "main"} {
 			t.Run(string(fw)+" without "+pulled, func(t *testing.T) {

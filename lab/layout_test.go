@@ -191,6 +191,7 @@ func TestLifeMirror(t *testing.T) {
 // TestLifeArrays is the whole life of units with arrays of the other levels on UEFI. Without a disk those that can do so start, and
 // do not take an outdated member back; a restore makes the array anew over all disks.
 func TestLifeArrays(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		bus      lab.Bus
@@ -233,6 +234,7 @@ func TestLifeArrays(t *testing.T) {
 
 // TestLifeBuses is the whole life of units whose disks are on other buses.
 func TestLifeBuses(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		bus  lab.Bus
 		fw   layout.Firmware

@@ -398,6 +398,7 @@ func testLife(t *testing.T, fw layout.Firmware) {
 
 // TestPowerCuts cuts the power three times in one life, in provisioning and in the restore: it ends as every other life.
 func TestPowerCuts(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		fw    layout.Firmware
 		steps []string
@@ -540,6 +541,7 @@ func copyDatabase(t *testing.T, from, to *lab.Product) {
 
 // TestBlankMainDisk replaces the main disk by an empty one.
 func TestBlankMainDisk(t *testing.T) {
+	t.Parallel()
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		t.Run(string(fw), func(t *testing.T) {
 			t.Parallel()
@@ -607,6 +609,7 @@ func makeStick(t *testing.T, path, label string) {
 // TestBadInput has something wrong before the provisioning: the unit says what, on its console and at the server where that
 // hears of it, and writes nothing.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	unlinked := func(name string) func(*testing.T, *lab.Product) {
 		return func(t *testing.T, p *lab.Product) {
 			if err := os.Remove(p.Path(name)); err != nil {
@@ -720,6 +723,7 @@ func TestServerGoesAway(t *testing.T) {
 // TestDemo runs the demo itself: the whole life with the Debian image, ending with a login. On UEFI it boots through OVMF's own
 // PXE and TFTP.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{{"--firmware", "uefi", "--native-pxe"}, {"--firmware", "bios"}} {
 		t.Run(args[1], func(t *testing.T) {
 			t.Parallel()

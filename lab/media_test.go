@@ -168,6 +168,7 @@ func say(t *testing.T, u *lab.Unit, skip int, text, answer string) int {
 // TestRecoveryStick starts a unit from a recovery stick: its menu restores the image on it. The stick stays in and goes on being
 // started: that is no loop.
 func TestRecoveryStick(t *testing.T) {
+	t.Parallel()
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		t.Run(string(fw), func(t *testing.T) {
 			if fw == layout.BIOS {
@@ -193,6 +194,7 @@ func TestRecoveryStick(t *testing.T) {
 // TestStickRebuilds has a unit whose recovery device is dead: a recovery stick makes it anew on a blank disk, and takes a support
 // bundle. The unit restores from the new volume then.
 func TestStickRebuilds(t *testing.T) {
+	t.Parallel()
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		t.Run(string(fw), func(t *testing.T) {
 			soak(t)

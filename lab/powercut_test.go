@@ -156,6 +156,7 @@ func recordRestore(t *testing.T, dir string) (base *lab.Snapshot, logs []string,
 // TestCutsAtRandom cuts the power of a unit at random moments of restores and of the boots around them, again and again.
 func TestCutsAtRandom(t *testing.T) {
 	soak(t)
+	t.Parallel()
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		t.Run(string(fw), func(t *testing.T) {
 			t.Parallel()
