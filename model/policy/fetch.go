@@ -35,6 +35,15 @@ func (p Policy) validateFetch() error {
 	if p.FetchCA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(p.FetchCA)) {
 		return errors.New("policy fetchCA holds no certificate in PEM")
 	}
+	if p.NetworkRecovery != "" {
+		u, err := url.Parse(p.NetworkRecovery)
+		if err == nil {
+			err = p.CheckFetch(u)
+		}
+		if err != nil {
+			return fmt.Errorf("policy networkRecovery: %w", err)
+		}
+	}
 	return nil
 }
 

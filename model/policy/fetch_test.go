@@ -59,6 +59,9 @@ func TestParseRefusesSources(t *testing.T) {
 		`"fetchPins":["` + pin + `"],"fetchPlain":true`:            "fetchPlain",
 		`"fetchPlain":true,"allowUnsigned":true`:                   "unsigned",
 		`"fetchCA":"nonsense"`:                                     "fetchCA",
+		`"networkRecovery":"https://x/m.json"`:                     "networkRecovery",
+		`"fetchHosts":["x"],"networkRecovery":"http://x/m.json"`:   "networkRecovery",
+		`"fetchHosts":["x"],"networkRecovery":"https://x/m.json"`:  "",
 		`"fetchHosts":["x","*.y.z:1"],"fetchPins":["` + pin + `"]`: "",
 	} {
 		_, err := Parse([]byte(`{"version":1,"keys":["x"],` + in + `}`))

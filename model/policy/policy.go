@@ -98,6 +98,9 @@ type Policy struct {
 	FetchCA string `json:"fetchCA,omitempty"`
 	// FetchPlain allows http addresses too. What is fetched is signed; who fetches what can be seen.
 	FetchPlain bool `json:"fetchPlain,omitempty"`
+	// NetworkRecovery is the address of a signed manifest on one of FetchHosts: where no image on the recovery volume can be
+	// restored, init fetches its newest one. Empty: the unit holds.
+	NetworkRecovery string `json:"networkRecovery,omitempty"`
 }
 
 // Parse reads a policy. Unknown keys are ignored. The result has passed Validate.

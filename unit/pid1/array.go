@@ -14,7 +14,7 @@ import (
 	"gprovision/unit/machine"
 )
 
-// memberPatience is how long missing members of an array are waited for, after init's start, before it is started without them:
+// memberPatience is how long missing members of an array are waited for, after init's start or a hold, before it is started without them:
 // what mdadm's own timer gives them in a running system (mdadm-last-resort).
 const memberPatience = 30 * time.Second
 
@@ -51,7 +51,7 @@ func (u *unit) lookForArray(ctx context.Context, f *Found) {
 		u.lookForPlannedDisk(f)
 		return
 	}
-	if !a.Complete() && time.Since(u.start) < min(memberPatience, u.m.Policy.RootWait()) {
+	if !a.Complete() && time.Since(u.since) < min(memberPatience, u.m.Policy.RootWait()) {
 		f.awaits = true
 		f.note("main: %d of %d members of the array %s are there: waiting for the others", len(a.Parts), a.Active, a.UUID)
 		return
@@ -71,7 +71,7 @@ func (u *unit) guessArray(ctx context.Context, f *Found, fsUUID string) {
 		if !a.Enough() || a.Level != u.m.Identity.Variant.SwRaidlevel {
 			continue
 		}
-		if !a.Complete() && time.Since(u.start) < min(memberPatience, u.m.Policy.RootWait()) {
+		if !a.Complete() && time.Since(u.since) < min(memberPatience, u.m.Policy.RootWait()) {
 			f.awaits = true
 			continue
 		}

@@ -477,11 +477,20 @@ func (u *unit) restoreImage(ctx context.Context, f *Found, image *restore.Image,
 	}
 	u.connect(ctx, f)
 	u.began(record.JobRestore)
-	err := restore.Run(ctx, u.m, restore.Options{
+	o := restore.Options{
 		Recovery: recoveryMount, Volume: f.Volume, Unit: f.Unit, Request: request, Image: image, Back: back, Main: f.MainPart, Planned: f.Planned,
 		Blank: f.Main == MainBlank && image == nil && !pending(f.Facts), Oldest: u.args.Oldest, KeepRecovery: u.args.KeepRecovery,
 		Observe: u.observer(record.JobRestore),
-	})
+	}
+	err := restore.Run(ctx, u.m, o)
+	if restore.BadImages(err) && image == nil && back == "" && u.m.Policy.NetworkRecovery != "" {
+		u.log.Warn("no image on the recovery volume can be restored, one is fetched", "err", err, journal.ForPerson())
+		if fetchErr := u.fetchImage(ctx, f); fetchErr == nil {
+			err = restore.Run(ctx, u.m, o)
+		} else {
+			err = fmt.Errorf("%w; from the network: %v", err, fetchErr)
+		}
+	}
 	if err != nil {
 		u.failed(record.JobRestore, err)
 		return Outcome{Kind: HoldOn, Err: err}

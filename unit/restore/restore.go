@@ -116,6 +116,9 @@ func badImage(err error) bool {
 	return false
 }
 
+// BadImages says whether err, of Run, is that there is no image, or none that is good.
+func BadImages(err error) bool { return badImage(err) || fault.Of(err) == fault.NoImage }
+
 // candidates returns the images to try, in order: as the request wants, those with a bad history last.
 func (j *job) candidates() ([]Image, error) {
 	if j.Image != nil {
