@@ -421,7 +421,9 @@ func TestPowerCuts(t *testing.T) {
 			}
 			start(t, u)
 			whole(t, up(t, u), "2")
-			seen(t, u, 2, jobState("provision", "started"), "provisioning")
+			if c.fw == layout.BIOS { // on UEFI an entry that is written already may start the recovery device
+				seen(t, u, 2, jobState("provision", "started"), "provisioning")
+			}
 		})
 	}
 }
