@@ -15,7 +15,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=PATH,HOME,TEMPDI
 # Debian packages that the demo and the tests use. Nothing of them is in the repository.
 PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe ipxe-qemu mmdebstrap e2fsprogs mdadm dosfstools mtools fdisk gdisk xz-utils zstd \
 	minisign acl attr libcap2-bin xorriso binutils libarchive-tools kmod sbsigntool openssl iproute2 ca-certificates chromium \
-	systemd systemd-boot-efi grub-pc-bin grub-common make gcc flex bison bc mender-client mender-artifact
+	systemd systemd-boot-efi grub-pc-bin grub-common make gcc flex bison bc mender-client mender-artifact linux-source-6.1 libelf-dev
 
 .PHONY: help
 help: ## list the targets
@@ -62,10 +62,10 @@ test-repeat: deps build ## every test N times, to show that nothing is flaky
 	$(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=$(N) -timeout 24h ./...
 
 .PHONY: soak
-soak: ## what takes too long for every change: a kernel compiled from Debian's source, all kinds of sticks, the recovery shell, a fetched release, 80 power cuts, 20 restores in a row (GPROV_SOAK_N)
-	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) linux-source-6.1 libelf-dev exfatprogs exfat-fuse'
+soak: ## what takes too long for every change: a kernel compiled from Debian's source, all kinds of sticks, the recovery shell, a fetched release, the life with Secure Boot, 80 power cuts, 20 restores in a row (GPROV_SOAK_N)
+	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) exfatprogs exfat-fuse'
 	$(SUDO) env GPROV_SOAK=1 CGO_ENABLED=0 $(shell which go) test -count=1 -timeout 4h -v -run FromDebian ./forge/boot
-	$(SUDO) env GPROV_SOAK=1 GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=1 -timeout 4h -v -run 'Medium|Stick|RecoveryShell|Update|LifeOneDiskBIOS|LifeArrays|LifeBuses|CutAnywhere|CutsAtRandom|RestoresInARow' ./lab
+	$(SUDO) env GPROV_SOAK=1 GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=1 -timeout 4h -v -run 'Medium|Stick|RecoveryShell|Update|LifeOneDiskBIOS|LifeArrays|LifeBuses|LifeSecureBoot|CutAnywhere|CutsAtRandom|RestoresInARow' ./lab
 
 .PHONY: bench
 bench: ## tables: ours against what one would use instead (about an hour; GPROV_BENCH_ROUNDS, GPROV_BENCH_BUILDS)

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -53,9 +54,12 @@ const (
 type Product struct {
 	// Dir is the directory.
 	Dir string
-	// Policy is that of the boot artifacts, and Platforms their appliance table; nil: the built-in one.
+	// Policy is that of the boot artifacts, and Platforms their appliance table; nil: the built-in one. Where it is locked, the
+	// provisioning artifact is not: it needs the manifest's address from the server.
 	Policy    policy.Policy
 	Platforms []byte
+	// SecureBoot signs the boot artifacts; nil: they are not signed.
+	SecureBoot *SecureBootKey
 	// Operator is the operator's private age key, as text, and OperatorPublic the public one.
 	Operator       secret.Secret
 	OperatorPublic string
@@ -101,8 +105,12 @@ func (p *Product) Path(name string) string { return filepath.Join(p.Dir, FilesDi
 // Artifacts builds both boot artifacts, norm_boot and provision.pxe, with that build number from a root filesystem.
 func (p *Product) Artifacts(ctx context.Context, log *slog.Logger, rootfs, init string, build uint64) error {
 	for name, provision := range map[string]bool{BootFile: false, ProvisionFile: true} {
-		_, err := boot.Build(ctx, log, boot.Options{RootFS: rootfs, Init: init, Policy: p.Policy, Platforms: p.Platforms, Provision: provision, BuildNumber: build, Time: time.Now(), Out: p.Path(name)})
-		if err != nil {
+		o := boot.Options{RootFS: rootfs, Init: init, Policy: p.Policy, Platforms: p.Platforms, Provision: provision, BuildNumber: build, Time: time.Now(), Out: p.Path(name)}
+		o.Policy.Locked = o.Policy.Locked && !provision
+		if p.SecureBoot != nil {
+			o.Signer, o.Certificates = p.SecureBoot.Signer, []*x509.Certificate{p.SecureBoot.Certificate}
+		}
+		if _, err := boot.Build(ctx, log, o); err != nil {
 			return fmt.Errorf("build %s: %w", name, err)
 		}
 	}

@@ -26,6 +26,7 @@ const (
 	qemuProgram = "qemu-system-x86_64"
 	qemuPackage = "qemu-system-x86"
 	ovmfCode    = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ovmfSecure  = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
 	ovmfVars    = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 	// hotPlugPorts is the number of PCI Express ports kept free for Unit.Plug.
 	hotPlugPorts = 2
@@ -48,6 +49,8 @@ type Config struct {
 	Firmware layout.Firmware `json:"firmware"`
 	// NativePXE boots with the firmware's own PXE and TFTP (UEFI only). Otherwise the network card has an iPXE ROM.
 	NativePXE bool `json:"nativePXE,omitempty"`
+	// SecureBoot is a certificate (DER). With it the firmware starts only what was signed with its key (UEFI only).
+	SecureBoot []byte `json:"secureBoot,omitempty"`
 	// NIC is QEMU's name of the network card; empty: virtio-net-pci.
 	NIC string `json:"nic,omitempty"`
 	// MAC is the address of the network card; empty: made from the name, 52:54:00:...
@@ -110,6 +113,11 @@ func NewUnit(ctx context.Context, log *slog.Logger, n *Network, dir string, c Co
 	if _, err := os.Stat(u.varsPath()); err != nil && u.Firmware == layout.UEFI {
 		if err := copyFile(u.varsPath(), ovmfVars); err != nil {
 			return nil, fmt.Errorf("%w (Debian package ovmf)", err)
+		}
+		if u.SecureBoot != nil {
+			if err := enrol(u.varsPath(), u.SecureBoot); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return u, nil
@@ -330,10 +338,17 @@ func (u *Unit) start(ctx context.Context, o startOptions) (err error) {
 func (u *Unit) arguments(o startOptions) ([]string, error) {
 	machine := "q35,graphics=off"
 	var devices, nodes []object
+	var globals []string
 	if u.Firmware == layout.UEFI {
 		machine += ",pflash0=code,pflash1=vars"
+		code := ovmfCode
+		if u.SecureBoot != nil {
+			// The firmware keeps its variables from the guest in system management mode.
+			code, machine = ovmfSecure, machine+",smm=on"
+			globals = []string{"-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1"}
+		}
 		nodes = append(nodes,
-			object{"driver": "raw", "node-name": "code", "read-only": true, "file": object{"driver": "file", "filename": ovmfCode}},
+			object{"driver": "raw", "node-name": "code", "read-only": true, "file": object{"driver": "file", "filename": code}},
 			object{"driver": "raw", "node-name": "vars", "file": object{"driver": "file", "filename": u.varsPath()}})
 	}
 	args := append(u.accel.args(), "-name", "gprov-"+u.Name, "-machine", machine, "-smp", fmt.Sprint(u.CPUs), "-m", fmt.Sprint(u.Memory),
@@ -346,6 +361,7 @@ func (u *Unit) arguments(o startOptions) ([]string, error) {
 	if u.display != nil {
 		args = append(args, "-chardev", "socket,id=display,fd=7", "-serial", "chardev:display")
 	}
+	args = append(args, globals...)
 	if o.noReboot {
 		args = append(args, "-no-reboot")
 	}

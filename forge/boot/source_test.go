@@ -311,6 +311,32 @@ func TestInspectEmbedded(t *testing.T) {
 	}
 }
 
+// TestSmallKernel compiles a kernel of a few options from Debian's source package, which it finds by the name of the configuration.
+func TestSmallKernel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiling a kernel takes a minute: not with -short")
+	}
+	o := kernelOptions(t)
+	if _, err := os.Stat("/usr/src/linux-source-6.1.tar.xz"); err != nil {
+		needs(t, "package linux-source-6.1")
+	}
+	o.Source, o.Cache, o.Config = "", "", filepath.Join("testdata", "linux-6.1.config")
+	o.Policy.BootArgs = "console=ttyS0"
+	r, err := BuildKernel(t.Context(), nil, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(o.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := Inspect(bytes.NewReader(b), int64(len(b)))
+	if err != nil || *in.Build != 300 || in.Release != r.Kernel || !strings.HasPrefix(in.Release, "6.1.") || !strings.HasSuffix(in.Release, "-norm_boot") || in.Initrd == nil || in.Policy == nil || !in.Policy.AllowUnsigned {
+		t.Fatalf("inspection is %+v, %v", in, err)
+	}
+	t.Logf("%s: %d bytes", r.Kernel, r.Size)
+}
+
 // TestKernelFromDebian compiles the curated kernel from Debian's source package. It takes as long as it takes.
 func TestKernelFromDebian(t *testing.T) {
 	if os.Getenv("GPROV_SOAK") != "1" {

@@ -1,0 +1,101 @@
+package lab_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gprovision/lab"
+	"gprovision/model/layout"
+)
+
+// TestSecureBoot has firmware that starts only what our key has signed: it refuses an unsigned provisioning artifact, and starts
+// the signed one, which gets its manifest all the same.
+func TestSecureBoot(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	u := l.secure(t, network(t))
+	if _, err := await(u, bootPatience, jobState("provision", "started")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLifeSecureBoot is the life of a unit whose boot artifact is signed and locked: it takes no kernel argument but its own. Then its
+// main disk's artifact is changed: the firmware refuses it, and the recovery device starts the unit and repairs it.
+func TestLifeSecureBoot(t *testing.T) {
+	t.Parallel()
+	soak(t)
+	l := needLife(t)
+	u := l.secure(t, network(t))
+	took, err := live(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", strings.Join(took, ", "))
+	e := up(t, u)
+	whole(t, e, "2")
+	if got := strings.TrimSpace(e.Text("cmdline")); got != l.tiny.Policy.BootArgs {
+		t.Errorf("the kernel was started with %q, want %q", got, l.tiny.Policy.BootArgs)
+	}
+	// Inside the artifact: it begins behind the tables of the main disk's ESP, and has more than 20 MiB.
+	tell(t, u, map[string]any{"do": "patch", "path": "/dev/vdb1", "text": "changed", "at": 10 << 20})
+	if err := u.Tell(map[string]any{"do": "reboot"}); err != nil {
+		t.Fatal(err)
+	}
+	mended := lab.Msg("boot files of the main disk are right")
+	if _, err := await(u, bootPatience, mended); err != nil {
+		t.Fatal(err)
+	}
+	up(t, u)
+	if err := u.Tell(map[string]any{"do": "reboot"}); err != nil {
+		t.Fatal(err)
+	}
+	up(t, u)
+	seen(t, u, 1, mended, "repair")
+	seen(t, u, 1, jobState("restore", "started"), "restore")
+}
+
+// secure returns a unit with Secure Boot that has refused an unsigned provisioning artifact and is about to get a signed one. Its
+// policy is locked.
+func (l *life) secure(t *testing.T, n *lab.Network) *lab.Unit {
+	t.Helper()
+	p, err := lab.NewProduct(filepath.Join(workDir(t, 2<<30), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.SecureBoot, err = lab.NewSecureBootKey(); err != nil {
+		t.Fatal(err)
+	}
+	p.Platforms, p.Policy.Locked = l.tiny.Platforms, true
+	if err := p.Artifacts(t.Context(), logger(t), l.debian, l.init, 1); err != nil {
+		t.Fatal(err)
+	}
+	image, err := p.Release(t.Context(), logger(t), filepath.Join(l.dir, "tiny2.tar"), 2, "0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Manifest([]string{image}, specifications); err != nil {
+		t.Fatal(err)
+	}
+	var artifacts [2][]byte // the signed and the unsigned one
+	for i, p := range []*lab.Product{p, l.tiny} {
+		if artifacts[i], err = os.ReadFile(p.Path(lab.ProvisionFile)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Replace(lab.ProvisionFile, artifacts[1]); err != nil {
+		t.Fatal(err)
+	}
+	l.serve(t, n, p)
+	c := config(layout.UEFI, lab.VirtIO)
+	c.SecureBoot = p.SecureBoot.Certificate.Raw
+	u := newUnit(t, n, c)
+	start(t, u)
+	shown(t, u, 0, "the provisioning artifact cannot be loaded")
+	seen(t, u, 0, lab.Msg("init"), "start of an unsigned artifact")
+	if err := p.Replace(lab.ProvisionFile, artifacts[0]); err != nil {
+		t.Fatal(err)
+	}
+	return u // which asks again by itself
+}
