@@ -46,7 +46,7 @@ func TestCutAnywhere(t *testing.T) {
 	var base *lab.Snapshot
 	var logs []string
 	var moments []moment
-	if !t.Run("record", func(t *testing.T) { base, logs, moments = recordRestore(t, dir) }) {
+	if !t.Run("record", func(t *testing.T) { base, logs, moments = recordRestore(t, dir, count(t, 50)) }) {
 		return
 	}
 	for i, m := range moments {
@@ -85,8 +85,8 @@ func logWrites(c *lab.Config, on bool) {
 }
 
 // recordRestore restores a unit with a blank main disk on BIOS, where all that a boot needs is on the disks. It returns what the disks
-// held before, their write logs, and the moments.
-func recordRestore(t *testing.T, dir string) (base *lab.Snapshot, logs []string, moments []moment) {
+// held before, their write logs, and the moments: those between two steps and n random ones.
+func recordRestore(t *testing.T, dir string, n int) (base *lab.Snapshot, logs []string, moments []moment) {
 	l := needLife(t)
 	f, err := l.finished[layout.BIOS]()
 	if err != nil {
@@ -146,7 +146,7 @@ func recordRestore(t *testing.T, dir string) (base *lab.Snapshot, logs []string,
 		t.Fatalf("%d steps and %d moments between them were seen", len(moments), len(between))
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	for i := range count(t, 50) {
+	for i := range n {
 		m := between[random.IntN(len(between))]
 		moments = append(moments, moment{fmt.Sprintf("random %d", i+1), m.lengths})
 	}

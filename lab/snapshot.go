@@ -94,7 +94,7 @@ func (s *Snapshot) Cut(ctx context.Context, log *slog.Logger, dir string, logs [
 		if err := run(ctx, log, "qemu-utils", "qemu-img", "convert", "-q", "-O", "raw", s.diskPath(d.Name), raw); err != nil {
 			return nil, fmt.Errorf("copy disk %s: %w", d.Name, err)
 		}
-		if err := replay(raw, logs[i], lengths[i], keep); err != nil {
+		if err := Replay(raw, logs[i], lengths[i], keep); err != nil {
 			return nil, fmt.Errorf("disk %s: %w", d.Name, err)
 		}
 		if err := run(ctx, log, "qemu-utils", "qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", raw, out.diskPath(d.Name)); err != nil {
@@ -112,8 +112,8 @@ func (s *Snapshot) Cut(ctx context.Context, log *slog.Logger, dir string, logs [
 	return out, nil
 }
 
-// replay does to a raw disk what the first bytes of a write log say, apart from what was neither flushed nor kept.
-func replay(disk, log string, length int64, keep func(WriteEntry) bool) (err error) {
+// Replay does to a raw disk what the first length bytes of a write log say, apart from what was neither flushed nor kept.
+func Replay(disk, log string, length int64, keep func(WriteEntry) bool) (err error) {
 	l, err := os.Open(log)
 	if err != nil {
 		return err

@@ -63,6 +63,8 @@ type Config struct {
 	Disks  []Disk `json:"disks"`
 	// LCD attaches a simulated display with keys to the second serial port (ttyS1): "631" or "635". Empty: none.
 	LCD string `json:"lcd,omitempty"`
+	// Screen gives the machine a display adapter, whose screen nobody sees. A keyboard is there always: see Unit.Press.
+	Screen bool `json:"screen,omitempty"`
 	// NetworkIndex is the network card's place in the firmware's boot order, from 1. 0: 2 on BIOS, none on UEFI, where the
 	// firmware tries the network when nothing else boots.
 	NetworkIndex int `json:"networkIndex,omitempty"`
@@ -390,6 +392,9 @@ func (u *Unit) arguments(o startOptions) ([]string, error) {
 		object{"driver": "virtserialport", "bus": "vser0.0", "chardev": "events", "name": EventPort},
 		object{"driver": "virtio-scsi-pci", "id": "scsi0"},
 		object{"driver": "qemu-xhci", "id": "usb0"})
+	if u.Screen {
+		devices = append(devices, object{"driver": "VGA"})
+	}
 	for i := range hotPlugPorts {
 		devices = append(devices, object{"driver": "pcie-root-port", "id": portName(i), "chassis": i + 1, "slot": i + 1})
 	}
@@ -559,6 +564,11 @@ func (u *Unit) Type(text string) error {
 		return fmt.Errorf("type on console of unit %s: %w", u.Name, err)
 	}
 	return nil
+}
+
+// Press presses a key of the keyboard and releases it, by QEMU's name for it (QKeyCode in qapi/ui.json), such as "ret" or "down".
+func (u *Unit) Press(ctx context.Context, key string) error {
+	return u.command(ctx, "send-key", object{"keys": []object{{"type": "qcode", "data": key}}})
 }
 
 // Watch copies the serial console to w from now on. The function that it returns ends that.
