@@ -311,16 +311,24 @@ func TestInspectEmbedded(t *testing.T) {
 	}
 }
 
+// debianSource are options for a kernel from Debian's source package, with a cache that stays.
+func debianSource(t *testing.T) KernelOptions {
+	t.Helper()
+	o := kernelOptions(t)
+	if _, err := os.Stat("/usr/src/linux-source-6.1.tar.xz"); err != nil {
+		needs(t, "package linux-source-6.1")
+	}
+	o.Source, o.Cache = "", os.Getenv("GPROV_KERNEL_CACHE")
+	return o
+}
+
 // TestSmallKernel compiles a kernel of a few options from Debian's source package, which it finds by the name of the configuration.
 func TestSmallKernel(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiling a kernel takes a minute: not with -short")
 	}
-	o := kernelOptions(t)
-	if _, err := os.Stat("/usr/src/linux-source-6.1.tar.xz"); err != nil {
-		needs(t, "package linux-source-6.1")
-	}
-	o.Source, o.Cache, o.Config = "", "", filepath.Join("testdata", "linux-6.1.config")
+	o := debianSource(t)
+	o.Config = filepath.Join("testdata", "linux-6.1.config")
 	o.Policy.BootArgs = "console=ttyS0"
 	r, err := BuildKernel(t.Context(), nil, o)
 	if err != nil {
@@ -342,11 +350,7 @@ func TestKernelFromDebian(t *testing.T) {
 	if os.Getenv("GPROV_SOAK") != "1" {
 		t.Skip("compiling a kernel is part of make soak (GPROV_SOAK=1)")
 	}
-	o := kernelOptions(t)
-	o.Source, o.Cache = "", os.Getenv("GPROV_KERNEL_CACHE")
-	if _, err := os.Stat("/usr/src/linux-source-6.1.tar.xz"); err != nil {
-		needs(t, "package linux-source-6.1")
-	}
+	o := debianSource(t)
 	o.Progress = func(p KernelProgress) {
 		if p.Steps%500 == 0 {
 			t.Logf("%s %d %s", p.Phase, p.Steps, p.Detail)
