@@ -138,6 +138,8 @@ func (l *life) makeTiny(ctx context.Context) error {
 	}
 	l.tiny.Policy.FetchHosts, l.tiny.Policy.FetchCA = []string{updates}, l.tiny.Policy.ServerCA
 	l.tiny.Policy.RootWaitSeconds = 20
+	l.tiny.Policy.NetworkRecovery = "https://" + updates + "/" + lab.ManifestFile
+	l.tiny.Policy.FailedBoots, l.tiny.Policy.WatchdogSeconds = 9, 30
 	if err := l.tiny.Artifacts(ctx, log, l.debian, l.init, 1); err != nil {
 		return err
 	}

@@ -68,6 +68,8 @@ type Config struct {
 	// NetworkIndex is the network card's place in the firmware's boot order, from 1. 0: 2 on BIOS, none on UEFI, where the
 	// firmware tries the network when nothing else boots.
 	NetworkIndex int `json:"networkIndex,omitempty"`
+	// Watchdog adds an i6300ESB, which resets the machine.
+	Watchdog bool `json:"watchdog,omitempty"`
 }
 
 // Unit is a virtual machine with its disks, in a directory that it does not remove. It is off until Start.
@@ -394,6 +396,9 @@ func (u *Unit) arguments(o startOptions) ([]string, error) {
 		object{"driver": "qemu-xhci", "id": "usb0"})
 	if u.Screen {
 		devices = append(devices, object{"driver": "VGA"})
+	}
+	if u.Watchdog {
+		devices = append(devices, object{"driver": "i6300esb"})
 	}
 	for i := range hotPlugPorts {
 		devices = append(devices, object{"driver": "pcie-root-port", "id": portName(i), "chassis": i + 1, "slot": i + 1})
