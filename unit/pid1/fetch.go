@@ -26,7 +26,7 @@ import (
 
 const (
 	// fetchNetwork is how long a network recovery waits for an address.
-	fetchNetwork = 2 * time.Minute
+	fetchNetwork = time.Minute
 	// fetchPatience is how long it goes on with a download that breaks off.
 	fetchPatience = 2 * time.Hour
 	// maxManifest is the largest manifest that is looked at, in bytes.
