@@ -69,7 +69,7 @@ func TestWrite(t *testing.T) {
 	}
 	files := read(t, out.Bytes())
 	for name, want := range map[string]string{
-		"support/recovery/state/count.json":          `"restores": 7`,
+		"support/recovery/state/count.json":          `"restores":7`,
 		"support/recovery/log/recovery_history.json": "{}",
 		"support/recovery/log/recov1.log":            `"msg":"run","cmd":"tool enrol=[secret] mfgurl=http://[secret]10.0.0.1/x"`,
 		"support/images.txt":                         `"A.upd"`,
