@@ -102,6 +102,9 @@ func TestForcedRestore(t *testing.T) {
 	t.Parallel()
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		t.Run(string(fw), func(t *testing.T) {
+			if fw == layout.UEFI {
+				soak(t) // the menu of OVMF takes minutes on a serial line
+			}
 			t.Parallel()
 			l := needLife(t)
 			u := l.fork(t, network(t), fw, nil)

@@ -173,6 +173,7 @@ var degraded = lab.Msg("the array of the main system lacks a disk: replace it")
 
 // TestLifeMirror is the whole life of a unit with a mirror of two SATA disks on BIOS. Without the first disk it starts all the same.
 func TestLifeMirror(t *testing.T) {
+	soak(t)
 	t.Parallel()
 	u, e := needLife(t).wholeLife(t, shaped(layout.BIOS, "raid1", members(lab.SATA, 2)...))
 	if got := e.Text("root"); got != "/dev/md0" {
