@@ -123,7 +123,7 @@ func newKey(t testing.TB) signature.PrivateKey {
 }
 
 func TestBuildVerifyExtract(t *testing.T) {
-	needs(t, false, "xz", "tar", "minisign")
+	needs(t, true, "xz", "tar", "minisign") // files get their owners
 	ctx := context.Background()
 	files := goodFiles(t)
 	src := writeTree(t, files)
@@ -301,7 +301,7 @@ func copyFile(t *testing.T, from, to string) {
 
 // TestInputs builds from every form of input; the images differ only in how imgmeta.json names their source.
 func TestInputs(t *testing.T) {
-	needs(t, false, "xz", "tar", "zstd")
+	needs(t, true, "xz", "tar", "zstd") // files get their owners
 	src := writeTree(t, goodFiles(t))
 	dir := t.TempDir()
 	plain := filepath.Join(dir, "r.tar")

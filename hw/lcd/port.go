@@ -25,6 +25,9 @@ type Port struct {
 // ErrInUse. It does not become the controlling terminal, and a modem line is not waited for. Close it.
 func OpenPort(device string) (*Port, error) {
 	lock, err := os.OpenFile(device, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.EBUSY) { // TIOCEXCL, which root overrides
+		err = fmt.Errorf("%w: %w", ErrInUse, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open port of LCD: %w", err)
 	}
