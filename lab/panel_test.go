@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -37,7 +38,7 @@ func TestMenuKeyboard(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
 	n, p := network(t), product(t, l.tiny)
-	p.Policy.Panels, p.Policy.BootArgs = []string{policy.Keyboard}, "console=tty0 "+p.Policy.BootArgs
+	p.Policy.Panels, p.Policy.GraceSeconds, p.Policy.BootArgs = []string{policy.Keyboard}, 5, "console=tty0 "+p.Policy.BootArgs
 	for _, name := range []string{lab.BootFile, lab.ProvisionFile, lab.ManifestFile, lab.ManifestFile + ".minisig"} {
 		if err := os.Remove(p.Path(name)); err != nil {
 			t.Fatal(err)
@@ -46,7 +47,12 @@ func TestMenuKeyboard(t *testing.T) {
 	if err := p.Artifacts(t.Context(), logger(t), l.debian, l.init, 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Manifest([]string{l.images[1], l.images[0]}, nil); err != nil {
+	// The artifact of the main disk is that of the release.
+	image, err := p.Release(t.Context(), logger(t), filepath.Join(l.dir, "tiny2.tar"), 3, "0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Manifest([]string{image}, nil); err != nil {
 		t.Fatal(err)
 	}
 	l.serve(t, n, p)
