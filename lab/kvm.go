@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"gprovision/forge/tool"
@@ -33,12 +35,22 @@ const probeExit = 0x2a
 
 // ProbeAccel starts a guest of a few instructions under KVM and looks whether they run: /dev/kvm may be there and not work,
 // in a virtual machine or a container. The answer comes within 10 seconds.
+//
+// A processor without hardware virtualization is not asked: the paravirtual KVM that some hosts offer instead runs the probe, and
+// stops later in OVMF and in GRUB with an internal error, without an end of QEMU.
 func ProbeAccel(ctx context.Context, log *slog.Logger) (Accel, error) {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
 		return Accel{Why: err.Error()}, nil
 	}
 	_ = f.Close()
+	cpu, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return Accel{}, fmt.Errorf("probe kvm: %w", err)
+	}
+	if !virtualizes(string(cpu)) {
+		return Accel{Why: "/dev/kvm is there, but the processor has neither VMX nor SVM"}, nil
+	}
 	dir, err := os.MkdirTemp("", "gprov-kvm-")
 	if err != nil {
 		return Accel{}, fmt.Errorf("probe kvm: %w", err)
@@ -67,6 +79,17 @@ func ProbeAccel(ctx context.Context, log *slog.Logger) (Accel, error) {
 	default:
 		return Accel{Why: err.Error()}, nil
 	}
+}
+
+// virtualizes says whether the text of /proc/cpuinfo (proc_cpuinfo(5)) has the flag of Intel's or AMD's hardware virtualization.
+func virtualizes(cpuinfo string) bool {
+	for line := range strings.Lines(cpuinfo) {
+		if name, flags, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "flags" {
+			f := strings.Fields(flags)
+			return slices.Contains(f, "vmx") || slices.Contains(f, "svm")
+		}
+	}
+	return false
 }
 
 // probeSector is a boot sector: mov al, probeExit; out 0xf4, al; jmp $.
