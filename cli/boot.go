@@ -43,7 +43,8 @@ type BootBuildCmd struct {
 
 // BootUKICmd builds a unified kernel image.
 type BootUKICmd struct {
-	Kernel string `placeholder:"RELEASE" help:"Kernel to use. Default: the newest in the root filesystem."`
+	Kernel string   `placeholder:"RELEASE" help:"Kernel to use. Default: the newest in the root filesystem."`
+	Module []string `sep:"none" placeholder:"PATTERN" help:"Take modules that artifacts do not have by themselves: a directory with a final slash, or a pattern for files, below the kernel/ of the modules. May be repeated."`
 
 	BootBuildCmd
 }
@@ -55,6 +56,7 @@ func (*BootUKICmd) Help() string {
   BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy policy.json --out norm_boot
   BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy policy.json --provision --out provision.pxe
   BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy locked.json --sb-key db.key --sb-cert db.pem --out norm_boot
+  BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy policy.json --module drivers/net/ethernet/chelsio/ --out norm_boot
 
 SOURCE_DATE_EPOCH sets the time of the build: the same input and time give the same bytes.`
 }
@@ -65,6 +67,7 @@ func (b *BootUKICmd) Run(c *Context) error {
 	if err != nil {
 		return err
 	}
+	o.Modules = b.Module
 	if o.Kernel = b.Kernel; o.RootFS == "" {
 		return &UsageError{errors.New("--rootfs is needed: the kernel comes from it")}
 	}

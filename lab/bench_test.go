@@ -177,7 +177,7 @@ func newBench(t *testing.T) *bench {
 	b := &bench{t: t, dir: t.TempDir(), root: os.Getenv("GPROV_BENCH_ROOT")}
 	b.image = os.Getenv("GPROV_BENCH_IMAGE")
 	if b.root == "" && b.image == "" {
-		if b.root, err = benchRoot(t.Context(), log, cache); err != nil {
+		if b.root, err = BenchRoot(t.Context(), log, cache); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -234,26 +234,29 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-// benchRoot is DebianRoot with all modules of the kernel and all documentation: about the size of a small appliance's system.
-func benchRoot(ctx context.Context, log *slog.Logger, cache *Cache) (string, error) {
-	args := slices.DeleteFunc(debianArguments(), func(a string) bool {
-		return strings.HasPrefix(a, "--dpkgopt=path-exclude=/lib/modules/") || strings.HasPrefix(a, "--dpkgopt=path-exclude=/usr/")
-	})
-	return debootstrap(ctx, log, cache, "debian-"+debianSuite+"-large.tar", "tar", args)
+// BenchRoot is DebianRoot with all modules of the kernel and all documentation: about the size of a small appliance's system.
+func BenchRoot(ctx context.Context, log *slog.Logger, cache *Cache) (string, error) {
+	return debootstrap(ctx, log, cache, "debian-"+debianSuite+"-large.tar", "tar", benchArguments())
 }
 
-// OtherInitramfs puts what Debian's own tools make for the lab's Debian system into the directory dir: vmlinuz, and the archives
+func benchArguments() []string {
+	return slices.DeleteFunc(debianArguments(), func(a string) bool {
+		return strings.HasPrefix(a, "--dpkgopt=path-exclude=/lib/modules/") || strings.HasPrefix(a, "--dpkgopt=path-exclude=/usr/")
+	})
+}
+
+// OtherInitramfs puts what Debian's own tools make for the system of BenchRoot into the directory dir: vmlinuz, and the archives
 // initramfs-tools and dracut, both for any machine, as our boot artifact is.
 func OtherInitramfs(ctx context.Context, log *slog.Logger, dir string) error {
 	cache, err := OpenCache("")
 	if err != nil {
 		return err
 	}
-	args := slices.Clone(debianArguments())
+	args := benchArguments()
 	i := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "--include=") })
 	args[i] += ",initramfs-tools,dracut-core,cpio"
 	args = append(args, `--customize-hook=chroot "$1" sh -ec 'v=$(ls /lib/modules); mkinitramfs -o /boot/initramfs-tools $v; dracut --quiet --no-hostonly --kver $v /boot/dracut; cp /boot/vmlinuz-$v /boot/vmlinuz'`)
-	root, err := debootstrap(ctx, log, cache, "debian-"+debianSuite+"-initramfs.tar", "tar", args)
+	root, err := debootstrap(ctx, log, cache, "debian-"+debianSuite+"-large-initramfs.tar", "tar", args)
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,9 @@ type Options struct {
 	Platforms []byte
 	// Add are files and directories of the building host that are added.
 	Add []Addition
+	// Modules are modules that the artifact gets beside those that every artifact has: directories with a final slash, or patterns of
+	// path.Match for files without their suffix, below kernel/ of the modules, such as "drivers/net/ethernet/chelsio/".
+	Modules []string
 	// BuildNumber is that of the artifact.
 	BuildNumber uint64
 	// Time is the build's time: of all files inside, and the least time that a unit believes in.
@@ -422,7 +425,10 @@ func (b *builder) addModules(release string) error {
 	if err != nil {
 		return err
 	}
-	names := m.choose()
+	names, err := m.choose(b.o.Modules)
+	if err != nil {
+		return err
+	}
 	files, firmware, err := m.load(names)
 	if err != nil {
 		return err

@@ -92,7 +92,8 @@ func fakeRoot(t *testing.T) string {
 	dir := "usr/lib/modules/" + release + "/"
 	for name, info := range map[string][]string{
 		"fs/ext4/ext4": {"license=GPL"}, "fs/jbd2/jbd2": nil, "crypto/crc32c_generic": nil, "arch/x86/crypto/crc32c-intel": nil,
-		"drivers/net/ethernet/broadcom/bnx2": {"firmware=bnx2/a.fw", "firmware=bnx2/none.fw"}, "drivers/gpu/drm/i915/i915": nil,
+		"drivers/net/ethernet/broadcom/bnx2":  {"firmware=bnx2/a.fw", "firmware=bnx2/none.fw"},
+		"drivers/net/ethernet/qlogic/qed/qed": {"firmware=qed/none.bin"}, "drivers/net/ethernet/qlogic/qede/qede": nil, "drivers/gpu/drm/i915/i915": nil,
 		"drivers/scsi/qla2xxx/qla2xxx": nil, "drivers/char/ipmi/ipmi_msghandler": nil, "lib/helper": nil,
 	} {
 		write(dir+"kernel/"+name+".ko", module(info...))
@@ -102,6 +103,8 @@ kernel/fs/jbd2/jbd2.ko:
 kernel/crypto/crc32c_generic.ko:
 kernel/arch/x86/crypto/crc32c-intel.ko:
 kernel/drivers/net/ethernet/broadcom/bnx2.ko:
+kernel/drivers/net/ethernet/qlogic/qed/qed.ko:
+kernel/drivers/net/ethernet/qlogic/qede/qede.ko: kernel/drivers/net/ethernet/qlogic/qed/qed.ko
 kernel/drivers/gpu/drm/i915/i915.ko: kernel/lib/helper.ko
 kernel/drivers/scsi/qla2xxx/qla2xxx.ko:
 kernel/drivers/char/ipmi/ipmi_msghandler.ko:
@@ -235,6 +238,22 @@ func unpacked(t *testing.T, artifact []byte) map[string]bootimage.File {
 	return files
 }
 
+func TestBuildOwnModules(t *testing.T) {
+	o := options(t, fakeRoot(t))
+	o.Modules = []string{"drivers/net/ethernet/qlogic/qede/", "drivers/scsi/qla2xxx/qla*"}
+	_, b := build(t, o)
+	files := unpacked(t, b)
+	for _, name := range []string{"drivers/net/ethernet/qlogic/qed/qed.ko", "drivers/net/ethernet/qlogic/qede/qede.ko", "drivers/scsi/qla2xxx/qla2xxx.ko"} {
+		if _, ok := files["usr/lib/modules/"+release+"/kernel/"+name]; !ok {
+			t.Errorf("no %s in the initramfs", name)
+		}
+	}
+	o.Modules = []string{"drivers/net/ethernet/chelsio/"}
+	if _, err := Build(t.Context(), slog.New(slog.DiscardHandler), o); err == nil || !strings.Contains(err.Error(), "chelsio") {
+		t.Errorf("a pattern that nothing fits: %v", err)
+	}
+}
+
 func TestBuild(t *testing.T) {
 	root := fakeRoot(t)
 	o := options(t, root)
@@ -259,7 +278,8 @@ func TestBuild(t *testing.T) {
 			t.Errorf("no %s in the initramfs", name)
 		}
 	}
-	for _, name := range []string{dir + "kernel/drivers/gpu/drm/i915/i915.ko", dir + "kernel/drivers/scsi/qla2xxx/qla2xxx.ko", PlatformsPath} {
+	for _, name := range []string{dir + "kernel/drivers/gpu/drm/i915/i915.ko", dir + "kernel/drivers/net/ethernet/qlogic/qed/qed.ko",
+		dir + "kernel/drivers/net/ethernet/qlogic/qede/qede.ko", dir + "kernel/drivers/scsi/qla2xxx/qla2xxx.ko", PlatformsPath} {
 		if _, ok := files[name]; ok {
 			t.Errorf("%s is in the initramfs", name)
 		}

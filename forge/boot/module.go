@@ -8,8 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -23,7 +24,7 @@ var wanted = []string{
 	"drivers/ata/", "drivers/nvme/host/", "drivers/scsi/", "drivers/message/fusion/", "drivers/block/virtio_blk", "drivers/virtio/",
 	"drivers/mmc/", "drivers/md/", "drivers/pci/controller/vmd", "drivers/hv/", "drivers/block/xen-blkfront",
 	// USB.
-	"drivers/usb/core/", "drivers/usb/common/", "drivers/usb/host/", "drivers/usb/storage/", "drivers/usb/serial/", "drivers/usb/class/cdc-acm",
+	"drivers/usb/core/", "drivers/usb/common/", "drivers/usb/host/", "drivers/usb/storage/",
 	"drivers/hid/hid", "drivers/hid/hid-generic", "drivers/hid/usbhid/usbhid", "drivers/input/evdev",
 	// Filesystems.
 	"fs/ext4/", "fs/fat/", "fs/exfat/", "fs/efivarfs/", "fs/nls/nls_cp437", "fs/nls/nls_ascii", "fs/nls/nls_iso8859-1", "fs/nls/nls_utf8",
@@ -38,27 +39,29 @@ var wanted = []string{
 	"drivers/net/usb/cdc_ether", "drivers/net/usb/cdc_ncm", "drivers/net/usb/smsc*", "drivers/net/usb/lan78xx", "drivers/net/usb/dm9601", "drivers/net/usb/mcs7830",
 	// Platform.
 	"drivers/char/ipmi/", "drivers/char/virtio_console", "drivers/char/hw_random/", "drivers/watchdog/",
-	// Displays with keys on USB.
-	"drivers/usb/class/cdc-acm", "drivers/usb/serial/usbserial", "drivers/usb/serial/ftdi_sio",
+	// Displays with keys, and serial consoles, on USB.
+	"drivers/usb/class/cdc-acm", "drivers/usb/serial/usbserial", "drivers/usb/serial/ftdi_sio", "drivers/usb/serial/cp210x",
+	"drivers/usb/serial/pl2303", "drivers/usb/serial/ch341", "drivers/usb/serial/xr_serial",
 	"drivers/mfd/lpc_ich", "drivers/i2c/busses/i2c-i801", "drivers/firmware/dmi-sysfs",
 }
 
 // unwanted are parts of wanted directories that no unit needs: storage networks; cards and chips that were gone before x86-64
 // machines with the firmware of section 2 of the specification came, such as parallel SCSI and 10 Mbit/s ports; ports that
-// only clouds and blade chassis have; PC cards; tests.
+// only clouds, blade chassis and converged adapters for storage networks have; PC cards; tests. Options.Modules brings any of them
+// back.
 var unwanted = []string{
 	// Storage networks and what else is no local disk.
 	"drivers/scsi/bfa/", "drivers/scsi/be2iscsi/", "drivers/scsi/bnx2fc/", "drivers/scsi/bnx2i/", "drivers/scsi/csiostor/", "drivers/scsi/cxgbi/",
 	"drivers/scsi/elx/", "drivers/scsi/fcoe/", "drivers/scsi/fnic/", "drivers/scsi/libfc/", "drivers/scsi/lpfc/", "drivers/scsi/pcmcia/",
 	"drivers/scsi/qedf/", "drivers/scsi/qedi/", "drivers/scsi/qla2xxx/", "drivers/scsi/qla4xxx/", "drivers/scsi/snic/", "drivers/scsi/scsi_debug",
 	"drivers/scsi/*iscsi*", "drivers/scsi/st", "drivers/scsi/ch", "drivers/scsi/sr_mod", "drivers/scsi/ses", "drivers/scsi/scsi_transport_srp",
-	"drivers/scsi/device_handler/", "drivers/message/fusion/mptctl", "drivers/message/fusion/mptfc", "drivers/message/fusion/mptlan",
+	"drivers/scsi/device_handler/", "drivers/message/fusion/mptctl", "drivers/message/fusion/mptfc", "drivers/message/fusion/mptlan", "drivers/scsi/pm8001/",
 	"drivers/nvme/host/nvme-rdma", "drivers/nvme/host/nvme-tcp", "drivers/nvme/host/nvme-fc", "drivers/nvme/host/nvme-fabrics",
 	"drivers/md/bcache/", "drivers/md/persistent-data/", "drivers/md/dm-*", "drivers/md/raid1-*", "drivers/md/md-cluster",
 	// Parallel SCSI, parallel ATA, and RAID cards of that time.
 	"drivers/scsi/aic7xxx/", "drivers/scsi/aic94xx/", "drivers/scsi/sym53c8xx_2/", "drivers/scsi/esas2r/", "drivers/scsi/ipr", "drivers/scsi/qla1280",
 	"drivers/scsi/advansys", "drivers/scsi/BusLogic", "drivers/scsi/dc395x", "drivers/scsi/atp870u", "drivers/scsi/initio", "drivers/scsi/wd719x",
-	"drivers/scsi/am53c974", "drivers/scsi/esp_scsi", "drivers/scsi/dmx3191d", "drivers/scsi/a100u2w", "drivers/scsi/fdomain*", "drivers/scsi/imm",
+	"drivers/scsi/qlogicfas*", "drivers/scsi/am53c974", "drivers/scsi/esp_scsi", "drivers/scsi/dmx3191d", "drivers/scsi/a100u2w", "drivers/scsi/fdomain*", "drivers/scsi/imm",
 	"drivers/scsi/ppa", "drivers/scsi/ips", "drivers/scsi/megaraid", "drivers/scsi/megaraid/megaraid_mbox", "drivers/scsi/megaraid/megaraid_mm",
 	"drivers/scsi/myrb", "drivers/scsi/myrs", "drivers/scsi/pmcraid", "drivers/scsi/3w-xxxx", "drivers/scsi/stex", "drivers/scsi/xen-scsifront",
 	"drivers/ata/pata_[^a]*", "drivers/ata/pata_a[^c]*",
@@ -68,15 +71,24 @@ var unwanted = []string{
 	"drivers/net/ethernet/dlink/", "drivers/net/ethernet/fealnx", "drivers/net/ethernet/fujitsu/", "drivers/net/ethernet/google/",
 	"drivers/net/ethernet/huawei/", "drivers/net/ethernet/intel/ixgb/", "drivers/net/ethernet/intel/e100", "drivers/net/ethernet/mellanox/mlxsw/",
 	"drivers/net/ethernet/microsoft/", "drivers/net/ethernet/myricom/", "drivers/net/ethernet/natsemi/", "drivers/net/ethernet/neterion/",
-	"drivers/net/ethernet/netronome/", "drivers/net/ethernet/packetengines/", "drivers/net/ethernet/sis/", "drivers/net/ethernet/silan/",
+	"drivers/net/ethernet/netronome/", "drivers/net/ethernet/nvidia/", "drivers/net/ethernet/packetengines/", "drivers/net/ethernet/sis/", "drivers/net/ethernet/silan/",
 	"drivers/net/ethernet/smsc/", "drivers/net/ethernet/sun/", "drivers/net/ethernet/tehuti/", "drivers/net/ethernet/ti/", "drivers/net/ethernet/xircom/",
+	"drivers/net/ethernet/cavium/", "drivers/net/ethernet/chelsio/", "drivers/net/ethernet/emulex/", "drivers/net/ethernet/intel/fm10k/",
+	"drivers/net/ethernet/mellanox/mlx4/", "drivers/net/ethernet/qlogic/netxen/", "drivers/net/ethernet/qlogic/qlcnic/",
+	"drivers/net/ethernet/qlogic/qla3xxx", "drivers/net/ethernet/sfc/", "drivers/net/ethernet/agere/", "drivers/net/ethernet/rdc/",
 	"drivers/net/ethernet/broadcom/b44", "drivers/net/ethernet/broadcom/cnic", "drivers/net/ethernet/micrel/ksz884x",
 	// Cards and the rest.
 	"drivers/mmc/core/mmc_test", "drivers/mmc/core/sdio_uart", "drivers/mmc/host/vub300", "drivers/mmc/host/ushc", "drivers/mmc/host/tifm_sd",
-	"drivers/mmc/host/cb710-mmc", "drivers/mmc/host/wbsd", "drivers/mmc/host/toshsd", "drivers/mmc/host/via-sdmmc",
-	"drivers/usb/host/sl811*", "drivers/usb/host/u132*", "drivers/usb/host/isp116x*", "drivers/usb/host/isp1362*", "drivers/usb/storage/ums-*",
+	"drivers/mmc/host/cb710-mmc", "drivers/mmc/host/sdricoh_cs", "drivers/mmc/host/wbsd", "drivers/mmc/host/toshsd", "drivers/mmc/host/via-sdmmc",
+	"drivers/usb/host/sl811*", "drivers/usb/host/u132*", "drivers/usb/host/isp116x*", "drivers/usb/host/isp1362*", "drivers/usb/host/fotg210*",
+	"drivers/usb/host/max3421*", "drivers/usb/host/oxu210hp*", "drivers/usb/host/r8a66597*", "drivers/usb/storage/ums-*",
 	"drivers/watchdog/pcwd*", "drivers/watchdog/wdt_pci", "drivers/watchdog/mei_wdt", "crypto/tcrypt",
 }
+
+// firmwareOnly are modules that do not drive their devices without firmware from a file (their probe functions end with the error of
+// request_firmware). They belong into an artifact only if the root filesystem has one of the files that they name.
+var firmwareOnly = []string{"drivers/net/ethernet/broadcom/bnx2", "drivers/net/ethernet/broadcom/bnx2x/", "drivers/net/ethernet/qlogic/qed/",
+	"drivers/net/ethernet/qlogic/qede/"}
 
 // modules chooses the modules of one kernel.
 type modules struct {
@@ -176,8 +188,9 @@ func fits(file string, list []string) bool {
 	return false
 }
 
-// choose returns the names of the modules that belong into an artifact, with all that they need, sorted.
-func (m *modules) choose() []string {
+// choose returns the names of the modules that belong into an artifact, with all that they need, sorted. own are further
+// directories and patterns, as in the lists above, that the artifact must have; one that no module fits is an error.
+func (m *modules) choose(own []string) ([]string, error) {
 	chosen := map[string]bool{}
 	var add func(name string)
 	add = func(name string) {
@@ -202,16 +215,77 @@ func (m *modules) choose() []string {
 		}
 	}
 	for name, file := range m.files {
-		if fits(file, wanted) && !fits(file, unwanted) {
+		switch {
+		case fits(file, own):
+			add(name)
+		case fits(file, unwanted), !fits(file, wanted):
+		case fits(file, firmwareOnly):
+			usable, err := m.hasFirmware(name)
+			if err != nil {
+				return nil, err
+			}
+			if usable {
+				add(name)
+			}
+		default:
 			add(name)
 		}
 	}
-	out := make([]string, 0, len(chosen))
-	for name := range chosen {
-		out = append(out, name)
+	for _, w := range own {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(m.files)), func(file string) bool { return fits(file, []string{w}) }) {
+			return nil, fmt.Errorf("no module of the root filesystem fits %s below %s/kernel", w, m.dir)
+		}
 	}
-	sort.Strings(out)
-	return out
+	return slices.Sorted(maps.Keys(chosen)), nil
+}
+
+// hasFirmware says whether the root filesystem has a file of the firmware that a module of the list firmwareOnly, or one that it
+// needs, names.
+func (m *modules) hasFirmware(name string) (bool, error) {
+	for _, n := range append([]string{name}, m.needs[name]...) {
+		file := m.files[n]
+		if !fits(file, firmwareOnly) {
+			continue
+		}
+		data, err := m.plain(file)
+		if err != nil {
+			return false, err
+		}
+		blobs, err := firmwareNames(data)
+		if err != nil {
+			return false, fmt.Errorf("read module %s: %w", file, err)
+		}
+		for _, blob := range blobs {
+			if p, _ := m.firmware(blob); p != "" {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// firmware returns the path and content of a firmware file of the root filesystem, which may be compressed. There is none: "".
+func (m *modules) firmware(blob string) (string, []byte) {
+	for _, suffix := range []string{"", ".xz", ".zst"} {
+		p := path.Join("lib/firmware", blob) + suffix
+		if b, err := m.root.read(p, ""); err == nil {
+			return p, b
+		}
+	}
+	return "", nil
+}
+
+// plain returns a module's file, decompressed.
+func (m *modules) plain(file string) ([]byte, error) {
+	raw, err := m.root.read(m.dir+"/"+file, "")
+	if err != nil {
+		return nil, err
+	}
+	data, err := plainModule(file, raw)
+	if err != nil {
+		return nil, fmt.Errorf("unpack module %s: %w", file, err)
+	}
+	return data, nil
 }
 
 // load returns the chosen modules and the firmware files that they name and the root filesystem has.
@@ -219,13 +293,9 @@ func (m *modules) load(names []string) (files []moduleFile, firmware []library, 
 	have := map[string]bool{}
 	for _, name := range names {
 		file := m.files[name]
-		raw, err := m.root.read(m.dir+"/"+file, "")
+		data, err := m.plain(file)
 		if err != nil {
 			return nil, nil, err
-		}
-		data, err := plainModule(file, raw)
-		if err != nil {
-			return nil, nil, fmt.Errorf("unpack module %s: %w", file, err)
 		}
 		files = append(files, moduleFile{path: plainName(file), data: data})
 		blobs, err := firmwareNames(data)
@@ -233,16 +303,9 @@ func (m *modules) load(names []string) (files []moduleFile, firmware []library, 
 			return nil, nil, fmt.Errorf("read module %s: %w", file, err)
 		}
 		for _, blob := range blobs {
-			for _, suffix := range []string{"", ".xz", ".zst"} {
-				p := path.Join("lib/firmware", blob) + suffix
-				if have[p] {
-					break
-				}
-				if b, err := m.root.read(p, ""); err == nil {
-					have[p] = true
-					firmware = append(firmware, library{to: p, from: p, data: b})
-					break
-				}
+			if p, b := m.firmware(blob); p != "" && !have[p] {
+				have[p] = true
+				firmware = append(firmware, library{to: p, from: p, data: b})
 			}
 		}
 	}
