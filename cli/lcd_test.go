@@ -20,6 +20,7 @@ import (
 func TestLCD(t *testing.T) {
 	for _, model := range []string{"631", "635"} {
 		t.Run(model, func(t *testing.T) {
+			t.Parallel()
 			link := filepath.Join(t.TempDir(), "lcd")
 			ctx, cancel := context.WithCancel(t.Context())
 			r, w := io.Pipe()
@@ -42,7 +43,8 @@ func TestLCD(t *testing.T) {
 			}()
 			var out, errs bytes.Buffer
 			c := &Context{Context: t.Context(), Stdout: &out, Stderr: &errs}
-			if err := (&LCDDemoCmd{Port: link, Pause: 200 * time.Millisecond, Wait: 300 * time.Millisecond}).Run(c); err != nil {
+			// A picture stays for longer than the driver needs to send again what the display drops (hw/lcd: 250 ms a time).
+			if err := (&LCDDemoCmd{Port: link, Pause: time.Second, Wait: time.Second}).Run(c); err != nil {
 				t.Fatal(err)
 			}
 			if got := out.String(); !strings.HasPrefix(got, link+": LCD "+model+", ") || !strings.HasSuffix(got, "\nmenu\n") || errs.Len() > 0 {
