@@ -194,6 +194,30 @@ func ProbePartition(path string) (info filesystem.Info, noted bool, err error) {
 	return info, noted, err
 }
 
+// LostExt4 says whether a partition carried an ext4 filesystem with the label, whose first superblock is lost or damaged: the copy of it
+// that a repair would take holds, and nothing else is recognised there.
+func LostExt4(path, label string) (bool, error) {
+	dev, err := block.Open(path, false)
+	if err != nil {
+		return false, err
+	}
+	defer dev.Close()
+	info, err := filesystem.Probe(dev, dev.Size())
+	if err != nil {
+		return false, err
+	}
+	switch info.Type {
+	case "", "ext2", "ext4", "jbd":
+	default:
+		return false, nil
+	}
+	if sound, err := filesystem.SoundExt4(dev); err != nil || sound {
+		return false, err
+	}
+	was, ok, err := filesystem.ExtCopy(dev, dev.Size())
+	return ok && was.Label == label, err
+}
+
 // BlankDisk says whether a disk provably carries nothing, and if not, what was found.
 func BlankDisk(path string) (bool, string, error) {
 	dev, err := block.Open(path, false)

@@ -64,6 +64,9 @@ type Facts struct {
 	// row it was repaired without a good boot.
 	RecoveryErrors  bool
 	RecoveryRepairs int
+	// RecoveryRepairable says that the recovery volume is damaged, that it is clear which partition it is, and that a repair of its
+	// filesystem may help. RecoveryRepairs then counts those of this boot.
+	RecoveryRepairable bool
 	// Request is the request on the recovery volume, or nil.
 	Request *state.Request
 	// Main is what was found of the main system.
@@ -123,12 +126,14 @@ func rules() []rule {
 			Decision{Job: Shell, Reason: "the recovery shell is asked for, and the policy has it"}},
 		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseSupport },
 			Decision{Job: Support, Reason: "a person at the machine chose it"}},
-		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseRebuild && lost(f.Recovery) },
-			Decision{Job: Rebuild, Reason: "a person at the machine chose it, and the recovery volume is lost"}},
 		{func(f Facts, p policy.Policy) bool { return f.EraseAsked },
 			Decision{Job: Hold, Reason: "a data erase was asked for, and this artifact cannot erase", Fault: fault.Policy}},
 		{func(f Facts, p policy.Policy) bool { return p.Provision && f.ManifestURL != "" },
 			Decision{Job: Provision, Reason: "the policy allows it and mfgurl is given"}},
+		{func(f Facts, p policy.Policy) bool { return f.RecoveryRepairable && f.RecoveryRepairs == 0 },
+			Decision{Job: RepairRecovery, Reason: "the recovery volume cannot be read, and its filesystem was not repaired in this boot"}},
+		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseRebuild && lost(f.Recovery) },
+			Decision{Job: Rebuild, Reason: "a person at the machine chose it, and the recovery volume is lost"}},
 		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryAmbiguous },
 			Decision{Job: Hold, Reason: "two devices look like the recovery volume", Fault: fault.RecoveryAmbiguous}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainAmbiguous },

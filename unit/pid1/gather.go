@@ -35,8 +35,12 @@ type Found struct {
 	// Unit and Volume belong to the recovery volume, if that was found. It is mounted read-only.
 	Unit   state.Unit
 	Volume *state.Volume
-	// RecoveryPart is the partition of the recovery volume.
+	// RecoveryPart is the partition of the recovery volume, also of a damaged one if only one can be it.
 	RecoveryPart *machine.Found
+	// newer says that the record of a damaged one was written by a newer init: no repair makes that readable.
+	newer bool
+	// badRequest is why the request on the recovery volume cannot be used; nil if there is none, or a good one.
+	badRequest error
 	// MainPart is the partition or array of the main system, if there is one. It is not mounted. An array is on no disk.
 	MainPart *machine.Found
 	// Planned are the disks that the platform plans as main disks, where MainPart is nil or an array and they are there.
@@ -106,7 +110,7 @@ func (u *unit) patience(f *Found) time.Duration {
 		return min(memberPatience, long)
 	case f.Main == MainMarked && f.Recovery == RecoveryFound:
 		return 0
-	case f.Main == MainMarked:
+	case f.Main == MainMarked, f.RecoveryRepairable && f.RecoveryRepairs == 0: // before a damaged one is repaired another may appear
 		return min(recoveryPatience, long)
 	case f.FromStick: // a person is there, who can have it looked for again
 		return min(recoveryPatience, long)
@@ -185,11 +189,13 @@ func (u *unit) lookForRecovery(f *Found) {
 		f.note("recovery: %v", err)
 		return
 	}
-	damaged := false
-	var hits []machine.Found
+	var hits, damaged []machine.Found
 	for _, p := range parts {
 		info, noted, err := machine.ProbePartition(p.Path)
 		if err != nil || info.Type != "ext4" || info.Label != u.m.Site.Names.Recovery {
+			if u.lostRecovery(f, p) {
+				damaged = append(damaged, p)
+			}
 			continue
 		}
 		switch err := u.provesRecovery(p, info.UUID); {
@@ -197,8 +203,9 @@ func (u *unit) lookForRecovery(f *Found) {
 			hits = append(hits, p)
 			f.RecoveryErrors = noted
 		case errors.Is(err, errUnreadable):
-			damaged = true
+			damaged = append(damaged, p)
 			f.note("recovery: %s: %v", p.Path, err)
+			f.newer = errors.Is(err, state.ErrNewer)
 		default:
 			f.note("recovery: %s ignored: %v", p.Path, err)
 		}
@@ -208,15 +215,15 @@ func (u *unit) lookForRecovery(f *Found) {
 		f.Recovery = RecoveryAmbiguous
 		f.note("recovery: %s and %s", hits[0].Path, hits[1].Path)
 		return
-	case len(hits) == 0 && damaged:
-		f.Recovery = RecoveryDamaged
+	case len(hits) == 0 && len(damaged) > 0:
+		u.judgeDamaged(f, damaged)
 		return
 	case len(hits) == 0:
 		return
 	}
 	if err := mountVolume(hits[0].Path, true); err != nil {
-		f.Recovery = RecoveryDamaged
 		f.note("recovery: %s: %v", hits[0].Path, err)
+		u.judgeDamaged(f, hits)
 		return
 	}
 	f.Recovery, f.RecoveryPart, f.Volume = RecoveryFound, &hits[0], state.Open(recoveryMount)
@@ -239,7 +246,7 @@ func (u *unit) provesRecovery(p machine.Found, fsUUID string) error {
 		return fmt.Errorf("%w: it has no record; it was never provisioned to the end", errForeign)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %v", errUnreadable, err)
+		return fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	want := rec.Recovery.Table.Find(layout.Recovery)
 	switch {
@@ -268,6 +275,9 @@ func (u *unit) readVolume(f *Found) {
 	switch r, err := f.Volume.ReadRequest(); {
 	case err == nil:
 		f.Request = &r
+	case errors.Is(err, state.ErrDamaged):
+		f.badRequest = err
+		f.note("request ignored: %v", err)
 	case !errors.Is(err, fs.ErrNotExist):
 		f.note("request ignored: %v", err)
 	}

@@ -95,6 +95,12 @@ func TestDecide(t *testing.T) {
 		{"errors in the recovery volume", Facts{Recovery: RecoveryFound, RecoveryErrors: true, Main: MainMarked}, normal, RepairRecovery, nil},
 		{"errors in the recovery volume stay", Facts{Recovery: RecoveryFound, RecoveryErrors: true, RecoveryRepairs: 2, Main: MainMarked}, normal, Boot, nil},
 		{"errors in the recovery volume stay, no mark", Facts{Recovery: RecoveryFound, RecoveryErrors: true, RecoveryRepairs: 2, Main: MainUnmarked}, normal, Restore, nil},
+		{"recovery cannot be read, not tried", Facts{Recovery: RecoveryDamaged, RecoveryRepairable: true, Main: MainMarked}, normal, RepairRecovery, nil},
+		{"recovery cannot be read, tried", Facts{Recovery: RecoveryDamaged, RecoveryRepairable: true, RecoveryRepairs: 1, Main: MainMarked}, normal, Boot, nil},
+		{"recovery cannot be read, tried, no mark", Facts{Recovery: RecoveryDamaged, RecoveryRepairable: true, RecoveryRepairs: 1, Main: MainUnmarked}, damage, Hold, fault.RecoveryDamaged},
+		{"recovery cannot be read, a rebuild is chosen", Facts{Recovery: RecoveryDamaged, RecoveryRepairable: true, Main: MainMarked, Choice: Choice{Kind: ChooseRebuild}}, normal, RepairRecovery, nil},
+		{"recovery cannot be read, tried, a rebuild is chosen", Facts{Recovery: RecoveryDamaged, RecoveryRepairable: true, RecoveryRepairs: 1, Main: MainMarked, Choice: Choice{Kind: ChooseRebuild}}, normal, Rebuild, nil},
+		{"recovery cannot be read, provisioning", Facts{Recovery: RecoveryDamaged, RecoveryRepairable: true, ManifestURL: url}, mfg, Provision, nil},
 		{"boots not good", Facts{Recovery: RecoveryFound, Main: MainMarked, Attempts: 3, Previous: "x"}, tries, Restore, nil},
 		{"boots not good, the policy does not count", Facts{Recovery: RecoveryFound, Main: MainMarked, Attempts: 3, Previous: "x"}, normal, Boot, nil},
 		{"boots not good, one is left", Facts{Recovery: RecoveryFound, Main: MainMarked, Attempts: 2, Previous: "x"}, tries, Boot, nil},
@@ -136,7 +142,8 @@ func TestDecideIsTotal(t *testing.T) {
 			for _, q := range []*state.Request{nil, req, own} {
 				for _, p := range []policy.Policy{{}, {Provision: true}, {RestoreOnDamage: true}, {FailedBoots: 2}} {
 					for n := range 16 {
-						f := Facts{Recovery: r, Main: m, Request: q, Repairs: n % 4, RecoveryRepairs: n % 3, RecoveryErrors: n&1 != 0, Recorded: n&4 != 0, Attempts: n % 4}
+						f := Facts{Recovery: r, Main: m, Request: q, Repairs: n % 4, RecoveryRepairs: n % 3, RecoveryErrors: n&1 != 0, Recorded: n&4 != 0, Attempts: n % 4,
+							RecoveryRepairable: r == RecoveryDamaged && n&2 != 0}
 						if n&8 != 0 {
 							f.Previous = "other"
 						}

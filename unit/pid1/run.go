@@ -523,9 +523,11 @@ func (u *unit) repair(ctx context.Context, f *Found) Outcome {
 }
 
 // repairRecovery checks and repairs the filesystem of the recovery volume. What it counts it counts afterwards: before, each write
-// may make things worse. A repair that crashes counts for this boot alone.
+// may make things worse. A repair that crashes counts for this boot alone, and so does one that does not help: there is nothing to
+// count on. What a person chose is asked for anew.
 func (u *unit) repairRecovery(ctx context.Context, f *Found) Outcome {
 	u.recoveryRepairs++
+	u.wanted = f.Choice.Kind != NoChoice && f.Choice.Kind != ChooseResume
 	u.forget(f)
 	u.began(record.JobRepair)
 	err := step.Run(ctx, u.m.Site.Weave("repair-recovery", []step.Step{
@@ -533,6 +535,11 @@ func (u *unit) repairRecovery(ctx context.Context, f *Found) Outcome {
 			return u.check(ctx, f.RecoveryPart.Path, fault.RecoveryDamaged)
 		}},
 		{Name: "count-repair", Say: "Counting", Run: func(context.Context) error {
+			if f.Recovery != RecoveryFound {
+				if err := u.adopt(f); err != nil {
+					return err
+				}
+			}
 			if err := u.count(f, state.Counts.RecoveryRepaired); err != nil {
 				u.log.Warn("repair cannot be counted for later boots", "err", err)
 			}

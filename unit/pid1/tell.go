@@ -163,5 +163,8 @@ func (u *unit) check(ctx context.Context, part string, f *fault.Fault) error {
 		return fault.Because(f, err)
 	}
 	u.log.Info("filesystem checked", "result", string(r.State), "copy", r.Backup, "output", string(r.Output))
+	if r.State == filesystem.Damaged {
+		return fault.Newf(f, "errors are left on %s that e2fsck does not repair", part)
+	}
 	return nil
 }

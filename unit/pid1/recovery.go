@@ -1,0 +1,62 @@
+package pid1
+
+import (
+	"fmt"
+
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/unit/machine"
+	"gprovision/unit/state"
+)
+
+// lostRecovery says whether a partition that does not carry a recovery volume did so once and may do so again: its first superblock is
+// lost, and the copy that a repair takes has the label of one. In a GPT the partition has that name too. One that cannot be read at all
+// is noted, and is no candidate: nothing is known of it.
+func (u *unit) lostRecovery(f *Found, p machine.Found) bool {
+	label := u.m.Site.Names.Recovery
+	if p.Table.Kind == layout.GPT && p.Partition.Name != label {
+		return false
+	}
+	lost, err := machine.LostExt4(p.Path, label)
+	if err != nil {
+		f.note("recovery: %s cannot be read: %v", p.Path, err)
+		return false
+	}
+	if lost {
+		f.note("recovery: the superblock of %s is lost", p.Path)
+	}
+	return lost
+}
+
+// judgeDamaged is for a recovery volume that cannot be read. Its filesystem can be repaired if it is clear which partition it is, and if
+// the record is not merely newer than this init. After a boot that the watchdog ended none is tried: a device that hangs must not
+// keep a complete system from starting. Which unit it belongs to is seen after the repair, from its record.
+func (u *unit) judgeDamaged(f *Found, damaged []machine.Found) {
+	f.Recovery = RecoveryDamaged
+	if len(damaged) != 1 {
+		f.note("recovery: %d partitions could be the damaged one: none is repaired", len(damaged))
+		return
+	}
+	f.RecoveryPart = &damaged[0]
+	switch {
+	case f.newer:
+	case u.dog.fact.Expired:
+		f.note("recovery: %s is not repaired in this boot: a watchdog ended the one before", damaged[0].Path)
+	default:
+		f.RecoveryRepairable = true
+	}
+}
+
+// adopt takes a damaged recovery volume whose filesystem was repaired as the unit's own, if its record says that it is. It is not
+// mounted afterwards.
+func (u *unit) adopt(f *Found) error {
+	info, _, err := machine.ProbePartition(f.RecoveryPart.Path)
+	if err != nil {
+		return err
+	}
+	if err := u.provesRecovery(*f.RecoveryPart, info.UUID); err != nil {
+		return fault.Because(fault.RecoveryDamaged, fmt.Errorf("after the repair of %s: %w", f.RecoveryPart.Path, err))
+	}
+	f.Recovery, f.Volume = RecoveryFound, state.Open(recoveryMount)
+	return nil
+}

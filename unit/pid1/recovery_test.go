@@ -1,0 +1,275 @@
+package pid1
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"gprovision/hw/block"
+	"gprovision/hw/host"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/platform"
+	"gprovision/site"
+	"gprovision/unit/machine"
+	"gprovision/unit/panel"
+	"gprovision/unit/report"
+	"gprovision/unit/state"
+)
+
+func skip(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("GPROV_NO_SKIP") == "1" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// ownMounts gives the test a mount table of its own, with the mount points of a unit.
+func ownMounts(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		skip(t, "mounting needs root")
+	}
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		skip(t, fmt.Sprintf("own mount table: %v", err))
+	}
+	err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("tmpfs", "/mnt", "tmpfs", 0, ""),
+		os.MkdirAll(recoveryMount, 0o700), os.MkdirAll(mainMount, 0o700))
+	if err != nil {
+		skip(t, fmt.Sprintf("mount points: %v", err))
+	}
+}
+
+// loopDisk is a sparse disk on a loop device.
+func loopDisk(t *testing.T, size int64) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, size)); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("losetup", "-f", "--show", file).CombinedOutput()
+	if err != nil {
+		skip(t, fmt.Sprintf("losetup: %s", out))
+	}
+	dev := string(bytes.TrimSpace(out))
+	t.Cleanup(func() {
+		d, err := block.Open(dev, true) // partitions that were added one by one keep the device busy
+		if err == nil {
+			_, err = d.WriteAt(make([]byte, layout.MiB), 0)
+		}
+		if err == nil {
+			err = errors.Join(d.RereadTable(), d.Close())
+		}
+		if out, e := exec.Command("losetup", "-d", dev).CombinedOutput(); err != nil || e != nil {
+			t.Errorf("loop device stays: %v %s", err, out)
+		}
+	})
+	return dev
+}
+
+// virtio is the part of /sys that has loop devices, as if they were disks of virtio. It shows the kernel's partitions at this moment.
+func virtio(t *testing.T, devices ...string) fstest.MapFS {
+	t.Helper()
+	sys := fstest.MapFS{}
+	for i, dev := range devices {
+		name := filepath.Base(dev)
+		dir := fmt.Sprintf("devices/pci0000:00/virtio%d/block/%s", i, name)
+		sys["block/"+name] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("../" + dir)}
+		own := os.DirFS("/sys/block/" + name)
+		files := []string{"size", "ro", "removable", "queue/logical_block_size"}
+		parts, err := fs.Glob(own, name+"p*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range parts {
+			files = append(files, p+"/partition", p+"/start", p+"/size")
+		}
+		for _, file := range files {
+			b, err := fs.ReadFile(own, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sys[dir+"/"+file] = &fstest.MapFile{Data: b}
+		}
+	}
+	return sys
+}
+
+const testSerial = "SN-0001"
+
+// testUnit is a unit with a recovery device and a main disk of virtio. Its log goes to out.
+func testUnit(t *testing.T, out *bytes.Buffer) *unit {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(out, nil))
+	m := &machine.Machine{Log: log, Site: site.Stock(), Panel: panel.New(), Firmware: layout.UEFI, Serial: testSerial, BootID: "b1", Run: host.Runner(log)}
+	m.Identity.Variant = platform.Variant{DevCodeName: "VIRT"}
+	m.Identity.Variant.RecoveryMedia.Bus, m.Identity.Variant.MainDisk.Bus = []platform.Bus{platform.Virtio}, []platform.Bus{platform.Virtio}
+	return &unit{log: log, m: m, queue: report.NewQueue("b1")}
+}
+
+// recoveryDisk makes a recovery device of the unit, and returns the device and its volume's partition.
+func recoveryDisk(t *testing.T, u *unit) (dev, part string) {
+	t.Helper()
+	const size = 1200 * layout.MiB
+	dev = loopDisk(t, size)
+	table, err := layout.ForRecovery(layout.UEFI, layout.Device{Size: size, SectorSize: 512}, u.m.Labels(), machine.NewIDs())
+	if err == nil {
+		err = machine.WriteTable(dev, table)
+	}
+	if err == nil {
+		err = u.m.Format(t.Context(), dev, table, []layout.Role{layout.Recovery})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	part = block.PartitionPath(dev, table.Find(layout.Recovery).Number)
+	if err := mountVolume(part, false); err != nil {
+		skip(t, fmt.Sprintf("mount ext4: %v", err))
+	}
+	err = state.Open(recoveryMount).WriteUnit(state.Unit{Serial: testSerial, Platform: "VIRT", Firmware: layout.UEFI,
+		Recovery: state.Disk{Size: size, Table: table}, Main: []state.Disk{{Size: 1}}})
+	if err := errors.Join(err, host.Unmount(recoveryMount)); err != nil {
+		t.Fatal(err)
+	}
+	return dev, part
+}
+
+func overwrite(t *testing.T, path string, at int64, b []byte) {
+	t.Helper()
+	d, err := block.Open(path, true)
+	if err == nil {
+		_, err = d.WriteAt(b, at)
+		err = errors.Join(err, d.Sync(), d.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func debugfs(t *testing.T, part string, commands ...string) {
+	t.Helper()
+	for _, c := range commands {
+		if out, err := exec.Command("debugfs", "-w", "-R", c, part).CombinedOutput(); err != nil {
+			skip(t, fmt.Sprintf("debugfs: %s", out))
+		}
+	}
+}
+
+// TestDamagedRecovery: a recovery volume that is really damaged is told from a missing one, and repaired; one that stays damaged is not
+// tried again in the same boot, and nothing is ever formatted.
+func TestDamagedRecovery(t *testing.T) {
+	for name, c := range map[string]struct {
+		damage   func(t *testing.T, dev, part string)
+		dog      bool // a watchdog ended the boot before
+		state    RecoveryState
+		repaired bool
+	}{
+		"first superblock is gone": {func(t *testing.T, _, part string) { overwrite(t, part, 1024, make([]byte, 1024)) }, false, RecoveryDamaged, true},
+		"label is changed":         {func(t *testing.T, _, part string) { overwrite(t, part, 1024+0x78, []byte{'X'}) }, false, RecoveryDamaged, true},
+		"group descriptors": {func(t *testing.T, _, part string) {
+			overwrite(t, part, 4096, bytes.Repeat([]byte{0xff}, 4096))
+		}, false, RecoveryDamaged, true},
+		"a watchdog ended the boot before": {func(t *testing.T, _, part string) { overwrite(t, part, 1024, make([]byte, 1024)) }, true, RecoveryDamaged, false},
+		"all superblocks are gone": {func(t *testing.T, _, part string) {
+			overwrite(t, part, 0, make([]byte, 256*layout.MiB))
+		}, false, RecoveryMissing, false},
+		"other data in its place": {func(t *testing.T, _, part string) {
+			overwrite(t, part, 0, append([]byte("LUKS\xba\xbe\x00\x01"), make([]byte, 4096)...))
+		}, false, RecoveryMissing, false},
+		"record is damaged for good": {func(t *testing.T, _, part string) {
+			debugfs(t, part, "rm /state/unit.json", "write /dev/null /state/unit.json")
+		}, false, RecoveryDamaged, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ownMounts(t)
+			var out bytes.Buffer
+			u := testUnit(t, &out)
+			u.dog.fact.Expired = c.dog
+			dev, part := recoveryDisk(t, u)
+			c.damage(t, dev, part)
+			u.m.Sys = virtio(t, dev)
+			f := lookRecovery(u)
+			if f.Recovery != c.state {
+				t.Fatalf("found %s, want %s; notes %q", f.Recovery, c.state, f.Notes)
+			}
+			f.Main = MainMarked
+			d := Decide(f.Facts, u.m.Policy)
+			if c.state == RecoveryMissing || c.dog {
+				if d.Job != Boot {
+					t.Errorf("%s, want a normal boot", d)
+				}
+				return
+			}
+			if d.Job != RepairRecovery {
+				t.Fatalf("%s, want a repair; notes %q", d, f.Notes)
+			}
+			if o := u.repairRecovery(context.Background(), f); o.Kind != DecideAgain {
+				t.Errorf("after the repair: %+v", o)
+			}
+			again := lookRecovery(u)
+			again.Main = MainMarked
+			if d := Decide(again.Facts, u.m.Policy); d.Job != Boot {
+				t.Errorf("after the repair: %s, want a normal boot", d)
+			}
+			if got := again.Recovery == RecoveryFound; got != c.repaired {
+				t.Fatalf("after the repair: %s; log:\n%s", again.Recovery, out.String())
+			}
+			if c.repaired != strings.Contains(out.String(), "state=succeeded") || !c.repaired != strings.Contains(out.String(), "code=G213") {
+				t.Errorf("the log does not say how the repair ended:\n%s", out.String())
+			}
+			if c.repaired && again.RecoveryRepairs != 1 {
+				t.Errorf("%d repairs are counted, want 1", again.RecoveryRepairs)
+			}
+			u.recoveryRepairs = 0 // the next boot: what was counted is on the volume
+			if next := lookRecovery(u); c.repaired && next.RecoveryRepairs != 1 {
+				t.Errorf("the next boot knows of %d repairs, want 1", next.RecoveryRepairs)
+			}
+			if strings.Contains(out.String(), "mke2fs") {
+				t.Errorf("something was formatted:\n%s", out.String())
+			}
+		})
+	}
+}
+
+// lookRecovery looks for the recovery volume, as each pass does, and leaves it unmounted.
+func lookRecovery(u *unit) *Found {
+	f := &Found{Facts: Facts{Recovery: RecoveryMissing, RecoveryRepairs: u.recoveryRepairs}}
+	u.lookForRecovery(f)
+	u.forget(f)
+	return f
+}
+
+// TestTwoDamagedRecoveries: it is not clear which is the unit's, so none is changed.
+func TestTwoDamagedRecoveries(t *testing.T) {
+	ownMounts(t)
+	u := testUnit(t, &bytes.Buffer{})
+	a, partA := recoveryDisk(t, u)
+	b, partB := recoveryDisk(t, u)
+	for _, part := range []string{partA, partB} {
+		overwrite(t, part, 1024, make([]byte, 1024))
+	}
+	u.m.Sys = virtio(t, a, b)
+	f := lookRecovery(u)
+	if f.Recovery != RecoveryDamaged || f.RecoveryRepairable || f.RecoveryPart != nil {
+		t.Errorf("%s, can be repaired: %t; notes %q", f.Recovery, f.RecoveryRepairable, f.Notes)
+	}
+	f.Main = MainUnmarked
+	if d := Decide(f.Facts, u.m.Policy); d.Job != Hold || d.Fault != fault.RecoveryDamaged {
+		t.Errorf("%s", d)
+	}
+}
