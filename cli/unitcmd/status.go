@@ -231,6 +231,9 @@ func (st Status) print(c *Context) {
 	}
 	if b := st.Boot; b != nil {
 		row("boot", "%s: %s, attempt %d", b.Job, or(b.Reason, "no reason given"), b.Attempts)
+		for _, d := range b.Defects {
+			row("defect", "%s", d)
+		}
 		if b.Milliseconds > 0 {
 			row("hand-over", "%s after the start of init, %s", time.Duration(b.Milliseconds)*time.Millisecond, when(b.HandOver))
 		}

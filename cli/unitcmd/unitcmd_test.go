@@ -86,6 +86,7 @@ func newFake(t *testing.T) *fake {
 	m, _ := state.Mark{Release: "WIDGET.LNX.SHINY.2026-11-22.0001", Request: "0123456789abcdef", Time: f.now}.Marshal()
 	f.put(t, "boot.normal", string(m))
 	b, _ := state.Boot{ID: "boot-1", Job: "boot", Reason: "the main system is complete", Attempts: 1, Milliseconds: 2300, Build: 7,
+		Defects:  []string{"G225: the array of the main system lacks a disk"},
 		Watchdog: state.Watchdog{Device: "/dev/watchdog0", Identity: "i6300ESB timer", Running: true, Seconds: 300, Expired: true}}.Marshal()
 	f.put(t, state.BootFile, string(b))
 	f.put(t, "sys/class/watchdog/watchdog0/state", "active\n")
@@ -128,7 +129,7 @@ func TestStatus(t *testing.T) {
 		t.Fatalf("exit status %d: %s", code, f.err.String())
 	}
 	for _, want := range []string{"SN-0001", "VIRT uefi", "WIDGET.LNX.SHINY.2026-11-22.0001", "2026-11-22 12:00:00 UTC", "/dev/vdb2, read-only", "attempt 1", "3 boots since", "none",
-		"2.3s after the start", "/dev/watchdog0 (i6300ESB timer), running; it ended the boot before", "normal unknown"} {
+		"2.3s after the start", "/dev/watchdog0 (i6300ESB timer), running; it ended the boot before", "normal unknown", "G225: the array"} {
 		if !strings.Contains(f.out.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, f.out.String())
 		}

@@ -54,10 +54,13 @@ var (
 	NoRecovery        = &Fault{"G211", "No recovery", "Check its device", "the recovery volume was not found", "check the recovery device; provision the unit again if it was replaced"}
 	RecoveryAmbiguous = &Fault{"G212", "Two recoveries", "Remove one", "two devices look like the recovery volume of this unit", "remove the one that does not belong to this unit"}
 	RecoveryDamaged   = &Fault{"G213", "Recovery bad", "Support", "the recovery volume cannot be read", "repair or replace the recovery device"}
+	RecoveryErrors    = &Fault{"G214", "Recovery errors", "Replace its device", "the recovery volume has errors that repairs did not remove", "the unit works; replace the recovery device soon, a restore may fail"}
+	RequestDamaged    = &Fault{"G215", "Bad request", "Ask for it again", "the request on the recovery volume is damaged and was ignored", "if a restore was wanted, ask for it again"}
 	MainMissing       = &Fault{"G221", "No main disk", "Check the disk", "the main disk does not answer", "check the main disk; nothing was changed on it"}
 	MainAmbiguous     = &Fault{"G222", "Two main disks", "Remove one", "two devices look like the main disk of this unit", "remove the one that does not belong to this unit"}
 	MainDamaged       = &Fault{"G223", "Main damaged", "Restore or help", "the main disk is damaged and could not be repaired", "restore the unit if its data may be lost, or ask support; nothing was erased"}
 	MainForeign       = &Fault{"G224", "Unknown disk", "Check the disk", "the main disk holds data that is not of this unit", "check the disk; a restore must be asked for explicitly"}
+	ArrayDegraded     = &Fault{"G225", "Array degraded", "Replace the disk", "the array of the main system lacks a disk", "the unit works; replace the disk that is missing before another one fails"}
 	TableChanged      = &Fault{"G271", "Table changed", "Provision again", "the partition table of the unit's disk is not the recorded one", "nothing was changed; provision the unit again if its data may be lost"}
 	PlanChanged       = &Fault{"G272", "Other disk plan", "Provision again", "the platform plans other disks than the unit was provisioned with", "install a release whose appliance table fits, or provision the unit again"}
 	SwitchRoot        = &Fault{"G231", "No hand-over", "Support", "the installed system cannot be started", "restore the unit"}
@@ -92,7 +95,7 @@ func All() []*Fault {
 		PlatformUnknown, QAMismatch, NoSerial, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
 		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt,
-		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, MainMissing, MainAmbiguous, MainDamaged, MainForeign, SwitchRoot,
+		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,
 		MediumUnusable, MediumNotAsked, NoRebuild, ShellLocked, NoBundle,
 		TableChanged, PlanChanged,
 		FetchRefused, NoPolicy,

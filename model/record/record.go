@@ -77,6 +77,9 @@ const (
 	FactMACs = "macs"
 	// FactBMCMACs is the list of hardware addresses of the unit's management controllers.
 	FactBMCMACs = "bmcMacs"
+	// FactDefects is the list of what is wrong with a unit that was started all the same, empty if nothing is: each as its code, a colon
+	// and a sentence. It is that of the last normal boot.
+	FactDefects = "defects"
 )
 
 // Event is one record of a unit. (Unit, Boot, Seq) identifies it: the server counts each one once, however often it comes.

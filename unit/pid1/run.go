@@ -466,6 +466,10 @@ func (u *unit) restoreImage(ctx context.Context, f *Found, image *restore.Image,
 	if err := u.attachVolume(recoveryMount, "recov"); err != nil {
 		u.log.Warn("logs and records cannot be kept on the recovery volume", "err", err)
 	}
+	if f.badRequest != nil {
+		u.log.Warn(requestIgnored, "code", fault.RequestDamaged.Code, "err", f.badRequest, journal.ForPerson())
+		u.setRequestAside(f, true)
+	}
 	if image == nil {
 		if err := u.requestChoice(f); err != nil {
 			return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
@@ -631,8 +635,10 @@ func (u *unit) countBoot(f *Found) (attempts int, err error) {
 // boot counts the attempt and hands over to the installed system.
 func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
 	u.noteRemoved(f)
+	u.setRequestAside(f, false)
+	told := u.tellDefects(ctx, defects(f))
 	u.began(record.JobBoot)
-	b := state.Boot{ID: u.m.BootID, Job: string(d.Job), Reason: d.Reason, Build: u.m.Build.Number, ServerCA: u.m.Policy.ServerCA}
+	b := state.Boot{Defects: told, ID: u.m.BootID, Job: string(d.Job), Reason: d.Reason, Build: u.m.Build.Number, ServerCA: u.m.Policy.ServerCA}
 	err := step.Run(ctx, u.m.Site.Weave("boot", []step.Step{
 		{Name: "watch-boot", Say: "Starting", Run: func(context.Context) error {
 			if err := u.dog.watchBoot(u.m.Policy.Watchdog()); err != nil {
@@ -659,9 +665,6 @@ func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
 		}
 		u.failed(record.JobBoot, err)
 		return Outcome{Kind: HoldOn, Err: fault.Because(fault.SwitchRoot, err)}
-	}
-	if f.degraded {
-		u.log.Warn("the array of the main system lacks a disk: replace it", "members", strings.Join(f.members, " "), journal.ForPerson())
 	}
 	u.log.Info("handing over", "elapsed", time.Since(u.start).Round(time.Millisecond).String(), "release", f.Mark.Release, "attempts", b.Attempts, journal.ForPerson())
 	return Outcome{Kind: SwitchRoot, Root: mainMount}

@@ -85,6 +85,8 @@ type Boot struct {
 	Build uint64 `json:"build,omitempty"`
 	// Watchdog is the hardware watchdog, as init left it.
 	Watchdog Watchdog `json:"watchdog,omitzero"`
+	// Defects are what init found wrong with the unit and started it all the same, each as its code, a colon and a sentence.
+	Defects []string `json:"defects,omitempty"`
 	// ServerCA holds the certificates, in PEM, that may vouch for the factory server, from the policy of the boot artifact.
 	// The running system has no policy of its own.
 	ServerCA string `json:"serverCA,omitempty"`
@@ -118,6 +120,8 @@ func (b Boot) Marshal() ([]byte, error) {
 	return append(out, '\n'), nil
 }
 
+const maxDefects = 16
+
 var bootIDForm = regexp.MustCompile(`^[0-9A-Za-z._-]{0,128}$`)
 
 func (b Boot) validate() error {
@@ -129,6 +133,14 @@ func (b Boot) validate() error {
 	}
 	if b.Attempts < 0 || b.Attempts > maxCount {
 		return fmt.Errorf("attempts is out of range")
+	}
+	if len(b.Defects) > maxDefects {
+		return fmt.Errorf("there are %d defects, want at most %d", len(b.Defects), maxDefects)
+	}
+	for _, d := range b.Defects {
+		if err := printable("defect", d, 256); err != nil {
+			return err
+		}
 	}
 	if b.Milliseconds < 0 || b.Watchdog.Seconds < 0 {
 		return fmt.Errorf("a time is negative")

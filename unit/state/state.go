@@ -41,16 +41,17 @@ var ErrDamaged = errors.New("damaged")
 
 // Names of files and directories on the recovery volume, relative to its root.
 const (
-	Dir         = "state"                     // of this package, mode 0700
-	UnitFile    = "state/unit.json"           // Unit
-	KeyFile     = "state/unit.key"            // the unit's Ed25519 key, mode 0600
-	HashFile    = "state/admin.hash"          // the administrator's password hash, mode 0600
-	RequestFile = "state/request.json"        // Request
-	CountsFile  = "state/count.json"          // Counts
-	QueueDir    = "state/queue"               // records that the server does not have yet, owned by unit/report
-	LogDir      = "log"                       // logs, owned by unit/journal
-	ImageDir    = "Image"                     // release images and their signatures
-	HistoryFile = "log/recovery_history.json" // model/release.History
+	Dir            = "state"                     // of this package, mode 0700
+	UnitFile       = "state/unit.json"           // Unit
+	KeyFile        = "state/unit.key"            // the unit's Ed25519 key, mode 0600
+	HashFile       = "state/admin.hash"          // the administrator's password hash, mode 0600
+	RequestFile    = "state/request.json"        // Request
+	CountsFile     = "state/count.json"          // Counts
+	QueueDir       = "state/queue"               // records that the server does not have yet, owned by unit/report
+	LogDir         = "log"                       // logs, owned by unit/journal
+	ImageDir       = "Image"                     // release images and their signatures
+	HistoryFile    = "log/recovery_history.json" // model/release.History
+	BadRequestFile = "state/request.json.bad"    // the last request that was damaged, for support; nothing reads it
 )
 
 // The most bytes that a file of this package may have. A larger one is ErrDamaged.
@@ -276,6 +277,38 @@ func (v *Volume) ReadRequest() (Request, error) {
 func (v *Volume) WriteRequest(r Request) error {
 	r.Version = Version
 	return v.writeJSON(RequestFile, r, r.validate(), 0o600)
+}
+
+// SetRequestAside renames a request that cannot be parsed to BadRequestFile, in place of an older one there, so that it is reported
+// once. What is longer than a request may be is cut off. That there is none is no error.
+func (v *Volume) SetRequestAside() error {
+	return v.inside(func(r *os.Root) error {
+		st, err := r.Lstat(RequestFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil {
+			err = r.RemoveAll(BadRequestFile) // a directory could not be replaced
+		}
+		if err == nil {
+			err = r.Rename(RequestFile, BadRequestFile)
+		}
+		if err == nil && st.Mode().IsRegular() && st.Size() > maxSmall {
+			err = cut(r, BadRequestFile, maxSmall)
+		}
+		if err != nil {
+			return fmt.Errorf("set %s aside: %w", RequestFile, err)
+		}
+		return SyncDir(r, Dir)
+	})
+}
+
+func cut(r *os.Root, name string, size int64) error {
+	f, err := r.OpenFile(name, os.O_WRONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Sync(), f.Close())
 }
 
 // DeleteRequest removes the request. That there is none is no error.

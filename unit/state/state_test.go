@@ -258,12 +258,63 @@ func TestMark(t *testing.T) {
 			t.Errorf("%s was accepted", s)
 		}
 	}
-	boot := Boot{Version: Version, ID: "1f2e", Job: "boot", Reason: "the main system is complete", Attempts: 1}
+	boot := Boot{Version: Version, ID: "1f2e", Job: "boot", Reason: "the main system is complete", Attempts: 1, Defects: []string{"G225: the array lacks a disk"}}
 	if b, err = boot.Marshal(); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := ParseBoot(b); err != nil || got != boot {
+	if got, err := ParseBoot(b); err != nil || !reflect.DeepEqual(got, boot) {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// TestBootDefects: what cannot be shown on one line is refused, and so are too many.
+func TestBootDefects(t *testing.T) {
+	for _, d := range [][]string{{"a\nb"}, {strings.Repeat("x", 257)}, make([]string, 17)} {
+		if _, err := (Boot{Defects: d}).Marshal(); err == nil {
+			t.Errorf("%.40q is accepted", d)
+		}
+	}
+}
+
+// TestSetRequestAside: a damaged request is kept once and cut, whatever is in its place or in that of the one before.
+func TestSetRequestAside(t *testing.T) {
+	v := Open(t.TempDir())
+	if err := v.SetRequestAside(); err != nil {
+		t.Errorf("without a request: %v", err)
+	}
+	if err := os.Mkdir(v.Path(Dir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []struct {
+		put  func(name string) error
+		size int64 // of what is kept, -1: no file
+	}{
+		{func(n string) error { return os.WriteFile(n, []byte("{damaged"), 0o600) }, 8},
+		{func(n string) error { return os.WriteFile(n, make([]byte, 100<<10), 0o600) }, maxSmall},
+		{func(n string) error { return os.MkdirAll(filepath.Join(n, "x"), 0o700) }, -1},
+		{func(n string) error { return syscall.Mkfifo(n, 0o600) }, -1},
+		{func(n string) error { return os.Symlink("/etc/passwd", n) }, -1},
+		{func(n string) error { return os.WriteFile(n, nil, 0o600) }, 0},
+	} {
+		if err := c.put(v.Path(RequestFile)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := v.ReadRequest(); err == nil {
+			t.Fatalf("%d: a damaged request is read", i)
+		}
+		if err := v.SetRequestAside(); err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		if _, err := os.Lstat(v.Path(RequestFile)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%d: the request is there yet: %v", i, err)
+		}
+		st, err := os.Lstat(v.Path(BadRequestFile))
+		if err != nil || st.Mode().IsRegular() != (c.size >= 0) || c.size >= 0 && st.Size() != c.size {
+			t.Errorf("%d: kept is %v, %v", i, st, err)
+		}
+	}
+	if all, err := os.ReadDir(v.Path(Dir)); err != nil || len(all) != 1 {
+		t.Errorf("%v are kept, %v", all, err)
 	}
 }
 

@@ -1,0 +1,89 @@
+package pid1
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"gprovision/model/fault"
+	"gprovision/model/record"
+	"gprovision/unit/journal"
+	"gprovision/unit/state"
+)
+
+// showDefect is how long a defect stays on the panels before the unit is started.
+const showDefect = 3 * time.Second
+
+// defect is what is wrong with a unit that is started all the same.
+type defect struct {
+	// say is the message of the log.
+	say string
+	fault.Occurrence
+}
+
+// defects returns what is wrong with a unit whose main system is complete.
+func defects(f *Found) []defect {
+	var out []defect
+	add := func(k *fault.Fault, say string, cause error) {
+		out = append(out, defect{say, fault.Occurrence{Fault: k, Cause: cause}})
+	}
+	switch {
+	case f.Recovery == RecoveryDamaged:
+		add(fault.RecoveryDamaged, "the recovery volume cannot be read: the unit starts without it", fmt.Errorf("%s", strings.Join(f.notesOf("recovery:"), "; ")))
+	case f.Recovery == RecoveryMissing:
+		add(fault.NoRecovery, "the recovery volume is missing: the unit starts without it", nil)
+	case f.RecoveryErrors:
+		add(fault.RecoveryErrors, "the recovery volume has errors after its last repair: replace its device", fmt.Errorf("%s was repaired %d times", f.RecoveryPart.Path, f.RecoveryRepairs))
+	}
+	if f.badRequest != nil {
+		add(fault.RequestDamaged, requestIgnored, f.badRequest)
+	}
+	if f.degraded {
+		add(fault.ArrayDegraded, "the array of the main system lacks a disk: replace it", fmt.Errorf("members are on %s", strings.Join(f.members, " ")))
+	}
+	return out
+}
+
+const requestIgnored = "the request on the recovery volume is damaged: it is ignored"
+
+// notesOf returns the notes that begin with a word.
+func (f *Found) notesOf(word string) []string {
+	var out []string
+	for _, n := range f.Notes {
+		if strings.HasPrefix(n, word) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// tellDefects shows what is wrong on the panels, logs it, and has the server told. It returns it for the running system. The server is
+// told too that nothing is wrong: it has the defects of earlier boots.
+func (u *unit) tellDefects(ctx context.Context, all []defect) []string {
+	texts := []string{}
+	for _, d := range all {
+		u.log.Warn(d.say, "code", d.Fault.Code, "hint", d.Fault.Hint, "err", d.Error(), journal.ForPerson())
+		texts = append(texts, d.Fault.Error())
+		u.m.Panel.Fail(&d.Occurrence)
+		u.pause(ctx, showDefect)
+	}
+	u.queue.Add(record.Event{Kind: record.KindFact, Source: record.Observed, Attrs: map[string]any{"name": record.FactDefects, "value": texts}})
+	return texts
+}
+
+// setRequestAside keeps a damaged request from being found again at the next boot. writable says that the recovery volume is mounted so.
+func (u *unit) setRequestAside(f *Found, writable bool) {
+	if f.badRequest == nil || f.Recovery != RecoveryFound {
+		return
+	}
+	var err error
+	if writable {
+		err = f.Volume.SetRequestAside()
+	} else {
+		err = u.change(f, (*state.Volume).SetRequestAside)
+	}
+	if err != nil {
+		u.log.Warn("the damaged request cannot be set aside", "err", err)
+	}
+}

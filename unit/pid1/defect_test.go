@@ -1,0 +1,111 @@
+package pid1
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"gprovision/hw/host"
+	"gprovision/model/fault"
+	"gprovision/model/policy"
+	"gprovision/unit/machine"
+	"gprovision/unit/panel"
+	"gprovision/unit/state"
+)
+
+// TestDefects: what is wrong with a unit that starts is told with its code on log and panels, and to the running system; a healthy one
+// has nothing to tell.
+func TestDefects(t *testing.T) {
+	part := &machine.Found{Path: "/dev/vda2"}
+	for name, c := range map[string]struct {
+		f    Found
+		want []string // codes
+		say  string   // in the log
+	}{
+		"healthy":          {Found{Facts: Facts{Recovery: RecoveryFound}}, nil, ""},
+		"recovery damaged": {Found{Facts: Facts{Recovery: RecoveryDamaged}, Notes: []string{"main: x", "recovery: superblock"}}, []string{"G213"}, "recovery: superblock"},
+		"recovery missing": {Found{Facts: Facts{Recovery: RecoveryMissing}}, []string{"G211"}, "starts without it"},
+		"errors are left":  {Found{Facts: Facts{Recovery: RecoveryFound, RecoveryErrors: true, RecoveryRepairs: 2}, RecoveryPart: part}, []string{"G214"}, "repaired 2 times"},
+		"bad request":      {Found{Facts: Facts{Recovery: RecoveryFound}, badRequest: errors.New("no JSON")}, []string{"G215"}, "no JSON"},
+		"degraded":         {Found{Facts: Facts{Recovery: RecoveryFound}, degraded: true, members: []string{"sdb"}}, []string{"G225"}, "sdb"},
+		"much at once":     {Found{Facts: Facts{Recovery: RecoveryMissing}, degraded: true}, []string{"G211", "G225"}, "lacks a disk"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			u := testUnit(t, &out)
+			script := &panel.Script{Answer: func(panel.Asked) []panel.Key { return nil }}
+			u.m.Panel.Add("script", script)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // nobody reads: nothing is waited for
+			texts := u.tellDefects(ctx, defects(&c.f))
+			if !slices.EqualFunc(texts, c.want, strings.HasPrefix) || texts == nil {
+				t.Errorf("told %q, want %q", texts, c.want)
+			}
+			if _, err := (state.Boot{Defects: texts}).Marshal(); err != nil {
+				t.Error(err)
+			}
+			for _, code := range c.want {
+				if !strings.Contains(out.String(), "code="+code) {
+					t.Errorf("%s is not logged:\n%s", code, out.String())
+				}
+			}
+			if err := u.m.Panel.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+			shown := "" // only the last view is certain to be seen by a panel that is slow
+			for _, v := range script.Views() {
+				if v.Problem != nil {
+					shown = v.Problem.Code
+				}
+			}
+			if len(c.want) > 0 && shown != c.want[len(c.want)-1] {
+				t.Errorf("the panel shows %q", shown)
+			}
+			if !strings.Contains(out.String(), c.say) || (out.Len() > 0) != (len(c.want) > 0) {
+				t.Errorf("the log says:\n%s", out.String())
+			}
+		})
+	}
+}
+
+// TestDamagedRequest: it leads to no restore, is reported at one boot, and is kept aside.
+func TestDamagedRequest(t *testing.T) {
+	for name, text := range map[string]string{"cut off": `{"version":1,"id":"0123`, "another kind": `{"version":1,"id":"0123456789abcdef","kind":"erase"}`, "empty": ""} {
+		t.Run(name, func(t *testing.T) {
+			ownMounts(t)
+			u := testUnit(t, &bytes.Buffer{})
+			dev, part := recoveryDisk(t, u)
+			if err := mountVolume(part, false); err != nil {
+				t.Fatal(err)
+			}
+			err := os.WriteFile(state.Open(recoveryMount).Path(state.RequestFile), []byte(text), 0o600)
+			if err := errors.Join(err, host.Unmount(recoveryMount)); err != nil {
+				t.Fatal(err)
+			}
+			u.m.Sys = virtio(t, dev)
+			f := &Found{Facts: Facts{Recovery: RecoveryMissing, Main: MainMarked}}
+			u.lookForRecovery(f)
+			if f.badRequest == nil || fault.Of(&defects(f)[0].Occurrence) != fault.RequestDamaged {
+				t.Fatalf("nothing is reported; notes %q", f.Notes)
+			}
+			if d := Decide(f.Facts, policy.Policy{}); d.Job != Boot {
+				t.Errorf("%s, want a normal boot", d)
+			}
+			u.setRequestAside(f, false)
+			if b, err := os.ReadFile(f.Volume.Path(state.BadRequestFile)); err != nil || string(b) != text {
+				t.Errorf("kept is %q, %v", b, err)
+			}
+			u.forget(f)
+			again := &Found{Facts: Facts{Recovery: RecoveryMissing}}
+			u.lookForRecovery(again)
+			u.forget(again)
+			if again.Recovery != RecoveryFound || again.badRequest != nil || len(defects(again)) > 0 {
+				t.Errorf("the next boot finds it again: %q", again.Notes)
+			}
+		})
+	}
+}
