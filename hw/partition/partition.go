@@ -51,7 +51,7 @@ const (
 // beyond use gives ErrDamaged. The roles of the partitions are layout.Other.
 //
 // As in the kernel, a GPT counts only if an MBR with a protective entry (type ee) is there; if its first copy is not valid
-// the copy at the end of the disk is taken; and entries that lie outside the disk are left out, or cut in an MBR.
+// the copy at the end of the disk is taken, which the kernel does only with its argument gpt (see Backup); and entries that lie outside the disk are left out, or cut in an MBR.
 func Read(d Device) (layout.Table, error) {
 	ss := d.SectorSize()
 	if ss != 512 && ss != 4096 {
@@ -79,6 +79,22 @@ func Read(d Device) (layout.Table, error) {
 		return layout.Table{}, fmt.Errorf("read partition table: %w", err)
 	}
 	return t, nil
+}
+
+// Backup returns the table of the copy at the end of the disk where Read would return that: the first copy of a GPT is not valid. ok is
+// false for every other disk. Linux has no partitions for such a disk (block/partitions/efi.c, find_valid_gpt, without force_gpt).
+func Backup(d Device) (t layout.Table, ok bool, err error) {
+	t, err = Read(d)
+	if err != nil || t.Kind != layout.GPT {
+		return layout.Table{}, false, err
+	}
+	if _, err = readGPTAt(d, 1); err == nil {
+		return layout.Table{}, false, nil
+	}
+	if !errors.Is(err, ErrDamaged) { // a sector that cannot be read is a failing disk
+		return layout.Table{}, false, fmt.Errorf("read partition table: %w", err)
+	}
+	return t, true, nil
 }
 
 // Write writes t to d in place of what is there, and syncs. The first KeepBoot bytes of the disk are kept. The copy of a GPT

@@ -63,6 +63,7 @@ var (
 	ArrayDegraded     = &Fault{"G225", "Array degraded", "Replace the disk", "the array of the main system lacks a disk", "the unit works; replace the disk that is missing before another one fails"}
 	TableChanged      = &Fault{"G271", "Table changed", "Provision again", "the partition table of the unit's disk is not the recorded one", "nothing was changed; provision the unit again if its data may be lost"}
 	PlanChanged       = &Fault{"G272", "Other disk plan", "Provision again", "the platform plans other disks than the unit was provisioned with", "install a release whose appliance table fits, or provision the unit again"}
+	TableDamaged      = &Fault{"G273", "Table damaged", "Replace the disk", "the partition table of a disk of the unit is damaged and its copy was used", "see the log for the disk; if it happens again, replace it"}
 	SwitchRoot        = &Fault{"G231", "No hand-over", "Support", "the installed system cannot be started", "restore the unit"}
 )
 
@@ -97,7 +98,7 @@ func All() []*Fault {
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt,
 		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,
 		MediumUnusable, MediumNotAsked, NoRebuild, ShellLocked, NoBundle,
-		TableChanged, PlanChanged,
+		TableChanged, PlanChanged, TableDamaged,
 		FetchRefused, NoPolicy,
 		Policy, Internal,
 	}

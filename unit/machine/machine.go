@@ -300,6 +300,26 @@ func WriteTable(path string, t layout.Table, keep ...layout.Role) error {
 	})
 }
 
+// BackupTable returns the partition table of a disk whose first copy is damaged, from the one at its end; nil for all other disks. It
+// makes the kernel know those partitions, which it does not by itself. Nothing is written.
+func BackupTable(d block.Disk) (*layout.Table, error) {
+	dev, err := block.Open(d.Path, false)
+	if err != nil {
+		return nil, err
+	}
+	defer dev.Close()
+	t, ok, err := partition.Backup(dev)
+	if err != nil || !ok {
+		return nil, err
+	}
+	for _, p := range t.Partitions {
+		if _, known := node(d, p); !known {
+			return &t, dev.RereadTable()
+		}
+	}
+	return &t, nil
+}
+
 // RepairTable writes t again where one of its copies on the disk is not valid, and leaves everything else alone. Partitions of the
 // disk may be mounted.
 func RepairTable(path string, t layout.Table) error {

@@ -17,6 +17,7 @@ const (
 	Restore        Job = "restore"
 	Repair         Job = "repair"          // check and repair the main filesystem
 	RepairRecovery Job = "repair-recovery" // the same for the filesystem of the recovery volume
+	RepairTable    Job = "repair-table"    // write a partition table of the unit again
 	Boot           Job = "boot"
 	Hold           Job = "hold"
 	PowerOff       Job = "power-off"
@@ -67,6 +68,9 @@ type Facts struct {
 	// RecoveryRepairable says that the recovery volume is damaged, that it is clear which partition it is, and that a repair of its
 	// filesystem may help. RecoveryRepairs then counts those of this boot.
 	RecoveryRepairable bool
+	// TableDamaged says that the first copy of a partition table is damaged, on a disk that the unit's record names, that the copy at
+	// the end of the disk is the recorded table, and that no repair was tried in this boot.
+	TableDamaged bool
 	// Request is the request on the recovery volume, or nil.
 	Request *state.Request
 	// Main is what was found of the main system.
@@ -152,6 +156,8 @@ func rules() []rule {
 			return f.Recovery == RecoveryFound && f.RecoveryErrors && f.RecoveryRepairs < p.Repairs()
 		},
 			Decision{Job: RepairRecovery, Reason: "the kernel has noted errors in the recovery volume"}},
+		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryFound && f.TableDamaged },
+			Decision{Job: RepairTable, Reason: "a partition table is damaged, and the copy on its disk is as recorded"}},
 		{func(f Facts, p policy.Policy) bool { return pending(f) && f.Main == MainAbsent },
 			Decision{Job: Hold, Reason: "a restore is requested and the main disk is missing", Fault: fault.MainMissing}},
 		{func(f Facts, p policy.Policy) bool { return pending(f) && f.Main == MainForeign && f.Request.Auto },

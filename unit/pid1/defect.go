@@ -39,6 +39,9 @@ func defects(f *Found) []defect {
 	if f.badRequest != nil {
 		add(fault.RequestDamaged, requestIgnored, f.badRequest)
 	}
+	for _, t := range f.tables {
+		add(fault.TableDamaged, "a partition table is damaged: its copy is used", fmt.Errorf("on %s, the recorded one: %t", t.disk.Path, t.recorded))
+	}
 	if f.degraded {
 		add(fault.ArrayDegraded, "the array of the main system lacks a disk: replace it", fmt.Errorf("members are on %s", strings.Join(f.members, " ")))
 	}

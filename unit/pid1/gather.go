@@ -39,6 +39,8 @@ type Found struct {
 	RecoveryPart *machine.Found
 	// newer says that the record of a damaged one was written by a newer init: no repair makes that readable.
 	newer bool
+	// tables are the partition tables that were read from the end of their disk, because the first copy is damaged.
+	tables []backupTable
 	// badRequest is why the request on the recovery volume cannot be used; nil if there is none, or a good one.
 	badRequest error
 	// MainPart is the partition or array of the main system, if there is one. It is not mounted. An array is on no disk.
@@ -158,7 +160,9 @@ func records(disks []block.Disk, main []state.Disk, nothing bool) []state.Disk {
 func (u *unit) look(ctx context.Context) *Found {
 	f := &Found{Facts: Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: RecoveryMissing, Main: MainAbsent,
 		Repairs: u.repairs, RecoveryRepairs: u.recoveryRepairs, ShellAsked: u.args.Shell && !u.shellDone, Choice: u.choice}}
+	u.useBackupTables(f)
 	u.lookForRecovery(f)
+	u.judgeTables(f)
 	u.lookForMain(ctx, f)
 	u.lookForMedia(ctx, f)
 	if worn(f.Facts, u.m.Policy) && f.Main == MainMarked && !u.backFailed {

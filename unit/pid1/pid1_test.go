@@ -101,6 +101,9 @@ func TestDecide(t *testing.T) {
 		{"recovery cannot be read, a rebuild is chosen", Facts{Recovery: RecoveryDamaged, RecoveryRepairable: true, Main: MainMarked, Choice: Choice{Kind: ChooseRebuild}}, normal, RepairRecovery, nil},
 		{"recovery cannot be read, tried, a rebuild is chosen", Facts{Recovery: RecoveryDamaged, RecoveryRepairable: true, RecoveryRepairs: 1, Main: MainMarked, Choice: Choice{Kind: ChooseRebuild}}, normal, Rebuild, nil},
 		{"recovery cannot be read, provisioning", Facts{Recovery: RecoveryDamaged, RecoveryRepairable: true, ManifestURL: url}, mfg, Provision, nil},
+		{"table damaged", Facts{Recovery: RecoveryFound, TableDamaged: true, Main: MainMarked}, normal, RepairTable, nil},
+		{"table damaged, and a request", Facts{Recovery: RecoveryFound, TableDamaged: true, Main: MainUnmarked, Request: req}, normal, RepairTable, nil},
+		{"table damaged, a restore is chosen", Facts{Recovery: RecoveryFound, TableDamaged: true, Main: MainMarked, Choice: Choice{Kind: ChooseLatest}}, normal, Restore, nil},
 		{"boots not good", Facts{Recovery: RecoveryFound, Main: MainMarked, Attempts: 3, Previous: "x"}, tries, Restore, nil},
 		{"boots not good, the policy does not count", Facts{Recovery: RecoveryFound, Main: MainMarked, Attempts: 3, Previous: "x"}, normal, Boot, nil},
 		{"boots not good, one is left", Facts{Recovery: RecoveryFound, Main: MainMarked, Attempts: 2, Previous: "x"}, tries, Boot, nil},
@@ -143,7 +146,7 @@ func TestDecideIsTotal(t *testing.T) {
 				for _, p := range []policy.Policy{{}, {Provision: true}, {RestoreOnDamage: true}, {FailedBoots: 2}} {
 					for n := range 16 {
 						f := Facts{Recovery: r, Main: m, Request: q, Repairs: n % 4, RecoveryRepairs: n % 3, RecoveryErrors: n&1 != 0, Recorded: n&4 != 0, Attempts: n % 4,
-							RecoveryRepairable: r == RecoveryDamaged && n&2 != 0}
+							RecoveryRepairable: r == RecoveryDamaged && n&2 != 0, TableDamaged: n == 9}
 						if n&8 != 0 {
 							f.Previous = "other"
 						}

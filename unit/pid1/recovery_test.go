@@ -122,8 +122,8 @@ func testUnit(t *testing.T, out *bytes.Buffer) *unit {
 	return &unit{log: log, m: m, queue: report.NewQueue("b1")}
 }
 
-// recoveryDisk makes a recovery device of the unit, and returns the device and its volume's partition.
-func recoveryDisk(t *testing.T, u *unit) (dev, part string) {
+// recoveryDisk makes a recovery device of the unit with these main disks, and returns the device and its volume's partition.
+func recoveryDisk(t *testing.T, u *unit, main ...state.Disk) (dev, part string) {
 	t.Helper()
 	const size = 1200 * layout.MiB
 	dev = loopDisk(t, size)
@@ -141,8 +141,11 @@ func recoveryDisk(t *testing.T, u *unit) (dev, part string) {
 	if err := mountVolume(part, false); err != nil {
 		skip(t, fmt.Sprintf("mount ext4: %v", err))
 	}
-	err = state.Open(recoveryMount).WriteUnit(state.Unit{Serial: testSerial, Platform: "VIRT", Firmware: layout.UEFI,
-		Recovery: state.Disk{Size: size, Table: table}, Main: []state.Disk{{Size: 1}}})
+	rec := state.Unit{Serial: testSerial, Platform: "VIRT", Firmware: layout.UEFI, Recovery: state.Disk{Size: size, Table: table}, Main: []state.Disk{{Size: 1}}}
+	if len(main) > 0 {
+		rec.Main = main
+	}
+	err = state.Open(recoveryMount).WriteUnit(rec)
 	if err := errors.Join(err, host.Unmount(recoveryMount)); err != nil {
 		t.Fatal(err)
 	}

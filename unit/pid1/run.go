@@ -78,6 +78,8 @@ type unit struct {
 	asked bool
 	// repairs and recoveryRepairs count the repairs of this boot.
 	repairs, recoveryRepairs int
+	// tablesTried says that damaged partition tables were repaired, or could not be, in this boot.
+	tablesTried bool
 	// backFailed says that going back to another image did not work in this boot.
 	backFailed bool
 	// dog has the hardware watchdog.
@@ -397,6 +399,8 @@ func (u *unit) do(ctx context.Context, d Decision, f *Found) Outcome {
 		return u.repair(ctx, f)
 	case RepairRecovery:
 		return u.repairRecovery(ctx, f)
+	case RepairTable:
+		return u.repairTable(ctx, f)
 	case Boot:
 		return u.boot(ctx, d, f)
 	case PowerOff:

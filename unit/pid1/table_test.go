@@ -1,0 +1,209 @@
+package pid1
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"gprovision/hw/block"
+	"gprovision/hw/host"
+	"gprovision/hw/partition"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/unit/machine"
+	"gprovision/unit/state"
+)
+
+// mainDisk makes a main disk of the unit with a complete system.
+func mainDisk(t *testing.T, u *unit) (dev string, rec state.Disk) {
+	t.Helper()
+	const size = 1200 * layout.MiB
+	dev = loopDisk(t, size)
+	table, err := layout.ForMain(layout.UEFI, layout.Device{Size: size, SectorSize: 512}, u.m.Labels(), u.m.Identity.Variant.Parts(0), machine.NewIDs())
+	if err == nil {
+		err = machine.WriteTable(dev, table)
+	}
+	if err == nil {
+		err = u.m.Format(t.Context(), dev, table, []layout.Role{layout.Primary})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Mount(block.PartitionPath(dev, table.Find(layout.Primary).Number), mainMount, "ext4", host.MountOptions{}); err != nil {
+		skip(t, fmt.Sprintf("mount ext4: %v", err))
+	}
+	mark, err := state.Mark{Release: "A.B.C.2026-11-22.0001", Serial: testSerial}.Marshal()
+	if err == nil {
+		err = os.WriteFile(mainMount+"/"+u.m.Site.Names.Mark, mark, 0o600)
+	}
+	if err := errors.Join(err, host.Unmount(mainMount)); err != nil {
+		t.Fatal(err)
+	}
+	return dev, state.Disk{Size: size, Bus: "virtio", Table: table}
+}
+
+// forgetPartitions makes the kernel forget the partitions of a disk, as after a start with a table that it does not take.
+func forgetPartitions(t *testing.T, dev string) {
+	t.Helper()
+	if err := rereadWithout(dev); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(parts(t, dev)); n > 0 {
+		t.Fatalf("the kernel knows %d partitions yet", n)
+	}
+}
+
+func parts(t *testing.T, dev string) []block.Partition {
+	t.Helper()
+	disks, err := block.List(virtio(t, dev))
+	if err != nil || len(disks) != 1 {
+		t.Fatal(disks, err)
+	}
+	return disks[0].Partitions
+}
+
+// rereadWithout hides the table for a moment: the kernel reads a disk without one.
+func rereadWithout(dev string) error {
+	d, err := block.Open(dev, true)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	head := make([]byte, 512)
+	if _, err := d.ReadAt(head, 0); err != nil {
+		return err
+	}
+	if _, err := d.WriteAt(make([]byte, 512), 0); err != nil {
+		return err
+	}
+	err = d.RereadTable()
+	_, again := d.WriteAt(head, 0)
+	return errors.Join(err, again, d.Sync())
+}
+
+// TestDamagedTable: disks whose first partition table is damaged are used by the copy at their end, and it is written again where the unit's
+// record has it. Nothing else on the disk is changed.
+func TestDamagedTable(t *testing.T) {
+	const header = 512
+	for name, c := range map[string]struct {
+		damage   []string // main, recovery
+		own      bool     // the record has the main disk's table
+		atEnd    bool     // the other copy is damaged too
+		main     MainState
+		job      Job
+		repaired bool
+	}{
+		"main disk":                 {[]string{"main"}, true, false, MainMarked, RepairTable, true},
+		"recovery device":           {[]string{"recovery"}, true, false, MainMarked, RepairTable, true},
+		"both":                      {[]string{"main", "recovery"}, true, false, MainMarked, RepairTable, true},
+		"a table not of the unit":   {[]string{"main"}, false, false, MainAbsent, Hold, false},
+		"both copies of the main's": {[]string{"main"}, true, true, MainAbsent, Hold, false},
+		"none":                      {nil, true, false, MainMarked, Boot, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ownMounts(t)
+			var out bytes.Buffer
+			u := testUnit(t, &out)
+			main, rec := mainDisk(t, u)
+			if !c.own {
+				rec.Table.UUID, rec.Table.Partitions = machine.NewIDs().UUID(), slices.Clone(rec.Table.Partitions)
+				for i := range rec.Table.Partitions {
+					rec.Table.Partitions[i].UUID = machine.NewIDs().UUID()
+				}
+			}
+			recovery, _ := recoveryDisk(t, u, rec)
+			devs := map[string]string{"main": main, "recovery": recovery}
+			for _, d := range c.damage {
+				overwrite(t, devs[d], header, make([]byte, 512))
+				if c.atEnd {
+					overwrite(t, devs[d], 1200*layout.MiB-512, make([]byte, 512))
+				}
+				forgetPartitions(t, devs[d])
+			}
+			before := systemOf(t, main, rec)
+			look := func() *Found {
+				f := &Found{Facts: Facts{Recovery: RecoveryMissing, Main: MainAbsent}}
+				u.m.Sys = virtio(t, main, recovery)
+				u.useBackupTables(f)
+				u.m.Sys = virtio(t, main, recovery)
+				u.lookForRecovery(f)
+				u.judgeTables(f)
+				u.lookForMain(t.Context(), f)
+				u.forget(f)
+				return f
+			}
+			f := look()
+			d := Decide(f.Facts, u.m.Policy)
+			if f.Recovery != RecoveryFound || f.Main != c.main || d.Job != c.job {
+				t.Fatalf("recovery %s, main %s, %s; notes %q", f.Recovery, f.Main, d, f.Notes)
+			}
+			if c.job == RepairTable {
+				if o := u.repairTable(t.Context(), f); o.Kind != DecideAgain {
+					t.Errorf("%+v", o)
+				}
+				f = look()
+				if d := Decide(f.Facts, u.m.Policy); d.Job != Boot || len(f.tables) > 0 || len(defects(f)) > 0 {
+					t.Errorf("after the repair: %s; %+v; log:\n%s", d, f.tables, out.String())
+				}
+			}
+			for _, r := range []struct {
+				dev   string
+				table layout.Table
+			}{{main, rec.Table}, {recovery, f.Unit.Recovery.Table}} {
+				dev, err := block.Open(r.dev, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := partition.Verify(dev, r.table); (err == nil) != c.repaired && r.dev == main {
+					t.Errorf("%s: %v", r.dev, err)
+				}
+				dev.Close()
+			}
+			if !bytes.Equal(before, systemOf(t, main, rec)) {
+				t.Error("what is outside of the tables has changed")
+			}
+		})
+	}
+}
+
+// systemOf returns the boot code and the beginning of the main system's filesystem, from the disk.
+func systemOf(t *testing.T, dev string, rec state.Disk) []byte {
+	t.Helper()
+	d, err := block.Open(dev, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	b := make([]byte, 440+4*layout.MiB)
+	if _, err := d.ReadAt(b[:440], 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.ReadAt(b[440:], rec.Table.Find(layout.Primary).Start); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestTableTriedOnce: a table that cannot be repaired does not keep the unit from starting, and is a defect.
+func TestTableTriedOnce(t *testing.T) {
+	u := testUnit(t, &bytes.Buffer{})
+	f := &Found{Facts: Facts{Recovery: RecoveryFound, Main: MainMarked}, tables: []backupTable{{disk: block.Disk{Path: "/dev/none"}, table: layout.Table{Kind: layout.GPT, UUID: "a"}}}}
+	f.Unit.Main = []state.Disk{{Table: f.tables[0].table}}
+	u.judgeTables(f)
+	if d := Decide(f.Facts, u.m.Policy); d.Job != RepairTable {
+		t.Fatalf("%s", d)
+	}
+	u.repairTable(t.Context(), f)
+	f.TableDamaged = false
+	u.judgeTables(f)
+	if d := Decide(f.Facts, u.m.Policy); d.Job != Boot {
+		t.Errorf("%s", d)
+	}
+	if all := defects(f); len(all) != 1 || all[0].Fault != fault.TableDamaged || !strings.Contains(all[0].Error(), "/dev/none") {
+		t.Errorf("defects: %+v", all)
+	}
+}
