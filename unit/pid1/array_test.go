@@ -1,0 +1,194 @@
+package pid1
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gprovision/hw/block"
+	"gprovision/model/layout"
+	"gprovision/model/platform"
+	"gprovision/unit/machine"
+	"gprovision/unit/state"
+)
+
+const testArray = "01234567-89ab-cdef-0123-456789abcdef"
+
+// member is a superblock of md, version 1.2, as mdadm writes it (struct mdp_superblock_1 of linux/raid/md_p.h), of the array testArray with
+// n places of which active were taken. place 0xffff is a spare.
+func member(level, n, active int, place uint16, events uint64) []byte {
+	le, b := binary.LittleEndian, make([]byte, 4096)
+	le.PutUint32(b, 0xa92b4efc)
+	le.PutUint32(b[4:], 1)
+	copy(b[16:], []byte{0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef})
+	copy(b[32:64], "any:gprov")
+	le.PutUint32(b[72:], uint32(level))
+	le.PutUint32(b[92:], uint32(n))
+	le.PutUint64(b[144:], 8) // own sector
+	le.PutUint64(b[200:], events)
+	roles := []uint16{place}
+	for i := range uint16(n) {
+		if i != place && len(roles) < active+1 && int(i) < active+1 {
+			roles = append(roles, i)
+		}
+	}
+	if place < uint16(n) {
+		roles = roles[:active]
+	}
+	le.PutUint32(b[220:], uint32(len(roles)))
+	for i, r := range roles {
+		le.PutUint16(b[256+2*i:], r)
+	}
+	if len(roles)%2 != 0 {
+		le.PutUint16(b[256+2*len(roles):], 0)
+	}
+	var sum uint64
+	words := b[:256+2*len(roles)]
+	for ; len(words) >= 4; words = words[4:] {
+		sum += uint64(le.Uint32(words))
+	}
+	if len(words) == 2 {
+		sum += uint64(le.Uint16(words))
+	}
+	le.PutUint32(b[216:], uint32(sum)+uint32(sum>>32))
+	return b
+}
+
+// TestLookForArray: when the array of a unit is started, with which members, and what is said of it. mdadm is played; what it started
+// is not there, so that the system on it counts as one that cannot be read, and never as one without a mark.
+func TestLookForArray(t *testing.T) {
+	const full = 0xfffe // not a member: the partition is blank
+	for name, c := range map[string]struct {
+		level, n, active int
+		members          []uint16 // place of each disk's member
+		events           []uint64
+		late             bool  // the others were waited for
+		started          []int // the disks whose members are started
+		awaits, degraded bool
+		main             MainState
+	}{
+		"mirror":                          {1, 2, 2, []uint16{0, 1}, []uint64{5, 5}, false, []int{0, 1}, false, false, MainDamaged},
+		"mirror, one is slow":             {1, 2, 2, []uint16{0}, []uint64{5}, false, nil, true, false, MainAbsent},
+		"mirror, one is missing":          {1, 2, 2, []uint16{1}, []uint64{5}, true, []int{0}, false, true, MainDamaged},
+		"mirror, one was missing before":  {1, 2, 1, []uint16{0}, []uint64{9}, false, []int{0}, false, true, MainDamaged},
+		"mirror, one is outdated":         {1, 2, 1, []uint16{0, 1}, []uint64{9, 5}, false, []int{0}, false, true, MainDamaged},
+		"mirror with a spare":             {1, 2, 1, []uint16{0, 0xffff}, []uint64{9, 9}, false, []int{0}, false, true, MainDamaged},
+		"mirror, a blank disk beside it":  {1, 2, 2, []uint16{0, full}, []uint64{5, 0}, true, []int{0}, false, true, MainDamaged},
+		"level 5, in another order":       {5, 3, 3, []uint16{2, 0, 1}, []uint64{5, 5, 5}, false, []int{0, 1, 2}, false, false, MainDamaged},
+		"level 5, one is missing":         {5, 3, 3, []uint16{0, 2}, []uint64{5, 5}, true, []int{0, 1}, false, true, MainDamaged},
+		"level 5, two are missing":        {5, 3, 3, []uint16{0}, []uint64{5}, true, nil, false, false, MainAbsent},
+		"level 0, one is missing":         {0, 2, 2, []uint16{0}, []uint64{5}, true, nil, false, false, MainAbsent},
+		"level 10, two of a pair missing": {10, 4, 4, []uint16{0, 1}, []uint64{5, 5}, true, nil, false, false, MainAbsent},
+		"level 10, one of each pair":      {10, 4, 4, []uint16{1, 2}, []uint64{5, 5}, true, []int{0, 1}, false, true, MainDamaged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ownMounts(t)
+			var out bytes.Buffer
+			u := testUnit(t, &out)
+			u.m.Identity.Variant.SwRaidlevel, u.m.Identity.Variant.NumDataDisks = c.level, c.n
+			if u.since = time.Now(); c.late {
+				u.since = u.since.Add(-time.Hour)
+			}
+			var commands [][]string
+			u.m.Run = func(_ context.Context, path string, args ...string) ([]byte, int, error) {
+				commands = append(commands, append([]string{path}, args...))
+				return nil, 0, nil
+			}
+			f := &Found{Facts: Facts{Recovery: RecoveryFound, Main: MainAbsent}}
+			f.Unit.Array = &state.Array{Level: c.level, UUID: testArray}
+			f.Unit.Main = make([]state.Disk, c.n)
+			var devs, partitions []string
+			for i, place := range c.members {
+				dev := loopDisk(t, 64*layout.MiB)
+				table := layout.Table{Kind: layout.GPT, UUID: machine.NewIDs().UUID(), Partitions: []layout.Partition{
+					{Number: 1, Start: layout.MiB, Size: 32 * layout.MiB, Type: layout.TypeLinux, UUID: machine.NewIDs().UUID(), Role: layout.Member}}}
+				if err := machine.WriteTable(dev, table); err != nil {
+					t.Fatal(err)
+				}
+				part := block.PartitionPath(dev, 1)
+				if place != full {
+					overwrite(t, part, 4096, member(c.level, c.n, c.active, place, c.events[i]))
+				}
+				f.Unit.Main[i].Table = table
+				devs, partitions = append(devs, dev), append(partitions, part)
+			}
+			u.m.Sys = virtio(t, devs...)
+			u.lookForArray(t.Context(), f)
+			if f.awaits != c.awaits || f.degraded != c.degraded || f.Main != c.main {
+				t.Errorf("waits %t, degraded %t, main %s; notes %q", f.awaits, f.degraded, f.Main, f.Notes)
+			}
+			var want []string
+			for _, i := range c.started {
+				want = append(want, partitions[i])
+			}
+			var got []string
+			for _, command := range commands {
+				if command[1] != "--assemble" {
+					t.Errorf("mdadm is told %q", command)
+				}
+				for _, a := range command {
+					if strings.HasPrefix(a, "/dev/loop") {
+						got = append(got, a)
+					}
+				}
+			}
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) || len(commands) > 1 {
+				t.Errorf("started %q, want %q; notes %q", commands, want, f.Notes)
+			}
+			if c.degraded != slices.ContainsFunc(defects(f), func(d defect) bool { return d.Fault.Code == "G225" }) {
+				t.Errorf("defects: %v", defects(f))
+			}
+			if len(f.members) != len(slices.DeleteFunc(slices.Clone(c.members), func(p uint16) bool { return p == full })) {
+				t.Errorf("members %q", f.members) // each disk with a member is the unit's own, also an outdated one
+			}
+			// No state of an array leads to a restore.
+			if d := Decide(f.Facts, u.m.Policy); d.Job == Restore {
+				t.Errorf("%s", d)
+			}
+			disks, err := func() ([]string, error) { f.MainPart = &machine.Found{}; return u.mainDisks(f) }()
+			if err != nil || !slices.Equal(disks[:len(devs)], devs) {
+				t.Errorf("disks that start the system: %q, %v", disks, err)
+			}
+			for _, d := range disks[len(devs):] {
+				if d != "" {
+					t.Errorf("a missing disk has the path %s", d)
+				}
+			}
+		})
+	}
+}
+
+// TestArrayDisks: a restore takes members and blank disks, and no disk with other data in the place of a member.
+func TestArrayDisks(t *testing.T) {
+	for name, c := range map[string]struct {
+		other []byte // at the start of the second disk
+		ok    bool
+	}{
+		"a blank disk":      {nil, true},
+		"somebody's data":   {append([]byte("LUKS\xba\xbe\x00\x01"), make([]byte, 504)...), false},
+		"what nobody knows": {bytes.Repeat([]byte{0x5a}, 512), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ownMounts(t)
+			u := testUnit(t, &bytes.Buffer{})
+			v := &u.m.Identity.Variant
+			const size = 2 << 30
+			v.SwRaidlevel, v.NumDataDisks, v.Disksize, v.MainDisk.Bus = 1, 2, size, []platform.Bus{platform.Virtio}
+			a, b := loopDisk(t, size), loopDisk(t, size)
+			overwrite(t, b, 0, c.other)
+			u.m.Sys = virtio(t, a, b)
+			f := &Found{}
+			f.members = []string{strings.TrimPrefix(a, "/dev/")}
+			disks, err := u.arrayDisks(f)
+			if (err == nil) != c.ok || c.ok && len(disks) != 2 {
+				t.Errorf("%v, %v", disks, err)
+			}
+		})
+	}
+}
