@@ -3,7 +3,6 @@ package lab_test
 import (
 	"context"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -11,7 +10,6 @@ import (
 	"gprovision/hw/lcd/simulator"
 	"gprovision/lab"
 	"gprovision/model/layout"
-	"gprovision/model/release"
 	"gprovision/unit/splash"
 )
 
@@ -112,43 +110,4 @@ func TestDisplayRestore(t *testing.T) {
 	sees(t, u, "Restarting")
 	whole(t, up(t, u), "2")
 	seen(t, u, 1, jobState("restore", "succeeded"), "restore")
-}
-
-// TestDisplayChoices makes the other choices of the menu with a 635: power off, an image from the list, the original one.
-func TestDisplayChoices(t *testing.T) {
-	soak(t)
-	t.Parallel()
-	l := needLife(t)
-	u := l.fork(t, network(t), layout.UEFI, withDisplay(lcd.Model635))
-	pick := func(options ...string) {
-		t.Helper()
-		ready(t, u, lcd.Model635)
-		u.Display().Tap(lcd.KeyUp)
-		sees(t, u, "Menu")
-		for _, o := range options {
-			choose(t, u, lcd.KeyRight, lcd.KeyEnter, o)
-		}
-	}
-	start(t, u)
-	pick("Power off", "Yes")
-	sees(t, u, "Powering off")
-	ctx, cancel := context.WithTimeout(t.Context(), bootPatience)
-	defer cancel()
-	if err := u.Wait(ctx); err != nil {
-		t.Fatal(err)
-	}
-	start(t, u)
-	older := strings.SplitN(strings.TrimSuffix(l.images[0], release.Suffix), ".", 4)[3]
-	pick("Restore: choose", older, "Yes")
-	whole(t, up(t, u), "1")
-	tell(t, u, map[string]any{"do": "connect", "path": splash.Socket}) // else the display would seem to be ready
-	if err := u.Tell(map[string]any{"do": "reboot"}); err != nil {
-		t.Fatal(err)
-	}
-	pick("Restore original", "Yes")
-	whole(t, up(t, u), "2")
-	seen(t, u, 2, jobState("restore", "succeeded"), "restores")
-	for _, c := range []string{"power-off", "restore-image", "restore-original"} {
-		seen(t, u, 1, lab.All(lab.Msg("choice"), lab.Field("choice", c)), c)
-	}
 }
