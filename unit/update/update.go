@@ -294,7 +294,10 @@ func (t *taking) arrive(ctx context.Context, dest string) error {
 		if st.Size() > free-t.Reserve {
 			return fault.Newf(fault.NoSpace, "%s has %d bytes, %d are free on the recovery volume", t.Source, st.Size(), free)
 		}
-		_, err = machine.PutFile(dest, 0o644, &counted{ctx: ctx, r: f, tell: func(n int64) { t.Progress("copy", n, st.Size()) }})
+		in := &counted{ctx: ctx, r: f, tell: func(n int64) { t.Progress("copy", n, st.Size()) }}
+		if _, err = machine.PutFile(dest, 0o644, in); in.failed != nil {
+			return fault.Because(fault.Download, err)
+		}
 		return diskFault(err)
 	}
 	got, err := report.Fetch(ctx, report.FetchOptions{URL: t.Source, Dest: dest, Client: t.Client, Reserve: t.Reserve, Resume: true, Log: t.Log, Attempts: t.Attempts, Patience: t.Patience,
@@ -340,13 +343,14 @@ func (t *taking) takeArtifact(ctx context.Context, im restore.Image) error {
 	}
 	defer r.Close()
 	want := "boot/" + t.BootFile
-	for a := tar.NewReader(&counted{ctx: ctx, r: r, tell: func(n int64) { t.Progress("look inside", n, r.Size()) }}); ; {
+	a := tar.NewReader(&counted{ctx: ctx, r: r, tell: func(n int64) { t.Progress("look inside", n, r.Size()) }})
+	for {
 		h, err := a.Next()
 		if err == io.EOF {
 			return fault.Newf(fault.ImageCorrupt, "%s holds no /%s", im.Name, want)
 		}
 		if err != nil {
-			return fault.Because(fault.ImageCorrupt, fmt.Errorf("look for /%s in %s: %w", want, im.Name, err))
+			return readFault(fmt.Errorf("look for /%s in %s: %w", want, im.Name, err))
 		}
 		if path.Clean("/"+h.Name) != "/"+want {
 			continue
@@ -354,7 +358,10 @@ func (t *taking) takeArtifact(ctx context.Context, im restore.Image) error {
 		if h.Typeflag != tar.TypeReg || h.Size > maxArtifact {
 			return fault.Newf(fault.ImageCorrupt, "/%s of %s is no file of at most %d bytes", want, im.Name, maxArtifact)
 		}
-		if _, err := machine.PutFile(t.artifact(), 0o600, a); err != nil {
+		in := &counted{ctx: ctx, r: a, tell: func(int64) {}}
+		if _, err := machine.PutFile(t.artifact(), 0o600, in); in.failed != nil {
+			return readFault(fmt.Errorf("take /%s out of %s: %w", want, im.Name, err))
+		} else if err != nil {
 			return diskFault(err)
 		}
 		if _, err := machine.ReadArtifact(t.artifact()); err != nil {
@@ -425,20 +432,35 @@ func diskFault(err error) error {
 	return fault.Because(fault.DiskWrite, err)
 }
 
-// counted tells how much was read, and ends with its context.
+// readFault is a failed read of what is inside an image. The bytes are not what they should be, whatever the reason: the image is to
+// be fetched again.
+func readFault(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fault.Because(fault.Download, err)
+	}
+	return fault.Because(fault.ImageCorrupt, err)
+}
+
+// counted tells how much was read, and ends with its context. Where it is copied to a file, failed tells a failed read, its context's
+// end too, from a failed write.
 type counted struct {
-	ctx  context.Context
-	r    io.Reader
-	n    int64
-	tell func(int64)
+	ctx    context.Context
+	r      io.Reader
+	n      int64
+	tell   func(int64)
+	failed error
 }
 
 func (c *counted) Read(b []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
+		c.failed = err
 		return 0, err
 	}
 	n, err := c.r.Read(b)
 	c.n += int64(n)
 	c.tell(c.n)
+	if err != nil && err != io.EOF {
+		c.failed = err
+	}
 	return n, err
 }

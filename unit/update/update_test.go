@@ -155,6 +155,72 @@ func (f *fixture) waiting() string {
 	return strings.Join(list, " ")
 }
 
+// TestDamagedInside: an image that cannot be unpacked as far as its boot artifact is a bad image and no bad disk, though its signature is
+// good. It does not stay: the next call fetches it again.
+func TestDamagedInside(t *testing.T) {
+	const version = "2026-11-06.0001"
+	whole := func(f *fixture) []byte {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		artifact := append(bzImage(7), bytes.Repeat([]byte("kernel"), 100_000)...)
+		if err := w.WriteHeader(&tar.Header{Name: "boot/norm_boot", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(artifact))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(artifact); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	for _, c := range []struct {
+		name  string
+		image func(*fixture) []byte
+	}{
+		{"the archive ends within the artifact", func(f *fixture) []byte { return xz(t, whole(f)[:300_000]) }},
+		{"a block is damaged", func(f *fixture) []byte {
+			b := xz(t, whole(f))
+			b[len(b)/2] ^= 0xff
+			return b
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t)
+			content := c.image(f)
+			source := filepath.Join(f.source, name(version))
+			f.write(source, content)
+			sig, err := f.key.Sign(bytes.NewReader(content), signature.ImageComment(prefix+version))
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.write(source+signature.Suffix, sig)
+			_, err = f.take(source)
+			if fault.Of(err) != fault.ImageCorrupt {
+				t.Errorf("got %v, want %s", err, fault.ImageCorrupt.Code)
+			}
+			if left := f.waiting(); strings.Contains(left, ".upd") || f.images() != "" {
+				t.Errorf("left are %q and %q", left, f.images())
+			}
+		})
+	}
+}
+
+// TestSourceUnreadable: a source that cannot be read is no fault of the unit's disk.
+func TestSourceUnreadable(t *testing.T) {
+	f := newFixture(t)
+	source := f.image(f.source, "2026-11-07.0001", "2026-11-07.0001", 7)
+	if err := os.Remove(source); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(source, 0o755); err != nil { // it opens, and reading it fails
+		t.Fatal(err)
+	}
+	if _, err := f.take(source); fault.Of(err) != fault.Download {
+		t.Errorf("got %v, want %s", err, fault.Download.Code)
+	}
+}
+
 func TestTake(t *testing.T) {
 	f := newFixture(t)
 	server := httptest.NewServer(http.FileServer(http.Dir(f.source)))
