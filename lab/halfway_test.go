@@ -27,12 +27,12 @@ import (
 // TestNoHalfSystem records what a restore writes to the main disk, cuts the power at each border of two steps and at random moments,
 // and judges what is left, on a loop device, with the code by which init does. What was not flushed is lost, or a random part of it. A
 // main system that has its mark is whole: its filesystem has no error that e2fsck would ask about, and its files and all that lies
-// before it on the disk are what the finished restore left. All else is restored again: TestCutAnywhere.
+// before it on the disk are what the finished restore left. All else is restored again: TestCutsConverge.
 func TestNoHalfSystem(t *testing.T) {
 	soak(t)
 	t.Parallel()
 	dir := workDir(t, 16<<30)
-	_, logs, moments := recordRestore(t, dir, count(t, 50))
+	_, logs, moments := recordRestore(t, needLife(t), dir, count(t, 50))
 	const main = 1 // after the recovery disk
 	st, err := os.Stat(logs[main])
 	if err != nil {

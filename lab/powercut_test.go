@@ -37,8 +37,9 @@ type moment struct {
 	lengths []int64
 }
 
-// TestCutAnywhere records what one restore onto a blank disk writes, cuts the power at each border of two steps and at random moments,
-// drops what the disks had not flushed then, or a random part of it, and starts the unit: it always ends with a whole system.
+// TestCutAnywhere records what one restore onto a blank disk writes, cuts the power at a few borders of two steps and random moments,
+// drops what the disks had not flushed then, or a random part of it, and starts the unit: it always ends with a whole system. What this
+// adds to TestCutsConverge, which does it at many more moments, is the boot loader and the kernel of the unit.
 func TestCutAnywhere(t *testing.T) {
 	soak(t)
 	t.Parallel()
@@ -46,9 +47,12 @@ func TestCutAnywhere(t *testing.T) {
 	var base *lab.Snapshot
 	var logs []string
 	var moments []moment
-	if !t.Run("record", func(t *testing.T) { base, logs, moments = recordRestore(t, dir, count(t, 50)) }) {
+	if !t.Run("record", func(t *testing.T) { base, logs, moments = recordRestore(t, needLife(t), dir, 3) }) {
 		return
 	}
+	moments = slices.DeleteFunc(moments, func(m moment) bool {
+		return strings.HasPrefix(m.name, "before ") && m.name != "before format-main" && m.name != "before update-recovery" && m.name != "before set-mark"
+	})
 	for i, m := range moments {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
@@ -86,8 +90,7 @@ func logWrites(c *lab.Config, on bool) {
 
 // recordRestore restores a unit with a blank main disk on BIOS, where all that a boot needs is on the disks. It returns what the disks
 // held before, their write logs, and the moments: those between two steps and n random ones.
-func recordRestore(t *testing.T, dir string, n int) (base *lab.Snapshot, logs []string, moments []moment) {
-	l := needLife(t)
+func recordRestore(t *testing.T, l *life, dir string, n int) (base *lab.Snapshot, logs []string, moments []moment) {
 	f, err := l.finished[layout.BIOS]()
 	if err != nil {
 		t.Fatal(err)
@@ -104,26 +107,8 @@ func recordRestore(t *testing.T, dir string, n int) (base *lab.Snapshot, logs []
 		logs = append(logs, u.WriteLog(d.Name))
 	}
 	start(t, u)
-	var between []moment
-	stop := make(chan struct{})
-	var look sync.WaitGroup
-	defer look.Wait()
-	stopped := sync.OnceFunc(func() { close(stop) })
-	defer stopped()
-	look.Go(func() {
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-			}
-			if now, err := lab.Glance(logs...); err == nil && (len(between) == 0 || !slices.Equal(between[len(between)-1].lengths, now)) {
-				between = append(between, moment{lengths: now})
-			}
-		}
-	})
+	seenMoments := watchLogs(20*time.Millisecond, logs...)
+	defer seenMoments()
 	step := lab.All(lab.Msg("step"), lab.Field("job", "restore"))
 	for {
 		e, err := await(u, bootPatience+jobPatience, lab.Any(step, lab.Msg("tiny system up")))
@@ -140,17 +125,57 @@ func recordRestore(t *testing.T, dir string, n int) (base *lab.Snapshot, logs []
 		moments = append(moments, moment{"before " + e.Text("step"), now})
 	}
 	u.Cut()
-	stopped()
-	look.Wait()
+	between := seenMoments()
 	if len(moments) < 10 || len(between) < 100 {
 		t.Fatalf("%d steps and %d moments between them were seen", len(moments), len(between))
 	}
-	random := rand.New(rand.NewPCG(1, 2))
-	for i := range n {
-		m := between[random.IntN(len(between))]
-		moments = append(moments, moment{fmt.Sprintf("random %d", i+1), m.lengths})
+	return base, logs, append(moments, atRandom(t, between, n)...)
+}
+
+// atRandom returns n of moments, at random. GPROV_SEED repeats what an earlier run chose.
+func atRandom(t *testing.T, moments []moment, n int) []moment {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("GPROV_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return base, logs, moments
+	t.Logf("GPROV_SEED=%d chooses %d of %d moments", seed, n, len(moments))
+	random := rand.New(rand.NewPCG(seed, 2))
+	var out []moment
+	for i := range n {
+		out = append(out, moment{fmt.Sprintf("random %d", i+1), moments[random.IntN(len(moments))].lengths})
+	}
+	return out
+}
+
+// watchLogs looks at write logs again and again, until the function that it returns is called: that returns the moments that were seen, each
+// once.
+func watchLogs(every time.Duration, logs ...string) func() []moment {
+	var seen []moment
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			if now, err := lab.Glance(logs...); err == nil && (len(seen) == 0 || !slices.Equal(seen[len(seen)-1].lengths, now)) {
+				seen = append(seen, moment{lengths: now})
+			}
+		}
+	}()
+	return sync.OnceValue(func() []moment {
+		close(stop)
+		<-ended
+		return seen
+	})
 }
 
 // TestCutsAtRandom cuts the power of a unit at random moments of restores and of the boots around them, again and again.
