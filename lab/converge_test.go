@@ -40,7 +40,7 @@ func TestCutsConverge(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := newCuts(t, workDir(t, 4<<30), f.snapshot, f.product.Path(lab.BootFile), f.product.Path(l.images[1]), "main")
-	c.request(t)
+	request(t, c.base[0])
 	borders, between := c.record(t)
 	if os.Getenv("GPROV_SOAK") == "1" {
 		c.judge(t, append(borders, atRandom(t, between, count(t, 50))...))
@@ -81,6 +81,7 @@ type cuts struct {
 	logs  []string // what was written to them
 	image string
 	want  finished
+	said  []lab.Event // by the unit since it was started last
 }
 
 // finished is what a restore that nothing disturbed leaves.
@@ -119,16 +120,17 @@ func (c *cuts) begin(t *testing.T) {
 	}
 }
 
-// request asks for a restore on the recovery volume, before the restore that is recorded.
-func (c *cuts) request(t *testing.T) {
+// request asks for a restore on the recovery volume on a disk.
+func request(t *testing.T, disk string) {
 	t.Helper()
 	r, err := state.NewRequest(state.KindRestore, state.Latest, "test", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	var werr error
-	if err := mounted(t, c.base[0], 0, func(dir string) { werr = state.Open(dir).WriteRequest(r) }); err != nil || werr != nil {
-		t.Fatal(errors.Join(err, werr))
+	var written error
+	err = mounted(t, disk, 0, func(dir string) { written = state.Open(dir).WriteRequest(r) })
+	if err := errors.Join(err, written); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -195,9 +197,11 @@ func (c *cuts) cut(t *testing.T, lengths []int64, keep func(lab.WriteEntry) bool
 // start starts the unit as often as it wants to be, until the system runs. It returns how often, and the jobs that were decided on.
 func (c *cuts) start(t *testing.T) (boots int, jobs []string) {
 	t.Helper()
+	c.said = nil
 	for boots = 1; ; boots++ {
 		up, held := false, ""
 		end := c.unit.boot(t, c.unit.start(t), func(e lab.Event) bool {
+			c.said = append(c.said, e)
 			switch e.Msg() {
 			case "decision":
 				jobs = append(jobs, e.Text("job"))
