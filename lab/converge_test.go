@@ -30,8 +30,9 @@ import (
 // borders of steps and at random moments, drops what was not flushed, or a random part of it, and lets the unit start again by itself: init
 // decides, does its job and decides again until the system runs. It is whole then, after a bounded number of boots.
 //
-// In make soak these are all borders and 50 random moments, or GPROV_SOAK_N; else a few.
+// These are all borders and 50 random moments, or GPROV_SOAK_N.
 func TestCutsConverge(t *testing.T) {
+	soak(t)
 	t.Parallel()
 	needLoop(t)
 	l := needLife(t)
@@ -42,16 +43,7 @@ func TestCutsConverge(t *testing.T) {
 	c := newCuts(t, workDir(t, 4<<30), f.snapshot, f.product.Path(lab.BootFile), f.product.Path(l.images[1]), "main")
 	request(t, c.base[0])
 	borders, between := c.record(t)
-	if os.Getenv("GPROV_SOAK") == "1" {
-		c.judge(t, append(borders, atRandom(t, between, count(t, 50))...))
-		return
-	}
-	some := []string{"before clear-mark", "before format-main", "before configure", "before update-recovery", "before set-mark", "before clear-request"}
-	borders = slices.DeleteFunc(borders, func(m moment) bool { return !slices.Contains(some, m.name) })
-	if len(borders) != len(some) {
-		t.Fatalf("of the borders %q only %v were seen", some, borders)
-	}
-	c.judge(t, append(borders, atRandom(t, between, 4)...))
+	c.judge(t, append(borders, atRandom(t, between, count(t, 50))...))
 }
 
 // TestCutsConvergeVM does the same with the write logs of a restore in a virtual machine.

@@ -20,6 +20,7 @@ import (
 // TestNetworkSalvaged restores units whose old system, or recovery volume, has network files that are refused: what may be kept is kept,
 // the reason for the rest is in the log, and no restore fails of it.
 func TestNetworkSalvaged(t *testing.T) {
+	soak(t)
 	t.Parallel()
 	needLoop(t)
 	l := needLife(t)
