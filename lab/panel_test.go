@@ -244,9 +244,9 @@ func (h *consoleHand) open(t *testing.T) {
 }
 
 func (h *consoleHand) choose(t *testing.T, title, option string) {
-	h.at = shown(t, h.u, h.at, "\n"+title+"\r\n")
-	list := h.at
+	list := shown(t, h.u, h.at, "\n"+title+"\r\n")
 	shown(t, h.u, list, "  "+option)
+	h.at = list - 1
 	for range 20 {
 		// The selected option has a mark, in the list and when it moves.
 		begin := shown(t, h.u, h.at, "\n> ")
