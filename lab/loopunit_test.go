@@ -97,6 +97,9 @@ const namespaces = `
 set -e
 R=$1/root events=$2 cmdline=$3 mac=$4 maker=$5 product=$6 serial=$7 uuid=$8
 mount --make-rprivate /
+while read -r device target rest; do # of other tests: here they would stay mounted
+  case $device in /dev/loop*) umount -l "$target" ;; esac
+done </proc/mounts
 printf '%s\n' "$cmdline" >"$1/cmdline"
 mount -t tmpfs -o mode=755 root "$R"
 cp -a "$1/initramfs/." "$R/"
@@ -236,20 +239,29 @@ func attach(t *testing.T, file string) string {
 // detach waits until nobody uses the loop device any more and lets go of it.
 func detach(t *testing.T, loop string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	unused(t, func() error {
 		dev, err := block.Open(loop, true) // exclusively
-		if err == nil {
-			err = errors.Join(dev.Sync(), dev.Close())
+		if err != nil {
+			return err
 		}
+		return errors.Join(dev.Sync(), dev.Close())
+	})
+	run(t, "losetup", "-d", loop)
+}
+
+// unused repeats what fails as long as something is in use: a process that another test starts has for a moment all open files of this one.
+func unused(t *testing.T, do func() error) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := do()
 		if err == nil {
-			break
+			return
 		}
 		if !errors.Is(err, syscall.EBUSY) || time.Now().After(end) {
 			t.Error(err)
-			break
+			return
 		}
 	}
-	run(t, "losetup", "-d", loop)
 }
 
 // grub returns what GRUB reads of a file on the first partition of a disk, as it is: GRUB knows no journals.
