@@ -31,7 +31,8 @@ type Device struct {
 // Open opens a block device or an image file, which then has sectors of 512 bytes. The caller closes it.
 //
 // For writing, a block device is opened exclusively: the error is EBUSY if it or one of its partitions is mounted or a member of
-// an array, and until Close nobody else gets it or its partitions, mke2fs and mount included.
+// an array, and until Close nobody else gets it or its partitions, mke2fs and mount included. Since the kernel may go on using a device for
+// some tens of milliseconds after umount(2) has returned, EBUSY is the answer only if that lasts a second.
 func Open(path string, write bool) (*Device, error) {
 	flags := os.O_RDONLY
 	if write {
@@ -56,6 +57,21 @@ func OpenImage(path string, write bool, sectorSize int) (*Device, error) {
 	return open(path, flags, sectorSize)
 }
 
+// claimWait is how long it is tried to open a device that is in use.
+const claimWait = time.Second
+
+// openFile opens a file, and a device as soon as it is free.
+func openFile(path string, flags int) (*os.File, error) {
+	end := time.Now().Add(claimWait)
+	for {
+		f, err := os.OpenFile(path, flags, 0)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+			return f, err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 func open(path string, flags int, sector int) (*Device, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -72,7 +88,7 @@ func open(path string, flags int, sector int) (*Device, error) {
 	if !d.special {
 		flags &^= unix.O_EXCL
 	}
-	if d.file, err = os.OpenFile(path, flags, 0); err != nil {
+	if d.file, err = openFile(path, flags); err != nil {
 		return nil, fmt.Errorf("open disk: %w", err)
 	}
 	if err := d.measure(sector); err != nil {

@@ -44,7 +44,7 @@ func Place(f *os.File, n int64) (int64, error) {
 // WriteBlock writes b to a device past the page cache, and returns when the medium has it: one request. Offset and length must be
 // multiples of the sector size. Nobody else may have the device: it must not be mounted.
 func WriteBlock(path string, b []byte, off int64) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_DIRECT|unix.O_DSYNC|unix.O_EXCL, 0)
+	f, err := openFile(path, os.O_WRONLY|unix.O_DIRECT|unix.O_DSYNC|unix.O_EXCL)
 	if err != nil {
 		return fmt.Errorf("write block: %w", err)
 	}

@@ -5,16 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
-
-	"io/fs"
 
 	"golang.org/x/sys/unix"
 
@@ -38,20 +36,32 @@ func skip(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// ownMounts gives the test a mount table of its own, with the mount points of a unit.
+// ownMounts gives the test the mount points of a unit. A mount table of its own would hold on to what other tests have mounted, so the
+// test has those of the machine to itself, also where other processes run the same tests.
 func ownMounts(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		skip(t, "mounting needs root")
 	}
-	runtime.LockOSThread() // and never unlocked: the thread ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
-		skip(t, fmt.Sprintf("own mount table: %v", err))
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "gprov-test-mounts.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
 	}
-	err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("tmpfs", "/mnt", "tmpfs", 0, ""),
-		os.MkdirAll(recoveryMount, 0o700), os.MkdirAll(mainMount, 0o700))
 	if err != nil {
-		skip(t, fmt.Sprintf("mount points: %v", err))
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Close() })
+	for _, dir := range []string{recoveryMount, mainMount} {
+		switch err := os.Mkdir(dir, 0o700); {
+		case err == nil:
+			t.Cleanup(func() { os.Remove(dir) })
+		case !errors.Is(err, fs.ErrExist):
+			skip(t, fmt.Sprintf("mount points: %v", err))
+		}
+		if used, err := host.IsMountPoint(dir); err != nil || used {
+			skip(t, fmt.Sprintf("%s is in use: %v", dir, err))
+		}
+		t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"gprovision/hw/block"
 	"gprovision/hw/filesystem"
 	"gprovision/hw/nic"
 	"gprovision/model/fault"
@@ -158,6 +159,13 @@ func (u *unit) connect(ctx context.Context, f *Found) {
 
 // check runs e2fsck on a partition. That it cannot is a failure of the kind f.
 func (u *unit) check(ctx context.Context, part string, f *fault.Fault) error {
+	dev, err := block.Open(part, true) // e2fsck does not wait until an unmounted partition is free
+	if err == nil {
+		err = dev.Close()
+	}
+	if err != nil {
+		return fault.Because(f, err)
+	}
 	r, err := filesystem.CheckExt4(ctx, u.m.Run, part, true)
 	if err != nil {
 		return fault.Because(f, err)
