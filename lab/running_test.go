@@ -225,6 +225,7 @@ func TestUpdateResumes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.serve(t, n, p)
 	s := &stalling{dir: p.Path(""), name: name, part: part, sent: make(chan struct{}), end: t.Context()}
 	serveFrom(t, n, p, s)
 	u := l.fork(t, n, layout.UEFI, nil)
