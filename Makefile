@@ -65,7 +65,7 @@ test-repeat: deps build ## every test N times, to show that nothing is flaky
 soak: ## what takes too long for every change: a kernel compiled from Debian's source, all kinds of sticks, the recovery shell, a fetched release, the life with Secure Boot, 160 power cuts, 20 restores in a row (GPROV_SOAK_N)
 	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) exfatprogs exfat-fuse'
 	$(SUDO) env GPROV_SOAK=1 CGO_ENABLED=0 $(shell which go) test -count=1 -timeout 4h -v -run FromDebian ./forge/boot
-	$(SUDO) env GPROV_SOAK=1 GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=1 -timeout 4h -v -run 'Medium|Stick|RecoveryShell|Update|LifeOneDiskBIOS|LifeArrays|LifeMirror|ForcedRestore|LifeBuses|LifeSecureBoot|Menu|NoHalfSystem|CutAnywhere|CutsConverge|NetworkSalvaged|NetworkRecovery|Display|MissingMainDisk|CutsAtRandom|RestoresInARow' ./lab
+	$(SUDO) env GPROV_SOAK=1 GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=1 -timeout 4h -v -run 'Medium|Stick|RecoveryShell|Update|LifeOneDiskBIOS|LifeArrays|LifeMirror|ForcedRestore|LifeBuses|LifeSecureBoot|Menu|NoHalfSystem|CutAnywhere|CutsConverge|NetworkSalvaged|NetworkRecovery|Display|MissingMainDisk|CutsAtRandom|RestoresInARow|DamagedVolume' ./lab
 
 .PHONY: bench
 bench: ## tables: ours against what one would use instead (about an hour; GPROV_BENCH_ROUNDS, GPROV_BENCH_BUILDS)
