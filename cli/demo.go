@@ -25,6 +25,7 @@ type DemoCmd struct {
 	NativePXE bool   `help:"Boot with the firmware's own PXE and TFTP instead of QEMU's iPXE ROM (UEFI only)." name:"native-pxe"`
 	Keep      bool   `help:"Leave everything running at the end, until Ctrl-C."`
 	Console   bool   `help:"Show the unit's serial console too."`
+	Display   string `help:"Give the unit a display with keys, 631 or 635, and show what is on it." enum:",631,635" default:"" placeholder:"MODEL"`
 	RootFS    string `help:"Root filesystem of the release, instead of a Debian 12 made by mmdebstrap." name:"rootfs" type:"existingfile" placeholder:"FILE"`
 	Init      string `help:"The init program. Default: init beside this program." placeholder:"FILE"`
 	Unit      string `help:"The gprov-unit program. Default: gprov-unit beside this program." name:"gprov-unit" placeholder:"FILE"`
@@ -40,7 +41,8 @@ needs root.
 
 Examples:
   sudo gprov demo
-  sudo gprov demo --firmware bios --keep`
+  sudo gprov demo --firmware bios --keep
+  sudo gprov demo --display 635`
 }
 
 // Run implements the verb.
@@ -220,9 +222,13 @@ func (d *demo) station() error {
 	if d.Firmware == string(layout.BIOS) {
 		recovery = 1
 	}
+	product := lab.PlatformProduct
+	if d.Display != "" {
+		product = lab.PlatformProductLCD
+	}
 	d.unit, err = lab.NewUnit(d, d.log, d.net, filepath.Join(d.dir, "unit"), lab.Config{
-		Name: "demo", Firmware: layout.Firmware(d.Firmware), NativePXE: d.NativePXE,
-		SMBIOS: lab.SMBIOS{Manufacturer: lab.PlatformManufacturer, Product: lab.PlatformProduct, Serial: demoSerial},
+		Name: "demo", Firmware: layout.Firmware(d.Firmware), NativePXE: d.NativePXE, LCD: d.Display,
+		SMBIOS: lab.SMBIOS{Manufacturer: lab.PlatformManufacturer, Product: product, Serial: demoSerial},
 		Disks: []lab.Disk{
 			{Name: "recovery", Bus: lab.VirtIO, Size: lab.RecoverySize, BootIndex: recovery},
 			{Name: "main", Bus: lab.VirtIO, Size: lab.MainSize},
@@ -237,6 +243,9 @@ func (d *demo) station() error {
 	accel := "KVM"
 	if !d.net.Accel.KVM {
 		accel = "emulated (no KVM: " + short(d.net.Accel.Why) + ")"
+	}
+	if s := d.unit.Display(); s != nil {
+		go followDisplay(d, s, d.show.picture)
 	}
 	d.show.say("virtual unit %s, %s firmware, processors %s", demoSerial, strings.ToUpper(d.Firmware), accel)
 	return d.unit.Start(d)

@@ -14,6 +14,8 @@ import (
 
 	"gprovision/cli/unitcmd"
 	"gprovision/forge/image"
+	"gprovision/hw/lcd/simulator"
+	"gprovision/unit/splash"
 )
 
 // tools returns the files that gprov-unit install puts into a system. Links, by which it enables the units, cannot be added to an
@@ -98,6 +100,12 @@ func (d *demo) judge() error {
 		}
 		if !regexp.MustCompile("^(?:" + c.want + ")$").MatchString(out) {
 			return fmt.Errorf("%s: %s printed %q", c.what, c.command, out)
+		}
+	}
+	if s := d.unit.Display(); s != nil {
+		// It is the system's own now: as at power-on, but for the last text.
+		if now, new := s.Screen(), simulator.New(s.Screen().Model).Screen(); !now.Contains(splash.Started) || now.PressMask != new.PressMask || now.RelMask != new.RelMask || now.Backlight != new.Backlight {
+			return fmt.Errorf("the display was not handed over by boot-ok: it shows %q, %+v", now.Lines(), now)
 		}
 	}
 	return d.knows(ctx)

@@ -22,6 +22,7 @@ import (
 type LCDCmd struct {
 	Demo     LCDDemoCmd     `cmd:"" help:"Show on a display what it can do, and print the keys that are pressed."`
 	Simulate LCDSimulateCmd `cmd:"" help:"Be a display: draw it in the terminal and take its keys from the keyboard."`
+	Attach   LCDAttachCmd   `cmd:"" help:"Draw the display of a virtual unit in the terminal and take its keys from the keyboard."`
 }
 
 // LCDDemoCmd is "gprov lcd demo".
@@ -229,7 +230,7 @@ func pressKeys(sim *simulator.LCD, keys <-chan console.Key) {
 		on = map[console.Key]lcd.Key{console.Up: lcd.KeyUL, console.Down: lcd.KeyLL, console.Left: lcd.KeyUL, console.Right: lcd.KeyLL, console.Enter: lcd.KeyUR, console.Escape: lcd.KeyLR}
 	}
 	for k := range keys {
-		if k == 'q' || k == 0x03 { // Ctrl-C
+		if k == 'q' {
 			return
 		}
 		if key, ok := on[k]; ok {
@@ -256,8 +257,13 @@ func drawDisplay(ctx context.Context, w io.Writer, sim *simulator.LCD, terminal 
 	}
 }
 
-// displayPicture draws a display as text.
+// displayPicture draws a display as text, and says how bright it is.
 func displayPicture(s simulator.Screen) string {
+	return displayBox(s) + fmt.Sprintf("light %3d\n", s.Backlight)
+}
+
+// displayBox draws what is on a display, and the lamps beside it.
+func displayBox(s simulator.Screen) string {
 	var b strings.Builder
 	edge := strings.Repeat("─", lcd.Columns)
 	b.WriteString("┌" + edge + "┐\n")
@@ -269,7 +275,6 @@ func displayPicture(s simulator.Screen) string {
 		b.WriteByte('\n')
 	}
 	fmt.Fprintf(&b, "└%s┘\n", edge)
-	fmt.Fprintf(&b, "light %3d\n", s.Backlight)
 	return b.String()
 }
 

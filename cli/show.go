@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"gprovision/hw/lcd/simulator"
 	"gprovision/lab"
 )
 
@@ -83,6 +84,15 @@ func (s *show) percent(job, name string, percent int) {
 	defer s.mu.Unlock()
 	if s.current == job+" "+name {
 		s.draw(name, percent)
+	}
+}
+
+// picture shows the unit's display.
+func (s *show) picture(p simulator.Screen) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for line := range strings.Lines(displayBox(p)) {
+		s.line("%-8s%s", "display", strings.TrimRight(line, " \n"))
 	}
 }
 

@@ -23,7 +23,8 @@ type VMCmd struct {
 	Firmware  string   `help:"Kind of firmware." enum:"uefi,bios" default:"uefi"`
 	NativePXE bool     `help:"Boot with the firmware's own PXE and TFTP instead of QEMU's iPXE ROM (UEFI only)." name:"native-pxe"`
 	Disk      []string `help:"A disk, as NAME:BUS:SIZE[:SECTOR], bus virtio, nvme, sata, scsi or usb. The first one boots on BIOS." default:"recovery:virtio:4G,main:virtio:8G" placeholder:"DISK"`
-	Product   string   `help:"Product name in SMBIOS." default:"widget"`
+	Display   string   `help:"A display with keys on the second serial port: 631 or 635." enum:",631,635" default:"" placeholder:"MODEL"`
+	Product   string   `help:"Product name in SMBIOS (default: widget, with --display widget-lcd)." placeholder:"NAME"`
 	Serial    string   `help:"Serial number in SMBIOS." default:"VM0001"`
 	Memory    int      `help:"Memory in MiB." default:"1536"`
 	CPUs      int      `help:"Number of processors." name:"cpus" default:"2"`
@@ -35,8 +36,12 @@ type VMCmd struct {
 func (*VMCmd) Help() string {
 	return `Ctrl-] ends it as a power cut does. It needs root, for a network of its own.
 
+With --display the unit has a display with keys. The terminal shows the console; 'gprov lcd attach DIR/display' shows the display in another
+one. The appliance table of the boot artifacts has to name the display: the built-in one does, for the product widget-lcd.
+
 Examples:
   gprov vm --dir /tmp/unit --data /srv/factory
+  gprov vm --dir /tmp/unit --data /srv/factory --display 635   # in another terminal: gprov lcd attach /tmp/unit/display
   gprov vm --firmware bios --disk recovery:sata:4G --disk main:nvme:8G`
 }
 
@@ -69,7 +74,7 @@ func (v *VMCmd) Run(c *Context) (err error) {
 	}
 	u, err := lab.NewUnit(c, log, n, v.Dir, lab.Config{
 		Name: filepath.Base(v.Dir), Firmware: layout.Firmware(v.Firmware), NativePXE: v.NativePXE, Memory: v.Memory, CPUs: v.CPUs, Disks: disks,
-		SMBIOS: lab.SMBIOS{Manufacturer: "GPROV_QEMU", Product: v.Product, Serial: v.Serial},
+		SMBIOS: lab.SMBIOS{Manufacturer: lab.PlatformManufacturer, Product: v.product(), Serial: v.Serial}, LCD: v.Display,
 	})
 	if err != nil {
 		return err
@@ -83,6 +88,16 @@ func (v *VMCmd) Run(c *Context) (err error) {
 	if err := u.Start(c, opts...); err != nil {
 		return err
 	}
+	if u.Display() != nil { // after Start: the unit is nobody else's, and so is its socket
+		path := filepath.Join(v.Dir, displaySocket)
+		l, err := listenDisplay(path)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		go serveDisplay(c, l, u.Display())
+		fmt.Fprintf(c.Stdout, "the display: gprov lcd attach %s\n", path)
+	}
 	if f := int(os.Stdin.Fd()); c.Terminal && term.IsTerminal(f) {
 		old, err := term.MakeRaw(f)
 		if err != nil {
@@ -92,6 +107,17 @@ func (v *VMCmd) Run(c *Context) (err error) {
 		go keyboard(u, os.Stdin)
 	}
 	return u.Wait(c)
+}
+
+// product is the unit's product name, by which the appliance table knows whether it has a display.
+func (v *VMCmd) product() string {
+	switch {
+	case v.Product != "":
+		return v.Product
+	case v.Display != "":
+		return lab.PlatformProductLCD
+	}
+	return lab.PlatformProduct
 }
 
 // keyboard types what it reads on the unit's console, until Ctrl-].

@@ -50,6 +50,15 @@ func Background(ctx context.Context, args []string) (*os.Process, error) {
 	return p, nil
 }
 
+// SetName gives this process the name under which other programs, such as pkill, find it: at most 15 bytes (proc_pid_comm(5)). One that
+// Background started has none of its own before that. It needs /proc.
+func SetName(name string) error {
+	if err := os.WriteFile("/proc/self/comm", []byte(name), 0); err != nil {
+		return fmt.Errorf("name process %s: %w", name, err)
+	}
+	return nil
+}
+
 // Ready tells the process that started this one by Background that it may go on.
 func Ready() error {
 	f := os.NewFile(readyDescriptor, "ready")

@@ -21,7 +21,10 @@ func childStage() {
 	case "never":
 		time.Sleep(time.Hour)
 	}
-	err := EnterRoot(os.Args[1])
+	err := SetName(child)
+	if err == nil {
+		err = EnterRoot(os.Args[1])
+	}
 	if err == nil {
 		err = Ready()
 	}
@@ -47,6 +50,9 @@ func TestBackground(t *testing.T) {
 	p, err := Background(t.Context(), []string{child, dir})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.Pid)); err != nil || string(b) != child+"\n" {
+		t.Errorf("it is called %q, %v", b, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
 		t.Fatal(err)

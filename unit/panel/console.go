@@ -3,7 +3,6 @@ package panel
 import (
 	"fmt"
 	"io"
-	"io/fs"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -209,28 +208,4 @@ func clean(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// Active returns the devices of all consoles that the kernel writes to, in its order, from class/tty/console/active in sysfs:
-// "/dev/tty0" is the screen, the last one is what /dev/console is. When that file is missing or empty it is /dev/console
-// alone. Consoles that show nothing are left out.
-func Active(sys fs.FS) []string {
-	b, _ := fs.ReadFile(sys, "class/tty/console/active")
-	var out []string
-	for _, name := range strings.Fields(string(b)) {
-		if name == "ttynull" || strings.ContainsAny(name, "/.") {
-			continue
-		}
-		out = append(out, "/dev/"+name)
-	}
-	if len(out) == 0 {
-		return []string{"/dev/console"}
-	}
-	return out
-}
-
-// IsScreen says whether a device that Active returned is a screen, which can be redrawn, and not a serial line.
-func IsScreen(device string) bool {
-	n, ok := strings.CutPrefix(device, "/dev/tty")
-	return ok && n != "" && strings.Trim(n, "0123456789") == ""
 }

@@ -33,11 +33,11 @@ const Socket = "/run/gprovision/splash"
 // Patience is how long the process waits for that.
 const Patience = 5 * time.Minute
 
-// What it shows.
+// What it shows. Started stays on the display.
 const (
 	starting  = "OS starting..."
 	preparing = "Preparing fresh OS image..."
-	started   = "OS is running"
+	Started   = "OS is running"
 	silent    = "OS did not say that it runs"
 )
 
@@ -70,7 +70,8 @@ func run(args []string) error {
 		return errors.New("splash: wrong arguments")
 	}
 	root, port, text := args[1], args[2], args[3]
-	_ = os.Remove(Socket) // of an earlier attempt in this boot
+	_ = host.SetName(name) // a display without a name to send signals to is better than none
+	_ = os.Remove(Socket)  // of an earlier attempt in this boot
 	l, err := net.Listen("unix", Socket)
 	if err != nil {
 		return err
@@ -103,7 +104,7 @@ func show(ctx context.Context, d *lcd.Display, l net.Listener, text string, pati
 	select {
 	case c := <-told:
 		defer c.Close()
-		d.Show(lcd.Text(started))
+		d.Show(lcd.Text(Started))
 	case <-ctx.Done():
 	case <-t.C:
 		d.Show(lcd.Text(silent))

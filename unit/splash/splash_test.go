@@ -52,7 +52,7 @@ func TestShow(t *testing.T) {
 		t.Error(err)
 	}
 	// It returned: the display is free, and as it was found.
-	if sc := s.Screen(); !sc.Contains(started) || sc.PressMask != before.PressMask || sc.RelMask != before.RelMask || sc.Backlight != before.Backlight {
+	if sc := s.Screen(); !sc.Contains(Started) || sc.PressMask != before.PressMask || sc.RelMask != before.RelMask || sc.Backlight != before.Backlight {
 		t.Errorf("it shows %q, %+v", sc.Lines(), sc)
 	}
 	if err := <-done; err != nil {
@@ -78,7 +78,7 @@ func TestShow(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if sc := s.Screen(); sc.RelMask != lcd.Model635.KeyMask() || sc.Contains(started) {
+	if sc := s.Screen(); sc.RelMask != lcd.Model635.KeyMask() || sc.Contains(Started) {
 		t.Errorf("after the signal: %+v", sc)
 	}
 }
