@@ -146,15 +146,23 @@ func SyncDir(dir string) error {
 }
 
 // PutArtifactESP puts the boot artifact src on the ESP on device esp, as the file with the given path, whose separators are
-// backslashes. Nothing is written if it is there already.
+// backslashes. Not a byte of the ESP is written if it is there already.
 func PutArtifactESP(esp, file, src string) error {
-	return withMounted(esp, "vfat", func(dir string) error {
-		rel := filepath.FromSlash(strings.ReplaceAll(strings.TrimPrefix(file, `\`), `\`, "/"))
-		if err := MakeDir(dir, filepath.Dir(rel)); err != nil {
+	same := false
+	err := OnESP(esp, file, func(path string) (err error) {
+		same, err = sameContent(path, src)
+		return err
+	})
+	if err != nil || same {
+		return err
+	}
+	return withMounted(esp, "vfat", host.MountOptions{}, func(dir string) error {
+		dst := onESP(dir, file)
+		rel, err := filepath.Rel(dir, filepath.Dir(dst))
+		if err != nil {
 			return err
 		}
-		dst := filepath.Join(dir, rel)
-		if same, err := sameContent(dst, src); err != nil || same {
+		if err := MakeDir(dir, rel); err != nil {
 			return err
 		}
 		in, err := os.Open(src)
@@ -165,6 +173,19 @@ func PutArtifactESP(esp, file, src string) error {
 		_, err = PutFile(dst, 0o644, in)
 		return err
 	})
+}
+
+// OnESP mounts the ESP on device esp read-only for the time of do, which gets the path of a file on it. The file need not be there. Its
+// separators are backslashes.
+func OnESP(esp, file string, do func(path string) error) error {
+	return withMounted(esp, "vfat", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true}, func(dir string) error {
+		return do(onESP(dir, file))
+	})
+}
+
+// onESP is the path of a file on an ESP that is mounted at dir.
+func onESP(dir, file string) string {
+	return filepath.Join(dir, filepath.FromSlash(strings.ReplaceAll(strings.TrimPrefix(file, `\`), `\`, "/")))
 }
 
 func sameContent(a, b string) (bool, error) {
@@ -179,14 +200,14 @@ func sameContent(a, b string) (bool, error) {
 	return x == y, err
 }
 
-// withMounted mounts a device writable for the time of do.
-func withMounted(dev, fstype string, do func(dir string) error) error {
+// withMounted mounts a device for the time of do.
+func withMounted(dev, fstype string, o host.MountOptions, do func(dir string) error) error {
 	dir, err := os.MkdirTemp("/run", "mount-")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(dir)
-	if err := host.Mount(dev, dir, fstype, host.MountOptions{}); err != nil {
+	if err := host.Mount(dev, dir, fstype, o); err != nil {
 		return err
 	}
 	err = do(dir)

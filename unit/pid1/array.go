@@ -86,6 +86,37 @@ func (u *unit) guessArray(ctx context.Context, f *Found, fsUUID string) {
 	}
 }
 
+// awaitMembers gives members of arrays that are missing the time that they have in a normal boot.
+func (u *unit) awaitMembers(ctx context.Context) {
+	if !u.m.Identity.Variant.HasRAID() {
+		return
+	}
+	for {
+		left := min(memberPatience, u.m.Policy.RootWait()) - time.Since(u.since)
+		parts, err := u.m.Members()
+		if err != nil || left <= 0 || allComplete(parts) {
+			return
+		}
+		t := time.NewTimer(left)
+		select {
+		case <-u.changed:
+		case <-t.C:
+		case <-ctx.Done():
+			left = 0
+		}
+		t.Stop()
+		if left == 0 {
+			return
+		}
+	}
+}
+
+// allComplete says whether there are arrays, and no more members of them may be hoped for.
+func allComplete(parts []raid.Part) bool {
+	ids := raid.UUIDs(parts)
+	return len(ids) > 0 && !slices.ContainsFunc(ids, func(id string) bool { return !raid.Find(parts, id).Complete() })
+}
+
 // useArray starts an array and judges the system on it.
 func (u *unit) useArray(ctx context.Context, f *Found, a raid.Array) {
 	f.MainPart, f.Recorded = &machine.Found{Path: machine.ArrayPath}, f.Recovery == RecoveryFound

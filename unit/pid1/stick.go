@@ -123,7 +123,8 @@ func (u *unit) rebuild(ctx context.Context, f *Found) Outcome {
 	for _, s := range f.Sticks {
 		skip[s.Disk.Name] = true
 	}
-	plan, err := rescue.PlanRebuild(u.m, skip)
+	u.awaitMembers(ctx)
+	plan, err := rescue.PlanRebuild(ctx, u.m, skip)
 	if err != nil {
 		return no(err)
 	}
@@ -141,12 +142,8 @@ func (u *unit) rebuild(ctx context.Context, f *Found) Outcome {
 		return no(&fault.Occurrence{Fault: fault.NoRebuild, Cause: fmt.Errorf("%s: %w", file.Base, err)})
 	}
 	d := plan.Device
-	carries := plan.Content
-	if carries == "" {
-		carries = "nothing"
-	}
-	u.log.Info("plan", "what", "recovery device, all data is lost", "disk", d.Name, "model", d.Model, "serial", d.Serial, "bytes", d.Size, "carries", carries, "main", plan.Main.Path)
-	yes, err := u.m.Panel.Confirm(ctx, "Rebuild recovery", fmt.Sprintf("All data on %s (%.1f GB, %s %s) will be lost. It carries %s.", d.Name, float64(d.Size)/1e9, d.Model, d.Serial, carries))
+	u.log.Info("plan", "what", plan.Loss(), "disk", d.Name, "model", d.Model, "serial", d.Serial, "bytes", d.Size, "carries", plan.Content, "main", plan.Main.Path)
+	yes, err := u.m.Panel.Confirm(ctx, "Rebuild recovery", plan.Loss())
 	if err != nil || !yes {
 		u.log.Info("rebuild is not confirmed", "err", err, journal.ForPerson())
 		u.wanted = true

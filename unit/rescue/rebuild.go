@@ -12,7 +12,9 @@ import (
 
 	"gprovision/hw/block"
 	"gprovision/hw/efi"
+	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
+	"gprovision/hw/raid"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
@@ -33,40 +35,55 @@ const (
 // spare is what must be left on a new recovery volume beside images and boot files, bytes.
 const spare = 256 * layout.MiB
 
-// Rebuild is how a dead recovery volume is made anew: on the device that the platform plans for it, with the identity of the complete
-// main system that is there, and the image of a recovery stick. The unit's key was on the dead volume: a new one is made, which the
-// server does not know.
+// Rebuild is how a dead recovery volume is made anew: on the device that the platform plans for it, or in its partition of the only disk,
+// with the identity of the complete main system that is there, and the image of a recovery stick. The unit's key was on the dead volume:
+// a new one is made, which the server does not know.
 type Rebuild struct {
 	*machine.Machine
-	// Device is the new recovery device. All data on it is lost; Content says what it carries, "" if it is blank.
+	// Device is the disk of the new recovery volume. Content says what the place of it carries, which is lost: the whole disk, or its
+	// partition on the only disk of a unit.
 	Device  block.Disk
 	Content string
-	// Main is the partition of the main system.
-	Main machine.Found
-	unit state.Unit
-	hash string
+	// Main is the partition of the main system, or the array, which is on no disk and started.
+	Main  machine.Found
+	array raid.Array
+	// members are the partitions with members of the array, by the names of their device nodes.
+	members map[string]machine.Found
+	unit    state.Unit
+	hash    string
 }
 
-// PlanRebuild finds out whether and how the recovery volume can be rebuilt. It changes nothing. Disks in skip, by name, are neither
-// looked at nor taken: sticks and media. Its errors are fault.NoRebuild.
-func PlanRebuild(m *machine.Machine, skip map[string]bool) (*Rebuild, error) {
+// PlanRebuild finds out whether and how the recovery volume can be rebuilt. It changes nothing, but may start arrays. Disks in skip, by
+// name, are neither looked at nor taken: sticks and media. An array that lacks members is taken as it is if it can do without them:
+// whether more may be hoped for is for the caller to say. Its errors are fault.NoRebuild.
+func PlanRebuild(ctx context.Context, m *machine.Machine, skip map[string]bool) (*Rebuild, error) {
 	r := &Rebuild{Machine: m}
-	if v := m.Identity.Variant; v.OneDisk() || v.HasRAID() {
-		return nil, fault.Newf(fault.NoRebuild, "the platform %s has its recovery volume on the main disk, or its system on an array", v.DevCodeName)
+	find, choose, record := r.findMain, r.chooseDevice, r.record
+	switch v := m.Identity.Variant; {
+	case v.OneDisk():
+		choose, record = r.choosePartition, r.recordOneDisk
+	case v.HasRAID():
+		find, record = r.findArray, r.recordArray
 	}
-	for _, do := range []func(map[string]bool) error{r.findMain, r.chooseDevice} {
-		if err := do(skip); err != nil {
+	for _, do := range []func() error{func() error { return find(ctx, skip) }, func() error { return choose(skip) }, record} {
+		if err := do(); err != nil {
 			return nil, &fault.Occurrence{Fault: fault.NoRebuild, Cause: err}
 		}
-	}
-	if err := r.record(); err != nil {
-		return nil, &fault.Occurrence{Fault: fault.NoRebuild, Cause: err}
 	}
 	return r, nil
 }
 
+// Loss says to a person what the work destroys.
+func (r *Rebuild) Loss() string {
+	what := fmt.Sprintf("%s (%.1f GB, %s %s)", r.Device.Name, float64(r.Device.Size)/1e9, r.Device.Model, r.Device.Serial)
+	if r.unit.OneDisk() {
+		what = fmt.Sprintf("partition %d of %s", r.unit.Recovery.Table.Find(layout.Recovery).Number, what)
+	}
+	return fmt.Sprintf("All data on %s will be lost. It carries %s.", what, r.Content)
+}
+
 // findMain finds the only complete main system of this unit: one whose mark names the unit's serial number.
-func (r *Rebuild) findMain(skip map[string]bool) error {
+func (r *Rebuild) findMain(_ context.Context, skip map[string]bool) error {
 	parts, err := r.Partitions(platform.AllowedMain)
 	if err != nil {
 		return err
@@ -77,15 +94,9 @@ func (r *Rebuild) findMain(skip map[string]bool) error {
 		if skip[p.Disk.Name] || p.Partition.Type != layout.TypeLinux && p.Partition.Type != layout.TypeMBRLinux {
 			continue
 		}
-		info, noted, err := machine.ProbePartition(p.Path)
-		if err == nil && (info.Type != "ext4" || info.Label != r.Site.Names.Primary) {
+		info, err := r.isMain(p.Path)
+		if errors.Is(err, errOther) {
 			continue
-		}
-		if err == nil && noted {
-			err = errors.New("the kernel has noted errors in its filesystem")
-		}
-		if err == nil {
-			err = r.salvage(p.Path)
 		}
 		if err != nil {
 			why = append(why, fmt.Errorf("%s: %w", p.Path, err))
@@ -96,12 +107,98 @@ func (r *Rebuild) findMain(skip map[string]bool) error {
 	}
 	switch len(found) {
 	case 0:
-		return errors.Join(errors.New("no disk has the complete main system of this unit"), errors.Join(why...))
+		return errors.Join(errNoSystem, errors.Join(why...))
 	case 1:
 		r.Main = found[0]
 		return nil
 	}
 	return fmt.Errorf("%s and %s both have a main system of this unit", found[0].Path, found[1].Path)
+}
+
+var (
+	errNoSystem = errors.New("no disk has the complete main system of this unit: nothing of the unit is left, provision it again")
+	errOther    = errors.New("no main system")
+)
+
+// isMain says what filesystem is on a device if that is the complete main system of this unit. The error is errOther if it is something
+// else.
+func (r *Rebuild) isMain(path string) (filesystem.Info, error) {
+	info, noted, err := machine.ProbePartition(path)
+	if err != nil {
+		return info, err
+	}
+	if info.Type != "ext4" || info.Label != r.Site.Names.Primary {
+		return info, errOther
+	}
+	if noted {
+		return info, errors.New("the kernel has noted errors in its filesystem")
+	}
+	return info, r.salvage(path)
+}
+
+// findArray finds the only array that has the complete main system of this unit, and starts it.
+func (r *Rebuild) findArray(ctx context.Context, skip map[string]bool) error {
+	parts, err := r.Members()
+	if err != nil {
+		return err
+	}
+	parts = slices.DeleteFunc(parts, func(p raid.Part) bool { return skip[p.Disk] })
+	var found []raid.Array
+	var why []error
+	for _, id := range raid.UUIDs(parts) {
+		a := raid.Find(parts, id)
+		switch err := r.tryArray(ctx, a); {
+		case err == nil:
+			found = append(found, a)
+		case !errors.Is(err, errOther):
+			why = append(why, fmt.Errorf("array %s: %w", id, err))
+		}
+	}
+	if len(found) == 1 {
+		r.array = found[0]
+		err := r.StartArray(ctx, r.array)
+		return errors.Join(err, r.lookUpMembers())
+	}
+	err = r.StopArray(ctx)
+	if len(found) > 1 {
+		return errors.Join(fmt.Errorf("the arrays %s and %s both have a main system of this unit", found[0].UUID, found[1].UUID), err)
+	}
+	return errors.Join(errNoSystem, errors.Join(why...), err)
+}
+
+// tryArray starts an array as a normal boot does and looks whether the main system is on it.
+func (r *Rebuild) tryArray(ctx context.Context, a raid.Array) error {
+	if v := r.Identity.Variant; a.Level != v.SwRaidlevel || a.Disks != v.NumDataDisks {
+		return fmt.Errorf("it has level %d and %d places, the platform wants level %d and %d", a.Level, a.Disks, v.SwRaidlevel, v.NumDataDisks)
+	}
+	if !a.Enough() {
+		return fmt.Errorf("%d of %d members are there: too few", len(a.Parts), a.Disks)
+	}
+	if err := r.StartArray(ctx, a); err != nil {
+		return err
+	}
+	info, err := r.isMain(machine.ArrayPath)
+	if err == nil {
+		r.Main = machine.Found{Path: machine.ArrayPath, Partition: layout.Partition{FSUUID: info.UUID, FSLabel: info.Label}}
+	}
+	return err
+}
+
+// lookUpMembers finds the partitions of the array's members, those that are out of date too.
+func (r *Rebuild) lookUpMembers() error {
+	all, err := r.Partitions(platform.AllowedMain)
+	if err != nil {
+		return err
+	}
+	r.members = map[string]machine.Found{}
+	for _, p := range append(slices.Clone(r.array.Parts), r.array.Stale...) {
+		i := slices.IndexFunc(all, func(f machine.Found) bool { return f.Path == p.Path })
+		if i < 0 {
+			return fmt.Errorf("%s is not what it was", p.Path)
+		}
+		r.members[p.Path] = all[i]
+	}
+	return nil
 }
 
 // salvage reads from a main system what the unit needs to stay the one it is, and proves that a boot artifact is there.
@@ -142,21 +239,95 @@ func (r *Rebuild) chooseDevice(skip map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	r.Device, err = Planned(r.Identity.Variant, slices.DeleteFunc(disks, func(d block.Disk) bool { return skip[d.Name] || d.Name == r.Main.Disk.Name }))
+	r.Device, err = Planned(r.Identity.Variant, slices.DeleteFunc(disks, func(d block.Disk) bool { return skip[d.Name] || r.isMainDisk(d) }))
 	if err != nil {
 		return err
 	}
+	return r.lookAt(r.Device.Path)
+}
+
+// isMainDisk says whether a disk has the main system, or a member of it. While disks of the array are missing it may also be the one that
+// is to replace such a disk: then it is one of the size that the platform has for them.
+func (r *Rebuild) isMainDisk(d block.Disk) bool {
+	if len(r.members) == 0 {
+		return d.Name == r.Main.Disk.Name
+	}
+	for _, p := range r.members {
+		if p.Disk.Name == d.Name {
+			return true
+		}
+	}
+	v := r.Identity.Variant
+	return len(r.members) < r.array.Disks && platform.AllowedMain(v, machine.Candidates([]block.Disk{d})[0]) && platform.Within(d.Size, v.Disksize, v.TargetTolerance())
+}
+
+// lookAt says what the place of the new recovery volume carries, on a device that is written to.
+func (r *Rebuild) lookAt(path string) (err error) {
 	if r.Device.ReadOnly {
 		return fmt.Errorf("%s is read-only", r.Device.Path)
 	}
-	blank, content, err := machine.BlankDisk(r.Device.Path)
-	if err != nil {
-		return fmt.Errorf("%s cannot be read: %w", r.Device.Path, err)
-	}
-	if !blank {
-		r.Content = content
+	if r.Content, err = machine.Carries(path); err != nil {
+		return fmt.Errorf("%s cannot be read: %w", path, err)
 	}
 	return nil
+}
+
+// choosePartition finds the recovery volume's partition on the only disk of the unit, which has the main system. A volume whose record can
+// be read there, or is one of a newer program, is not dead: nothing says why the unit does not take it.
+func (r *Rebuild) choosePartition(map[string]bool) error {
+	r.Device = r.Main.Disk
+	t, err := OneDisk(r.Machine, r.Main)
+	if err != nil {
+		return err
+	}
+	r.unit.Recovery.Table = t
+	part := block.PartitionPath(r.Device.Path, t.Find(layout.Recovery).Number)
+	if err := host.Mount(part, recoveryMount, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true}); err == nil {
+		rec, err := state.Open(recoveryMount).ReadUnit()
+		if err := host.Unmount(recoveryMount); err != nil {
+			return err
+		}
+		if err == nil {
+			return fmt.Errorf("%s carries a recovery volume that can be read, of the unit %q", part, rec.Serial)
+		}
+		if errors.Is(err, state.ErrNewer) {
+			return fmt.Errorf("%s carries a recovery volume: %w", part, err)
+		}
+	}
+	return r.lookAt(part)
+}
+
+// OneDisk gives the partitions of the only disk of a unit their roles, and those that nothing else names the labels and fresh identifiers
+// of their filesystems. main is the partition of the main system. The disk must have a table as provisioning makes it for this platform
+// and firmware: nothing but the identifiers and the size of the recovery volume may be another.
+func OneDisk(m *machine.Machine, main machine.Found) (layout.Table, error) {
+	for _, p := range main.Table.Partitions {
+		plan, err := m.LayMain(main.Disk, p.Size, machine.NewIDs())
+		if err != nil || !alike(plan, main.Table) {
+			continue
+		}
+		if plan.Find(layout.Primary).Number != main.Partition.Number {
+			return layout.Table{}, fmt.Errorf("%s is not the partition for the main system", main.Path)
+		}
+		plan.UUID = main.Table.UUID
+		for i, q := range plan.Partitions {
+			plan.Partitions[i].UUID = main.Table.Partitions[i].UUID
+			if q.Role == layout.Primary {
+				plan.Partitions[i].FSUUID, plan.Partitions[i].FSLabel = main.Partition.FSUUID, main.Partition.FSLabel
+			}
+		}
+		return plan, nil
+	}
+	return layout.Table{}, fmt.Errorf("the partition table of %s is not one that provisioning makes for the platform %s on %s firmware", main.Disk.Path, m.Identity.Variant.DevCodeName, m.Firmware)
+}
+
+// alike says whether two tables have the same partitions in the same order, but for identifiers, roles and filesystems.
+func alike(a, b layout.Table) bool {
+	bare := func(p layout.Partition) layout.Partition {
+		p.Role, p.UUID, p.FSUUID, p.FSLabel = layout.Other, "", "", ""
+		return p
+	}
+	return a.Kind == b.Kind && slices.EqualFunc(a.Partitions, b.Partitions, func(x, y layout.Partition) bool { return bare(x) == bare(y) })
 }
 
 // Planned chooses among disks the recovery device as a provisioning would. Where the platform names no size, it is the only one that
@@ -179,47 +350,115 @@ func Planned(v platform.Variant, disks []block.Disk) (block.Disk, error) {
 
 // record makes the unit's record from what is on the disks.
 func (r *Rebuild) record() error {
-	main, err := Roles(r.Firmware, r.Main.Table, r.Main.Partition, r.Identity.Variant.DataPartition != nil)
+	main, err := Roles(r.Firmware, r.Main.Table, r.Main.Partition, layout.Primary, r.Identity.Variant.DataPartition != nil)
+	if err == nil {
+		main, err = r.filesystems(r.Main.Disk, main)
+	}
 	if err != nil {
 		return err
 	}
-	for i, p := range main.Partitions {
-		if p.Role != layout.ESP && p.Role != layout.Data {
+	return r.recordDevice(machine.DiskRecord(r.Main.Disk, main))
+}
+
+// recordOneDisk is record for the only disk of a unit.
+func (r *Rebuild) recordOneDisk() error {
+	t, err := r.filesystems(r.Device, r.unit.Recovery.Table)
+	if err != nil {
+		return err
+	}
+	disk := machine.DiskRecord(r.Device, t)
+	r.unit = r.newUnit(disk, disk)
+	return nil
+}
+
+// recordArray is record for an array.
+func (r *Rebuild) recordArray() error {
+	main := make([]state.Disk, r.array.Disks)
+	var peer block.Disk
+	for _, p := range append(slices.Clone(r.array.Parts), r.array.Stale...) { // what is in use comes first
+		if p.Place < 0 || p.Place >= len(main) || main[p.Place].Table.Kind != layout.None {
 			continue
 		}
-		info, _, err := machine.ProbePartition(block.PartitionPath(r.Main.Disk.Path, p.Number))
+		f := r.members[p.Path]
+		t, err := Roles(r.Firmware, f.Table, f.Partition, layout.Member, false)
+		if err == nil {
+			t, err = r.filesystems(f.Disk, t)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.Disk.Path, err)
+		}
+		main[p.Place], peer = machine.DiskRecord(f.Disk, t), f.Disk
+	}
+	for i, d := range main {
+		if d.Table.Kind != layout.None {
+			continue
+		}
+		// Nothing is left of it: the disk that a restore puts there gets new identifiers.
+		d := block.Disk{Size: peer.Size, SectorSize: peer.SectorSize, Bus: peer.Bus}
+		t, err := r.LayMain(d, 0, machine.NewIDs())
 		if err != nil {
 			return err
 		}
-		if p.Role == layout.Data {
-			main.Partitions[i].FSUUID, main.Partitions[i].FSLabel = machine.NewIDs().UUID(), r.Labels().Data
-		}
-		if info.Type == map[layout.Role]string{layout.ESP: "vfat", layout.Data: "ext4"}[p.Role] {
-			main.Partitions[i].FSUUID, main.Partitions[i].FSLabel = info.UUID, info.Label
-		}
+		main[i] = machine.DiskRecord(d, t)
 	}
+	if err := r.recordDevice(main...); err != nil {
+		return err
+	}
+	r.unit.Array = &state.Array{Level: r.array.Level, UUID: r.array.UUID, FSUUID: r.Main.Partition.FSUUID, FSLabel: r.Main.Partition.FSLabel}
+	return nil
+}
+
+// recordDevice makes the record with a recovery device of its own.
+func (r *Rebuild) recordDevice(main ...state.Disk) error {
 	d := r.Device
 	table, err := layout.ForRecovery(r.Firmware, layout.Device{Size: d.Size, SectorSize: d.SectorSize}, r.Labels(), machine.NewIDs())
 	if err != nil {
 		return err
 	}
-	r.unit = state.Unit{
-		Version: state.Version, Serial: r.Serial, Platform: r.Identity.Variant.DevCodeName, Firmware: r.Firmware, ImagePrefix: r.Site.Names.ImagePrefix,
-		Created: time.Now().UTC(), Recovery: machine.DiskRecord(d, table), Main: []state.Disk{machine.DiskRecord(r.Main.Disk, main)},
-	}
+	r.unit = r.newUnit(machine.DiskRecord(d, table), main...)
 	return nil
 }
 
-// Roles gives the partitions of a main disk their roles: system is that of the main system. On a platform with a data partition, which
-// withData says, another one for Linux is that, so that no restore destroys it. A disk that was made for other firmware is refused.
-func Roles(fw layout.Firmware, t layout.Table, system layout.Partition, withData bool) (layout.Table, error) {
+func (r *Rebuild) newUnit(recovery state.Disk, main ...state.Disk) state.Unit {
+	return state.Unit{
+		Version: state.Version, Serial: r.Serial, Platform: r.Identity.Variant.DevCodeName, Firmware: r.Firmware, ImagePrefix: r.Site.Names.ImagePrefix,
+		Created: time.Now().UTC(), Recovery: recovery, Main: main,
+	}
+}
+
+// filesystems returns the table of a disk with what is in the partitions that a restore may leave as they are. Where the filesystem of the
+// data is lost the record has a new identifier for it.
+func (r *Rebuild) filesystems(d block.Disk, t layout.Table) (layout.Table, error) {
+	t.Partitions = slices.Clone(t.Partitions)
+	for i, p := range t.Partitions {
+		if p.Role != layout.ESP && p.Role != layout.Data {
+			continue
+		}
+		info, _, err := machine.ProbePartition(block.PartitionPath(d.Path, p.Number))
+		if err != nil {
+			return t, err
+		}
+		if p.Role == layout.Data {
+			t.Partitions[i].FSUUID, t.Partitions[i].FSLabel = machine.NewIDs().UUID(), r.Labels().Data
+		}
+		if info.Type == map[layout.Role]string{layout.ESP: "vfat", layout.Data: "ext4"}[p.Role] {
+			t.Partitions[i].FSUUID, t.Partitions[i].FSLabel = info.UUID, info.Label
+		}
+	}
+	return t, nil
+}
+
+// Roles gives the partitions of a main disk their roles: system is that of the main system, or of a member of its array, as role says. On a
+// platform with a data partition, which withData says, another one for Linux is that, so that no restore destroys it. A disk that was made
+// for other firmware is refused.
+func Roles(fw layout.Firmware, t layout.Table, system layout.Partition, role layout.Role, withData bool) (layout.Table, error) {
 	t.Partitions = slices.Clone(t.Partitions)
 	esp := false
 	for i, p := range t.Partitions {
 		switch {
 		case p.Number == system.Number:
 			t.Partitions[i] = system
-			t.Partitions[i].Role = layout.Primary
+			t.Partitions[i].Role = role
 		case p.Type == layout.TypeESP:
 			t.Partitions[i].Role, esp = layout.ESP, true
 		case p.Type == layout.TypeBIOSBoot:
@@ -253,9 +492,7 @@ func (r *Rebuild) Run(ctx context.Context, im restore.Image, key ed25519.Private
 		{Name: "mount-main", Say: "Reading system", Run: func(context.Context) error {
 			return host.Mount(r.Main.Path, mainMount, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true})
 		}},
-		{Name: "partition-recovery", Say: "Partitioning", Run: func(context.Context) error {
-			return machine.WriteTable(r.Device.Path, r.unit.Recovery.Table)
-		}},
+		{Name: "partition-recovery", Say: "Partitioning", Run: func(context.Context) error { return r.partition() }},
 		{Name: "format-recovery", Say: "Formatting", Run: r.format},
 		{Name: "write-files", Say: "Copying image", Run: func(ctx context.Context) error { return r.writeFiles(ctx, volume, im) }},
 		{Name: "credentials", Say: "Credentials", Run: func(context.Context) error {
@@ -291,21 +528,44 @@ func (r *Rebuild) checkRoom(im restore.Image) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(disks, func(d block.Disk) bool {
+	same := slices.ContainsFunc(disks, func(d block.Disk) bool {
 		return d.Path == r.Device.Path && d.Size == r.Device.Size && d.Model == r.Device.Model && d.Serial == r.Device.Serial && d.WWN == r.Device.WWN
-	}) {
+	})
+	if same && r.unit.OneDisk() {
+		now, err := machine.ReadTable(r.Device.Path)
+		if err != nil {
+			return err
+		}
+		same = r.unit.Recovery.Table.On(now)
+	}
+	if !same {
 		return fault.Newf(fault.NoRebuild, "%s is not what it was", r.Device.Path)
 	}
 	return nil
 }
 
+// volume is the partition of the new recovery volume.
+func (r *Rebuild) volume() string {
+	return block.PartitionPath(r.Device.Path, r.unit.Recovery.Table.Find(layout.Recovery).Number)
+}
+
+// partition makes room for the new recovery volume. On the only disk of a unit that is its partition, and no byte beside it.
+func (r *Rebuild) partition() error {
+	if r.unit.OneDisk() {
+		return machine.ClearPartition(r.volume())
+	}
+	return machine.WriteTable(r.Device.Path, r.unit.Recovery.Table)
+}
+
 func (r *Rebuild) format(ctx context.Context) error {
-	t := r.unit.Recovery.Table
-	if err := r.Format(ctx, r.Device.Path, t, []layout.Role{layout.ESP, layout.Recovery}); err != nil {
+	roles := []layout.Role{layout.ESP, layout.Recovery}
+	if r.unit.OneDisk() {
+		roles = []layout.Role{layout.Recovery}
+	}
+	if err := r.Format(ctx, r.Device.Path, r.unit.Recovery.Table, roles); err != nil {
 		return err
 	}
-	part := block.PartitionPath(r.Device.Path, t.Find(layout.Recovery).Number)
-	if err := host.Mount(part, recoveryMount, "ext4", host.MountOptions{NoExec: true, NoSUID: true, NoDev: true}); err != nil {
+	if err := host.Mount(r.volume(), recoveryMount, "ext4", host.MountOptions{NoExec: true, NoSUID: true, NoDev: true}); err != nil {
 		return err
 	}
 	return os.Chmod(recoveryMount, 0o700)
@@ -330,11 +590,31 @@ func (r *Rebuild) writeFiles(ctx context.Context, v *state.Volume, im restore.Im
 			return err
 		}
 	}
+	if err := r.newerArtifact(v.Path(r.Site.Names.BootFile)); err != nil {
+		return err
+	}
 	// It lay on a medium while it was proven, and on its way here.
 	im.Path = image
 	meter, stop := r.Track(ctx, im.Size)
 	defer stop()
 	return restore.Prove(ctx, im, r.Policy, r.Keys, meter.Set)
+}
+
+// newerArtifact replaces the recovery artifact own by the one that the ESP of the only disk starts, if that has a higher build number: it
+// goes upwards only. Then the ESP stays as it is.
+func (r *Rebuild) newerArtifact(own string) error {
+	esp := r.unit.Recovery.Table.Find(layout.ESP)
+	if esp == nil || !r.unit.OneDisk() {
+		return nil
+	}
+	return machine.OnESP(block.PartitionPath(r.Device.Path, esp.Number), machine.RemovablePath, func(file string) error {
+		if _, err := machine.ReadArtifact(file); err != nil {
+			r.Log.Warn("the ESP has no recovery artifact, it gets that of the main system", "err", err)
+			return nil
+		}
+		_, err := machine.UpdateRecovery(r.Log, own, file)
+		return err
+	})
 }
 
 func copyFile(from, to string) error {

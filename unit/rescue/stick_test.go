@@ -41,7 +41,7 @@ func TestRoles(t *testing.T) {
 		"BIOS disk on UEFI":   {layout.UEFI, []layout.Partition{alone}, alone, ""},
 		"UEFI disk on a BIOS": {layout.BIOS, []layout.Partition{esp, {Number: 2}}, data, ""},
 	} {
-		got, err := Roles(c.fw, layout.Table{Partitions: c.parts}, c.data, strings.HasSuffix(name, "with data"))
+		got, err := Roles(c.fw, layout.Table{Partitions: c.parts}, c.data, layout.Primary, strings.HasSuffix(name, "with data"))
 		if (err != nil) != (c.want == "") {
 			t.Errorf("%s: %v", name, err)
 			continue

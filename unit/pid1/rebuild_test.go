@@ -1,0 +1,283 @@
+package pid1
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"gprovision/hw/block"
+	"gprovision/hw/host"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/platform"
+	"gprovision/model/release"
+	"gprovision/model/signature"
+	"gprovision/model/step"
+	"gprovision/site"
+	"gprovision/unit/machine"
+	"gprovision/unit/rescue"
+	"gprovision/unit/restore"
+	"gprovision/unit/state"
+)
+
+// bzImage returns the smallest file that has a bzImage's header, with a build number.
+func bzImage(build int) []byte {
+	b := make([]byte, 2048, 4096)
+	b[0x1f1] = 1
+	binary.LittleEndian.PutUint16(b[0x1fe:], 0xaa55)
+	copy(b[0x202:], "HdrS")
+	binary.LittleEndian.PutUint16(b[0x206:], 0x020f)
+	binary.LittleEndian.PutUint16(b[0x20e:], 0x100)
+	b[0x211] = 1
+	return append(b[:0x300], append(fmt.Appendf(nil, "6.1.0-norm_boot (builder@host) #%d SMP Thu Jan 1 00:00:00 UTC 2026\x00", build), make([]byte, 2048)...)...)
+}
+
+// onlyDisk makes the only disk of a BIOS unit: an empty recovery volume, a complete main system, and data.
+func onlyDisk(t *testing.T, u *unit) (dev string, table layout.Table) {
+	t.Helper()
+	const size = layout.GiB
+	u.m.Firmware = layout.BIOS
+	u.m.Identity.Variant.RecoveryMedia.Layout = platform.OnMain
+	u.m.Identity.Variant.NumDataDisks, u.m.Identity.Variant.SwRaidlevel = 1, -1
+	u.m.Identity.Variant.DataPartition = &platform.DataPartition{Label: "DATA", Mount: "/data", Size: 64 * layout.MiB}
+	dev = loopDisk(t, size)
+	table, err := u.m.LayMain(block.Disk{Size: size, SectorSize: 512}, 560*layout.MiB, machine.NewIDs())
+	if err == nil {
+		err = machine.WriteTable(dev, table)
+	}
+	if err == nil {
+		err = u.m.Format(t.Context(), dev, table, []layout.Role{layout.Recovery, layout.Primary, layout.Data})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark, err := state.Mark{Release: "R", Serial: testSerial}.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{
+		"boot.normal": mark, "etc/passwd": []byte("admin:x:1000:1000::/:/bin/sh\n"), "boot/norm_boot": bzImage(7),
+		"etc/shadow": []byte("admin:$2b$10$abcdefghijklmnopqrstuvabcdefghijklmnopqrstuvabcdefghijk:1::::::\n"),
+	}
+	if err := host.Mount(part(dev, table, layout.Primary), mainMount, "ext4", host.MountOptions{}); err != nil {
+		skip(t, fmt.Sprintf("mount ext4: %v", err))
+	}
+	for name, b := range files {
+		path := filepath.Join(mainMount, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b, 0o600)); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := host.Unmount(mainMount); err != nil {
+		t.Fatal(err)
+	}
+	return dev, table
+}
+
+func part(dev string, t layout.Table, r layout.Role) string {
+	return block.PartitionPath(dev, t.Find(r).Number)
+}
+
+// beside returns a checksum of all that is on a disk beside one of its partitions. What is before from is left out.
+func beside(t *testing.T, dev string, p layout.Partition, from int64) uint32 {
+	t.Helper()
+	d, err := block.Open(dev, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	end := p.Start + p.Size
+	for _, r := range []*io.SectionReader{io.NewSectionReader(d, from, p.Start-from), io.NewSectionReader(d, end, d.Size()-end)} {
+		if _, err := io.Copy(h, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h.Sum32()
+}
+
+// stickImage makes an image that the unit trusts.
+func stickImage(t *testing.T, u *unit) restore.Image {
+	t.Helper()
+	const name = "WIDGET.LNX.SHINY.2026-11-22.0001.upd"
+	dir := t.TempDir()
+	path := filepath.Join(dir, name)
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	meta := `{"required_space": 4096, "sha256": "x"}`
+	err := w.WriteHeader(&tar.Header{Name: "etc/provisioning/imgmeta.json", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(meta))})
+	if err == nil {
+		_, err = io.WriteString(w, meta)
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("xz", "--check=sha256", "-c")
+	cmd.Stdin = &archive
+	content, err := cmd.Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		skip(t, "the program xz is missing (Debian package xz-utils)")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := signature.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := key.Sign(bytes.NewReader(content), signature.ImageComment(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(path, content, 0o600), os.WriteFile(path+signature.Suffix, sig, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := release.ParseName(name, u.m.Site.Names.ImagePrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.m.Keys = []signature.PublicKey{key.Public()}
+	return restore.Image{Path: path, Name: n, Size: int64(len(content))}
+}
+
+// stopBefore makes a rebuild end before a step, as a power cut would.
+func stopBefore(u *unit, name string) error {
+	stop := errors.New("stopped")
+	u.m.Site.Hooks = []site.Hook{{Job: "rebuild", Step: name, Extra: step.Step{Name: "stop", Run: func(context.Context) error { return stop }}}}
+	return stop
+}
+
+func noLog(*state.Volume) error { return nil }
+
+// TestRebuildOneDisk: on the only disk of a unit the filesystem of the recovery volume is made anew, and not one byte beside its partition
+// changes but the boot loader. Cut off on the way, the volume counts as missing and the work is done anew. In the end it is
+// the unit's, and its record names the partitions as they are. The ESP of a UEFI unit is for the virtual machines: not each kernel that runs
+// this has FAT.
+func TestRebuildOneDisk(t *testing.T) {
+	ownMounts(t)
+	var out bytes.Buffer
+	u := testUnit(t, &out)
+	u.m.Initramfs = t.TempDir()
+	boot, core := make([]byte, 512), make([]byte, 4096) // as bootloader.Images wants them
+	boot[510], boot[511], boot[0x66] = 0x55, 0xaa, 0xeb
+	binary.LittleEndian.PutUint16(core[0x1fe:], 0x820)
+	grub := filepath.Join(u.m.Initramfs, "usr/lib/gprov/grub")
+	err := errors.Join(os.MkdirAll(grub, 0o755), os.WriteFile(filepath.Join(grub, "boot.img"), boot, 0o600), os.WriteFile(filepath.Join(grub, "core.img"), core, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, table := onlyDisk(t, u)
+	im := stickImage(t, u)
+	for _, at := range []int64{0, 128 * layout.MiB} { // the superblock, and the copy of it that a repair takes
+		overwrite(t, part(dev, table, layout.Recovery), at, bytes.Repeat([]byte{0xff}, 8192))
+	}
+	u.m.Sys = virtio(t, dev)
+	before := beside(t, dev, *table.Find(layout.Recovery), layout.MiB) // the boot loader is in the first MiB
+	for _, name := range []string{"format-recovery", "credentials", "write-record"} {
+		stop := stopBefore(u, name)
+		plan, err := rescue.PlanRebuild(t.Context(), u.m, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if loss := plan.Loss(); !strings.HasPrefix(loss, "All data on partition 1 of "+filepath.Base(dev)) {
+			t.Errorf("a person is asked: %s", loss)
+		}
+		if err := plan.Run(t.Context(), im, state.NewKey(), noLog, nil); !errors.Is(err, stop) {
+			t.Fatalf("before %s: %v; log:\n%s", name, err, out.String())
+		}
+		if beside(t, dev, *table.Find(layout.Recovery), layout.MiB) != before {
+			t.Fatalf("before %s something changed beside the recovery volume's partition", name)
+		}
+		if f := lookRecovery(u); f.Recovery != RecoveryMissing {
+			t.Errorf("before %s the volume is %s; notes %q", name, f.Recovery, f.Notes)
+		}
+	}
+	u.m.Site.Hooks = nil
+	plan, err := rescue.PlanRebuild(t.Context(), u.m, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := plan.Run(t.Context(), im, state.NewKey(), noLog, nil); err != nil {
+		t.Fatalf("%v; log:\n%s", err, out.String())
+	}
+	if beside(t, dev, *table.Find(layout.Recovery), layout.MiB) != before {
+		t.Error("something changed beside the recovery volume's partition")
+	}
+	f := &Found{Facts: Facts{Recovery: RecoveryMissing, Main: MainAbsent}}
+	u.lookForRecovery(f)
+	u.lookForMain(t.Context(), f)
+	u.forget(f)
+	if f.Recovery != RecoveryFound || f.Main != MainMarked || !f.Recorded || !f.Unit.OneDisk() {
+		t.Fatalf("found %s and %s, one disk: %t; notes %q", f.Recovery, f.Main, f.Unit.OneDisk(), f.Notes)
+	}
+	now, err := machine.ReadTable(dev)
+	if err != nil || !table.On(now) || !f.Unit.Main[0].Table.On(now) {
+		t.Errorf("the table is %+v, recorded %+v; %v", now, f.Unit.Main[0].Table, err)
+	}
+	for _, r := range []layout.Role{layout.Primary, layout.Data} { // a restore goes by them
+		if got, want := f.Unit.Main[0].Table.Find(r), table.Find(r); got == nil || *got != *want {
+			t.Errorf("recorded %+v, made %+v", got, want)
+		}
+	}
+	// A volume whose record can be read is not dead, whoever asks.
+	if _, err := rescue.PlanRebuild(t.Context(), u.m, nil); fault.Of(err) != fault.NoRebuild || !strings.Contains(err.Error(), "can be read") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRebuildRefused: where it is not clear that the disk is the unit's, or nothing of the unit is left, nothing is planned.
+func TestRebuildRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(t *testing.T, u *unit, dev string, table layout.Table)
+		want   string
+	}{
+		"blank disk": {func(t *testing.T, u *unit, dev string, _ layout.Table) {
+			if err := machine.Wipe(dev); err != nil {
+				t.Fatal(err)
+			}
+		}, "provision it again"},
+		"no mark": {func(t *testing.T, u *unit, dev string, table layout.Table) {
+			debugfs(t, part(dev, table, layout.Primary), "rm /boot.normal")
+		}, "mark: "},
+		"of another unit": {func(t *testing.T, u *unit, _ string, _ layout.Table) { u.m.Serial = "SN-0002" }, "its mark names the unit"},
+		"another layout by the appliance table": {func(t *testing.T, u *unit, _ string, _ layout.Table) {
+			u.m.Identity.Variant.DataPartition.Size += layout.MiB
+		}, "not one that provisioning makes"},
+		"written by a newer program": {func(t *testing.T, u *unit, dev string, table layout.Table) {
+			file := filepath.Join(t.TempDir(), "unit.json")
+			if err := os.WriteFile(file, []byte(`{"version": 99}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			debugfs(t, part(dev, table, layout.Recovery), "mkdir /state", "write "+file+" /state/unit.json")
+		}, state.ErrNewer.Error()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ownMounts(t)
+			u := testUnit(t, &bytes.Buffer{})
+			dev, table := onlyDisk(t, u)
+			c.change(t, u, dev, table)
+			u.m.Sys = virtio(t, dev)
+			if _, err := rescue.PlanRebuild(t.Context(), u.m, nil); fault.Of(err) != fault.NoRebuild || !strings.Contains(fmt.Sprint(err), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+	// No disk at all.
+	u := testUnit(t, &bytes.Buffer{})
+	u.m.Sys = fstest.MapFS{"block": {Mode: os.ModeDir}}
+	u.m.Identity.Variant.NumDataDisks, u.m.Identity.Variant.SwRaidlevel = 2, 1
+	if _, err := rescue.PlanRebuild(t.Context(), u.m, nil); fault.Of(err) != fault.NoRebuild {
+		t.Errorf("without disks: %v", err)
+	}
+}
