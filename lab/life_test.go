@@ -343,7 +343,8 @@ func tell(t *testing.T, u *lab.Unit, do map[string]any) string {
 // recoveryOf mounts the recovery volume of a running tiny system and returns the directory.
 func recoveryOf(t *testing.T, u *lab.Unit) string {
 	t.Helper()
-	tell(t, u, map[string]any{"do": "mount", "path": "/run/rec", "device": "/dev/vda2"})
+	partition := map[layout.Firmware]string{layout.UEFI: "/dev/vda2", layout.BIOS: "/dev/vda1"}[u.Firmware] // on UEFI the ESP comes first
+	tell(t, u, map[string]any{"do": "mount", "path": "/run/rec", "device": partition})
 	return "/run/rec"
 }
 

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/mikelolasagasti/xz"
@@ -27,16 +28,26 @@ var ErrNoModule = errors.New("no such module")
 // modules.dep, modules.alias, modules.softdep, modules.builtin (see modules.dep(5), modprobe.d(5)); each may be missing.
 // Modules may be plain or compressed by gzip, xz or zstd.
 //
-// In names - and _ are the same. A module is tried once; later calls return the first result. All methods may be called from
-// several goroutines; they wait for each other.
+// In names - and _ are the same. A module is tried once; later calls return the first result. Modules that do not need each
+// other are loaded at the same time, as most of what a driver does when it starts is to wait for its devices. All methods may
+// be called from several goroutines.
 type Modules struct {
 	dir   string
 	index *moduleIndex
 	// insert puts one module into the kernel.
 	insert func(file string) error
+	// slots bounds how many are inserted at once, and the memory of those that are decompressed for it.
+	slots chan struct{}
 
 	mu    sync.Mutex
-	tried map[string]error // by module name; being loaded: nil
+	begun map[string]*insertion // by module name; nil while what it needs is looked up
+}
+
+// insertion is a module on its way into the kernel.
+type insertion struct {
+	name string
+	done chan struct{}
+	err  error // valid once done is closed
 }
 
 // NewModules reads the index of the modules in root/lib/modules/release. release is the kernel's, as Release returns it. Where
@@ -47,7 +58,7 @@ func NewModules(root, release string) (*Modules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read modules of kernel %s: %w", release, err)
 	}
-	return &Modules{dir: dir, index: x, insert: insertModule, tried: map[string]error{}}, nil
+	return &Modules{dir: dir, index: x, insert: insertModule, slots: make(chan struct{}, 8), begun: map[string]*insertion{}}, nil
 }
 
 // Release returns the release of the running kernel, such as "6.1.0-26-amd64".
@@ -63,15 +74,8 @@ func Release() (string, error) {
 // loaded already, is done. It tries all names and returns all errors; ErrNoModule is among them for a name that nobody has.
 // An alias with several modules succeeds if one of them does.
 func (m *Modules) Load(names ...string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var errs []error
-	for _, name := range names {
-		if _, err := m.load(name); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	_, err := m.load(names)
+	return err
 }
 
 // filesystemNeeds are modules that a filesystem asks the kernel for when it is mounted, and that nobody would load: Linux
@@ -83,9 +87,7 @@ var filesystemNeeds = map[string][]string{
 
 // Filesystem loads what is needed to mount a filesystem of the given type. It is done if the kernel knows the type already.
 func (m *Modules) Filesystem(fstype string) error {
-	for _, n := range filesystemNeeds[fstype] {
-		_ = m.Load(n) // where it is missing the kernel may have it built in without a name
-	}
+	_ = m.Load(filesystemNeeds[fstype]...) // where one is missing the kernel may have it built in without a name
 	if known, err := knownFilesystem(fstype); err == nil && known {
 		return nil
 	}
@@ -111,17 +113,7 @@ func knownFilesystem(fstype string) (bool, error) {
 // LoadModalias loads the drivers that fit a device's modalias (sysfs file modalias, uevent variable MODALIAS). It returns
 // how many modules were new. No driver is not an error. The errors are those of drivers that did not load.
 func (m *Modules) LoadModalias(modalias string) (loaded int, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var errs []error
-	for _, name := range m.index.match(modalias) {
-		n, err := m.loadModule(name)
-		loaded += n
-		if err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return loaded, errors.Join(errs...)
+	return m.load(m.index.match(modalias))
 }
 
 // Coldplug loads the drivers of all devices that are there, and again of those that appear thereby, until nothing new is
@@ -138,20 +130,24 @@ func (m *Modules) Coldplug(ctx context.Context, log *slog.Logger, sys fs.FS) (in
 		if err != nil {
 			return total, fmt.Errorf("find devices: %w", err)
 		}
-		fresh := 0
+		var fresh atomic.Int64
+		var all sync.WaitGroup
 		for _, a := range aliases {
 			if seen[a] {
 				continue
 			}
 			seen[a] = true
-			n, err := m.LoadModalias(a)
-			fresh += n
-			note(ctx, log, a, n, err)
+			all.Go(func() {
+				n, err := m.LoadModalias(a)
+				fresh.Add(int64(n))
+				note(ctx, log, a, n, err)
+			})
 		}
-		if fresh == 0 {
+		all.Wait()
+		if fresh.Load() == 0 {
 			return total, nil
 		}
-		total += fresh
+		total += int(fresh.Load())
 	}
 }
 
@@ -213,73 +209,129 @@ func modaliases(sys fs.FS) ([]string, error) {
 	return out, nil
 }
 
-// load loads a name: a module's, one built in, or an alias. The caller holds mu.
-func (m *Modules) load(name string) (loaded int, err error) {
-	name = normal(name)
-	if _, ok := m.index.modules[name]; ok {
-		return m.loadModule(name)
-	}
-	if m.index.builtin[name] {
-		return 0, nil
-	}
-	names := m.index.match(name)
-	if len(names) == 0 {
-		return 0, fmt.Errorf("load %s: %w", name, ErrNoModule)
-	}
+// load loads modules and aliases, and what their soft dependencies want after them. It counts what is new.
+func (m *Modules) load(names []string) (loaded int, err error) {
 	var errs []error
-	good := false
-	for _, n := range names {
-		k, err := m.loadModule(n)
-		loaded += k
-		good = good || err == nil
+	var fresh []*insertion
+	asked := make([][]*insertion, len(names))
+	m.mu.Lock()
+	for i, name := range names {
+		modules, err := m.resolve(name)
 		if err != nil {
 			errs = append(errs, err)
 		}
+		for _, module := range modules {
+			asked[i] = append(asked[i], m.begin(module, &fresh))
+		}
 	}
-	if good {
-		return loaded, nil
+	m.mu.Unlock()
+	for _, all := range asked {
+		if err := anyOf(all); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	var after []string
+	for _, in := range fresh {
+		if <-in.done; in.err == nil {
+			loaded++
+			after = append(after, m.index.soft[in.name].post...)
+		}
+	}
+	if len(after) > 0 {
+		n, _ := m.load(after)
+		loaded += n
 	}
 	return loaded, errors.Join(errs...)
 }
 
-// loadModule loads one module with what it needs, and counts what is new. The caller holds mu.
-func (m *Modules) loadModule(name string) (loaded int, err error) {
-	if err, ok := m.tried[name]; ok {
-		return 0, err
+// anyOf waits for modules that one name stands for. It returns their errors if none is loaded.
+func anyOf(all []*insertion) error {
+	var errs []error
+	for _, in := range all {
+		if <-in.done; in.err != nil {
+			errs = append(errs, in.err)
+		}
+	}
+	if len(errs) < len(all) {
+		return nil
+	}
+	return errors.Join(errs...)
+}
+
+// resolve returns the modules that a name stands for: one, none for what is built in, or those of an alias.
+func (m *Modules) resolve(name string) ([]string, error) {
+	name = normal(name)
+	if _, ok := m.index.modules[name]; ok {
+		return []string{name}, nil
+	}
+	if m.index.builtin[name] {
+		return nil, nil
+	}
+	modules := m.index.match(name)
+	if len(modules) == 0 {
+		return nil, fmt.Errorf("load %s: %w", name, ErrNoModule)
+	}
+	return modules, nil
+}
+
+// begin begins to load a module and what it needs, each unless that was begun before, and adds what it began to fresh. A module
+// waits only for such as were begun before it, so that none wait for each other, also where soft dependencies go in a circle;
+// there, begin returns nil. The caller holds mu.
+func (m *Modules) begin(name string, fresh *[]*insertion) *insertion {
+	if in, ok := m.begun[name]; ok {
+		return in
+	}
+	m.begun[name] = nil
+	var before, needs []*insertion
+	for _, s := range m.index.soft[name].pre {
+		modules, _ := m.resolve(s)
+		for _, module := range modules {
+			if in := m.begin(module, fresh); in != nil {
+				before = append(before, in)
+			}
+		}
 	}
 	mod, ok := m.index.modules[name]
-	if !ok {
-		if m.index.builtin[name] {
-			return 0, nil
-		}
-		return 0, fmt.Errorf("load %s: %w", name, ErrNoModule)
-	}
-	m.tried[name] = nil // ends a circle of soft dependencies
-	soft := m.index.soft[name]
-	for _, s := range soft.pre {
-		n, _ := m.load(s)
-		loaded += n
-	}
-	for _, d := range mod.needs {
-		n, err := m.loadModule(d)
-		loaded += n
-		if err != nil {
-			err = fmt.Errorf("load %s: %w", name, err)
-			m.tried[name] = err
-			return loaded, err
+	builtin := !ok && m.index.builtin[name]
+	for _, need := range mod.needs {
+		if in := m.begin(need, fresh); in != nil {
+			needs = append(needs, in)
 		}
 	}
-	if err := m.insert(filepath.Join(m.dir, mod.path)); err != nil && !errors.Is(err, unix.EEXIST) {
-		err = fmt.Errorf("load %s: %w", name, err)
-		m.tried[name] = err
-		return loaded, err
+	in := &insertion{name: name, done: make(chan struct{})}
+	m.begun[name] = in
+	if builtin {
+		close(in.done)
+		return in
 	}
-	loaded++
-	for _, s := range soft.post {
-		n, _ := m.load(s)
-		loaded += n
-	}
-	return loaded, nil
+	*fresh = append(*fresh, in)
+	go func() {
+		defer close(in.done)
+		defer func() {
+			if v := recover(); v != nil { // of a decompressor: it must not end process 1
+				in.err = fmt.Errorf("load %s: panic: %v", name, v)
+			}
+		}()
+		for _, b := range before {
+			<-b.done
+		}
+		for _, n := range needs {
+			if <-n.done; n.err != nil {
+				in.err = fmt.Errorf("load %s: %w", name, n.err)
+				return
+			}
+		}
+		if !ok {
+			in.err = fmt.Errorf("load %s: %w", name, ErrNoModule)
+			return
+		}
+		m.slots <- struct{}{}
+		defer func() { <-m.slots }()
+		if err := m.insert(filepath.Join(m.dir, mod.path)); err != nil && !errors.Is(err, unix.EEXIST) {
+			in.err = fmt.Errorf("load %s: %w", name, err)
+		}
+	}()
+	return in
 }
 
 // insertModule is finit_module(2) for a plain file and init_module(2) for a compressed one.

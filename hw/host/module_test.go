@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -16,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func newTestModules(t *testing.T) (*Modules, *[]string) {
+func newTestModules(t *testing.T) (*Modules, *loaded) {
 	t.Helper()
 	dir := t.TempDir()
 	write := func(name, text string) {
@@ -62,16 +64,45 @@ alias of:N*T*Cvendor,thing/x b
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []string
+	got := &loaded{t: t, need: map[string][]string{
+		"ext4": {"jbd2", "crc16", "crc32c_generic"}, "virtio_pci": {"virtio_ring", "virtio"}, "virtio_ring": {"virtio"}, "virtio_blk": {"virtio_ring", "virtio"},
+		"ipmi_devintf": {"ipmi_msghandler"},
+	}}
 	m.insert = func(file string) error {
 		name := strings.SplitN(filepath.Base(file), ".", 2)[0]
 		if name == "bad" || name == "crc32c-intel" {
 			return fmt.Errorf("insert: %w", unix.ENODEV)
 		}
-		got = append(got, name)
+		got.add(name)
 		return nil
 	}
-	return m, &got
+	return m, got
+}
+
+// loaded are the modules that were inserted, each after those that it needs.
+type loaded struct {
+	t     *testing.T
+	need  map[string][]string
+	mu    sync.Mutex
+	names []string
+}
+
+func (l *loaded) add(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range l.need[name] {
+		if !slices.Contains(l.names, n) {
+			l.t.Errorf("%s is inserted before %s, after %q", name, n, l.names)
+		}
+	}
+	l.names = append(l.names, name)
+}
+
+// String returns the names in the order of the alphabet.
+func (l *loaded) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(slices.Sorted(slices.Values(l.names)), " ")
 }
 
 func TestLoad(t *testing.T) {
@@ -80,19 +111,19 @@ func TestLoad(t *testing.T) {
 		want  string
 		fails error
 	}{
-		{names: []string{"ext4"}, want: "crc32c_generic crc16 jbd2 ext4"},
-		{names: []string{"fs-ext4", "ext4"}, want: "crc32c_generic crc16 jbd2 ext4"},
+		{names: []string{"ext4"}, want: "crc16 crc32c_generic ext4 jbd2"},
+		{names: []string{"fs-ext4", "ext4"}, want: "crc16 crc32c_generic ext4 jbd2"},
 		{names: []string{"nls-iso8859_1"}, want: "nls_iso8859-1"},
 		{names: []string{"8250_core"}},
 		{names: []string{"crc32c-intel"}, fails: unix.ENODEV},
 		{names: []string{"b"}, fails: unix.ENODEV},
 		{names: []string{"a"}, want: "a"}, // its soft dependency fails, and it is one of its own
-		{names: []string{"ipmi_msghandler"}, want: "ipmi_msghandler ipmi_devintf"},
+		{names: []string{"ipmi_msghandler"}, want: "ipmi_devintf ipmi_msghandler"},
 		{names: []string{"nobody", "virtio"}, want: "virtio", fails: ErrNoModule},
 	} {
 		m, got := newTestModules(t)
 		err := m.Load(c.names...)
-		if s := strings.Join(*got, " "); s != c.want || !errors.Is(err, c.fails) {
+		if s := got.String(); s != c.want || !errors.Is(err, c.fails) {
 			t.Errorf("Load(%q) loaded %q with %v, want %q with %v", c.names, s, err, c.want, c.fails)
 		}
 	}
@@ -103,6 +134,51 @@ func TestLoadRepeatsAnError(t *testing.T) {
 	first, second := m.Load("b"), m.Load("b")
 	if first == nil || second == nil {
 		t.Fatalf("got %v, then %v", first, second)
+	}
+}
+
+// TestLoadsAtTheSameTime has modules that do not need each other wait for each other.
+func TestLoadsAtTheSameTime(t *testing.T) {
+	m, _ := newTestModules(t)
+	var both sync.WaitGroup
+	both.Add(2)
+	m.insert = func(file string) error {
+		if strings.Contains(file, "jbd2") || strings.Contains(file, "crc16") {
+			both.Done()
+			both.Wait()
+		}
+		return nil
+	}
+	if err := m.Load("ext4"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSoftDependenciesInACircle loads modules that want each other before them, each from its own side.
+func TestSoftDependenciesInACircle(t *testing.T) {
+	for range 100 {
+		m, got := newTestModules(t)
+		m.index.soft["crc16"], m.index.soft["jbd2"] = softdep{pre: []string{"jbd2"}}, softdep{pre: []string{"crc16"}}
+		var both sync.WaitGroup
+		for _, name := range []string{"crc16", "jbd2"} {
+			both.Go(func() {
+				if err := m.Load(name); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		if s := got.String(); s != "crc16 jbd2" {
+			t.Fatalf("loaded %q", s)
+		}
+	}
+}
+
+func TestPanicOfADecompressor(t *testing.T) {
+	m, _ := newTestModules(t)
+	m.insert = func(string) error { panic("bad stream") }
+	if err := m.Load("ext4"); err == nil || !strings.Contains(err.Error(), "bad stream") {
+		t.Fatalf("got %v", err)
 	}
 }
 
@@ -145,8 +221,8 @@ func TestColdplugGoesOnWhileDevicesAppear(t *testing.T) {
 	if err != nil || n != 4 {
 		t.Fatalf("loaded %d with %v", n, err)
 	}
-	if s := strings.Join(*got, " "); s != "virtio virtio_ring virtio_pci virtio_blk" {
-		t.Fatalf("order is %q", s)
+	if s := got.String(); s != "virtio virtio_blk virtio_pci virtio_ring" {
+		t.Fatalf("loaded %q", s)
 	}
 }
 
@@ -159,7 +235,7 @@ func TestFollow(t *testing.T) {
 	events <- Uevent{Action: Missed}
 	close(events)
 	m.Follow(t.Context(), nil, sys, events)
-	if s := strings.Join(*got, " "); s != "virtio virtio_ring virtio_pci virtio_blk" {
+	if s := got.String(); s != "virtio virtio_blk virtio_pci virtio_ring" {
 		t.Fatalf("loaded %q", s)
 	}
 }

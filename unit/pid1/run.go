@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -265,14 +266,18 @@ func (u *unit) loadModules(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
+	var filesystems sync.WaitGroup
+	for _, fs := range []string{"ext4", "vfat"} {
+		filesystems.Go(func() {
+			if err := u.modules.Filesystem(fs); err != nil {
+				u.log.Warn("filesystem cannot be loaded", "type", fs, "err", err)
+			}
+		})
+	}
 	n, err := u.modules.Coldplug(ctx, u.log, u.m.Sys)
+	filesystems.Wait()
 	if err != nil {
 		return err
-	}
-	for _, fs := range []string{"ext4", "vfat"} {
-		if err := u.modules.Filesystem(fs); err != nil {
-			u.log.Warn("filesystem cannot be loaded", "type", fs, "err", err)
-		}
 	}
 	if u.m.Firmware == layout.UEFI {
 		if _, err := host.MountEFIVars(u.modules); err != nil {
