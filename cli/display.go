@@ -66,8 +66,12 @@ func serveDisplay(ctx context.Context, l net.Listener, sim *simulator.LCD) {
 	}
 }
 
-// settled is how long a display must stay as it is before followDisplay shows it: it is written in rows.
-const settled = 300 * time.Millisecond
+// A display is written in rows, one after the other: followDisplay shows it when it has stayed as it is for settled, or keeps on moving for
+// longer than restless.
+const (
+	settled  = 500 * time.Millisecond
+	restless = 2 * time.Second
+)
 
 // followDisplay shows a display each time that other words are on it, until ctx ends. What moves without words, such as a spinner, a
 // count or a bar, is no news.
@@ -78,15 +82,16 @@ func followDisplay(ctx context.Context, sim *simulator.LCD, show func(simulator.
 		if err != nil {
 			return
 		}
-		words := displayWords(s)
-		still, cancel := context.WithTimeout(ctx, settled)
-		_, err = sim.Wait(still, func(s simulator.Screen) bool { return displayWords(s) != words })
-		cancel()
-		if err == nil || ctx.Err() != nil { // it changed again
-			continue
+		for end := time.Now().Add(restless); err == nil && time.Now().Before(end); {
+			before := s.String()
+			still, cancel := context.WithTimeout(ctx, settled)
+			s, err = sim.Wait(still, func(s simulator.Screen) bool { return s.String() != before })
+			cancel()
 		}
-		last = words
-		show(s)
+		if words := displayWords(s); words != last && ctx.Err() == nil {
+			last = words
+			show(s)
+		}
 	}
 }
 

@@ -217,5 +217,8 @@ func TestNetworkRecovery(t *testing.T) {
 	start(t, u)
 	whole(t, up(t, u), "2")
 	seen(t, u, 1, lab.Msg("image fetched"), "image from the network")
+	if len(u.Events.Seen(lab.All(lab.Msg("progress"), lab.Field("step", "fetch-image")))) == 0 {
+		t.Error("nobody saw how far the download was")
+	}
 	seen(t, u, 1, jobState("restore", "succeeded"), "restore")
 }

@@ -18,6 +18,7 @@ import (
 	"gprovision/model/release"
 	"gprovision/model/signature"
 	"gprovision/model/step"
+	"gprovision/unit/panel"
 	"gprovision/unit/provision"
 	"gprovision/unit/report"
 	"gprovision/unit/restore"
@@ -51,14 +52,32 @@ func (u *unit) fetchImage(ctx context.Context, f *Found) error {
 			return err
 		}},
 		{Name: "fetch-image", Say: "Downloading", Run: func(ctx context.Context) error {
+			show, stop := u.trackStages(ctx)
+			defer stop()
 			r, err := update.Take(ctx, update.Options{Source: image, Client: client, Volume: f.Volume, Policy: u.m.Policy, Keys: u.m.Keys, Prefix: prefix,
-				BootFile: u.m.Site.Names.BootFile, Original: f.Unit.Original, Patience: fetchPatience, Log: u.log, Progress: func(string, int64, int64) {}})
+				BootFile: u.m.Site.Names.BootFile, Original: f.Unit.Original, Patience: fetchPatience, Log: u.log, Progress: show})
 			if err == nil {
 				u.log.Info("image fetched", "image", r.Image, "bytes", r.Size, "present", r.Present)
 			}
 			return err
 		}},
 	}), u.observer(record.JobRestore))
+}
+
+// trackStages returns what shows how far a step is that has stages of its own, each from its beginning, and what ends that.
+func (u *unit) trackStages(ctx context.Context) (show func(stage string, done, total int64), stop func()) {
+	var meter *panel.Meter
+	now, end := "", func() {}
+	show = func(stage string, done, total int64) {
+		if meter == nil || stage != now {
+			end()
+			now = stage
+			meter, end = u.m.Track(ctx, total)
+		}
+		meter.SetTotal(total)
+		meter.Set(done)
+	}
+	return show, func() { end() }
 }
 
 // raiseNetwork raises the network for the rest of the job, in place of the one that only reports.

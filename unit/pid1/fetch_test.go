@@ -1,11 +1,14 @@
 package pid1
 
 import (
+	"slices"
 	"testing"
 
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
 	"gprovision/model/policy"
+	"gprovision/unit/machine"
+	"gprovision/unit/panel"
 )
 
 // TestNewest: which image of a manifest a network recovery takes.
@@ -23,5 +26,26 @@ func TestNewest(t *testing.T) {
 	}
 	if got, err := newest(&manifest.Manifest{}, "A.B.C.", policy.Policy{}); fault.Of(err) != fault.NoImage {
 		t.Errorf("no image: %q, %v", got, err)
+	}
+}
+
+// TestTrackStages: each stage of a step begins anew, and its end is seen.
+func TestTrackStages(t *testing.T) {
+	var seen [][2]int64
+	u := &unit{m: &machine.Machine{Panel: panel.New(), OnProgress: func(p panel.Progress) { seen = append(seen, [2]int64{p.Done, p.Total}) }}}
+	_, stop := u.trackStages(t.Context())
+	stop() // a step that fails before it moves
+	show, stop := u.trackStages(t.Context())
+	show("fetch", 1, 0)
+	show("fetch", 50, 60)
+	show("check", 20, 100)
+	stop()
+	for _, want := range [][2]int64{{50, 60}, {20, 100}} {
+		if !slices.Contains(seen, want) {
+			t.Errorf("%v was not seen: %v", want, seen)
+		}
+	}
+	if p := u.m.Panel.Last().Progress; p == nil || p.Done != 20 || p.Total != 100 {
+		t.Errorf("the panels show %+v", p)
 	}
 }
