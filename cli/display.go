@@ -121,7 +121,7 @@ func (a *LCDAttachCmd) Run(c *Context) (err error) {
 	var d net.Dialer
 	conn, err := d.DialContext(c, "unix", a.Socket)
 	if err != nil {
-		return &HintError{fmt.Errorf("attach to display: %w", err), "start a unit with a display: gprov vm --display 635"}
+		return &HintError{fmt.Errorf("attach to display: %w", err), "start a unit with a display, gprov vm --display 635, and attach as the same user"}
 	}
 	defer conn.Close()
 	defer context.AfterFunc(c, func() { _ = conn.Close() })()

@@ -22,6 +22,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/record"
 	"gprovision/model/secret"
+	"gprovision/unit/splash"
 )
 
 // How long a stage may take on two shared processors without KVM.
@@ -726,10 +727,10 @@ func TestServerGoesAway(t *testing.T) {
 }
 
 // TestDemo runs the demo itself: the whole life with the Debian image, ending with a login. On UEFI it boots through OVMF's own
-// PXE and TFTP.
+// PXE and TFTP. On BIOS it has a display, which shows the whole life, also that systemd starts and then says that it runs.
 func TestDemo(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"--firmware", "uefi", "--native-pxe"}, {"--firmware", "bios"}} {
+	for _, args := range [][]string{{"--firmware", "uefi", "--native-pxe"}, {"--firmware", "bios", "--display", "635"}} {
 		t.Run(args[1], func(t *testing.T) {
 			t.Parallel()
 			l := needLife(t)
@@ -740,6 +741,15 @@ func TestDemo(t *testing.T) {
 			out, err := demo.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v:\n%s", err, out)
+			}
+			if args[1] == "bios" {
+				rest := string(out)
+				for _, want := range []string{"provision ", "Writing release", "Restarting", "Preparing fresh OS", splash.Started} {
+					var ok bool
+					if _, rest, ok = strings.Cut(rest, " display │"+want); !ok {
+						t.Fatalf("the display did not show %q, or not in its turn:\n%s", want, out)
+					}
+				}
 			}
 			t.Logf("%s", tail(string(out), 1500))
 		})
