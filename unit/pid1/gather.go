@@ -245,13 +245,31 @@ func (u *unit) provesRecovery(p machine.Found, fsUUID string) error {
 		return fmt.Errorf("%w: %v", errUnreadable, err)
 	}
 	defer host.Unmount(recoveryMount)
-	rec, err := state.Open(recoveryMount).ReadUnit()
+	v := state.Open(recoveryMount)
+	rec, err := v.ReadUnit()
 	if errors.Is(err, fs.ErrNotExist) {
+		lost, err := v.HasLostUnit(u.recordFits(p, fsUUID))
+		if lost {
+			return fmt.Errorf("%w: its record lies among the files that a repair has found without a name", errUnreadable)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", errUnreadable, err)
+		}
 		return fmt.Errorf("%w: it has no record; it was never provisioned to the end", errForeign)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnreadable, err)
 	}
+	return u.checkRecord(rec, p, fsUUID)
+}
+
+// recordFits says whether a record is that of the volume on p.
+func (u *unit) recordFits(p machine.Found, fsUUID string) func(state.Unit) bool {
+	return func(rec state.Unit) bool { return u.checkRecord(rec, p, fsUUID) == nil }
+}
+
+// checkRecord compares a record with the machine and with the partition that it lies on. The error is errForeign.
+func (u *unit) checkRecord(rec state.Unit, p machine.Found, fsUUID string) error {
 	want := rec.Recovery.Table.Find(layout.Recovery)
 	switch {
 	case rec.Serial != u.m.Serial:

@@ -1,8 +1,10 @@
 package pid1
 
 import (
+	"errors"
 	"fmt"
 
+	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/unit/machine"
@@ -54,9 +56,25 @@ func (u *unit) adopt(f *Found) error {
 	if err != nil {
 		return err
 	}
-	if err := u.provesRecovery(*f.RecoveryPart, info.UUID); err != nil {
+	err = u.putLostBack(*f.RecoveryPart, info.UUID)
+	if err == nil {
+		err = u.provesRecovery(*f.RecoveryPart, info.UUID)
+	}
+	if err != nil {
 		return fault.Because(fault.RecoveryDamaged, fmt.Errorf("after the repair of %s: %w", f.RecoveryPart.Path, err))
 	}
 	f.Recovery, f.Volume = RecoveryFound, state.Open(recoveryMount)
 	return nil
+}
+
+// putLostBack gives the unit's record its name again if the repair has found it without one.
+func (u *unit) putLostBack(p machine.Found, fsUUID string) error {
+	if err := mountVolume(p.Path, false); err != nil {
+		return err
+	}
+	names, err := state.Open(recoveryMount).PutLostBack(u.recordFits(p, fsUUID))
+	if len(names) > 0 {
+		u.log.Warn("files of the recovery volume had lost their names and have them again", "partition", p.Path, "files", names)
+	}
+	return errors.Join(err, host.Unmount(recoveryMount))
 }

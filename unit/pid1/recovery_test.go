@@ -197,6 +197,16 @@ func TestDamagedRecovery(t *testing.T) {
 		"group descriptors": {func(t *testing.T, _, part string) {
 			overwrite(t, part, 4096, bytes.Repeat([]byte{0xff}, 4096))
 		}, false, RecoveryDamaged, true},
+		"the record has lost its name": {func(t *testing.T, _, part string) {
+			debugfs(t, part, "unlink /state/unit.json")
+			overwrite(t, part, 1024, make([]byte, 1024))
+		}, false, RecoveryDamaged, true},
+		"the directory of the record has lost its name, and an earlier repair found it": {func(t *testing.T, _, part string) {
+			debugfs(t, part, "unlink /state")
+			if out, err := exec.Command("e2fsck", "-fy", part).CombinedOutput(); err == nil || !bytes.Contains(out, []byte("nconnected")) {
+				t.Fatalf("e2fsck: %v: %s", err, out)
+			}
+		}, false, RecoveryDamaged, true},
 		"a watchdog ended the boot before": {func(t *testing.T, _, part string) { overwrite(t, part, 1024, make([]byte, 1024)) }, true, RecoveryDamaged, false},
 		"all superblocks are gone": {func(t *testing.T, _, part string) {
 			overwrite(t, part, 0, make([]byte, 256*layout.MiB))

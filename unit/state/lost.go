@@ -1,0 +1,128 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+)
+
+// lostFound is where e2fsck puts files and directories whose names are lost, under the numbers of their inodes (e2fsck(8)).
+const lostFound = "lost+found"
+
+// maxLost is how many entries of a directory are looked at there. It is on a volume that is not trusted.
+const maxLost = 1024
+
+// HasLostUnit says whether exactly one file that e2fsck has put into lost+found is a unit.json that fits.
+func (v *Volume) HasLostUnit(fits func(Unit) bool) (yes bool, err error) {
+	err = v.inside(func(r *os.Root) error {
+		lost, err := findLost(r, fits)
+		yes = lost[UnitFile] != ""
+		return err
+	})
+	return yes, err
+}
+
+// PutLostBack gives the files their names again that e2fsck has put into lost+found: the unit's key, its password's hash, and unit.json
+// last, which makes the volume the unit's. It does so only where unit.json is missing and exactly one file that fits is there; each of
+// the others goes with it if it is missing and exactly one file can be it. It returns their names. The volume is mounted writable.
+func (v *Volume) PutLostBack(fits func(Unit) bool) (names []string, err error) {
+	err = v.inside(func(r *os.Root) error {
+		if _, err := r.Lstat(UnitFile); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		lost, err := findLost(r, fits)
+		if err != nil || lost[UnitFile] == "" {
+			return err
+		}
+		for _, name := range []string{KeyFile, HashFile, UnitFile} {
+			if _, err := r.Lstat(name); lost[name] == "" || !errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err := makeParent(r, name); err != nil {
+				return err
+			}
+			if err := r.Rename(lost[name], name); err != nil {
+				return fmt.Errorf("put %s back: %w", name, err)
+			}
+			if err := SyncDir(r, Dir); err != nil {
+				return err
+			}
+			names = append(names, name)
+		}
+		return SyncDir(r, path.Dir(lost[UnitFile]))
+	})
+	return names, err
+}
+
+// findLost returns the paths of the files in lost+found, or in a directory there, that can only be the file of the name. What two could be
+// is none.
+func findLost(r *os.Root, fits func(Unit) bool) (map[string]string, error) {
+	found := map[string]string{}
+	twice := map[string]bool{}
+	look := func(file string) {
+		b, err := ReadFile(r, file, maxUnit)
+		if err != nil {
+			return
+		}
+		name := ""
+		if u, err := ParseUnit(b); err == nil && fits(u) {
+			name = UnitFile
+		} else if _, err := parseKey(b); err == nil {
+			name = KeyFile
+		} else if _, err := parseHash(b); err == nil {
+			name = HashFile
+		}
+		if name == "" {
+			return
+		}
+		twice[name] = twice[name] || found[name] != ""
+		found[name] = file
+	}
+	list, err := readDir(r, lostFound)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range list {
+		file := path.Join(lostFound, e.Name())
+		switch {
+		case e.Type().IsRegular():
+			look(file)
+		case e.IsDir(): // the directory of the state, say
+			inner, err := readDir(r, file)
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range inner {
+				if e.Type().IsRegular() {
+					look(path.Join(file, e.Name()))
+				}
+			}
+		}
+	}
+	for name, yes := range twice {
+		if yes {
+			delete(found, name)
+		}
+	}
+	return found, nil
+}
+
+// readDir returns entries of a directory, at most maxLost.
+func readDir(r *os.Root, name string) ([]fs.DirEntry, error) {
+	d, err := r.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	list, err := d.ReadDir(maxLost)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return list, err
+}
