@@ -154,16 +154,17 @@ func (x *moduleIndex) addSoft(line string) error {
 
 // addAlias takes "alias PATTERN MODULE".
 func (x *moduleIndex) addAlias(line string) error {
-	f := strings.Fields(line)
-	if len(f) != 3 || f[0] != "alias" {
+	rest, ok := strings.CutPrefix(line, "alias ")
+	pattern, module, both := strings.Cut(rest, " ")
+	if !ok || !both || strings.Contains(module, " ") {
 		return nil
 	}
-	p := normalPattern(f[1])
+	p := normalPattern(pattern)
 	key := p
 	if i := strings.IndexAny(p, `*?[\`); i >= 0 {
 		key = p[:i]
 	}
-	x.aliases[key] = append(x.aliases[key], alias{p, normal(f[2])})
+	x.aliases[key] = append(x.aliases[key], alias{p, normal(module)})
 	x.longest = max(x.longest, len(key))
 	return nil
 }

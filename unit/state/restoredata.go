@@ -166,51 +166,52 @@ func (v *Volume) RollHistory() error {
 }
 
 // allowedArgs are the kernel arguments that may come from a recovery volume: how the hardware is driven and what is shown. None of
-// them chooses what is started, what is trusted, or what is protected.
-var allowedArgs = map[string]*regexp.Regexp{
-	"acpi":                                regexp.MustCompile(`^(off|force|strict|noirq|rsdt)$`),
+// them chooses what is started, what is trusted, or what is protected. The values are the forms of theirs: regular expressions, compiled
+// when they are used, as init is in a hurry.
+var allowedArgs = map[string]string{
+	"acpi":                                `^(off|force|strict|noirq|rsdt)$`,
 	"acpi_osi":                            argValue,
-	"biosdevname":                         regexp.MustCompile(`^[01]$`),
-	"console":                             regexp.MustCompile(`^tty[A-Za-z0-9]*(,[0-9]{1,7}[neo]?[78]?r?)?$`),
+	"biosdevname":                         `^[01]$`,
+	"console":                             `^tty[A-Za-z0-9]*(,[0-9]{1,7}[neo]?[78]?r?)?$`,
 	"consoleblank":                        argNumber,
-	"crashkernel":                         regexp.MustCompile(`^[0-9A-Za-z,:@-]{1,64}$`),
+	"crashkernel":                         `^[0-9A-Za-z,:@-]{1,64}$`,
 	"debug":                               argNone,
 	"default_hugepagesz":                  argSize,
 	"hugepages":                           argNumber,
 	"hugepagesz":                          argSize,
 	"intel_idle.max_cstate":               argNumber,
-	"intel_iommu":                         regexp.MustCompile(`^(on|off|on,sm_on|igfx_off)$`),
-	"iommu":                               regexp.MustCompile(`^(pt|off|soft|force)$`),
+	"intel_iommu":                         `^(on|off|on,sm_on|igfx_off)$`,
+	"iommu":                               `^(pt|off|soft|force)$`,
 	"irqaffinity":                         argCPUs,
 	"isolcpus":                            argCPUs,
 	"libata.force":                        argValue,
-	"loglevel":                            regexp.MustCompile(`^[0-7]$`),
+	"loglevel":                            `^[0-7]$`,
 	"maxcpus":                             argNumber,
-	"net.ifnames":                         regexp.MustCompile(`^[01]$`),
-	"nmi_watchdog":                        regexp.MustCompile(`^[01]$`),
+	"net.ifnames":                         `^[01]$`,
+	"nmi_watchdog":                        `^[01]$`,
 	"nohz_full":                           argCPUs,
 	"nomodeset":                           argNone,
 	"nvme_core.default_ps_max_latency_us": argNumber,
 	"panic":                               argNumber,
 	"pci":                                 argValue,
-	"pcie_aspm":                           regexp.MustCompile(`^(off|force)$`),
-	"pcie_port_pm":                        regexp.MustCompile(`^(off|force)$`),
+	"pcie_aspm":                           `^(off|force)$`,
+	"pcie_port_pm":                        `^(off|force)$`,
 	"processor.max_cstate":                argNumber,
 	"quiet":                               argNone,
 	"rcu_nocbs":                           argCPUs,
-	"reboot":                              regexp.MustCompile(`^[a-z,]{1,32}$`),
-	"usbcore.autosuspend":                 regexp.MustCompile(`^-?[0-9]{1,6}$`),
-	"usb-storage.quirks":                  regexp.MustCompile(`^[0-9a-f:,a-z]{1,128}$`),
-	"vga":                                 regexp.MustCompile(`^[a-z0-9]{1,8}$`),
-	"video":                               regexp.MustCompile(`^[A-Za-z0-9:@,.-]{1,64}$`),
+	"reboot":                              `^[a-z,]{1,32}$`,
+	"usbcore.autosuspend":                 `^-?[0-9]{1,6}$`,
+	"usb-storage.quirks":                  `^[0-9a-f:,a-z]{1,128}$`,
+	"vga":                                 `^[a-z0-9]{1,8}$`,
+	"video":                               `^[A-Za-z0-9:@,.-]{1,64}$`,
 }
 
-var (
-	argNone   = regexp.MustCompile(`^$`)
-	argNumber = regexp.MustCompile(`^[0-9]{1,9}$`)
-	argSize   = regexp.MustCompile(`^[0-9]{1,6}[KMG]?$`)
-	argCPUs   = regexp.MustCompile(`^[0-9a-z,-]{1,128}$`)
-	argValue  = regexp.MustCompile(`^[A-Za-z0-9:._,@!-]{1,64}$`)
+const (
+	argNone   = `^$`
+	argNumber = `^[0-9]{1,9}$`
+	argSize   = `^[0-9]{1,6}[KMG]?$`
+	argCPUs   = `^[0-9a-z,-]{1,128}$`
+	argValue  = `^[A-Za-z0-9:._,@!-]{1,64}$`
 )
 
 // AllowedArgs divides kernel arguments into those that may come from a recovery volume, joined by blanks, and the others.
@@ -218,7 +219,7 @@ func AllowedArgs(args string) (kept string, dropped []string) {
 	var out []string
 	for _, a := range strings.Fields(args) {
 		key, value, _ := strings.Cut(a, "=")
-		if form := allowedArgs[key]; form != nil && form.MatchString(value) {
+		if form, ok := allowedArgs[key]; ok && regexp.MustCompile(form).MatchString(value) {
 			out = append(out, a)
 		} else {
 			dropped = append(dropped, a)
