@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,7 +75,7 @@ func Release() (string, error) {
 // loaded already, is done. It tries all names and returns all errors; ErrNoModule is among them for a name that nobody has.
 // An alias with several modules succeeds if one of them does.
 func (m *Modules) Load(names ...string) error {
-	_, err := m.load(names)
+	_, err := m.loadNames(names)
 	return err
 }
 
@@ -113,7 +114,8 @@ func knownFilesystem(fstype string) (bool, error) {
 // LoadModalias loads the drivers that fit a device's modalias (sysfs file modalias, uevent variable MODALIAS). It returns
 // how many modules were new. No driver is not an error. The errors are those of drivers that did not load.
 func (m *Modules) LoadModalias(modalias string) (loaded int, err error) {
-	return m.load(m.index.match(modalias))
+	loaded, failed := m.load(m.index.match(modalias))
+	return loaded, errors.Join(failed[0]...)
 }
 
 // Coldplug loads the drivers of all devices that are there, and again of those that appear thereby, until nothing new is
@@ -209,25 +211,43 @@ func modaliases(sys fs.FS) ([]string, error) {
 	return out, nil
 }
 
-// load loads modules and aliases, and what their soft dependencies want after them. It counts what is new.
-func (m *Modules) load(names []string) (loaded int, err error) {
+// loadNames loads modules and aliases, and counts what is new.
+func (m *Modules) loadNames(names []string) (int, error) {
 	var errs []error
-	var fresh []*insertion
-	asked := make([][]*insertion, len(names))
-	m.mu.Lock()
+	groups := make([][]string, len(names))
 	for i, name := range names {
-		modules, err := m.resolve(name)
-		if err != nil {
+		var err error
+		if groups[i], err = m.resolve(name); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	loaded, failed := m.load(groups...)
+	for i, f := range failed {
+		if len(f) == len(groups[i]) {
+			errs = append(errs, f...)
+		}
+	}
+	return loaded, errors.Join(errs...)
+}
+
+// load loads groups of modules, and what their soft dependencies want after them. Within a group one goes after the other: a driver
+// that fits a device better stands before one that fits many. It counts what is new, and returns the errors of each group.
+func (m *Modules) load(groups ...[]string) (loaded int, failed [][]error) {
+	var fresh []*insertion
+	asked := make([][]*insertion, len(groups))
+	m.mu.Lock()
+	for i, modules := range groups {
 		for _, module := range modules {
-			asked[i] = append(asked[i], m.begin(module, &fresh))
+			asked[i] = append(asked[i], m.begin(module, asked[i], &fresh))
 		}
 	}
 	m.mu.Unlock()
-	for _, all := range asked {
-		if err := anyOf(all); err != nil {
-			errs = append(errs, err)
+	failed = make([][]error, len(groups))
+	for i, all := range asked {
+		for _, in := range all {
+			if <-in.done; in.err != nil {
+				failed[i] = append(failed[i], in.err)
+			}
 		}
 	}
 	var after []string
@@ -238,24 +258,10 @@ func (m *Modules) load(names []string) (loaded int, err error) {
 		}
 	}
 	if len(after) > 0 {
-		n, _ := m.load(after)
+		n, _ := m.loadNames(after)
 		loaded += n
 	}
-	return loaded, errors.Join(errs...)
-}
-
-// anyOf waits for modules that one name stands for. It returns their errors if none is loaded.
-func anyOf(all []*insertion) error {
-	var errs []error
-	for _, in := range all {
-		if <-in.done; in.err != nil {
-			errs = append(errs, in.err)
-		}
-	}
-	if len(errs) < len(all) {
-		return nil
-	}
-	return errors.Join(errs...)
+	return loaded, failed
 }
 
 // resolve returns the modules that a name stands for: one, none for what is built in, or those of an alias.
@@ -274,19 +280,20 @@ func (m *Modules) resolve(name string) ([]string, error) {
 	return modules, nil
 }
 
-// begin begins to load a module and what it needs, each unless that was begun before, and adds what it began to fresh. A module
-// waits only for such as were begun before it, so that none wait for each other, also where soft dependencies go in a circle;
-// there, begin returns nil. The caller holds mu.
-func (m *Modules) begin(name string, fresh *[]*insertion) *insertion {
+// begin begins to load a module, after those of before and what it needs, each unless that was begun already, and adds what it began to
+// fresh. A module waits only for such as were begun before it, so that none wait for each other, also where soft dependencies go in
+// a circle; there, begin returns nil. The caller holds mu.
+func (m *Modules) begin(name string, before []*insertion, fresh *[]*insertion) *insertion {
 	if in, ok := m.begun[name]; ok {
 		return in
 	}
 	m.begun[name] = nil
-	var before, needs []*insertion
+	var needs []*insertion
+	before = slices.Clone(before)
 	for _, s := range m.index.soft[name].pre {
 		modules, _ := m.resolve(s)
 		for _, module := range modules {
-			if in := m.begin(module, fresh); in != nil {
+			if in := m.begin(module, nil, fresh); in != nil {
 				before = append(before, in)
 			}
 		}
@@ -294,7 +301,7 @@ func (m *Modules) begin(name string, fresh *[]*insertion) *insertion {
 	mod, ok := m.index.modules[name]
 	builtin := !ok && m.index.builtin[name]
 	for _, need := range mod.needs {
-		if in := m.begin(need, fresh); in != nil {
+		if in := m.begin(need, nil, fresh); in != nil {
 			needs = append(needs, in)
 		}
 	}

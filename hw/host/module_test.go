@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -223,6 +224,26 @@ func TestColdplugGoesOnWhileDevicesAppear(t *testing.T) {
 	}
 	if s := got.String(); s != "virtio virtio_blk virtio_pci virtio_ring" {
 		t.Fatalf("loaded %q", s)
+	}
+}
+
+// TestBetterDriverFirst has two drivers that fit a device: they are loaded in the order of modules.alias, also if the first is slow.
+func TestBetterDriverFirst(t *testing.T) {
+	m, got := newTestModules(t)
+	m.index.aliases["pci:v00008086d"] = []alias{{"pci:v00008086d*", "crc16"}, {"pci:v00008086d*", "jbd2"}}
+	got.need["jbd2"] = []string{"crc16"}
+	inner := m.insert
+	m.insert = func(file string) error {
+		if strings.Contains(file, "crc16") {
+			for range 1000 {
+				runtime.Gosched()
+			}
+		}
+		return inner(file)
+	}
+	n, err := m.LoadModalias("pci:v00008086d00007010")
+	if n != 2 || err != nil {
+		t.Fatalf("loaded %d with %v", n, err)
 	}
 }
 
