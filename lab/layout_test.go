@@ -34,11 +34,18 @@ func shapes() []shape {
 			v.DataPartition = &platform.DataPartition{Label: "DATA", Mount: "/data", Size: layout.GiB}
 		}},
 		{"raid0", array(0, 2)}, {"raid1", array(1, 2)}, {"raid5", array(5, 3)}, {"raid6", array(6, 4)}, {"raid10", array(10, 4)},
+		{"raid1-data", func(v *platform.Variant) {
+			array(1, 2)(v)
+			v.DataPartition = &platform.DataPartition{Label: "DATA", Mount: "/data", Size: dataSize}
+		}},
 	}
 }
 
 // memberSize is the size of the disks of an array: small, as all of them are brought into sync.
 const memberSize = 1920 << 20
+
+// dataSize is the size of the members of an array for data.
+const dataSize = 256 * layout.MiB
 
 func array(level, disks int) func(*platform.Variant) {
 	return func(v *platform.Variant) { v.SwRaidlevel, v.NumDataDisks, v.Disksize = level, disks, memberSize }

@@ -3,6 +3,7 @@ package lab_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,9 +11,11 @@ import (
 	"testing"
 
 	"gprovision/hw/block"
+	"gprovision/hw/filesystem"
 	"gprovision/hw/partition"
 	"gprovision/lab"
 	"gprovision/model/layout"
+	"gprovision/unit/machine"
 )
 
 // switchOff has a running tiny system switch the unit off.
@@ -161,16 +164,65 @@ func TestStickRebuildsOneDisk(t *testing.T) {
 	}
 }
 
-// TestStickRebuildsArray has a unit with a mirror whose recovery device was replaced by a blank one and whose first disk is missing too. A
-// recovery stick makes the volume anew from the degraded array. With all disks the unit restores from the new volume, over both disks.
+// dataMember returns what the data's member on a disk of an array has, with the filesystem on it checked.
+func dataMember(t *testing.T, u *lab.Unit, disk string) []byte {
+	t.Helper()
+	raw := rawDisk(t, u, disk, disk+".raw")
+	defer os.Remove(raw)
+	dev, err := block.OpenImage(raw, false, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	table, err := partition.Read(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := table.Partitions[len(table.Partitions)-1]
+	if p.Size != dataSize {
+		t.Fatalf("%+v is no member for data", p)
+	}
+	if m, err := machine.ReadMember(dev, p); err != nil || m.Name != machine.DataArrayName || m.Disks != 2 {
+		t.Errorf("%s has %+v, %v", disk, m, err)
+	}
+	all := make([]byte, p.Size)
+	if _, err := dev.ReadAt(all, p.Start); err != nil {
+		t.Fatal(err)
+	}
+	start := int64(binary.LittleEndian.Uint64(all[4096+128:])) * 512 // data_offset of md's superblock, sectors
+	info, err := filesystem.Probe(bytes.NewReader(all[start:]), p.Size-start)
+	if err != nil || info.Type != "ext4" || info.Label != "DATA" {
+		t.Errorf("%s has %+v, %v", disk, info, err)
+	}
+	return all
+}
+
+// TestStickRebuildsArray has a unit with a mirror for the system and one for data, whose recovery device was replaced by a blank one and
+// whose first disk is missing too. A recovery stick makes the volume anew from the degraded array. With all disks the unit restores from the
+// new volume, over both disks, and not a byte of the data changes.
 func TestStickRebuildsArray(t *testing.T) {
 	soak(t)
 	t.Parallel()
 	l := needLife(t)
+	mounted := func(fstab string) string { // the line of the data
+		for line := range strings.Lines(fstab) {
+			if strings.Contains(line, " /data ext4 ") {
+				return line
+			}
+		}
+		return ""
+	}
 	disks := members(lab.VirtIO, 2)
 	disks[0].BootIndex = 0
-	u, _ := l.wholeLife(t, shaped(layout.UEFI, "raid1", disks...))
+	u, first := l.wholeLife(t, shaped(layout.UEFI, "raid1-data", disks...))
+	if conf := tell(t, u, map[string]any{"do": "read", "path": "/etc/mdadm/mdadm.conf"}); !strings.Contains(conf, "ARRAY /dev/md1 ") {
+		t.Errorf("mdadm.conf is %q", conf)
+	}
 	switchOff(t, u)
+	data := map[string][]byte{"member0": nil, "member1": nil}
+	for name := range data {
+		data[name] = dataMember(t, u, name)
+	}
 	recovery := filepath.Join(u.Dir, "recovery.qcow2")
 	if err := os.Remove(recovery); err != nil {
 		t.Fatal(err)
@@ -197,7 +249,17 @@ func TestStickRebuildsArray(t *testing.T) {
 	whole(t, up(t, u), "2")
 	seen(t, u, 2, degraded, "degraded array: the first disk is out of date")
 	again(t, u, "")
-	whole(t, up(t, u), "1") // the image of the stick
+	last := up(t, u)
+	whole(t, last, "1") // the image of the stick
 	seen(t, u, 2, jobState("restore", "succeeded"), "restore from the new volume")
 	seen(t, u, 2, degraded, "degraded array after the restore")
+	if mounted(first.Text("fstab")) == "" || mounted(first.Text("fstab")) != mounted(last.Text("fstab")) {
+		t.Errorf("the data were mounted from %q, and are from %q", mounted(first.Text("fstab")), mounted(last.Text("fstab")))
+	}
+	switchOff(t, u)
+	for name, before := range data {
+		if !bytes.Equal(dataMember(t, u, name), before) {
+			t.Errorf("the data on %s changed", name)
+		}
+	}
 }

@@ -45,6 +45,8 @@ const (
 	Primary  Role = "primary"
 	Data     Role = "data"   // data of the product, which a restore preserves
 	Member   Role = "member" // of the array that carries the main system
+	// DataMember is a member of a second array over the same disks, which carries the data and which a restore preserves.
+	DataMember Role = "data-member"
 )
 
 // Partition types: a GUID in lower case for GPT (UEFI 2.10 table 5.7, discoverable partitions), two hex digits for MBR.
@@ -149,7 +151,8 @@ type Parts struct {
 	// the two sizes is 0: that partition gets what is left.
 	Data             bool
 	DataSize, System int64
-	// Member says that the disk is a member of the array that carries the system.
+	// Member says that the disk is a member of the array that carries the system; the data are then on an array too, and the sizes are
+	// those of the members.
 	Member bool
 }
 
@@ -172,12 +175,16 @@ func ForMain(fw Firmware, d Device, l Labels, p Parts, ids IDs) (Table, error) {
 		parts = append(parts, part{Recovery, l.Recovery, p.Recovery})
 	}
 	if p.Member {
-		parts = append(parts, part{Member, l.Primary, 0})
+		parts = append(parts, part{Member, l.Primary, p.System})
 	} else {
 		parts = append(parts, part{Primary, l.Primary, p.System})
 	}
 	if p.Data {
-		parts = append(parts, part{Data, l.Data, p.DataSize})
+		role := Data
+		if p.Member {
+			role = DataMember
+		}
+		parts = append(parts, part{role, l.Data, p.DataSize})
 	}
 	return lay(fw, d, ids, parts)
 }
@@ -191,7 +198,7 @@ type part struct {
 
 // least is the smallest size of a partition that is worth having, bytes.
 func (p part) least() int64 {
-	if p.role == Data {
+	if p.role == Data || p.role == DataMember {
 		return MinData
 	}
 	return MinPrimary / 4
@@ -245,7 +252,8 @@ func lay(fw Firmware, d Device, ids IDs, parts []part) (Table, error) {
 // partition describes a part as the kind of the table wants it; first says that it is the first one for an operating system.
 func (t *Table) partition(p part, first bool, ids IDs) Partition {
 	out := Partition{Role: p.role, Type: TypeLinux, Name: p.label}
-	if p.role == Member {
+	member := p.role == Member || p.role == DataMember
+	if member {
 		out.Type = TypeRAID
 	} else {
 		out.FSLabel, out.FSUUID = p.label, ids.UUID()
@@ -255,7 +263,7 @@ func (t *Table) partition(p part, first bool, ids IDs) Partition {
 		return out
 	}
 	out.Type, out.Name, out.Active = TypeMBRLinux, "", first
-	if p.role == Member {
+	if member {
 		out.Type = TypeMBRRAID
 	}
 	out.UUID = fmt.Sprintf("%s-%02x", t.UUID, len(t.Partitions)+1)

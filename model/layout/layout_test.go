@@ -57,6 +57,15 @@ func TestLayouts(t *testing.T) {
 1 esp 1+512 c12a7328-f81f-11d2-ba4b-00a0c93ec93b 00000001-0000-4000-8000-000000000000 name="ESP" active=false fs=0000-0002 label="ESP"
 2 member 513+7678 a19d880f-05fc-4d3b-a006-743f0f84911e 00000004-0000-4000-8000-000000000000 name="PRIMARY" active=false fs= label=""
 `},
+		"member and data, uefi": {UEFI, Device{8 * GiB, 512}, Parts{Member: true, Data: true, DataSize: GiB}, `gpt 00000003-0000-4000-8000-000000000000
+1 esp 1+512 c12a7328-f81f-11d2-ba4b-00a0c93ec93b 00000001-0000-4000-8000-000000000000 name="ESP" active=false fs=0000-0002 label="ESP"
+2 member 513+6654 a19d880f-05fc-4d3b-a006-743f0f84911e 00000004-0000-4000-8000-000000000000 name="PRIMARY" active=false fs= label=""
+3 data-member 7167+1024 a19d880f-05fc-4d3b-a006-743f0f84911e 00000005-0000-4000-8000-000000000000 name="DATA" active=false fs= label=""
+`},
+		"member and data, bios, the data get the rest": {BIOS, Device{8 * GiB, 512}, Parts{Member: true, Data: true, System: 2 * GiB}, `mbr 00000001
+1 member 1+2048 fd 00000001-01 name="" active=true fs= label=""
+2 data-member 2049+6142 fd 00000001-02 name="" active=false fs= label=""
+`},
 		"member, bios": {BIOS, Device{8 * GiB, 512}, Parts{Member: true}, `mbr 00000001
 1 member 1+8190 fd 00000001-01 name="" active=true fs= label=""
 `},

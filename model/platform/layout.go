@@ -52,8 +52,5 @@ func (v *Variant) refused(at string, txt *source.Text) []Problem {
 	case d.Size > 0 && d.Size < layout.MinData:
 		add("DataPartition.Size", fmt.Sprintf("%d bytes, want at least %d", d.Size, int64(layout.MinData)), "")
 	}
-	if v.HasRAID() {
-		add("DataPartition", "a data partition beside an array is not supported", "leave out one of them")
-	}
 	return ps
 }

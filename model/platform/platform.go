@@ -113,7 +113,8 @@ type RecoveryMedia struct {
 }
 
 // DataPartition is a partition on the main disk with data of the product. A restore makes it where there is none, and leaves it
-// alone otherwise. Its filesystem is ext4.
+// alone otherwise. Its filesystem is ext4. On a platform with RAID each main disk has such a partition, a member of an array of the
+// same level, and the filesystem is on that; the sizes are those of the partitions.
 type DataPartition struct {
 	// Label is that of the filesystem: 1 to 16 letters, digits, dashes, dots and underscores.
 	Label string

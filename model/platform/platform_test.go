@@ -170,6 +170,13 @@ func TestParts(t *testing.T) {
 	if got, want := two.Parts(7), (layout.Parts{Member: true}); got != want {
 		t.Errorf("RAID: got %+v, want %+v", got, want)
 	}
+	both, err := Parse([]byte(strings.Replace(data(`"Label": "DATA", "Mount": "/data", "Size": 1073741824`), `"NumDataDisks": 1, "Disksize": 21474836480, "SwRaidlevel": -1`, `"NumDataDisks": 2, "Disksize": 21474836480, "SwRaidlevel": 1`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := both.Variants[0].Parts(7), (layout.Parts{Member: true, Data: true, DataSize: 1 << 30}); got != want {
+		t.Errorf("RAID with data: got %+v, want %+v", got, want)
+	}
 }
 
 func TestRefused(t *testing.T) {
@@ -182,7 +189,6 @@ func TestRefused(t *testing.T) {
 		"data over the system":         data(`"Label": "DATA", "Mount": "/usr", "Size": 1073741824`),
 		"data at no path":              data(`"Label": "DATA", "Mount": "data", "Size": 1073741824`),
 		"data with a bad label":        data(`"Label": "DA TA", "Mount": "/data", "Size": 1073741824`),
-		"data and RAID":                strings.Replace(data(`"Label": "DATA", "Mount": "/data", "Size": 1073741824`), `"NumDataDisks": 1, "Disksize": 21474836480, "SwRaidlevel": -1`, `"NumDataDisks": 2, "Disksize": 21474836480, "SwRaidlevel": 1`, 1),
 		"version":                      strings.Replace(table, `"_comment": "a comment"`, `"Version": 2`, 1),
 		"type":                         strings.Replace(table, `"NumDataDisks": 1`, `"NumDataDisks": "1"`, 1),
 		"syntax":                       table[:len(table)-2],

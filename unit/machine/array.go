@@ -12,14 +12,17 @@ import (
 	"gprovision/hw/filesystem"
 	"gprovision/hw/partition"
 	"gprovision/hw/raid"
+	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/unit/state"
 )
 
-// The array of the main system.
+// The array of the main system, and that of the data. The latter is not started for a boot: the running system does that.
 const (
-	ArrayPath = "/dev/md0"
-	ArrayName = "gprov"
+	ArrayPath     = "/dev/md0"
+	ArrayName     = "gprov"
+	DataArrayPath = "/dev/md1"
+	DataArrayName = "gprov-data"
 )
 
 // sysfs is where the kernel's own names of devices are.
@@ -95,6 +98,38 @@ func (m *Machine) StopArray(ctx context.Context) error {
 // CreateArray makes the array of the record over partitions and starts it. What they hold is lost.
 func (m *Machine) CreateArray(ctx context.Context, a state.Array, members []string) error {
 	return raid.Create(ctx, raid.Runner(m.Run), raid.Plan{Device: ArrayPath, Level: a.Level, UUID: a.UUID, Name: ArrayName, Members: members})
+}
+
+// CreateDataArray makes the array of the data over partitions, with an empty filesystem. What they hold is lost. It is not started
+// afterwards.
+func (m *Machine) CreateDataArray(ctx context.Context, a state.Array, members []string) error {
+	err := raid.Create(ctx, raid.Runner(m.Run), raid.Plan{Device: DataArrayPath, Level: a.Level, UUID: a.UUID, Name: DataArrayName, Members: members})
+	if err != nil {
+		return err
+	}
+	err = filesystem.MakeExt4(ctx, m.Run, DataArrayPath, a.FSLabel, a.FSUUID)
+	return errors.Join(err, raid.Stop(ctx, raid.Runner(m.Run), DataArrayPath))
+}
+
+// ProbeDataArray says what is on the array of the data, of which a has the members. Nothing is written to them, and it is not started
+// afterwards. blank says that it provably carries nothing.
+func (m *Machine) ProbeDataArray(ctx context.Context, a raid.Array) (info filesystem.Info, blank bool, err error) {
+	if err := raid.StartReadOnly(sysfs); err != nil {
+		return info, false, err
+	}
+	if err := raid.Assemble(ctx, raid.Runner(m.Run), DataArrayPath, a); err != nil {
+		return info, false, err
+	}
+	info, _, err = ProbePartition(DataArrayPath)
+	if err == nil {
+		blank, _, err = BlankDisk(DataArrayPath)
+	}
+	return info, blank, errors.Join(err, raid.Stop(ctx, raid.Runner(m.Run), DataArrayPath))
+}
+
+// ReadMember reads what a partition, or what is at its place on a disk, says of its array. The error is raid.ErrNone if it is none.
+func ReadMember(disk io.ReaderAt, p layout.Partition) (raid.Member, error) {
+	return raid.Read(io.NewSectionReader(disk, p.Start, p.Size), p.Size)
 }
 
 // Carries says what a disk carries, for the log of a plan: a member of an array, on itself or in a partition, before all else.

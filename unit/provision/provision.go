@@ -325,6 +325,9 @@ func (j *job) layOut(ids layout.IDs) error {
 	}
 	if v := j.Identity.Variant; v.HasRAID() {
 		j.unit.Array = &state.Array{Level: v.SwRaidlevel, UUID: ids.UUID(), FSUUID: ids.UUID(), FSLabel: j.Site.Names.Primary}
+		if v.DataPartition != nil {
+			j.unit.DataArray = &state.Array{Level: v.SwRaidlevel, UUID: ids.UUID(), FSUUID: ids.UUID(), FSLabel: v.DataPartition.Label}
+		}
 	}
 	if j.Identity.Variant.OneDisk() {
 		j.unit.Recovery = j.unit.Main[0]
@@ -410,6 +413,9 @@ func (j *job) logPlan() {
 	}
 	if a := j.unit.Array; a != nil {
 		j.Log.Info("plan", "what", "array over the main disks", "level", a.Level, "uuid", a.UUID)
+	}
+	if a := j.unit.DataArray; a != nil {
+		j.Log.Info("plan", "what", "array over the main disks for the data", "level", a.Level, "uuid", a.UUID)
 	}
 	for i, d := range j.unit.Main {
 		show("main disk, all data is lost", d, j.main[i].Name)

@@ -49,8 +49,10 @@ type Rebuild struct {
 	array raid.Array
 	// members are the partitions with members of the array, by the names of their device nodes.
 	members map[string]machine.Found
-	unit    state.Unit
-	hash    string
+	// parts are the members of all arrays on main disks.
+	parts []raid.Part
+	unit  state.Unit
+	hash  string
 }
 
 // PlanRebuild finds out whether and how the recovery volume can be rebuilt. It changes nothing, but may start arrays. Disks in skip, by
@@ -65,7 +67,7 @@ func PlanRebuild(ctx context.Context, m *machine.Machine, skip map[string]bool) 
 	case v.HasRAID():
 		find, record = r.findArray, r.recordArray
 	}
-	for _, do := range []func() error{func() error { return find(ctx, skip) }, func() error { return choose(skip) }, record} {
+	for _, do := range []func() error{func() error { return find(ctx, skip) }, func() error { return choose(skip) }, func() error { return record(ctx) }} {
 		if err := do(); err != nil {
 			return nil, &fault.Occurrence{Fault: fault.NoRebuild, Cause: err}
 		}
@@ -143,6 +145,7 @@ func (r *Rebuild) findArray(ctx context.Context, skip map[string]bool) error {
 		return err
 	}
 	parts = slices.DeleteFunc(parts, func(p raid.Part) bool { return skip[p.Disk] })
+	r.parts = parts
 	var found []raid.Array
 	var why []error
 	for _, id := range raid.UUIDs(parts) {
@@ -349,7 +352,7 @@ func Planned(v platform.Variant, disks []block.Disk) (block.Disk, error) {
 }
 
 // record makes the unit's record from what is on the disks.
-func (r *Rebuild) record() error {
+func (r *Rebuild) record(context.Context) error {
 	main, err := Roles(r.Firmware, r.Main.Table, r.Main.Partition, layout.Primary, r.Identity.Variant.DataPartition != nil)
 	if err == nil {
 		main, err = r.filesystems(r.Main.Disk, main)
@@ -361,7 +364,7 @@ func (r *Rebuild) record() error {
 }
 
 // recordOneDisk is record for the only disk of a unit.
-func (r *Rebuild) recordOneDisk() error {
+func (r *Rebuild) recordOneDisk(context.Context) error {
 	t, err := r.filesystems(r.Device, r.unit.Recovery.Table)
 	if err != nil {
 		return err
@@ -372,7 +375,7 @@ func (r *Rebuild) recordOneDisk() error {
 }
 
 // recordArray is record for an array.
-func (r *Rebuild) recordArray() error {
+func (r *Rebuild) recordArray(ctx context.Context) error {
 	main := make([]state.Disk, r.array.Disks)
 	var peer block.Disk
 	for _, p := range append(slices.Clone(r.array.Parts), r.array.Stale...) { // what is in use comes first
@@ -380,7 +383,7 @@ func (r *Rebuild) recordArray() error {
 			continue
 		}
 		f := r.members[p.Path]
-		t, err := Roles(r.Firmware, f.Table, f.Partition, layout.Member, false)
+		t, err := Roles(r.Firmware, f.Table, f.Partition, layout.Member, r.Identity.Variant.DataPartition != nil)
 		if err == nil {
 			t, err = r.filesystems(f.Disk, t)
 		}
@@ -405,6 +408,44 @@ func (r *Rebuild) recordArray() error {
 		return err
 	}
 	r.unit.Array = &state.Array{Level: r.array.Level, UUID: r.array.UUID, FSUUID: r.Main.Partition.FSUUID, FSLabel: r.Main.Partition.FSLabel}
+	return r.recordData(ctx)
+}
+
+// recordData finds the array of the data: the one that the disks of the main system have members of at its place. Where nothing is left of
+// it, or of its filesystem, it gets new identifiers.
+func (r *Rebuild) recordData(ctx context.Context) error {
+	if r.Identity.Variant.DataPartition == nil {
+		return nil
+	}
+	var own []raid.Part
+	for _, f := range r.members {
+		for _, p := range r.parts {
+			if p.Disk == f.Disk.Name && p.Path != f.Path {
+				own = append(own, p)
+			}
+		}
+	}
+	ids := machine.NewIDs()
+	data := state.Array{Level: r.array.Level, UUID: ids.UUID(), FSUUID: ids.UUID(), FSLabel: r.Labels().Data}
+	switch found := raid.UUIDs(own); {
+	case len(found) > 1:
+		return fmt.Errorf("the main disks have members of the arrays %s and %s beside the main system", found[0], found[1])
+	case len(found) == 1:
+		a := raid.Find(own, found[0])
+		data.UUID = a.UUID
+		if !a.Enough() {
+			r.Log.Warn("the array of the data lacks too many disks, what its filesystem is cannot be said", "members", len(a.Parts), "of", a.Disks)
+			break
+		}
+		info, _, err := r.ProbeDataArray(ctx, a)
+		if err != nil {
+			return fmt.Errorf("array of the data: %w", err)
+		}
+		if info.Type == "ext4" {
+			data.FSUUID, data.FSLabel = info.UUID, info.Label
+		}
+	}
+	r.unit.DataArray = &data
 	return nil
 }
 
@@ -449,7 +490,7 @@ func (r *Rebuild) filesystems(d block.Disk, t layout.Table) (layout.Table, error
 }
 
 // Roles gives the partitions of a main disk their roles: system is that of the main system, or of a member of its array, as role says. On a
-// platform with a data partition, which withData says, another one for Linux is that, so that no restore destroys it. A disk that was made
+// platform with a data partition, which withData says, another one like it is that, so that no restore destroys it. A disk that was made
 // for other firmware is refused.
 func Roles(fw layout.Firmware, t layout.Table, system layout.Partition, role layout.Role, withData bool) (layout.Table, error) {
 	t.Partitions = slices.Clone(t.Partitions)
@@ -463,8 +504,10 @@ func Roles(fw layout.Firmware, t layout.Table, system layout.Partition, role lay
 			t.Partitions[i].Role, esp = layout.ESP, true
 		case p.Type == layout.TypeBIOSBoot:
 			t.Partitions[i].Role = layout.BIOSBoot
-		case withData && (p.Type == layout.TypeLinux || p.Type == layout.TypeMBRLinux):
+		case withData && role == layout.Primary && (p.Type == layout.TypeLinux || p.Type == layout.TypeMBRLinux):
 			t.Partitions[i].Role = layout.Data
+		case withData && role == layout.Member && (p.Type == layout.TypeRAID || p.Type == layout.TypeMBRRAID):
+			t.Partitions[i].Role = layout.DataMember
 		}
 	}
 	if esp != (fw == layout.UEFI) {

@@ -121,7 +121,7 @@ func TestRecordArray(t *testing.T) {
 		"a spare":               {[]int{0}, []int{raid.Spare}, "A,"},
 	} {
 		r := mirror(t, c.use, c.stale)
-		if err := r.recordArray(); err != nil {
+		if err := r.recordArray(t.Context()); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		var serials, ids []string

@@ -26,6 +26,7 @@ func TestCarries(t *testing.T) {
 func TestRoles(t *testing.T) {
 	esp, bb := layout.Partition{Number: 1, Type: layout.TypeESP}, layout.Partition{Number: 1, Type: layout.TypeBIOSBoot}
 	data := layout.Partition{Number: 2, Type: layout.TypeLinux, FSUUID: "from the probe"}
+	member := layout.Partition{Number: 2, Type: layout.TypeRAID}
 	alone := layout.Partition{Number: 1, Type: layout.TypeMBRLinux}
 	for name, c := range map[string]struct {
 		fw    layout.Firmware
@@ -36,12 +37,18 @@ func TestRoles(t *testing.T) {
 		"UEFI":                {layout.UEFI, []layout.Partition{esp, {Number: 2}}, data, "esp primary"},
 		"UEFI, one more":      {layout.UEFI, []layout.Partition{esp, {Number: 2}, {Number: 3, Type: layout.TypeLinux}}, data, "esp primary "},
 		"UEFI, with data":     {layout.UEFI, []layout.Partition{esp, {Number: 2}, {Number: 3, Type: layout.TypeLinux}}, data, "esp primary data"},
+		"member, with data":   {layout.UEFI, []layout.Partition{esp, {Number: 2}, {Number: 3, Type: layout.TypeRAID}}, member, "esp member data-member"},
+		"member, alone":       {layout.UEFI, []layout.Partition{esp, {Number: 2}, {Number: 3, Type: layout.TypeRAID}}, member, "esp member "},
 		"BIOS, large":         {layout.BIOS, []layout.Partition{bb, {Number: 2}}, data, "bios-boot primary"},
 		"BIOS":                {layout.BIOS, []layout.Partition{alone}, alone, "primary"},
 		"BIOS disk on UEFI":   {layout.UEFI, []layout.Partition{alone}, alone, ""},
 		"UEFI disk on a BIOS": {layout.BIOS, []layout.Partition{esp, {Number: 2}}, data, ""},
 	} {
-		got, err := Roles(c.fw, layout.Table{Partitions: c.parts}, c.data, layout.Primary, strings.HasSuffix(name, "with data"))
+		role := layout.Primary
+		if strings.HasPrefix(name, "member") {
+			role = layout.Member
+		}
+		got, err := Roles(c.fw, layout.Table{Partitions: c.parts}, c.data, role, strings.HasSuffix(name, "with data"))
 		if (err != nil) != (c.want == "") {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -50,7 +57,7 @@ func TestRoles(t *testing.T) {
 		for _, p := range got.Partitions {
 			roles = append(roles, string(p.Role))
 		}
-		if err == nil && (strings.Join(roles, " ") != c.want || got.Find(layout.Primary).FSUUID != c.data.FSUUID || c.parts[0].Role != "") {
+		if err == nil && (strings.Join(roles, " ") != c.want || got.Find(role).FSUUID != c.data.FSUUID || c.parts[0].Role != "") {
 			t.Errorf("%s: %q, from %+v", name, roles, c.parts)
 		}
 	}

@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"gprovision/model/release"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
+	"gprovision/unit/state"
 	"gprovision/unit/sysroot"
 )
 
@@ -159,20 +161,20 @@ func (j *job) layOut(i int) error {
 	if err != nil {
 		j.Log.Warn("partition table cannot be read", "disk", d.Name, "err", err)
 	}
-	d.recorded = (j.Unit.OneDisk() || record.Find(layout.Data) != nil) && record.On(now)
+	d.recorded = (j.Unit.OneDisk() || dataOf(record) != nil) && record.On(now)
 	if j.Unit.OneDisk() && !d.recorded {
 		return fault.Newf(fault.TableChanged, "the partition table of %s is not the recorded one", d.Path)
 	}
 	data := Data{State: NoData}
-	if p := record.Find(layout.Data); p != nil {
-		if data, err = LookForData(dev, *p); err != nil {
+	if p := dataOf(record); p != nil {
+		if data, err = LookForData(dev, *p, j.Unit.DataArray); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}
 	}
 	// In a table that is as recorded the partition is ours, whatever became of its content. Elsewhere only its content proves that
 	// it is.
 	if data.State == OurData || d.recorded && data.State == OtherData {
-		d.keep = []layout.Role{layout.Data}
+		d.keep = []layout.Role{dataOf(record).Role}
 	}
 	if data.State == OtherData && d.recorded {
 		j.Log.Warn("the data partition does not hold what it should, and is left as it is", "disk", d.Name, "holds", data.Holds, journal.ForPerson())
@@ -184,7 +186,11 @@ func (j *job) layOut(i int) error {
 		d.table = record
 		return nil
 	}
-	fresh, err := j.LayMain(d.Disk, 0, machine.NewIDs())
+	m := *j.Machine
+	if j.Unit.Array != nil && j.Unit.DataArray == nil {
+		m.Identity.Variant.DataPartition = nil // the unit was provisioned without
+	}
+	fresh, err := m.LayMain(d.Disk, 0, machine.NewIDs())
 	if err != nil {
 		return err
 	}
@@ -204,13 +210,21 @@ func (j *job) carrier() layout.Role {
 	return layout.Primary
 }
 
+// dataOf returns the partition of a table whose content a restore preserves, or nil.
+func dataOf(t layout.Table) *layout.Partition {
+	if p := t.Find(layout.Data); p != nil {
+		return p
+	}
+	return t.Find(layout.DataMember)
+}
+
 // DataState says what was found at the place of the data partition.
 type DataState string
 
 // The states of a data partition.
 const (
 	NoData    DataState = "none"  // nothing: a fresh filesystem is made
-	OurData   DataState = "ours"  // the recorded filesystem
+	OurData   DataState = "ours"  // the recorded filesystem, or a member of the recorded array
 	OtherData DataState = "other" // something else
 )
 
@@ -220,15 +234,27 @@ type Data struct {
 	Holds string // what it is, for a person
 }
 
-// LookForData says what disk holds at the place of the recorded partition p.
+// LookForData says what disk holds at the place of the recorded partition p. array is that of the data, nil if they are on no array.
 func LookForData(disk interface {
 	io.ReaderAt
 	Size() int64
-}, p layout.Partition) (Data, error) {
+}, p layout.Partition, array *state.Array) (Data, error) {
 	if p.Start > disk.Size()-p.Size {
 		return Data{State: NoData}, nil
 	}
 	part := io.NewSectionReader(disk, p.Start, p.Size)
+	if p.Role == layout.DataMember {
+		member, err := machine.ReadMember(disk, p)
+		if err == nil && array != nil && member.UUID == array.UUID {
+			return Data{OurData, member.String()}, nil
+		}
+		if err == nil {
+			return Data{OtherData, member.String()}, nil
+		}
+		if !errors.Is(err, raid.ErrNone) {
+			return Data{}, err
+		}
+	}
 	info, err := filesystem.Probe(part, p.Size)
 	if err != nil {
 		return Data{}, err
@@ -352,14 +378,16 @@ func (j *job) writeTable(d target) error {
 	return nil
 }
 
-// fresh are the roles whose filesystems are made anew on a disk.
+// fresh are the roles whose content is made anew on a disk.
 func (j *job) fresh(d target) []layout.Role {
-	roles := []layout.Role{layout.Primary}
+	roles := []layout.Role{j.carrier()}
 	if !j.Unit.OneDisk() {
 		roles = append(roles, layout.ESP)
 	}
-	if !slices.Contains(d.keep, layout.Data) {
-		roles = append(roles, layout.Data)
+	for _, r := range []layout.Role{layout.Data, layout.DataMember} {
+		if p := d.table.Find(r); p != nil && !slices.Contains(d.keep, r) {
+			roles = append(roles, r)
+		}
 	}
 	return roles
 }
@@ -384,7 +412,76 @@ func (j *job) format(ctx context.Context) error {
 	if err := filesystem.MakeExt4(ctx, j.Run, machine.ArrayPath, a.FSLabel, a.FSUUID); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
+	return j.formatData(ctx)
+}
+
+// formatData makes the array of the data where none of the disks has a member of it. It also does so where all that is there of it
+// provably carries nothing: that is what a restore leaves that was cut off in this place. What cannot be looked at is left alone, and
+// does not keep the unit from having a system.
+func (j *job) formatData(ctx context.Context) error {
+	a := j.Unit.DataArray
+	if a == nil {
+		return nil
+	}
+	var places []string
+	var parts []raid.Part
+	kept, foreign := false, false
+	for _, d := range j.disks {
+		p := d.table.Find(layout.DataMember)
+		if p == nil {
+			j.Log.Warn("a main disk has no place for the data, their array is left as it is", "disk", d.Name, journal.ForPerson())
+			return nil
+		}
+		path := block.PartitionPath(d.Path, p.Number)
+		places = append(places, path)
+		if !slices.Contains(d.keep, layout.DataMember) {
+			continue
+		}
+		kept = true
+		member, err := readMember(d.Path, *p)
+		if err == nil && member.UUID == a.UUID {
+			parts = append(parts, raid.Part{Member: member, Path: path, Disk: d.Name})
+		} else {
+			foreign = true
+		}
+	}
+	if kept {
+		found := raid.Find(parts, a.UUID)
+		if blank, err := j.blankData(ctx, found); err != nil || !blank || foreign {
+			if err != nil || foreign || found.Degraded() {
+				j.Log.Warn("the array of the data is not complete, and is left as it is", "members", len(found.Parts), "of", len(places), "err", err, journal.ForPerson())
+			}
+			return nil
+		}
+		for _, d := range j.disks { // a member would be taken for one that is in use
+			if err := machine.ClearPartition(block.PartitionPath(d.Path, d.table.Find(layout.DataMember).Number)); err != nil {
+				return fault.Because(fault.DiskWrite, err)
+			}
+		}
+	}
+	j.Log.Info("making the array of the data", "level", a.Level, "members", places)
+	if err := j.CreateDataArray(ctx, *a, places); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
 	return nil
+}
+
+// blankData says whether the array of the data has every member or can do without, and provably carries nothing.
+func (j *job) blankData(ctx context.Context, a raid.Array) (bool, error) {
+	if !a.Enough() {
+		return false, errors.New("too few members are there")
+	}
+	_, blank, err := j.ProbeDataArray(ctx, a)
+	return blank, err
+}
+
+func readMember(disk string, p layout.Partition) (raid.Member, error) {
+	dev, err := block.Open(disk, false)
+	if err != nil {
+		return raid.Member{}, err
+	}
+	defer dev.Close()
+	return machine.ReadMember(dev, p)
 }
 
 // system is the device of the main system's filesystem.
@@ -401,7 +498,11 @@ func (j *job) arrayConf() string {
 	if j.Unit.Array == nil {
 		return ""
 	}
-	return "# Written by the factory restore.\n" + raid.Conf(machine.ArrayPath, j.Unit.Array.UUID)
+	conf := "# Written by the factory restore.\n" + raid.Conf(machine.ArrayPath, j.Unit.Array.UUID)
+	if a := j.Unit.DataArray; a != nil {
+		conf += raid.Conf(machine.DataArrayPath, a.UUID)
+	}
+	return conf
 }
 
 // mounts are the lines of the restored system's fstab.
@@ -415,12 +516,19 @@ func (j *job) mounts() ([]sysroot.Mount, error) {
 		return nil, err
 	}
 	p, d := main.Find(layout.Data), v.DataPartition
+	if a := j.Unit.DataArray; a != nil {
+		p = &layout.Partition{FSUUID: a.FSUUID}
+	}
 	if p == nil || d == nil {
 		return out, nil
+	}
+	source := "PARTUUID=" + p.UUID
+	if p.UUID == "" {
+		source = "UUID=" + p.FSUUID
 	}
 	options := "nofail,errors=remount-ro,x-systemd.device-timeout=90s"
 	if v.DiskIsSSD {
 		options += ",discard"
 	}
-	return append(out, sysroot.Mount{Source: "PARTUUID=" + p.UUID, Target: d.Mount, Type: "ext4", Options: options, Pass: 2}), nil
+	return append(out, sysroot.Mount{Source: source, Target: d.Mount, Type: "ext4", Options: options, Pass: 2}), nil
 }

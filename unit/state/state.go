@@ -100,6 +100,8 @@ type Unit struct {
 	Main []Disk `json:"main"`
 	// Array is the array over the main disks that carries the main system; nil: a partition of the only main disk does.
 	Array *Array `json:"array,omitempty"`
+	// DataArray is the array over the main disks that carries the data which a restore preserves; nil: there is none.
+	DataArray *Array `json:"dataArray,omitempty"`
 	// ManifestSerial is the serial number of the manifest that the unit was provisioned with, "" if it had none.
 	ManifestSerial string `json:"manifestSerial,omitempty"`
 	// Server is the address of the factory server, "" if there is none.
@@ -578,7 +580,10 @@ func (u Unit) validate() error {
 	if u.OneDisk() && !reflect.DeepEqual(u.Recovery.Table, u.Main[0].Table) {
 		return errors.New("the tables of the only disk differ")
 	}
-	return u.Array.validate(len(u.Main))
+	if d := u.DataArray; d != nil && (u.Array == nil || d.UUID == u.Array.UUID || d.FSUUID == u.Array.FSUUID) {
+		return errors.New("the array of the data is that of the main system, or alone")
+	}
+	return errors.Join(u.Array.validate(len(u.Main)), u.DataArray.validate(len(u.Main)))
 }
 
 func (a *Array) validate(disks int) error {
