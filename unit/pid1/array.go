@@ -10,8 +10,10 @@ import (
 
 	"gprovision/hw/block"
 	"gprovision/hw/raid"
+	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/unit/machine"
+	"gprovision/unit/state"
 )
 
 // memberPatience is how long missing members of an array are waited for, after init's start or a hold, before it is started without them:
@@ -138,7 +140,8 @@ func (u *unit) useArray(ctx context.Context, f *Found, a raid.Array) {
 }
 
 // arrayDisks returns the planned disks for an array of which some members are there. A disk in the place of another one must be
-// blank: what somebody else left on it is no part of the unit.
+// blank: what somebody else left on it is no part of the unit. One of the unit's own whose member is lost is what a restore leaves that
+// was cut off.
 func (u *unit) arrayDisks(f *Found) ([]block.Disk, error) {
 	chosen, err := u.plannedDisks(f)
 	if err != nil {
@@ -152,12 +155,31 @@ func (u *unit) arrayDisks(f *Found) ([]block.Disk, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !blank {
+		if !blank && !f.lostMember(d) {
 			what, err := machine.Carries(d.Path)
 			return nil, errors.Join(fmt.Errorf("%s is no member of the array and carries: %s", d.Path, what), err)
 		}
 	}
 	return chosen, nil
+}
+
+// lostMember says whether a disk is one of the unit's record, and nothing is recognised on it but its recorded table: that whole, or on
+// a disk that is known by its serial number in part.
+func (f *Found) lostMember(d block.Disk) bool {
+	now, err := machine.ReadTable(d.Path)
+	if err != nil {
+		f.note("main: %s: %v", d.Path, err)
+	}
+	return slices.ContainsFunc(f.Unit.Main, func(r state.Disk) bool {
+		if !recorded(d, r, err == nil && r.Table.Kind != layout.None && r.Table.On(now)) {
+			return false
+		}
+		only, err := machine.OnlyTable(d.Path, r.Table)
+		if err != nil {
+			f.note("main: %s: %v", d.Path, err)
+		}
+		return only
+	})
 }
 
 // mainDisks returns the paths of the disks that start the main system, in the order of the record: "" for one that is not there,

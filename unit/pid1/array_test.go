@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -56,6 +57,46 @@ func member(level, n, active int, place uint16, events uint64) []byte {
 	}
 	le.PutUint32(b[216:], uint32(sum)+uint32(sum>>32))
 	return b
+}
+
+// TestDiskWithoutMember: a restore of an array that was cut off leaves disks of the unit without their member. It is taken up with them.
+func TestDiskWithoutMember(t *testing.T) {
+	const size = 64 * layout.MiB
+	table := func() layout.Table {
+		return layout.Table{Kind: layout.GPT, UUID: machine.NewIDs().UUID(), Partitions: []layout.Partition{
+			{Number: 1, Start: layout.MiB, Size: 32 * layout.MiB, Type: layout.TypeRAID, UUID: machine.NewIDs().UUID(), Role: layout.Member}}}
+	}
+	for name, c := range map[string]struct {
+		change func(t *testing.T, dev string, own state.Disk)
+		want   bool
+	}{
+		"blank": {func(*testing.T, string, state.Disk) {}, true},
+		"a restore was cut off": {func(t *testing.T, dev string, own state.Disk) {
+			if err := machine.WriteTable(dev, own.Table); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+		"somebody's table": {func(t *testing.T, dev string, _ state.Disk) {
+			if err := machine.WriteTable(dev, table()); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		"somebody's data": {func(t *testing.T, dev string, _ state.Disk) { overwrite(t, dev, 512, []byte("data")) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ownMounts(t)
+			u := testUnit(t, &bytes.Buffer{})
+			u.m.Identity.Variant.SwRaidlevel, u.m.Identity.Variant.NumDataDisks, u.m.Identity.Variant.Disksize = 1, 2, size
+			a, b := loopDisk(t, size), loopDisk(t, size)
+			own := state.Disk{Size: size, SectorSize: 512, Bus: string(block.VirtIO), Table: table()}
+			c.change(t, b, own)
+			u.m.Sys = virtio(t, a, b)
+			f := &Found{members: []string{filepath.Base(a)}, Unit: state.Unit{Main: []state.Disk{{Size: size}, own}}}
+			if got, err := u.arrayDisks(f); (len(got) == 2) != c.want || (err == nil) != c.want {
+				t.Errorf("%d disks, %v", len(got), err)
+			}
+		})
+	}
 }
 
 // TestLookForArray: when the array of a unit is started, with which members, and what is said of it. mdadm is played; what it started
