@@ -447,9 +447,10 @@ func (j *job) formatData(ctx context.Context) error {
 	}
 	if kept {
 		found := raid.Find(parts, a.UUID)
-		if blank, err := j.blankData(ctx, found); err != nil || !blank || foreign {
-			if err != nil || foreign || found.Degraded() {
-				j.Log.Warn("the array of the data is not complete, and is left as it is", "members", len(found.Parts), "of", len(places), "err", err, journal.ForPerson())
+		carries, blank, err := j.probeData(ctx, found)
+		if err != nil || foreign || !blank {
+			if err != nil || foreign || found.Degraded() || carries != "ext4" {
+				j.Log.Warn("the array of the data is not as it should be, and is left as it is", "members", len(found.Parts), "of", len(places), "carries", carries, "err", err, journal.ForPerson())
 			}
 			return nil
 		}
@@ -466,13 +467,13 @@ func (j *job) formatData(ctx context.Context) error {
 	return nil
 }
 
-// blankData says whether the array of the data has every member or can do without, and provably carries nothing.
-func (j *job) blankData(ctx context.Context, a raid.Array) (bool, error) {
+// probeData says what the array of the data carries, if it can be started, and whether that is provably nothing.
+func (j *job) probeData(ctx context.Context, a raid.Array) (carries string, blank bool, err error) {
 	if !a.Enough() {
-		return false, errors.New("too few members are there")
+		return "", false, errors.New("too few members are there")
 	}
-	_, blank, err := j.ProbeDataArray(ctx, a)
-	return blank, err
+	info, blank, err := j.ProbeDataArray(ctx, a)
+	return info.Type, blank, err
 }
 
 func readMember(disk string, p layout.Partition) (raid.Member, error) {
