@@ -1,8 +1,15 @@
 package lab_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,4 +117,73 @@ func TestDisplayRestore(t *testing.T) {
 	sees(t, u, "Restarting")
 	whole(t, up(t, u), "2")
 	seen(t, u, 1, jobState("restore", "succeeded"), "restore")
+}
+
+// TestVMDisplay attaches to the display of a gprov vm, whose unit need not come far for that, and sees it drawn.
+func TestVMDisplay(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	dir := workDir(t, 1<<30)
+	vm := exec.CommandContext(t.Context(), l.gprov, "vm", "--dir", dir, "--display", "635", "--firmware", "bios")
+	var errs bytes.Buffer
+	vm.Stderr = &errs
+	out, err := vm.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	told := make(chan string, 1)
+	go func() {
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			if _, how, ok := strings.Cut(lines.Text(), "the display: "); ok {
+				told <- strings.TrimSpace(how)
+			}
+		}
+		ended <- vm.Wait()
+	}()
+	end := func() {
+		_ = vm.Process.Signal(os.Interrupt)
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Error("gprov vm does not end")
+			_ = vm.Process.Kill()
+			<-ended
+		}
+	}
+	socket := filepath.Join(dir, "display")
+	select {
+	case how := <-told:
+		if how != "gprov lcd attach "+socket {
+			t.Errorf("it says %q", how)
+		}
+	case <-time.After(2 * time.Minute):
+		end()
+		t.Fatalf("gprov vm says nothing of its display: %s", errs.String())
+	}
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		end()
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Error(err)
+	}
+	lines := bufio.NewScanner(c)
+	seen := false
+	for !seen && lines.Scan() {
+		seen = strings.Contains(lines.Text(), "│Crystalfontz 635    │")
+	}
+	if !seen {
+		t.Errorf("the display is not drawn: %v", lines.Err())
+	}
+	end()
+	if _, err := os.Stat(socket); !os.IsNotExist(err) {
+		t.Errorf("the socket is left: %v", err)
+	}
 }
