@@ -22,7 +22,7 @@ func TestLifeFromSource(t *testing.T) {
 		t.Helper()
 		o := boot.KernelOptions{Options: boot.Options{
 			RootFS: l.debian, Init: l.init, Policy: p.Policy, Platforms: p.Platforms, Provision: provision, BuildNumber: build, Time: time.Now(), Out: p.Path(name),
-		}, LocalVersion: "-compiled", Cache: os.Getenv("GPROV_KERNEL_CACHE")}
+		}, LocalVersion: "-norm_boot", Cache: os.Getenv("GPROV_KERNEL_CACHE")}
 		if err := os.RemoveAll(o.Out); err != nil {
 			t.Fatal(err)
 		}
