@@ -17,7 +17,7 @@ import (
 func TestLifeFromSource(t *testing.T) {
 	soak(t)
 	l := needLife(t)
-	n, p := network(t), product(t, l.tiny)
+	p := product(t, l.tiny)
 	kernel := func(name string, provision bool, build uint64) boot.Report {
 		t.Helper()
 		o := boot.KernelOptions{Options: boot.Options{
@@ -47,9 +47,10 @@ func TestLifeFromSource(t *testing.T) {
 	if err := p.Manifest([]string{image}, nil); err != nil {
 		t.Fatal(err)
 	}
-	l.serve(t, n, p)
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		t.Run(string(fw), func(t *testing.T) {
+			n := network(t)
+			l.serve(t, n, product(t, p)) // which knows no unit yet
 			u := newUnit(t, n, config(fw, lab.VirtIO))
 			start(t, u)
 			took, err := live(u)
