@@ -43,6 +43,7 @@ demo: deps build ## the whole life of a unit on a virtual machine (FIRMWARE=uefi
 check: ## formatting, vet, and vet for another architecture
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
 	go vet ./...
+	go vet -tags soak,bench ./lab ./forge/boot
 	GOARCH=arm64 go vet ./...
 
 .PHONY: test
@@ -64,14 +65,13 @@ test-repeat: deps build ## every test N times, to show that nothing is flaky
 .PHONY: soak
 soak: ## what takes too long for every change: a kernel compiled from Debian's source, all kinds of sticks, the recovery shell, a fetched release, the life with Secure Boot, 160 power cuts, 20 restores in a row (GPROV_SOAK_N)
 	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) exfatprogs exfat-fuse'
-	$(SUDO) env GPROV_SOAK=1 CGO_ENABLED=0 $(shell which go) test -count=1 -timeout 4h -v -run FromDebian ./forge/boot
-	$(SUDO) env GPROV_SOAK=1 GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=1 -timeout 4h -v -run 'Medium|Stick|RecoveryShell|Update|LifeOneDiskBIOS|LifeArrays|LifeMirror|ForcedRestore|LifeBuses|LifeSecureBoot|Menu|NoHalfSystem|CutAnywhere|CutsConverge|NetworkSalvaged|NetworkRecovery|Display|MissingMainDisk|CutsAtRandom|RestoresInARow|DamagedVolume' ./lab
+	$(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=1 -tags soak -p 1 -timeout 6h -v -run '^TestSoak' ./forge/boot ./lab
 
 .PHONY: bench
 bench: ## tables: ours against what one would use instead (about an hour; GPROV_BENCH_ROUNDS, GPROV_BENCH_BUILDS)
 	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) swupdate cpio openssl'
-	$(SUDO) env GPROV_BENCH=1 GPROV_BENCH_ROUNDS="$(GPROV_BENCH_ROUNDS)" GPROV_BENCH_BUILDS="$(GPROV_BENCH_BUILDS)" CGO_ENABLED=0 \
-		$(shell which go) test -count=1 -timeout 6h -v -run '^TestBench(|Initramfs)$$' ./lab
+	$(SUDO) env GPROV_BENCH_ROUNDS="$(GPROV_BENCH_ROUNDS)" GPROV_BENCH_BUILDS="$(GPROV_BENCH_BUILDS)" CGO_ENABLED=0 \
+		$(shell which go) test -count=1 -tags bench -timeout 6h -v -run '^TestBench(|Initramfs)$$' ./lab
 
 .PHONY: generate
 generate: ## make what is generated

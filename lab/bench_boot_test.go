@@ -1,3 +1,5 @@
+//go:build bench
+
 package lab_test
 
 import (
@@ -14,17 +16,13 @@ import (
 	"time"
 
 	"gprovision/lab"
-	"gprovision/model/bootimage"
 	"gprovision/model/layout"
 )
 
 // TestBenchInitramfs compares the initramfs of our boot artifact with those of initramfs-tools and dracut, all made from a Debian with every module of its kernel:
 // the same kernel, the same virtual machine, the same root on its disk. It measures the size, and the time from the kernel's start to the first program of the
-// root. It runs only where GPROV_BENCH=1 (make bench).
+// root.
 func TestBenchInitramfs(t *testing.T) {
-	if os.Getenv("GPROV_BENCH") != "1" {
-		t.Skip("a benchmark: make bench")
-	}
 	l := needLife(t)
 	f, err := l.finished[layout.BIOS]()
 	if err != nil {
@@ -105,34 +103,6 @@ func TestBenchInitramfs(t *testing.T) {
 		slices.Sort(c.took)
 		mid, ours := c.took[len(c.took)/2], list[0]
 		fmt.Printf("| %s | %.1f MB | %.2f s | %.2f | %.2f |\n", c.name, float64(c.size)/1e6, mid, float64(c.size)/float64(ours.size), mid/ours.took[len(ours.took)/2])
-	}
-}
-
-// unpackUKI writes kernel and initramfs of a boot artifact into dir.
-func unpackUKI(t *testing.T, path, dir string) {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	uki, err := bootimage.ParseUKI(f, st.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, r := range map[string]io.Reader{"ours-vmlinuz": uki.Linux(), "ours-initrd": uki.Initrd()} {
-		out, err := os.Create(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = io.Copy(out, r)
-		if cerr := out.Close(); err != nil || cerr != nil {
-			t.Fatal(err, cerr)
-		}
 	}
 }
 

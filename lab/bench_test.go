@@ -1,3 +1,5 @@
+//go:build bench
+
 package lab
 
 import (
@@ -27,13 +29,10 @@ import (
 	"gprovision/model/signature"
 )
 
-// TestBench prints the tables of docs/benchmarks.md. It runs only where GPROV_BENCH=1 (make bench), as root, and takes long.
+// TestBench prints the tables of docs/benchmarks.md. It runs as root, and takes long: make bench.
 // GPROV_BENCH_ROUNDS (default 5) and GPROV_BENCH_BUILDS (default 3) say how often each thing is measured; GPROV_BENCH_ROOT is
 // a tar of another root filesystem, GPROV_BENCH_IMAGE an image that is there already; then nothing is built.
 func TestBench(t *testing.T) {
-	if os.Getenv("GPROV_BENCH") != "1" {
-		t.Skip("a benchmark: make bench")
-	}
 	if os.Geteuid() != 0 {
 		t.Fatal("the benchmarks mount filesystems: run as root")
 	}

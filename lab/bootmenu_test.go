@@ -100,40 +100,37 @@ const (
 // says yes. The restore is done once.
 func TestForcedRestore(t *testing.T) {
 	t.Parallel()
-	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
-		t.Run(string(fw), func(t *testing.T) {
-			if fw == layout.UEFI {
-				soak(t) // the menu of OVMF takes minutes on a serial line
+	forcedRestore(t, layout.BIOS)
+}
+
+func forcedRestore(t *testing.T, fw layout.Firmware) {
+	t.Helper()
+	l := needLife(t)
+	u := l.fork(t, network(t), fw, nil)
+	s := newScreen(t, u)
+	if fw == layout.UEFI {
+		start(t, u, lab.FirmwareMenu())
+		s.shows(t, u, bootPatience, "Boot Manager", escape)
+		keys(t, u, down+down+enter)
+		s.shows(t, u, time.Minute, "Forced Factory Restore", "")
+		for i := 0; !strings.Contains(s.answer(t, u, down), "Forced Factory Restore"); i++ { // drawn again when it is chosen
+			if i == 30 {
+				t.Fatal("the menu never comes to Forced Factory Restore")
 			}
-			t.Parallel()
-			l := needLife(t)
-			u := l.fork(t, network(t), fw, nil)
-			s := newScreen(t, u)
-			if fw == layout.UEFI {
-				start(t, u, lab.FirmwareMenu())
-				s.shows(t, u, bootPatience, "Boot Manager", escape)
-				keys(t, u, down+down+enter)
-				s.shows(t, u, time.Minute, "Forced Factory Restore", "")
-				for i := 0; !strings.Contains(s.answer(t, u, down), "Forced Factory Restore"); i++ { // drawn again when it is chosen
-					if i == 30 {
-						t.Fatal("the menu never comes to Forced Factory Restore")
-					}
-				}
-				keys(t, u, enter)
-			} else {
-				start(t, u)
-				s.shows(t, u, bootPatience, "ESC for the boot menu", "")
-				keys(t, u, escape)
-				s.shows(t, u, time.Minute, "Forced Factory Restore", "")
-				keys(t, u, down+enter)
-			}
-			s.shows(t, u, bootPatience, "data on the main disk", "")
-			keys(t, u, "2")
-			whole(t, up(t, u), "2")
-			seen(t, u, 1, jobState("restore", "succeeded"), "restore")
-			seen(t, u, 1, lab.Msg("forced restore"), "forced restore")
-		})
+		}
+		keys(t, u, enter)
+	} else {
+		start(t, u)
+		s.shows(t, u, bootPatience, "ESC for the boot menu", "")
+		keys(t, u, escape)
+		s.shows(t, u, time.Minute, "Forced Factory Restore", "")
+		keys(t, u, down+enter)
 	}
+	s.shows(t, u, bootPatience, "data on the main disk", "")
+	keys(t, u, "2")
+	whole(t, up(t, u), "2")
+	seen(t, u, 1, jobState("restore", "succeeded"), "restore")
+	seen(t, u, 1, lab.Msg("forced restore"), "forced restore")
 }
 
 // TestPulledDisk: either of the two devices starts the unit alone. Without the recovery device the system runs; without the main

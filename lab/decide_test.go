@@ -170,23 +170,6 @@ func TestNoNetwork(t *testing.T) {
 	expect(t, u, bootPatience, lab.Msg("network port configured"))
 }
 
-// TestMissingMainDisk has no main disk: the unit holds, and boots when it is plugged in.
-func TestMissingMainDisk(t *testing.T) {
-	soak(t)
-	t.Parallel()
-	l := needLife(t)
-	u := l.fork(t, network(t), layout.UEFI, func(c *lab.Config) { c.Disks[1].Late = true })
-	start(t, u)
-	if e := expect(t, u, bootPatience, lab.Msg("hold")); e.Text("code") != "G221" {
-		t.Errorf("the unit holds with %s, want G221", e.Text("code"))
-	}
-	if err := u.Plug(t.Context(), "main"); err != nil {
-		t.Fatal(err)
-	}
-	whole(t, expect(t, u, bootPatience, lab.Msg("tiny system up")), "2")
-	seen(t, u, 0, jobState("restore", "started"), "restore")
-}
-
 // oneWrite checks that init wrote one block to the recovery volume before it handed over, by the kernel's own count
 // (Documentation/block/stat.rst).
 func oneWrite(t *testing.T, u *lab.Unit) {
@@ -195,30 +178,4 @@ func oneWrite(t *testing.T, u *lab.Unit) {
 	if len(s) < 7 || s[6] != "8" { // requests are no measure: a flush counts as one
 		t.Errorf("writes to the recovery device before the hand-over: %v, want 8 sectors", s)
 	}
-}
-
-// TestNetworkRecovery has a unit without a good image, which fetches one as the policy allows.
-func TestNetworkRecovery(t *testing.T) {
-	soak(t)
-	t.Parallel()
-	l := needLife(t)
-	n := network(t)
-	p := product(t, l.tiny)
-	l.serve(t, n, p)
-	serveUpdates(t, n, p)
-	u := l.fork(t, n, layout.UEFI, nil)
-	offlineChange(t, u, "recovery", func(o offline) {
-		for _, image := range l.images {
-			o.do("rm /Image/%s", image)
-			o.do("rm /Image/%s.minisig", image)
-		}
-	})
-	offlineChange(t, u, "main", func(o offline) { o.do("rm /boot.normal") })
-	start(t, u)
-	whole(t, up(t, u), "2")
-	seen(t, u, 1, lab.Msg("image fetched"), "image from the network")
-	if !regexp.MustCompile(`Downloading +[1-9][0-9]* %`).MatchString(u.Console()) {
-		t.Error("nobody saw how far the download was")
-	}
-	seen(t, u, 1, jobState("restore", "succeeded"), "restore")
 }

@@ -3,6 +3,7 @@ package lab_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gprovision/lab"
+	"gprovision/model/bootimage"
 )
 
 // slots lets two machines run at a time: the tests share two processors.
@@ -142,3 +144,31 @@ var debianRoot = sync.OnceValues(func() (string, error) {
 	}
 	return lab.DebianRoot(context.Background(), slog.New(slog.DiscardHandler), cache)
 })
+
+// unpackUKI writes kernel and initramfs of a boot artifact into dir.
+func unpackUKI(t *testing.T, path, dir string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	uki, err := bootimage.ParseUKI(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]io.Reader{"ours-vmlinuz": uki.Linux(), "ours-initrd": uki.Initrd()} {
+		out, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(out, r)
+		if cerr := out.Close(); err != nil || cerr != nil {
+			t.Fatal(err, cerr)
+		}
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,33 +89,6 @@ func TestDisplay(t *testing.T) {
 	if !s.Contains("OS is running") || s.PressMask != 0x3f {
 		t.Errorf("the display is handed over as %q, %+v", s.Lines(), s)
 	}
-}
-
-// TestDisplayRestore restores with the keys of a 631 that loses what it is told now and then, and sees how far it is.
-func TestDisplayRestore(t *testing.T) {
-	soak(t)
-	t.Parallel()
-	l := needLife(t)
-	u := l.fork(t, network(t), layout.UEFI, withDisplay(lcd.Model631))
-	u.Display().SetFaults(simulator.Faults{Drop: 7})
-	start(t, u)
-	ready(t, u, lcd.Model631)
-	u.Display().Tap(lcd.KeyLR)
-	sees(t, u, "Menu")
-	choose(t, u, lcd.KeyLL, lcd.KeyUR, "Restore latest")
-	sees(t, u, "►No◄")
-	choose(t, u, lcd.KeyLL, lcd.KeyUR, "Yes")
-	ctx, cancel := context.WithTimeout(t.Context(), jobPatience)
-	defer cancel()
-	if _, err := u.Display().Wait(ctx, func(s simulator.Screen) bool {
-		l := s.Lines()
-		return slices.Contains(l, "Writing release") && s.Contains(" %")
-	}); err != nil {
-		t.Fatal(err)
-	}
-	sees(t, u, "Restarting")
-	whole(t, up(t, u), "2")
-	seen(t, u, 1, jobState("restore", "succeeded"), "restore")
 }
 
 // TestVMDisplay attaches to the display of a gprov vm, whose unit need not come far for that, and sees it drawn.

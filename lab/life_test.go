@@ -48,6 +48,9 @@ type life struct {
 	finished map[layout.Firmware]func() (*finishedUnit, error)
 }
 
+// updates is where the units of the tests may fetch images.
+const updates = "10.77.0.1:9443"
+
 type finishedUnit struct {
 	snapshot *lab.Snapshot
 	product  *lab.Product // with the server's database

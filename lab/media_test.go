@@ -1,7 +1,6 @@
 package lab_test
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,14 +11,6 @@ import (
 	"gprovision/lab"
 	"gprovision/model/layout"
 )
-
-// soak skips what is too much for every change.
-func soak(t *testing.T) {
-	t.Helper()
-	if os.Getenv("GPROV_SOAK") != "1" {
-		t.Skip("part of make soak (GPROV_SOAK=1)")
-	}
-}
 
 // run runs a program and returns what it says.
 func run(t *testing.T, name string, args ...string) string {
@@ -99,26 +90,6 @@ func exFAT(t *testing.T, u *lab.Unit, disk string, files ...string) {
 	insert(t, u, disk, raw)
 }
 
-// TestEmergencyMedium restores the older release from a stick with exFAT after a person confirmed it. The stick stays in: the next
-// boot is a normal one.
-func TestEmergencyMedium(t *testing.T) {
-	soak(t)
-	t.Parallel()
-	l := needLife(t)
-	u := l.fork(t, network(t), layout.UEFI, withStick)
-	exFAT(t, u, "stick", l.tiny.Path(l.images[0]), l.tiny.Path(l.images[0]+".minisig"))
-	start(t, u)
-	shown(t, u, 0, "Restore from medium")
-	if err := u.Type("2"); err != nil { // Yes
-		t.Fatal(err)
-	}
-	whole(t, up(t, u), "1")
-	seen(t, u, 1, jobState("restore", "succeeded"), "restore from the stick")
-	// The boot after the restore has had the stick in too.
-	seen(t, u, 1, lab.All(lab.Msg("decision"), lab.Field("job", "boot")), "normal boot")
-	seen(t, u, 1, lab.All(lab.Msg("decision"), lab.Field("job", "rescue")), "decision for the stick")
-}
-
 // startsFirst puts a recovery stick before the disks of a unit.
 func startsFirst(c *lab.Config) {
 	withStick(c)
@@ -169,58 +140,23 @@ func say(t *testing.T, u *lab.Unit, skip int, text, answer string) int {
 // started: that is no loop.
 func TestRecoveryStick(t *testing.T) {
 	t.Parallel()
-	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
-		t.Run(string(fw), func(t *testing.T) {
-			if fw == layout.BIOS {
-				soak(t)
-			}
-			t.Parallel()
-			l := needLife(t)
-			u := l.fork(t, network(t), fw, startsFirst)
-			l.recoveryStick(t, u)
-			start(t, u)
-			at := pick(t, u, 0, "Restore from medium")
-			say(t, u, at, "All data on the main disk will be lost.", "2")
-			whole(t, up(t, u), "1")
-			seen(t, u, 1, jobState("restore", "succeeded"), "restore from the stick")
-			seen(t, u, 1, lab.Msg("menu"), "menu")
-			seen(t, u, 2, func(e lab.Event) bool {
-				return strings.HasPrefix(e.Text("text"), "this boot came from the recovery stick")
-			}, "boot from the stick")
-		})
-	}
+	recoveryStick(t, layout.UEFI)
 }
 
-// TestStickRebuilds has a unit whose recovery device is dead: a recovery stick makes it anew on a blank disk, and takes a support
-// bundle. The unit restores from the new volume then.
-func TestStickRebuilds(t *testing.T) {
-	t.Parallel()
-	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
-		t.Run(string(fw), func(t *testing.T) {
-			soak(t)
-			t.Parallel()
-			l := needLife(t)
-			u := l.fork(t, network(t), fw, startsFirst, "recovery")
-			l.recoveryStick(t, u)
-			start(t, u)
-			at := pick(t, u, 0, "Save support bundle")
-			expect(t, u, time.Minute, lab.Msg("support bundle saved"))
-			at = pick(t, u, at, "Rebuild recovery")
-			say(t, u, at, "It carries nothing.", "2")
-			whole(t, up(t, u), "2")
-			seen(t, u, 1, lab.All(lab.Msg("decision"), lab.Field("job", "boot"), lab.Field("recovery", "found")), "boot with the new volume")
-			at = len(u.Console())
-			tell(t, u, map[string]any{"do": "remove", "path": "/boot.normal"})
-			if err := u.Tell(map[string]any{"do": "reboot"}); err != nil {
-				t.Fatal(err)
-			}
-			at = pick(t, u, at, "Resume normal boot")
-			pick(t, u, at, "Resume normal boot") // after the restore
-			whole(t, up(t, u), "1")
-			seen(t, u, 1, jobState("restore", "succeeded"), "restore from the new volume")
-			bundle(t, u)
-		})
-	}
+func recoveryStick(t *testing.T, fw layout.Firmware) {
+	t.Helper()
+	l := needLife(t)
+	u := l.fork(t, network(t), fw, startsFirst)
+	l.recoveryStick(t, u)
+	start(t, u)
+	at := pick(t, u, 0, "Restore from medium")
+	say(t, u, at, "All data on the main disk will be lost.", "2")
+	whole(t, up(t, u), "1")
+	seen(t, u, 1, jobState("restore", "succeeded"), "restore from the stick")
+	seen(t, u, 1, lab.Msg("menu"), "menu")
+	seen(t, u, 2, func(e lab.Event) bool {
+		return strings.HasPrefix(e.Text("text"), "this boot came from the recovery stick")
+	}, "boot from the stick")
 }
 
 // bundle switches a unit off and checks the support bundle on its stick.
@@ -243,93 +179,5 @@ func bundle(t *testing.T, u *lab.Unit) {
 		if !strings.Contains(names, want+"\n") {
 			t.Errorf("the bundle has no %s: %s", want, names)
 		}
-	}
-}
-
-// TestRecoveryShell opens the recovery shell over the serial line with the unit's own password. A wrong one is counted, and a power
-// cut does not undo that.
-func TestRecoveryShell(t *testing.T) {
-	soak(t)
-	t.Parallel()
-	l := needLife(t)
-	u := l.fork(t, network(t), layout.UEFI, nil)
-	f, err := l.finished[layout.UEFI]()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, p := network(t), product(t, f.product)
-	copyDatabase(t, f.product, p)
-	c, err := l.serve(t, n, p).ReadCredentials(t.Context(), serial)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pass, err := p.Reveal(serial, c.Generation, c.Ciphertext)
-	if err != nil {
-		t.Fatal(err)
-	}
-	open := func(at int) int {
-		expect(t, u, bootPatience, lab.Msg("init"))
-		if err := u.Type(" "); err != nil { // a key before the grace time counts
-			t.Fatal(err)
-		}
-		at = pick(t, u, at, "Recovery shell")
-		return shown(t, u, at, "password of this unit")
-	}
-	start(t, u)
-	at := open(0)
-	if err := u.Type("not-the-password\r"); err != nil {
-		t.Fatal(err)
-	}
-	at = shown(t, u, at, "password of this unit") // again
-	u.Cut()
-	start(t, u)
-	up(t, u)
-	if text := tell(t, u, map[string]any{"do": "read", "path": filepath.Join(recoveryOf(t, u), "state/shell.json")}); !strings.Contains(text, `"failed": 1`) {
-		t.Errorf("the wrong password is not counted: %s", text)
-	}
-	if err := u.Tell(map[string]any{"do": "reboot"}); err != nil {
-		t.Fatal(err)
-	}
-	at = open(at)
-	if err := u.Type(pass.Reveal() + "\r"); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, u, time.Minute, lab.Msg("recovery shell opened"))
-	if err := u.Type("unit\r"); err != nil {
-		t.Fatal(err)
-	}
-	shown(t, u, at, "serial number "+serial)
-	if err := u.Type("exit\r"); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, u, bootPatience, lab.Msg("recovery shell closed"))
-	up(t, u)
-	if strings.Contains(u.Console(), pass.Reveal()) {
-		t.Error("the console shows the password")
-	}
-}
-
-// TestBadMedium has a stick with a damaged image: the unit says so and boots.
-func TestBadMedium(t *testing.T) {
-	soak(t)
-	t.Parallel()
-	l := needLife(t)
-	u := l.fork(t, network(t), layout.UEFI, withStick)
-	b, err := os.ReadFile(l.tiny.Path(l.images[0]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[len(b)/2] ^= 1
-	bad := filepath.Join(u.Dir, l.images[0])
-	if err := os.WriteFile(bad, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	emergency(t, u, "stick", bad, l.tiny.Path(l.images[0]+".minisig"))
-	start(t, u)
-	whole(t, up(t, u), "2")
-	seen(t, u, 1, lab.Msg("emergency medium refused"), "refusal")
-	seen(t, u, 0, jobState("restore", "started"), "restore")
-	if !strings.Contains(u.Console(), fmt.Sprintf("*** %s", "G251")) {
-		t.Error("the console does not show G251")
 	}
 }

@@ -1,3 +1,5 @@
+//go:build soak
+
 package lab_test
 
 import (
@@ -37,11 +39,10 @@ type moment struct {
 	lengths []int64
 }
 
-// TestCutAnywhere records what one restore onto a blank disk writes, cuts the power at a few borders of two steps and random moments,
+// TestSoakCutAnywhere records what one restore onto a blank disk writes, cuts the power at a few borders of two steps and random moments,
 // drops what the disks had not flushed then, or a random part of it, and starts the unit: it always ends with a whole system. What this
-// adds to TestCutsConverge, which does it at many more moments, is the boot loader and the kernel of the unit.
-func TestCutAnywhere(t *testing.T) {
-	soak(t)
+// adds to TestSoakCutsConverge, which does it at many more moments, is the boot loader and the kernel of the unit.
+func TestSoakCutAnywhere(t *testing.T) {
 	t.Parallel()
 	dir := workDir(t, 16<<30)
 	var base *lab.Snapshot
@@ -178,9 +179,8 @@ func watchLogs(every time.Duration, logs ...string) func() []moment {
 	})
 }
 
-// TestCutsAtRandom cuts the power of a unit at random moments of restores and of the boots around them, again and again.
-func TestCutsAtRandom(t *testing.T) {
-	soak(t)
+// TestSoakCutsAtRandom cuts the power of a unit at random moments of restores and of the boots around them, again and again.
+func TestSoakCutsAtRandom(t *testing.T) {
 	t.Parallel()
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		t.Run(string(fw), func(t *testing.T) {
@@ -209,10 +209,9 @@ func TestCutsAtRandom(t *testing.T) {
 	}
 }
 
-// TestRestoresInARow restores a unit that has many images again and again: the recovery volume keeps those that it should, and no
+// TestSoakRestoresInARow restores a unit that has many images again and again: the recovery volume keeps those that it should, and no
 // restore finds it full.
-func TestRestoresInARow(t *testing.T) {
-	soak(t)
+func TestSoakRestoresInARow(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
 	n, p := network(t), product(t, l.tiny)

@@ -1,3 +1,5 @@
+//go:build soak
+
 package lab_test
 
 import (
@@ -12,10 +14,9 @@ import (
 	"gprovision/model/layout"
 )
 
-// TestLifeFromSource is the life of units whose boot artifacts are kernels that were compiled from Debian's source, with their initramfs
+// TestSoakLifeFromSource is the life of units whose boot artifacts are kernels that were compiled from Debian's source, with their initramfs
 // inside and without modules. The recovery artifact is newer than the one in the release: both devices start it.
-func TestLifeFromSource(t *testing.T) {
-	soak(t)
+func TestSoakLifeFromSource(t *testing.T) {
 	l := needLife(t)
 	p := product(t, l.tiny)
 	kernel := func(name string, provision bool, build uint64) boot.Report {

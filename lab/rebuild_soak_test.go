@@ -1,3 +1,5 @@
+//go:build soak
+
 package lab_test
 
 import (
@@ -82,10 +84,9 @@ func differs(t *testing.T, a, b string, p layout.Partition) int64 {
 	}
 }
 
-// TestStickRebuildsOneDisk has units with one disk whose recovery volume is beyond repair. A recovery stick makes its filesystem anew and
+// TestSoakStickRebuildsOneDisk has units with one disk whose recovery volume is beyond repair. A recovery stick makes its filesystem anew and
 // changes no byte beside its partition. The unit starts without the stick and restores from the new volume, which leaves the data alone.
-func TestStickRebuildsOneDisk(t *testing.T) {
-	soak(t)
+func TestSoakStickRebuildsOneDisk(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		fw   layout.Firmware
@@ -197,11 +198,10 @@ func dataMember(t *testing.T, u *lab.Unit, disk string) []byte {
 	return all
 }
 
-// TestStickRebuildsArray has a unit with a mirror for the system and one for data, whose recovery device was replaced by a blank one and
+// TestSoakStickRebuildsArray has a unit with a mirror for the system and one for data, whose recovery device was replaced by a blank one and
 // whose first disk is missing too. A recovery stick makes the volume anew from the degraded array. With all disks the unit restores from the
 // new volume, over both disks, and not a byte of the data changes.
-func TestStickRebuildsArray(t *testing.T) {
-	soak(t)
+func TestSoakStickRebuildsArray(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
 	mounted := func(fstab string) string { // the line of the data

@@ -1,3 +1,5 @@
+//go:build soak
+
 package lab_test
 
 import (
@@ -26,13 +28,12 @@ import (
 	"gprovision/unit/state"
 )
 
-// TestCutsConverge restores a unit with a blank main disk while QEMU's storage daemon logs what is written to both disks, cuts the power at
+// TestSoakCutsConverge restores a unit with a blank main disk while QEMU's storage daemon logs what is written to both disks, cuts the power at
 // borders of steps and at random moments, drops what was not flushed, or a random part of it, and lets the unit start again by itself: init
 // decides, does its job and decides again until the system runs. It is whole then, after a bounded number of boots.
 //
 // These are all borders and 50 random moments, or GPROV_SOAK_N.
-func TestCutsConverge(t *testing.T) {
-	soak(t)
+func TestSoakCutsConverge(t *testing.T) {
 	t.Parallel()
 	needLoop(t)
 	l := needLife(t)
@@ -46,9 +47,8 @@ func TestCutsConverge(t *testing.T) {
 	c.judge(t, append(borders, atRandom(t, between, count(t, 50))...))
 }
 
-// TestCutsConvergeVM does the same with the write logs of a restore in a virtual machine.
-func TestCutsConvergeVM(t *testing.T) {
-	soak(t)
+// TestSoakCutsConvergeVM does the same with the write logs of a restore in a virtual machine.
+func TestSoakCutsConvergeVM(t *testing.T) {
 	t.Parallel()
 	needLoop(t)
 	l := needLife(t)

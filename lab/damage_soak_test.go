@@ -1,3 +1,5 @@
+//go:build soak
+
 package lab_test
 
 import (
@@ -22,11 +24,10 @@ func (o offline) overwrite(at int64, n int) {
 	}
 }
 
-// TestDamagedVolumeAndTable has a unit whose recovery volume has lost its superblock and has a damaged request, and whose main disk comes
+// TestSoakDamagedVolumeAndTable has a unit whose recovery volume has lost its superblock and has a damaged request, and whose main disk comes
 // late and has lost the first copy of its partition table. All is repaired, nothing is restored. The firmware does not repair the
 // table, as OVMF would: it does not see the disk.
-func TestDamagedVolumeAndTable(t *testing.T) {
-	soak(t)
+func TestSoakDamagedVolumeAndTable(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
 	u := l.fork(t, network(t), layout.UEFI, func(c *lab.Config) { c.Disks[1].Late = true })

@@ -1,3 +1,5 @@
+//go:build soak
+
 package lab_test
 
 import (
@@ -13,10 +15,9 @@ import (
 	"gprovision/model/signature"
 )
 
-// TestStickRefuses has a person at the menu choose what cannot be done: a recovery volume that is to be rebuilt though nothing of the
+// TestSoakStickRefuses has a person at the menu choose what cannot be done: a recovery volume that is to be rebuilt though nothing of the
 // unit is left, and a support bundle without a stick. Both are refused with their codes, nothing is written, and the menu comes again.
-func TestStickRefuses(t *testing.T) {
-	soak(t)
+func TestSoakStickRefuses(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
 	t.Run("rebuild", func(t *testing.T) {
@@ -46,10 +47,9 @@ func TestStickRefuses(t *testing.T) {
 	})
 }
 
-// TestRecoveryShellChallenge opens the recovery shell with an answer that support signs. Neither a typing error, nor an answer of another
+// TestSoakRecoveryShellChallenge opens the recovery shell with an answer that support signs. Neither a typing error, nor an answer of another
 // key, nor one to an earlier challenge opens it.
-func TestRecoveryShellChallenge(t *testing.T) {
-	soak(t)
+func TestSoakRecoveryShellChallenge(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
 	n, p := network(t), product(t, l.tiny)

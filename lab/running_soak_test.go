@@ -1,3 +1,5 @@
+//go:build soak
+
 package lab_test
 
 import (
@@ -25,9 +27,6 @@ import (
 	"gprovision/lab"
 	"gprovision/model/layout"
 )
-
-// updates is where the units of the tests may fetch images.
-const updates = "10.77.0.1:9443"
 
 // serveUpdates serves the files of p at updates, with a certificate of its authority.
 func serveUpdates(t *testing.T, n *lab.Network, p *lab.Product) {
@@ -74,11 +73,10 @@ func unitCommand(t *testing.T, u *lab.Unit, args ...string) string {
 	return e.Text("text")
 }
 
-// TestUpdate takes a running unit to a new release: its own network configuration is saved, the release is fetched from a web server,
+// TestSoakUpdate takes a running unit to a new release: its own network configuration is saved, the release is fetched from a web server,
 // the next boot has the recovery device start the new recovery artifact, and the restore brings the release and the network
 // configuration.
-func TestUpdate(t *testing.T) {
-	soak(t)
+func TestSoakUpdate(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
 	n, p := network(t), product(t, l.tiny)
@@ -207,10 +205,9 @@ func (s *stalling) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, name, time.Time{}, f)
 }
 
-// TestUpdateResumes cuts the power of a unit that fetches a large release: after the reboot the same command takes up what had arrived, and
+// TestSoakUpdateResumes cuts the power of a unit that fetches a large release: after the reboot the same command takes up what had arrived, and
 // proves the whole.
-func TestUpdateResumes(t *testing.T) {
-	soak(t)
+func TestSoakUpdateResumes(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
 	n, p := network(t), product(t, l.tiny)

@@ -1,3 +1,5 @@
+//go:build soak
+
 package lab_test
 
 import (
@@ -124,9 +126,8 @@ func menuTest(t *testing.T, u *lab.Unit, h hand, older, original string) {
 	})
 }
 
-// TestMenuDisplay makes every choice with the keys of a display, of both models.
-func TestMenuDisplay(t *testing.T) {
-	soak(t)
+// TestSoakMenuDisplay makes every choice with the keys of a display, of both models.
+func TestSoakMenuDisplay(t *testing.T) {
 	t.Parallel()
 	for m, fw := range map[lcd.Model]layout.Firmware{lcd.Model635: layout.UEFI, lcd.Model631: layout.BIOS} {
 		t.Run(m.String(), func(t *testing.T) {
@@ -177,9 +178,8 @@ func (h *displayHand) leave(t *testing.T) {
 	tell(t, h.u, map[string]any{"do": "connect", "path": splash.Socket}) // else the display would seem to be ready
 }
 
-// TestMenuSerial makes every choice over the serial line, on BIOS.
-func TestMenuSerial(t *testing.T) {
-	soak(t)
+// TestSoakMenuSerial makes every choice over the serial line, on BIOS.
+func TestSoakMenuSerial(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
 	u := l.fork(t, network(t), layout.BIOS, nil)
@@ -189,10 +189,9 @@ func TestMenuSerial(t *testing.T) {
 	menuTest(t, u, h, l.images[0], "2")
 }
 
-// TestMenuKeyboard makes every choice with the keyboard of a unit with a screen, on UEFI. The serial line, on which nothing can be
+// TestSoakMenuKeyboard makes every choice with the keyboard of a unit with a screen, on UEFI. The serial line, on which nothing can be
 // typed, shows the same as the screen. The unit's original image is not the latest one.
-func TestMenuKeyboard(t *testing.T) {
-	soak(t)
+func TestSoakMenuKeyboard(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
 	n, p := network(t), product(t, l.tiny)
@@ -267,10 +266,9 @@ func (h *consoleHand) back(t *testing.T, title string) {
 
 func (*consoleHand) leave(*testing.T) {}
 
-// TestMenuUnanswered opens the menu, wants a restore and goes away: no answer to the confirmation is no, no answer to the menu is to
+// TestSoakMenuUnanswered opens the menu, wants a restore and goes away: no answer to the confirmation is no, no answer to the menu is to
 // go on. Each question is on all panels.
-func TestMenuUnanswered(t *testing.T) {
-	soak(t)
+func TestSoakMenuUnanswered(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
 	u := l.fork(t, network(t), layout.UEFI, withDisplay(lcd.Model635))

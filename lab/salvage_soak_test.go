@@ -1,3 +1,5 @@
+//go:build soak
+
 package lab_test
 
 import (
@@ -17,10 +19,9 @@ import (
 	"gprovision/unit/state"
 )
 
-// TestNetworkSalvaged restores units whose old system, or recovery volume, has network files that are refused: what may be kept is kept,
+// TestSoakNetworkSalvaged restores units whose old system, or recovery volume, has network files that are refused: what may be kept is kept,
 // the reason for the rest is in the log, and no restore fails of it.
-func TestNetworkSalvaged(t *testing.T) {
-	soak(t)
+func TestSoakNetworkSalvaged(t *testing.T) {
 	t.Parallel()
 	needLoop(t)
 	l := needLife(t)

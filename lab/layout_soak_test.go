@@ -1,0 +1,113 @@
+//go:build soak
+
+package lab_test
+
+import (
+	"strings"
+	"testing"
+
+	"gprovision/lab"
+	"gprovision/model/layout"
+)
+
+// TestSoakLifeOneDiskBIOS is the whole life of a unit with one disk on BIOS: one boot loader decides what it starts.
+func TestSoakLifeOneDiskBIOS(t *testing.T) {
+	t.Parallel()
+	u, e := needLife(t).wholeLife(t, shaped(layout.BIOS, "one-disk", lab.Disk{Name: "main", Bus: lab.VirtIO, Size: lab.MainSize, BootIndex: 1}))
+	if got := e.Text("root"); got != "/dev/vda2" {
+		t.Errorf("root is %s", got)
+	}
+	again(t, u, "")
+	whole(t, up(t, u), "2")
+	seen(t, u, 2, jobState("restore", "succeeded"), "restore")
+}
+
+// TestSoakLifeMirror is the whole life of a unit with a mirror of two SATA disks on BIOS. Without the first disk it starts all the same.
+func TestSoakLifeMirror(t *testing.T) {
+	t.Parallel()
+	u, e := needLife(t).wholeLife(t, shaped(layout.BIOS, "raid1", members(lab.SATA, 2)...))
+	if got := e.Text("root"); got != "/dev/md0" {
+		t.Errorf("root is %s", got)
+	}
+	if conf := tell(t, u, map[string]any{"do": "read", "path": "/etc/mdadm/mdadm.conf"}); !strings.Contains(conf, "ARRAY /dev/md0 ") {
+		t.Errorf("mdadm.conf is %q", conf)
+	}
+	seen(t, u, 0, degraded, "degraded array")
+	without(t, u, u.Disks, "member0")
+	whole(t, up(t, u), "2")
+	seen(t, u, 1, degraded, "degraded array")
+	seen(t, u, 1, jobState("restore", "started"), "restore")
+}
+
+// TestSoakLifeArrays is the whole life of units with arrays of the other levels on UEFI. Without a disk those that can do so start, and
+// do not take an outdated member back; a restore makes the array anew over all disks.
+func TestSoakLifeArrays(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		bus      lab.Bus
+		disks    int
+		survives bool
+	}{{"raid0", lab.VirtIO, 2, false}, {"raid5", lab.VirtIO, 3, true}, {"raid6", lab.SATA, 4, true}, {"raid10", lab.VirtIO, 4, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			disks := members(c.bus, c.disks)
+			disks[0].BootIndex = 0
+			u, e := needLife(t).wholeLife(t, shaped(layout.UEFI, c.name, disks...))
+			if got := e.Text("root"); got != "/dev/md0" {
+				t.Errorf("root is %s", got)
+			}
+			without(t, u, disks, "member0")
+			if !c.survives {
+				if e := expect(t, u, bootPatience, lab.Msg("hold")); e.Text("code") != "G221" {
+					t.Errorf("the unit holds with %s", e)
+				}
+				seen(t, u, 1, jobState("restore", "started"), "restore")
+				return
+			}
+			whole(t, up(t, u), "2")
+			seen(t, u, 1, degraded, "degraded array")
+			tell(t, u, map[string]any{"do": "write", "path": "/newer", "text": "than the first disk"})
+			without(t, u, disks, "")
+			whole(t, up(t, u), "2")
+			seen(t, u, 2, degraded, "degraded array")
+			if got := tell(t, u, map[string]any{"do": "read", "path": "/newer"}); got != "than the first disk" {
+				t.Errorf("the outdated member was taken back: %q", got)
+			}
+			again(t, u, "")
+			whole(t, up(t, u), "2")
+			seen(t, u, 2, jobState("restore", "succeeded"), "restore")
+			seen(t, u, 2, degraded, "degraded array after the restore")
+		})
+	}
+}
+
+// TestSoakLifeBuses is the whole life of units whose disks are on other buses. OVMF has no driver for SD cards: such a unit has only its main
+// disk there, and the recovery device starts it.
+func TestSoakLifeBuses(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		bus     lab.Bus
+		fw      layout.Firmware
+		product string
+		root    string
+	}{
+		{lab.SATA, layout.UEFI, lab.PlatformProduct, "/dev/sd"},
+		{lab.SCSI, layout.UEFI, lab.PlatformProduct, "/dev/sd"},
+		{lab.USB, layout.UEFI, "usb", "/dev/sd"},
+		{lab.MMC, layout.UEFI, lab.PlatformProduct, "/dev/mmcblk"},
+	} {
+		t.Run(string(c.bus), func(t *testing.T) {
+			t.Parallel()
+			cfg := config(c.fw, c.bus)
+			cfg.SMBIOS.Product = c.product
+			if c.bus == lab.MMC {
+				cfg.Disks[0].Bus = lab.VirtIO
+			}
+			_, e := needLife(t).wholeLife(t, cfg)
+			if got := e.Text("root"); !strings.HasPrefix(got, c.root) {
+				t.Errorf("root is %s", got)
+			}
+		})
+	}
+}
