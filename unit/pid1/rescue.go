@@ -85,6 +85,7 @@ func (u *unit) lookForMedia(ctx context.Context, f *Found) {
 	for _, name := range f.members {
 		own[name] = true
 	}
+	u.lookForSticks(f, own) // first: what is on a stick that appears now is found below, and one that appears later is missed, and waited for
 	found, notes, err := u.finder(f).Find(ctx, own)
 	if err != nil {
 		f.note("media: %v", err)
@@ -92,7 +93,6 @@ func (u *unit) lookForMedia(ctx context.Context, f *Found) {
 	}
 	f.Notes = append(f.Notes, notes...)
 	f.Media = found
-	u.lookForSticks(f, own)
 	if f.Recovery == RecoveryFound {
 		m, err := f.Volume.ReadMedium()
 		if err == nil {
