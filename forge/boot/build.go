@@ -9,7 +9,6 @@ package boot
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -18,7 +17,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -27,8 +25,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/klauspost/compress/zstd"
 
 	"gprovision/model/bootimage"
 	"gprovision/model/platform"
@@ -434,6 +430,9 @@ func (b *builder) addModules(release string) error {
 		return err
 	}
 	b.rep.Modules = len(files)
+	if err := compressModules(b.ctx, b.log, files); err != nil {
+		return err
+	}
 	for _, f := range append(files, m.index(names)...) {
 		if err := b.put(path.Join(m.dir, f.path), 0o644, f.data); err != nil {
 			return err
@@ -671,40 +670,6 @@ func (b *builder) addConfig(release string) error {
 }
 
 // pack returns the compressed initramfs.
-func (b *builder) pack() ([]byte, error) {
-	var out bytes.Buffer
-	var z io.WriteCloser
-	var err error
-	if b.rep.Compression == Zstd {
-		z, err = zstd.NewWriter(&out, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(8<<20), zstd.WithEncoderConcurrency(1))
-	} else {
-		z, err = gzip.NewWriterLevel(&out, gzip.BestCompression)
-	}
-	if err != nil {
-		return nil, err
-	}
-	n := &counter{w: z}
-	if err := b.tree.Write(n, b.o.Time); err != nil {
-		return nil, err
-	}
-	b.rep.InitrdUnpacked = n.n
-	if err := z.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
-}
-
-type counter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
-}
-
 // osRelease returns the root filesystem's os-release with our build number.
 func (b *builder) osRelease() ([]byte, error) {
 	raw, err := b.root.read("etc/os-release", "base-files")

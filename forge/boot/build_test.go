@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"gprovision/forge/tool"
 	"gprovision/model/bootimage"
 	"gprovision/model/policy"
 )
@@ -64,6 +65,9 @@ const release = "6.1.0-10-amd64"
 // e2fsprogs and GRUB.
 func fakeRoot(t *testing.T) string {
 	t.Helper()
+	if _, err := tool.Need("zstd", "zstd"); err != nil {
+		needs(t, err.Error())
+	}
 	root := t.TempDir()
 	// Through os.Root: the links below lead to the right places inside the new root, and would lead to this machine's own
 	// files from outside of it.
@@ -243,7 +247,7 @@ func TestBuildOwnModules(t *testing.T) {
 	o.Modules = []string{"drivers/net/ethernet/qlogic/qede/", "drivers/scsi/qla2xxx/qla*"}
 	_, b := build(t, o)
 	files := unpacked(t, b)
-	for _, name := range []string{"drivers/net/ethernet/qlogic/qed/qed.ko", "drivers/net/ethernet/qlogic/qede/qede.ko", "drivers/scsi/qla2xxx/qla2xxx.ko"} {
+	for _, name := range []string{"drivers/net/ethernet/qlogic/qed/qed.ko.zst", "drivers/net/ethernet/qlogic/qede/qede.ko.zst", "drivers/scsi/qla2xxx/qla2xxx.ko.zst"} {
 		if _, ok := files["usr/lib/modules/"+release+"/kernel/"+name]; !ok {
 			t.Errorf("no %s in the initramfs", name)
 		}
@@ -272,14 +276,14 @@ func TestBuild(t *testing.T) {
 	files := unpacked(t, b)
 	dir := "usr/lib/modules/" + release + "/"
 	for _, name := range []string{"init", "dev/console", "etc/gprovision/policy.json", BuildInfoPath, "usr/sbin/mke2fs", "usr/sbin/e2fsck",
-		"etc/mke2fs.conf", GRUBBootPath, GRUBCorePath, "usr/lib64/ld-linux-x86-64.so.2", dir + "kernel/drivers/char/ipmi/ipmi_msghandler.ko",
-		dir + "kernel/lib/helper.ko", dir + "kernel/arch/x86/crypto/crc32c-intel.ko", "usr/lib/firmware/bnx2/a.fw"} {
+		"etc/mke2fs.conf", GRUBBootPath, GRUBCorePath, "usr/lib64/ld-linux-x86-64.so.2", dir + "kernel/drivers/char/ipmi/ipmi_msghandler.ko.zst",
+		dir + "kernel/lib/helper.ko.zst", dir + "kernel/arch/x86/crypto/crc32c-intel.ko.zst", "usr/lib/firmware/bnx2/a.fw"} {
 		if _, ok := files[name]; !ok {
 			t.Errorf("no %s in the initramfs", name)
 		}
 	}
-	for _, name := range []string{dir + "kernel/drivers/gpu/drm/i915/i915.ko", dir + "kernel/drivers/net/ethernet/qlogic/qed/qed.ko",
-		dir + "kernel/drivers/net/ethernet/qlogic/qede/qede.ko", dir + "kernel/drivers/scsi/qla2xxx/qla2xxx.ko", PlatformsPath} {
+	for _, name := range []string{dir + "kernel/drivers/gpu/drm/i915/i915.ko.zst", dir + "kernel/drivers/net/ethernet/qlogic/qed/qed.ko.zst",
+		dir + "kernel/drivers/net/ethernet/qlogic/qede/qede.ko.zst", dir + "kernel/drivers/scsi/qla2xxx/qla2xxx.ko.zst", PlatformsPath} {
 		if _, ok := files[name]; ok {
 			t.Errorf("%s is in the initramfs", name)
 		}
@@ -290,8 +294,12 @@ func TestBuild(t *testing.T) {
 	if got := string(files[dir+"modules.alias"].Data); got != "alias pci:v000014E4d0000164A* bnx2\nalias crypto-thing helper\n" {
 		t.Errorf("modules.alias is %q", got)
 	}
-	if got := string(files[dir+"modules.dep"].Data); !strings.Contains(got, "kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko\n") || strings.Contains(got, "i915") {
+	if got := string(files[dir+"modules.dep"].Data); !strings.Contains(got, "kernel/fs/ext4/ext4.ko.zst: kernel/fs/jbd2/jbd2.ko.zst\n") || strings.Contains(got, "i915") {
 		t.Errorf("modules.dep is %q", got)
+	}
+	ext4, err := plainModule("ext4.ko.zst", files[dir+"kernel/fs/ext4/ext4.ko.zst"].Data)
+	if want := module("license=GPL"); !bytes.Equal(ext4, want) || err != nil {
+		t.Errorf("the module ext4 is %q, want %q, %v", ext4, want, err)
 	}
 	p, err := policy.Parse(files["etc/gprovision/policy.json"].Data)
 	if err != nil || !p.Provision {

@@ -251,7 +251,7 @@ func (in *Inspection) walk(r io.Reader) error {
 			return nil
 		}
 		in.Initrd.Files++
-		if strings.HasSuffix(f.Name, ".ko") {
+		if strings.HasSuffix(f.Name, ".ko") || strings.HasSuffix(f.Name, ".ko"+zstdSuffix) {
 			in.Initrd.Modules++
 			in.Initrd.ModuleNames = append(in.Initrd.ModuleNames, moduleName(f.Name))
 		}

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"fmt"
 	"strings"
 )
 
@@ -56,31 +55,3 @@ func run(s string) string {
 }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
-
-// Compression is how an initramfs is compressed.
-type Compression string
-
-// The kinds of compression that a built artifact may have.
-const (
-	Zstd Compression = "zstd"
-	Gzip Compression = "gzip"
-)
-
-// chooseCompression reads the kernel's configuration: zstd where the kernel can unpack it, else gzip.
-func chooseCompression(root *rootFS, release string) (Compression, error) {
-	config, err := root.read("boot/config-"+release, "")
-	if err != nil {
-		return Gzip, nil // every kernel that unpacks anything unpacks gzip
-	}
-	set := map[string]bool{}
-	for _, line := range strings.Split(string(config), "\n") {
-		set[line] = true
-	}
-	if !set["CONFIG_BLK_DEV_INITRD=y"] {
-		return "", fmt.Errorf("kernel %s cannot have an initramfs: CONFIG_BLK_DEV_INITRD is not set", release)
-	}
-	if set["CONFIG_RD_ZSTD=y"] {
-		return Zstd, nil
-	}
-	return Gzip, nil
-}

@@ -102,7 +102,7 @@ type modules struct {
 	built []byte
 }
 
-// moduleFile is a module for the initramfs, not compressed: the initramfs is, as a whole.
+// moduleFile is a module for the initramfs, or a file of their index.
 type moduleFile struct {
 	path string // below the directory of modules
 	data []byte
@@ -288,7 +288,7 @@ func (m *modules) plain(file string) ([]byte, error) {
 	return data, nil
 }
 
-// load returns the chosen modules and the firmware files that they name and the root filesystem has.
+// load returns the chosen modules, not compressed, and the firmware files that they name and the root filesystem has.
 func (m *modules) load(names []string) (files []moduleFile, firmware []library, err error) {
 	have := map[string]bool{}
 	for _, name := range names {
@@ -320,9 +320,9 @@ func (m *modules) index(names []string) []moduleFile {
 		chosen[name] = true
 	}
 	for _, name := range names {
-		dep.WriteString(plainName(m.files[name]) + ":")
+		dep.WriteString(plainName(m.files[name]) + zstdSuffix + ":")
 		for _, n := range m.needs[name] {
-			dep.WriteString(" " + plainName(m.files[n]))
+			dep.WriteString(" " + plainName(m.files[n]) + zstdSuffix)
 		}
 		dep.WriteByte('\n')
 	}
