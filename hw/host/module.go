@@ -361,6 +361,11 @@ func insertModule(file string) error {
 // maxModule bounds what a compressed module may grow to, bytes.
 const maxModule = 256 << 20
 
+// zstdDecoder decompresses whole modules, several at a time.
+var zstdDecoder = sync.OnceValues(func() (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxModule), zstd.WithDecoderLowmem(true))
+})
+
 func decompress(name string, f io.Reader) ([]byte, error) {
 	var r io.Reader
 	switch filepath.Ext(name) {
@@ -377,12 +382,15 @@ func decompress(name string, f io.Reader) ([]byte, error) {
 		}
 		r = z
 	case ".zst":
-		z, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1))
+		z, err := zstdDecoder()
 		if err != nil {
 			return nil, err
 		}
-		defer z.Close()
-		r = z
+		b, err := io.ReadAll(io.LimitReader(f, maxModule))
+		if err != nil {
+			return nil, err
+		}
+		return z.DecodeAll(b, nil)
 	default:
 		return nil, errors.New("compression is not known")
 	}
