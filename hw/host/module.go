@@ -40,8 +40,9 @@ type Modules struct {
 	// slots bounds how many are inserted at once, and the memory of those that are decompressed for it.
 	slots chan struct{}
 
-	mu    sync.Mutex
-	begun map[string]*insertion // by module name; nil while what it needs is looked up
+	mu       sync.Mutex
+	begun    map[string]*insertion // by module name; nil while what it needs is looked up
+	withheld string                // the directory of drivers that no device gets; empty: none
 }
 
 // insertion is a module on its way into the kernel.
@@ -111,10 +112,29 @@ func knownFilesystem(fstype string) (bool, error) {
 	return false, nil
 }
 
+// Withhold keeps the drivers below a directory, such as "kernel/drivers/net/", from their devices until it is called with "".
+// They can be loaded by name all the same, and other modules get them that need them.
+func (m *Modules) Withhold(dir string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.withheld = dir
+}
+
+// drivers returns the modules that fit a modalias and are not withheld.
+func (m *Modules) drivers(modalias string) []string {
+	modules := m.index.match(modalias)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.withheld == "" {
+		return modules
+	}
+	return slices.DeleteFunc(modules, func(name string) bool { return strings.HasPrefix(m.index.modules[name].path, m.withheld) })
+}
+
 // LoadModalias loads the drivers that fit a device's modalias (sysfs file modalias, uevent variable MODALIAS). It returns
 // how many modules were new. No driver is not an error. The errors are those of drivers that did not load.
 func (m *Modules) LoadModalias(modalias string) (loaded int, err error) {
-	loaded, failed := m.load(m.index.match(modalias))
+	loaded, failed := m.load(m.drivers(modalias))
 	return loaded, errors.Join(failed[0]...)
 }
 

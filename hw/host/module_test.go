@@ -247,6 +247,32 @@ func TestBetterDriverFirst(t *testing.T) {
 	}
 }
 
+// TestWithhold: drivers below a directory are kept from their devices, and what they need with them, until they are wanted.
+func TestWithhold(t *testing.T) {
+	m, got := newTestModules(t)
+	sys := fstest.MapFS{
+		"bus/pci/devices/0000:00:01.0/modalias": {Data: []byte("pci:v00001AF4d00001001sv00001AF4sd00000002bc01sc00i00\n")},
+		"bus/virtio/devices/virtio0/modalias":   {Data: []byte("virtio:d00000002v00001AF4\n")},
+	}
+	m.Withhold("kernel/drivers/")
+	if n, err := m.Coldplug(t.Context(), nil, sys); n != 0 || err != nil {
+		t.Fatalf("loaded %d with %v", n, err)
+	}
+	if err := m.Load("virtio_pci"); err != nil {
+		t.Fatal(err)
+	}
+	if s := got.String(); s != "virtio virtio_pci virtio_ring" {
+		t.Fatalf("by name: loaded %q", s)
+	}
+	m.Withhold("")
+	if n, err := m.Coldplug(t.Context(), nil, sys); n != 1 || err != nil {
+		t.Fatalf("loaded %d with %v", n, err)
+	}
+	if s := got.String(); s != "virtio virtio_blk virtio_pci virtio_ring" {
+		t.Fatalf("loaded %q", s)
+	}
+}
+
 func TestFollow(t *testing.T) {
 	m, got := newTestModules(t)
 	sys := fstest.MapFS{"bus/virtio/devices/virtio0/modalias": {Data: []byte("virtio:d00000002v00001AF4\n")}}

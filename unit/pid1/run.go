@@ -58,6 +58,10 @@ const (
 	maxNetworkRetry = 5 * time.Minute
 )
 
+// bootGC is how many percent the heap grows, from 4 MiB, until garbage is collected, before a job is chosen: on the way to a normal
+// boot init needs about 20 MiB, and each collection would stop it.
+const bootGC = 800
+
 // unit is init while it runs.
 type unit struct {
 	start time.Time
@@ -102,6 +106,7 @@ type unit struct {
 // Run is process 1. It never returns.
 func Run(s site.Site, version string) {
 	splash.Main(os.Args)
+	debug.SetGCPercent(bootGC)
 	now := time.Now()
 	u := &unit{start: now, since: now, key: state.NewKey(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
 	u.journal = journal.New(journal.Options{})
@@ -265,9 +270,14 @@ func (u *unit) loadModules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	u.modules.Withhold(networkDrivers) // a normal boot leaves the network to the system
 	began := time.Now()
+	needed := []string{"ext4"}
+	if u.m.Firmware == layout.UEFI {
+		needed = append(needed, "vfat")
+	}
 	var filesystems sync.WaitGroup
-	for _, fs := range []string{"ext4", "vfat"} {
+	for _, fs := range needed {
 		filesystems.Go(func() {
 			if err := u.modules.Filesystem(fs); err != nil {
 				u.log.Warn("filesystem cannot be loaded", "type", fs, "err", err)
@@ -289,6 +299,17 @@ func (u *unit) loadModules(ctx context.Context) error {
 	u.background("load drivers", func() { u.modules.Follow(ctx, u.log, u.m.Sys, forward) })
 	u.background("watch devices", func() { u.watch(events, forward) })
 	return nil
+}
+
+// networkDrivers is where the modules of a kernel has the drivers of network ports.
+const networkDrivers = "kernel/drivers/net/"
+
+// loadPorts loads the drivers of network ports. Many need seconds until their port is there.
+func (u *unit) loadPorts(ctx context.Context) {
+	u.modules.Withhold("")
+	if _, err := u.modules.Coldplug(ctx, u.log, u.m.Sys); err != nil {
+		u.log.Warn("drivers of network ports cannot be loaded", "err", err)
+	}
 }
 
 // watch passes the kernel's events on to whoever loads drivers, and notes that disks changed. While drivers load slowly events
@@ -395,6 +416,10 @@ func (u *unit) pass(ctx context.Context) Outcome {
 }
 
 func (u *unit) do(ctx context.Context, d Decision, f *Found) Outcome {
+	if d.Job != Boot && d.Job != PowerOff {
+		debug.SetGCPercent(100)
+		u.loadPorts(ctx)
+	}
 	switch d.Job {
 	case Provision:
 		return u.provision(ctx, f)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gprovision/hw/efi"
+	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
@@ -128,6 +129,10 @@ func TestMediaPatience(t *testing.T) {
 // TestChoiceCountsOnce: what was chosen in one pass does not decide the next one.
 func TestChoiceCountsOnce(t *testing.T) {
 	u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Sys: fstest.MapFS{"block": {Mode: fs.ModeDir}}, Firmware: layout.BIOS}}
+	var err error
+	if u.modules, err = host.NewModules(t.TempDir(), "none"); err != nil {
+		t.Fatal(err)
+	}
 	u.since, u.choice = time.Now().Add(-time.Hour), Choice{Kind: ChoosePowerOff}
 	if out := u.pass(t.Context()); out.Kind != HoldOn || fault.Of(out.Err) != fault.MainMissing {
 		t.Errorf("got %+v", out)

@@ -48,7 +48,7 @@ func (m Mark) Marshal() ([]byte, error) {
 }
 
 func (m Mark) validate() error {
-	if m.Request != "" && !idForm.MatchString(m.Request) {
+	if m.Request != "" && !isID(m.Request) {
 		return fmt.Errorf("request is not 8 to 64 hexadecimal digits")
 	}
 	if err := printable("release", m.Release, 256); err != nil {
@@ -122,10 +122,10 @@ func (b Boot) Marshal() ([]byte, error) {
 
 const maxDefects = 16
 
-var bootIDForm = regexp.MustCompile(`^[0-9A-Za-z._-]{0,128}$`)
+var bootIDForm = regexp.MustCompile(`^[0-9A-Za-z._-]*$`)
 
 func (b Boot) validate() error {
-	if !bootIDForm.MatchString(b.ID) {
+	if len(b.ID) > 128 || !bootIDForm.MatchString(b.ID) {
 		return fmt.Errorf("id has a wrong form")
 	}
 	if len(b.ServerCA) > maxUnit/2 {

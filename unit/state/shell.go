@@ -87,10 +87,10 @@ func (v *Volume) WriteMedium(m Medium) error {
 }
 
 func (m Medium) validate() error {
-	if !idForm.MatchString(m.ID) {
+	if !isID(m.ID) {
 		return fmt.Errorf("id is not 8 to 64 hexadecimal digits")
 	}
-	if !imageForm.MatchString(m.Image) {
+	if !isImage(m.Image) {
 		return fmt.Errorf("image is not the name of an image")
 	}
 	return nil

@@ -532,16 +532,27 @@ func decode(b []byte, into any) error {
 }
 
 var (
-	idForm     = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
+	idForm     = regexp.MustCompile(`^[0-9a-f]+$`)
 	uuidForm   = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 	mbrForm    = regexp.MustCompile(`^[0-9a-f]{8}$`)
 	mbrIDForm  = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{2}$`)
 	fatForm    = regexp.MustCompile(`^[0-9A-F]{4}-[0-9A-F]{4}$`)
 	mbrType    = regexp.MustCompile(`^[0-9a-f]{2}$`)
-	hashForm   = regexp.MustCompile(`^\$[0-9a-z]{1,8}\$[./A-Za-z0-9$,=]{8,240}$`)
-	imageForm  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,200}\.upd$`)
-	prefixForm = regexp.MustCompile(`^[A-Za-z0-9._+-]{0,100}$`)
+	hashForm   = regexp.MustCompile(`^\$[0-9a-z]{1,8}\$[./A-Za-z0-9$,=]{8,}$`)
+	imageForm  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]*\.upd$`)
+	prefixForm = regexp.MustCompile(`^[A-Za-z0-9._+-]*$`)
 )
+
+// The lengths are not in the forms above: every boot would compile a form with hundreds of repetitions.
+
+func isID(s string) bool { return len(s) >= 8 && len(s) <= 64 && idForm.MatchString(s) }
+
+func isImage(s string) bool { return len(s) <= 205 && imageForm.MatchString(s) }
+
+func isPrefix(s string) bool { return len(s) <= 100 && prefixForm.MatchString(s) }
+
+// IsPasswordHash says whether s has the form of a hash of crypt(3): $id$ and what follows.
+func IsPasswordHash(s string) bool { return len(s) <= 250 && hashForm.MatchString(s) }
 
 func (u Unit) validate() error {
 	for name, s := range map[string]string{"serial": u.Serial, "platform": u.Platform, "manifestSerial": u.ManifestSerial} {
@@ -560,10 +571,10 @@ func (u Unit) validate() error {
 	if u.Firmware != layout.UEFI && u.Firmware != layout.BIOS {
 		return errors.New("firmware is not known")
 	}
-	if !prefixForm.MatchString(u.ImagePrefix) {
+	if !isPrefix(u.ImagePrefix) {
 		return errors.New("imagePrefix has a wrong form")
 	}
-	if u.Original != "" && !imageForm.MatchString(u.Original) {
+	if u.Original != "" && !isImage(u.Original) {
 		return errors.New("original is not the name of an image")
 	}
 	if len(u.Main) < 1 || len(u.Main) > 64 {
@@ -653,11 +664,11 @@ func (d Disk) validate() error {
 
 func (r Request) validate() error {
 	switch {
-	case !idForm.MatchString(r.ID):
+	case !isID(r.ID):
 		return errors.New("id is not 8 to 64 hexadecimal digits")
 	case r.Kind != KindRestore:
 		return errors.New("kind of request is not known")
-	case r.Image != "" && r.Image != Latest && r.Image != Original && !imageForm.MatchString(r.Image):
+	case r.Image != "" && r.Image != Latest && r.Image != Original && !isImage(r.Image):
 		return errors.New("image is neither latest, original nor the name of an image")
 	}
 	return printable("by", r.By, 256)
@@ -673,7 +684,7 @@ func (c Counts) validate() error {
 }
 
 func (h hashFile) validate() error {
-	if !hashForm.MatchString(h.Hash) {
+	if !IsPasswordHash(h.Hash) {
 		return errors.New("not a password hash of crypt(3)")
 	}
 	return nil

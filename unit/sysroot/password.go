@@ -42,10 +42,10 @@ func HashPassword(password secret.Secret) (string, error) {
 // SetPassword makes hash the password of a user of the image. The user must be in /etc/passwd; a missing line in /etc/shadow
 // is made. All other lines stay as they are. An account that was locked or had no password is opened by it.
 func (s *System) SetPassword(user, hash string) error {
-	if !userForm.MatchString(user) {
+	if len(user) > 32 || !userForm.MatchString(user) {
 		return fmt.Errorf("name of the user %q has a wrong form", user)
 	}
-	if !hashForm.MatchString(hash) {
+	if !state.IsPasswordHash(hash) {
 		return errors.New("not a password hash of crypt(3)")
 	}
 	passwd, err := s.read("etc/passwd")
@@ -97,7 +97,7 @@ func (s *System) Password(user string) (hash string, err error) {
 	}
 	for _, l := range strings.Split(string(shadow), "\n") {
 		if f := strings.Split(l, ":"); len(f) > 1 && f[0] == user {
-			if !hashForm.MatchString(f[1]) {
+			if !state.IsPasswordHash(f[1]) {
 				return "", fmt.Errorf("user %s has no password of crypt(3)", user)
 			}
 			return f[1], nil

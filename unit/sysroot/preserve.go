@@ -257,9 +257,11 @@ func UnpackNetwork(archive []byte) (files []File, refused []error, err error) {
 }
 
 var (
-	networkName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9@._:-]{0,120}\.(network|link|netdev)$`)
-	networkSection = regexp.MustCompile(`^[A-Za-z0-9]{1,64}$`)
+	networkName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9@._:-]*\.(network|link|netdev)$`)
+	networkSection = regexp.MustCompile(`^[A-Za-z0-9]+$`)
 )
+
+func isSetting(name string) bool { return len(name) <= 64 && networkSection.MatchString(name) }
 
 func networkSuffix(name string) bool {
 	return slices.Contains([]string{".network", ".link", ".netdev"}, path.Ext(name))
@@ -276,7 +278,7 @@ func CheckNetworkFile(f File) error {
 }
 
 func checkNetworkFile(f File) error {
-	if !networkName.MatchString(f.Name) {
+	if len(f.Name) > 128 || !networkName.MatchString(f.Name) {
 		return errors.New("its name is not one of a .network, .link or .netdev file")
 	}
 	if len(f.Content) > maxNetworkFile {
@@ -294,7 +296,7 @@ func checkNetworkFile(f File) error {
 	}
 	has := map[string]bool{}
 	for _, o := range options {
-		if !networkSection.MatchString(o.Section) || !networkSection.MatchString(o.Name) {
+		if !isSetting(o.Section) || !isSetting(o.Name) {
 			return fmt.Errorf("[%.40s] %.40s is not the name of a setting", o.Section, o.Name)
 		}
 		if isKey(o) {

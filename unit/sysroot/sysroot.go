@@ -160,17 +160,18 @@ func MachineID(secret []byte) (string, error) {
 }
 
 var (
-	hostForm  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	hostForm  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 	idForm    = regexp.MustCompile(`^[0-9a-f]{32}$`)
 	zoneForm  = regexp.MustCompile(`^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$`)
-	plainForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,200}$`)
-	userForm  = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-	hashForm  = regexp.MustCompile(`^\$[0-9a-z]{1,8}\$[./A-Za-z0-9$,=]{8,240}$`)
+	plainForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]*$`)
+	userForm  = regexp.MustCompile(`^[a-z_][a-z0-9_-]*$`)
 )
+
+func isPlain(name string) bool { return len(name) <= 201 && plainForm.MatchString(name) }
 
 // SetHostname writes /etc/hostname and puts the name beside localhost in /etc/hosts.
 func (s *System) SetHostname(name string) error {
-	if !hostForm.MatchString(name) {
+	if len(name) > 63 || !hostForm.MatchString(name) {
 		return fmt.Errorf("host name %q has a wrong form", name)
 	}
 	if err := s.write("etc/hostname", []byte(name+"\n"), 0o644); err != nil {
@@ -256,7 +257,7 @@ func (s *System) SetFacts(confDir string, facts []byte) error {
 // SetDisktag makes the empty file RELEASE.disktag in the root of the system the only one of its kind.
 func (s *System) SetDisktag(release string) error {
 	release = strings.TrimSuffix(release, ".upd")
-	if !plainForm.MatchString(release) {
+	if !isPlain(release) {
 		return fmt.Errorf("name of the release %q has a wrong form", release)
 	}
 	want := release + ".disktag"
@@ -310,7 +311,7 @@ func (s *System) SetMark(name string, m state.Mark) error {
 	if err != nil {
 		return err
 	}
-	if !plainForm.MatchString(name) {
+	if !isPlain(name) {
 		return fmt.Errorf("name of the mark %q has a wrong form", name)
 	}
 	if err := s.Sync(); err != nil {
