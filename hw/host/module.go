@@ -3,6 +3,7 @@ package host
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -35,8 +37,8 @@ var ErrNoModule = errors.New("no such module")
 type Modules struct {
 	dir   string
 	index *moduleIndex
-	// insert puts one module into the kernel.
-	insert func(file string) error
+	// insert puts one module into the kernel. It returns when the devices that it drives are there.
+	insert func(file string, drives bool) error
 	// slots bounds how many are inserted at once, and the memory of those that are decompressed for it.
 	slots chan struct{}
 
@@ -60,7 +62,7 @@ func NewModules(root, release string) (*Modules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read modules of kernel %s: %w", release, err)
 	}
-	return &Modules{dir: dir, index: x, insert: insertModule, slots: make(chan struct{}, 8), begun: map[string]*insertion{}}, nil
+	return &Modules{dir: dir, index: x, insert: insertModule, slots: make(chan struct{}, runtime.NumCPU()+2), begun: map[string]*insertion{}}, nil
 }
 
 // Release returns the release of the running kernel, such as "6.1.0-26-amd64".
@@ -138,58 +140,70 @@ func (m *Modules) LoadModalias(modalias string) (loaded int, err error) {
 	return loaded, errors.Join(failed[0]...)
 }
 
-// Coldplug loads the drivers of all devices that are there, and again of those that appear thereby, until nothing new is
-// loaded. sys is /sys. A driver that does not load is logged and skipped: its device may be of no use here. It returns how
-// many modules were loaded. log may be nil.
+// Coldplug loads the drivers of all devices that are there, and again of those that appear thereby, until nothing new appears.
+// Those of disks come first. sys is /sys. A driver that does not load is logged and skipped: its device may be of no use here. It
+// returns how many modules were loaded. log may be nil.
 func (m *Modules) Coldplug(ctx context.Context, log *slog.Logger, sys fs.FS) (int, error) {
 	seen := map[string]bool{}
-	total := 0
+	var total atomic.Int64
 	for {
 		if err := ctx.Err(); err != nil {
-			return total, err
+			return int(total.Load()), err
 		}
 		aliases, err := modaliases(sys)
 		if err != nil {
-			return total, fmt.Errorf("find devices: %w", err)
+			return int(total.Load()), fmt.Errorf("find devices: %w", err)
 		}
-		var fresh atomic.Int64
+		aliases = slices.DeleteFunc(aliases, func(a string) bool { return seen[a] })
+		if len(aliases) == 0 {
+			return int(total.Load()), nil
+		}
+		slices.SortStableFunc(aliases, func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
 		var all sync.WaitGroup
 		for _, a := range aliases {
-			if seen[a] {
-				continue
-			}
 			seen[a] = true
+			wait := m.start(m.drivers(a))
 			all.Go(func() {
-				n, err := m.LoadModalias(a)
-				fresh.Add(int64(n))
-				note(ctx, log, a, n, err)
+				n, failed := wait()
+				total.Add(int64(n))
+				note(ctx, log, a, n, errors.Join(failed[0]...))
 			})
 		}
 		all.Wait()
-		if fresh.Load() == 0 {
-			return total, nil
-		}
-		total += int(fresh.Load())
 	}
+}
+
+// rank orders devices: controllers of disks, which need the most time until all that is behind them is there, come first. PCI Code and ID
+// Assignment Specification 1.1: base class 01h is mass storage.
+func rank(modalias string) int {
+	if strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc01sc") {
+		return 0
+	}
+	return 1
 }
 
 // Follow loads the drivers of devices that appear, until the channel is closed or ctx ends. After a gap in the events it
 // looks at all devices again. sys is /sys, log may be nil.
 func (m *Modules) Follow(ctx context.Context, log *slog.Logger, sys fs.FS, events <-chan Uevent) {
+	var all sync.WaitGroup
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case e, ok := <-events:
 			if !ok {
+				all.Wait()
 				return
 			}
-			switch {
+			switch alias := e.Env["MODALIAS"]; {
 			case e.Action == Missed:
 				_, _ = m.Coldplug(ctx, log, sys)
-			case e.Action == "add" && e.Env["MODALIAS"] != "":
-				n, err := m.LoadModalias(e.Env["MODALIAS"])
-				note(ctx, log, e.Env["MODALIAS"], n, err)
+			case e.Action == "add" && alias != "":
+				wait := m.start(m.drivers(alias))
+				all.Go(func() {
+					n, failed := wait()
+					note(ctx, log, alias, n, errors.Join(failed[0]...))
+				})
 			}
 		}
 	}
@@ -253,6 +267,11 @@ func (m *Modules) loadNames(names []string) (int, error) {
 // load loads groups of modules, and what their soft dependencies want after them. Within a group one goes after the other: a driver
 // that fits a device better stands before one that fits many. It counts what is new, and returns the errors of each group.
 func (m *Modules) load(groups ...[]string) (loaded int, failed [][]error) {
+	return m.start(groups...)()
+}
+
+// start begins what load does, and returns what waits for its end.
+func (m *Modules) start(groups ...[]string) (wait func() (loaded int, failed [][]error)) {
 	var fresh []*insertion
 	asked := make([][]*insertion, len(groups))
 	m.mu.Lock()
@@ -262,26 +281,28 @@ func (m *Modules) load(groups ...[]string) (loaded int, failed [][]error) {
 		}
 	}
 	m.mu.Unlock()
-	failed = make([][]error, len(groups))
-	for i, all := range asked {
-		for _, in := range all {
-			if <-in.done; in.err != nil {
-				failed[i] = append(failed[i], in.err)
+	return func() (loaded int, failed [][]error) {
+		failed = make([][]error, len(groups))
+		for i, all := range asked {
+			for _, in := range all {
+				if <-in.done; in.err != nil {
+					failed[i] = append(failed[i], in.err)
+				}
 			}
 		}
-	}
-	var after []string
-	for _, in := range fresh {
-		if <-in.done; in.err == nil {
-			loaded++
-			after = append(after, m.index.soft[in.name].post...)
+		var after []string
+		for _, in := range fresh {
+			if <-in.done; in.err == nil {
+				loaded++
+				after = append(after, m.index.soft[in.name].post...)
+			}
 		}
+		if len(after) > 0 {
+			n, _ := m.loadNames(after)
+			loaded += n
+		}
+		return loaded, failed
 	}
-	if len(after) > 0 {
-		n, _ := m.loadNames(after)
-		loaded += n
-	}
-	return loaded, failed
 }
 
 // resolve returns the modules that a name stands for: one, none for what is built in, or those of an alias.
@@ -354,28 +375,34 @@ func (m *Modules) begin(name string, before []*insertion, fresh *[]*insertion) *
 		}
 		m.slots <- struct{}{}
 		defer func() { <-m.slots }()
-		if err := m.insert(filepath.Join(m.dir, mod.path)); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := m.insert(filepath.Join(m.dir, mod.path), mod.drives); err != nil && !errors.Is(err, unix.EEXIST) {
 			in.err = fmt.Errorf("load %s: %w", name, err)
 		}
 	}()
 	return in
 }
 
-// insertModule is finit_module(2) for a plain file and init_module(2) for a compressed one.
-func insertModule(file string) error {
+// insertModule is finit_module(2) for a plain file and init_module(2) for a compressed one. The kernel lets a module wait until
+// the devices of all modules are there, whoever drives them, unless it is told that this one probes by itself (Linux kernel/module/main.c,
+// do_init_module): so only those wait that drive devices.
+func insertModule(file string, drives bool) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	params := "async_probe"
+	if drives {
+		params = ""
+	}
 	if strings.HasSuffix(file, ".ko") {
-		return unix.FinitModule(int(f.Fd()), "", 0)
+		return unix.FinitModule(int(f.Fd()), params, 0)
 	}
 	b, err := decompress(file, f)
 	if err != nil {
 		return fmt.Errorf("decompress %s: %w", file, err)
 	}
-	return unix.InitModule(b, "")
+	return unix.InitModule(b, params)
 }
 
 // maxModule bounds what a compressed module may grow to, bytes.

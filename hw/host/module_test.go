@@ -69,7 +69,7 @@ alias of:N*T*Cvendor,thing/x b
 		"ext4": {"jbd2", "crc16", "crc32c_generic"}, "virtio_pci": {"virtio_ring", "virtio"}, "virtio_ring": {"virtio"}, "virtio_blk": {"virtio_ring", "virtio"},
 		"ipmi_devintf": {"ipmi_msghandler"},
 	}}
-	m.insert = func(file string) error {
+	m.insert = func(file string, drives bool) error {
 		name := strings.SplitN(filepath.Base(file), ".", 2)[0]
 		if name == "bad" || name == "crc32c-intel" {
 			return fmt.Errorf("insert: %w", unix.ENODEV)
@@ -143,7 +143,7 @@ func TestLoadsAtTheSameTime(t *testing.T) {
 	m, _ := newTestModules(t)
 	var both sync.WaitGroup
 	both.Add(2)
-	m.insert = func(file string) error {
+	m.insert = func(file string, drives bool) error {
 		if strings.Contains(file, "jbd2") || strings.Contains(file, "crc16") {
 			both.Done()
 			both.Wait()
@@ -177,7 +177,7 @@ func TestSoftDependenciesInACircle(t *testing.T) {
 
 func TestPanicOfADecompressor(t *testing.T) {
 	m, _ := newTestModules(t)
-	m.insert = func(string) error { panic("bad stream") }
+	m.insert = func(string, bool) error { panic("bad stream") }
 	if err := m.Load("ext4"); err == nil || !strings.Contains(err.Error(), "bad stream") {
 		t.Fatalf("got %v", err)
 	}
@@ -185,7 +185,7 @@ func TestPanicOfADecompressor(t *testing.T) {
 
 func TestExistingModuleIsLoaded(t *testing.T) {
 	m, _ := newTestModules(t)
-	m.insert = func(string) error { return unix.EEXIST }
+	m.insert = func(string, bool) error { return unix.EEXIST }
 	if err := m.Load("ext4"); err != nil {
 		t.Fatal(err)
 	}
@@ -212,11 +212,11 @@ func TestColdplugGoesOnWhileDevicesAppear(t *testing.T) {
 		"bus/virtio/drivers":                    {Mode: os.ModeDir},
 	}
 	inner := m.insert
-	m.insert = func(file string) error {
+	m.insert = func(file string, drives bool) error {
 		if strings.HasSuffix(file, "virtio_pci.ko") {
 			sys["bus/virtio/devices/virtio0/modalias"] = &fstest.MapFile{Data: []byte("virtio:d00000002v00001AF4\n")}
 		}
-		return inner(file)
+		return inner(file, drives)
 	}
 	n, err := m.Coldplug(t.Context(), nil, sys)
 	if err != nil || n != 4 {
@@ -233,13 +233,13 @@ func TestBetterDriverFirst(t *testing.T) {
 	m.index.aliases["pci:v00008086d"] = []alias{{"pci:v00008086d*", "crc16"}, {"pci:v00008086d*", "jbd2"}}
 	got.need["jbd2"] = []string{"crc16"}
 	inner := m.insert
-	m.insert = func(file string) error {
+	m.insert = func(file string, drives bool) error {
 		if strings.Contains(file, "crc16") {
 			for range 1000 {
 				runtime.Gosched()
 			}
 		}
-		return inner(file)
+		return inner(file, drives)
 	}
 	n, err := m.LoadModalias("pci:v00008086d00007010")
 	if n != 2 || err != nil {

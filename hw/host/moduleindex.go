@@ -22,8 +22,9 @@ type moduleIndex struct {
 }
 
 type module struct {
-	path  string // below the directory
-	needs []string
+	path   string // below the directory
+	needs  []string
+	drives bool // has the alias of a device
 }
 
 type softdep struct{ pre, post []string }
@@ -164,7 +165,12 @@ func (x *moduleIndex) addAlias(line string) error {
 	if i := strings.IndexAny(p, `*?[\`); i >= 0 {
 		key = p[:i]
 	}
-	x.aliases[key] = append(x.aliases[key], alias{p, normal(module)})
+	module = normal(module)
+	x.aliases[key] = append(x.aliases[key], alias{p, module})
+	if m, ok := x.modules[module]; ok && !m.drives && strings.Contains(p, ":") { // a bus stands before the colon
+		m.drives = true
+		x.modules[module] = m
+	}
 	x.longest = max(x.longest, len(key))
 	return nil
 }

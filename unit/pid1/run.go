@@ -271,6 +271,9 @@ func (u *unit) loadModules(ctx context.Context) error {
 		return err
 	}
 	u.modules.Withhold(networkDrivers) // a normal boot leaves the network to the system
+	forward := make(chan host.Uevent, 1024)
+	u.background("load drivers", func() { u.modules.Follow(ctx, u.log, u.m.Sys, forward) })
+	u.background("watch devices", func() { u.watch(events, forward) })
 	began := time.Now()
 	needed := []string{"ext4"}
 	if u.m.Firmware == layout.UEFI {
@@ -295,9 +298,6 @@ func (u *unit) loadModules(ctx context.Context) error {
 		}
 	}
 	u.log.Debug("modules loaded", "count", n, "elapsed", time.Since(began).Round(time.Millisecond).String())
-	forward := make(chan host.Uevent, 1024)
-	u.background("load drivers", func() { u.modules.Follow(ctx, u.log, u.m.Sys, forward) })
-	u.background("watch devices", func() { u.watch(events, forward) })
 	return nil
 }
 
