@@ -3,7 +3,6 @@ package host
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -39,7 +38,8 @@ type Modules struct {
 	index *moduleIndex
 	// insert puts one module into the kernel. It returns when the devices that it drives are there.
 	insert func(file string, drives bool) error
-	// slots bounds how many are inserted at once, and the memory of those that are decompressed for it.
+	// slots bounds how many are inserted at once, and the memory of those that are decompressed for it. Drivers of disk controllers, and
+	// what they need, do not wait for one: the boot waits for them.
 	slots chan struct{}
 
 	mu       sync.Mutex
@@ -62,7 +62,7 @@ func NewModules(root, release string) (*Modules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read modules of kernel %s: %w", release, err)
 	}
-	return &Modules{dir: dir, index: x, insert: insertModule, slots: make(chan struct{}, runtime.NumCPU()+2), begun: map[string]*insertion{}}, nil
+	return &Modules{dir: dir, index: x, insert: insertModule, slots: make(chan struct{}, runtime.NumCPU()+1), begun: map[string]*insertion{}}, nil
 }
 
 // Release returns the release of the running kernel, such as "6.1.0-26-amd64".
@@ -158,11 +158,11 @@ func (m *Modules) Coldplug(ctx context.Context, log *slog.Logger, sys fs.FS) (in
 		if len(aliases) == 0 {
 			return int(total.Load()), nil
 		}
-		slices.SortStableFunc(aliases, func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
+		slices.SortStableFunc(aliases, disksFirst)
 		var all sync.WaitGroup
 		for _, a := range aliases {
 			seen[a] = true
-			wait := m.start(m.drivers(a))
+			wait := m.start(diskController(a), m.drivers(a))
 			all.Go(func() {
 				n, failed := wait()
 				total.Add(int64(n))
@@ -173,11 +173,18 @@ func (m *Modules) Coldplug(ctx context.Context, log *slog.Logger, sys fs.FS) (in
 	}
 }
 
-// rank orders devices: controllers of disks, which need the most time until all that is behind them is there, come first. PCI Code and ID
-// Assignment Specification 1.1: base class 01h is mass storage.
-func rank(modalias string) int {
-	if strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc01sc") {
+// diskController says whether a modalias is that of a controller of disks. They need the most time until all that is behind them is
+// there. PCI Code and ID Assignment Specification 1.1: base class 01h is mass storage.
+func diskController(modalias string) bool {
+	return strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc01sc")
+}
+
+func disksFirst(a, b string) int {
+	switch first := diskController(a); {
+	case first == diskController(b):
 		return 0
+	case first:
+		return -1
 	}
 	return 1
 }
@@ -199,7 +206,7 @@ func (m *Modules) Follow(ctx context.Context, log *slog.Logger, sys fs.FS, event
 			case e.Action == Missed:
 				_, _ = m.Coldplug(ctx, log, sys)
 			case e.Action == "add" && alias != "":
-				wait := m.start(m.drivers(alias))
+				wait := m.start(diskController(alias), m.drivers(alias))
 				all.Go(func() {
 					n, failed := wait()
 					note(ctx, log, alias, n, errors.Join(failed[0]...))
@@ -267,17 +274,17 @@ func (m *Modules) loadNames(names []string) (int, error) {
 // load loads groups of modules, and what their soft dependencies want after them. Within a group one goes after the other: a driver
 // that fits a device better stands before one that fits many. It counts what is new, and returns the errors of each group.
 func (m *Modules) load(groups ...[]string) (loaded int, failed [][]error) {
-	return m.start(groups...)()
+	return m.start(false, groups...)()
 }
 
-// start begins what load does, and returns what waits for its end.
-func (m *Modules) start(groups ...[]string) (wait func() (loaded int, failed [][]error)) {
+// start begins what load does, and returns what waits for its end. What is urgent does not wait for its turn.
+func (m *Modules) start(urgent bool, groups ...[]string) (wait func() (loaded int, failed [][]error)) {
 	var fresh []*insertion
 	asked := make([][]*insertion, len(groups))
 	m.mu.Lock()
 	for i, modules := range groups {
 		for _, module := range modules {
-			asked[i] = append(asked[i], m.begin(module, asked[i], &fresh))
+			asked[i] = append(asked[i], m.begin(module, urgent, asked[i], &fresh))
 		}
 	}
 	m.mu.Unlock()
@@ -324,7 +331,7 @@ func (m *Modules) resolve(name string) ([]string, error) {
 // begin begins to load a module, after those of before and what it needs, each unless that was begun already, and adds what it began to
 // fresh. A module waits only for such as were begun before it, so that none wait for each other, also where soft dependencies go in
 // a circle; there, begin returns nil. The caller holds mu.
-func (m *Modules) begin(name string, before []*insertion, fresh *[]*insertion) *insertion {
+func (m *Modules) begin(name string, urgent bool, before []*insertion, fresh *[]*insertion) *insertion {
 	if in, ok := m.begun[name]; ok {
 		return in
 	}
@@ -334,7 +341,7 @@ func (m *Modules) begin(name string, before []*insertion, fresh *[]*insertion) *
 	for _, s := range m.index.soft[name].pre {
 		modules, _ := m.resolve(s)
 		for _, module := range modules {
-			if in := m.begin(module, nil, fresh); in != nil {
+			if in := m.begin(module, urgent, nil, fresh); in != nil {
 				before = append(before, in)
 			}
 		}
@@ -342,7 +349,7 @@ func (m *Modules) begin(name string, before []*insertion, fresh *[]*insertion) *
 	mod, ok := m.index.modules[name]
 	builtin := !ok && m.index.builtin[name]
 	for _, need := range mod.needs {
-		if in := m.begin(need, nil, fresh); in != nil {
+		if in := m.begin(need, urgent, nil, fresh); in != nil {
 			needs = append(needs, in)
 		}
 	}
@@ -373,8 +380,10 @@ func (m *Modules) begin(name string, before []*insertion, fresh *[]*insertion) *
 			in.err = fmt.Errorf("load %s: %w", name, ErrNoModule)
 			return
 		}
-		m.slots <- struct{}{}
-		defer func() { <-m.slots }()
+		if !urgent {
+			m.slots <- struct{}{}
+			defer func() { <-m.slots }()
+		}
 		if err := m.insert(filepath.Join(m.dir, mod.path), mod.drives); err != nil && !errors.Is(err, unix.EEXIST) {
 			in.err = fmt.Errorf("load %s: %w", name, err)
 		}
