@@ -39,7 +39,7 @@ type Modules struct {
 	// insert puts one module into the kernel. It returns when the devices that it drives are there.
 	insert func(file string, drives bool) error
 	// slots bounds how many are inserted at once, and the memory of those that are decompressed for it. Drivers of disk controllers, and
-	// what they need, do not wait for one: the boot waits for them.
+	// what they need, do not wait for one, and get the processors first: the boot waits for them.
 	slots chan struct{}
 
 	mu       sync.Mutex
@@ -62,7 +62,7 @@ func NewModules(root, release string) (*Modules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read modules of kernel %s: %w", release, err)
 	}
-	return &Modules{dir: dir, index: x, insert: insertModule, slots: make(chan struct{}, runtime.NumCPU()+1), begun: map[string]*insertion{}}, nil
+	return &Modules{dir: dir, index: x, insert: insertModule, slots: make(chan struct{}, 8), begun: map[string]*insertion{}}, nil
 }
 
 // Release returns the release of the running kernel, such as "6.1.0-26-amd64".
@@ -383,12 +383,27 @@ func (m *Modules) begin(name string, urgent bool, before []*insertion, fresh *[]
 		if !urgent {
 			m.slots <- struct{}{}
 			defer func() { <-m.slots }()
+			defer yield()()
 		}
 		if err := m.insert(filepath.Join(m.dir, mod.path), mod.drives); err != nil && !errors.Is(err, unix.EEXIST) {
 			in.err = fmt.Errorf("load %s: %w", name, err)
 		}
 	}()
 	return in
+}
+
+// yield lets the processors do what is urgent first, until the function that it returns is called.
+func yield() (back func()) {
+	runtime.LockOSThread()
+	const self = 0 // the calling thread alone: setpriority(2), C library/kernel differences
+	if err := unix.Setpriority(unix.PRIO_PROCESS, self, 10); err != nil {
+		return runtime.UnlockOSThread
+	}
+	return func() {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, self, 0); err == nil {
+			runtime.UnlockOSThread() // otherwise the thread ends with its goroutine
+		}
+	}
 }
 
 // insertModule is finit_module(2) for a plain file and init_module(2) for a compressed one. The kernel lets a module wait until

@@ -149,6 +149,14 @@ func (u *unit) background(what string, do func()) {
 
 // setup brings the machine to the point where facts can be gathered.
 func (u *unit) setup(ctx context.Context, version string) error {
+	modules := sync.OnceValues(func() (*host.Modules, error) {
+		release, err := host.Release()
+		if err != nil {
+			return nil, err
+		}
+		return host.NewModules(u.m.Initramfs, release)
+	})
+	u.background("read modules", func() { _, _ = modules() })
 	mountErr := host.EarlyMounts()
 	for _, dir := range []string{recoveryMount, mainMount} {
 		mountErr = errors.Join(mountErr, os.MkdirAll(dir, 0o700))
@@ -178,7 +186,7 @@ func (u *unit) setup(ctx context.Context, version string) error {
 			u.log.Warn("clock cannot be set", "err", err)
 		}
 	}
-	if err := u.loadModules(ctx); err != nil {
+	if err := u.loadModules(ctx, modules); err != nil {
 		return err
 	}
 	u.attachEventPort()
@@ -257,17 +265,12 @@ func (u *unit) attachEventPort() {
 }
 
 // loadModules listens for devices, loads the drivers of those that are there, and goes on loading for those that appear.
-func (u *unit) loadModules(ctx context.Context) error {
+func (u *unit) loadModules(ctx context.Context, modules func() (*host.Modules, error)) error {
 	events, err := host.Events(ctx)
 	if err != nil {
 		return err
 	}
-	release, err := host.Release()
-	if err != nil {
-		return err
-	}
-	u.modules, err = host.NewModules(u.m.Initramfs, release)
-	if err != nil {
+	if u.modules, err = modules(); err != nil {
 		return err
 	}
 	u.modules.Withhold(networkDrivers) // a normal boot leaves the network to the system
