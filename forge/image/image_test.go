@@ -39,6 +39,12 @@ func needs(t testing.TB, root bool, programs ...string) {
 	if why == "" {
 		return
 	}
+	skip(t, why)
+}
+
+// skip skips a test where the machine lacks what it needs. With GPROV_NO_SKIP=1 that is a failure.
+func skip(t testing.TB, why string) {
+	t.Helper()
 	if os.Getenv("GPROV_NO_SKIP") == "1" {
 		t.Fatal(why)
 	}
