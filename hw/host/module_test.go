@@ -247,6 +247,29 @@ func TestBetterDriverFirst(t *testing.T) {
 	}
 }
 
+// TestDiskControllersFirst: while every place is taken by modules that take long, the driver of a disk controller is loaded, with all
+// that it needs. Only those modules that drive devices are said to.
+func TestDiskControllersFirst(t *testing.T) {
+	m, got := newTestModules(t)
+	for range cap(m.slots) {
+		m.slots <- struct{}{}
+	}
+	inner := m.insert
+	m.insert = func(file string, drives bool) error {
+		if want := strings.HasSuffix(file, "virtio_pci.ko"); drives != want {
+			t.Errorf("%s: drives is %v", file, drives)
+		}
+		return inner(file, drives)
+	}
+	sys := fstest.MapFS{"bus/pci/devices/0000:00:01.0/modalias": {Data: []byte("pci:v00001AF4d00001001sv00001AF4sd00000002bc01sc00i00\n")}}
+	if n, err := m.Coldplug(t.Context(), nil, sys); n != 3 || err != nil {
+		t.Fatalf("loaded %d with %v", n, err)
+	}
+	if s := got.String(); s != "virtio virtio_pci virtio_ring" {
+		t.Fatalf("loaded %q", s)
+	}
+}
+
 // TestWithhold: drivers below a directory are kept from their devices, and what they need with them, until they are wanted.
 func TestWithhold(t *testing.T) {
 	m, got := newTestModules(t)
