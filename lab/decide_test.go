@@ -127,6 +127,7 @@ func TestBadImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	seen(t, u, 1, lab.All(lab.Msg("watchdog armed"), lab.Field("identity", "i6300ESB timer")), "watchdog that resets, not the chipset's own")
 	if got := int(hang.Number("attempts")); got != l.tiny.Policy.FailedBoots {
 		t.Errorf("attempt %d is handed over, want %d", got, l.tiny.Policy.FailedBoots)
 	}

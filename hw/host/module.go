@@ -44,7 +44,7 @@ type Modules struct {
 
 	mu       sync.Mutex
 	begun    map[string]*insertion // by module name; nil while what it needs is looked up
-	withheld string                // the directory of drivers that no device gets; empty: none
+	withheld []string              // directories of drivers that no device gets
 }
 
 // insertion is a module on its way into the kernel.
@@ -114,12 +114,12 @@ func knownFilesystem(fstype string) (bool, error) {
 	return false, nil
 }
 
-// Withhold keeps the drivers below a directory, such as "kernel/drivers/net/", from their devices until it is called with "".
-// They can be loaded by name all the same, and other modules get them that need them.
-func (m *Modules) Withhold(dir string) {
+// Withhold keeps the drivers below some directories, such as "kernel/drivers/net/", from their devices, and none below others, until
+// it is called again. They can be loaded by name all the same, and other modules get them that need them.
+func (m *Modules) Withhold(dirs ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.withheld = dir
+	m.withheld = dirs
 }
 
 // drivers returns the modules that fit a modalias and are not withheld.
@@ -127,10 +127,32 @@ func (m *Modules) drivers(modalias string) []string {
 	modules := m.index.match(modalias)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.withheld == "" {
-		return modules
+	return slices.DeleteFunc(modules, func(name string) bool {
+		return slices.ContainsFunc(m.withheld, func(dir string) bool { return m.below(name, dir) })
+	})
+}
+
+// below says whether a module lies below a directory of the kernel's modules.
+func (m *Modules) below(name, dir string) bool {
+	return strings.HasPrefix(m.index.modules[name].path, dir)
+}
+
+// LoadInOrder loads the drivers below a directory, also one that is withheld, of the devices that are there: one after the other, by
+// their names, so that devices which the kernel numbers as they come have the same numbers in each boot. sys is /sys. The errors
+// are those of drivers that did not load.
+func (m *Modules) LoadInOrder(sys fs.FS, dir string) error {
+	aliases, err := modaliases(sys)
+	if err != nil {
+		return fmt.Errorf("find devices: %w", err)
 	}
-	return slices.DeleteFunc(modules, func(name string) bool { return strings.HasPrefix(m.index.modules[name].path, m.withheld) })
+	var modules []string
+	for _, a := range aliases {
+		modules = append(modules, m.index.match(a)...)
+	}
+	modules = slices.DeleteFunc(modules, func(name string) bool { return !m.below(name, dir) })
+	slices.Sort(modules)
+	_, failed := m.load(slices.Compact(modules))
+	return errors.Join(failed[0]...)
 }
 
 // LoadModalias loads the drivers that fit a device's modalias (sysfs file modalias, uevent variable MODALIAS). It returns

@@ -287,12 +287,46 @@ func TestWithhold(t *testing.T) {
 	if s := got.String(); s != "virtio virtio_pci virtio_ring" {
 		t.Fatalf("by name: loaded %q", s)
 	}
-	m.Withhold("")
+	m.Withhold("kernel/drivers/net/", "kernel/fs/")
 	if n, err := m.Coldplug(t.Context(), nil, sys); n != 1 || err != nil {
 		t.Fatalf("loaded %d with %v", n, err)
 	}
 	if s := got.String(); s != "virtio virtio_blk virtio_pci virtio_ring" {
 		t.Fatalf("loaded %q", s)
+	}
+}
+
+// TestLoadInOrder: drivers that are withheld are loaded one after the other by their names, whatever the order of their devices and
+// however long one takes, and no others.
+func TestLoadInOrder(t *testing.T) {
+	m, got := newTestModules(t)
+	m.Withhold("kernel/fs/")
+	m.index.aliases["platform:x"] = []alias{{"platform:x1", "nls_iso8859_1"}, {"platform:x2", "jbd2"}, {"platform:x3", "crc32c_intel"}}
+	m.index.aliases["platform:y"] = []alias{{"platform:y*", "ext4"}}
+	sys := fstest.MapFS{}
+	for _, a := range []string{"x1", "x2", "x3", "y1", "y2"} {
+		sys["bus/platform/devices/"+a+"/modalias"] = &fstest.MapFile{Data: []byte("platform:" + a + "\n")}
+	}
+	inner := m.insert
+	m.insert = func(file string, drives bool) error {
+		if strings.Contains(file, "ext4") || strings.Contains(file, "jbd2") {
+			for range 1000 {
+				runtime.Gosched()
+			}
+		}
+		return inner(file, drives)
+	}
+	if err := m.LoadInOrder(sys, "kernel/fs/"); err != nil {
+		t.Fatal(err)
+	}
+	var order []string
+	for _, n := range got.names {
+		if n == "ext4" || n == "jbd2" || n == "nls_iso8859-1" || strings.Contains(n, "intel") {
+			order = append(order, n)
+		}
+	}
+	if want := []string{"jbd2", "ext4", "nls_iso8859-1"}; !slices.Equal(order, want) { // ext4 needs jbd2
+		t.Errorf("loaded %q, want %q", order, want)
 	}
 }
 

@@ -273,7 +273,7 @@ func (u *unit) loadModules(ctx context.Context, modules func() (*host.Modules, e
 	if u.modules, err = modules(); err != nil {
 		return err
 	}
-	u.modules.Withhold(networkDrivers) // a normal boot leaves the network to the system
+	u.modules.Withhold(networkDrivers, watchdogDrivers) // a normal boot leaves the network to the system
 	forward := make(chan host.Uevent, 1024)
 	u.background("load drivers", func() { u.modules.Follow(ctx, u.log, u.m.Sys, forward) })
 	u.background("watch devices", func() { u.watch(events, forward) })
@@ -300,16 +300,24 @@ func (u *unit) loadModules(ctx context.Context, modules func() (*host.Modules, e
 			u.log.Warn("EFI variables cannot be mounted", "err", err)
 		}
 	}
+	// The system takes the first watchdog, and what it did before the boot is only known of the one that was armed: so it must be the
+	// same one in each boot.
+	if err := u.modules.LoadInOrder(u.m.Sys, watchdogDrivers); err != nil {
+		u.log.Debug("driver of a watchdog not loaded", "err", err)
+	}
 	u.log.Debug("modules loaded", "count", n, "elapsed", time.Since(began).Round(time.Millisecond).String())
 	return nil
 }
 
-// networkDrivers is where the modules of a kernel has the drivers of network ports.
-const networkDrivers = "kernel/drivers/net/"
+// Where the modules of a kernel are that drive network ports and watchdogs.
+const (
+	networkDrivers  = "kernel/drivers/net/"
+	watchdogDrivers = "kernel/drivers/watchdog/"
+)
 
 // loadPorts loads the drivers of network ports. Many need seconds until their port is there.
 func (u *unit) loadPorts(ctx context.Context) {
-	u.modules.Withhold("")
+	u.modules.Withhold(watchdogDrivers)
 	if _, err := u.modules.Coldplug(ctx, u.log, u.m.Sys); err != nil {
 		u.log.Warn("drivers of network ports cannot be loaded", "err", err)
 	}
