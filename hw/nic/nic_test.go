@@ -166,12 +166,16 @@ func skip(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// TestNamespace runs TestInside in a network namespace of its own.
+// TestNamespace runs itself again in a network namespace of its own, and inside is the test.
 func TestNamespace(t *testing.T) {
+	if os.Getenv("GPROV_NIC_INSIDE") != "" {
+		inside(t)
+		return
+	}
 	if os.Getuid() != 0 {
 		skip(t, "network namespaces need root")
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestInside$", "-test.v", "-test.timeout=60s")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestNamespace$", "-test.v", "-test.timeout=60s")
 	cmd.Env = append(os.Environ(), "GPROV_NIC_INSIDE=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	out, err := cmd.CombinedOutput()
@@ -181,7 +185,7 @@ func TestNamespace(t *testing.T) {
 		}
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if !strings.Contains(string(out), "--- PASS: TestInside") {
+	if !strings.Contains(string(out), "--- PASS: TestNamespace") {
 		t.Errorf("it did not run:\n%s", out)
 	}
 }
@@ -220,12 +224,10 @@ func (s *server) handle(ip net.IP) server4.Handler {
 	}
 }
 
-// TestInside runs in a fresh network namespace. A second namespace, at the other ends of three pairs of ports, has DHCP servers on
+// inside runs in a fresh network namespace. A second namespace, at the other ends of three pairs of ports, has DHCP servers on
 // two of them.
-func TestInside(t *testing.T) {
-	if os.Getenv("GPROV_NIC_INSIDE") == "" {
-		t.Skip("is started by TestNamespace")
-	}
+func inside(t *testing.T) {
+	t.Helper()
 	check := func(err error) {
 		t.Helper()
 		if err != nil {
