@@ -36,8 +36,8 @@ var ErrNoModule = errors.New("no such module")
 type Modules struct {
 	dir   string
 	index *moduleIndex
-	// insert puts one module into the kernel. It returns when the devices that it drives are there.
-	insert func(file string, drives bool) error
+	// insert reads one module, waits for what it needs, and puts it into the kernel. It returns when the devices that it drives are there.
+	insert func(file string, drives bool, wait func() error) error
 	// slots bounds how many are inserted at once, and the memory of those that are decompressed for it. Drivers of disk controllers, and
 	// what they need, do not wait for one, and get the processors first: the boot waits for them.
 	slots chan struct{}
@@ -389,25 +389,32 @@ func (m *Modules) begin(name string, urgent bool, before []*insertion, fresh *[]
 				in.err = fmt.Errorf("load %s: panic: %v", name, v)
 			}
 		}()
-		for _, b := range before {
-			<-b.done
-		}
-		for _, n := range needs {
-			if <-n.done; n.err != nil {
-				in.err = fmt.Errorf("load %s: %w", name, n.err)
-				return
-			}
-		}
 		if !ok {
 			in.err = fmt.Errorf("load %s: %w", name, ErrNoModule)
 			return
 		}
-		if !urgent {
+		wait := func() error {
+			for _, b := range before {
+				<-b.done
+			}
+			for _, n := range needs {
+				if <-n.done; n.err != nil {
+					return n.err
+				}
+			}
+			return nil
+		}
+		if !urgent { // what waits holds no place
+			if err := wait(); err != nil {
+				in.err = fmt.Errorf("load %s: %w", name, err)
+				return
+			}
+			wait = func() error { return nil }
 			m.slots <- struct{}{}
 			defer func() { <-m.slots }()
 			defer yield()()
 		}
-		if err := m.insert(filepath.Join(m.dir, mod.path), mod.drives); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := m.insert(filepath.Join(m.dir, mod.path), mod.drives, wait); err != nil && !errors.Is(err, unix.EEXIST) {
 			in.err = fmt.Errorf("load %s: %w", name, err)
 		}
 	}()
@@ -428,25 +435,31 @@ func yield() (back func()) {
 	}
 }
 
-// insertModule is finit_module(2) for a plain file and init_module(2) for a compressed one. The kernel lets a module wait until
-// the devices of all modules are there, whoever drives them, unless it is told that this one probes by itself (Linux kernel/module/main.c,
-// do_init_module): so only those wait that drive devices.
-func insertModule(file string, drives bool) error {
+// insertModule is finit_module(2) for a plain file and init_module(2) for a compressed one, which is decompressed before wait. The
+// kernel lets a module wait until the devices of all modules are there, whoever drives them, unless it is told that this one probes
+// by itself (Linux kernel/module/main.c, do_init_module): so only those wait that drive devices.
+func insertModule(file string, drives bool, wait func() error) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	var b []byte
+	plain := strings.HasSuffix(file, ".ko")
+	if !plain {
+		if b, err = decompress(file, f); err != nil {
+			return fmt.Errorf("decompress %s: %w", file, err)
+		}
+	}
+	if err := wait(); err != nil {
+		return err
+	}
 	params := "async_probe"
 	if drives {
 		params = ""
 	}
-	if strings.HasSuffix(file, ".ko") {
+	if plain {
 		return unix.FinitModule(int(f.Fd()), params, 0)
-	}
-	b, err := decompress(file, f)
-	if err != nil {
-		return fmt.Errorf("decompress %s: %w", file, err)
 	}
 	return unix.InitModule(b, params)
 }

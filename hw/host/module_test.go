@@ -69,10 +69,13 @@ alias of:N*T*Cvendor,thing/x b
 		"ext4": {"jbd2", "crc16", "crc32c_generic"}, "virtio_pci": {"virtio_ring", "virtio"}, "virtio_ring": {"virtio"}, "virtio_blk": {"virtio_ring", "virtio"},
 		"ipmi_devintf": {"ipmi_msghandler"},
 	}}
-	m.insert = func(file string, drives bool) error {
+	m.insert = func(file string, drives bool, wait func() error) error {
 		name := strings.SplitN(filepath.Base(file), ".", 2)[0]
 		if name == "bad" || name == "crc32c-intel" {
 			return fmt.Errorf("insert: %w", unix.ENODEV)
+		}
+		if err := wait(); err != nil {
+			return err
 		}
 		got.add(name)
 		return nil
@@ -143,7 +146,7 @@ func TestLoadsAtTheSameTime(t *testing.T) {
 	m, _ := newTestModules(t)
 	var both sync.WaitGroup
 	both.Add(2)
-	m.insert = func(file string, drives bool) error {
+	m.insert = func(file string, drives bool, wait func() error) error {
 		if strings.Contains(file, "jbd2") || strings.Contains(file, "crc16") {
 			both.Done()
 			both.Wait()
@@ -177,7 +180,7 @@ func TestSoftDependenciesInACircle(t *testing.T) {
 
 func TestPanicOfADecompressor(t *testing.T) {
 	m, _ := newTestModules(t)
-	m.insert = func(string, bool) error { panic("bad stream") }
+	m.insert = func(string, bool, func() error) error { panic("bad stream") }
 	if err := m.Load("ext4"); err == nil || !strings.Contains(err.Error(), "bad stream") {
 		t.Fatalf("got %v", err)
 	}
@@ -185,7 +188,7 @@ func TestPanicOfADecompressor(t *testing.T) {
 
 func TestExistingModuleIsLoaded(t *testing.T) {
 	m, _ := newTestModules(t)
-	m.insert = func(string, bool) error { return unix.EEXIST }
+	m.insert = func(string, bool, func() error) error { return unix.EEXIST }
 	if err := m.Load("ext4"); err != nil {
 		t.Fatal(err)
 	}
@@ -212,11 +215,11 @@ func TestColdplugGoesOnWhileDevicesAppear(t *testing.T) {
 		"bus/virtio/drivers":                    {Mode: os.ModeDir},
 	}
 	inner := m.insert
-	m.insert = func(file string, drives bool) error {
+	m.insert = func(file string, drives bool, wait func() error) error {
 		if strings.HasSuffix(file, "virtio_pci.ko") {
 			sys["bus/virtio/devices/virtio0/modalias"] = &fstest.MapFile{Data: []byte("virtio:d00000002v00001AF4\n")}
 		}
-		return inner(file, drives)
+		return inner(file, drives, wait)
 	}
 	n, err := m.Coldplug(t.Context(), nil, sys)
 	if err != nil || n != 4 {
@@ -233,13 +236,13 @@ func TestBetterDriverFirst(t *testing.T) {
 	m.index.aliases["pci:v00008086d"] = []alias{{"pci:v00008086d*", "crc16"}, {"pci:v00008086d*", "jbd2"}}
 	got.need["jbd2"] = []string{"crc16"}
 	inner := m.insert
-	m.insert = func(file string, drives bool) error {
+	m.insert = func(file string, drives bool, wait func() error) error {
 		if strings.Contains(file, "crc16") {
 			for range 1000 {
 				runtime.Gosched()
 			}
 		}
-		return inner(file, drives)
+		return inner(file, drives, wait)
 	}
 	n, err := m.LoadModalias("pci:v00008086d00007010")
 	if n != 2 || err != nil {
@@ -255,11 +258,11 @@ func TestDiskControllersFirst(t *testing.T) {
 		m.slots <- struct{}{}
 	}
 	inner := m.insert
-	m.insert = func(file string, drives bool) error {
+	m.insert = func(file string, drives bool, wait func() error) error {
 		if want := strings.HasSuffix(file, "virtio_pci.ko"); drives != want {
 			t.Errorf("%s: drives is %v", file, drives)
 		}
-		return inner(file, drives)
+		return inner(file, drives, wait)
 	}
 	sys := fstest.MapFS{"bus/pci/devices/0000:00:01.0/modalias": {Data: []byte("pci:v00001AF4d00001001sv00001AF4sd00000002bc01sc00i00\n")}}
 	if n, err := m.Coldplug(t.Context(), nil, sys); n != 3 || err != nil {
@@ -308,13 +311,13 @@ func TestLoadInOrder(t *testing.T) {
 		sys["bus/platform/devices/"+a+"/modalias"] = &fstest.MapFile{Data: []byte("platform:" + a + "\n")}
 	}
 	inner := m.insert
-	m.insert = func(file string, drives bool) error {
+	m.insert = func(file string, drives bool, wait func() error) error {
 		if strings.Contains(file, "ext4") || strings.Contains(file, "jbd2") {
 			for range 1000 {
 				runtime.Gosched()
 			}
 		}
-		return inner(file, drives)
+		return inner(file, drives, wait)
 	}
 	if err := m.LoadInOrder(sys, "kernel/fs/"); err != nil {
 		t.Fatal(err)
