@@ -194,6 +194,7 @@ func (u *unit) lookForRecovery(f *Found) {
 		return
 	}
 	var hits, damaged []machine.Found
+	mounted := "" // a candidate that proved itself stays mounted, unless there is another
 	for _, p := range parts {
 		info, noted, err := machine.ProbePartition(p.Path)
 		if err != nil || info.Type != "ext4" || info.Label != u.m.Site.Names.Recovery {
@@ -202,9 +203,13 @@ func (u *unit) lookForRecovery(f *Found) {
 			}
 			continue
 		}
+		if mounted != "" {
+			u.forget(f)
+			mounted = ""
+		}
 		switch err := u.provesRecovery(p, info.UUID); {
 		case err == nil:
-			hits = append(hits, p)
+			hits, mounted = append(hits, p), p.Path
 			f.RecoveryErrors = noted
 		case errors.Is(err, errUnreadable):
 			damaged = append(damaged, p)
@@ -216,6 +221,7 @@ func (u *unit) lookForRecovery(f *Found) {
 	}
 	switch {
 	case len(hits) > 1:
+		u.forget(f)
 		f.Recovery = RecoveryAmbiguous
 		f.note("recovery: %s and %s", hits[0].Path, hits[1].Path)
 		return
@@ -225,10 +231,12 @@ func (u *unit) lookForRecovery(f *Found) {
 	case len(hits) == 0:
 		return
 	}
-	if err := mountVolume(hits[0].Path, true); err != nil {
-		f.note("recovery: %s: %v", hits[0].Path, err)
-		u.judgeDamaged(f, hits)
-		return
+	if mounted == "" {
+		if err := mountVolume(hits[0].Path, true); err != nil {
+			f.note("recovery: %s: %v", hits[0].Path, err)
+			u.judgeDamaged(f, hits)
+			return
+		}
 	}
 	f.Recovery, f.RecoveryPart, f.Volume = RecoveryFound, &hits[0], state.Open(recoveryMount)
 	u.readVolume(f)
@@ -239,12 +247,17 @@ var (
 	errForeign    = errors.New("the volume is not of this unit")
 )
 
-// provesRecovery reads the record on a candidate and compares it with the machine and with the partition itself.
-func (u *unit) provesRecovery(p machine.Found, fsUUID string) error {
+// provesRecovery mounts a candidate read-only, reads its record and compares that with the machine and with the partition itself. One
+// that proves nothing is unmounted.
+func (u *unit) provesRecovery(p machine.Found, fsUUID string) (err error) {
 	if err := mountVolume(p.Path, true); err != nil {
 		return fmt.Errorf("%w: %v", errUnreadable, err)
 	}
-	defer host.Unmount(recoveryMount)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, host.Unmount(recoveryMount))
+		}
+	}()
 	v := state.Open(recoveryMount)
 	rec, err := v.ReadUnit()
 	if errors.Is(err, fs.ErrNotExist) {

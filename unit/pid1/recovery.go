@@ -60,6 +60,9 @@ func (u *unit) adopt(f *Found) error {
 	if err == nil {
 		err = u.provesRecovery(*f.RecoveryPart, info.UUID)
 	}
+	if err == nil {
+		err = host.Unmount(recoveryMount)
+	}
 	if err != nil {
 		return fault.Because(fault.RecoveryDamaged, fmt.Errorf("after the repair of %s: %w", f.RecoveryPart.Path, err))
 	}

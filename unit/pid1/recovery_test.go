@@ -296,3 +296,56 @@ func TestTwoDamagedRecoveries(t *testing.T) {
 		t.Errorf("%s", d)
 	}
 }
+
+// TestManyRecoveries has two volumes: two of the unit's own are ambiguous, and beside one of another unit the own one is taken, whichever
+// comes first. It is mounted then, read-only, and with two nothing is.
+func TestManyRecoveries(t *testing.T) {
+	for name, foreign := range map[string]int{"two of its own": -1, "own after foreign": 0, "own before foreign": 1} {
+		t.Run(name, func(t *testing.T) {
+			ownMounts(t)
+			u := testUnit(t, &bytes.Buffer{})
+			devs, parts := make([]string, 2), make([]string, 2)
+			for i := range devs {
+				devs[i], parts[i] = recoveryDisk(t, u)
+				if i != foreign {
+					continue
+				}
+				if err := mountVolume(parts[i], false); err != nil {
+					t.Fatal(err)
+				}
+				rec, err := state.Open(recoveryMount).ReadUnit()
+				if err == nil {
+					rec.Serial = "SN-0002"
+					err = state.Open(recoveryMount).WriteUnit(rec)
+				}
+				if err := errors.Join(err, host.Unmount(recoveryMount)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			u.m.Sys = virtio(t, devs...)
+			f := &Found{Facts: Facts{Recovery: RecoveryMissing}}
+			u.lookForRecovery(f)
+			defer u.forget(f)
+			var mounted []string
+			mounts, err := os.ReadFile("/proc/self/mounts")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(string(mounts)) {
+				if w := strings.Fields(line); w[1] == recoveryMount {
+					mounted = append(mounted, w[0]+" "+w[3][:2])
+				}
+			}
+			if foreign < 0 {
+				if f.Recovery != RecoveryAmbiguous || len(mounted) > 0 {
+					t.Errorf("%s, mounted %q; notes %q", f.Recovery, mounted, f.Notes)
+				}
+				return
+			}
+			own := parts[1-foreign]
+			if f.Recovery != RecoveryFound || f.RecoveryPart.Path != own || f.Unit.Serial != testSerial || len(mounted) != 1 || mounted[0] != own+" ro" {
+				t.Errorf("%s, mounted %q, want %s; notes %q", f.Recovery, mounted, own, f.Notes)
+			}
+		})
+	}
+}

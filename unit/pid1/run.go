@@ -186,6 +186,8 @@ func (u *unit) setup(ctx context.Context, version string) error {
 			u.log.Warn("clock cannot be set", "err", err)
 		}
 	}
+	identified := make(chan error, 1)
+	go func() { identified <- u.guard("identify", u.identify) }() // no driver is needed for it
 	if err := u.loadModules(ctx, modules); err != nil {
 		return err
 	}
@@ -193,7 +195,7 @@ func (u *unit) setup(ctx context.Context, version string) error {
 	u.armWatchdog()
 	u.log.Info("init", "version", version, "build", u.m.Build.Number, "kernel", u.m.Build.Kernel, "firmware", string(u.m.Firmware),
 		"boot", u.m.BootID, "cmdline", u.m.Cmdline, "uptime", uptime())
-	err := u.identify()
+	err := <-identified
 	u.loadRAID()
 	u.attachDisplay()
 	return err
