@@ -139,6 +139,9 @@ func TestBadImage(t *testing.T) {
 	}
 	whole(t, up(t, u), "1")
 	oneWrite(t, u)
+	if ports := tell(t, u, map[string]any{"do": "list", "path": "/sys/class/net"}); ports != "lo" {
+		t.Errorf("a normal boot has the network ports %q: their drivers are the system's to load", ports)
+	}
 	seen(t, u, 1, jobState("restore", "succeeded"), "restore")
 	seen(t, u, 1, lab.Msg("the recovery volume was full"), "room that is made")
 	seen(t, u, 1, lab.All(lab.Msg("watchdog handed over"), lab.Field("running", "false")), "watchdog that is stopped")
