@@ -3,7 +3,6 @@
 package lab_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,7 +150,5 @@ func TestSoakBadMedium(t *testing.T) {
 	whole(t, up(t, u), "2")
 	seen(t, u, 1, lab.Msg("emergency medium refused"), "refusal")
 	seen(t, u, 0, jobState("restore", "started"), "restore")
-	if !strings.Contains(u.Console(), fmt.Sprintf("*** %s", "G251")) {
-		t.Error("the console does not show G251")
-	}
+	shown(t, u, 0, "*** G251")
 }
