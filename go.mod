@@ -2,6 +2,8 @@ module gprovision
 
 go 1.26.0
 
+toolchain go1.26.11
+
 require (
 	aead.dev/minisign v0.3.0
 	filippo.io/age v1.3.2
