@@ -88,6 +88,10 @@ type Policy struct {
 	ForcedRestore string `json:"forcedRestore,omitempty"`
 	// OldestBuild is the oldest image that may be installed, as DATE.BUILD of its name, such as "2026-11-22.0001".
 	OldestBuild string `json:"oldestBuild,omitempty"`
+	// ManifestProduct is the product that a manifest must be for: the one that its signature names. Empty: any product of a trusted key.
+	ManifestProduct string `json:"manifestProduct,omitempty"`
+	// OldestManifest is the lowest serial number of a manifest, as its signature names it, that is obeyed. 0: any.
+	OldestManifest uint64 `json:"oldestManifest,omitempty"`
 	// FetchHosts are the hosts from which the running system may fetch images: NAME or NAME:PORT, "*.DOMAIN" for all names below
 	// one. None: it takes no address, only files.
 	FetchHosts []string `json:"fetchHosts,omitempty"`
@@ -147,6 +151,9 @@ func (p Policy) Validate() error {
 		if _, err := release.ParseVersion(p.OldestBuild); err != nil {
 			return fmt.Errorf("policy oldestBuild: %w", err)
 		}
+	}
+	if err := p.validateManifest(); err != nil {
+		return err
 	}
 	if err := p.validateFetch(); err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"aead.dev/minisign"
@@ -48,6 +49,24 @@ func ImageComment(name string) string { return "image " + strings.TrimSuffix(nam
 
 // ManifestComment is the trusted comment for a manifest of a product; the serial is that of the manifest, not of a unit.
 func ManifestComment(product, serial string) string { return "manifest " + product + " " + serial }
+
+// ParseManifestComment returns what ManifestComment was made of. The serial is its last word, of whatever form: ParseSerial reads it.
+func ParseManifestComment(trusted string) (product, serial string, err error) {
+	rest, ok := strings.CutPrefix(trusted, "manifest ")
+	if at := strings.LastIndexByte(rest, ' '); ok && at > 0 && at < len(rest)-1 {
+		return rest[:at], rest[at+1:], nil
+	}
+	return "", "", fmt.Errorf("the signature is for %q, want \"manifest PRODUCT SERIAL\"", trusted)
+}
+
+// ParseSerial reads the serial number of a manifest: decimal digits.
+func ParseSerial(text string) (uint64, error) {
+	n, err := strconv.ParseUint(text, 10, 64) // takes no sign and, with a base, no underscores
+	if err != nil {
+		return 0, fmt.Errorf("the manifest's serial number is %q, want a whole number", text)
+	}
+	return n, nil
+}
 
 // PublicKey is a key that checks signatures. The zero value checks nothing: no signature is from it.
 type PublicKey struct {
