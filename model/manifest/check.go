@@ -155,8 +155,11 @@ func (c *checker) sound(m *Manifest) {
 						c.add(source.Under(path, key), err.Error(), "the variables are .RecoveryDir .Serial .BiosPass .IpmiPass .OSPass .DLDir")
 					}
 				}
-				if strings.TrimSpace(cmd.Command) == "" {
-					c.add(source.Under(path, "Command"), "the command is empty", "")
+				if badTemplate(cmd.Command) != nil {
+					continue // said already
+				}
+				if _, err := cmd.Words(); err != nil {
+					c.add(source.Under(path, "Command"), err.Error(), "each word is filled in by itself: a {{...}} ends in the word that it begins in")
 				}
 			}
 		}

@@ -208,6 +208,7 @@ func TestProblems(t *testing.T) {
 		{"regexp", `"^S"`, `"(S"`, "line 23: ValidationData[0].SerNumRegex: not a regular expression", true},
 		{"dmi", `"2[1] Version"`, `"2[x] Version"`, "line 24: ValidationData[0].DmiMatches.2[x] Version: ", true},
 		{"template", `{{.RecoveryDir}}`, `{{.Recovery}}`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0].Command: the variable .Recovery is not known", true},
+		{"template over two words", `{{.RecoveryDir}}`, `{{if .Serial}}a b{{end}}`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0].Command: the word ", true},
 		{"template syntax", `{{.RecoveryDir}}`, `{{.RecoveryDir}`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0].Command: not a template", true},
 		{"id", `"0x8086"`, `"0x18086"`, "line 22: ValidationData[0].Devices.PCI[0].Vendor: ", true},
 		{"firmware", `"SerNumRegex": "^S"`, `"FirmwareVer": {"ME": "1"}`, "line 23: ValidationData[0].FirmwareVer.ME: ", false},

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"text/template"
 
-	"github.com/google/shlex"
-
 	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
 	"gprovision/model/fault"
@@ -68,7 +66,12 @@ func (j *job) fetchInto(ctx context.Context, f manifest.File, dir string) error 
 		return fault.Newf(fault.ManifestSyntax, "the address %s names no file", f.Src)
 	}
 	dest := filepath.Join(dir, f.Base())
-	o := report.FetchOptions{URL: f.Src, Dest: dest, Size: f.Size, Log: j.Log}
+	client, err := j.source()
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	o := report.FetchOptions{Client: client, URL: f.Src, Dest: dest, Size: f.Size, Log: j.Log}
 	setHash(&o, hash)
 	if _, err := report.Fetch(ctx, o); err != nil {
 		return err
@@ -110,15 +113,16 @@ func expand(text string, vars any) (string, error) {
 // runCommand runs one command of a step. The log shows it as the manifest has it: what is filled in may be a secret, and so may
 // be what a command prints after a password is known.
 func (j *job) runCommand(ctx context.Context, c manifest.Command, vars manifest.Variables, verbose bool) error {
-	line, err := expand(c.Command, vars)
+	argv, err := c.Words()
 	if err != nil {
 		return err
 	}
-	argv, err := shlex.Split(line)
-	if err != nil {
-		return fmt.Errorf("split command %q: %w", c.Command, err)
+	for i, w := range argv { // each value stays in its word
+		if argv[i], err = expand(w, vars); err != nil {
+			return err
+		}
 	}
-	if len(argv) == 0 {
+	if argv[0] == "" {
 		return errors.New("the command is empty")
 	}
 	env, err := commandEnv(c, vars)

@@ -5,6 +5,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +22,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/record"
 	"gprovision/model/secret"
+	"gprovision/model/signature"
 )
 
 func TestExpand(t *testing.T) {
@@ -58,6 +63,7 @@ func TestRunCommand(t *testing.T) {
 		{"no such program, whatever its status", manifest.Command{Command: "gprov-no-such-program", ExitStatus: manifest.ESDontCare}, "not found"},
 		{"ended by a signal, whatever its status", manifest.Command{Command: `sh -c 'kill -9 $$'`, ExitStatus: manifest.ESDontCare}, "signal"},
 		{"variables", manifest.Command{Command: `test {{.Serial}}+{{.RecoveryDir}} = S1+/mnt/recovery`}, ""},
+		{"a value is one word", manifest.Command{Command: `test {{.DLDir}} = "a 'b\" c"`}, ""},
 		{"quotes keep a value whole", manifest.Command{Command: `test "{{.Serial}} x" = 'S1 x'`}, ""},
 		{"no shell between", manifest.Command{Command: `test $HOME = '$HOME'`}, ""},
 		{"unknown variable", manifest.Command{Command: "echo {{.Unknown}}"}, "Unknown"},
@@ -65,12 +71,12 @@ func TestRunCommand(t *testing.T) {
 		{"unknown variable in the library path", manifest.Command{Command: "true", AddLibPath: "{{.Unknown}}"}, "Unknown"},
 		{"unclosed quote", manifest.Command{Command: "echo 'a"}, "split"},
 		{"empty", manifest.Command{Command: " "}, "empty"},
-		{"empty once filled in", manifest.Command{Command: "{{.DLDir}}"}, "empty"},
+		{"empty once filled in", manifest.Command{Command: "{{.OSPass}}"}, "empty"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			j, _ := testJob(t, policy.Policy{})
-			err := j.runCommand(t.Context(), tt.c, manifest.Variables{Serial: "S1", RecoveryDir: "/mnt/recovery"}, false)
+			err := j.runCommand(t.Context(), tt.c, manifest.Variables{Serial: "S1", RecoveryDir: "/mnt/recovery", DLDir: `a 'b" c`}, false)
 			if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("got %v, want %q", err, tt.says)
 			}
@@ -262,3 +268,69 @@ func TestRunSteps(t *testing.T) {
 		t.Errorf("an address without a name: got %v", err)
 	}
 }
+
+// TestUnsignedSteps: the commands of a manifest run as root, so that nobody gets them run by answering that there is no signature.
+func TestUnsignedSteps(t *testing.T) {
+	key, err := signature.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const plain = `{"Files":[{"Src":"a.upd","Sha256":"` + sixtyFour + `"}]}`
+	const steps = `{"Files":[{"Src":"a.upd","Sha256":"` + sixtyFour + `"}],"CustomPlatCfgSteps":[{"DevCodeName":"FOX","ConfigSteps":[{"Name":"x","Commands":[{"Command":"true"}]}]}]}`
+	sig, err := key.Sign(strings.NewReader(steps), signature.ManifestComment("FOX", "1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hand := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/plain":
+			io.WriteString(w, plain)
+		case "/steps", "/signed":
+			io.WriteString(w, steps)
+		case "/signed" + signature.Suffix:
+			w.Write(sig)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+	open := httptest.NewServer(hand)
+	defer open.Close()
+	secure := httptest.NewTLSServer(hand)
+	defer secure.Close()
+	turned := httptest.NewTLSServer(http.RedirectHandler(open.URL+"/steps", http.StatusFound))
+	defer turned.Close()
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}))
+	for _, tc := range []struct {
+		what, url string
+		keys      bool
+		noCA      bool
+		want      *fault.Fault
+	}{
+		{what: "no keys, under the CA", url: secure.URL + "/steps"},
+		{what: "no keys, plain", url: open.URL + "/steps", want: fault.ManifestUnsigned},
+		{what: "no keys, no CA", url: open.URL + "/steps", noCA: true, want: fault.ManifestUnsigned},
+		{what: "no keys, led away from https", url: turned.URL + "/steps", want: fault.ManifestMissing},
+		{what: "keys, no signature", url: open.URL + "/steps", keys: true, want: fault.ManifestUnsigned},
+		{what: "keys, no signature, under the CA", url: secure.URL + "/steps", keys: true, want: fault.ManifestUnsigned},
+		{what: "keys, signed", url: open.URL + "/signed", keys: true},
+		{what: "keys, no signature, no steps", url: open.URL + "/plain", keys: true},
+		{what: "no keys, plain, no steps", url: open.URL + "/plain"},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			j, _ := testJob(t, policy.Policy{AllowUnsigned: true, ServerCA: ca})
+			if tc.noCA {
+				j.Policy.ServerCA = ""
+			}
+			if tc.keys {
+				j.Keys = []signature.PublicKey{key.Public()}
+				j.Policy.Keys = []string{key.Public().String()}
+			}
+			j.ManifestURL = tc.url
+			if err := j.fetchManifest(t.Context()); fault.Of(err) != tc.want {
+				t.Errorf("got %v, want %v", err, tc.want)
+			}
+		})
+	}
+}
+
+const sixtyFour = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"

@@ -39,8 +39,13 @@ func (j *job) fetchSmall(ctx context.Context, url string, most int64) ([]byte, e
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
+	client, err := j.source()
+	if err != nil {
+		return nil, err
+	}
+	defer client.CloseIdleConnections()
 	// A connection is given up after 30 s by the client itself, so Idle must be longer for its reason to be seen.
-	o := report.FetchOptions{URL: url, Dest: filepath.Join(dir, "file"), MaxSize: most, Idle: 40 * time.Second, Patience: time.Minute, Log: j.Log}
+	o := report.FetchOptions{Client: client, URL: url, Dest: filepath.Join(dir, "file"), MaxSize: most, Idle: 40 * time.Second, Patience: time.Minute, Log: j.Log}
 	_, err = report.Fetch(ctx, o)
 	var dial *net.OpError
 	if errors.As(err, &dial) && dial.Op == "dial" {
@@ -150,7 +155,11 @@ const headTries = 3
 // head compares what the server says of a file with the manifest. A server that says nothing of it is no failure: the download
 // will tell.
 func (j *job) head(ctx context.Context, f manifest.File) error {
-	client := &http.Client{Timeout: 20 * time.Second}
+	client, err := j.source()
+	if err != nil {
+		return err
+	}
+	client.Timeout = 20 * time.Second
 	defer client.CloseIdleConnections()
 	var last error
 	for range headTries {
@@ -212,15 +221,20 @@ func (j *job) writeFiles(ctx context.Context) error {
 			return fault.Because(fault.DiskWrite, err)
 		}
 		j.Log.Info("downloading", "file", path.Base(f.Src), "bytes", f.Size, journal.ForPerson())
+		client, err := j.source()
+		if err != nil {
+			return err
+		}
 		meter, stop := j.Track(ctx, f.Size)
 		o := report.FetchOptions{
-			URL: f.Src, Dest: dest, Size: f.Size, Log: j.Log,
+			Client: client, URL: f.Src, Dest: dest, Size: f.Size, Log: j.Log,
 			ReadBack: func(path string) (io.ReadCloser, error) { return block.OpenDirect(path) },
 			Progress: func(done, total int64) { meter.SetTotal(total); meter.Set(done) },
 		}
 		setHash(&o, hash)
 		_, err = report.Fetch(ctx, o)
 		stop()
+		client.CloseIdleConnections()
 		if err != nil {
 			return err
 		}

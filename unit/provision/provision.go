@@ -11,10 +11,15 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -177,9 +182,12 @@ func (j *job) fetchManifest(ctx context.Context) error {
 		return fault.Because(fault.ManifestSyntax, err)
 	}
 	if sig != nil {
-		if err := VerifyManifest(raw, sig, j.Keys); err != nil {
-			return err
-		}
+		err = VerifyManifest(raw, sig, j.Keys)
+	} else {
+		err = j.checkUnsignedSteps(m)
+	}
+	if err != nil {
+		return err
 	}
 	if j.manifest, err = m.Resolve(base); err != nil {
 		return fault.Because(fault.ManifestSyntax, err)
@@ -189,6 +197,55 @@ func (j *job) fetchManifest(ctx context.Context) error {
 	}
 	j.Log.Info("manifest fetched", "url", base.String(), "files", len(m.Files))
 	return nil
+}
+
+// checkUnsignedSteps refuses a manifest without a signature that has steps, whose commands run as root, unless somebody else vouches for
+// them: the policy has no keys, which a missing signature would get round, and its CA knows the server.
+func (j *job) checkUnsignedSteps(m *manifest.Manifest) error {
+	has := slices.ContainsFunc(m.CustomPlatCfgSteps, func(p manifest.PlatformSteps) bool { return len(p.ConfigSteps) > 0 })
+	switch {
+	case !has:
+		return nil
+	case len(j.Policy.Keys) > 0:
+		return fault.Newf(fault.ManifestUnsigned, "it has steps, and the policy has keys: one of them must have signed it")
+	case j.base.Scheme != "https" || j.Policy.ServerCA == "":
+		return fault.Newf(fault.ManifestUnsigned, "it has steps: without a signature it must come over https from a server that the policy's CA knows")
+	}
+	return nil
+}
+
+// source returns a client for the manifest and its files. Over https the policy's CA vouches for servers: it alone where the policy has no
+// keys, so that nothing else vouches for what they say, and beside the authorities of the artifact otherwise. Nothing leads away from
+// https.
+func (j *job) source() (*http.Client, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, Time: func() time.Time {
+		if now := time.Now(); now.After(j.Build.Time) {
+			return now
+		}
+		return j.Build.Time
+	}}
+	if j.Policy.ServerCA != "" {
+		pool, err := x509.SystemCertPool()
+		if err != nil || len(j.Policy.Keys) == 0 {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM([]byte(j.Policy.ServerCA)) {
+			return nil, fault.Newf(fault.Policy, "serverCA holds no certificate in PEM")
+		}
+		conf.RootCAs = pool
+	}
+	return &http.Client{
+		Transport: &http.Transport{TLSHandshakeTimeout: 30 * time.Second, TLSClientConfig: conf, DialContext: (&net.Dialer{Timeout: 30 * time.Second}).DialContext},
+		CheckRedirect: func(r *http.Request, via []*http.Request) error {
+			if len(via) >= 10 {
+				return errors.New("more than ten redirects")
+			}
+			if via[0].URL.Scheme == "https" && r.URL.Scheme != "https" {
+				return fault.Newf(fault.Download, "%s leads away from https, to %s", via[0].URL, r.URL)
+			}
+			return nil
+		},
+	}, nil
 }
 
 // VerifyManifest checks the detached signature of a manifest, and that it was made for a manifest and no other kind of file.

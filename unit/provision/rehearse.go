@@ -52,7 +52,12 @@ func (j *job) rehearse(ctx context.Context, f manifest.File) error {
 		return fault.Because(fault.ManifestSyntax, err)
 	}
 	req.Header.Set("Accept-Encoding", "identity")
-	resp, err := http.DefaultClient.Do(req)
+	client, err := j.source()
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
 	if err != nil {
 		return fault.Because(fault.Download, err)
 	}
