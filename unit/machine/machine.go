@@ -55,7 +55,7 @@ type Machine struct {
 	BootID string
 	// Cmdline is the kernel command line, without secrets.
 	Cmdline string
-	// UnitArgs are kernel arguments of this unit's installed system, from its record. What sets them has checked them.
+	// UnitArgs are kernel arguments of this unit's installed system, as its record has them: nothing is taken from here but by MainArgs.
 	UnitArgs string
 	// OnProgress is told how far the running step is, about each second; nil: nobody.
 	OnProgress func(panel.Progress)
@@ -399,10 +399,28 @@ func (m *Machine) MainArgs(u state.Unit) string {
 	if u.Array == nil {
 		root = "PARTUUID=" + u.System().UUID
 	}
-	if m.UnitArgs == "" {
-		return m.KernelArgs("real_root=" + root)
+	if own := m.unitArgs(); own != "" {
+		return m.KernelArgs(own, "real_root="+root)
 	}
-	return m.KernelArgs(m.UnitArgs, "real_root="+root)
+	return m.KernelArgs("real_root=" + root)
+}
+
+// unitArgs returns what counts of UnitArgs. They come from the recovery volume: a locked artifact takes none, others take what is on
+// the list and what the artifact itself says nothing about. A console is added to those that it has.
+func (m *Machine) unitArgs() string {
+	if m.Policy.Locked {
+		return ""
+	}
+	kept, _ := state.AllowedArgs(m.UnitArgs)
+	said := map[string]bool{}
+	for _, a := range strings.Fields(m.KernelArgs()) {
+		key, _, _ := strings.Cut(a, "=")
+		said[key] = key != "console"
+	}
+	return strings.Join(slices.DeleteFunc(strings.Fields(kept), func(a string) bool {
+		key, _, _ := strings.Cut(a, "=")
+		return said[key]
+	}), " ")
 }
 
 // KernelArgs returns the arguments of a boot entry that lets init decide, with more behind them.

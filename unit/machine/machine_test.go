@@ -10,7 +10,28 @@ import (
 
 	"gprovision/hw/filesystem"
 	"gprovision/model/layout"
+	"gprovision/model/policy"
+	"gprovision/unit/state"
 )
+
+func TestMainArgs(t *testing.T) {
+	u := state.Unit{Main: []state.Disk{{Table: layout.Table{Partitions: []layout.Partition{{Role: layout.Primary, UUID: "0011"}}}}}}
+	for name, tc := range map[string]struct {
+		policy policy.Policy
+		unit   string
+		want   string
+	}{
+		"none":          {policy.Policy{BootArgs: "quiet"}, "", "quiet real_root=PARTUUID=0011"},
+		"of the list":   {policy.Policy{BootArgs: "quiet"}, "nomodeset iommu=off init=/bin/sh", "quiet nomodeset real_root=PARTUUID=0011"},
+		"nothing left":  {policy.Policy{}, "iommu=off", "real_root=PARTUUID=0011"},
+		"policy's stay": {policy.Policy{BootArgs: "panic=10 console=tty0"}, "panic=900 console=ttyS0", "panic=10 console=tty0 console=ttyS0 real_root=PARTUUID=0011"},
+		"locked":        {policy.Policy{BootArgs: "quiet", Locked: true}, "nomodeset console=ttyS0", "quiet real_root=PARTUUID=0011"},
+	} {
+		if got := (&Machine{Policy: tc.policy, UnitArgs: tc.unit}).MainArgs(u); got != tc.want {
+			t.Errorf("%s: got %q, want %q", name, got, tc.want)
+		}
+	}
+}
 
 func TestPutFileFollowsNoLink(t *testing.T) {
 	dir, other := t.TempDir(), filepath.Join(t.TempDir(), "other")

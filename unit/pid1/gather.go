@@ -306,7 +306,7 @@ func (u *unit) readVolume(f *Found) {
 		f.note("recovery: %v", err)
 		return
 	}
-	u.m.UnitArgs, _ = state.AllowedArgs(f.Unit.BootArgs)
+	u.m.UnitArgs = f.Unit.BootArgs
 	switch r, err := f.Volume.ReadRequest(); {
 	case err == nil:
 		f.Request = &r

@@ -165,41 +165,34 @@ func (v *Volume) RollHistory() error {
 	})
 }
 
-// allowedArgs are the kernel arguments that may come from a recovery volume: how the hardware is driven and what is shown. None of
-// them chooses what is started, what is trusted, or what is protected. The values are the forms of theirs: regular expressions, compiled
-// when they are used, as init is in a hurry.
+// allowedArgs are the kernel arguments that may come from a recovery volume: what a machine with odd hardware needs in order to start,
+// and what is shown. None of them chooses what is started, what is trusted, or what is protected (an IOMMU that is switched off, devices
+// that are let through it, a unit that stays where its kernel died), and none takes memory or processors away from the system: what the
+// product needs of that kind is in the policy or in the appliance table, which are signed. The values are the forms of theirs: regular
+// expressions, compiled when they are used, as init is in a hurry.
 var allowedArgs = map[string]string{
-	"acpi":                                `^(off|force|strict|noirq|rsdt)$`,
-	"acpi_osi":                            argValue,
+	"acpi":                                `^(force|strict|rsdt)$`,
+	"acpi_osi":                            `^!?[A-Za-z0-9._-]{0,32}$`,
 	"biosdevname":                         `^[01]$`,
 	"console":                             `^tty[A-Za-z0-9]*(,[0-9]{1,7}[neo]?[78]?r?)?$`,
 	"consoleblank":                        argNumber,
-	"crashkernel":                         `^[0-9A-Za-z,:@-]{1,64}$`,
 	"debug":                               argNone,
-	"default_hugepagesz":                  argSize,
-	"hugepages":                           argNumber,
-	"hugepagesz":                          argSize,
-	"intel_idle.max_cstate":               argNumber,
-	"intel_iommu":                         `^(on|off|on,sm_on|igfx_off)$`,
-	"iommu":                               `^(pt|off|soft|force)$`,
-	"irqaffinity":                         argCPUs,
-	"isolcpus":                            argCPUs,
-	"libata.force":                        argValue,
+	"intel_idle.max_cstate":               `^[0-9]$`,
+	"intel_iommu":                         `^on(,sm_on)?$`,
+	"iommu":                               `^force$`,
+	"libata.force":                        argWords(`([0-9]{1,2}(\.[0-9]{1,2})?:)?(1\.5Gbps|3\.0Gbps|6\.0Gbps|noncq|noncqtrim|nolpm|norst|nodmalog|udma[0-9]{1,3})`),
 	"loglevel":                            `^[0-7]$`,
-	"maxcpus":                             argNumber,
 	"net.ifnames":                         `^[01]$`,
-	"nmi_watchdog":                        `^[01]$`,
-	"nohz_full":                           argCPUs,
+	"nmi_watchdog":                        `^1$`,
 	"nomodeset":                           argNone,
 	"nvme_core.default_ps_max_latency_us": argNumber,
-	"panic":                               argNumber,
-	"pci":                                 argValue,
+	"panic":                               `^[1-9][0-9]{0,2}$`,
+	"pci":                                 argWords(`(noaer|noari|nocrs|use_crs|nommconf|nomsi|assign-busses|realloc|realloc=on|realloc=off|pcie_bus_safe|pcie_bus_tune_off)`),
 	"pcie_aspm":                           `^(off|force)$`,
 	"pcie_port_pm":                        `^(off|force)$`,
-	"processor.max_cstate":                argNumber,
+	"processor.max_cstate":                `^[0-9]$`,
 	"quiet":                               argNone,
-	"rcu_nocbs":                           argCPUs,
-	"reboot":                              `^[a-z,]{1,32}$`,
+	"reboot":                              argWords(`(warm|cold|hard|bios|acpi|kbd|triple|efi|pci|force)`),
 	"usbcore.autosuspend":                 `^-?[0-9]{1,6}$`,
 	"usb-storage.quirks":                  `^[0-9a-f:,a-z]{1,128}$`,
 	"vga":                                 `^[a-z0-9]{1,8}$`,
@@ -209,10 +202,10 @@ var allowedArgs = map[string]string{
 const (
 	argNone   = `^$`
 	argNumber = `^[0-9]{1,9}$`
-	argSize   = `^[0-9]{1,6}[KMG]?$`
-	argCPUs   = `^[0-9a-z,-]{1,128}$`
-	argValue  = `^[A-Za-z0-9:._,@!-]{1,64}$`
 )
+
+// argWords is the form of a value that is made of words with commas between them, at most eight.
+func argWords(word string) string { return `^` + word + `(,` + word + `){0,7}$` }
 
 // AllowedArgs divides kernel arguments into those that may come from a recovery volume, joined by blanks, and the others.
 func AllowedArgs(args string) (kept string, dropped []string) {

@@ -57,6 +57,32 @@ func TestAllowedArgs(t *testing.T) {
 	}
 }
 
+// TestArgsThatTake is about arguments by which a recovery volume could take away what protects the unit, or what it works with.
+func TestArgsThatTake(t *testing.T) {
+	for _, a := range []string{
+		"iommu=off", "iommu=pt", "iommu=soft", "iommu=noforce", "intel_iommu=off", "intel_iommu=igfx_off", "intel_iommu=on,igfx_off", "amd_iommu=off", "acpi=off", "acpi=noirq", "iommu.passthrough=1",
+		"pci=off", "pci=disable_acs_redir=0000:00:1c.0", "pci=noats", "pci=noaer,hpmemsize=4G", "pci=resource_alignment=30@0000:00:1c.0", "pci=",
+		"crashkernel=64G", "crashkernel=512M", "hugepages=999999999", "hugepagesz=1G", "default_hugepagesz=1G", "mem=64M", "memmap=64G$0x1000", "maxcpus=1", "maxcpus=0",
+		"isolcpus=0-63", "nohz_full=all", "rcu_nocbs=all", "irqaffinity=63",
+		"panic=0", "panic=-1", "panic=99999", "nmi_watchdog=0", "libata.force=1:disable", "libata.force=disable", "mitigations=off", "lockdown=none", "module.sig_enforce=0",
+		"processor.max_cstate=", "usb-storage.quirks=", "reboot=abcdef", "init_on_free=0", "efi=noruntime", "selinux=0", "apparmor=0", "audit=0", "rd.break", "single", "1", "debug=x", "systemd.mask=x",
+	} {
+		if kept, dropped := AllowedArgs(a); kept != "" || len(dropped) != 1 {
+			t.Errorf("%q: kept %q, dropped %q", a, kept, dropped)
+		}
+	}
+	for _, a := range []string{
+		"quiet", "debug", "loglevel=7", "console=tty0", "console=ttyS1,115200n8", "consoleblank=0", "net.ifnames=0", "biosdevname=0", "nomodeset", "panic=10", "nmi_watchdog=1",
+		"intel_iommu=on", "intel_iommu=on,sm_on", "iommu=force", "pci=noaer,nomsi", "pci=realloc=off", "pci=nocrs", "pcie_aspm=off", "acpi=rsdt", "acpi_osi=!Linux", "acpi_osi=",
+		"libata.force=noncq", "libata.force=1.00:noncq,2:3.0Gbps", "nvme_core.default_ps_max_latency_us=0", "intel_idle.max_cstate=1", "processor.max_cstate=1",
+		"reboot=pci", "reboot=warm,efi", "usbcore.autosuspend=-1", "usb-storage.quirks=0bda:9210:u", "vga=normal", "video=efifb:off",
+	} {
+		if kept, dropped := AllowedArgs(a); kept != a || dropped != nil {
+			t.Errorf("%q: kept %q, dropped %q", a, kept, dropped)
+		}
+	}
+}
+
 func FuzzParseRestoreData(f *testing.F) {
 	f.Add([]byte(`{"Preserve":true,"IgnoreNetCfg":true,"XLog":"https://x","BootArgs":"quiet a=b"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
