@@ -267,7 +267,7 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 		}
 		return out
 	}
-	server := api.New(api.Config{Store: db, Vault: vt, Login: logins, Hub: hub, Log: log})
+	server := api.New(api.Config{Store: db, Vault: vt, Login: logins, Audience: ca.Audience(), Hub: hub, Log: log})
 	pages, err := web.New(web.Config{Store: db, Login: logins, Hub: hub, Log: log, Problems: problems})
 	if err != nil {
 		return err

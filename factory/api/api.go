@@ -33,11 +33,16 @@ var openAPI []byte
 // OpenAPI returns the description of /v1 in YAML.
 func OpenAPI() []byte { return openAPI }
 
+// maxSmall is the largest body of requests that bring no records.
+const maxSmall = 64 << 10
+
 // Config is what a Server works with.
 type Config struct {
 	Store *store.DB
 	Vault *vault.Vault
 	Login *login.Service
+	// Audience is what units name this server by in what they sign: Authority.Audience.
+	Audience string
 	// Hub is told of every change.
 	Hub *Hub
 	Log *slog.Logger
@@ -73,11 +78,11 @@ func (s *Server) Routes() []Route {
 		{"GET", "/v1/time", s.time},
 		{"GET", "/v1/openapi.yaml", s.openAPI},
 		{"POST", "/v1/enrol", s.enrol},
-		{"POST", "/v1/permit", s.unit(record.MaxBody, s.permit)},
+		{"POST", "/v1/permit", s.unit(maxSmall, s.permit)},
 		{"POST", "/v1/events", s.unit(record.MaxBody, s.events)},
 		{"POST", "/v1/documents", s.unit(record.MaxDocument/3*4+8192, s.document)},
-		{"POST", "/v1/credentials", s.unit(record.MaxBody, s.credentials)},
-		{"POST", "/v1/credentials/confirm", s.unit(record.MaxBody, s.confirm)},
+		{"POST", "/v1/credentials", s.unit(maxSmall, s.credentials)},
+		{"POST", "/v1/credentials/confirm", s.unit(maxSmall, s.confirm)},
 		{"GET", "/v1/units", s.operator(s.units)},
 		{"GET", "/v1/units/{unit}", s.operator(s.detail)},
 		{"GET", "/v1/units/{unit}/events", s.operator(s.unitEvents)},
@@ -159,17 +164,72 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, limit int64) ([]by
 }
 
 // verify checks a signature and answers if it does not hold.
-func (s *Server) verify(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp, body []byte) bool {
-	switch err := record.VerifyRequest(key, st, r.Method, r.URL.RequestURI(), body, s.Now()); {
-	case errors.Is(err, record.ErrClock):
-		s.refuse(w, http.StatusUnauthorized, record.ProblemClock, err.Error())
-		return false
-	case err != nil:
-		s.Log.Warn("signature refused", "path", r.URL.Path, "unit", st.Unit, "remote", r.RemoteAddr)
-		s.refuse(w, http.StatusUnauthorized, record.ProblemSignature, err.Error())
-		return false
+func (s *Server) verify(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp) bool {
+	err := st.Verify(key, s.Audience, r.Method, r.URL.RequestURI(), s.Now())
+	if err == nil {
+		return true
 	}
-	return true
+	code := record.ProblemSignature
+	switch {
+	case errors.Is(err, record.ErrClock):
+		code = record.ProblemClock
+	case errors.Is(err, record.ErrAudience):
+		code = record.ProblemAudience
+	}
+	if code != record.ProblemClock {
+		s.Log.Warn("signature refused", "path", r.URL.Path, "unit", st.Unit, "remote", r.RemoteAddr, "reason", err.Error())
+	}
+	s.refuse(w, http.StatusUnauthorized, code, err.Error())
+	return false
+}
+
+// oldScheme says whether a unit may sign as version 0.1.0 did, and answers if it may not.
+func (s *Server) oldScheme(w http.ResponseWriter, r *http.Request, unit string) bool {
+	may, err := s.Store.OldSigner(r.Context(), unit)
+	switch {
+	case err != nil:
+		s.trouble(w, r, err)
+	case !may:
+		s.Log.Warn("old signature refused", "path", r.URL.Path, "unit", unit, "remote", r.RemoteAddr)
+		s.refuse(w, http.StatusForbidden, record.ProblemOldScheme, "the request is signed as version 0.1.0 did: build the unit's boot artifact and image with a newer one")
+	}
+	return err == nil && may
+}
+
+// signed reads the body of a signed request and answers if it is not what was signed. Of a request that carries the hash of its body
+// nothing is read before the signature holds.
+func (s *Server) signed(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp, limit int64) ([]byte, bool) {
+	if st.Scheme == record.SchemeV1 {
+		if !s.oldScheme(w, r, st.Unit) {
+			return nil, false
+		}
+	} else if !s.verify(w, r, key, st) {
+		return nil, false
+	}
+	body, ok := s.body(w, r, limit)
+	if !ok || !s.whole(w, r, &st, body) || st.Scheme == record.SchemeV1 && !s.verify(w, r, key, st) {
+		return nil, false
+	}
+	if err := s.Store.NoteScheme(r.Context(), st.Unit, st.Scheme); err != nil {
+		s.trouble(w, r, err)
+		return nil, false
+	}
+	return body, true
+}
+
+// whole says whether a body is the one that the stamp names, and answers if it is not. A stamp of the old scheme names none, and gets
+// the name of this one.
+func (s *Server) whole(w http.ResponseWriter, r *http.Request, st *record.Stamp, body []byte) bool {
+	hash := record.BodyHash(body)
+	if st.Scheme == record.SchemeV1 {
+		st.Hash = hash
+	}
+	if st.Hash == hash {
+		return true
+	}
+	s.Log.Warn("body refused", "path", r.URL.Path, "unit", st.Unit, "remote", r.RemoteAddr)
+	s.refuse(w, http.StatusUnauthorized, record.ProblemSignature, "the body is not the one that was signed")
+	return false
 }
 
 // unit wraps a handler of signed requests. It gives it the active key of the unit and the verified body.
@@ -190,11 +250,9 @@ func (s *Server) unit(limit int64, f func(http.ResponseWriter, *http.Request, st
 			s.trouble(w, r, err)
 			return
 		}
-		body, ok := s.body(w, r, limit)
-		if !ok || !s.verify(w, r, e.PublicKey, st, body) {
-			return
+		if body, ok := s.signed(w, r, e.PublicKey, st, limit); ok {
+			f(w, r, e, body)
 		}
-		f(w, r, e, body)
 	}
 }
 
@@ -209,8 +267,11 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusUnauthorized, record.ProblemSignature, err.Error())
 		return
 	}
-	body, ok := s.body(w, r, 64<<10)
-	if !ok {
+	if st.Scheme == record.SchemeV1 && !s.oldScheme(w, r, st.Unit) {
+		return
+	}
+	body, ok := s.body(w, r, maxSmall)
+	if !ok || !s.whole(w, r, &st, body) {
 		return
 	}
 	var q record.EnrolRequest
@@ -225,7 +286,7 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, err.Error())
 		return
 	}
-	if !s.verify(w, r, q.PublicKey, st, body) {
+	if !s.verify(w, r, q.PublicKey, st) {
 		return
 	}
 	e, reason, err := s.Store.Enrol(r.Context(), store.EnrolInput{Unit: q.Unit, PublicKey: q.PublicKey, Token: q.Token.Reveal(), Boot: q.Boot,

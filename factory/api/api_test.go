@@ -47,6 +47,8 @@ type station struct {
 	db   *store.DB
 	hub  *api.Hub
 	ids  []age.Identity
+	ca   *api.Authority
+	aud  string
 	http *http.Client
 	log  *logText
 }
@@ -71,7 +73,12 @@ func (l *logText) String() string {
 
 func start(t *testing.T, withOperator bool) *station {
 	t.Helper()
-	dir := t.TempDir()
+	return startIn(t, t.TempDir(), withOperator)
+}
+
+// startIn starts the server on what lies in a directory.
+func startIn(t *testing.T, dir string, withOperator bool) *station {
+	t.Helper()
 	ca, err := api.OpenAuthority(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -102,9 +109,9 @@ func start(t *testing.T, withOperator bool) *station {
 			t.Fatal(err)
 		}
 	}
-	s := &station{t: t, db: db, hub: &api.Hub{}, ids: ids, pool: x509.NewCertPool(), log: &logText{}}
+	s := &station{t: t, db: db, hub: &api.Hub{}, ids: ids, ca: ca, aud: ca.Audience(), pool: x509.NewCertPool(), log: &logText{}}
 	mux := http.NewServeMux()
-	api.New(api.Config{Store: db, Vault: vault.New(db, to), Login: logins, Hub: s.hub, Log: slog.New(slog.NewTextHandler(s.log, nil))}).Register(mux)
+	api.New(api.Config{Store: db, Vault: vault.New(db, to), Login: logins, Audience: s.aud, Hub: s.hub, Log: slog.New(slog.NewTextHandler(s.log, nil))}).Register(mux)
 	srv := httptest.NewUnstartedServer(mux)
 	conf, err := ca.TLS([]string{"127.0.0.1"})
 	if err != nil {
@@ -340,7 +347,7 @@ func TestStrangers(t *testing.T) {
 			t.Fatal(err)
 		}
 		if k != nil {
-			for h, v := range record.SignRequest(k, method, path, unit, time.Now(), []byte(body)) {
+			for h, v := range record.SignRequest(k, s.aud, method, path, unit, time.Now(), []byte(body)) {
 				r.Header.Set(h, v)
 			}
 		}

@@ -18,6 +18,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"gprovision/model/record"
 )
 
 // Names of the authority's files in the data directory.
@@ -130,6 +132,9 @@ func writeNew(path string, b []byte, mode os.FileMode) error {
 // PEM returns the certificate that units and browsers must trust.
 func (a *Authority) PEM() []byte { return bytes.Clone(a.pem) }
 
+// Audience returns what units name this server by in what they sign: see record.Audience.
+func (a *Authority) Audience() string { return record.Audience(a.cert) }
+
 // TLS returns the configuration of a server that is reached by these names and addresses. Its certificate lives in memory
 // only, and is made anew before it expires.
 func (a *Authority) TLS(hosts []string) (*tls.Config, error) {
@@ -137,7 +142,7 @@ func (a *Authority) TLS(hosts []string) (*tls.Config, error) {
 	if _, err := l.get(nil); err != nil {
 		return nil, err
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: l.get, NextProtos: []string{"h2", "http/1.1"}}, nil
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: l.get, NextProtos: []string{"http/1.1"}}, nil
 }
 
 // leaf is the server's current certificate.

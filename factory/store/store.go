@@ -170,6 +170,8 @@ type Unit struct {
 	Pending int `json:"pending"`
 	// Confirmed says that the newest key has confirmed its credentials.
 	Confirmed bool `json:"credentialsConfirmed"`
+	// OldScheme says that the unit signs its requests as version 0.1.0 did.
+	OldScheme bool `json:"oldScheme"`
 }
 
 // Completed says that the unit was provisioned to the end and nobody released it since.
@@ -179,7 +181,8 @@ const unitColumns = `u.id, u.platform, u.macs, u.bmc_macs, u.job, u.phase, u.ste
 	u.first_seen, u.last_seen, u.provisioned_at, u.released_at, u.released_by,
 	EXISTS (SELECT 1 FROM enrolments e WHERE e.unit = u.id AND e.status = 'active'),
 	(SELECT count(*) FROM enrolments e WHERE e.unit = u.id AND e.status = 'pending'),
-	EXISTS (SELECT 1 FROM secrets s JOIN enrolments e ON e.id = s.enrolment WHERE s.unit = u.id AND e.status = 'active' AND s.confirmed > 0)`
+	EXISTS (SELECT 1 FROM secrets s JOIN enrolments e ON e.id = s.enrolment WHERE s.unit = u.id AND e.status = 'active' AND s.confirmed > 0),
+	EXISTS (SELECT 1 FROM old_signers o WHERE o.unit = u.id AND o.last > o.newer)`
 
 type scanner interface{ Scan(...any) error }
 
@@ -188,7 +191,7 @@ func scanUnit(r scanner) (Unit, error) {
 	var macs, bmc, job, phase string
 	var stateAt, first, last, prov, rel int64
 	err := r.Scan(&u.ID, &u.Platform, &macs, &bmc, &job, &phase, &u.State.Step, &u.State.Percent, &u.State.Code, &u.State.Text, &u.State.Hint, &stateAt,
-		&first, &last, &prov, &rel, &u.ReleasedBy, &u.Enrolled, &u.Pending, &u.Confirmed)
+		&first, &last, &prov, &rel, &u.ReleasedBy, &u.Enrolled, &u.Pending, &u.Confirmed, &u.OldScheme)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Unit{}, ErrNotFound
 	}

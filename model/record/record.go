@@ -444,6 +444,10 @@ const (
 	ProblemBusy        = "busy"         // too many requests: wait and try again
 	ProblemLogin       = "login"        // an operator's login is missing or wrong
 	ProblemNotFound    = "not-found"    // there is no such thing
+	ProblemAudience    = "audience"     // the request is signed for another server
+	ProblemOldScheme   = "old-scheme"   // the request is signed as version 0.1.0 did, and this unit was not enrolled in its time
+	ProblemQuota       = "quota"        // the unit has used up what it may store: log records of this boot are not taken any more
+	ProblemFull        = "full"         // the server's disk is nearly full: only states and the check's results are taken
 	ProblemInternal    = "internal"     // the server has trouble of its own; its log says more
 )
 

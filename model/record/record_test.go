@@ -96,10 +96,11 @@ func TestSign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	here, there := BodyHash([]byte("one server")), BodyHash([]byte("another"))
 	now := time.Date(2026, 11, 22, 1, 2, 3, 4, time.UTC)
 	headers := func() http.Header {
 		h := http.Header{}
-		for k, v := range SignRequest(key, "POST", "/v1/events?x=1", "S 1", now, []byte("body")) {
+		for k, v := range SignRequest(key, here, "POST", "/v1/events?x=1", "S 1", now, []byte("body")) {
 			h.Set(k, v)
 		}
 		return h
@@ -108,41 +109,76 @@ func TestSign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := VerifyRequest(pub, s, "POST", "/v1/events?x=1", []byte("body"), now.Add(time.Minute)); err != nil {
-		t.Error(err)
+	if err := s.Verify(pub, here, "POST", "/v1/events?x=1", now.Add(time.Minute)); err != nil || s.Hash != BodyHash([]byte("body")) || s.Scheme != SchemeV2 {
+		t.Error(s, err)
+	}
+	with := func(change func(*Stamp)) Stamp {
+		c := s
+		change(&c)
+		return c
 	}
 	other, _, _ := ed25519.GenerateKey(nil)
 	for name, got := range map[string]error{
-		"method": VerifyRequest(pub, s, "PUT", "/v1/events?x=1", []byte("body"), now),
-		"path":   VerifyRequest(pub, s, "POST", "/v1/events?x=2", []byte("body"), now),
-		"body":   VerifyRequest(pub, s, "POST", "/v1/events?x=1", []byte("bodY"), now),
-		"key":    VerifyRequest(other, s, "POST", "/v1/events?x=1", []byte("body"), now),
-		"no key": VerifyRequest(nil, s, "POST", "/v1/events?x=1", []byte("body"), now),
-		"unit":   VerifyRequest(pub, Stamp{"S 2", s.Time, s.Signature}, "POST", "/v1/events?x=1", []byte("body"), now),
-		"time":   VerifyRequest(pub, Stamp{s.Unit, s.Time.Add(time.Second), s.Signature}, "POST", "/v1/events?x=1", []byte("body"), now),
+		"method": s.Verify(pub, here, "PUT", "/v1/events?x=1", now),
+		"path":   s.Verify(pub, here, "POST", "/v1/events?x=2", now),
+		"key":    s.Verify(other, here, "POST", "/v1/events?x=1", now),
+		"no key": s.Verify(nil, here, "POST", "/v1/events?x=1", now),
+		"unit":   with(func(c *Stamp) { c.Unit = "S 2" }).Verify(pub, here, "POST", "/v1/events?x=1", now),
+		"time":   with(func(c *Stamp) { c.Time = c.Time.Add(time.Second) }).Verify(pub, here, "POST", "/v1/events?x=1", now),
+		"body":   with(func(c *Stamp) { c.Hash = BodyHash([]byte("bodY")) }).Verify(pub, here, "POST", "/v1/events?x=1", now),
+		"scheme": with(func(c *Stamp) { c.Scheme = SchemeV1 }).Verify(pub, here, "POST", "/v1/events?x=1", now),
+		// Who relays a request of another server and writes his own audience over it changes what was signed.
+		"audience": with(func(c *Stamp) { c.Audience = there }).Verify(pub, there, "POST", "/v1/events?x=1", now),
 	} {
 		if !errors.Is(got, ErrSignature) {
 			t.Errorf("another %s: %v", name, got)
 		}
 	}
+	if err := s.Verify(pub, there, "POST", "/v1/events?x=1", now); !errors.Is(err, ErrAudience) {
+		t.Error("at another server:", err)
+	}
 	for _, d := range []time.Duration{MaxSkew + time.Second, -MaxSkew - time.Second} {
-		if err := VerifyRequest(pub, s, "POST", "/v1/events?x=1", []byte("body"), now.Add(d)); !errors.Is(err, ErrClock) {
+		if err := s.Verify(pub, here, "POST", "/v1/events?x=1", now.Add(d)); !errors.Is(err, ErrClock) {
 			t.Errorf("clock off by %v: %v", d, err)
 		}
 	}
-	for _, name := range []string{HeaderUnit, HeaderTime, HeaderSignature} {
+	for _, name := range []string{HeaderUnit, HeaderTime, HeaderSignature, HeaderAudience, HeaderHash} {
 		h := headers()
 		h.Set(name, "!")
-		if name == HeaderUnit {
+		if name == HeaderUnit || name == HeaderHash {
 			h.Set(name, "")
 		}
 		if _, err := ParseStamp(h.Get); err == nil {
 			t.Errorf("bad %s accepted", name)
 		}
 	}
-	want := "gprov-v1\nPOST\n/p\nU\n1500\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n"
-	if got := string(SigningString("POST", "/p", "U", time.UnixMilli(1500), nil)); got != want {
+	want := "gprov-v2\naa\nPOST\n/p\nU\n1500\ne3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n"
+	if got := string(SigningString("aa", "POST", "/p", "U", time.UnixMilli(1500), BodyHash(nil))); got != want {
 		t.Errorf("signing string %q, want %q", got, want)
+	}
+}
+
+// TestOldSign checks requests of units of version 0.1.0. The signature is one that such a unit made.
+func TestOldSign(t *testing.T) {
+	key := ed25519.NewKeyFromSeed(make([]byte, 32))
+	now := time.UnixMilli(1795309323000)
+	h := http.Header{}
+	h.Set(HeaderUnit, "S1")
+	h.Set(HeaderTime, "1795309323000")
+	h.Set(HeaderSignature, "9Dnf2QKSovO9k69Cy7tnsMhfueA1s1Qp1RJsg2Ut14WNyIwgY9xQSG4fj+CVmcvMJJCfj5gS7v3r8VQPMooIDg==")
+	s, err := ParseStamp(h.Get)
+	if err != nil || s.Scheme != SchemeV1 {
+		t.Fatal(s, err)
+	}
+	pub := key.Public().(ed25519.PublicKey)
+	if err := s.Verify(pub, "aa", "POST", "/v1/events", now); !errors.Is(err, ErrSignature) {
+		t.Error("without a hash:", err)
+	}
+	for body, want := range map[string]error{`{"events":[]}`: nil, `{"events":[{}]}`: ErrSignature} {
+		s.Hash = BodyHash([]byte(body))
+		if err := s.Verify(pub, "aa", "POST", "/v1/events", now); !errors.Is(err, want) {
+			t.Errorf("%s: %v", body, err)
+		}
 	}
 }
 

@@ -57,11 +57,47 @@ type Config struct {
 type Client struct {
 	c    Config
 	base string
-	http *http.Client
 	wait func(context.Context, time.Duration) error
 
 	mu     sync.Mutex
 	offset time.Duration // of the server's clock against ours, once a request told it
+	peer   *peer
+}
+
+// peer is one server, as long as it is the same one: its connections all go to servers of one audience, so that what is signed for
+// one of them never reaches another.
+type peer struct {
+	http *http.Client
+
+	mu       sync.Mutex
+	audience string // empty until the first handshake
+}
+
+// errOtherServer says that another server answers than at the last connection.
+var errOtherServer = errors.New("another server answers than before")
+
+// meet learns the audience from the first handshake and holds all others to it.
+func (p *peer) meet(cs tls.ConnectionState) error {
+	if len(cs.VerifiedChains) == 0 {
+		return errors.New("the server's certificate was not verified")
+	}
+	chain := cs.VerifiedChains[0]
+	a := record.Audience(chain[min(1, len(chain)-1)]) // who vouches for the server's certificate
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.audience == "" {
+		p.audience = a
+	}
+	if p.audience != a {
+		return errOtherServer
+	}
+	return nil
+}
+
+func (p *peer) known() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.audience
 }
 
 // New returns a Client. It does not connect. An endpoint that is not encrypted, or a missing CA, is a fault.PlainSecrets.
@@ -97,22 +133,46 @@ func New(c Config) (*Client, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	cl := &Client{c: c, base: base, wait: sleep}
-	cl.http = &http.Client{
-		Timeout: 30 * time.Second,
-		Transport: &http.Transport{
-			TLSClientConfig:     &tls.Config{RootCAs: c.CA, MinVersion: tls.VersionTLS13, Time: cl.now},
-			TLSHandshakeTimeout: 15 * time.Second,
-			IdleConnTimeout:     time.Minute,
-			MaxIdleConnsPerHost: 2,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	return cl, nil
+	return &Client{c: c, base: base, wait: sleep}, nil
 }
 
 // Close ends idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() { c.forget(nil) }
+
+// server returns who is asked, a new one if there is none.
+func (c *Client) server() *peer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.peer == nil {
+		p := &peer{}
+		protocols := &http.Protocols{}
+		protocols.SetHTTP1(true)
+		p.http = &http.Client{
+			Timeout: 30 * time.Second,
+			Transport: &http.Transport{
+				Protocols:             protocols,
+				TLSClientConfig:       &tls.Config{RootCAs: c.c.CA, MinVersion: tls.VersionTLS13, Time: c.now, VerifyConnection: p.meet},
+				TLSHandshakeTimeout:   15 * time.Second,
+				ResponseHeaderTimeout: 30 * time.Second,
+				IdleConnTimeout:       time.Minute,
+				MaxIdleConnsPerHost:   2,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
+		c.peer = p
+	}
+	return c.peer
+}
+
+// forget ends the idle connections of a server, nil for whichever there is, and lets the next request meet it anew.
+func (c *Client) forget(p *peer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.peer != nil && (p == nil || c.peer == p) {
+		c.peer.http.CloseIdleConnections()
+		c.peer = nil
+	}
+}
 
 // now is the later of the corrected clock and the floor.
 func (c *Client) now() time.Time {
@@ -138,17 +198,22 @@ func (c *Client) learn(server time.Time) {
 // Time returns the server's clock, as it is now: half of the round trip is added.
 func (c *Client) Time(ctx context.Context) (time.Time, error) {
 	var r record.TimeReply
-	var took time.Duration
-	start := c.c.Now()
-	if err := c.call(ctx, "GET", "/v1/time", nil, &r, func() { start = c.c.Now() }); err != nil {
+	var start time.Time
+	if err := c.call(ctx, "GET", pathTime, nil, &r, func() { start = c.c.Now() }); err != nil {
 		return time.Time{}, err
 	}
-	if took = c.c.Now().Sub(start); took < 0 || took > time.Minute {
+	return c.tell(r, start), nil
+}
+
+// tell takes over the clock of an answer to a request that was begun at start, and returns it.
+func (c *Client) tell(r record.TimeReply, start time.Time) time.Time {
+	took := c.c.Now().Sub(start)
+	if took < 0 || took > time.Minute {
 		took = 0
 	}
 	t := r.Time.Add(took / 2)
 	c.learn(t)
-	return t, nil
+	return t
 }
 
 // Enrol makes the server accept the unit's key. Unit, PublicKey and Boot of r are filled in. While an operator's approval is
@@ -310,29 +375,54 @@ func untrusted(err error) bool {
 	return errors.As(err, &e)
 }
 
-// try asks once; after a refusal because of the clock, twice.
+// try asks once; twice after a refusal because of the clock, or when another server answers than before.
 func (c *Client) try(ctx context.Context, method, path string, body []byte, into any) error {
 	err := c.once(ctx, method, path, body, into)
 	var p *Refusal
-	if errors.As(err, &p) && p.Problem.Code == record.ProblemClock {
+	switch refused := errors.As(err, &p); {
+	case refused && p.Problem.Code == record.ProblemClock:
 		c.learn(p.Problem.Time)
-		err = c.once(ctx, method, path, body, into)
+	case refused && p.Problem.Code == record.ProblemAudience, errors.Is(err, errOtherServer):
+	default:
+		return err
+	}
+	return c.once(ctx, method, path, body, into)
+}
+
+// pathTime is what may be asked without a signature. It is asked before the first one, to learn who the server is.
+const pathTime = "/v1/time"
+
+func (c *Client) once(ctx context.Context, method, path string, body []byte, into any) error {
+	p := c.server()
+	err := c.ask(ctx, p, method, path, body, into)
+	var r *Refusal
+	if errors.Is(err, errOtherServer) || errors.As(err, &r) && r.Problem.Code == record.ProblemAudience {
+		c.forget(p)
 	}
 	return err
 }
 
-func (c *Client) once(ctx context.Context, method, path string, body []byte, into any) error {
+// ask asks one server once.
+func (c *Client) ask(ctx context.Context, p *peer, method, path string, body []byte, into any) error {
+	if path != pathTime && p.known() == "" {
+		var r record.TimeReply
+		start := c.c.Now()
+		if err := c.ask(ctx, p, "GET", pathTime, nil, &r); err != nil {
+			return err
+		}
+		c.tell(r, start)
+	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	if method != "GET" {
 		req.Header.Set("Content-Type", "application/json")
+		for k, v := range record.SignRequest(c.c.Key, p.known(), method, path, c.c.Unit, c.now(), body) {
+			req.Header.Set(k, v)
+		}
 	}
-	for k, v := range record.SignRequest(c.c.Key, method, path, c.c.Unit, c.now(), body) {
-		req.Header.Set(k, v)
-	}
-	resp, err := c.http.Do(req)
+	resp, err := p.http.Do(req)
 	if err != nil {
 		return err
 	}
