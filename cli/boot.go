@@ -21,6 +21,7 @@ import (
 type BootCmd struct {
 	Build   BootUKICmd     `cmd:"" help:"Build a boot artifact (norm_boot, provision.pxe) from a root filesystem."`
 	Kernel  BootKernelCmd  `cmd:"" help:"Compile a kernel with the initramfs inside, from source: a boot artifact for which no root filesystem's kernel is used."`
+	Sign    BootSignCmd    `cmd:"" help:"Sign boot artifacts."`
 	Inspect BootInspectCmd `cmd:"" help:"Show what a boot artifact is made of."`
 }
 

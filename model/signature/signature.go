@@ -1,7 +1,8 @@
 // Package signature signs and verifies files in the format of minisign: Ed25519 over the BLAKE2b-512 hash of the whole file,
 // with a trusted comment that is signed too. A signature lies beside its file, with the ending ".minisig".
 //
-// The trusted comment says what was signed: "image NAME" for a release image, "manifest PRODUCT SERIAL" for a manifest. The
+// The trusted comment says what was signed: "image NAME" for a release image, "manifest PRODUCT SERIAL" for a manifest, "artifact PREFIX
+// BUILD" for a boot artifact. The
 // caller compares it with what it expects, or uses VerifyAs, so that an old signed file cannot be renamed into a new one.
 //
 // Debian's program minisign reads and writes the same files. Only prehashed signatures are made and accepted (its default);
@@ -46,6 +47,12 @@ var (
 
 // ImageComment is the trusted comment for a release image. The name is the full one without ".upd".
 func ImageComment(name string) string { return "image " + strings.TrimSuffix(name, ".upd") }
+
+// ArtifactComment is the trusted comment for a boot artifact: that of the product whose images' names begin with prefix, with the build
+// number that the artifact itself has.
+func ArtifactComment(prefix string, build uint64) string {
+	return fmt.Sprintf("artifact %s %d", strings.TrimSuffix(prefix, "."), build)
+}
 
 // ManifestComment is the trusted comment for a manifest of a product; the serial is that of the manifest, not of a unit.
 func ManifestComment(product, serial string) string { return "manifest " + product + " " + serial }

@@ -130,17 +130,21 @@ func TestUpdateRecovery(t *testing.T) {
 		own, fresh []byte
 		replaced   bool
 		say        string
+		untrusted  bool
 	}{
-		{"higher", uki(t, 7, "a"), uki(t, 8, "b"), true, ""},
-		{"lower", uki(t, 8, "a"), uki(t, 7, "b"), false, ""},
-		{"equal", uki(t, 7, "a"), uki(t, 7, "a"), false, ""},
-		{"equal number, other content", uki(t, 7, "a"), uki(t, 7, "b"), false, "same build number and different content"},
-		{"bzImage, higher", bzImage(7, "a"), bzImage(8, "b"), true, ""},
-		{"bzImage, lower", bzImage(8, "a"), bzImage(7, "b"), false, ""},
-		{"bzImage, equal number, other content", bzImage(7, "a"), bzImage(7, "b"), false, "same build number and different content"},
-		{"other form, higher", uki(t, 7, "a"), bzImage(8, "b"), true, ""},
-		{"unreadable", []byte("damaged"), uki(t, 1, "b"), true, "cannot be read"},
-		{"missing", nil, uki(t, 1, "b"), true, "cannot be read"},
+		{"higher", uki(t, 7, "a"), uki(t, 8, "b"), true, "", false},
+		{"lower", uki(t, 8, "a"), uki(t, 7, "b"), false, "", false},
+		{"equal", uki(t, 7, "a"), uki(t, 7, "a"), false, "", false},
+		{"equal number, other content", uki(t, 7, "a"), uki(t, 7, "b"), false, "same build number and different content", false},
+		{"bzImage, higher", bzImage(7, "a"), bzImage(8, "b"), true, "", false},
+		{"bzImage, lower", bzImage(8, "a"), bzImage(7, "b"), false, "", false},
+		{"bzImage, equal number, other content", bzImage(7, "a"), bzImage(7, "b"), false, "same build number and different content", false},
+		{"other form, higher", uki(t, 7, "a"), bzImage(8, "b"), true, "", false},
+		{"unreadable", []byte("damaged"), uki(t, 1, "b"), true, "cannot be read", false},
+		{"missing", nil, uki(t, 1, "b"), true, "cannot be read", false},
+		{"higher, and nothing vouches for it", uki(t, 7, "a"), uki(t, 8, "b"), false, "the recovery artifact stays", true},
+		{"bzImage, higher, and nothing vouches for it", bzImage(7, "a"), bzImage(8, "b"), false, "the recovery artifact stays", true},
+		{"unreadable, and nothing vouches for the other", []byte("damaged"), uki(t, 1, "b"), true, "cannot be read", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -149,7 +153,7 @@ func TestUpdateRecovery(t *testing.T) {
 				put(t, own, c.own)
 			}
 			var log strings.Builder
-			got, err := UpdateRecovery(slog.New(slog.NewTextHandler(&log, nil)), own, fresh)
+			got, err := UpdateRecovery(slog.New(slog.NewTextHandler(&log, nil)), own, fresh, !c.untrusted)
 			if err != nil || got != c.replaced || !strings.Contains(log.String(), c.say) || c.say == "" && log.Len() > 0 {
 				t.Errorf("replaced %v, %v, log %s", got, err, log.String())
 			}
@@ -164,7 +168,7 @@ func TestUpdateRecovery(t *testing.T) {
 	}
 	dir := t.TempDir()
 	own := put(t, filepath.Join(dir, "own"), uki(t, 7, "a"))
-	if _, err := UpdateRecovery(slog.New(slog.DiscardHandler), own, put(t, filepath.Join(dir, "fresh"), []byte("no artifact"))); err == nil {
+	if _, err := UpdateRecovery(slog.New(slog.DiscardHandler), own, put(t, filepath.Join(dir, "fresh"), []byte("no artifact")), true); err == nil {
 		t.Error("what is no artifact becomes the recovery artifact")
 	}
 }

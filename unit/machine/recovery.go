@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
+	"gprovision/model/signature"
 	"gprovision/unit/state"
 )
 
@@ -133,10 +135,14 @@ func makeESP(disk string, p layout.Partition) error {
 	return errors.Join(filesystem.MakeFAT32(dev, p), dev.Close())
 }
 
-// UpdateRecovery replaces the recovery artifact, the file own on the recovery volume, by the boot artifact fresh if that has a
-// higher build number or if own cannot be read, and says whether it did. It goes upwards only; equal numbers with different
-// content are reported in the log. What the recovery device boots is not changed: PutRecoveryArtifact does that, in a step after.
-func UpdateRecovery(log *slog.Logger, own, fresh string) (bool, error) {
+// UpdateRecovery replaces the recovery artifact, the file own on the recovery volume, by the boot artifact fresh if that is trusted and
+// has a higher build number, or if own cannot be read, and says whether it did. It goes upwards only; equal numbers with different
+// content are reported in the log. A signature beside fresh comes along. What the recovery device boots is not changed:
+// PutRecoveryArtifact does that, in a step after.
+//
+// trusted says that a key of the policy vouches for fresh: by its own signature, or by that of the image that it comes from. Its build
+// number is its own word and no reason.
+func UpdateRecovery(log *slog.Logger, own, fresh string, trusted bool) (bool, error) {
 	a, err := ReadArtifact(fresh)
 	if err != nil {
 		return false, fmt.Errorf("read the boot artifact of the release: %w", err)
@@ -144,7 +150,7 @@ func UpdateRecovery(log *slog.Logger, own, fresh string) (bool, error) {
 	b, err := ReadArtifact(own)
 	switch {
 	case err != nil:
-		log.Warn("recovery artifact cannot be read, replacing it", "err", err)
+		log.Warn("recovery artifact cannot be read, replacing it", "err", err, "trusted", trusted)
 	case a.Build < b.Build:
 		return false, nil
 	case a.Build == b.Build:
@@ -157,6 +163,9 @@ func UpdateRecovery(log *slog.Logger, own, fresh string) (bool, error) {
 				"recovery", hex.EncodeToString(y[:]), "err", err)
 		}
 		return false, nil
+	case !trusted:
+		log.Warn("the recovery artifact stays: the newer one is not signed, and comes from no signed image", "build", b.Build, "release", a.Build)
+		return false, nil
 	}
 	in, err := os.Open(fresh)
 	if err != nil {
@@ -168,8 +177,27 @@ func UpdateRecovery(log *slog.Logger, own, fresh string) (bool, error) {
 			return false, err
 		}
 	}
-	_, err = PutFile(own, 0o600, in)
-	return err == nil, err
+	if err := os.RemoveAll(own + signature.Suffix); err != nil {
+		return false, err
+	}
+	if _, err = PutFile(own, 0o600, in); err != nil {
+		return false, err
+	}
+	return true, copySignature(fresh, own)
+}
+
+// copySignature puts the signature that lies beside one file, if there is one, beside another with the same content.
+func copySignature(from, to string) error {
+	if Regular(from+signature.Suffix) != nil {
+		return nil
+	}
+	in, err := os.Open(from + signature.Suffix)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	_, err = PutFile(to+signature.Suffix, 0o600, io.LimitReader(in, signature.MaxSize))
+	return err
 }
 
 // EnsureEntries makes the firmware start the main disk first and the recovery device second, and offer a forced restore in its menu

@@ -246,6 +246,11 @@ func (j *job) writeFiles(ctx context.Context) error {
 				j.unit.Original = filepath.Base(dest)
 			}
 		}
+		if place == j.Site.Names.BootFile {
+			if err := j.artifactSignature(ctx, f, dest); err != nil {
+				return err
+			}
+		}
 		j.Log.Info("file verified", "file", path.Base(f.Src))
 	}
 	if err := j.checkArtifact(); err != nil {
@@ -286,6 +291,28 @@ func (j *job) fetchSignature(ctx context.Context, f manifest.File, dest string) 
 	meter, stop := j.Track(ctx, st.Size())
 	defer stop()
 	return restore.Prove(ctx, restore.Image{Path: dest, Name: name, Size: st.Size()}, j.Policy, j.Keys, meter.Set)
+}
+
+// artifactSignature fetches the signature that may lie beside the boot artifact. One that is there must hold.
+func (j *job) artifactSignature(ctx context.Context, f manifest.File, dest string) error {
+	sig, err := j.fetchSmall(ctx, f.Src+signature.Suffix, signature.MaxSize)
+	if errors.Is(err, report.ErrNotFound) || err == nil && len(j.Keys) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	a, err := machine.ReadArtifact(dest)
+	if err != nil {
+		return fault.Because(fault.ManifestIncomplete, fmt.Errorf("%s is no boot artifact: %w", j.Site.Names.BootFile, err))
+	}
+	if _, err := machine.PutFile(dest+signature.Suffix, 0o600, bytes.NewReader(sig)); err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	if _, err := restore.SignedArtifact(dest, a.Build, j.Site.Names.ImagePrefix, j.Keys); err != nil {
+		return fault.Because(fault.ManifestIncomplete, err)
+	}
+	return nil
 }
 
 // checkArtifact makes sure that the boot artifact is one before the unit depends on it.

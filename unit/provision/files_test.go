@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -138,5 +140,49 @@ func TestRehearse(t *testing.T) {
 		if err := j.rehearse(t.Context(), tc.file); fault.Of(err) != tc.want {
 			t.Errorf("%s: got %v, want %v", tc.name, err, tc.want)
 		}
+	}
+}
+
+// TestArtifactSignature: the boot artifact may have a signature of its own, and one that is there must hold.
+func TestArtifactSignature(t *testing.T) {
+	key, other := testKey(t), testKey(t)
+	b := make([]byte, 2048, 4096)
+	b[0x1f1] = 1
+	copy(b[0x1fe:], "\x55\xaa")
+	copy(b[0x202:], "HdrS\x0f\x02")
+	copy(b[0x20e:], "\x00\x01")
+	b[0x211] = 1
+	copy(b[0x300:], "6.1.0-norm_boot (builder@host) #7 SMP Thu Jan 1 00:00:00 UTC 2026\x00")
+	stock := site.Stock()
+	for _, tc := range []struct {
+		what string
+		sig  string // "": there is none
+		keys []signature.PublicKey
+		want *fault.Fault
+		put  bool
+	}{
+		{"none", "", []signature.PublicKey{key.Public()}, nil, false},
+		{"good", testSign(t, key, string(b), signature.ArtifactComment(stock.Names.ImagePrefix, 7)), []signature.PublicKey{key.Public()}, nil, true},
+		{"of another build", testSign(t, key, string(b), signature.ArtifactComment(stock.Names.ImagePrefix, 8)), []signature.PublicKey{key.Public()}, fault.ManifestIncomplete, true},
+		{"by another key", testSign(t, other, string(b), signature.ArtifactComment(stock.Names.ImagePrefix, 7)), []signature.PublicKey{key.Public()}, fault.ManifestIncomplete, true},
+		{"nobody to judge it", "anything", nil, nil, false},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			files := map[string]string{}
+			if tc.sig != "" {
+				files["/norm_boot"+signature.Suffix] = tc.sig
+			}
+			j, _ := testJob(t, policy.Policy{}, tc.keys...)
+			dest := filepath.Join(t.TempDir(), "norm_boot")
+			if err := os.WriteFile(dest, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := j.artifactSignature(t.Context(), manifest.File{Src: serve(t, files).URL + "/norm_boot"}, dest); fault.Of(err) != tc.want {
+				t.Errorf("got %v, want %v", err, tc.want)
+			}
+			if _, err := os.Stat(dest + signature.Suffix); (err == nil) != tc.put {
+				t.Errorf("the signature lies there: %t, want %t", err == nil, tc.put)
+			}
+		})
 	}
 }

@@ -655,7 +655,8 @@ func (r *Rebuild) newerArtifact(own string) error {
 			r.Log.Warn("the ESP has no recovery artifact, it gets that of the main system", "err", err)
 			return nil
 		}
-		_, err := machine.UpdateRecovery(r.Log, own, file)
+		// Trusted no more than before: it is what this disk's recovery starts already, and stays where it is.
+		_, err := machine.UpdateRecovery(r.Log, own, file, true)
 		return err
 	})
 }

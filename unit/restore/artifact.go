@@ -20,7 +20,7 @@ import (
 // one with the higher build number overwrites the other, in both directions.
 
 // bootMain chooses the normal artifact and makes the main disk boot it.
-func (j *job) bootMain(context.Context) error {
+func (j *job) bootMain(ctx context.Context) error {
 	artifact := filepath.Join(j.root, "boot", j.Site.Names.BootFile)
 	if st, err := os.Lstat(filepath.Dir(artifact)); err != nil || !st.IsDir() {
 		return fault.Newf(fault.ImageCorrupt, "the image has no directory /boot")
@@ -29,7 +29,7 @@ func (j *job) bootMain(context.Context) error {
 	if err != nil {
 		return classify(fmt.Errorf("boot artifact /boot/%s of the image: %w", j.Site.Names.BootFile, err))
 	}
-	if err := j.takeRecovery(artifact, fresh); err != nil {
+	if err := j.takeRecovery(ctx, artifact, fresh); err != nil {
 		return fault.Because(fault.BootSetup, err)
 	}
 	var disks []string
@@ -39,8 +39,8 @@ func (j *job) bootMain(context.Context) error {
 	return because(fault.BootSetup, j.PutMainArtifact(j.Unit, disks, j.root))
 }
 
-// takeRecovery puts the recovery artifact in the place of the release's own, artifact, where it wins.
-func (j *job) takeRecovery(artifact string, fresh machine.Artifact) error {
+// takeRecovery puts the recovery artifact in the place of the release's own, artifact, where it wins and something vouches for it.
+func (j *job) takeRecovery(ctx context.Context, artifact string, fresh machine.Artifact) error {
 	own := filepath.Join(j.Recovery, j.Site.Names.BootFile)
 	recovery, err := machine.ReadArtifact(own)
 	if err != nil {
@@ -52,14 +52,16 @@ func (j *job) takeRecovery(artifact string, fresh machine.Artifact) error {
 		}
 		return nil
 	}
-	j.Log.Info("the recovery artifact becomes the normal one", "build", recovery.Build, "release", fresh.Build, "asked", j.KeepRecovery)
-	in, err := os.Open(own)
+	sum, by, err := j.trusted(ctx, own, recovery)
+	if errors.Is(err, errNotTrusted) {
+		j.Log.Warn("the recovery artifact does not become the normal one: nothing vouches for it", "build", recovery.Build, "release", fresh.Build, "err", err, journal.ForPerson())
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	defer in.Close()
-	_, err = machine.PutFile(artifact, 0o644, in)
-	return err
+	j.Log.Info("the recovery artifact becomes the normal one", "build", recovery.Build, "release", fresh.Build, "asked", j.KeepRecovery, "vouched", by)
+	return j.take(own, artifact, recovery, sum)
 }
 
 // recoveryWins says whether a release with the artifact fresh is started by the recovery artifact.
@@ -67,13 +69,14 @@ func recoveryWins(fresh, recovery machine.Artifact, asked bool) bool {
 	return fresh.Monolithic && recovery.Monolithic && (asked || recovery.Build > fresh.Build)
 }
 
-// updateRecovery replaces the recovery artifact by the release's own if that has a higher build number, and makes the recovery
-// device boot it. The main disk boots already when this runs: never both in one step.
+// updateRecovery replaces the recovery artifact by the release's own if that has a higher build number and is trusted, and makes the
+// recovery device boot it. The main disk boots already when this runs: never both in one step.
 func (j *job) updateRecovery(context.Context) error {
 	own := filepath.Join(j.Recovery, j.Site.Names.BootFile)
 	_, unreadable := machine.ReadArtifact(own)
 	if !j.KeepRecovery || unreadable != nil {
-		_, err := machine.UpdateRecovery(j.Log, own, filepath.Join(j.root, "boot", j.Site.Names.BootFile))
+		fresh := filepath.Join(j.root, "boot", j.Site.Names.BootFile)
+		_, err := machine.UpdateRecovery(j.Log, own, fresh, j.proof != nil || j.signed(fresh))
 		if unreadable == nil && errors.Is(err, syscall.ENOSPC) {
 			j.Log.Warn("the recovery volume is full: the recovery artifact stays as it is", "err", err, journal.ForPerson())
 			err = nil
@@ -83,6 +86,15 @@ func (j *job) updateRecovery(context.Context) error {
 		}
 	}
 	return because(fault.BootSetup, j.PutRecoveryArtifact(j.Unit, j.Recovery))
+}
+
+// signed says whether a boot artifact on the main system has a signature of its own that holds.
+func (j *job) signed(file string) bool {
+	a, err := machine.ReadArtifact(file)
+	if err == nil {
+		_, err = SignedArtifact(file, a.Build, j.Unit.ImagePrefix, j.Keys)
+	}
+	return err == nil
 }
 
 // limit is the greatest sum of the sizes of the files that the image may hold, as its imgmeta.json says; 0: it does not say.

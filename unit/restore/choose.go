@@ -17,7 +17,6 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
-	"gprovision/unit/state"
 )
 
 // Image is one release image on the recovery volume.
@@ -80,12 +79,12 @@ func sortImages(images []Image, oldestFirst bool) {
 // cases the name must be that of its imgmeta.json too, and not be older than the policy allows.
 // progress is called with the bytes of the file that were read.
 func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) error {
-	_, err := prove(ctx, im, p, keys, progress)
+	_, err := Proven(ctx, im, p, keys, progress)
 	return err
 }
 
-// prove is Prove, and returns what the image was; nil if it is not signed.
-func prove(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) (*proof, error) {
+// Proven is Prove, and returns what the image was; nil if it is not signed. What is read of the image after that is read through it.
+func Proven(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) (*Proof, error) {
 	f, sig, err := open(im, p)
 	if err != nil {
 		return nil, err
@@ -97,7 +96,7 @@ func prove(ctx context.Context, im Image, p policy.Policy, keys []signature.Publ
 		}
 		return nil, decode(ctx, f, im, progress)
 	}
-	var was proof
+	var was Proof
 	m := &meter{r: io.NewSectionReader(f, 0, im.Size), ctx: ctx, tell: progress}
 	if err := VerifySignature(sig, keys, im.Name, io.TeeReader(m, &was)); err != nil {
 		if m.err != nil {
@@ -106,7 +105,7 @@ func prove(ctx context.Context, im Image, p policy.Policy, keys []signature.Publ
 		return nil, err
 	}
 	was.end()
-	_, err = limit(ctx, was.reader(f), im)
+	_, err = limit(ctx, was.Reader(f), im)
 	return &was, err
 }
 
@@ -141,7 +140,7 @@ func open(im Image, p policy.Policy) (f *os.File, sig []byte, err error) {
 	if err := release.CheckHeader(f); err != nil {
 		return nil, nil, fault.Because(fault.ImageCorrupt, err)
 	}
-	sig, err = readSignature(im)
+	sig, err = readBeside(im.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && p.AllowUnsigned:
 		return f, nil, nil
@@ -166,16 +165,6 @@ func CheckSignature(sig []byte, keys []signature.PublicKey, name release.Name) e
 		return fault.Newf(fault.ImageSignature, "the signature of %s is by key %s, which is not in the policy", name, info.KeyID)
 	}
 	return nil
-}
-
-// readSignature returns the signature beside an image. It waits for nothing and follows no link out of the directory.
-func readSignature(im Image) ([]byte, error) {
-	dir, err := os.OpenRoot(filepath.Dir(im.Path))
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	return state.ReadFile(dir, filepath.Base(im.Path)+signature.Suffix, signature.MaxSize)
 }
 
 // VerifySignature checks the detached signature of an image against the whole file r, and that it was made for this name.

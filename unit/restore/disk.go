@@ -279,7 +279,7 @@ func (j *job) need() (int64, error) {
 		return 0, fault.Because(fault.ImageCorrupt, err)
 	}
 	defer f.Close()
-	r, err := release.NewReader(context.Background(), j.proof.reader(f), j.image.Size, 1)
+	r, err := release.NewReader(context.Background(), j.proof.Reader(f), j.image.Size, 1)
 	if err != nil {
 		return 0, fault.Because(fault.ImageCorrupt, err)
 	}

@@ -12,16 +12,16 @@ import (
 // proofChunk is how many bytes of an image have a hash of their own.
 const proofChunk = 256 << 10
 
-// proof is what an image was when its signature was checked: the hash of each chunk. The checks inside an xz file find damage only; a
+// Proof is what an image was when its signature was checked: the hash of each chunk. The checks inside an xz file find damage only; a
 // medium that means harm could show another good image when it is read for the second time.
-type proof struct {
+type Proof struct {
 	size   int64
 	hashes [][sha256.Size]byte
 	chunk  []byte // that is being filled
 }
 
 // Write takes the next bytes of the image.
-func (p *proof) Write(b []byte) (int, error) {
+func (p *Proof) Write(b []byte) (int, error) {
 	n := len(b)
 	p.size += int64(n)
 	for len(b) > 0 {
@@ -35,26 +35,26 @@ func (p *proof) Write(b []byte) (int, error) {
 }
 
 // end ends a chunk, the last one too.
-func (p *proof) end() {
+func (p *Proof) end() {
 	if len(p.chunk) > 0 {
 		p.hashes = append(p.hashes, sha256.Sum256(p.chunk))
 		p.chunk = p.chunk[:0]
 	}
 }
 
-// reader returns f, which may be read from several goroutines, so that only what was proven comes out of it. Without a proof, for an
+// Reader returns f, which may be read from several goroutines, so that only what was proven comes out of it. Without a proof, for an
 // image that is not signed, it returns f itself.
-func (p *proof) reader(f io.ReaderAt) io.ReaderAt {
+func (p *Proof) Reader(f io.ReaderAt) io.ReaderAt {
 	if p == nil {
 		return f
 	}
-	return &provenReader{f: f, proof: p, recent: make([]provenChunk, 2*runtime.NumCPU()+2)}
+	return &provenReader{f: f, Proof: p, recent: make([]provenChunk, 2*runtime.NumCPU()+2)}
 }
 
 // provenReader keeps the chunks that were read last: each decoder reads its own part from the beginning to the end, in pieces.
 type provenReader struct {
 	f io.ReaderAt
-	*proof
+	*Proof
 
 	mu     sync.Mutex
 	recent []provenChunk

@@ -21,7 +21,7 @@ func TestLyingMedium(t *testing.T) {
 	rand.New(rand.NewSource(1)).Read(noise)
 	content := bytes.Join([][]byte{xz(t, archive(t, "")), xz(t, noise)}, nil)
 	im := f.put(t, name+".upd", name, content)
-	was, err := prove(t.Context(), im, policy.Policy{}, []signature.PublicKey{f.key.Public()}, func(int64) {})
+	was, err := Proven(t.Context(), im, policy.Policy{}, []signature.PublicKey{f.key.Public()}, func(int64) {})
 	if err != nil || was == nil {
 		t.Fatalf("%v, %v", was, err)
 	}
@@ -31,7 +31,7 @@ func TestLyingMedium(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer file.Close()
-		r, err := release.NewReader(t.Context(), was.reader(file), im.Size, 2)
+		r, err := release.NewReader(t.Context(), was.Reader(file), im.Size, 2)
 		if err != nil {
 			return nil, err
 		}
@@ -69,7 +69,7 @@ func TestLyingMedium(t *testing.T) {
 		t.Errorf("a byte less: %v", err)
 	}
 	// The bytes themselves, at any place and length.
-	r := was.reader(bytes.NewReader(content))
+	r := was.Reader(bytes.NewReader(content))
 	for _, c := range []struct{ off, n int }{{0, len(content)}, {proofChunk - 1, 2}, {len(content) - 1, 1}, {5, proofChunk}} {
 		b := make([]byte, c.n)
 		if n, err := r.ReadAt(b, int64(c.off)); n != c.n || err != nil || !bytes.Equal(b, content[c.off:c.off+c.n]) {

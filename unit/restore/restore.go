@@ -70,7 +70,7 @@ type job struct {
 	request state.Request
 	data    state.RestoreData
 	image   Image
-	proof   *proof // of the image; nil: it is not signed
+	proof   *Proof // of the image; nil: it is not signed
 	disks   []target
 	begun   bool   // the main disks were changed by an earlier try
 	root    string // mount point of the main system
@@ -226,7 +226,7 @@ func (j *job) checkImage(ctx context.Context) error {
 	meter, stop := j.Track(ctx, j.image.Size)
 	defer stop()
 	var err error
-	j.proof, err = prove(ctx, j.image, j.Policy, j.Keys, meter.Set)
+	j.proof, err = Proven(ctx, j.image, j.Policy, j.Keys, meter.Set)
 	return err
 }
 
@@ -316,7 +316,7 @@ func (j *job) write(ctx context.Context) error {
 		return fault.Because(fault.ImageCorrupt, err)
 	}
 	defer f.Close()
-	proven := j.proof.reader(f)
+	proven := j.proof.Reader(f)
 	most, err := limit(ctx, proven, j.image)
 	if err != nil {
 		return err

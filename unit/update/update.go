@@ -6,7 +6,6 @@
 package update
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -18,7 +17,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -119,12 +117,14 @@ func (t *taking) take(ctx context.Context) error {
 		return fault.Because(fault.RecoveryDamaged, err)
 	}
 	placed, err := t.image(t.Volume.Path(state.ImageDir, t.res.Image))
-	if err == nil && restore.Glance(placed, t.Policy, t.Keys) == nil && t.prove(ctx, placed) == nil {
-		t.res.Present = true
-		if err := t.takeArtifact(ctx, placed); err != nil {
-			return err
+	if err == nil && restore.Glance(placed, t.Policy, t.Keys) == nil {
+		if was, err := t.prove(ctx, placed); err == nil {
+			t.res.Present = true
+			if err := t.takeArtifact(ctx, placed, was); err != nil {
+				return err
+			}
+			return t.updateRecovery(was != nil)
 		}
-		return t.updateRecovery()
 	}
 	if ctx.Err() != nil {
 		return fault.Because(fault.Download, ctx.Err())
@@ -146,9 +146,10 @@ func (t *taking) take(ctx context.Context) error {
 		}
 	}
 	im, err := t.image(dest)
+	var was *restore.Proof
 	if err == nil {
-		if err = t.prove(ctx, im); err == nil {
-			err = t.takeArtifact(ctx, im)
+		if was, err = t.prove(ctx, im); err == nil {
+			err = t.takeArtifact(ctx, im, was)
 		}
 	}
 	if err != nil {
@@ -162,7 +163,7 @@ func (t *taking) take(ctx context.Context) error {
 	}
 	t.Log.Info("image is on the recovery volume", "image", t.res.Image, "bytes", im.Size)
 	t.forgive()
-	return t.updateRecovery()
+	return t.updateRecovery(was != nil)
 }
 
 func (t *taking) image(file string) (restore.Image, error) {
@@ -307,8 +308,8 @@ func (t *taking) arrive(ctx context.Context, dest string) error {
 	return err
 }
 
-func (t *taking) prove(ctx context.Context, im restore.Image) error {
-	return restore.Prove(ctx, im, t.Policy, t.Keys, func(done int64) { t.Progress("check", done, im.Size) })
+func (t *taking) prove(ctx context.Context, im restore.Image) (*restore.Proof, error) {
+	return restore.Proven(ctx, im, t.Policy, t.Keys, func(done int64) { t.Progress("check", done, im.Size) })
 }
 
 // place moves a proven image to where restores look for it: the signature first, so that there never is one without.
@@ -330,50 +331,76 @@ func (t *taking) place(im restore.Image, signed bool) error {
 // artifact is where the boot artifact of the image lies until it is judged.
 func (t *taking) artifact() string { return filepath.Join(t.stage, t.BootFile) }
 
-// takeArtifact takes the boot artifact out of an image. One without could not be restored.
-func (t *taking) takeArtifact(ctx context.Context, im restore.Image) error {
+// takeArtifact takes the boot artifact out of an image, and the signature that lies behind it, as far as that is what was proven. One
+// without an artifact could not be restored.
+func (t *taking) takeArtifact(ctx context.Context, im restore.Image, was *restore.Proof) error {
 	f, err := os.Open(im.Path)
 	if err != nil {
 		return fault.Because(fault.ImageCorrupt, err)
 	}
 	defer f.Close()
-	r, err := release.NewReader(ctx, f, im.Size, runtime.NumCPU())
-	if err != nil {
-		return fault.Because(fault.ImageCorrupt, err)
+	if err := os.RemoveAll(t.artifact() + signature.Suffix); err != nil {
+		return diskFault(err)
 	}
-	defer r.Close()
-	want := "boot/" + t.BootFile
-	a := tar.NewReader(&counted{ctx: ctx, r: r, tell: func(n int64) { t.Progress("look inside", n, r.Size()) }})
-	for {
-		h, err := a.Next()
-		if err == io.EOF {
-			return fault.Newf(fault.ImageCorrupt, "%s holds no /%s", im.Name, want)
-		}
-		if err != nil {
-			return readFault(fmt.Errorf("look for /%s in %s: %w", want, im.Name, err))
-		}
-		if path.Clean("/"+h.Name) != "/"+want {
-			continue
-		}
-		if h.Typeflag != tar.TypeReg || h.Size > maxArtifact {
-			return fault.Newf(fault.ImageCorrupt, "/%s of %s is no file of at most %d bytes", want, im.Name, maxArtifact)
-		}
-		in := &counted{ctx: ctx, r: a, tell: func(int64) {}}
-		if _, err := machine.PutFile(t.artifact(), 0o600, in); in.failed != nil {
-			return readFault(fmt.Errorf("take /%s out of %s: %w", want, im.Name, err))
-		} else if err != nil {
-			return diskFault(err)
-		}
-		if _, err := machine.ReadArtifact(t.artifact()); err != nil {
-			return fault.Because(fault.ImageCorrupt, fmt.Errorf("/%s of %s: %w", want, im.Name, err))
-		}
-		return nil
+	want := "/boot/" + t.BootFile
+	found := false
+	err = restore.EachFile(ctx, &telling{r: was.Reader(f), ctx: ctx, tell: func(n int64) { t.Progress("look inside", min(n, im.Size), im.Size) }}, im,
+		func(name string, size int64, r io.Reader) (bool, error) {
+			switch {
+			case !found && name == want:
+				found = true
+				if size > maxArtifact {
+					return false, fault.Newf(fault.ImageCorrupt, "%s of %s is no file of at most %d bytes", want, im.Name, maxArtifact)
+				}
+				return true, t.putArtifact(ctx, t.artifact(), name, im, r)
+			case found && name == want+signature.Suffix && size <= signature.MaxSize:
+				return false, t.putArtifact(ctx, t.artifact()+signature.Suffix, name, im, r)
+			}
+			return !found || path.Dir(name) == path.Dir(want), nil
+		})
+	switch {
+	case err != nil && fault.Of(err) == nil:
+		return readFault(err)
+	case err != nil:
+		return err
+	case !found:
+		return fault.Newf(fault.ImageCorrupt, "%s holds no %s", im.Name, want)
 	}
+	if _, err := machine.ReadArtifact(t.artifact()); err != nil {
+		return fault.Because(fault.ImageCorrupt, fmt.Errorf("%s of %s: %w", want, im.Name, err))
+	}
+	return nil
+}
+
+func (t *taking) putArtifact(ctx context.Context, dest, name string, im restore.Image, r io.Reader) error {
+	in := &counted{ctx: ctx, r: r, tell: func(int64) {}}
+	_, err := machine.PutFile(dest, 0o600, in)
+	if in.failed != nil {
+		return readFault(fmt.Errorf("take %s out of %s: %w", name, im.Name, err))
+	}
+	return diskFault(err)
+}
+
+// telling tells how far an image was read, and ends with its context.
+type telling struct {
+	ctx  context.Context
+	r    io.ReaderAt
+	tell func(int64)
+}
+
+func (c *telling) ReadAt(b []byte, off int64) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := c.r.ReadAt(b, off)
+	c.tell(off + int64(n))
+	return n, err
 }
 
 // updateRecovery makes the image's boot artifact the recovery artifact if that goes upwards. What the recovery device boots
-// follows at the next boot. That is noted first: a note without need costs a comparison.
-func (t *taking) updateRecovery() error {
+// follows at the next boot. That is noted first: a note without need costs a comparison. proven says that the image is signed; the
+// artifact of another needs a signature of its own.
+func (t *taking) updateRecovery(proven bool) error {
 	own := t.Volume.Path(t.BootFile)
 	p, err := t.Volume.ReadPending()
 	if errors.Is(err, state.ErrNewer) {
@@ -383,19 +410,24 @@ func (t *taking) updateRecovery() error {
 	if err != nil {
 		return fault.Because(fault.ImageCorrupt, err)
 	}
-	if have, err := machine.ReadArtifact(own); err != nil || fresh.Build > have.Build {
+	trusted := proven
+	if !trusted {
+		_, err := restore.SignedArtifact(t.artifact(), fresh.Build, t.Prefix, t.Keys)
+		trusted = err == nil
+	}
+	if have, err := machine.ReadArtifact(own); err != nil || trusted && fresh.Build > have.Build {
 		p.RecoveryArtifact = true
 		if err := t.Volume.WritePending(p); err != nil {
 			return diskFault(err)
 		}
 	}
-	if t.res.Recovery, err = machine.UpdateRecovery(t.Log, own, t.artifact()); err != nil {
+	if t.res.Recovery, err = machine.UpdateRecovery(t.Log, own, t.artifact(), trusted); err != nil {
 		return diskFault(err)
 	}
 	if t.res.Recovery {
 		t.Log.Info("the image's boot artifact is the recovery artifact now", "build", fresh.Build)
 	}
-	return diskFault(os.Remove(t.artifact()))
+	return diskFault(errors.Join(os.Remove(t.artifact()), os.RemoveAll(t.artifact()+signature.Suffix)))
 }
 
 // forgive lets the image be chosen again, whatever became of an earlier copy. A history that cannot be read is left to the restore.

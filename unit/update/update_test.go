@@ -492,3 +492,54 @@ func TestCancelledAnywhere(t *testing.T) {
 		os.RemoveAll(f.volume.Path(state.ImageDir))
 	}
 }
+
+// TestUnsignedArtifact: the boot artifact of an image that nobody signed becomes no recovery artifact because of a number of its own.
+func TestUnsignedArtifact(t *testing.T) {
+	f := newFixture(t)
+	f.policy.AllowUnsigned = true
+	have, err := os.ReadFile(f.volume.Path("norm_boot"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := f.take(f.image(f.source, "2026-11-06.0001", "", 1000))
+	if err != nil || r.Recovery {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || !bytes.Equal(b, have) {
+		t.Errorf("the recovery artifact is another one: %v", err)
+	}
+	if p, err := f.volume.ReadPending(); err != nil || p.RecoveryArtifact {
+		t.Errorf("%+v, %v", p, err)
+	}
+	// One without a recovery artifact takes what there is: it could restore nothing otherwise.
+	f.write(f.volume.Path("norm_boot"), []byte("damaged"))
+	if r, err := f.take(filepath.Join(f.source, name("2026-11-06.0001"))); err != nil || !r.Recovery {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestLookInsideAgain: an image that is another one when its boot artifact is taken out than it was when it was proven gives none.
+func TestLookInsideAgain(t *testing.T) {
+	f := newFixture(t)
+	source := f.image(f.source, "2026-11-07.0001", "2026-11-07.0001", 4)
+	evil, err := os.ReadFile(f.image(t.TempDir(), "2026-11-07.0001", "", 9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(source); err != nil || st.Size() != int64(len(evil)) {
+		t.Fatalf("the two images are to have the same size: %v", err)
+	}
+	changed := false
+	_, err = f.takeUntil(t.Context(), source, func(stage string, done, total int64) {
+		if stage == "look inside" && !changed {
+			changed = true
+			f.write(f.volume.Path(state.FetchDir, name("2026-11-07.0001")), evil)
+		}
+	})
+	if !changed || err != nil && fault.Of(err) != fault.ImageCorrupt {
+		t.Errorf("changed %t: got %v", changed, err)
+	}
+	if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || bytes.Equal(b, bzImage(9)) {
+		t.Errorf("the recovery artifact comes from an image that nobody proved: %v", err)
+	}
+}
