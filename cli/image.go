@@ -223,7 +223,14 @@ func (v *ImageVerifyCmd) Run(c *Context) error {
 	default:
 		trust = "none, and no --key was given: this says that the image is whole, not whose it is"
 	}
-	imageTable(c.Stdout, append(reportRows(rep), [2]string{"signature", trust}))
+	rows := reportRows(rep)
+	if n := rep.Need; n != nil {
+		rows = append(rows, [2]string{"needs", fmt.Sprintf("%s and %d inodes of the main system's filesystem", bytesText(n.Bytes()), n.Inodes)})
+	}
+	for _, d := range rep.Dropped {
+		rows = append(rows, [2]string{"left out", fmt.Sprintf("attribute %q of %d entries, the first is %q: units cannot hold it", d.Attribute, d.Entries, d.First)})
+	}
+	imageTable(c.Stdout, append(rows, [2]string{"signature", trust}))
 	return nil
 }
 

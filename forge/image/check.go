@@ -45,6 +45,10 @@ type Report struct {
 	// Entries and Bytes count what is inside; only after Verify and Extract.
 	Entries int64 `json:"entries,omitempty"`
 	Bytes   int64 `json:"bytes,omitempty"`
+	// Need is what a unit's ext4 must have room for; only after Verify.
+	Need *filesystem.Need `json:"need,omitempty"`
+	// Dropped are extended attributes that units leave out; only after Verify and Extract.
+	Dropped []filesystem.Dropped `json:"dropped,omitempty"`
 	// Seconds is how long it took.
 	Seconds float64 `json:"seconds,omitempty"`
 }
@@ -88,10 +92,6 @@ type image struct {
 }
 
 func open(file string) (*image, error) {
-	name, err := release.ParseName(filepath.Base(file), "")
-	if err != nil {
-		return nil, fault.Because(fault.ImageName, err)
-	}
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("open image: %w", err)
@@ -103,6 +103,11 @@ func open(file string) (*image, error) {
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("open image %s: %w", file, err)
+	}
+	name, err := release.ParseName(filepath.Base(file), "")
+	if err != nil {
+		f.Close()
+		return nil, fault.Because(fault.ImageName, err)
 	}
 	return &image{f, name, st.Size()}, nil
 }
@@ -236,13 +241,25 @@ func Verify(ctx context.Context, file string, o CheckOptions) (Report, error) {
 		}
 		o.say(Progress{"verify signature", im.size, im.size})
 	}
+	rep, err := verify(ctx, im, o)
+	rep.Signature = sig
+	if err != nil {
+		return rep, err
+	}
+	rep.Trusted = len(o.Keys) > 0
+	rep.Seconds = time.Since(start).Seconds()
+	return rep, nil
+}
+
+// verify checks all of an image but its signature.
+func verify(ctx context.Context, im *image, o CheckOptions) (Report, error) {
+	file := im.Name()
 	r, err := release.NewReader(ctx, im, im.size, o.workers())
 	if err != nil {
 		return Report{}, corrupt(file, err)
 	}
 	defer r.Close()
 	rep := im.report(r)
-	rep.Signature = sig
 	t := newTree()
 	t.shallow = true
 	m := &meter{r: r, say: func(n int64) { o.say(Progress{"verify", n, r.Size()}) }}
@@ -263,7 +280,11 @@ func Verify(ctx context.Context, file string, o CheckOptions) (Report, error) {
 			first = false
 		}
 		if err := t.add(h, content); err != nil {
-			return err
+			// Readers of content name the kind of their errors themselves.
+			if errors.Is(err, release.ErrDamaged) || ctx.Err() != nil {
+				return err
+			}
+			return fault.Because(fault.ImageCorrupt, fmt.Errorf("%s: %w", file, err))
 		}
 		if isMeta {
 			t.count--
@@ -281,12 +302,13 @@ func Verify(ctx context.Context, file string, o CheckOptions) (Report, error) {
 		return rep, err
 	}
 	o.say(Progress{"verify", r.Size(), r.Size()})
-	rep.Entries, rep.Bytes = t.count, t.bytes
+	rep.Entries, rep.Bytes, rep.Dropped = t.count, t.bytes, t.judge.Stats().Dropped
+	need := t.judge.Need()
+	rep.Need = &need
 	if m := rep.Meta; m != nil && m.Version > 0 && (m.Entries != t.count || m.Bytes != t.bytes) {
 		return rep, fault.Newf(fault.ImageCorrupt, "%s: imgmeta.json names %d entries and %d bytes, inside are %d and %d", file, m.Entries, m.Bytes, t.count, t.bytes)
 	}
-	rep.Verified, rep.Trusted = true, len(o.Keys) > 0
-	rep.Seconds = time.Since(start).Seconds()
+	rep.Verified = true
 	return rep, nil
 }
 
@@ -366,7 +388,7 @@ func Extract(ctx context.Context, file, into string, o CheckOptions) (Report, er
 	if err != nil {
 		return rep, corrupt(file, err)
 	}
-	rep.Entries, rep.Bytes = int64(stats.Entries), stats.Bytes
+	rep.Entries, rep.Bytes, rep.Dropped = int64(stats.Entries), stats.Bytes, stats.Dropped
 	rep.Verified, rep.Trusted = true, len(o.Keys) > 0
 	rep.Seconds = time.Since(start).Seconds()
 	return rep, nil
@@ -404,7 +426,8 @@ type Signer interface {
 	Sign(r io.Reader, trusted string) ([]byte, error)
 }
 
-// Sign writes FILE.minisig for an image, replacing one that is there. The image's header is looked at, its content is not.
+// Sign writes FILE.minisig for an image, replacing one that is there. What is signed can be unpacked: units take a signature for the
+// word of who signed that the image was judged, so all of it is verified before.
 func Sign(ctx context.Context, file string, key Signer, progress func(Progress)) (Signature, error) {
 	im, err := open(file)
 	if err != nil {
@@ -416,6 +439,9 @@ func Sign(ctx context.Context, file string, key Signer, progress func(Progress))
 	}
 	if progress == nil {
 		progress = func(Progress) {}
+	}
+	if _, err := verify(ctx, im, CheckOptions{Progress: progress}); err != nil {
+		return Signature{}, fmt.Errorf("sign image: %w", err)
 	}
 	sig, err := signFile(ctx, file, im.name, key, progress)
 	if err != nil {

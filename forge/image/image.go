@@ -33,6 +33,7 @@ import (
 
 	"gprovision/forge/boot"
 	"gprovision/forge/tool"
+	"gprovision/hw/filesystem"
 	"gprovision/model/release"
 	"gprovision/model/signature"
 )
@@ -115,6 +116,22 @@ var ErrExists = errors.New("there is another image of that name already")
 
 const defaultBlock = 8 << 20
 
+// roomForMeta is what imgmeta.json may take, bytes.
+const roomForMeta = 16 << 10
+
+// droppedWarnings says which extended attributes no unit will have.
+func droppedWarnings(list []filesystem.Dropped) []Problem {
+	var out []Problem
+	for _, d := range list {
+		text := fmt.Sprintf("its extended attribute %s is left out on units", shown(d.Attribute))
+		if d.Entries > 1 {
+			text = fmt.Sprintf("its extended attribute %s, which %d entries have, is left out on units", shown(d.Attribute), d.Entries)
+		}
+		out = append(out, Problem{shown(d.First), text, "nothing need be done if no service uses it: ext4 cannot hold it there"})
+	}
+	return out
+}
+
 // Build makes an image. The file appears under its name only when it is complete, and its signature before it. A problem with
 // the content is a *ContractError, a program that is missing a *tool.MissingError.
 func Build(ctx context.Context, log *slog.Logger, o Options) (_ Result, err error) {
@@ -150,6 +167,10 @@ func Build(ctx context.Context, log *slog.Logger, o Options) (_ Result, err erro
 	// First pass: is it what it must be, and what has imgmeta.json to say?
 	t := newTree()
 	defer t.close()
+	// The first entry of an image takes its place before all others. Its content is not known yet.
+	if err := t.judge.Entry(&tar.Header{Name: release.MetaPath, Typeflag: tar.TypeReg, Size: roomForMeta}, nil); err != nil {
+		return Result{}, err
+	}
 	tarBytes, err := t.scan(ctx, in, func(n int64) { say(Progress{"scan", n, 0}) })
 	if err != nil {
 		return Result{}, fmt.Errorf("read root filesystem %s: %w", o.RootFS, err)
@@ -210,7 +231,7 @@ func Build(ctx context.Context, log *slog.Logger, o Options) (_ Result, err erro
 	}
 	say(Progress{"compress", total, total})
 
-	res := Result{File: file, Meta: meta, Boot: made.report, Warnings: problems}
+	res := Result{File: file, Meta: meta, Boot: made.report, Warnings: append(problems, droppedWarnings(t.judge.Stats().Dropped)...)}
 	if err := res.measure(tmp, w.n); err != nil {
 		return Result{}, fmt.Errorf("make image: %w", err)
 	}
@@ -248,19 +269,16 @@ func (t *tree) scan(ctx context.Context, in *input, say func(int64)) (int64, err
 	}
 	defer r.Close()
 	count := &meter{r: r, say: say}
-	tr := tar.NewReader(count)
+	tr := filesystem.NewTarReader(count)
 	for {
-		h, err := tr.Next()
+		h, content, err := tr.Next()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
 			return 0, fmt.Errorf("read tar: %w", err)
 		}
-		if h.Typeflag == tar.TypeXGlobalHeader {
-			continue
-		}
-		if err := t.add(h, tr); err != nil {
+		if err := t.add(h, content); err != nil {
 			return 0, err
 		}
 	}
@@ -423,6 +441,8 @@ func (t *tree) meta(o Options) (release.Meta, error) {
 		Entries:   t.count,
 		Bytes:     t.bytes,
 	}
+	need := t.judge.Need()
+	m.Inodes, m.Blocks = need.Inodes, need.Blocks
 	m.Packages = t.packages()
 	build, err := t.bootBuild()
 	if err != nil && !o.AllowIncomplete {

@@ -271,14 +271,19 @@ func TestBuildVerifyExtract(t *testing.T) {
 	if err != nil || len(list) != 7 || list[0].Name != name(t, 9999).Base() || list[len(list)-1].Problem == "" {
 		t.Errorf("list: %+v, %v", list, err)
 	}
-	if _, err := Verify(ctx, filepath.Join(out, name(t, 77).String()), CheckOptions{}); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("missing file: %v", err)
+	for _, missing := range []string{name(t, 77).String(), "image.upd"} {
+		if _, err := Verify(ctx, filepath.Join(out, missing), CheckOptions{}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("missing file %s: %v", missing, err)
+		}
 	}
 
 	// Sign by itself.
-	sig, err := Sign(ctx, filepath.Join(out, name(t, 9999).String()), other, nil)
-	if err != nil || sig.Comment != "image "+name(t, 9999).Base() {
+	sig, err := Sign(ctx, filepath.Join(out, name(t, 1).String()), other, nil)
+	if err != nil || sig.Comment != "image "+name(t, 1).Base() {
 		t.Errorf("sign: %+v, %v", sig, err)
+	}
+	if _, err := Sign(ctx, filepath.Join(out, name(t, 9999).String()), other, nil); fault.Of(err) != fault.ImageName {
+		t.Errorf("sign a renamed one: %v", err)
 	}
 	if _, err := Sign(ctx, filepath.Join(out, name(t, 5).String()), other, nil); fault.Of(err) != fault.ImageCorrupt {
 		t.Errorf("sign what is no image: %v", err)

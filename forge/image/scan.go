@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gprovision/hw/filesystem"
@@ -28,6 +29,7 @@ type tree struct {
 	boot    *os.File          // a copy of boot/norm_boot, without a name
 	bootLen int64
 	shallow bool // do not look into files
+	judge   *filesystem.Judge
 }
 
 type entry struct {
@@ -52,7 +54,9 @@ const (
 
 const maxLooked = 64 << 20
 
-func newTree() *tree { return &tree{entries: map[string]entry{}, files: map[string][]byte{}} }
+func newTree() *tree {
+	return &tree{entries: map[string]entry{}, files: map[string][]byte{}, judge: filesystem.NewJudge()}
+}
 
 // close gives the copy of the boot artifact back.
 func (t *tree) close() {
@@ -62,23 +66,18 @@ func (t *tree) close() {
 	}
 }
 
-// add takes one entry of a tar in. It refuses what a restore would refuse: names that leave the target, names below something
-// that is no directory, links to nothing.
+// add takes one entry of a tar in. It refuses what a restore would refuse: the judge is the code that unpacks.
 func (t *tree) add(h *tar.Header, content io.Reader) error {
+	if err := t.judge.Entry(h, content); err != nil {
+		return fmt.Errorf("entry %q cannot be unpacked on a unit: %w", h.Name, err)
+	}
 	name, err := filesystem.EntryName(h.Name)
 	if err != nil {
-		return fmt.Errorf("entry %q: %w", h.Name, err)
-	}
-	if name == "." && h.Typeflag != tar.TypeDir {
-		return fmt.Errorf("entry %q is not a directory", h.Name)
+		return err
 	}
 	e := entry{kind: h.Typeflag, link: h.Linkname}
 	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-		above, ok := t.entries[dir]
-		if ok && above.kind != tar.TypeDir {
-			return fmt.Errorf("entry %q lies below %q, which is not a directory", h.Name, dir)
-		}
-		if !ok {
+		if _, ok := t.entries[dir]; !ok {
 			t.entries[dir] = entry{kind: tar.TypeDir} // made on the way
 		}
 	}
@@ -95,17 +94,9 @@ func (t *tree) add(h *tar.Header, content io.Reader) error {
 			return fmt.Errorf("read %s: %w", name, err)
 		}
 	case tar.TypeLink:
-		to, err := filesystem.EntryName(h.Linkname)
-		if err != nil {
-			return fmt.Errorf("entry %q: hard link to %q: %w", h.Name, h.Linkname, err)
+		if e.link, err = filesystem.EntryName(h.Linkname); err != nil {
+			return err
 		}
-		if target, ok := t.entries[to]; !ok || target.kind == tar.TypeDir {
-			return fmt.Errorf("entry %q: hard link to %q, which is not a file before it", h.Name, h.Linkname)
-		}
-		e.link = to
-	case tar.TypeDir, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-	default:
-		return fmt.Errorf("entry %q of unknown type %q", h.Name, h.Typeflag)
 	}
 	old := t.entries[name]
 	e.seen, e.total = old.seen+1, old.total+e.size
@@ -220,6 +211,14 @@ type Problem struct {
 	Path string `json:"path"` // inside the image
 	Text string `json:"text"` // what is wrong
 	Hint string `json:"hint"` // what to do
+}
+
+// shown is a name of an archive as it may be put on a terminal.
+func shown(name string) string {
+	if quoted := strconv.QuoteToGraphic(name); quoted != `"`+name+`"` {
+		return quoted
+	}
+	return name
 }
 
 // ContractError says that a root filesystem is not what an image must hold. It lists all problems at once.

@@ -26,9 +26,9 @@ const (
 // in it.
 func WalkTar(r io.Reader, visit func(h *tar.Header, content io.Reader) error) error {
 	for r != nil {
-		w := tarWalker{r: r}
+		w := NewTarReader(r)
 		for {
-			h, content, err := w.next()
+			h, content, err := w.Next()
 			if err == io.EOF {
 				break
 			}
@@ -67,16 +67,33 @@ func afterEnd(r io.Reader) (io.Reader, error) {
 	}
 }
 
-// tarWalker reads the entries of one archive.
-type tarWalker struct {
+// TarReader reads the entries of one archive, and holes as what they are.
+type TarReader struct {
 	r       io.Reader
-	group   []byte // headers of the entry
+	group   []byte // headers of the entry, as archive/tar gets them
+	raw     []byte // as they are in the archive, with the map of a sparse file
 	content *tarContent
 	pad     int64 // behind the content
 }
 
-// next returns the next entry, io.EOF behind the last one.
-func (w *tarWalker) next() (*tar.Header, io.Reader, error) {
+// NewTarReader returns a TarReader. It reads no more of r than it needs.
+func NewTarReader(r io.Reader) *TarReader { return &TarReader{r: r} }
+
+// Head returns the headers of the entry that Next returned, byte for byte, with the map of a sparse file. They are valid until the next
+// call.
+func (w *TarReader) Head() []byte { return w.raw }
+
+// Stored returns the content of the entry that Next returned as it is in the archive, without holes, and with what fills its last
+// block. It takes the place of the reader that Next returned.
+func (w *TarReader) Stored() io.Reader {
+	pad := w.pad
+	w.pad = 0
+	return io.MultiReader(w.content, &tarContent{r: w.r, left: pad})
+}
+
+// Next returns the next entry, io.EOF behind the last one. Global PAX headers are left out. The content is valid until the next call;
+// holes are zeros in it.
+func (w *TarReader) Next() (*tar.Header, io.Reader, error) {
 	if w.content != nil {
 		if _, err := io.Copy(io.Discard, w.content); err != nil {
 			return nil, nil, err
@@ -85,7 +102,7 @@ func (w *tarWalker) next() (*tar.Header, io.Reader, error) {
 			return nil, nil, cutShort(err)
 		}
 	}
-	w.group = w.group[:0]
+	w.group, w.raw = w.group[:0], w.raw[:0]
 	var pax []paxRecord
 	for {
 		block, err := w.block()
@@ -108,12 +125,13 @@ func (w *tarWalker) next() (*tar.Header, io.Reader, error) {
 			if _, err := io.ReadFull(w.r, w.group[body:]); err != nil {
 				return nil, nil, cutShort(err)
 			}
+			w.raw = append(w.raw, w.group[at:]...)
 			switch block[156] {
 			case tar.TypeXGlobalHeader:
 				if _, err := tar.NewReader(bytes.NewReader(w.group[at:])).Next(); err != nil {
 					return nil, nil, err
 				}
-				w.group, pax = w.group[:0], nil
+				w.group, w.raw, pax = w.group[:0], w.raw[:0], nil
 			case tar.TypeXHeader:
 				if pax, err = hideSparse(w.group[body : int64(body)+size]); err != nil {
 					return nil, nil, err
@@ -123,7 +141,12 @@ func (w *tarWalker) next() (*tar.Header, io.Reader, error) {
 		}
 		h, sparse, err := w.entry(block, pax)
 		if err != nil {
-			return nil, nil, err
+			name := lastOf(pax, "name")
+			if name == "" {
+				field, _, _ := bytes.Cut(block[:100], []byte{0})
+				name = string(field)
+			}
+			return nil, nil, fmt.Errorf("entry %q: %w", name, err)
 		}
 		if sparse {
 			return h, &sparseContent{tarContent: w.content, size: h.Size}, nil
@@ -133,7 +156,7 @@ func (w *tarWalker) next() (*tar.Header, io.Reader, error) {
 }
 
 // block reads a header block and checks its sum; io.EOF where two blocks of zeros end the archive, or where r ends.
-func (w *tarWalker) block() (*[tarBlock]byte, error) {
+func (w *TarReader) block() (*[tarBlock]byte, error) {
 	var b [tarBlock]byte
 	if _, err := io.ReadFull(w.r, b[:]); err != nil {
 		return nil, err
@@ -151,9 +174,10 @@ func (w *tarWalker) block() (*[tarBlock]byte, error) {
 }
 
 // entry parses an entry with the header block b and what stands before it, and prepares its content.
-func (w *tarWalker) entry(b *[tarBlock]byte, pax []paxRecord) (h *tar.Header, sparse bool, err error) {
+func (w *TarReader) entry(b *[tarBlock]byte, pax []paxRecord) (h *tar.Header, sparse bool, err error) {
+	w.raw = append(w.raw, b[:]...)
 	oldGNU := b[156] == tar.TypeGNUSparse
-	var parts []extent
+	var parts []Extent
 	var realSize int64
 	if oldGNU {
 		if string(b[257:265]) != "ustar  \x00" {
@@ -205,7 +229,7 @@ func (w *tarWalker) entry(b *[tarBlock]byte, pax []paxRecord) (h *tar.Header, sp
 			}
 		}
 		if form == sparse1x0 {
-			parts, err = readMap(w.content)
+			parts, err = w.readMap()
 		} else {
 			parts, err = textMap(pax)
 		}
@@ -232,7 +256,7 @@ func headerOnly(kind byte) bool {
 type tarContent struct {
 	r     io.Reader
 	left  int64
-	parts []extent // of a sparse file: where those bytes belong
+	parts []Extent // of a sparse file: where those bytes belong
 }
 
 func (c *tarContent) Read(p []byte) (int, error) {
@@ -250,9 +274,6 @@ func (c *tarContent) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// extent is a part of a sparse file that is no hole, bytes.
-type extent struct{ at, size int64 }
-
 // sparseContent delivers a sparse file with its holes. Unpack takes the parts themselves.
 type sparseContent struct {
 	*tarContent
@@ -263,17 +284,17 @@ func (s *sparseContent) Read(p []byte) (int, error) {
 	if s.at == s.size {
 		return 0, io.EOF
 	}
-	for len(s.parts) > 0 && s.at == s.parts[0].at+s.parts[0].size {
+	for len(s.parts) > 0 && s.at == s.parts[0].At+s.parts[0].Size {
 		s.parts = s.parts[1:]
 	}
-	if len(s.parts) > 0 && s.at >= s.parts[0].at {
-		n, err := s.tarContent.Read(p[:min(int64(len(p)), s.parts[0].at+s.parts[0].size-s.at)])
+	if len(s.parts) > 0 && s.at >= s.parts[0].At {
+		n, err := s.tarContent.Read(p[:min(int64(len(p)), s.parts[0].At+s.parts[0].Size-s.at)])
 		s.at += int64(n)
 		return n, err
 	}
 	end := s.size
 	if len(s.parts) > 0 {
-		end = s.parts[0].at
+		end = s.parts[0].At
 	}
 	n := int(min(int64(len(p)), end-s.at))
 	clear(p[:n])
@@ -281,22 +302,39 @@ func (s *sparseContent) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// blocks returns how many blocks of ext4 the content that is not yet read takes, and in how many runs.
+func (s *sparseContent) blocks() (blocks, runs int64) {
+	next := int64(0) // block behind the last one
+	for _, p := range s.parts {
+		if p.Size == 0 {
+			continue
+		}
+		first, end := p.At/ext4Block, (p.At+p.Size-1)/ext4Block+1
+		if first > next || runs == 0 {
+			runs++
+		}
+		blocks += end - max(first, next)
+		next = end
+	}
+	return blocks, runs
+}
+
 // fits says whether parts are in order inside of size bytes, and hold stored bytes together.
-func fits(parts []extent, size, stored int64) bool {
+func fits(parts []Extent, size, stored int64) bool {
 	end := int64(0)
 	for _, p := range parts {
-		if p.at < end || p.size < 0 || p.at > math.MaxInt64-p.size || p.size > stored {
+		if p.At < end || p.Size < 0 || p.At > math.MaxInt64-p.Size || p.Size > stored {
 			return false
 		}
-		end = p.at + p.size
-		stored -= p.size
+		end = p.At + p.Size
+		stored -= p.Size
 	}
 	return stored == 0 && end <= size
 }
 
 // oldMap reads the map of the old GNU format: four parts in the header itself, further ones in blocks of their own behind it.
-func (w *tarWalker) oldMap(b *[tarBlock]byte) ([]extent, error) {
-	var parts []extent
+func (w *TarReader) oldMap(b *[tarBlock]byte) ([]Extent, error) {
+	var parts []Extent
 	area, more := b[386:482], b[482]
 	for {
 		for ; len(area) > 0 && area[0] != 0; area = area[24:] {
@@ -308,52 +346,57 @@ func (w *tarWalker) oldMap(b *[tarBlock]byte) ([]extent, error) {
 			if err != nil {
 				return nil, err
 			}
-			parts = append(parts, extent{at, size})
+			parts = append(parts, Extent{at, size})
 		}
 		if more == 0 {
 			return parts, nil
 		}
 		if len(parts)*24 > maxTarHeader {
-			return nil, fmt.Errorf("map of a sparse file is too large: %w", tar.ErrHeader)
+			return nil, fmt.Errorf("the map of a sparse file has more than %d bytes, too many holes: %w", maxTarHeader, tar.ErrHeader)
 		}
 		var ext [tarBlock]byte
 		if _, err := io.ReadFull(w.r, ext[:]); err != nil {
 			return nil, cutShort(err)
 		}
+		w.raw = append(w.raw, ext[:]...)
 		area, more = ext[:504], ext[504]
 	}
 }
 
 // readMap reads the map of version 1.0 from the beginning of the content: decimal numbers, each on a line, to the end of a block.
-func readMap(c *tarContent) ([]extent, error) {
+func (w *TarReader) readMap() ([]Extent, error) {
 	var text []byte
 	lines, want := 0, 1
 	var count int64
 	for lines < want {
 		if len(text) >= maxTarHeader {
-			return nil, fmt.Errorf("map of a sparse file is too large: %w", tar.ErrHeader)
+			return nil, fmt.Errorf("the map of a sparse file has more than %d bytes, too many holes: %w", maxTarHeader, tar.ErrHeader)
 		}
 		text = append(text, make([]byte, tarBlock)...)
 		fresh := text[len(text)-tarBlock:]
-		if _, err := io.ReadFull(c, fresh); err != nil {
+		if _, err := io.ReadFull(w.content, fresh); err != nil {
 			return nil, cutShort(err)
 		}
 		lines += bytes.Count(fresh, []byte{'\n'})
 		if want == 1 && lines > 0 {
 			first, _, _ := bytes.Cut(text, []byte{'\n'})
 			var err error
-			if count, err = strconv.ParseInt(string(first), 10, 64); err != nil || count < 0 || count > maxTarHeader {
+			if count, err = strconv.ParseInt(string(first), 10, 64); err != nil || count < 0 {
 				return nil, fmt.Errorf("map of a sparse file: %w", tar.ErrHeader)
+			}
+			if count > maxTarHeader/4 {
+				return nil, fmt.Errorf("a sparse file in %d parts, too many: %w", count, tar.ErrHeader)
 			}
 			want = 1 + 2*int(count)
 		}
 	}
+	w.raw = append(w.raw, text...)
 	numbers := strings.Split(string(text), "\n")[1:want]
 	return extents(numbers)
 }
 
 // textMap returns the map of version 0.0, whose numbers are records in turn, or of 0.1, where they are in one.
-func textMap(pax []paxRecord) ([]extent, error) {
+func textMap(pax []paxRecord) ([]Extent, error) {
 	var numbers []string
 	for _, r := range pax {
 		if r.key == "offset" || r.key == "numbytes" {
@@ -372,18 +415,18 @@ func textMap(pax []paxRecord) ([]extent, error) {
 	return extents(numbers)
 }
 
-func extents(numbers []string) ([]extent, error) {
+func extents(numbers []string) ([]Extent, error) {
 	if len(numbers)%2 != 0 {
 		return nil, fmt.Errorf("map of a sparse file: %w", tar.ErrHeader)
 	}
-	var parts []extent
+	var parts []Extent
 	for ; len(numbers) > 0; numbers = numbers[2:] {
 		at, err := strconv.ParseInt(numbers[0], 10, 64)
 		size, err2 := strconv.ParseInt(numbers[1], 10, 64)
 		if err != nil || err2 != nil {
 			return nil, fmt.Errorf("map of a sparse file: %w", tar.ErrHeader)
 		}
-		parts = append(parts, extent{at, size})
+		parts = append(parts, Extent{at, size})
 	}
 	return parts, nil
 }

@@ -117,9 +117,9 @@ func theirs(b []byte) (string, error) {
 
 func ours(b []byte) (string, error) {
 	var out strings.Builder
-	w := tarWalker{r: bytes.NewReader(b)}
+	w := NewTarReader(bytes.NewReader(b))
 	for {
-		h, content, err := w.next()
+		h, content, err := w.Next()
 		if err == io.EOF {
 			return out.String(), nil
 		}

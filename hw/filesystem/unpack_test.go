@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -130,7 +131,9 @@ func TestUnpackHostile(t *testing.T) {
 		{"directory that is replaced by a link", []tarItem{tarDir("d/"), tarSym("d", "OUTSIDE")}, nil, true, "d->OUTSIDE"},
 		{"link to proc", []tarItem{tarSym("p", "/proc/self/root"), tarFile("p/tmp/x", "bad")}, ErrUnsafe, false, ""},
 		{"empty", nil, nil, false, ""},
-		{"wrong attribute", []tarItem{{tar.Header{Name: "a", Typeflag: tar.TypeReg, Mode: 0o644, PAXRecords: map[string]string{"SCHILY.xattr.system.foo": "x"}}, ""}}, nil, false, ""},
+		{"attribute that no ext4 has", []tarItem{{tar.Header{Name: "a", Typeflag: tar.TypeReg, Mode: 0o644, PAXRecords: map[string]string{"SCHILY.xattr.com.apple.provenance": "x"}}, ""}}, nil, true, "a="},
+		{"attribute that is too long", []tarItem{{tar.Header{Name: "a", Typeflag: tar.TypeReg, Mode: 0o644, PAXRecords: map[string]string{"SCHILY.xattr.user.note": strings.Repeat("a", 5000)}}, ""}}, nil, false, ""},
+		{"long name", []tarItem{tarFile(strings.Repeat("n", 256), "")}, unix.ENAMETOOLONG, false, ""},
 		{"wrong ACL", []tarItem{{tar.Header{Name: "a", Typeflag: tar.TypeReg, Mode: 0o644, PAXRecords: map[string]string{"SCHILY.acl.access": "user:nobody:rwx"}}, ""}}, nil, false, ""},
 		{"unknown type", []tarItem{{tar.Header{Name: "a", Typeflag: 'M'}, ""}}, nil, false, ""},
 	}
@@ -149,7 +152,11 @@ func TestUnpackHostile(t *testing.T) {
 				items[i].Linkname = strings.Replace(items[i].Linkname, "OUTSIDE", outside, 1)
 			}
 			file := tarArchive(t, items...)
+			_, _, judged := JudgeTar(bytes.NewReader(file), 0)
 			_, err := Unpack(context.Background(), target, bytes.NewReader(file), UnpackOptions{})
+			if fmt.Sprint(judged) != fmt.Sprint(err) {
+				t.Errorf("judged %v, unpacked %v", judged, err)
+			}
 			if (err == nil) != tt.ok || tt.want != nil && !errors.Is(err, tt.want) {
 				t.Errorf("got %v", err)
 			}
@@ -216,7 +223,7 @@ func TestUnpackMetadataWithoutPrivileges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Entries != 4 || s.Files != 2 || s.Bytes != 6 || s.Read == 0 || len(calls) == 0 || calls[len(calls)-1] != s {
+	if s.Entries != 4 || s.Files != 2 || s.Bytes != 6 || s.Read == 0 || len(calls) == 0 || !reflect.DeepEqual(calls[len(calls)-1], s) {
 		t.Errorf("stats %+v, calls %+v", s, calls)
 	}
 	for name, mode := range map[string]fs.FileMode{"locked": fs.ModeDir | 0o500, "locked/f": fs.ModeSetuid | 0o751, "implied": fs.ModeDir | 0o755, "implied/x": 0o644} {

@@ -1,7 +1,7 @@
 package filesystem
 
 import (
-	"archive/tar"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -23,6 +23,7 @@ const (
 type writers struct {
 	root  int // descriptor of the target
 	flush bool
+	set   func(*os.File, string, attributes) error
 
 	work  chan pending
 	free  chan []byte
@@ -40,12 +41,13 @@ type writers struct {
 type pending struct {
 	file *os.File
 	data []byte
-	h    *tar.Header
+	name string
+	a    attributes
 }
 
-func newWriters(root int, flush bool) *writers {
+func newWriters(root int, flush bool, set func(*os.File, string, attributes) error) *writers {
 	n := min(runtime.GOMAXPROCS(0), 4)
-	w := &writers{root: root, flush: flush, work: make(chan pending, 2*n), free: make(chan []byte, 4*n), flushing: make(chan error, 1)}
+	w := &writers{root: root, flush: flush, set: set, work: make(chan pending, 2*n), free: make(chan []byte, 4*n), flushing: make(chan error, 1)}
 	for range cap(w.free) {
 		w.free <- nil
 	}
@@ -73,8 +75,11 @@ func (w *writers) write(p pending) {
 func (w *writers) run() {
 	for p := range w.work {
 		_, err := p.file.Write(p.data)
-		if err = complete(p.file, p.h, err); err != nil {
-			w.fail(fmt.Errorf("unpack %q: %w", p.h.Name, err))
+		if err == nil {
+			err = w.set(p.file, p.name, p.a)
+		}
+		if err = errors.Join(err, p.file.Close()); err != nil {
+			w.fail(fmt.Errorf("unpack %q: %w", p.name, err))
 		}
 		w.free <- p.data[:writerBytes]
 		w.open.Done()

@@ -46,7 +46,15 @@ type Meta struct {
 	Entries   int64     `json:"entries,omitempty"`   // entries in the tar, this one left out
 	Bytes     int64     `json:"bytes,omitempty"`     // sum of the sizes of its files
 	Packages  Packages  `json:"packages,omitzero"`   // installed Debian packages
+
+	// Inodes and Blocks (of 4096 bytes) are what the tree takes of an ext4 filesystem. They are there only if each entry was judged by
+	// the code that unpacks, and taken.
+	Inodes int64 `json:"inodes,omitempty"`
+	Blocks int64 `json:"blocks,omitempty"`
 }
+
+// Judged reports whether who made the image says that it can be unpacked, and what it needs. That counts where the image is signed.
+func (m Meta) Judged() bool { return m.Version > 0 && m.Inodes > 0 && m.Blocks > 0 }
 
 // Packages says which packages an image has, as a digest to compare images by.
 type Packages struct {

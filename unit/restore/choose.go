@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -74,9 +73,11 @@ func sortImages(images []Image, oldestFirst bool) {
 	slices.SortStableFunc(images, less)
 }
 
-// Prove shows that an image is good before anything is destroyed for it. A signed image: the signature over every byte, by a
-// trusted key, for this very name. An unsigned one, where the policy allows it: one full decoding pass with every check. In both
-// cases the name must be that of its imgmeta.json too, and not be older than the policy allows.
+// Prove shows that an image is good before anything is destroyed for it: that it is the one that was made, and that it can be unpacked.
+// A signed image: the signature over every byte, by a trusted key, for this very name; that it was judged, what it needs is then part
+// of what is signed. A signed image that does not say so, and an unsigned one, where the policy allows it: one full decoding pass with
+// every check, in which each entry is judged. In all cases the name must be that of its imgmeta.json too, and not be older than the
+// policy allows.
 // progress is called with the bytes of the file that were read.
 func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) error {
 	_, err := Proven(ctx, im, p, keys, progress)
@@ -91,10 +92,8 @@ func Proven(ctx context.Context, im Image, p policy.Policy, keys []signature.Pub
 	}
 	defer f.Close()
 	if sig == nil {
-		if _, err := limit(ctx, f, im); err != nil {
-			return nil, err
-		}
-		return nil, decode(ctx, f, im, progress)
+		_, err := judge(ctx, f, im, progress)
+		return nil, err
 	}
 	var was Proof
 	m := &meter{r: io.NewSectionReader(f, 0, im.Size), ctx: ctx, tell: progress}
@@ -105,8 +104,7 @@ func Proven(ctx context.Context, im Image, p policy.Policy, keys []signature.Pub
 		return nil, err
 	}
 	was.end()
-	_, err = limit(ctx, was.Reader(f), im)
-	return &was, err
+	return &was, judged(ctx, was.Reader(f), im, progress)
 }
 
 // Glance says what speaks against an image as far as that shows without reading all of it. An image that passes is not good yet:
@@ -215,18 +213,6 @@ func (im Image) Remove() error {
 	}
 	if err := os.Remove(im.Path + signature.Suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	}
-	return nil
-}
-
-func decode(ctx context.Context, f *os.File, im Image, progress func(int64)) error {
-	r, err := release.NewReader(ctx, f, im.Size, runtime.NumCPU())
-	if err != nil {
-		return fault.Because(fault.ImageCorrupt, err)
-	}
-	defer r.Close()
-	if _, err := io.Copy(io.Discard, &meter{r: r, ctx: ctx, tell: func(n int64) { progress(int64(float64(n) / float64(r.Size()) * float64(im.Size))) }}); err != nil {
-		return fault.Because(fault.ImageCorrupt, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package restore
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"math/rand"
 	"os"
@@ -19,7 +20,8 @@ func TestLyingMedium(t *testing.T) {
 	name := prefix + "2026-11-01.0001"
 	noise := make([]byte, 3*proofChunk)
 	rand.New(rand.NewSource(1)).Read(noise)
-	content := bytes.Join([][]byte{xz(t, archive(t, "")), xz(t, noise)}, nil)
+	judged := fmt.Sprintf(`{"version":1,"name":%q,"build":1,"bytes":800000,"inodes":4,"blocks":300}`, name) // so that it is not decoded
+	content := bytes.Join([][]byte{xz(t, archive(t, judged)), xz(t, noise)}, nil)
 	im := f.put(t, name+".upd", name, content)
 	was, err := Proven(t.Context(), im, policy.Policy{}, []signature.PublicKey{f.key.Public()}, func(int64) {})
 	if err != nil || was == nil {
@@ -48,7 +50,7 @@ func TestLyingMedium(t *testing.T) {
 		}
 	}
 	noise[0] ^= 1
-	other := bytes.Join([][]byte{xz(t, archive(t, "")), xz(t, noise)}, nil)
+	other := bytes.Join([][]byte{xz(t, archive(t, judged)), xz(t, noise)}, nil)
 	if len(other) != len(content) {
 		t.Fatalf("%d bytes, want %d", len(other), len(content))
 	}

@@ -332,6 +332,9 @@ func (j *job) write(ctx context.Context) error {
 	if err != nil {
 		return classify(err)
 	}
+	for _, d := range stats.Dropped {
+		j.Log.Warn("extended attribute left out: this filesystem or kernel has no place for it", "attribute", d.Attribute, "entries", d.Entries, "first", d.First)
+	}
 	j.Log.Info("release written", "image", j.image.Name.String(), "entries", stats.Entries, "bytes", stats.Bytes)
 	return nil
 }
