@@ -25,7 +25,7 @@ var wanted = []string{
 	"drivers/mmc/", "drivers/md/", "drivers/pci/controller/vmd", "drivers/hv/", "drivers/block/xen-blkfront",
 	// USB.
 	"drivers/usb/core/", "drivers/usb/common/", "drivers/usb/host/", "drivers/usb/storage/",
-	"drivers/hid/hid", "drivers/hid/hid-generic", "drivers/hid/usbhid/usbhid", "drivers/input/evdev",
+	"drivers/hid/hid", "drivers/hid/hid-generic", "drivers/hid/usbhid/usbhid", "drivers/input/evdev", "drivers/input/misc/pcspkr",
 	// Filesystems.
 	"fs/ext4/", "fs/fat/", "fs/exfat/", "fs/efivarfs/", "fs/nls/nls_cp437", "fs/nls/nls_ascii", "fs/nls/nls_iso8859-1", "fs/nls/nls_utf8",
 	"arch/x86/crypto/crc*", "crypto/crc*", "lib/libcrc32c",

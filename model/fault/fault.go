@@ -7,6 +7,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Fault is one kind of failure. All Faults are declared in this package.
@@ -77,4 +78,23 @@ func Of(err error) *Fault {
 		return f
 	}
 	return nil
+}
+
+// Detail returns what an error says beside the code and the text of its own kind, or "": who shows those has said them already.
+// Other kinds inside of it keep their code and text.
+func Detail(err error) string {
+	if err == nil {
+		return ""
+	}
+	f := Of(err)
+	if f == nil {
+		return err.Error()
+	}
+	var rest []string
+	for part := range strings.SplitSeq(err.Error(), f.Error()) {
+		if part = strings.TrimPrefix(strings.TrimSuffix(part, ": "), ": "); part != "" {
+			rest = append(rest, part)
+		}
+	}
+	return strings.Join(rest, ": ")
 }

@@ -2,6 +2,7 @@ package fault
 
 import (
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -20,6 +21,28 @@ func TestNearestFaultWins(t *testing.T) {
 	}
 	if Of(fs.ErrNotExist) != nil {
 		t.Error("a plain error has a Fault")
+	}
+}
+
+// TestDetail: beside a code and a text nobody reads them a second time, and nothing else is left out.
+func TestDetail(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{nil, ""},
+		{fs.ErrNotExist, "file does not exist"},
+		{NoSpace, ""},
+		{Because(NoSpace, nil), ""},
+		{Newf(NoSpace, "want 5, have 3"), "want 5, have 3"},
+		{fmt.Errorf("plan: %w", Newf(NoSpace, "want 5, have 3")), "plan: want 5, have 3"},
+		{fmt.Errorf("%w; from the network: no answer", Newf(NoImage, "none is good")), "none is good; from the network: no answer"},
+		{Rename(ManifestMissing, Newf(Download, "get http://h/m: no such file")), "G141: a file cannot be downloaded: get http://h/m: no such file"},
+		{Rename(Download, Newf(Download, "get http://h/m: no such file")), "get http://h/m: no such file"},
+	} {
+		if got := Detail(tc.err); got != tc.want {
+			t.Errorf("%v: got %q, want %q", tc.err, got, tc.want)
+		}
 	}
 }
 

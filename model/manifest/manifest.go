@@ -240,6 +240,9 @@ type Devices struct {
 	USB []BusDevice `json:",omitempty"`
 }
 
+// IsZero says whether no device is listed, also where a list is there and empty.
+func (d Devices) IsZero() bool { return len(d.PCI) == 0 && len(d.USB) == 0 }
+
 // BusDevice is a device on a bus, in the quantity that must be there.
 type BusDevice struct {
 	HumanDescription string `json:",omitempty"` // for people only

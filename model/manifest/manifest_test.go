@@ -290,6 +290,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(sample))
 	f.Add([]byte(`{}`))
 	f.Add([]byte(`{"files":[{"src":"a","SHA256":"` + two + `"}],"CustomPlatCfgSteps":[{"ConfigSteps":[{"When":"QA","Commands":[{"Command":"{{range 9}}{{.}}{{end}}"}]}]}]}`))
+	f.Add([]byte(`{"ValidationData":[{"Devices":{"USB":[]}}]}`))
 	f.Add([]byte(`{"ValidationData":[{"DmiMatches":{"1[2] x":"y"},"Devices":{"USB":[{"Vendor":"010","Class":"0b1"}]}}]}`))
 	base, _ := url.Parse("http://h/m.json")
 	f.Fuzz(func(t *testing.T, b []byte) {

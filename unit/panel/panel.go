@@ -117,19 +117,14 @@ func ProblemOf(err error) *Problem {
 	if err == nil {
 		return nil
 	}
+	if e, ok := err.(*step.Error); ok { // the view names the step already, and showed the failure when the step ended
+		err = e.Err
+	}
 	f := fault.Of(err)
 	if f == nil {
 		f = fault.Internal
 	}
-	p := &Problem{Code: f.Code, Title: f.Title, Short: f.Short, Text: f.Text, Hint: f.Hint, Detail: err.Error()}
-	var o *fault.Occurrence
-	if errors.As(err, &o) {
-		p.Detail = ""
-		if o.Cause != nil {
-			p.Detail = o.Cause.Error()
-		}
-	}
-	return p
+	return &Problem{Code: f.Code, Title: f.Title, Short: f.Short, Text: f.Text, Hint: f.Hint, Detail: fault.Detail(err)}
 }
 
 // Panel draws views, one call at a time. Show may be slow, and it may fail; the next view is tried all the same. A Panel that

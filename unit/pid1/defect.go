@@ -66,7 +66,7 @@ func (f *Found) notesOf(word string) []string {
 func (u *unit) tellDefects(ctx context.Context, all []defect) []string {
 	texts := []string{}
 	for _, d := range all {
-		u.log.Warn(d.say, "code", d.Fault.Code, "hint", d.Fault.Hint, "err", d.Error(), journal.ForPerson())
+		u.log.Warn(d.say, "code", d.Fault.Code, "hint", d.Fault.Hint, "err", fault.Detail(&d.Occurrence), journal.ForPerson())
 		texts = append(texts, d.Fault.Error())
 		u.m.Panel.Fail(&d.Occurrence)
 		u.pause(ctx, showDefect)

@@ -118,6 +118,9 @@ func (u *unit) consult(ctx context.Context, f *Found) (bool, error) {
 	if err != nil {
 		u.log.Warn("menu", "err", err)
 	}
+	if c.Kind == NoChoice { // whoever opened the menu and chose nothing wants what comes by itself
+		c.Kind = ChooseResume
+	}
 	u.log.Info("choice", "choice", string(c.Kind), "image", c.Image, journal.ForPerson())
 	u.choice = c
 	u.forget(f)
@@ -169,10 +172,10 @@ func loss(f *Found) string {
 	return "All data on the main disk will be lost."
 }
 
-// menu asks until a person has chosen something and confirmed it. That nobody answers, or gives up, is ChooseResume; so is
-// an error, which is returned beside it.
+// menu asks until a person has chosen something and confirmed it. That nobody answers, or gives up, is NoChoice; so is an error,
+// which is returned beside it.
 func (u *unit) menu(ctx context.Context, f *Found) (Choice, error) {
-	resume := Choice{Kind: ChooseResume}
+	none := Choice{}
 	items := u.items(f)
 	q := panel.Question{Title: "Menu", Timeout: panel.AskTimeout}
 	for _, it := range items {
@@ -181,10 +184,10 @@ func (u *unit) menu(ctx context.Context, f *Found) (Choice, error) {
 	for {
 		i, err := u.m.Panel.Ask(ctx, q)
 		if errors.Is(err, panel.ErrTimeout) || errors.Is(err, panel.ErrCancelled) {
-			return resume, nil
+			return none, nil
 		}
 		if err != nil {
-			return resume, err
+			return none, err
 		}
 		q.Default = i
 		it := items[i]
@@ -194,7 +197,7 @@ func (u *unit) menu(ctx context.Context, f *Found) (Choice, error) {
 			if c.Image, err = u.askImage(ctx, f); errors.Is(err, errNoImage) {
 				continue
 			} else if err != nil {
-				return resume, err
+				return none, err
 			}
 			title = "Restore " + short(c.Image, u.prefix(f))
 		}
@@ -203,7 +206,7 @@ func (u *unit) menu(ctx context.Context, f *Found) (Choice, error) {
 		}
 		yes, err := u.m.Panel.Confirm(ctx, title, it.warn)
 		if err != nil {
-			return resume, err
+			return none, err
 		}
 		if yes {
 			return c, nil

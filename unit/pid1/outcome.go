@@ -125,14 +125,13 @@ func (u *unit) hold(ctx context.Context, err error) {
 	f := fault.Of(err)
 	if f == nil {
 		f = fault.Internal
-		err = fault.Because(f, err)
 	}
 	if f != u.heldFor {
 		u.heldFor, u.holds = f, 0
 	}
 	wait := pause(f, u.holds)
 	u.holds++
-	u.log.Error("hold", "code", f.Code, "text", f.Text, "hint", f.Hint, "err", err, "retry", wait.String(), journal.ForPerson())
+	u.log.Error("hold", "code", f.Code, "text", f.Text, "hint", f.Hint, "err", fault.Detail(err), "retry", wait.String(), journal.ForPerson())
 	u.held = true
 	u.m.Panel.Forget()
 	u.m.Panel.Fail(err)
@@ -192,16 +191,33 @@ func (u *unit) settle() {
 	}
 }
 
-// holdForever is for a unit that cannot even gather facts. Nothing that could change would help.
+// holdForever is for a unit whose setup failed. What it lacks is not in the machine as it runs: only a new start helps, perhaps with
+// another boot artifact, and a person chooses it.
 func (u *unit) holdForever(ctx context.Context, err error) {
 	for {
 		u.holdSafely(ctx, err)
-		if !u.wanted {
-			continue
-		}
-		u.wanted = false
-		if c, err := u.menu(ctx, nil); err == nil && c.Kind == ChoosePowerOff {
-			u.finish(ctx, Outcome{Kind: PowerOffNow})
+		if o := u.chosenOutcome(ctx); o.Kind != HoldOn {
+			u.finish(ctx, o)
 		}
 	}
+}
+
+// chosenOutcome is what becomes of a unit whose setup failed, after a person who pressed a key has chosen.
+func (u *unit) chosenOutcome(ctx context.Context) Outcome {
+	if !u.wanted {
+		return Outcome{Kind: HoldOn}
+	}
+	u.wanted = false
+	c, err := u.menu(ctx, nil)
+	if err != nil {
+		u.log.Warn("menu", "err", err)
+	}
+	u.log.Info("choice", "choice", string(c.Kind), journal.ForPerson())
+	switch c.Kind {
+	case ChoosePowerOff:
+		return Outcome{Kind: PowerOffNow}
+	case ChooseResume:
+		return Outcome{Kind: RebootNow}
+	}
+	return Outcome{Kind: HoldOn}
 }

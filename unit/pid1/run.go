@@ -58,6 +58,9 @@ const (
 	maxNetworkRetry = 5 * time.Minute
 )
 
+// beepHertz is how high the speaker's tone is.
+const beepHertz = 880
+
 // bootGC is how many percent the heap grows, from 4 MiB, until garbage is collected, before a job is chosen: on the way to a normal
 // boot init needs about 20 MiB, and each collection would stop it.
 const bootGC = 800
@@ -246,6 +249,9 @@ func (u *unit) attachConsoles() {
 			continue
 		}
 		u.m.Panel.Add(device, panel.Console(f, panel.ConsoleOptions{Terminal: console.IsScreen(device), Keys: u.keys(f)}))
+		if console.IsScreen(device) { // the speaker is reached through it
+			u.m.Panel.Add(device+" speaker", panel.Speaker(func(d time.Duration) error { return f.Beep(beepHertz, d) }))
+		}
 		if err := u.journal.Attach(device, journal.Console(f, filter)); err != nil {
 			u.log.Debug("console cannot be used", "device", device, "err", err)
 		}
@@ -686,7 +692,7 @@ func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
 	told := u.tellDefects(ctx, defects(f))
 	u.began(record.JobBoot)
 	b := state.Boot{Defects: told, ID: u.m.BootID, Job: string(d.Job), Reason: d.Reason, Build: u.m.Build.Number, ServerCA: u.m.Policy.ServerCA}
-	err := step.Run(ctx, u.m.Site.Weave("boot", []step.Step{
+	err := step.Run(ctx, u.m.Site.Weave("boot", blaming(fault.SwitchRoot, []step.Step{
 		{Name: "watch-boot", Say: "Starting", Run: func(context.Context) error {
 			if err := u.dog.watchBoot(u.m.Policy.Watchdog()); err != nil {
 				u.log.Warn("watchdog does not wait as long as it should", "err", err)
@@ -705,16 +711,29 @@ func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
 			return host.Mount(f.MainPart.Path, mainMount, "ext4", host.MountOptions{ReadOnly: true})
 		}},
 		{Name: "tell-system", Say: "Starting", Run: func(context.Context) error { return u.tellSystem(b) }},
-	}), u.observer(record.JobBoot))
+	})), u.observer(record.JobBoot))
 	if err != nil {
 		if err := u.dog.resume(); err != nil {
 			u.log.Warn("watchdog does not wait as long as it should", "err", err)
 		}
 		u.failed(record.JobBoot, err)
-		return Outcome{Kind: HoldOn, Err: fault.Because(fault.SwitchRoot, err)}
+		return Outcome{Kind: HoldOn, Err: err}
 	}
 	u.log.Info("handing over", "elapsed", time.Since(u.start).Round(time.Millisecond).String(), "release", f.Mark.Release, "attempts", b.Attempts, journal.ForPerson())
 	return Outcome{Kind: SwitchRoot, Root: mainMount}
+}
+
+// blaming returns the steps with failures of the kind f, so that whoever watches them is told of the same one as whoever ran them.
+func blaming(f *fault.Fault, steps []step.Step) []step.Step {
+	for i, s := range steps {
+		steps[i].Run = func(ctx context.Context) error {
+			if err := s.Run(ctx); err != nil {
+				return fault.Because(f, err)
+			}
+			return nil
+		}
+	}
+	return steps
 }
 
 // tellSystem leaves for the running system what it is to know of this boot, and what the server is to hear, in memory.

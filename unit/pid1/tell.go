@@ -34,7 +34,11 @@ func (u *unit) failed(job record.Job, err error) {
 	if f == nil {
 		f = fault.Internal
 	}
-	u.state(record.State{Job: job, Phase: record.Failed, Percent: -1, Code: f.Code, Text: f.Text + ": " + err.Error(), Hint: f.Hint})
+	text := f.Text
+	if d := fault.Detail(err); d != "" {
+		text += ": " + d
+	}
+	u.state(record.State{Job: job, Phase: record.Failed, Percent: -1, Code: f.Code, Text: text, Hint: f.Hint})
 }
 
 func (u *unit) state(s record.State) {

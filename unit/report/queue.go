@@ -279,10 +279,7 @@ func (q *Queue) stats() Stats {
 // Flush waits until the server has every event that was added before the call, or ctx ends.
 func (q *Queue) Flush(ctx context.Context) error {
 	q.mu.Lock()
-	var last *item
-	if n := len(q.items); n > 0 {
-		last = q.items[n-1]
-	}
+	last := q.newest()
 	q.mu.Unlock()
 	if last == nil {
 		return nil
@@ -290,21 +287,26 @@ func (q *Queue) Flush(ctx context.Context) error {
 	return q.until(ctx, "send queued events", func() bool { return !slices.Contains(q.items, last) })
 }
 
+// newest returns the event that was added last, or nil. The caller holds mu.
+func (q *Queue) newest() *item {
+	if len(q.items) == 0 {
+		return nil
+	}
+	return q.items[len(q.items)-1]
+}
+
 // Sync waits until every event that was added before the call is in a file or at the server, or ctx ends. Without Persist
 // it is an error.
 func (q *Queue) Sync(ctx context.Context) error {
 	q.mu.Lock()
-	n, d := len(q.items), q.disk
+	last, d := q.newest(), q.disk
 	q.mu.Unlock()
 	if d == nil {
 		return errors.New("save queued events: the queue has no directory")
 	}
-	if n == 0 {
+	if last == nil {
 		return nil
 	}
-	q.mu.Lock()
-	last := q.items[len(q.items)-1]
-	q.mu.Unlock()
 	return q.until(ctx, "save queued events", func() bool { return last.seg != 0 || !slices.Contains(q.items, last) })
 }
 
@@ -421,26 +423,30 @@ func (q *Queue) TakeOver(ctx context.Context, dir string) error {
 // goes on in memory. Release without Persist does nothing.
 func (q *Queue) Release() error {
 	q.mu.Lock()
-	d := q.disk
-	next := q.next
+	last, d := q.newest(), q.disk
 	q.mu.Unlock()
 	if d == nil {
 		return nil
 	}
 	close(d.stop)
 	<-d.stopped
+	unsaved := func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return last != nil && last.seg == 0 && slices.Contains(q.items, last)
+	}
 	err := q.saveOnce(d)
-	for err == nil && q.Stats().Unsaved > 0 {
+	for err == nil && unsaved() { // what is queued from now on stays in memory: who logs all the time must not hold this up
 		err = q.saveOnce(d)
 	}
-	err = errors.Join(err, d.reserve(q.boot, next), d.lock.Close())
 	q.mu.Lock()
+	next := q.next // only now: what was queued and saved meanwhile has its number
 	q.disk = nil
 	for _, it := range q.items {
 		it.seg = 0
 	}
 	q.mu.Unlock()
-	return err
+	return errors.Join(err, d.reserve(q.boot, next), d.lock.Close())
 }
 
 // Close stops sending, saves and releases the directory. It does not wait for the server: Flush does.

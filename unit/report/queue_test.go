@@ -387,3 +387,64 @@ func FuzzQueueFile(f *testing.F) {
 		}
 	})
 }
+
+// TestSyncWhileSent: whoever waits for the disk is not disturbed by a sender that empties the queue at that very moment.
+func TestSyncWhileSent(t *testing.T) {
+	q := NewQueue("b1")
+	must(t, q.Persist(filepath.Join(t.TempDir(), "queue")))
+	stop := make(chan struct{})
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				q.done(q.head(record.MaxBatch), true)
+			}
+		}
+	})
+	ctx := within(t)
+	for range 400 {
+		q.Add(message("m"))
+		must(t, q.Sync(ctx))
+	}
+	close(stop)
+	sender.Wait()
+	must(t, q.Close())
+}
+
+// TestReleaseWhileLogging: what is queued while the directory is given back keeps its number for itself: the next process of the
+// same boot begins behind it.
+func TestReleaseWhileLogging(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "queue")
+	for range 5 {
+		q := NewQueue("b1")
+		must(t, q.Persist(dir))
+		stop := make(chan struct{})
+		var logger sync.WaitGroup
+		logger.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					q.Add(message("m"))
+				}
+			}
+		})
+		must(t, q.Release())
+		close(stop)
+		logger.Wait()
+		saved, next := uint64(0), (&disk{dir: dir}).reserved("b1")
+		d := &disk{dir: dir, live: map[uint64]int{}}
+		items, err := d.load()
+		must(t, err)
+		for _, it := range items {
+			saved = max(saved, it.event.Seq)
+		}
+		if saved >= next {
+			t.Fatalf("the event %d is saved, and the next process begins with %d", saved, next)
+		}
+	}
+}

@@ -1,0 +1,40 @@
+package panel
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"gprovision/model/fault"
+)
+
+// TestSpeaker: each new problem is heard, and one that is only shown again is not.
+func TestSpeaker(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	beeps := 0
+	b := New()
+	b.Add("speaker", Speaker(func(time.Duration) error { beeps++; return nil }))
+	heard := func(what string, want int) {
+		t.Helper()
+		if err := b.Flush(ctx); err != nil || beeps != want {
+			t.Errorf("%s: %d beeps, want %d, %v", what, beeps, want, err)
+		}
+		beeps = 0
+	}
+	b.Show(View{Job: "restore", Step: "Looking"})
+	heard("a step", 0)
+	b.Fail(fault.Newf(fault.NoSpace, "want 5, have 3"))
+	heard("a problem", 3)
+	b.Fail(fault.Newf(fault.NoSpace, "want 5, have 3"))
+	heard("the same", 0)
+	b.Fail(fault.Newf(fault.NoNetwork, "no port"))
+	heard("another", 3)
+	b.Message("Restarting")
+	heard("a message", 0)
+	b.Fail(fault.Newf(fault.NoNetwork, "no port"))
+	heard("one that comes back", 3)
+	if err := b.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}
