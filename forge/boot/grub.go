@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"gprovision/forge/tool"
+	"gprovision/hw/bootloader"
 )
 
 // Where the boot loader for BIOS lies inside the initramfs. hw/bootloader installs it from there.
@@ -17,10 +18,10 @@ const (
 	GRUBCorePath = "usr/lib/gprov/grub/core.img" // goes behind it, or into the BIOS boot partition
 )
 
-// grubModules are the parts of GRUB in core.img: all that the configurations of hw/bootloader use, since a unit's disks have
-// no directory of modules.
+// grubModules are the parts of GRUB in core.img: what the configurations of hw/bootloader use and nothing else, since a unit's disks have
+// no directory of modules. None of them shows a file or the memory (cat, hexdump, minicmd, ls).
 var grubModules = []string{"biosdisk", "part_msdos", "part_gpt", "ext2", "normal", "configfile", "linux", "search", "search_fs_uuid",
-	"search_fs_file", "test", "true", "echo", "serial", "terminal", "minicmd", "ls", "sleep", "keystatus", "reboot"}
+	"search_fs_file", "test", "true", "echo", "serial", "terminal", "sleep", "keystatus", "reboot"}
 
 // grubRAID are the parts that read a system on an array of md with metadata of version 1.
 var grubRAID = []string{"diskfilter", "mdraid1x", "raid5rec", "raid6rec"}
@@ -28,8 +29,16 @@ var grubRAID = []string{"diskfilter", "mdraid1x", "raid5rec", "raid6rec"}
 // grubStart is run by core.img first. GRUB knows the disk that the firmware started as hdN and not yet the partition: the
 // configuration is on partition 1 of an MBR or partition 2 of a GPT, behind the BIOS boot partition. If this disk has none,
 // any other that has one will do.
-const grubStart = `search.file /boot/grub/grub.cfg root --hint $root,msdos1 --hint $root,gpt2
+//
+// Before anything is read, GRUB's command line and its editor are locked: they need a superuser's password, and there is none. And they are
+// not come to: what follows the end of this script is GRUB's prompt, so its last command never returns, whatever a configuration did, or
+// that there was none. It is not the command "normal" that reads the configuration, since that one asks for commands when it is done.
+const grubStart = bootloader.Lock + `search.file ` + bootloader.ConfigPath + ` root --hint $root,msdos1 --hint $root,gpt2
 set prefix=($root)/boot/grub
+configfile ($root)` + bootloader.ConfigPath + `
+echo 'gprovision: no configuration that starts anything. Trying again in 30 seconds.'
+sleep 30
+reboot
 `
 
 const (

@@ -243,9 +243,29 @@ func TestMenu(t *testing.T) {
 		if strings.Contains(text, "sleep --interruptible") != menu || strings.Contains(text, "menuentry") != menu {
 			t.Errorf("%s: a menu, or a wait for a key, where there is none, or none where there is one:\n%s", name, text)
 		}
-		if _, rest, _ := strings.Cut(text, "menuentry '"+ForcedTitle+"' {"); menu && (!strings.Contains(rest, "FACTORY_RESTORE") ||
-			!strings.Contains(text, "set default=0\nset timeout=60\nmenuentry '"+NormalTitle+"' {")) {
+		if _, rest, _ := strings.Cut(text, "menuentry '"+ForcedTitle+"' --unrestricted {"); menu && (!strings.Contains(rest, "FACTORY_RESTORE") ||
+			!strings.Contains(text, "set default=0\nset timeout=60\nmenuentry '"+NormalTitle+"' --unrestricted {")) {
 			t.Errorf("%s: the first entry is not the normal boot, or the second does not force a restore:\n%s", name, text)
+		}
+	}
+}
+
+// TestConfigLocks: the first commands of each configuration lock GRUB's command line, none opens it again, and the entries start without a
+// password all the same.
+func TestConfigLocks(t *testing.T) {
+	for name, c := range configs() {
+		var commands []string
+		for line := range strings.Lines(string(c)) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+				commands = append(commands, line)
+			}
+		}
+		text := strings.Join(commands, "\n")
+		if !strings.HasPrefix(text, "set superusers=nobody\nexport superusers\n") || strings.Count(text, "superusers") != 2 || strings.Contains(text, "\nnormal") {
+			t.Errorf("%s: not locked first, or opened again:\n%s", name, text)
+		}
+		if n := strings.Count(text, "menuentry "); n != strings.Count(text, "' --unrestricted {") {
+			t.Errorf("%s: not each of the %d entries starts:\n%s", name, n, text)
 		}
 	}
 }

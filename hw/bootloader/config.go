@@ -11,6 +11,10 @@ import (
 // ConfigPath is where GRUB finds its configuration on the volume that it boots from: forge/boot builds that into core.img.
 const ConfigPath = "/boot/grub/grub.cfg"
 
+// Lock are commands that lock GRUB's command line and its editor: both need the password of a superuser, and no user has one. Entries start
+// only if they say that anybody may start them. A core.img of ours starts with these commands, and so does each configuration, for older ones.
+const Lock = "set superusers=nobody\nexport superusers\n"
+
 // What the menu offers.
 const (
 	NormalTitle = "Normal Boot"
@@ -93,7 +97,7 @@ func RecoveryConfig(r Recovery) []byte {
 
 // config is the whole configuration around what a normal boot does. A person who presses ESC, or holds a shift key of the
 // keyboard, while GRUB starts is offered the menu, on every console. Whatever is chosen there is for this boot only. The first of two
-// configurations asks, and the menu ends by itself: noise on a serial line cannot stop the unit.
+// configurations asks, and the menu ends by itself as long as nobody presses a key in it: a stray ESC on a serial line cannot stop the unit.
 func config(e Entry, normal func(*bytes.Buffer)) []byte {
 	var b bytes.Buffer
 	head(&b, e)
@@ -104,10 +108,10 @@ func config(e Entry, normal func(*bytes.Buffer)) []byte {
 	}
 	fmt.Fprintf(&b, "set choose=\nif test -z \"$inner\"; then\n  echo 'gprovision: ESC for the boot menu'\n")
 	fmt.Fprintf(&b, "  if keystatus --shift; then\n    set choose=1\n  elif sleep --interruptible %d; then\n    set choose=\n  else\n    set choose=1\n  fi\nfi\n", keyWait)
-	fmt.Fprintf(&b, "if test -n \"$choose\"; then\nset default=0\nset timeout=%d\nmenuentry %s {\n", menuWait, quote(NormalTitle))
+	fmt.Fprintf(&b, "if test -n \"$choose\"; then\nset default=0\nset timeout=%d\nmenuentry %s --unrestricted {\n", menuWait, quote(NormalTitle))
 	normal(&b)
 	tail(&b)
-	fmt.Fprintf(&b, "}\nmenuentry %s {\n", quote(ForcedTitle))
+	fmt.Fprintf(&b, "}\nmenuentry %s --unrestricted {\n", quote(ForcedTitle))
 	load(&b, e, e.Args+" "+e.Forced)
 	tail(&b)
 	b.WriteString("}\nelse\n")
@@ -120,7 +124,7 @@ func config(e Entry, normal func(*bytes.Buffer)) []byte {
 // head notes which volume this is, and whether another configuration led here: then this one returns when it cannot start
 // anything, so that two that lead to each other do not go round in circles.
 func head(b *bytes.Buffer, e Entry) {
-	b.WriteString("# Written by gprovision, replaced by each restore.\nset own=\"$root\"\nset inner=\"$gprov_inner\"\n")
+	b.WriteString("# Written by gprovision, replaced by each restore.\n" + Lock + "set own=\"$root\"\nset inner=\"$gprov_inner\"\n")
 	unit, speed, ok := serialConsole(e.Args)
 	if ok {
 		fmt.Fprintf(b, "if serial --unit=%d --speed=%d; then\n  terminal_input serial console\n  terminal_output serial console\nfi\n", unit, speed)
@@ -154,7 +158,7 @@ func load(b *bytes.Buffer, e Entry, args string) {
 	fmt.Fprintf(b, "; then\n  if initrd %s; then\n    boot\n  fi\nfi\n", quote(e.Initrd))
 }
 
-// tail ends a configuration that could start nothing: it never ends in GRUB's own prompt.
+// tail ends a configuration that could start nothing.
 func tail(b *bytes.Buffer) {
 	b.WriteString("if test -z \"$inner\"; then\n  echo 'gprovision: nothing to start on this disk. Trying again in 30 seconds.'\n  sleep 30\n  reboot\nfi\n")
 }
