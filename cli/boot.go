@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
+	"gprovision/cli/shown"
 	"gprovision/forge/boot"
 	"gprovision/model/bootimage"
 	"gprovision/model/policy"
@@ -151,7 +154,7 @@ func (k *kernelProgress) show(p boot.KernelProgress) {
 		text = text[:78]
 	}
 	k.open = true
-	fmt.Fprintf(k.c.Stderr, "\r%-78s", text)
+	fmt.Fprintf(shown.Raw(k.c.Stderr), "\r%-78s", shown.Line(text))
 }
 
 // end leaves the line that changes.
@@ -275,46 +278,54 @@ func (b *BootInspectCmd) Run(c *Context) error {
 }
 
 func printInspection(c *Context, file string, in boot.Inspection) error {
+	var out strings.Builder
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&out, "  %-8s %s\n", name, shown.Line(fmt.Sprintf(format, args...)))
+	}
 	build := "none"
 	if in.Build != nil {
 		build = strconv.FormatUint(*in.Build, 10)
 	}
-	w := c.Stdout
-	fmt.Fprintf(w, "%s\n  form     %s\n  build    %s\n  release  %s\n  kernel   %s, %s\n", file, in.Form, build, in.Release, in.Banner, megabytes(in.KernelSize))
+	fmt.Fprintln(&out, file)
+	row("form", "%s", in.Form)
+	row("build", "%s", build)
+	row("release", "%s", in.Release)
+	row("kernel", "%s, %s", in.Banner, megabytes(in.KernelSize))
 	if in.Cmdline != "" {
-		fmt.Fprintf(w, "  cmdline  %s\n", in.Cmdline)
+		row("cmdline", "%s", in.Cmdline)
 	}
 	for _, s := range in.Sections {
-		fmt.Fprintf(w, "  section  %-9s %11d bytes\n", s.Name, s.Size)
+		row("section", "%-9s %11d bytes", s.Name, s.Size)
 	}
 	for _, s := range in.Signatures {
-		fmt.Fprintf(w, "  signed   by %s, issued by %s, sha256 %s\n", s.Subject, s.Issuer, s.SHA256)
+		row("signed", "by %s, issued by %s, sha256 %s", s.Subject, s.Issuer, s.SHA256)
 	}
 	if len(in.Signatures) == 0 {
-		fmt.Fprintln(w, "  signed   no")
+		row("signed", "no")
 	}
 	if in.Initrd == nil {
-		_, err := fmt.Fprintln(w, "  initrd   none found inside the kernel")
-		return err
-	}
-	packed := fmt.Sprintf("%s as %s", megabytes(in.Initrd.Size), in.Initrd.Compression)
-	if in.Form == bootimage.FormBzImage {
-		packed = "inside the kernel"
-	}
-	fmt.Fprintf(w, "  initrd   %s, %s unpacked, %d files, %d modules\n", packed, megabytes(in.Initrd.Unpacked), in.Initrd.Files, in.Initrd.Modules)
-	for _, p := range in.Initrd.Parts {
-		fmt.Fprintf(w, "  part     %-13s %11d bytes in %d files\n", p.Name, p.Size, p.Files)
-	}
-	if in.Policy != nil {
-		fmt.Fprintf(w, "  policy   provision %v, keys %d, unsigned allowed %v, locked %v\n", in.Policy.Provision, len(in.Policy.Keys), in.Policy.AllowUnsigned, in.Policy.Locked)
-	}
-	if in.Info != nil {
-		fmt.Fprintf(w, "  built    %s\n", in.Info.Time.Format(time.RFC3339))
-		for _, t := range in.Info.Tools {
-			fmt.Fprintf(w, "  tool     %s %s %s sha256 %s\n", t.Path, cmp.Or(t.Package, "-"), cmp.Or(t.Version, "-"), t.SHA256)
+		row("initrd", "none found inside the kernel")
+	} else {
+		packed := fmt.Sprintf("%s as %s", megabytes(in.Initrd.Size), in.Initrd.Compression)
+		if in.Form == bootimage.FormBzImage {
+			packed = "inside the kernel"
+		}
+		row("initrd", "%s, %s unpacked, %d files, %d modules", packed, megabytes(in.Initrd.Unpacked), in.Initrd.Files, in.Initrd.Modules)
+		for _, p := range in.Initrd.Parts {
+			row("part", "%-13s %11d bytes in %d files", p.Name, p.Size, p.Files)
 		}
 	}
-	return nil
+	if in.Policy != nil {
+		row("policy", "provision %v, keys %d, unsigned allowed %v, locked %v", in.Policy.Provision, len(in.Policy.Keys), in.Policy.AllowUnsigned, in.Policy.Locked)
+	}
+	if in.Info != nil {
+		row("built", "%s", in.Info.Time.Format(time.RFC3339))
+		for _, t := range in.Info.Tools {
+			row("tool", "%s %s %s sha256 %s", t.Path, cmp.Or(t.Package, "-"), cmp.Or(t.Version, "-"), t.SHA256)
+		}
+	}
+	_, err := io.WriteString(c.Stdout, out.String())
+	return err
 }
 
 // bootHint adds the hint of what a root filesystem, the building host or a kernel configuration lacks.

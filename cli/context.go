@@ -12,6 +12,7 @@ import (
 // Context is what every verb gets.
 type Context struct {
 	context.Context
+	// Stdout and Stderr show what they get in a visible form, see package shown.
 	Stdout, Stderr io.Writer
 	// Terminal says that Stdout is a terminal: progress bars there, plain lines elsewhere.
 	Terminal bool

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gprovision/cli/shown"
 	"gprovision/forge/image"
 	"gprovision/lab"
 	"gprovision/model/layout"
@@ -238,7 +239,7 @@ func (d *demo) station() error {
 		return err
 	}
 	if d.Console {
-		d.unit.Watch(d.Stdout)
+		d.unit.Watch(shown.Raw(d.Stdout)) // its console, as it is
 	}
 	accel := "KVM"
 	if !d.net.Accel.KVM {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/term"
 
+	"gprovision/cli/shown"
 	"gprovision/hw/console"
 	"gprovision/hw/lcd/simulator"
 )
@@ -132,7 +133,7 @@ func (a *LCDAttachCmd) Run(c *Context) (err error) {
 		defer func() { err = errors.Join(err, in.Restore()) }()
 		go func() { _, _ = io.Copy(conn, in) }() // ends with the connection, or with this program
 	}
-	if _, err := io.Copy(c.Stdout, conn); err != nil && c.Err() == nil {
+	if _, err := io.Copy(shown.Raw(c.Stdout), conn); err != nil && c.Err() == nil {
 		return fmt.Errorf("draw display: %w", err)
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"gprovision/cli/shown"
 	"gprovision/forge/boot"
 	"gprovision/forge/image"
 	"gprovision/forge/image/oci"
@@ -117,7 +118,7 @@ func (b *ImageBuildCmd) Run(c *Context) error {
 		return imageHint(err)
 	}
 	for _, w := range res.Warnings {
-		fmt.Fprintf(c.Stderr, "warning: /%s: %s\n", w.Path, w.Text)
+		fmt.Fprintf(c.Stderr, "warning: %s\n", shown.Line("/"+w.Path+": "+w.Text))
 	}
 	if b.JSON {
 		return imageJSON(c, res)
@@ -473,7 +474,7 @@ func (l *ImageListCmd) print(c *Context, list []image.Listed) error {
 		if f.Problem != "" {
 			state = "never chosen: " + f.Problem
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.File, bytesText(f.Size), state)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", shown.Line(f.File), bytesText(f.Size), shown.Line(state))
 	}
 	return w.Flush()
 }
@@ -554,7 +555,7 @@ func imageJSON(c *Context, v any) error {
 func imageTable(w io.Writer, rows [][2]string) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintf(t, "  %s\t%s\n", r[0], r[1])
+		fmt.Fprintf(t, "  %s\t%s\n", r[0], shown.Line(r[1]))
 	}
 	t.Flush()
 }
@@ -595,7 +596,7 @@ type stages struct {
 func newStages(c *Context) *stages {
 	s := &stages{c: c}
 	if c.Terminal {
-		s.bars = mpb.New(mpb.WithOutput(c.Stderr), mpb.WithWidth(60), mpb.WithRefreshRate(150*time.Millisecond))
+		s.bars = mpb.New(mpb.WithOutput(shown.Raw(c.Stderr)), mpb.WithWidth(60), mpb.WithRefreshRate(150*time.Millisecond))
 	}
 	return s
 }
@@ -608,7 +609,7 @@ func (s *stages) progress(p image.Progress) {
 		s.stage, s.start, s.said, s.done, s.total = p.Stage, time.Now(), 0, 0, 0
 		if s.bars != nil {
 			s.bar = s.bars.AddBar(0,
-				mpb.PrependDecorators(decor.Name(p.Stage, decor.WC{W: 18, C: decor.DindentRight}), decor.CountersKiloByte("% .1f / % .1f", decor.WC{W: 22})),
+				mpb.PrependDecorators(decor.Name(shown.Line(p.Stage), decor.WC{W: 18, C: decor.DindentRight}), decor.CountersKiloByte("% .1f / % .1f", decor.WC{W: 22})),
 				mpb.AppendDecorators(decor.Percentage(decor.WC{W: 5}), decor.AverageSpeed(decor.SizeB1000(0), " % .1f"), decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8})))
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/creack/pty"
 	"golang.org/x/term"
 
+	"gprovision/cli/shown"
 	"gprovision/hw/console"
 	"gprovision/hw/lcd"
 	"gprovision/hw/lcd/simulator"
@@ -220,7 +221,7 @@ func (s *LCDSimulateCmd) Run(c *Context) (err error) {
 			cancel()
 		}()
 	}
-	return drawDisplay(ctx, c.Stdout, sim, c.Terminal)
+	return drawDisplay(ctx, shown.Raw(c.Stdout), sim, c.Terminal)
 }
 
 // pressKeys presses the keys of the display until q.

@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
+	"gprovision/cli/shown"
 	"gprovision/model/fault"
 	"gprovision/site"
 )
@@ -61,6 +62,13 @@ func Main(args []string, stdout, stderr io.Writer, s site.Site, version string) 
 type exit struct{ code int }
 
 func run(c *Context, args []string) (code int) {
+	stdout, stderr := shown.New(c.Stdout), shown.New(c.Stderr)
+	c.Stdout, c.Stderr = stdout, stderr
+	defer func() {
+		if err := errors.Join(stdout.Flush(), stderr.Flush()); err != nil && code == 0 {
+			code = 1
+		}
+	}()
 	defer func() {
 		if v := recover(); v != nil {
 			e, ok := v.(exit)
@@ -108,7 +116,7 @@ func parser(c *Context, verbs *Commands) (*kong.Kong, error) {
 
 // report prints err with its hint, and returns the exit status that belongs to it.
 func report(w io.Writer, err error) int {
-	fmt.Fprintf(w, "gprov: %v\n", err)
+	fmt.Fprintf(w, "gprov: %s\n", shown.Lines(err.Error()))
 	var h *HintError
 	if errors.As(err, &h) {
 		fmt.Fprintf(w, "hint: %s\n", h.Hint)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"gprovision/cli/shown"
 	"gprovision/model/manifest"
 	"gprovision/model/signature"
 	"gprovision/model/source"
@@ -183,7 +184,7 @@ func (m *ManifestMakeCmd) make(c *Context) (*manifest.Manifest, error) {
 		}
 		u, err := url.Parse(f.Src)
 		if err != nil || u.IsAbs() || u.Host != "" {
-			fmt.Fprintf(c.Stderr, "%s: lies elsewhere, its hash stays as it is\n", f.Src)
+			fmt.Fprintf(c.Stderr, "%s: lies elsewhere, its hash stays as it is\n", shown.Line(f.Src))
 			return nil, nil
 		}
 		r, err := os.OpenInRoot(root, filepath.FromSlash(strings.TrimLeft(u.Path, "/")))
@@ -306,9 +307,9 @@ func printProblems(w io.Writer, file string, ps []source.Problem) {
 			at = fmt.Sprintf("%s:%d", file, p.Line)
 		}
 		p.Line = 0
-		fmt.Fprintf(w, "%s: %s\n", at, p)
+		fmt.Fprintf(w, "%s: %s\n", at, shown.Line(p.String()))
 		if p.Hint != "" {
-			fmt.Fprintf(w, "    %s\n", p.Hint)
+			fmt.Fprintf(w, "    %s\n", shown.Line(p.Hint))
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing/fstest"
 
+	"gprovision/cli/shown"
 	"gprovision/hw/block"
 	"gprovision/hw/nic"
 	"gprovision/hw/smbios"
@@ -106,15 +107,15 @@ func (p *PlatformIdentifyCmd) Run(c *Context) error {
 		_, err = c.Stdout.Write(b)
 		return err
 	}
-	fmt.Fprintf(c.Stdout, "platform      %s (family %s)\n", id.Variant.DevCodeName, id.Variant.Familyname)
+	fmt.Fprintf(c.Stdout, "platform      %s (family %s)\n", shown.Line(id.Variant.DevCodeName), shown.Line(id.Variant.Familyname))
 	fmt.Fprintf(c.Stdout, "recognised by %s: %q %q, SKU %q\n", id.From, id.Mfg, id.Prod, id.SKU)
-	fmt.Fprintf(c.Stdout, "serial        %q (%s)\n", id.Serial, id.Variant.SerNumField)
+	fmt.Fprintf(c.Stdout, "serial        %q (%s)\n", id.Serial, shown.Line(id.Variant.SerNumField))
 	ports, err := nic.List(sys)
 	if err != nil {
 		return err
 	}
 	for _, n := range nic.Real(ports) {
-		fmt.Fprintf(c.Stdout, "port          %s %s %s\n", n.Name, n.MAC, n.Driver)
+		fmt.Fprintf(c.Stdout, "port          %s\n", shown.Line(fmt.Sprintf("%s %s %s", n.Name, n.MAC, n.Driver)))
 	}
 	disks, err := block.List(sys)
 	if err != nil {
@@ -132,18 +133,18 @@ func (p *PlatformIdentifyCmd) Run(c *Context) error {
 	case id.Variant.OneDisk():
 		fmt.Fprintf(c.Stdout, "recovery      on the main disk\n")
 	case err == nil:
-		fmt.Fprintf(c.Stdout, "recovery      %s\n", recovery)
+		fmt.Fprintf(c.Stdout, "recovery      %s\n", shown.Line(recovery.String()))
 	case fault.Of(err) == fault.ManifestIncomplete:
 		fmt.Fprintf(c.Stdout, "recovery      as the manifest says\n")
 	default:
-		fmt.Fprintf(c.Stdout, "recovery      %v\n", err)
+		fmt.Fprintf(c.Stdout, "recovery      %s\n", shown.Line(err.Error()))
 	}
 	main, err := platform.ChooseMain(id.Variant, candidates, recovery.Path)
 	if err != nil {
-		fmt.Fprintf(c.Stdout, "main          %v\n", err)
+		fmt.Fprintf(c.Stdout, "main          %s\n", shown.Line(err.Error()))
 	}
 	for _, d := range main {
-		fmt.Fprintf(c.Stdout, "main          %s\n", d)
+		fmt.Fprintf(c.Stdout, "main          %s\n", shown.Line(d.String()))
 	}
 	return id.CheckSerial()
 }
@@ -194,7 +195,7 @@ func (p *PlatformCaptureCmd) Run(c *Context) error {
 		return err
 	}
 	for _, m := range missed {
-		fmt.Fprintf(c.Stderr, "not readable: %s\n", m)
+		fmt.Fprintf(c.Stderr, "not readable: %s\n", shown.Line(m))
 	}
 	comment := "captured by gprov " + c.Version + "\n"
 	b, err := capture.Format(comment, entries)
@@ -204,6 +205,10 @@ func (p *PlatformCaptureCmd) Run(c *Context) error {
 	if p.Out != "" {
 		return replaceFile(p.Out, b)
 	}
-	_, err = c.Stdout.Write(b)
+	w := c.Stdout
+	if !c.Terminal { // a file or a program gets the bytes as they are
+		w = shown.Raw(w)
+	}
+	_, err = w.Write(b)
 	return err
 }

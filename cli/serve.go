@@ -19,6 +19,7 @@ import (
 
 	"filippo.io/age"
 
+	"gprovision/cli/shown"
 	"gprovision/factory/api"
 	"gprovision/factory/login"
 	"gprovision/factory/netboot"
@@ -338,7 +339,7 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	fmt.Fprintf(c.Stdout, "data       %s\nCA         %s\nnetwork    %s (%s): %s\nfiles      http://%s:%d/files/\ndashboard  https://%s:%d/\n",
 		s.Data, filepath.Join(s.Data, api.CAFile), s.Interface, station, mode, ip, httpPort, ip, httpsPort)
 	for _, p := range problems() {
-		fmt.Fprintf(c.Stdout, "warning    %s\n", p)
+		fmt.Fprintf(c.Stdout, "warning    %s\n", shown.Line(p))
 	}
 	fmt.Fprintf(c.Stdout, "ready https=%s:%d http=%s:%d\n", ip, httpsPort, ip, httpPort)
 
@@ -412,9 +413,9 @@ func (s *ServeCmd) check(c *Context) error {
 			fmt.Fprintf(c.Stdout, "ok       %s\n", what)
 			return
 		case errors.As(err, &h):
-			fmt.Fprintf(c.Stdout, "problem  %s: %v\n         %s\n", what, err, h.Hint)
+			fmt.Fprintf(c.Stdout, "problem  %s: %s\n         %s\n", what, shown.Line(err.Error()), h.Hint)
 		default:
-			fmt.Fprintf(c.Stdout, "problem  %s: %v\n", what, err)
+			fmt.Fprintf(c.Stdout, "problem  %s: %s\n", what, shown.Line(err.Error()))
 		}
 		bad++
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"gprovision/cli/shown"
 	"gprovision/hw/lcd/simulator"
 	"gprovision/lab"
 )
@@ -30,7 +31,9 @@ type stageTime struct {
 	took       time.Duration
 }
 
-func newShow(c *Context) *show { return &show{w: c.Stdout, terminal: c.Terminal, start: time.Now()} }
+func newShow(c *Context) *show {
+	return &show{w: shown.Raw(c.Stdout), terminal: c.Terminal, start: time.Now()}
+}
 
 func (s *show) line(format string, args ...any) {
 	if s.ended {
@@ -38,7 +41,7 @@ func (s *show) line(format string, args ...any) {
 	}
 	s.wipe()
 	t := time.Since(s.start).Round(time.Second)
-	fmt.Fprintf(s.w, "%2d:%02d  %s\n", int(t.Minutes()), int(t.Seconds())%60, fmt.Sprintf(format, args...))
+	fmt.Fprintf(s.w, "%2d:%02d  %s\n", int(t.Minutes()), int(t.Seconds())%60, shown.Line(fmt.Sprintf(format, args...)))
 }
 
 func (s *show) wipe() {

@@ -18,6 +18,7 @@ import (
 
 	"filippo.io/age"
 
+	"gprovision/cli/shown"
 	"gprovision/factory/api"
 	"gprovision/factory/store"
 	"gprovision/factory/vault"
@@ -334,7 +335,7 @@ func (v *VaultListCmd) Run(c *Context) error {
 		fmt.Fprintf(c.Stdout, "generation %d  made %s  confirmed %s\n", s.Generation, when(s.Created), when(s.Confirmed))
 		for _, r := range l.Readings {
 			if r.Generation == s.Generation {
-				fmt.Fprintln(c.Stdout, strings.TrimRight(fmt.Sprintf("  read %s by %s from %s", when(r.Time), r.Operator, r.Remote), " "))
+				fmt.Fprintln(c.Stdout, strings.TrimRight(fmt.Sprintf("  read %s by %s from %s", when(r.Time), shown.Line(r.Operator), shown.Line(r.Remote)), " "))
 			}
 		}
 	}

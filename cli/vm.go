@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/term"
 
+	"gprovision/cli/shown"
 	"gprovision/lab"
 	"gprovision/model/layout"
 )
@@ -80,7 +81,7 @@ func (v *VMCmd) Run(c *Context) (err error) {
 		return err
 	}
 	defer u.Close()
-	defer u.Watch(c.Stdout)()
+	defer u.Watch(shown.Raw(c.Stdout))() // its console, as it is
 	var opts []lab.Option
 	if v.Network {
 		opts = append(opts, lab.FromNetwork())

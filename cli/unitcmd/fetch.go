@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"gprovision/cli/shown"
 	"gprovision/model/fault"
 	"gprovision/model/policy"
 	"gprovision/model/release"
@@ -80,7 +81,7 @@ func (f *FetchCmd) Run(c *Context) (err error) {
 	if m, err := c.mark(); err == nil && m.Release != "" {
 		o.Running = imageFile(m.Release)
 	}
-	bar := &progress{w: c.Stderr, terminal: c.Terminal}
+	bar := &progress{w: shown.Raw(c.Stderr), terminal: c.Terminal}
 	o.Progress = bar.show
 	r, err := update.Take(c, o)
 	bar.end()
@@ -144,6 +145,7 @@ func (p *progress) show(stage string, done, total int64) {
 		p.end()
 		p.stage, p.last = stage, -1
 	}
+	stage = shown.Line(stage)
 	now, unit := int(done>>20), "MiB"
 	if total > 0 {
 		now, unit = int(done*100/total), "%"

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"gprovision/cli/shown"
 	"gprovision/unit/state"
 	"gprovision/unit/sysroot"
 )
@@ -29,7 +30,7 @@ func (*SaveNetworkCmd) Run(c *Context) error {
 		return err
 	}
 	for _, l := range left {
-		fmt.Fprintf(c.Stderr, "gprov-unit: not kept: %v\n", l)
+		fmt.Fprintf(c.Stderr, "gprov-unit: not kept: %s\n", shown.Line(fmt.Sprint(l)))
 	}
 	changed := false
 	err = c.view(func(v *state.Volume) error {

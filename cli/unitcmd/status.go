@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"gprovision/cli/shown"
 	"gprovision/hw/watchdog"
 	"gprovision/model/bootimage"
 	"gprovision/unit/state"
@@ -219,7 +220,7 @@ func (c *Context) artifactBuild(name string) (uint64, error) {
 func (st Status) print(c *Context) {
 	w := tabwriter.NewWriter(c.Stdout, 0, 4, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s:\t%s\n", name, fmt.Sprintf(format, args...))
+		fmt.Fprintf(w, "%s:\t%s\n", name, shown.Line(fmt.Sprintf(format, args...)))
 	}
 	row("unit", "%s", or(st.Serial, "unknown"))
 	row("platform", "%s", or(strings.TrimSpace(st.Platform+" "+st.Firmware), "unknown"))

@@ -4,11 +4,11 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
 
+	"gprovision/cli/shown"
 	"gprovision/unit/state"
 	"gprovision/unit/support"
 )
@@ -64,7 +64,7 @@ func (s *SupportBundleCmd) Run(c *Context) (err error) {
 	if to == "" {
 		to = support.Name(serial, o.Now)
 	}
-	var w io.Writer = c.Stdout
+	w := shown.Raw(c.Stdout)
 	if to != "-" {
 		f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {

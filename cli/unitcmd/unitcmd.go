@@ -21,6 +21,7 @@ import (
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
+	"gprovision/cli/shown"
 	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/site"
@@ -46,7 +47,8 @@ type Commands struct {
 // Context is what every verb gets.
 type Context struct {
 	context.Context
-	Stdin          io.Reader
+	Stdin io.Reader
+	// Stdout and Stderr show what they get in a visible form, see package shown.
 	Stdout, Stderr io.Writer
 	// Terminal says that Stdin and Stdout are a terminal, so that a person can be asked.
 	Terminal bool
@@ -102,6 +104,13 @@ func Run(c *Context, args []string, version string) (code int) {
 		}
 	}()
 	c.Version = version
+	stdout, stderr := shown.New(c.Stdout), shown.New(c.Stderr)
+	c.Stdout, c.Stderr = stdout, stderr
+	defer func() {
+		if err := errors.Join(stdout.Flush(), stderr.Flush()); err != nil && code == 0 {
+			code = 1
+		}
+	}()
 	var commands Commands
 	k, err := kong.New(&commands,
 		kong.Name("gprov-unit"),
@@ -126,7 +135,7 @@ func Run(c *Context, args []string, version string) (code int) {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(c.Stderr, "gprov-unit: %v\n", err)
+	fmt.Fprintf(c.Stderr, "gprov-unit: %s\n", shown.Lines(err.Error()))
 	var h *hinted
 	if errors.As(err, &h) {
 		fmt.Fprintf(c.Stderr, "hint: %s\n", h.hint)
