@@ -81,7 +81,7 @@ func (j *job) salvageNetwork() error {
 		return nil
 	}
 	for _, l := range left {
-		j.Log.Warn("a network file is not kept", "err", l)
+		j.Log.Warn("a network file is not kept", "err", l, journal.ForPerson())
 	}
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ func (j *job) preserved() []sysroot.File {
 		files, refused, err = sysroot.UnpackNetwork(b)
 	}
 	for _, r := range refused {
-		j.Log.Warn("a saved network file is refused", "err", r)
+		j.Log.Warn("a saved network file is refused", "err", r, journal.ForPerson())
 	}
 	if err != nil {
 		j.Log.Warn("the saved network configuration cannot be used, the system gets the defaults", "err", err, journal.ForPerson())

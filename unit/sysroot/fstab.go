@@ -96,15 +96,14 @@ func (s *System) SetMounts(mounts []Mount) error {
 		if dir == "" {
 			continue
 		}
-		if _, err := s.root.Stat(dir); err == nil {
+		if s.there(dir) {
 			continue
 		}
-		if i := strings.LastIndexByte(dir, '/'); i > 0 {
-			if err := s.root.MkdirAll(dir[:i], 0o755); err != nil {
-				return err
-			}
+		d, err := s.make(dir, 0o700)
+		if err != nil {
+			return err
 		}
-		if err := s.root.Mkdir(dir, 0o700); err != nil {
+		if err := d.Close(); err != nil {
 			return err
 		}
 	}

@@ -1,15 +1,11 @@
 package sysroot
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"gprovision/unit/state"
 )
@@ -146,9 +142,7 @@ func (s *System) SetNetwork(confDir string, n Network, preserved []File) (used N
 		dirs = append(dirs, networkDir)
 	}
 	if err == nil && used != NetworkPreserved {
-		if _, e := s.root.Lstat(networkDir + "/" + PreservedFlag); e == nil { // of the unit that the image was made from
-			err = state.Remove(s.root, networkDir+"/"+PreservedFlag)
-		}
+		err = s.dropFlag() // of the unit that the image was made from
 	}
 	if err != nil {
 		return "", err
@@ -163,28 +157,29 @@ func (s *System) SetNetwork(confDir string, n Network, preserved []File) (used N
 	return used, s.recordNetwork(confDir, used == NetworkPreserved)
 }
 
-// ownNetwork says whether the image brought .network files of its own.
+func (s *System) dropFlag() error {
+	dir, err := s.find(networkDir)
+	if err != nil {
+		return nil // there are no network files
+	}
+	defer dir.Close()
+	if _, err := dir.Lstat(PreservedFlag); err != nil {
+		return nil
+	}
+	return state.Remove(dir, PreservedFlag)
+}
+
+// ownNetwork says whether a file that the image brought configures a port. One that hides another file, leaves what it matches alone, or
+// matches no Ethernet port does not: with these alone the unit would not be reached.
 func (s *System) ownNetwork() (bool, error) {
-	d, err := s.root.OpenFile(networkDir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
+	files, _, err := s.networkFiles()
 	if err != nil {
 		return false, err
 	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return false, err
-	}
-	for _, n := range names {
-		if !strings.HasSuffix(n, ".network") {
-			continue
+	for _, f := range files {
+		if strings.HasSuffix(f.Name, ".network") && !strings.Contains(string(f.Content), generated) && configures(f) {
+			return true, nil
 		}
-		if b, err := s.read(networkDir + "/" + n); err == nil && strings.Contains(string(b), generated) {
-			continue
-		}
-		return true, nil
 	}
 	return false, nil
 }

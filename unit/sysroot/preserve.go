@@ -12,13 +12,11 @@ import (
 	"io/fs"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
-	"github.com/coreos/go-systemd/v22/unit"
+	"golang.org/x/sys/unix"
 
 	"gprovision/unit/state"
 )
@@ -79,17 +77,21 @@ func hasNetwork(files []File) bool {
 }
 
 // networkFiles reads the files that systemd-networkd and udev would, sorted by name. A link to /dev/null, which hides a file of
-// the image, is an empty file; no other link is followed.
+// the image, is an empty file; other links are followed inside the system.
 func (s *System) networkFiles() (files []File, left []error, err error) {
-	list, err := fs.ReadDir(s.root.FS(), networkDir)
-	if errors.Is(err, fs.ErrNotExist) {
+	dir, err := s.find(networkDir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
 		return nil, nil, nil
 	}
 	if err != nil {
 		return nil, nil, err
 	}
+	defer dir.Close()
+	list, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, e := range list {
-		name := networkDir + "/" + e.Name()
 		if e.IsDir() && strings.HasSuffix(e.Name(), ".d") {
 			left = append(left, fmt.Errorf("%s: files that change parts of others are not kept, put them into one", e.Name()))
 		}
@@ -100,16 +102,15 @@ func (s *System) networkFiles() (files []File, left []error, err error) {
 			return nil, nil, fmt.Errorf("%s has more than %d network files", networkDir, maxNetworkFiles)
 		}
 		if e.Type()&fs.ModeSymlink != 0 {
-			if target, err := s.root.Readlink(name); err == nil && target == "/dev/null" {
+			if target, err := dir.Readlink(e.Name()); err == nil && target == "/dev/null" {
 				files = append(files, File{Name: e.Name()})
 				continue
 			}
-		}
-		if !e.Type().IsRegular() {
+		} else if !e.Type().IsRegular() {
 			left = append(left, fmt.Errorf("%s is not a regular file", e.Name()))
 			continue
 		}
-		b, err := state.ReadFile(s.root, name, maxNetworkFile)
+		b, err := s.readFile(networkDir+"/"+e.Name(), maxNetworkFile)
 		if err != nil {
 			left = append(left, err)
 			continue
@@ -161,7 +162,7 @@ func (s *System) recordNetwork(confDir string, preserved bool) error {
 
 // preserveNetwork makes the files the only ones of /etc/systemd/network.
 func (s *System) preserveNetwork(files []File) error {
-	if err := s.root.RemoveAll(networkDir); err != nil {
+	if err := s.empty(networkDir); err != nil {
 		return err
 	}
 	for _, f := range files {
@@ -170,6 +171,25 @@ func (s *System) preserveNetwork(files []File) error {
 		}
 	}
 	return s.write(networkDir+"/"+PreservedFlag, nil, 0o644)
+}
+
+// empty makes a directory that has nothing in it. It stays where it is.
+func (s *System) empty(name string) error {
+	dir, err := s.make(name, 0o755)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	list, err := fs.ReadDir(dir.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if err := dir.RemoveAll(e.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SaveNetwork returns the archive of a system's own network files, mounted at dir, nil if it has none. See OwnNetwork.
@@ -190,7 +210,7 @@ func PackNetwork(files []File) ([]byte, error) {
 	var b bytes.Buffer
 	t := tar.NewWriter(&b)
 	for _, f := range files {
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.Name, Size: int64(len(f.Content)), Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.Name, Size: int64(len(f.Content)), Mode: 0o644, ModTime: time.Unix(0, 0)}
 		if err := t.WriteHeader(h); err != nil {
 			return nil, fmt.Errorf("pack network configuration: %w", err)
 		}
@@ -256,72 +276,6 @@ func UnpackNetwork(archive []byte) (files []File, refused []error, err error) {
 	return files, refused, nil
 }
 
-var (
-	networkName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9@._:-]*\.(network|link|netdev)$`)
-	networkSection = regexp.MustCompile(`^[A-Za-z0-9]+$`)
-)
-
-func isSetting(name string) bool { return len(name) <= 64 && networkSection.MatchString(name) }
-
 func networkSuffix(name string) bool {
 	return slices.Contains([]string{".network", ".link", ".netdev"}, path.Ext(name))
-}
-
-// CheckNetworkFile says why a file may not be kept: its name is none of systemd-networkd's, it is too large, it cannot be parsed,
-// it lacks what makes it one (systemd.network(5), systemd.link(5), systemd.netdev(5)), or it holds a key: the recovery
-// volume keeps no secrets. An empty file, which hides another of its name, may.
-func CheckNetworkFile(f File) error {
-	if err := checkNetworkFile(f); err != nil {
-		return fmt.Errorf("network file %q: %w", f.Name, err)
-	}
-	return nil
-}
-
-func checkNetworkFile(f File) error {
-	if len(f.Name) > 128 || !networkName.MatchString(f.Name) {
-		return errors.New("its name is not one of a .network, .link or .netdev file")
-	}
-	if len(f.Content) > maxNetworkFile {
-		return fmt.Errorf("more than %d bytes", maxNetworkFile)
-	}
-	if !utf8.Valid(f.Content) || bytes.ContainsFunc(f.Content, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' || r == 0x7f }) {
-		return errors.New("it is not plain text")
-	}
-	if len(bytes.TrimSpace(f.Content)) == 0 {
-		return nil
-	}
-	options, err := unit.Deserialize(bytes.NewReader(f.Content))
-	if err != nil {
-		return err
-	}
-	has := map[string]bool{}
-	for _, o := range options {
-		if !isSetting(o.Section) || !isSetting(o.Name) {
-			return fmt.Errorf("[%.40s] %.40s is not the name of a setting", o.Section, o.Name)
-		}
-		if isKey(o) {
-			return fmt.Errorf("[%s] %s is a secret, which the recovery volume does not keep; name a file instead", o.Section, o.Name)
-		}
-		if o.Value != "" {
-			has[o.Section+"."+o.Name], has[o.Section] = true, true
-		}
-	}
-	if path.Ext(f.Name) == ".netdev" {
-		if !has["NetDev.Name"] || !has["NetDev.Kind"] {
-			return errors.New("[NetDev] lacks Name or Kind")
-		}
-		return nil
-	}
-	if !has["Match"] {
-		return errors.New("it has no [Match]")
-	}
-	return nil
-}
-
-// isKey says whether an option is a key of an encrypted link: WireGuard's or MACsec's (systemd.netdev(5)).
-func isKey(o *unit.UnitOption) bool {
-	if o.Value == "" {
-		return false
-	}
-	return o.Name == "PrivateKey" || o.Name == "PresharedKey" || o.Name == "Password" || o.Name == "Key" && strings.HasPrefix(o.Section, "MACsec")
 }

@@ -1,8 +1,8 @@
 // Package sysroot edits a system that a restore has just written and that is mounted somewhere: fstab, host name, hosts,
 // machine-id, time zone, serial number, facts, network defaults, the administrator's password, and the mark.
 //
-// Everything goes through an *os.Root: the content of the image is not trusted, and a link in it that leads outside makes the
-// edit fail instead of following it. Files are replaced atomically, so that a link of the file's own name is replaced too. The
+// The content of the image is not trusted, and its links are followed as the running system follows them: inside its root, and never out
+// of it. Files are replaced atomically, where their content lies. The mark and the disktag are in the root itself, and no links. The
 // package mounts nothing and starts no program; users and groups are those of the image's own files.
 //
 // Each edit may be repeated.
@@ -19,6 +19,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,7 +33,10 @@ import (
 const maxFile = 1 << 20
 
 // System is a mounted system. Close it before it is unmounted.
-type System struct{ root *os.Root }
+type System struct {
+	root *os.Root // for what lies in the root itself
+	top  *os.File // the same directory, see links.go
+}
 
 // Open opens the system mounted at dir.
 func Open(dir string) (*System, error) {
@@ -40,11 +44,16 @@ func Open(dir string) (*System, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open system: %w", err)
 	}
-	return &System{root: r}, nil
+	top, err := r.Open(".")
+	if err != nil {
+		r.Close()
+		return nil, fmt.Errorf("open system: %w", err)
+	}
+	return &System{root: r, top: top}, nil
 }
 
 // Close lets go of the system, so that it can be unmounted.
-func (s *System) Close() error { return s.root.Close() }
+func (s *System) Close() error { return errors.Join(s.top.Close(), s.root.Close()) }
 
 // Config is everything that a restored system is told about its unit.
 type Config struct {
@@ -174,30 +183,45 @@ func (s *System) SetHostname(name string) error {
 	if len(name) > 63 || !hostForm.MatchString(name) {
 		return fmt.Errorf("host name %q has a wrong form", name)
 	}
-	if err := s.write("etc/hostname", []byte(name+"\n"), 0o644); err != nil {
-		return err
-	}
 	old, err := s.read("etc/hosts")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return s.write("etc/hosts", hosts(old, name), 0o644)
+	was, err := s.read("etc/hostname")
+	if err != nil {
+		was = nil
+	}
+	if err := s.write("etc/hosts", hosts(old, name, strings.Fields(string(was))...), 0o644); err != nil {
+		return err
+	}
+	return s.write("etc/hostname", []byte(name+"\n"), 0o644)
 }
 
-func hosts(old []byte, name string) []byte {
+// hosts puts a name beside localhost. Other names of that line stay, and so do its comment and all other lines. What goes are the names
+// that the machine had on which the image was made, was, and the line for 127.0.1.1, where such a name stands.
+func hosts(old []byte, name string, was ...string) []byte {
 	ours := "127.0.0.1   " + name + " localhost"
-	lines := strings.Split(strings.TrimRight(string(old), "\n"), "\n")
+	var lines []string
 	found := false
-	for i, l := range lines {
-		f := strings.Fields(l)
-		if len(f) > 1 && f[0] == "127.0.0.1" && !found {
+	for _, l := range strings.Split(strings.TrimRight(strings.ReplaceAll(string(old), "\r\n", "\n"), "\n"), "\n") {
+		text, comment, commented := strings.Cut(l, "#")
+		f := strings.Fields(text)
+		if len(f) > 1 && f[0] == "127.0.1.1" {
+			continue
+		}
+		if len(f) > 1 && f[0] == "127.0.0.1" && slices.Contains(f[1:], "localhost") && !found {
+			found = true
+			l = ours
 			for _, n := range f[1:] {
-				found = found || n == "localhost"
+				if n != name && n != "localhost" && !slices.ContainsFunc(was, func(w string) bool { return n == w || strings.HasPrefix(n, w+".") }) {
+					l += " " + n
+				}
 			}
-			if found {
-				lines[i] = ours
+			if commented {
+				l += " #" + comment
 			}
 		}
+		lines = append(lines, l)
 	}
 	if !found {
 		lines = append(lines, ours)
@@ -213,9 +237,13 @@ func (s *System) SetMachineID(id string) error {
 	if err := s.write("etc/machine-id", []byte(id+"\n"), 0o444); err != nil {
 		return err
 	}
-	const copied = "var/lib/dbus/machine-id"
-	if st, err := s.root.Lstat(copied); err == nil && st.Mode().IsRegular() {
-		return state.Remove(s.root, copied)
+	dir, err := s.find("var/lib/dbus")
+	if err != nil {
+		return nil // no D-Bus
+	}
+	defer dir.Close()
+	if st, err := dir.Lstat("machine-id"); err == nil && st.Mode().IsRegular() {
+		return state.Remove(dir, "machine-id")
 	}
 	return nil
 }
@@ -277,7 +305,7 @@ func (s *System) SetDisktag(release string) error {
 			}
 		}
 	}
-	return s.write(want, nil, 0o444)
+	return state.WriteFile(s.root, want, nil, state.Owner{Mode: 0o444})
 }
 
 // MakeJournalDir makes /var/log/journal, so that the system's journal outlives a boot: mode 2755 of root and the image's group
@@ -292,16 +320,18 @@ func (s *System) MakeJournalDir() error {
 	if err == nil {
 		mode |= fs.ModeSetgid
 	}
-	if err := s.root.MkdirAll(dir, 0o755); err != nil {
+	d, err := s.make(dir, 0o755)
+	if err != nil {
 		return err
 	}
+	defer d.Close()
 	if os.Geteuid() == 0 {
-		if err := s.root.Lchown(dir, 0, gid); err != nil {
+		if err := d.Lchown(".", 0, gid); err != nil {
 			return err
 		}
 	}
 	// The group first: chown may take the bit away.
-	return s.root.Chmod(dir, mode)
+	return d.Chmod(".", mode)
 }
 
 // SetMark makes everything that was written to the system durable and then writes the mark of that name into its root. It is
@@ -317,7 +347,7 @@ func (s *System) SetMark(name string, m state.Mark) error {
 	if err := s.Sync(); err != nil {
 		return err
 	}
-	return s.write(name, b, 0o444)
+	return state.WriteFile(s.root, name, b, state.Owner{Mode: 0o444})
 }
 
 // ReadMark returns the mark; fs.ErrNotExist says that the system is not complete.
@@ -365,26 +395,21 @@ func (s *System) Sync() error {
 	return nil
 }
 
-func (s *System) read(name string) ([]byte, error) { return state.ReadFile(s.root, name, maxFile) }
-
 // write replaces a file, and makes its directory. An existing regular file keeps its owner and mode.
 func (s *System) write(name string, b []byte, mode fs.FileMode) error {
-	o := state.Owner{Mode: mode}
-	if st, err := s.root.Lstat(name); err == nil && st.Mode().IsRegular() {
-		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-			o = state.Owner{Mode: st.Mode().Perm(), UID: int(sys.Uid), GID: int(sys.Gid)}
+	return s.replace(name, func(dir *os.Root, base string) error {
+		o := state.Owner{Mode: mode}
+		if st, err := dir.Lstat(base); err == nil && st.Mode().IsRegular() {
+			if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+				o = state.Owner{Mode: st.Mode().Perm(), UID: int(sys.Uid), GID: int(sys.Gid)}
+			}
 		}
-	}
-	return s.writeAs(name, b, o)
+		return state.WriteFile(dir, base, b, o)
+	})
 }
 
 func (s *System) writeAs(name string, b []byte, o state.Owner) error {
-	if dir := path.Dir(name); dir != "." {
-		if err := s.root.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	return state.WriteFile(s.root, name, b, o)
+	return s.replace(name, func(dir *os.Root, base string) error { return state.WriteFile(dir, base, b, o) })
 }
 
 func (s *System) writeIn(dir, name string, b []byte) error {
@@ -396,22 +421,24 @@ func (s *System) writeIn(dir, name string, b []byte) error {
 }
 
 func (s *System) link(name, target string) error {
-	dir, base := path.Split(name)
-	if err := s.root.MkdirAll(strings.TrimSuffix(dir, "/"), 0o755); err != nil {
+	above, base := path.Split(name)
+	dir, err := s.make(above, 0o755)
+	if err != nil {
 		return err
 	}
-	temp := dir + "." + base + ".new"
-	if err := s.root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	defer dir.Close()
+	temp := "." + base + ".new"
+	if err := dir.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := s.root.Symlink(target, temp); err != nil {
+	if err := dir.Symlink(target, temp); err != nil {
 		return err
 	}
-	if err := s.root.Rename(temp, name); err != nil {
-		s.root.Remove(temp)
+	if err := dir.Rename(temp, base); err != nil {
+		dir.Remove(temp)
 		return err
 	}
-	return state.SyncDir(s.root, dir)
+	return state.SyncDir(dir, ".")
 }
 
 // ErrNoAccount is returned for a user or group that the image does not have.

@@ -1,0 +1,302 @@
+package sysroot
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"gprovision/unit/state"
+)
+
+// How names are resolved. A system has links between its own directories: /var/log may be on a data partition, and be an absolute link to
+// it. They lead where they lead when the system runs, with its root as the root, and never out of it: the kernel resolves them on
+// the descriptor of the root (openat2(2), RESOLVE_IN_ROOT, Linux 5.6 and later), so that ".." at the top stays there too.
+//
+// A link that dangles gets the directory that it names. One that leads in a circle leads nowhere in the running system either, and
+// gives way. A file that is a link into a directory whose content is lost at each boot is written in the place of the link.
+
+// maxLinks is how many links one name may go through, as in the kernel.
+const maxLinks = 40
+
+// volatileDirs are mount points of the running system: what lies below them on the disk is never seen there.
+var volatileDirs = [...]string{"run", "dev", "proc", "sys", "tmp"}
+
+// at opens a name inside the system.
+func (s *System) at(name string, flags int) (int, error) {
+	how := &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	for {
+		fd, err := unix.Openat2(int(s.top.Fd()), name, how)
+		if err == unix.EINTR || err == unix.EAGAIN {
+			continue
+		}
+		if err != nil {
+			return -1, &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+		return fd, nil
+	}
+}
+
+// there says whether something is at a name, links followed.
+func (s *System) there(name string) bool {
+	fd, err := s.at(name, unix.O_PATH)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil
+}
+
+// find opens an existing directory. The caller closes it.
+func (s *System) find(name string) (*os.Root, error) {
+	fd, err := s.at(name, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	return rootOf(fd, name)
+}
+
+// make opens a directory, and makes it and what is above it if it is missing: with the mode, and 0755 above. The caller closes it.
+func (s *System) make(name string, mode uint32) (*os.Root, error) {
+	fd, err := s.makeAt(name, mode, maxLinks)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	return rootOf(fd, name)
+}
+
+func rootOf(fd int, name string) (*os.Root, error) {
+	r, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil, fmt.Errorf("open directory %s: %w", name, err)
+	}
+	return r, nil
+}
+
+// makeAt is make for a descriptor. Names are not cleaned: ".." behind a link is the parent of what it leads to.
+func (s *System) makeAt(name string, mode uint32, links int) (int, error) {
+	fd, err := s.at(name, unix.O_PATH|unix.O_DIRECTORY)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ELOOP) {
+		return fd, err
+	}
+	if links == 0 {
+		return -1, &fs.PathError{Op: "make directory", Path: name, Err: unix.ELOOP}
+	}
+	above, base := path.Split(strings.TrimRight(name, "/"))
+	if base == "" || base == "." || base == ".." {
+		if above == "" {
+			return -1, err
+		}
+		if err := s.making(above, links-1, func(int) error { return nil }); err != nil {
+			return -1, err
+		}
+		return s.at(name, unix.O_PATH|unix.O_DIRECTORY)
+	}
+	target := ""
+	loop := errors.Is(err, unix.ELOOP)
+	err = s.making(above, links-1, func(parent int) error {
+		err := mkdir(parent, base, mode)
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if loop {
+			if err := unix.Unlinkat(parent, base, 0); err != nil {
+				return err
+			}
+			return mkdir(parent, base, mode)
+		}
+		b := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(parent, base, b)
+		if err == nil {
+			target = string(b[:n])
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return -1, &fs.PathError{Op: "make directory", Path: name, Err: err}
+	case target == "":
+		return s.at(name, unix.O_PATH|unix.O_DIRECTORY)
+	case !path.IsAbs(target):
+		target = above + target
+	}
+	return s.makeAt(target, mode, links-1)
+}
+
+// making calls do with the descriptor of a directory that is made if it is missing.
+func (s *System) making(name string, links int, do func(fd int) error) error {
+	if name == "" {
+		return do(int(s.top.Fd()))
+	}
+	fd, err := s.makeAt(name, 0o755, links)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return do(fd)
+}
+
+// mkdir makes a directory with exactly that mode.
+func mkdir(parent int, base string, mode uint32) error {
+	if err := unix.Mkdirat(parent, base, mode); err != nil {
+		return err
+	}
+	fd, err := unix.Openat(parent, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fchmod(fd, mode)
+}
+
+// place returns the directory and the name in it where the content of a file lies, links followed; with make the directory is made if it
+// is missing. A link that leads nowhere by a circle, to a directory, or, with make, into a volatile directory, is itself the place. The caller
+// closes the directory.
+func (s *System) place(name string, make bool) (*os.Root, string, error) {
+	open := func(dir string) (int, error) {
+		if dir == "" {
+			dir = "."
+		}
+		if make {
+			return s.makeAt(dir, 0o755, maxLinks)
+		}
+		return s.at(dir, unix.O_PATH|unix.O_DIRECTORY)
+	}
+	result := func(name string) (*os.Root, string, error) {
+		dir, base := path.Split(name)
+		fd, err := open(dir)
+		if err != nil {
+			return nil, "", err
+		}
+		defer unix.Close(fd)
+		r, err := rootOf(fd, dir)
+		return r, base, err
+	}
+	at := name
+	for range maxLinks {
+		dir, base := path.Split(at)
+		if base == "" || base == "." || base == ".." {
+			return result(name) // a link to a directory
+		}
+		if make && at != name && volatileName(at) {
+			return result(name)
+		}
+		fd, err := open(dir)
+		if err != nil {
+			return nil, "", err
+		}
+		b := [unix.PathMax]byte{}
+		n, err := unix.Readlinkat(fd, base, b[:])
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
+			unix.Close(fd)
+			return nil, "", &fs.PathError{Op: "readlink", Path: at, Err: err}
+		}
+		if err != nil { // no link
+			defer unix.Close(fd)
+			if make && at != name && (s.volatile(fd) || isDir(fd, base)) {
+				return result(name)
+			}
+			r, err := rootOf(fd, dir)
+			return r, base, err
+		}
+		unix.Close(fd)
+		if target := string(b[:n]); path.IsAbs(target) {
+			at = target
+		} else {
+			at = dir + target
+		}
+	}
+	return result(name)
+}
+
+// isDir says whether a name in a directory is a directory itself.
+func isDir(fd int, base string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+}
+
+// volatileName says whether a name begins in a volatile directory.
+func volatileName(name string) bool {
+	if !path.IsAbs(name) {
+		return false
+	}
+	first, _, _ := strings.Cut(strings.TrimLeft(name, "/"), "/")
+	for _, d := range volatileDirs {
+		if first == d {
+			return true
+		}
+	}
+	return false
+}
+
+// volatile says whether a directory is a volatile one or lies below one.
+func (s *System) volatile(fd int) bool {
+	var top unix.Stat_t
+	if err := unix.Fstat(int(s.top.Fd()), &top); err != nil {
+		return false
+	}
+	var dirs []unix.Stat_t
+	for _, d := range volatileDirs {
+		var st unix.Stat_t
+		if x, err := s.at(d, unix.O_PATH|unix.O_DIRECTORY); err == nil {
+			if unix.Fstat(x, &st) == nil {
+				dirs = append(dirs, st)
+			}
+			unix.Close(x)
+		}
+	}
+	same := func(a, b unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
+	at, err := unix.Dup(fd)
+	for range 256 {
+		var st unix.Stat_t
+		if err != nil || unix.Fstat(at, &st) != nil || same(st, top) {
+			break
+		}
+		for _, d := range dirs {
+			if same(st, d) {
+				unix.Close(at)
+				return true
+			}
+		}
+		up, e := unix.Openat(at, "..", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		unix.Close(at)
+		at, err = up, e
+	}
+	if err == nil {
+		unix.Close(at)
+	}
+	return false
+}
+
+// read returns the content of a file, links followed.
+func (s *System) read(name string) ([]byte, error) { return s.readFile(name, maxFile) }
+
+func (s *System) readFile(name string, most int64) ([]byte, error) {
+	dir, base, err := s.place(name, false)
+	if errors.Is(err, unix.ELOOP) {
+		err = &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if st, err := dir.Lstat(base); err == nil && st.Mode()&fs.ModeSymlink != 0 { // a circle
+		return nil, &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
+	}
+	return state.ReadFile(dir, base, most)
+}
+
+// replace is what writes a file do in its place: do gets the directory and the name in it.
+func (s *System) replace(name string, do func(dir *os.Root, base string) error) error {
+	dir, base, err := s.place(name, true)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return do(dir, base)
+}
