@@ -26,6 +26,7 @@ import (
 	"gprovision/factory/store"
 	"gprovision/factory/vault"
 	"gprovision/factory/web"
+	"gprovision/hw/nic"
 	"gprovision/model/secret"
 )
 
@@ -42,6 +43,7 @@ type ServeCmd struct {
 	IPXE              string   `name:"ipxe" default:"/usr/lib/ipxe" placeholder:"DIR" help:"Directory of the iPXE binaries (Debian package ipxe)."`
 	Manifest          string   `default:"manufData.json" placeholder:"NAME" help:"Manifest below files/ that units are told of."`
 	AdminPasswordFile string   `placeholder:"FILE" help:"File with the password of the operator admin. Without it one is made and shown at the first start."`
+	Enrol             string   `default:"token" enum:"token,approve" help:"How a new key of a unit is accepted (${enum}). token: by the one-time token of its boot script, as long as nothing speaks against it. approve: an operator compares the fingerprint with the unit's panel, always."`
 	Init              bool     `help:"Make the directory, the CA and the operator admin, print the CA's path, and exit."`
 	Check             bool     `help:"Check settings, ports and files, say what is wrong, and exit."`
 }
@@ -254,12 +256,18 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	httpPort, httpsPort := plain.Addr().(*net.TCPAddr).Port, crypt.Addr().(*net.TCPAddr).Port
 	ip := station.Addr().String()
 
-	boot, err := netboot.NewHTTP(netboot.HTTPConfig{Base: netboot.BaseURL(ip, httpPort), API: fmt.Sprintf("https://%s:%d", ip, httpsPort), Files: filepath.Join(s.Data, dataFiles), IPXE: s.IPXE, Manifest: s.Manifest, Units: db, Log: log})
+	neighbours, err := nic.OpenNeighbours(s.Interface)
+	if err != nil {
+		return err
+	}
+	defer neighbours.Close()
+	boot, err := netboot.NewHTTP(netboot.HTTPConfig{Port: neighbours.Port, Base: netboot.BaseURL(ip, httpPort), API: fmt.Sprintf("https://%s:%d", ip, httpsPort), Files: filepath.Join(s.Data, dataFiles), IPXE: s.IPXE, Manifest: s.Manifest, Units: db, Log: log})
 	if err != nil {
 		return err
 	}
 	defer boot.Close()
 	hub := &api.Hub{}
+	byPerson := s.Enrol == "approve"
 	vt := vault.New(db, recipients)
 	problems := func() []string {
 		out := boot.CheckFiles()
@@ -268,8 +276,8 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 		}
 		return out
 	}
-	server := api.New(api.Config{Store: db, Vault: vt, Login: logins, Audience: ca.Audience(), Hub: hub, Log: log})
-	pages, err := web.New(web.Config{Store: db, Login: logins, Hub: hub, Log: log, Problems: problems})
+	server := api.New(api.Config{Store: db, Vault: vt, Login: logins, Audience: ca.Audience(), Hub: hub, Log: log, ByPerson: byPerson})
+	pages, err := web.New(web.Config{ByPerson: byPerson, Store: db, Login: logins, Hub: hub, Log: log, Problems: problems})
 	if err != nil {
 		return err
 	}

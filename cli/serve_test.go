@@ -116,7 +116,7 @@ func TestServe(t *testing.T) {
 	must(err)
 	defer db.Close()
 	must(db.AddToken(t.Context(), "tok", store.Token{MAC: "52:54:00:00:00:01", Serial: "SN 7/8", Created: time.Now(), Expires: time.Now().Add(time.Minute)}))
-	must(client.Enrol(t.Context(), record.EnrolRequest{Token: secret.Secret("tok")}, nil))
+	must(client.Enrol(t.Context(), record.EnrolRequest{Token: secret.Secret("tok"), MACs: []string{"52:54:00:00:00:01"}}, nil))
 	cr, err := client.Credentials(t.Context())
 	must(err)
 	must(client.Confirm(t.Context(), cr.Generation))

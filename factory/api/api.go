@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"gprovision/factory/limit"
@@ -48,6 +49,8 @@ type Config struct {
 	Log *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+	// ByPerson says that each new key needs an operator who gives its fingerprint.
+	ByPerson bool
 }
 
 // Server answers the requests under /v1.
@@ -89,6 +92,12 @@ func (s *Server) Routes() []Route {
 		{"GET", "/v1/units/{unit}/documents/{id}", s.operator(s.unitDocument)},
 		{"POST", "/v1/units/{unit}/release", s.operator(s.release)},
 		{"POST", "/v1/units/{unit}/enrolments/{id}/approve", s.operator(s.approve)},
+		{"POST", "/v1/units/{unit}/enrolments/{id}/reject", s.operator(s.reject)},
+		{"POST", "/v1/units/{unit}/join", s.operator(s.join)},
+		{"GET", "/v1/ports", s.operator(s.ports)},
+		{"POST", "/v1/ports/{mac}/release", s.operator(s.releasePort)},
+		{"POST", "/v1/ports/{mac}/share", s.operator(s.sharePort)},
+		{"POST", "/v1/ports/{mac}/unshare", s.operator(s.unsharePort)},
 		{"POST", "/v1/units/{unit}/credentials/read", s.operator(s.read)},
 		{"GET", "/v1/changes", s.operator(s.changes)},
 	}
@@ -290,14 +299,15 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e, reason, err := s.Store.Enrol(r.Context(), store.EnrolInput{Unit: q.Unit, PublicKey: q.PublicKey, Token: q.Token.Reveal(), Boot: q.Boot,
-		Platform: q.Platform, MACs: q.MACs, BMCMACs: q.BMCMACs, Remote: limit.Remote(r.RemoteAddr)})
+		Platform: q.Platform, SerialField: q.SerialField, MACs: q.MACs, BMCMACs: q.BMCMACs, Remote: limit.Remote(r.RemoteAddr),
+		Held: store.Held{Generation: q.Held.Generation, Provisioned: q.Held.Provisioned}, ByPerson: s.ByPerson})
 	switch {
 	case errors.Is(err, store.ErrCompleted):
 		s.Log.Warn("enrolment refused", "unit", q.Unit, "remote", r.RemoteAddr, "reason", err.Error())
 		s.refuse(w, http.StatusForbidden, record.ProblemCompleted, err.Error())
 		return
-	case errors.Is(err, store.ErrFull):
-		s.refuse(w, http.StatusTooManyRequests, record.ProblemBusy, err.Error())
+	case errors.Is(err, store.ErrRejected):
+		s.refuse(w, http.StatusForbidden, record.ProblemRejected, err.Error())
 		return
 	case err != nil:
 		s.trouble(w, r, err)
@@ -308,7 +318,7 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 	if e.Status != store.Active {
 		reply.Status, reply.Reason, status = record.Pending, reason, http.StatusAccepted
 	}
-	s.Log.Info("enrolment", "unit", e.Unit, "status", string(reply.Status), "reason", reply.Reason, "remote", r.RemoteAddr)
+	s.Log.Info("enrolment", "unit", e.Unit, "status", string(reply.Status), "reason", reply.Reason, "key", e.Fingerprint, "remote", r.RemoteAddr)
 	s.Hub.Publish(e.Unit)
 	s.answer(w, status, reply)
 }
@@ -348,6 +358,7 @@ func (s *Server) permit(w http.ResponseWriter, r *http.Request, e store.Enrolmen
 }
 
 func (s *Server) events(w http.ResponseWriter, r *http.Request, e store.Enrolment, body []byte) {
+	asked := r.Header.Get(record.HeaderUnit) // another name of the same unit, after its mainboard was changed
 	var q record.Batch
 	if err := parse(body, &q); err != nil {
 		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, err.Error())
@@ -359,7 +370,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, e store.Enrolmen
 	}
 	for i, ev := range q.Events {
 		err := ev.Validate()
-		if err == nil && ev.Unit != "" && ev.Unit != e.Unit {
+		if err == nil && ev.Unit != "" && ev.Unit != e.Unit && ev.Unit != asked {
 			err = fmt.Errorf("the event is of unit %q", ev.Unit)
 		}
 		if err == nil {
@@ -512,6 +523,14 @@ func (s *Server) found(w http.ResponseWriter, r *http.Request, err error) bool {
 		s.refuse(w, http.StatusNotFound, record.ProblemNotFound, "there is no such thing")
 	case errors.Is(err, store.ErrCompleted):
 		s.refuse(w, http.StatusConflict, record.ProblemCompleted, err.Error())
+	case errors.Is(err, store.ErrInput):
+		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, err.Error())
+	case errors.Is(err, store.ErrFingerprint):
+		s.refuse(w, http.StatusConflict, record.ProblemFingerprint, err.Error())
+	case errors.Is(err, store.ErrTaken):
+		s.refuse(w, http.StatusConflict, record.ProblemTaken, err.Error())
+	case errors.Is(err, store.ErrLost):
+		s.refuse(w, http.StatusConflict, record.ProblemLost, err.Error())
 	default:
 		s.trouble(w, r, err)
 	}
@@ -565,6 +584,8 @@ type Detail struct {
 	Secrets    []store.Secret    `json:"credentials"`
 	Readings   []store.Reading   `json:"readings"`
 	Actions    []store.Action    `json:"actions"`
+	Ports      []store.Port      `json:"ports"`
+	Aliases    []store.Alias     `json:"aliases"`
 }
 
 // ReadDetail collects everything about one unit, or returns store.ErrNotFound.
@@ -574,13 +595,15 @@ func ReadDetail(ctx context.Context, db *store.DB, unit string) (Detail, error) 
 		return Detail{}, err
 	}
 	d := Detail{Unit: View(u)}
-	var errs [6]error
+	var errs [8]error
 	d.Facts, errs[0] = db.Facts(ctx, unit)
 	d.Enrolments, errs[1] = db.Enrolments(ctx, unit)
 	d.Documents, errs[2] = db.Documents(ctx, unit)
 	d.Secrets, errs[3] = db.Secrets(ctx, unit)
 	d.Readings, errs[4] = db.Readings(ctx, unit)
 	d.Actions, errs[5] = db.Actions(ctx, unit)
+	d.Ports, errs[6] = db.Ports(ctx, unit)
+	d.Aliases, errs[7] = db.Aliases(ctx, unit)
 	return d, errors.Join(errs[:]...)
 }
 
@@ -657,14 +680,123 @@ func (s *Server) release(w http.ResponseWriter, r *http.Request, who login.Who) 
 	}
 }
 
+// input reads the body of an operator's request, which may be empty, and answers if it cannot.
+func (s *Server) input(w http.ResponseWriter, r *http.Request, into any) bool {
+	b, err := io.ReadAll(r.Body)
+	if err == nil && len(b) > 0 {
+		err = parse(b, into)
+	}
+	if err != nil {
+		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, "the body is not valid")
+	}
+	return err == nil
+}
+
+// ApproveRequest is the body of an operator's approval.
+type ApproveRequest struct {
+	// Fingerprint is what the unit's panel shows. It must be that of the key. Where the server enrols by a person only it must not be
+	// empty.
+	Fingerprint string `json:"fingerprint"`
+}
+
 func (s *Server) approve(w http.ResponseWriter, r *http.Request, who login.Who) {
+	var q ApproveRequest
+	if !s.input(w, r, &q) {
+		return
+	}
 	unit := r.PathValue("unit")
 	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
-	if s.found(w, r, s.Store.Approve(r.Context(), unit, id, who.Operator)) {
-		s.Log.Info("approved", "unit", unit, "operator", who.Operator)
+	err := NeedFingerprint(s.ByPerson, q.Fingerprint)
+	if err == nil {
+		err = s.Store.Approve(r.Context(), unit, id, who.Operator, q.Fingerprint)
+	}
+	s.done(w, r, who, "approved", unit, err)
+}
+
+// NeedFingerprint is store.ErrFingerprint where an approval must name the key and does not.
+func NeedFingerprint(byPerson bool, fingerprint string) error {
+	if byPerson && strings.TrimSpace(fingerprint) == "" {
+		return store.ErrFingerprint
+	}
+	return nil
+}
+
+// done ends an operator's change: it tells the log and those who watch.
+func (s *Server) done(w http.ResponseWriter, r *http.Request, who login.Who, what, unit string, err error) {
+	if s.found(w, r, err) {
+		s.Log.Info(what, "unit", unit, "operator", who.Operator)
 		s.Hub.Publish(unit)
 		s.answer(w, http.StatusOK, struct{}{})
 	}
+}
+
+func (s *Server) reject(w http.ResponseWriter, r *http.Request, who login.Who) {
+	unit := r.PathValue("unit")
+	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	s.done(w, r, who, "rejected", unit, s.Store.Reject(r.Context(), unit, id, who.Operator))
+}
+
+// JoinRequest is the body of an operator's request to make a mainboard part of a unit.
+type JoinRequest struct {
+	// Serial is the serial number of the new mainboard, and MAC its port; one may be empty.
+	Serial string `json:"serial"`
+	MAC    string `json:"mac"`
+}
+
+func (s *Server) join(w http.ResponseWriter, r *http.Request, who login.Who) {
+	var q JoinRequest
+	if s.input(w, r, &q) {
+		unit := r.PathValue("unit")
+		s.done(w, r, who, "mainboard joined", unit, s.Store.Join(r.Context(), unit, q.Serial, q.MAC, who.Operator))
+	}
+}
+
+// PortList is whose the ports are, and which are adapters that serve many units.
+type PortList struct {
+	Ports  []store.Port       `json:"ports"`
+	Shared []store.SharedPort `json:"shared"`
+}
+
+// ReadPorts returns all ports.
+func ReadPorts(ctx context.Context, db *store.DB) (PortList, error) {
+	var l PortList
+	var errs [2]error
+	l.Ports, errs[0] = db.Ports(ctx, "")
+	l.Shared, errs[1] = db.SharedPorts(ctx)
+	return l, errors.Join(errs[:]...)
+}
+
+func (s *Server) ports(w http.ResponseWriter, r *http.Request, _ login.Who) {
+	l, err := ReadPorts(r.Context(), s.Store)
+	if s.found(w, r, err) {
+		s.answer(w, http.StatusOK, l)
+	}
+}
+
+func (s *Server) releasePort(w http.ResponseWriter, r *http.Request, who login.Who) {
+	mac, err := record.CleanMAC(r.PathValue("mac"))
+	if err == nil {
+		err = s.Store.ReleasePort(r.Context(), mac, who.Operator)
+	} else {
+		err = store.ErrNotFound
+	}
+	s.done(w, r, who, "port released", "", err)
+}
+
+// ShareRequest is the body of an operator's request to list an adapter that serves many units.
+type ShareRequest struct {
+	Note string `json:"note"`
+}
+
+func (s *Server) sharePort(w http.ResponseWriter, r *http.Request, who login.Who) {
+	var q ShareRequest
+	if s.input(w, r, &q) {
+		s.done(w, r, who, "adapter shared", "", s.Store.SharePort(r.Context(), r.PathValue("mac"), q.Note, who.Operator))
+	}
+}
+
+func (s *Server) unsharePort(w http.ResponseWriter, r *http.Request, who login.Who) {
+	s.done(w, r, who, "adapter not shared", "", s.Store.UnsharePort(r.Context(), strings.ToLower(r.PathValue("mac"))))
 }
 
 // ReadRequest is the body of an operator's request to read credentials.
@@ -675,11 +807,10 @@ type ReadRequest struct {
 
 func (s *Server) read(w http.ResponseWriter, r *http.Request, who login.Who) {
 	var q ReadRequest
-	b, err := io.ReadAll(r.Body)
-	if err == nil && len(b) > 0 {
-		err = parse(b, &q)
+	if !s.input(w, r, &q) {
+		return
 	}
-	if err != nil || q.Generation > 1<<62 {
+	if q.Generation > 1<<62 {
 		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, "the body is not valid")
 		return
 	}

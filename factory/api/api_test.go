@@ -167,6 +167,25 @@ func (s *station) operator(method, path, body string) (int, []byte) {
 	return resp.StatusCode, b
 }
 
+// approve approves the key of a unit that has a fingerprint.
+func (s *station) approve(unit, fingerprint string) {
+	s.t.Helper()
+	_, b := s.operator("GET", unit, "")
+	var d api.Detail
+	if err := json.Unmarshal(b, &d); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, e := range d.Enrolments {
+		if e.Status == store.Pending && e.Fingerprint == fingerprint {
+			if status, b := s.operator("POST", fmt.Sprintf("%s/enrolments/%d/approve", unit, e.ID), fmt.Sprintf(`{"fingerprint":%q}`, fingerprint)); status != 200 {
+				s.t.Fatal(status, string(b))
+			}
+			return
+		}
+	}
+	s.t.Fatalf("no key %s waits: %s", fingerprint, b)
+}
+
 const mac = "52:54:00:00:00:01"
 
 func stateEvent(boot string, seq uint64, job record.Job, phase record.Phase) record.Event {
@@ -260,8 +279,10 @@ func TestLife(t *testing.T) {
 	if status, b := s.operator("POST", unit+"/release", ""); status != 200 {
 		t.Fatal(status, string(b))
 	}
+	// Its recovery device was replaced, and the key with it: a person compares the fingerprints.
 	again := s.client("SN 1/2", "boot-3", 3)
-	if err := again.Enrol(ctx, record.EnrolRequest{Token: s.token(mac, "SN 1/2"), MACs: []string{mac}}, nil); err != nil {
+	err = again.Enrol(ctx, record.EnrolRequest{Token: s.token(mac, "SN 1/2"), MACs: []string{mac}}, func(string) { s.approve(unit, again.Fingerprint()) })
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := again.Permit(ctx, record.JobProvision); err != nil {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path"
@@ -56,8 +57,10 @@ type HTTPConfig struct {
 	IPXE string
 	// Manifest is the name of the manifest below Files; empty: DefaultManifest.
 	Manifest string
-	Units    Units
-	Log      *slog.Logger
+	// Port returns the network port that has an address, as the network itself shows it. A port that it does not know gets no token.
+	Port  func(netip.Addr) (mac string, err error)
+	Units Units
+	Log   *slog.Logger
 }
 
 // HTTP serves the boot script, the provisioning artifact and the files. Nothing of it is secret but the tokens.
@@ -232,9 +235,10 @@ func (h *HTTP) script(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, h.message(a, "this machine has no usable hardware address: "+q.Get("mac"), false))
 		return
 	}
-	if s := strings.TrimSpace(q.Get("serial")); record.CheckUnit(s) == nil {
+	if s := strings.TrimSpace(q.Get("serial")); store.IsSerial(s) { // what all boards of a model say is no serial number
 		a.serial = s
 	}
+	a.proven = h.fetched(r.RemoteAddr, a.mac)
 	text, err := h.decide(r.Context(), a)
 	if err != nil {
 		h.Log.Error("boot script", "mac", a.mac, "serial", a.serial, "error", err.Error())
@@ -248,6 +252,26 @@ type asker struct {
 	mac, serial string // serial is empty for unknown
 	efi         bool
 	remote      string
+	// proven says that the network shows that the port mac asks.
+	proven bool
+}
+
+// fetched reports whether the port mac is the one that asks from an address. A text in a request proves nothing: anybody can send it.
+func (h *HTTP) fetched(remote, mac string) bool {
+	from, err := netip.ParseAddrPort(remote)
+	port := ""
+	if err == nil && h.Port != nil {
+		port, err = h.Port(from.Addr())
+	}
+	if err == nil && port == mac {
+		return true
+	}
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	h.Log.Warn("boot script without a token: the network does not show that this port asks", "mac", mac, "port", port, "client", remote, "error", text)
+	return false
 }
 
 // decide returns the script for a unit: provision it, unless it is complete.
@@ -285,16 +309,20 @@ func (h *HTTP) decide(ctx context.Context, a asker) (string, error) {
 			return h.message(a, "the kernel arguments of "+Artifact+" cannot be passed on", true), nil
 		}
 	}
-	b := make([]byte, 16)
-	if _, err := rand.Read(b); err != nil {
-		return "", err
+	enrol := ""
+	if a.proven {
+		b := make([]byte, 16)
+		if _, err := rand.Read(b); err != nil {
+			return "", err
+		}
+		token := hex.EncodeToString(b)
+		now := h.now()
+		if err := h.Units.AddToken(ctx, token, store.Token{MAC: a.mac, Serial: a.serial, Remote: a.remote, Created: now, Expires: now.Add(TokenLife)}); err != nil {
+			return "", err
+		}
+		enrol = " enrol=" + token
 	}
-	token := hex.EncodeToString(b)
-	now := h.now()
-	if err := h.Units.AddToken(ctx, token, store.Token{MAC: a.mac, Serial: a.serial, Remote: a.remote, Created: now, Expires: now.Add(TokenLife)}); err != nil {
-		return "", err
-	}
-	args := strings.Join(strings.Fields(cmdline+" mfgurl="+h.Base+"/files/"+(&url.URL{Path: h.Manifest}).EscapedPath()+" enrol="+token+" BOOTIF="+a.mac+h.endpoint()), " ")
+	args := strings.Join(strings.Fields(cmdline+" mfgurl="+h.Base+"/files/"+(&url.URL{Path: h.Manifest}).EscapedPath()+enrol+" BOOTIF="+a.mac+h.endpoint()), " ")
 	var s strings.Builder
 	s.WriteString("#!ipxe\necho gprovision: provisioning this unit\n")
 	switch {
@@ -308,7 +336,7 @@ func (h *HTTP) decide(ctx context.Context, a asker) (string, error) {
 	}
 	s.WriteString("boot || goto failed\n:failed\necho gprovision: the provisioning artifact cannot be loaded\n")
 	s.WriteString(h.again(a))
-	h.Log.Info("boot script", "mac", a.mac, "serial", a.serial, "unit", u.ID, "decision", "provision")
+	h.Log.Info("boot script", "mac", a.mac, "serial", a.serial, "unit", u.ID, "decision", "provision", "token", a.proven)
 	return s.String(), nil
 }
 

@@ -434,15 +434,19 @@ type bootTest struct {
 	dir   string
 	units *units
 	url   string
+	// port is the one that the network shows.
+	port    string
+	portErr error
 }
 
 func newBoot(t *testing.T) *bootTest {
-	b := &bootTest{T: t, dir: t.TempDir(), units: &units{err: store.ErrNotFound, tokens: map[string]store.Token{}}}
+	b := &bootTest{T: t, port: "52:54:00:00:00:01", dir: t.TempDir(), units: &units{err: store.ErrNotFound, tokens: map[string]store.Token{}}}
 	if err := os.MkdirAll(filepath.Join(b.dir, "files", "sub"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	b.write("files/manufData.json", "{}")
-	h, err := NewHTTP(HTTPConfig{Base: "http://10.7.0.1:8080", Files: filepath.Join(b.dir, "files"), IPXE: b.dir, Units: b.units, Log: quiet})
+	h, err := NewHTTP(HTTPConfig{Base: "http://10.7.0.1:8080", Files: filepath.Join(b.dir, "files"), IPXE: b.dir, Units: b.units, Log: quiet,
+		Port: func(netip.Addr) (string, error) { return b.port, b.portErr }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -514,6 +518,34 @@ func TestScript(t *testing.T) {
 	b.units.unit.Released = time.Now()
 	if _, s, _ := b.get(query + "efi"); !strings.Contains(s, "enrol=") {
 		t.Error(s)
+	}
+}
+
+// TestScriptOfAnotherPort asks with the port of another machine, and from where the network shows no port: there is a script, since
+// the network may be one that shows none, and no token in it.
+func TestScriptOfAnotherPort(t *testing.T) {
+	for name, change := range map[string]func(*bootTest){
+		"another port":    func(b *bootTest) { b.port = "52:54:00:00:00:02" },
+		"behind a router": func(b *bootTest) { b.portErr = io.ErrUnexpectedEOF },
+	} {
+		b := newBoot(t)
+		b.write("files/"+Artifact, string(testUKI(t, "")))
+		change(b)
+		if _, s, _ := b.get(query + "efi"); strings.Contains(s, "enrol=") || len(b.units.tokens) > 0 || !strings.Contains(s, " BOOTIF=52:54:00:00:00:01 ") {
+			t.Errorf("%s: %s", name, s)
+		}
+	}
+	// What stands for no serial number is none.
+	b := newBoot(t)
+	b.write("files/"+Artifact, string(testUKI(t, "")))
+	b.get(strings.Replace(query, "SN%201", "To%20Be%20Filled%20By%20O.E.M.", 1) + "efi")
+	for _, tok := range b.units.tokens {
+		if tok.Serial != "" {
+			t.Errorf("%+v", tok)
+		}
+	}
+	if len(b.units.tokens) != 1 {
+		t.Error("no token")
 	}
 }
 

@@ -9,11 +9,16 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"gprovision/model/platform"
+	"gprovision/model/record"
 )
 
 // Token is a one-time token as it was given out.
 type Token struct {
-	MAC     string    `json:"mac"`
+	// MAC is the port that fetched the boot script.
+	MAC string `json:"mac"`
+	// Serial is what its firmware says, if that is a serial number.
 	Serial  string    `json:"serial"`
 	Remote  string    `json:"remote"`
 	Created time.Time `json:"created"`
@@ -26,7 +31,8 @@ func hashToken(token string) []byte {
 	return h[:]
 }
 
-// AddToken stores the hash of a token for the unit with this port. It replaces the unused tokens of the same port.
+// AddToken stores the hash of a token for the unit with this port. It replaces the unused tokens of the same port. There is always
+// room: each address has a few, and where all of them are too many, the oldest of the address with the most goes.
 func (d *DB) AddToken(ctx context.Context, token string, t Token) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		now := d.now()
@@ -34,12 +40,14 @@ func (d *DB) AddToken(ctx context.Context, token string, t Token) error {
 			t.MAC, nano(now), nano(now.Add(-7*24*time.Hour))); err != nil {
 			return fmt.Errorf("store token: %w", err)
 		}
-		var n int
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM tokens WHERE enrolment = 0`).Scan(&n); err != nil {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens WHERE enrolment = 0 AND remote = ? ORDER BY created DESC, hash LIMIT -1 OFFSET ?)`,
+			t.Remote, maxTokensAddress-1); err != nil {
 			return fmt.Errorf("store token: %w", err)
 		}
-		if n >= maxTokens {
-			return ErrFull
+		if _, err := tx.ExecContext(ctx, `DELETE FROM tokens WHERE (SELECT count(*) FROM tokens WHERE enrolment = 0) >= ? AND hash IN (
+				SELECT hash FROM tokens WHERE enrolment = 0 AND remote = (SELECT remote FROM tokens WHERE enrolment = 0 GROUP BY remote ORDER BY count(*) DESC, min(created) LIMIT 1)
+				ORDER BY created, hash LIMIT 1)`, maxTokens); err != nil {
+			return fmt.Errorf("store token: %w", err)
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO tokens (hash, mac, serial, remote, created, expires) VALUES (?, ?, ?, ?, ?, ?)`,
 			hashToken(token), t.MAC, t.Serial, t.Remote, nano(t.Created), nano(t.Expires))
@@ -74,44 +82,96 @@ const (
 
 // Enrolment is one key that asked to speak for a unit.
 type Enrolment struct {
-	ID         int64       `json:"id"`
-	Unit       string      `json:"unit"`
-	PublicKey  []byte      `json:"publicKey"`
-	Status     EnrolStatus `json:"status"`
-	Boot       string      `json:"boot"`
-	Platform   string      `json:"platform"`
-	Remote     string      `json:"remote"`
-	Created    time.Time   `json:"created"`
-	ApprovedBy string      `json:"approvedBy"`
+	ID        int64  `json:"id"`
+	Unit      string `json:"unit"`
+	PublicKey []byte `json:"publicKey"`
+	// Fingerprint is what the unit's own panel shows of the key.
+	Fingerprint string      `json:"fingerprint"`
+	Status      EnrolStatus `json:"status"`
+	Boot        string      `json:"boot"`
+	Platform    string      `json:"platform"`
+	Remote      string      `json:"remote"`
+	// MAC is the port that the key's token was made for, empty for none.
+	MAC string `json:"mac"`
+	// Reason says why an operator has to decide.
+	Reason  string    `json:"reason"`
+	Created time.Time `json:"created"`
+	// Seen is when the key last asked to be enrolled.
+	Seen time.Time `json:"seen"`
+	// Asked is when it first got credentials, zero for never.
+	Asked time.Time `json:"asked"`
+	// ApprovedBy is who decided about the key, empty if nobody had to.
+	ApprovedBy string `json:"approvedBy"`
+}
+
+// Held is what a unit says that it has from an earlier time, for a server that was restored from a backup.
+type Held struct {
+	// Generation is that of the credentials that are set on the unit, 0 for none.
+	Generation uint64
+	// Provisioned says that the unit was provisioned to the end.
+	Provisioned bool
 }
 
 // EnrolInput is a request to let a key speak for a unit. The caller has verified that the sender holds the key.
 type EnrolInput struct {
-	Unit          string
-	PublicKey     []byte
-	Token         string // empty for none
-	Boot          string
-	Platform      string
+	Unit      string
+	PublicKey []byte
+	Token     string // empty for none
+	Boot      string
+	Platform  string
+	// SerialField is the keyword of the appliance table that Unit comes from, empty for unknown.
+	SerialField   string
 	MACs, BMCMACs []string
 	Remote        string
+	Held          Held
+	// ByPerson says that each new key needs an operator.
+	ByPerson bool
 }
 
-const enrolColumns = `id, unit, public_key, status, boot, platform, remote, created, approved_by`
+const enrolColumns = `id, unit, public_key, status, boot, platform, remote, mac, reason, created, seen, asked, approved_by`
 
 func scanEnrolment(s scanner, e *Enrolment) error {
-	var t int64
-	err := s.Scan(&e.ID, &e.Unit, &e.PublicKey, &e.Status, &e.Boot, &e.Platform, &e.Remote, &t, &e.ApprovedBy)
-	e.Created = fromNano(t)
+	var created, seen, asked int64
+	err := s.Scan(&e.ID, &e.Unit, &e.PublicKey, &e.Status, &e.Boot, &e.Platform, &e.Remote, &e.MAC, &e.Reason, &created, &seen, &asked, &e.ApprovedBy)
+	e.Created, e.Seen, e.Asked, e.Fingerprint = fromNano(created), fromNano(seen), fromNano(asked), record.Fingerprint(e.PublicKey)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}
 	return err
 }
 
-// ActiveKey returns the enrolment that speaks for a unit, or ErrNotFound.
+// querier is a transaction or a pool of connections.
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// canonical returns the name of the unit that goes by name, which is name itself where no operator gave it to a unit.
+func canonical(ctx context.Context, q querier, name string) (string, error) {
+	var unit string
+	err := q.QueryRowContext(ctx, `SELECT unit FROM aliases WHERE name = ? AND NOT EXISTS (SELECT 1 FROM units WHERE id = ?)`, name, name).Scan(&unit)
+	if errors.Is(err, sql.ErrNoRows) {
+		return name, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read names of units: %w", err)
+	}
+	return unit, nil
+}
+
+// ActiveKey returns the enrolment that speaks for a unit, or ErrNotFound. The unit may go by the name of a mainboard that was joined
+// to it; the Enrolment has its own.
 func (d *DB) ActiveKey(ctx context.Context, unit string) (Enrolment, error) {
 	var e Enrolment
-	err := scanEnrolment(d.r.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? AND status = 'active'`, unit), &e)
+	unit, err := canonical(ctx, d.r, unit)
+	if err != nil {
+		return e, err
+	}
+	return activeKey(ctx, d.r, unit)
+}
+
+func activeKey(ctx context.Context, q querier, unit string) (Enrolment, error) {
+	var e Enrolment
+	err := scanEnrolment(q.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? AND status = 'active'`, unit), &e)
 	return e, err
 }
 
@@ -120,178 +180,357 @@ func (d *DB) Enrolments(ctx context.Context, unit string) ([]Enrolment, error) {
 	return list(ctx, d, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? ORDER BY id DESC LIMIT 100`, scanEnrolment, unit)
 }
 
-// Enrol decides about a key. With a token that is valid for this unit the key becomes the active one; it replaces an older
-// key, unless the unit is completed (ErrCompleted). Without one the key waits for an operator, and reason says why. A key that
-// is active already stays so, which makes a repeated request harmless.
+// Enrol decides about a key.
+//
+// A key that is active already stays so, which makes a repeated request harmless, and lets a unit keep its key for life. A completed
+// unit takes no other one (ErrCompleted). Another key becomes the active one by a token that is good for this unit (see judge), as
+// long as the active one has not got credentials. In all other cases it waits for an operator, and reason says why. A key that an
+// operator has rejected is ErrRejected.
 func (d *DB) Enrol(ctx context.Context, in EnrolInput) (e Enrolment, reason string, err error) {
 	in.MACs, in.BMCMACs = cleanMACs(in.MACs), cleanMACs(in.BMCMACs)
 	err = d.tx(ctx, func(tx *sql.Tx) error {
+		reason = ""
 		now := d.now()
-		if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'rejected' WHERE status = 'pending' AND created < ?`, nano(now.Add(-pendingAge))); err != nil {
-			return fmt.Errorf("enrol: %w", err)
+		if err := sweep(ctx, tx, now); err != nil {
+			return err
 		}
-		for _, stale := range []string{
-			`DELETE FROM enrolments WHERE status = 'rejected' AND created < ?`,
-			`DELETE FROM units WHERE last_seen < ? AND NOT EXISTS (SELECT 1 FROM enrolments WHERE unit = units.id)
-				AND NOT EXISTS (SELECT 1 FROM events WHERE unit = units.id) AND NOT EXISTS (SELECT 1 FROM actions WHERE unit = units.id)`,
-		} {
-			if _, err := tx.ExecContext(ctx, stale, nano(now.Add(-2*pendingAge))); err != nil {
-				return fmt.Errorf("enrol: %w", err)
-			}
+		name := in.Unit
+		in := in
+		var err error
+		if in.Unit, err = canonical(ctx, tx, name); err != nil {
+			return err
 		}
 		u, err := scanUnit(tx.QueryRowContext(ctx, `SELECT `+unitColumns+` FROM units u WHERE u.id = ?`, in.Unit))
 		known := err == nil
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("enrol: %w", err)
 		}
-		var active Enrolment
-		err = scanEnrolment(tx.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? AND status = 'active'`, in.Unit), &active)
+		active, err := activeKey(ctx, tx, in.Unit)
+		taken := err == nil
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("enrol: %w", err)
 		}
-		same := err == nil && slices.Equal(active.PublicKey, in.PublicKey)
-
-		hash, good, why, err := d.judgeToken(ctx, tx, in, u, known, active.ID)
+		v, err := d.judge(ctx, tx, in, name, active, taken)
 		if err != nil {
 			return err
 		}
-		switch {
-		case same && (!good || u.Completed()):
+		if taken && slices.Equal(active.PublicKey, in.PublicKey) {
 			e = active
-			return d.touch(ctx, tx, in, now)
-		case known && u.Completed():
-			return ErrCompleted
-		case good:
-			if err := d.ensureUnit(ctx, tx, in, now); err != nil {
-				return err
-			}
-			if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'replaced' WHERE unit = ? AND status IN ('active', 'pending')`, in.Unit); err != nil {
-				return fmt.Errorf("enrol: %w", err)
-			}
-			if e, err = insertEnrolment(ctx, tx, in, Active, hash, now); err != nil {
-				return err
-			}
-			if _, err := tx.ExecContext(ctx, `UPDATE tokens SET enrolment = ? WHERE hash = ?`, e.ID, hash); err != nil {
-				return fmt.Errorf("enrol: %w", err)
-			}
-			return d.touch(ctx, tx, in, now)
+			return d.renew(ctx, tx, in, e, v, now)
 		}
-		reason = why
-		err = scanEnrolment(tx.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? AND status = 'pending' AND public_key = ?`, in.Unit, in.PublicKey), &e)
-		if !errors.Is(err, ErrNotFound) {
+		if known && u.Completed() {
+			return ErrCompleted
+		}
+		if !v.good {
+			reason = v.why
+			e, err = wait(ctx, tx, in, v, now)
 			return err
 		}
-		var all, mine int
-		if err := tx.QueryRowContext(ctx, `SELECT count(*), count(CASE WHEN unit = ? THEN 1 END) FROM enrolments WHERE status = 'pending'`, in.Unit).Scan(&all, &mine); err != nil {
+		if err := ensureUnit(ctx, tx, in.Unit, now); err != nil {
+			return err
+		}
+		if err := depose(ctx, tx, in.Unit, u); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'replaced' WHERE unit = ? AND status = 'pending' AND public_key = ?`, in.Unit, in.PublicKey); err != nil {
 			return fmt.Errorf("enrol: %w", err)
 		}
-		if all >= maxPending || mine >= maxPendingUnit {
-			return ErrFull
-		}
-		if err := d.ensureUnit(ctx, tx, in, now); err != nil {
+		if e, err = insertEnrolment(ctx, tx, in, Active, v, now); err != nil {
 			return err
 		}
-		e, err = insertEnrolment(ctx, tx, in, Pending, nil, now)
-		return err
+		if _, err := tx.ExecContext(ctx, `UPDATE tokens SET enrolment = ? WHERE hash = ?`, e.ID, v.hash); err != nil {
+			return fmt.Errorf("enrol: %w", err)
+		}
+		return d.accept(ctx, tx, in, e, now)
 	})
 	return e, reason, err
 }
 
-// judgeToken says whether the token of in is good for its unit, and if not, why.
-func (d *DB) judgeToken(ctx context.Context, tx *sql.Tx, in EnrolInput, u Unit, known bool, active int64) (hash []byte, good bool, why string, err error) {
-	if in.Token == "" {
-		return nil, false, "there is no token: an operator must approve this unit", nil
+// sweep forgets what nobody decided about in time.
+func sweep(ctx context.Context, tx *sql.Tx, now time.Time) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'rejected' WHERE status = 'pending' AND seen < ?`, nano(now.Add(-pendingAge))); err != nil {
+		return fmt.Errorf("enrol: %w", err)
 	}
-	hash = hashToken(in.Token)
-	var mac, serial string
-	var expires, used int64
-	err = tx.QueryRowContext(ctx, `SELECT mac, serial, expires, enrolment FROM tokens WHERE hash = ?`, hash).Scan(&mac, &serial, &expires, &used)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return nil, false, "the token is not known: an operator must approve this unit", nil
-	case err != nil:
-		return nil, false, "", fmt.Errorf("read token: %w", err)
-	case used != 0:
-		return nil, false, "the token was used already: an operator must approve this unit", nil
-	case expires < nano(d.now()):
-		return nil, false, "the token has expired: an operator must approve this unit", nil
+	old := nano(now.Add(-2 * pendingAge))
+	if _, err := tx.ExecContext(ctx, `DELETE FROM enrolments WHERE status = 'rejected' AND seen < ?`, old); err != nil {
+		return fmt.Errorf("enrol: %w", err)
 	}
-	// The token belongs to the port or the serial number that fetched the boot script.
-	mine := serial != "" && serial == in.Unit || slices.Contains(in.MACs, mac)
-	if known && len(u.MACs) > 0 && serial != in.Unit && !slices.Contains(u.MACs, mac) {
-		mine = false
+	if _, err := tx.ExecContext(ctx, `DELETE FROM units WHERE last_seen < ?`+nothingElse, old); err != nil {
+		return fmt.Errorf("enrol: %w", err)
 	}
-	if !mine {
-		return nil, false, "the token belongs to another unit: an operator must approve this one", nil
-	}
-	return hash, true, "", nil
+	return nil
 }
 
-func insertEnrolment(ctx context.Context, tx *sql.Tx, in EnrolInput, status EnrolStatus, hash []byte, now time.Time) (Enrolment, error) {
-	e := Enrolment{Unit: in.Unit, PublicKey: in.PublicKey, Status: status, Boot: in.Boot, Platform: in.Platform, Remote: in.Remote, Created: now.UTC()}
-	err := tx.QueryRowContext(ctx, `INSERT INTO enrolments (unit, public_key, status, token_hash, boot, platform, remote, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
-		in.Unit, in.PublicKey, status, hash, in.Boot, in.Platform, in.Remote, nano(now)).Scan(&e.ID)
+// nothingElse is true for units of which nothing is known but that they asked once.
+const nothingElse = ` AND NOT EXISTS (SELECT 1 FROM enrolments WHERE unit = units.id) AND NOT EXISTS (SELECT 1 FROM events WHERE unit = units.id)
+	AND NOT EXISTS (SELECT 1 FROM actions WHERE unit = units.id) AND NOT EXISTS (SELECT 1 FROM ports WHERE unit = units.id)
+	AND NOT EXISTS (SELECT 1 FROM aliases WHERE unit = units.id) AND NOT EXISTS (SELECT 1 FROM documents WHERE unit = units.id)`
+
+// verdict is what judge thinks of a key.
+type verdict struct {
+	hash []byte
+	// mac is the port of a token that may be used and that the unit says it has.
+	mac  string
+	good bool
+	why  string
+}
+
+// judge says whether the token of in lets another key than the active one speak for the unit, and if not, why.
+//
+// A token belongs to the port that fetched it, and so to the unit that has the port. It belongs to a serial number as well where the
+// unit's name comes from the field of the firmware that iPXE sends. The port must be free or the unit's own; an adapter that serves
+// many units proves nothing about a unit that has a key, unless the serial number does.
+func (d *DB) judge(ctx context.Context, tx *sql.Tx, in EnrolInput, name string, active Enrolment, taken bool) (verdict, error) {
+	no := func(v verdict, why string) (verdict, error) {
+		v.why = why + ": an operator must approve this key"
+		return v, nil
+	}
+	if in.Token == "" {
+		if _, since, err := epoch(ctx, tx); err != nil || since.IsZero() {
+			return verdict{why: "there is no token: an operator must approve this key"}, err
+		}
+		return no(verdict{}, "there is no token, and the server was restored from a backup that may be older than this key")
+	}
+	v := verdict{hash: hashToken(in.Token)}
+	var mac, serial string
+	var expires, used int64
+	err := tx.QueryRowContext(ctx, `SELECT mac, serial, expires, enrolment FROM tokens WHERE hash = ?`, v.hash).Scan(&mac, &serial, &expires, &used)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return no(v, "the token is not known")
+	case err != nil:
+		return v, fmt.Errorf("read token: %w", err)
+	case used != 0:
+		return no(v, "the token was used already")
+	case expires < nano(d.now()):
+		return no(v, "the token has expired")
+	case !slices.Contains(in.MACs, mac):
+		return no(v, "the token was made for the port "+mac+", which this unit does not name as its own")
+	}
+	named := in.SerialField == record.FirmwareSerial && serial != ""
+	if named && serial != name {
+		return no(v, "the token was made for the serial number "+serial)
+	}
+	v.mac = mac
+	var shared bool
+	var owner string
+	var proven bool
+	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM shared_ports WHERE mac = ?), coalesce((SELECT unit FROM ports WHERE mac = ?), ''), coalesce((SELECT proven FROM ports WHERE mac = ?), 0)`,
+		mac, mac, mac).Scan(&shared, &owner, &proven)
+	if err != nil {
+		return v, fmt.Errorf("read ports: %w", err)
+	}
+	own := owner == in.Unit && !shared
+	var elsewhere string
+	err = tx.QueryRowContext(ctx, `SELECT unit FROM enrolments WHERE public_key = ? AND status = 'active' AND unit <> ? LIMIT 1`, in.PublicKey, in.Unit).Scan(&elsewhere)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return v, fmt.Errorf("read enrolments: %w", err)
+	}
+	switch {
+	case elsewhere != "":
+		return no(v, "this key speaks for the unit "+elsewhere)
+	case in.ByPerson:
+		return no(v, "this server takes no key without a person")
+	case !shared && !own && owner != "" && proven:
+		return no(v, "the port "+mac+" belongs to the unit "+owner+" until it is released there or listed as a shared adapter")
+	case !taken:
+		v.good = true
+		return v, nil
+	case !active.Asked.IsZero():
+		return no(v, "the key that speaks for this unit has got its credentials")
+	case shared && active.MAC == mac && named:
+	case !own:
+		return no(v, "the unit is known with other ports")
+	}
+	v.good = true
+	return v, nil
+}
+
+// wait writes down a key that needs an operator. There is always room, see makeRoom.
+func wait(ctx context.Context, tx *sql.Tx, in EnrolInput, v verdict, now time.Time) (e Enrolment, err error) {
+	err = scanEnrolment(tx.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? AND public_key = ?
+		AND (status = 'pending' OR status = 'rejected' AND approved_by <> '') ORDER BY id DESC LIMIT 1`, in.Unit, in.PublicKey), &e)
+	switch {
+	case err == nil && e.Status == Rejected:
+		return e, ErrRejected
+	case err == nil:
+		e.Seen, e.Reason, e.MAC = now.UTC(), v.why, v.mac
+		macs, bmc, jerr := macsText(in)
+		if jerr != nil {
+			return e, jerr
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE enrolments SET seen = ?, reason = ?, mac = ?, macs = ?, bmc_macs = ?, held_generation = ?, held_provisioned = ?, remote = ? WHERE id = ?`,
+			nano(now), v.why, v.mac, macs, bmc, heldNumber(in.Held), in.Held.Provisioned, in.Remote, e.ID)
+		return e, err
+	case !errors.Is(err, ErrNotFound):
+		return e, err
+	}
+	if err := makeRoom(ctx, tx, in); err != nil {
+		return e, err
+	}
+	if err := ensureUnit(ctx, tx, in.Unit, now); err != nil {
+		return e, err
+	}
+	return insertEnrolment(ctx, tx, in, Pending, v, now)
+}
+
+// makeRoom drops keys that wait, so that one more fits: first those of the same address beyond its share, then of the address that
+// has the most. Of one address the key goes that has not asked for longest; a unit that is there asks every few seconds.
+func makeRoom(ctx context.Context, tx *sql.Tx, in EnrolInput) error {
+	drop := func(query string, args ...any) error {
+		var id int64
+		var unit string
+		err := tx.QueryRowContext(ctx, query, args...).Scan(&id, &unit)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err == nil {
+			_, err = tx.ExecContext(ctx, `DELETE FROM enrolments WHERE id = ?`, id)
+		}
+		if err == nil && unit != in.Unit {
+			_, err = tx.ExecContext(ctx, `DELETE FROM units WHERE id = ?`+nothingElse, unit)
+		}
+		if err != nil {
+			return fmt.Errorf("make room for keys that wait: %w", err)
+		}
+		return nil
+	}
+	const most = `(SELECT remote FROM enrolments WHERE status = 'pending' AND (? = '' OR unit = ?) GROUP BY remote ORDER BY count(*) DESC, min(seen) LIMIT 1)`
+	return errors.Join(
+		drop(`SELECT id, unit FROM enrolments WHERE status = 'pending' AND remote = ? AND (SELECT count(*) FROM enrolments WHERE status = 'pending' AND remote = ?) >= ? ORDER BY seen, id LIMIT 1`,
+			in.Remote, in.Remote, maxPendingAddress),
+		drop(`SELECT id, unit FROM enrolments WHERE status = 'pending' AND unit = ? AND (SELECT count(*) FROM enrolments WHERE status = 'pending' AND unit = ?) >= ? AND remote = `+most+` ORDER BY seen, id LIMIT 1`,
+			in.Unit, in.Unit, maxPendingUnit, in.Unit, in.Unit),
+		drop(`SELECT id, unit FROM enrolments WHERE status = 'pending' AND (SELECT count(*) FROM enrolments WHERE status = 'pending') >= ? AND remote = `+most+` ORDER BY seen, id LIMIT 1`,
+			maxPending, "", ""),
+	)
+}
+
+func macsText(in EnrolInput) (macs, bmc string, err error) {
+	a, err1 := json.Marshal(in.MACs)
+	b, err2 := json.Marshal(in.BMCMACs)
+	return string(a), string(b), errors.Join(err1, err2)
+}
+
+func insertEnrolment(ctx context.Context, tx *sql.Tx, in EnrolInput, status EnrolStatus, v verdict, now time.Time) (Enrolment, error) {
+	e := Enrolment{Unit: in.Unit, PublicKey: in.PublicKey, Fingerprint: record.Fingerprint(in.PublicKey), Status: status, Boot: in.Boot, Platform: in.Platform, Remote: in.Remote,
+		MAC: v.mac, Reason: v.why, Created: now.UTC(), Seen: now.UTC()}
+	macs, bmc, err := macsText(in)
+	if err != nil {
+		return Enrolment{}, err
+	}
+	err = tx.QueryRowContext(ctx, `INSERT INTO enrolments (unit, public_key, status, token_hash, boot, platform, remote, created, seen, mac, macs, bmc_macs, serial_field, reason, held_generation, held_provisioned)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		in.Unit, in.PublicKey, status, v.hash, in.Boot, in.Platform, in.Remote, nano(now), nano(now), v.mac, macs, bmc, in.SerialField, v.why, heldNumber(in.Held), in.Held.Provisioned).Scan(&e.ID)
 	if err != nil {
 		return Enrolment{}, fmt.Errorf("store enrolment: %w", err)
 	}
 	return e, nil
 }
 
+// heldNumber is the generation that a unit says it has, 0 for one that cannot be.
+func heldNumber(h Held) int64 {
+	if h.Generation > 1<<62 {
+		return 0
+	}
+	return int64(h.Generation)
+}
+
 // ensureUnit makes the row of a unit if it is missing.
-func (d *DB) ensureUnit(ctx context.Context, tx *sql.Tx, in EnrolInput, now time.Time) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO units (id, first_seen, last_seen) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING`, in.Unit, nano(now), nano(now))
+func ensureUnit(ctx context.Context, tx *sql.Tx, unit string, now time.Time) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO units (id, first_seen, last_seen) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING`, unit, nano(now), nano(now))
 	if err != nil {
 		return fmt.Errorf("store unit: %w", err)
 	}
 	return nil
 }
 
-// touch writes down what an accepted key says about its unit.
-func (d *DB) touch(ctx context.Context, tx *sql.Tx, in EnrolInput, now time.Time) error {
+// depose ends that the active key of a unit speaks for it. Credentials that it got and that no finished provisioning set are void:
+// nobody must take them for those of the unit.
+func depose(ctx context.Context, tx *sql.Tx, unit string, u Unit) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE secrets SET void = 1 WHERE unit = ? AND enrolment IN (SELECT id FROM enrolments WHERE unit = ? AND status = 'active')
+		AND (confirmed = 0 OR confirmed > ?)`, unit, unit, nano(u.Provisioned)); err != nil {
+		return fmt.Errorf("replace key: %w", err)
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'replaced' WHERE unit = ? AND status = 'active'`, unit); err != nil {
+		return fmt.Errorf("replace key: %w", err)
+	}
+	return nil
+}
+
+// renew is for a request of the key that is active already. A port whose token it brings is the unit's from now on, such as that of a
+// new mainboard, unless it is another unit's.
+func (d *DB) renew(ctx context.Context, tx *sql.Tx, in EnrolInput, e Enrolment, v verdict, now time.Time) error {
+	if err := tx.QueryRowContext(ctx, `UPDATE enrolments SET seen = ? WHERE id = ? RETURNING id`, nano(now), e.ID).Scan(&e.ID); err != nil {
+		return fmt.Errorf("enrol: %w", err)
+	}
+	if e.MAC = v.mac; v.mac != "" {
+		if _, err := tx.ExecContext(ctx, `UPDATE tokens SET enrolment = ? WHERE hash = ?`, e.ID, v.hash); err != nil {
+			return fmt.Errorf("enrol: %w", err)
+		}
+	}
+	return d.accept(ctx, tx, in, e, now)
+}
+
+// accept writes down what an accepted key says about its unit.
+func (d *DB) accept(ctx context.Context, tx *sql.Tx, in EnrolInput, e Enrolment, now time.Time) error {
 	set := func(column, value string) error {
-		_, err := tx.ExecContext(ctx, `UPDATE units SET `+column+` = ? WHERE id = ?`, value, in.Unit)
+		if value == "" {
+			return nil
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE units SET `+column+` = ? WHERE id = ?`, value, in.Unit); err != nil {
+			return fmt.Errorf("store unit: %w", err)
+		}
+		return nil
+	}
+	macs, bmc, err := macsText(in)
+	if err != nil {
 		return err
 	}
-	if in.Platform != "" {
-		if err := set("platform", in.Platform); err != nil {
-			return err
-		}
+	if len(in.MACs) == 0 {
+		macs = ""
 	}
-	for column, macs := range map[string][]string{"macs": in.MACs, "bmc_macs": in.BMCMACs} {
-		if len(macs) == 0 {
-			continue
-		}
-		b, err := json.Marshal(macs)
-		if err == nil {
-			err = set(column, string(b))
-		}
+	if len(in.BMCMACs) == 0 {
+		bmc = ""
+	}
+	err = errors.Join(set("platform", in.Platform), set("macs", macs), set("bmc_macs", bmc), set("serial_field", in.SerialField))
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE units SET last_seen = ? WHERE id = ?`, nano(now), in.Unit); err != nil {
+		return fmt.Errorf("store unit: %w", err)
+	}
+	if err := claim(ctx, tx, in.Unit, e.MAC, in.MACs, now); err != nil {
+		return err
+	}
+	return takeHeld(ctx, tx, in.Unit, in.Held, e.ID, now)
+}
+
+// Approve makes a pending key the active one of its unit. A fingerprint that is not empty must be that of the key, else it is
+// ErrFingerprint. It is ErrNotFound if there is no such key waiting, and ErrCompleted if the unit would have to be released first.
+func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator, fingerprint string) error {
+	return d.tx(ctx, func(tx *sql.Tx) error {
+		u, err := scanUnit(tx.QueryRowContext(ctx, `SELECT `+unitColumns+` FROM units u WHERE u.id = ?`, unit))
 		if err != nil {
 			return err
 		}
-	}
-	_, err := tx.ExecContext(ctx, `UPDATE units SET last_seen = ? WHERE id = ?`, nano(now), in.Unit)
-	return err
-}
-
-// Approve makes a pending key the active one of its unit. It is ErrNotFound if there is no such key waiting, and
-// ErrCompleted if the unit would have to be released first.
-func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator string) error {
-	return d.tx(ctx, func(tx *sql.Tx) error {
-		u, err := scanUnit(tx.QueryRowContext(ctx, `SELECT `+unitColumns+` FROM units u WHERE u.id = ?`, unit))
+		e, macs, err := waiting(ctx, tx, unit, enrolment)
 		if err != nil {
 			return err
 		}
 		if u.Completed() {
 			return ErrCompleted
 		}
-		var e Enrolment
-		if err := scanEnrolment(tx.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE id = ? AND unit = ? AND status = 'pending'`, enrolment, unit), &e); err != nil {
+		if fingerprint != "" && !record.SameFingerprint(fingerprint, e.Fingerprint) {
+			return ErrFingerprint
+		}
+		if err := depose(ctx, tx, unit, u); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'replaced' WHERE unit = ? AND status = 'active'`, unit); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'active', approved_by = ? WHERE id = ?`, operator, enrolment); err != nil {
 			return fmt.Errorf("approve: %w", err)
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'active', approved_by = ? WHERE id = ?`, operator, enrolment); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE tokens SET enrolment = ? WHERE hash = (SELECT token_hash FROM enrolments WHERE id = ?) AND enrolment = 0`, enrolment, enrolment); err != nil {
 			return fmt.Errorf("approve: %w", err)
 		}
 		if e.Platform != "" {
@@ -299,6 +538,66 @@ func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator
 				return fmt.Errorf("approve: %w", err)
 			}
 		}
-		return action(ctx, tx, unit, nano(d.now()), operator, fmt.Sprintf("approved the key of %s", e.Remote))
+		if _, err := tx.ExecContext(ctx, `UPDATE units SET serial_field = (SELECT serial_field FROM enrolments WHERE id = ?) WHERE id = ?`, enrolment, unit); err != nil {
+			return fmt.Errorf("approve: %w", err)
+		}
+		// The ports are those of this key's machine: what another one has claimed is free again.
+		text, err := json.Marshal(macs)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM ports WHERE unit = ? AND mac NOT IN (SELECT value FROM json_each(?))`, unit, string(text)); err != nil {
+			return fmt.Errorf("approve: %w", err)
+		}
+		now := d.now()
+		if err := claim(ctx, tx, unit, e.MAC, macs, now); err != nil {
+			return err
+		}
+		var gen int64
+		var held Held
+		if err := tx.QueryRowContext(ctx, `SELECT held_generation, held_provisioned FROM enrolments WHERE id = ?`, enrolment).Scan(&gen, &held.Provisioned); err != nil {
+			return fmt.Errorf("approve: %w", err)
+		}
+		held.Generation = uint64(gen)
+		if err := takeHeld(ctx, tx, unit, held, enrolment, now); err != nil {
+			return err
+		}
+		return action(ctx, tx, unit, nano(now), operator, fmt.Sprintf("approved the key %s of %s", e.Fingerprint, e.Remote))
 	})
+}
+
+// Reject makes a pending key one that may not speak for its unit. It is ErrNotFound if there is no such key waiting. The same key may
+// ask again after a few days.
+func (d *DB) Reject(ctx context.Context, unit string, enrolment int64, operator string) error {
+	return d.tx(ctx, func(tx *sql.Tx) error {
+		e, _, err := waiting(ctx, tx, unit, enrolment)
+		if err != nil {
+			return err
+		}
+		now := nano(d.now())
+		if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'rejected', approved_by = ?, seen = ? WHERE id = ?`, operator, now, enrolment); err != nil {
+			return fmt.Errorf("reject: %w", err)
+		}
+		return action(ctx, tx, unit, now, operator, fmt.Sprintf("rejected the key %s of %s", e.Fingerprint, e.Remote))
+	})
+}
+
+// waiting returns a pending key and the ports that its unit named.
+func waiting(ctx context.Context, tx *sql.Tx, unit string, enrolment int64) (e Enrolment, macs []string, err error) {
+	if err := scanEnrolment(tx.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE id = ? AND unit = ? AND status = 'pending'`, enrolment, unit), &e); err != nil {
+		return e, nil, err
+	}
+	var text string
+	if err := tx.QueryRowContext(ctx, `SELECT macs FROM enrolments WHERE id = ?`, enrolment).Scan(&text); err != nil {
+		return e, nil, fmt.Errorf("read enrolment: %w", err)
+	}
+	if err := json.Unmarshal([]byte(text), &macs); err != nil {
+		return e, nil, fmt.Errorf("read enrolment: %w", err)
+	}
+	return e, macs, nil
+}
+
+// IsSerial reports whether a text from a machine's firmware is a serial number, and no text that stands for none.
+func IsSerial(s string) bool {
+	return record.CheckUnit(s) == nil && platform.Identity{Serial: s}.CheckSerial() == nil
 }

@@ -192,6 +192,23 @@ type Secret struct {
 	Created    time.Time `json:"created"`
 	// Confirmed is when the unit said that it has set them, zero for never.
 	Confirmed time.Time `json:"confirmed"`
+	// Fingerprint is that of the key that got them, and Active whether it speaks for the unit now.
+	Fingerprint string `json:"fingerprint"`
+	Active      bool   `json:"active"`
+	// Void says that another key took the unit over before a provisioning with these was finished: they are set nowhere.
+	Void bool `json:"void"`
+	// Lost says that the unit has them and the server, restored from a backup, does not.
+	Lost bool `json:"lost"`
+}
+
+const secretColumns = `s.unit, s.generation, s.created, s.confirmed, s.void, length(s.ciphertext) = 0, e.public_key, e.status = 'active' FROM secrets s JOIN enrolments e ON e.id = s.enrolment`
+
+func scanSecret(s scanner, v *Secret, more ...any) error {
+	var g, c, f int64
+	var key []byte
+	err := s.Scan(append(more, &v.Unit, &g, &c, &f, &v.Void, &v.Lost, &key, &v.Active)...)
+	v.Generation, v.Created, v.Confirmed, v.Fingerprint = uint64(g), fromNano(c), fromNano(f), record.Fingerprint(key)
+	return err
 }
 
 // AddSecret stores a new generation of credentials for the key of an enrolment. seal is called with its number and returns
@@ -211,6 +228,10 @@ func (d *DB) AddSecret(ctx context.Context, unit string, enrolment int64, seal f
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO secrets (unit, generation, enrolment, ciphertext, created) VALUES (?, ?, ?, ?, ?)`, unit, gen, enrolment, ciphertext, nano(d.now())); err != nil {
+			return fmt.Errorf("store credentials: %w", err)
+		}
+		// From here on no token lets another key take the unit over.
+		if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET asked = ? WHERE id = ? AND asked = 0`, nano(d.now()), enrolment); err != nil {
 			return fmt.Errorf("store credentials: %w", err)
 		}
 		_, err = tx.ExecContext(ctx, `DELETE FROM secrets WHERE unit = ? AND confirmed = 0 AND generation <= ?`, unit, gen-maxUnconfirmed)
@@ -275,36 +296,37 @@ func (d *DB) ConfirmSecret(ctx context.Context, unit string, enrolment int64, ge
 
 // Secrets returns all generations of a unit without their ciphertexts, newest first.
 func (d *DB) Secrets(ctx context.Context, unit string) ([]Secret, error) {
-	return list(ctx, d, `SELECT unit, generation, created, confirmed FROM secrets WHERE unit = ? ORDER BY generation DESC`, func(s scanner, v *Secret) error {
-		var g, c, f int64
-		err := s.Scan(&v.Unit, &g, &c, &f)
-		v.Generation, v.Created, v.Confirmed = uint64(g), fromNano(c), fromNano(f)
-		return err
-	}, unit)
+	return list(ctx, d, `SELECT `+secretColumns+` WHERE s.unit = ? ORDER BY s.generation DESC`, func(s scanner, v *Secret) error { return scanSecret(s, v) }, unit)
 }
 
-// ReadSecret returns the ciphertext of a generation and records that operator read it. Generation 0 is the newest confirmed
-// one, or the newest of all where none is confirmed. It is ErrNotFound if there is none.
+// ReadSecret returns the ciphertext of a generation and records that operator read it. Generation 0 is the newest one that the
+// active key has confirmed, else the newest that another key confirmed in a finished provisioning, else the newest of the active key.
+// Void ones are read by their number only. It is ErrNotFound if there is none, and ErrLost for one that only the unit has.
 func (d *DB) ReadSecret(ctx context.Context, unit string, generation uint64, operator, remote string) (Secret, error) {
 	var v Secret
 	err := d.tx(ctx, func(tx *sql.Tx) error {
-		var g, c, f int64
-		err := tx.QueryRowContext(ctx, `SELECT unit, generation, ciphertext, created, confirmed FROM secrets WHERE unit = ? AND (? = 0 OR generation = ?)
-			ORDER BY confirmed > 0 DESC, generation DESC LIMIT 1`, unit, int64(generation), int64(generation)).Scan(&v.Unit, &g, &v.Ciphertext, &c, &f)
+		v = Secret{}
+		err := scanSecret(tx.QueryRowContext(ctx, `SELECT s.ciphertext, `+secretColumns+` WHERE s.unit = ? AND (? = 0 AND s.void = 0 OR s.generation = ?)
+			ORDER BY e.status = 'active' AND s.confirmed > 0 DESC, s.confirmed > 0 DESC, e.status = 'active' DESC, s.generation DESC LIMIT 1`, unit, int64(generation), int64(generation)), &v, &v.Ciphertext)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrNotFound
 		}
 		if err != nil {
 			return fmt.Errorf("read credentials: %w", err)
 		}
-		v.Generation, v.Created, v.Confirmed = uint64(g), fromNano(c), fromNano(f)
-		_, err = tx.ExecContext(ctx, `INSERT INTO readings (unit, generation, time, operator, remote) VALUES (?, ?, ?, ?, ?)`, unit, g, nano(d.now()), operator, remote)
+		if v.Lost {
+			return ErrLost
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO readings (unit, generation, time, operator, remote) VALUES (?, ?, ?, ?, ?)`, unit, int64(v.Generation), nano(d.now()), operator, remote)
 		if err != nil {
 			return fmt.Errorf("record reading: %w", err)
 		}
 		return nil
 	})
-	return v, err
+	if err != nil {
+		return Secret{}, err
+	}
+	return v, nil
 }
 
 // Reading says that somebody read the credentials of a unit.

@@ -41,17 +41,27 @@ var (
 	ErrGeneration = errors.New("this is not the newest generation of credentials")
 	// ErrNotEnrolled says that the enrolment does not speak for the unit any more.
 	ErrNotEnrolled = errors.New("the key does not speak for this unit")
-	// ErrFull says that too many enrolments wait for approval.
-	ErrFull = errors.New("too many enrolments wait for an operator")
+	// ErrRejected says that an operator has rejected the key.
+	ErrRejected = errors.New("an operator has rejected this key")
+	// ErrFingerprint says that a key is not the one that an operator means.
+	ErrFingerprint = errors.New("the fingerprint is not that of the key: compare it with the unit's panel")
+	// ErrTaken says that a name or a port belongs to another unit.
+	ErrTaken = errors.New("it belongs to another unit")
+	// ErrInput says that what an operator gave cannot be right.
+	ErrInput = errors.New("wrong input")
+	// ErrLost says that the credentials that a unit has set were made after the backup from which the server was restored.
+	ErrLost = errors.New("the credentials that are set on the unit were lost when the server was restored from a backup: provision the unit again for new ones")
 )
 
 // Limits that keep what strangers can store small.
 const (
-	maxPending     = 200   // enrolments that wait, in all
-	maxPendingUnit = 5     // the same, of one unit
-	maxTokens      = 10000 // tokens that are neither used nor expired
-	maxUnconfirmed = 20    // generations of credentials of one unit that nobody confirmed
-	pendingAge     = 24 * time.Hour
+	maxPending        = 1000  // enrolments that wait, in all
+	maxPendingUnit    = 64    // the same, of one unit
+	maxPendingAddress = 8     // the same, of one address
+	maxTokens         = 10000 // tokens that are neither used nor expired
+	maxTokensAddress  = 16    // the same, of one address
+	maxUnconfirmed    = 20    // generations of credentials of one unit that nobody confirmed
+	pendingAge        = 24 * time.Hour
 )
 
 // DB is an open store. It is safe for concurrent use.
@@ -227,40 +237,6 @@ func (d *DB) Units(ctx context.Context) ([]Unit, error) {
 // Unit returns one unit, or ErrNotFound.
 func (d *DB) Unit(ctx context.Context, id string) (Unit, error) {
 	return scanUnit(d.r.QueryRowContext(ctx, `SELECT `+unitColumns+` FROM units u WHERE u.id = ?`, id))
-}
-
-// FindUnit returns the unit that is named serial or, if there is none, has the port mac. It is ErrNotFound if there is
-// neither, or if more than one unit has that port.
-func (d *DB) FindUnit(ctx context.Context, serial, mac string) (Unit, error) {
-	if serial != "" {
-		u, err := d.Unit(ctx, serial)
-		if !errors.Is(err, ErrNotFound) {
-			return u, err
-		}
-	}
-	if mac == "" {
-		return Unit{}, ErrNotFound
-	}
-	rows, err := d.r.QueryContext(ctx, `SELECT u.id FROM units u, json_each(u.macs) m WHERE m.value = ? LIMIT 2`, mac)
-	if err != nil {
-		return Unit{}, fmt.Errorf("find unit: %w", err)
-	}
-	defer rows.Close()
-	var ids []string
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return Unit{}, err
-		}
-		ids = append(ids, id)
-	}
-	if err := rows.Err(); err != nil {
-		return Unit{}, err
-	}
-	if len(ids) != 1 {
-		return Unit{}, ErrNotFound
-	}
-	return d.Unit(ctx, ids[0])
 }
 
 // Release allows the unit to be provisioned once more. The permission is used up when a provisioning succeeds.

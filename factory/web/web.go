@@ -42,6 +42,8 @@ type Config struct {
 	Log   *slog.Logger
 	// Problems, if there is one, returns what is wrong with the server's set-up, to be shown on the first page.
 	Problems func() []string
+	// ByPerson says that an approval must come with the key's fingerprint.
+	ByPerson bool
 }
 
 // Web serves the dashboard.
@@ -82,6 +84,12 @@ func (s *Web) Register(mux *http.ServeMux) {
 	mux.Handle("GET /live", s.see(func(w http.ResponseWriter, r *http.Request, _ login.Who) { api.Stream(w, r, s.Hub) }))
 	mux.Handle("POST /units/{unit}/release", s.change(s.release))
 	mux.Handle("POST /units/{unit}/enrolments/{id}/approve", s.change(s.approve))
+	mux.Handle("POST /units/{unit}/enrolments/{id}/reject", s.change(s.reject))
+	mux.Handle("POST /units/{unit}/join", s.change(s.join))
+	mux.Handle("GET /ports", s.see(s.ports))
+	mux.Handle("POST /ports/{mac}/release", s.change(s.releasePort))
+	mux.Handle("POST /ports/{mac}/unshare", s.change(s.unsharePort))
+	mux.Handle("POST /ports/share", s.change(s.sharePort))
 }
 
 // guard sets the headers that every page has.
@@ -131,6 +139,8 @@ type view struct {
 	Waiting                    []store.Token
 	Problems                   []string
 	Detail                     detail
+	Ports                      api.PortList
+	ByPerson                   bool
 }
 
 type detail struct {
@@ -155,9 +165,11 @@ func (s *Web) trouble(w http.ResponseWriter, err error) {
 		http.Error(w, "there is no such thing", http.StatusNotFound)
 		return
 	}
-	if errors.Is(err, store.ErrCompleted) {
-		http.Error(w, err.Error(), http.StatusConflict)
-		return
+	for _, e := range []error{store.ErrCompleted, store.ErrFingerprint, store.ErrTaken, store.ErrInput} {
+		if errors.Is(err, e) {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
 	}
 	s.Log.Error("page failed", "error", err.Error())
 	http.Error(w, "the server has trouble of its own, see its log", http.StatusInternalServerError)
@@ -218,7 +230,7 @@ func (s *Web) unit(w http.ResponseWriter, r *http.Request, who login.Who) {
 		return
 	}
 	before, _ := strconv.ParseInt(r.URL.Query().Get("before"), 10, 64)
-	v := view{Title: id, Form: who.Form, Unit: id, Detail: detail{Detail: d}}
+	v := view{Title: id, Form: who.Form, Unit: id, Detail: detail{Detail: d}, ByPerson: s.ByPerson}
 	if v.Detail.Events, err = s.Store.Events(r.Context(), id, before, eventsPerPage); err == nil {
 		v.Detail.QA, err = s.Store.Events(r.Context(), id, 0, 100, record.KindQA)
 	}
@@ -254,7 +266,53 @@ func (s *Web) release(w http.ResponseWriter, r *http.Request, who login.Who) {
 
 func (s *Web) approve(w http.ResponseWriter, r *http.Request, who login.Who) {
 	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
-	s.did(w, r, who, "approved", s.Store.Approve(r.Context(), r.PathValue("unit"), id, who.Operator))
+	typed := r.PostFormValue("fingerprint")
+	err := api.NeedFingerprint(s.ByPerson, typed)
+	if err == nil {
+		err = s.Store.Approve(r.Context(), r.PathValue("unit"), id, who.Operator, typed)
+	}
+	s.did(w, r, who, "approved", err)
+}
+
+func (s *Web) reject(w http.ResponseWriter, r *http.Request, who login.Who) {
+	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	s.did(w, r, who, "rejected", s.Store.Reject(r.Context(), r.PathValue("unit"), id, who.Operator))
+}
+
+func (s *Web) join(w http.ResponseWriter, r *http.Request, who login.Who) {
+	s.did(w, r, who, "mainboard joined", s.Store.Join(r.Context(), r.PathValue("unit"), strings.TrimSpace(r.PostFormValue("serial")), strings.TrimSpace(r.PostFormValue("mac")), who.Operator))
+}
+
+func (s *Web) ports(w http.ResponseWriter, r *http.Request, who login.Who) {
+	l, err := api.ReadPorts(r.Context(), s.Store)
+	if err != nil {
+		s.trouble(w, err)
+		return
+	}
+	s.page(w, http.StatusOK, "ports.html", view{Title: "Ports", Form: who.Form, Ports: l})
+}
+
+func (s *Web) releasePort(w http.ResponseWriter, r *http.Request, who login.Who) {
+	s.didPort(w, r, who, "port released", s.Store.ReleasePort(r.Context(), r.PathValue("mac"), who.Operator))
+}
+
+func (s *Web) sharePort(w http.ResponseWriter, r *http.Request, who login.Who) {
+	s.didPort(w, r, who, "adapter shared", s.Store.SharePort(r.Context(), strings.TrimSpace(r.PostFormValue("mac")), r.PostFormValue("note"), who.Operator))
+}
+
+func (s *Web) unsharePort(w http.ResponseWriter, r *http.Request, who login.Who) {
+	s.didPort(w, r, who, "adapter not shared", s.Store.UnsharePort(r.Context(), r.PathValue("mac")))
+}
+
+// didPort ends a change of ports and shows their page again.
+func (s *Web) didPort(w http.ResponseWriter, r *http.Request, who login.Who, what string, err error) {
+	if err != nil {
+		s.trouble(w, err)
+		return
+	}
+	s.Log.Info(what, "mac", r.PathValue("mac")+r.PostFormValue("mac"), "operator", who.Operator)
+	s.Hub.Publish("")
+	http.Redirect(w, r, "/ports", http.StatusSeeOther)
 }
 
 // did ends a change: it tells those who watch, and shows the unit's page again.

@@ -7,6 +7,8 @@
 package record
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -300,6 +302,18 @@ type EnrolRequest struct {
 	BMCMACs []string `json:"bmcMacs,omitempty"`
 	// Build is the build number of the running boot artifact, 0 for unknown.
 	Build uint64 `json:"build,omitempty"`
+	// SerialField is the keyword of the appliance table that Unit comes from, such as FirmwareSerial; empty for unknown.
+	SerialField string `json:"serialField,omitempty"`
+	// Held is what the unit has from an earlier time. A server that was restored from a backup may not know it.
+	Held Held `json:"held,omitzero"`
+}
+
+// Held is what a unit has from an earlier time.
+type Held struct {
+	// Generation is that of the credentials that are set on the unit, 0 for unknown.
+	Generation uint64 `json:"generation,omitempty"`
+	// Provisioned says that the unit was provisioned to the end.
+	Provisioned bool `json:"provisioned,omitempty"`
 }
 
 // Validate says whether r can be considered.
@@ -318,6 +332,9 @@ func (r EnrolRequest) Validate() error {
 	}
 	if len(r.Platform) > MaxName {
 		return fmt.Errorf("platform is longer than %d bytes", MaxName)
+	}
+	if len(r.SerialField) > MaxName || !printable(r.SerialField) {
+		return fmt.Errorf("serialField, want at most %d printable characters", MaxName)
 	}
 	if len(r.MACs) > MaxMACs || len(r.BMCMACs) > MaxMACs {
 		return fmt.Errorf("more than %d hardware addresses", MaxMACs)
@@ -441,6 +458,10 @@ const (
 	ProblemConfirmed   = "confirmed"    // the credentials are confirmed and never handed out again
 	ProblemNoOperator  = "no-operator"  // the server has no operator key to encrypt credentials to
 	ProblemGeneration  = "generation"   // the confirmed generation is not the newest one of this key
+	ProblemRejected    = "rejected"     // an operator has rejected the key
+	ProblemFingerprint = "fingerprint"  // the fingerprint is missing or not that of the key
+	ProblemTaken       = "taken"        // a name or a port belongs to another unit
+	ProblemLost        = "lost"         // the credentials were made after the backup from which the server was restored
 	ProblemBusy        = "busy"         // too many requests: wait and try again
 	ProblemLogin       = "login"        // an operator's login is missing or wrong
 	ProblemNotFound    = "not-found"    // there is no such thing
@@ -556,4 +577,36 @@ func printable(s string) bool {
 		}
 	}
 	return true
+}
+
+// FirmwareSerial is the keyword of the appliance table (SerNumField) whose value iPXE sends as a machine's serial number
+// (ipxe.org/cfg/serial).
+const FirmwareSerial = "system-serial-number"
+
+// fingerprintAlphabet has no characters that are mistaken for another when they are read from a display (Crockford's base 32).
+const fingerprintAlphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+// Fingerprint is what people compare of a public key, such as "7K2M-Q9XD-04TB": 60 bits of its SHA-256. The unit's panel and the
+// server's page show the same.
+func Fingerprint(publicKey []byte) string {
+	sum := sha256.Sum256(append([]byte("gprov-key\n"), publicKey...))
+	n := binary.BigEndian.Uint64(sum[:8])
+	var b []byte
+	for i := range 12 {
+		if i > 0 && i%4 == 0 {
+			b = append(b, '-')
+		}
+		b = append(b, fingerprintAlphabet[n>>59])
+		n <<= 5
+	}
+	return string(b)
+}
+
+// SameFingerprint reports whether two fingerprints are the same as people write them: lower case, without dashes, and with the letters
+// that are read for a digit.
+func SameFingerprint(a, b string) bool {
+	norm := func(s string) string {
+		return strings.NewReplacer("-", "", " ", "", "O", "0", "I", "1", "L", "1").Replace(strings.ToUpper(strings.TrimSpace(s)))
+	}
+	return norm(a) != "" && norm(a) == norm(b)
 }

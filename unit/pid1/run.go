@@ -78,7 +78,7 @@ type unit struct {
 	modules *host.Modules
 	// changed gets a value when a block device came or went.
 	changed chan struct{}
-	// key is the key of the unit that this boot may make.
+	// key is the key of the unit that this boot may make, or the one that a provisioning has found.
 	key ed25519.PrivateKey
 	// connected says that the queue has, or will have, a way to the server.
 	connected atomic.Bool
@@ -476,6 +476,7 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 	err := provision.Run(ctx, u.m, provision.Options{
 		ManifestURL: u.args.ManifestURL,
 		Key:         u.key,
+		Keep:        func(k ed25519.PrivateKey) { u.key = k },
 		Token:       u.args.Token,
 		LogEndpoint: u.args.LogEndpoint,
 		KeepLog:     u.args.ContinueLogging,

@@ -17,6 +17,7 @@ import (
 	"gprovision/unit/panel"
 	"gprovision/unit/provision"
 	"gprovision/unit/report"
+	"gprovision/unit/state"
 )
 
 // began, succeeded and failed tell panels, log and server where a job stands.
@@ -157,8 +158,26 @@ func (u *unit) connect(ctx context.Context, f *Found) {
 			u.log.Info("no network; records are sent later", "err", err)
 			return
 		}
+		u.hello(ctx, c, f.Unit)
 		u.toServer(c)
 	})
+}
+
+// hello tells the server that the unit is there, with its key and with what it holds: a server that was restored from a backup may
+// not know. Records wait for a server that does not know the key yet.
+func (u *unit) hello(ctx context.Context, c *report.Client, rec state.Unit) {
+	var macs []string
+	if ports, err := nic.List(u.m.Sys); err == nil {
+		for _, p := range nic.Real(ports) {
+			macs = append(macs, p.MAC)
+		}
+	}
+	v := u.m.Identity.Variant
+	reason, err := c.Hello(ctx, record.EnrolRequest{Platform: v.DevCodeName, SerialField: v.SerNumField, MACs: macs, Build: u.m.Build.Number,
+		Held: record.Held{Generation: rec.Credentials, Provisioned: true}})
+	if reason != "" || err != nil {
+		u.log.Warn("the server does not know this unit's key", "key", c.Fingerprint(), "reason", reason, "err", err)
+	}
 }
 
 // check runs e2fsck on a partition. That it cannot is a failure of the kind f.

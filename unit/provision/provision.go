@@ -46,8 +46,11 @@ import (
 type Options struct {
 	// ManifestURL is the kernel argument mfgurl.
 	ManifestURL string
-	// Key is the unit's new key. The same one is used when the job is run again during one boot: the server knows it then.
+	// Key is the unit's new key, for a unit whose recovery volume has none. The same one is used when the job is run again during one
+	// boot: the server knows it then.
 	Key ed25519.PrivateKey
+	// Keep is told the key that was found on the recovery volume and is used in place of Key; nil: nobody.
+	Keep func(ed25519.PrivateKey)
 	// Token is the one-time token of the kernel argument enrol.
 	Token secret.Secret
 	// LogEndpoint is the kernel argument PROVISION_XLOG: the server that hears of the job from its beginning. May be empty.
@@ -90,6 +93,8 @@ type job struct {
 	main     []block.Disk
 	unit     state.Unit
 	volume   *state.Volume
+	// held is what the unit has from an earlier provisioning.
+	held record.Held
 	// generation is the server's number of the credentials that were set.
 	generation uint64
 	// passwords are the unit's credentials while the steps run that set them.
@@ -111,6 +116,7 @@ func Run(ctx context.Context, m *machine.Machine, o Options) error {
 func (j *job) steps() []step.Step {
 	return []step.Step{
 		{Name: "network", Say: "Network", Run: j.network},
+		{Name: "find-key", Say: "Looking for key", Run: j.findKey},
 		{Name: "announce", Say: "Greeting server", Run: j.announce},
 		{Name: "manifest", Say: "Manifest", Run: j.fetchManifest},
 		{Name: "enrol", Say: "Enrolling", Run: j.enrol},
@@ -310,9 +316,11 @@ func (j *job) connectTo(ctx context.Context, endpoint string) error {
 	for _, p := range nic.Real(ports) {
 		macs = append(macs, p.MAC)
 	}
-	request := record.EnrolRequest{Token: j.Token, Platform: j.Identity.Variant.DevCodeName, MACs: macs, Build: j.Build.Number}
+	v := j.Identity.Variant
+	request := record.EnrolRequest{Token: j.Token, Platform: v.DevCodeName, SerialField: v.SerNumField, MACs: macs, Build: j.Build.Number, Held: j.held}
 	waiting := func(reason string) {
-		j.Log.Warn("waiting for approval on the server's page", "reason", reason, journal.ForPerson())
+		j.Log.Warn("waiting for approval on the server's page", "key", client.Fingerprint(), "reason", reason, journal.ForPerson())
+		j.Panel.Message("Approve on server: " + client.Fingerprint())
 	}
 	if err := client.Enrol(ctx, request, waiting); err != nil {
 		return err
@@ -536,7 +544,7 @@ func (j *job) format(ctx context.Context) error {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	j.volume = state.Open(Mount)
-	if err := j.volume.WriteKey(j.Key); err != nil {
+	if err := j.volume.WriteKeyOf(j.Key, j.Serial); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	if j.Attach != nil {
@@ -585,6 +593,7 @@ func (j *job) writeRecord(context.Context) error {
 			return fault.Because(fault.DiskWrite, err)
 		}
 	}
+	j.unit.Credentials = j.generation
 	return because(fault.DiskWrite, j.volume.WriteUnit(j.unit))
 }
 

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -49,6 +50,8 @@ type Config struct {
 	Patience time.Duration
 	// Poll is how long Enrol waits between two asks while an approval is pending; 0: five seconds.
 	Poll time.Duration
+	// Dial makes connections; nil: as usual.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Log gets a warning for each attempt that is repeated.
 	Log *slog.Logger
 }
@@ -151,6 +154,7 @@ func (c *Client) server() *peer {
 			Timeout: 30 * time.Second,
 			Transport: &http.Transport{
 				Protocols:             protocols,
+				DialContext:           c.c.Dial,
 				TLSClientConfig:       &tls.Config{RootCAs: c.c.CA, MinVersion: tls.VersionTLS13, Time: c.now, VerifyConnection: p.meet},
 				TLSHandshakeTimeout:   15 * time.Second,
 				ResponseHeaderTimeout: 30 * time.Second,
@@ -220,34 +224,51 @@ func (c *Client) tell(r record.TimeReply, start time.Time) time.Time {
 // pending Enrol calls waiting, which may be nil, with the reason, and asks again after Config.Poll, until ctx ends. A refusal
 // is a fault.EnrolRefused.
 func (c *Client) Enrol(ctx context.Context, r record.EnrolRequest, waiting func(reason string)) error {
-	r.Unit, r.Boot, r.PublicKey = c.c.Unit, c.c.Boot, c.c.Key.Public().(ed25519.PublicKey)
-	if err := r.Validate(); err != nil {
-		return fault.Because(fault.EnrolRefused, err)
-	}
 	for {
-		body, err := r.Wire()
-		if err != nil {
+		reason, err := c.Hello(ctx, r)
+		if err != nil || reason == "" {
 			return err
-		}
-		var reply record.EnrolReply
-		if err := c.call(ctx, "POST", "/v1/enrol", body, &reply, nil); err != nil {
-			var p *Refusal
-			if errors.As(err, &p) {
-				return fault.Because(fault.EnrolRefused, p)
-			}
-			return err
-		}
-		c.learn(reply.Time)
-		if reply.Status == record.Enrolled {
-			return nil
 		}
 		if waiting != nil {
-			waiting(reply.Reason)
+			waiting(reason)
 		}
 		if err := c.wait(ctx, c.c.Poll); err != nil {
-			return fault.Newf(fault.EnrolRefused, "%s: no approval yet: %w", reply.Reason, err)
+			return fault.Newf(fault.EnrolRefused, "%s: no approval yet: %w", reason, err)
 		}
 	}
+}
+
+// Hello is one request of Enrol. reason says why the key waits for an operator; it is empty when the key speaks for the unit.
+func (c *Client) Hello(ctx context.Context, r record.EnrolRequest) (reason string, err error) {
+	r.Unit, r.Boot, r.PublicKey = c.c.Unit, c.c.Boot, c.c.Key.Public().(ed25519.PublicKey)
+	if err := r.Validate(); err != nil {
+		return "", fault.Because(fault.EnrolRefused, err)
+	}
+	body, err := r.Wire()
+	if err != nil {
+		return "", err
+	}
+	var reply record.EnrolReply
+	if err := c.call(ctx, "POST", "/v1/enrol", body, &reply, nil); err != nil {
+		var p *Refusal
+		if errors.As(err, &p) {
+			return "", fault.Because(fault.EnrolRefused, p)
+		}
+		return "", err
+	}
+	c.learn(reply.Time)
+	if reply.Status == record.Enrolled {
+		return "", nil
+	}
+	if reply.Reason == "" {
+		reply.Reason = "an operator must approve this key"
+	}
+	return reply.Reason, nil
+}
+
+// Fingerprint is what the server's page shows of the unit's key, and the unit's panel must show while an approval is pending.
+func (c *Client) Fingerprint() string {
+	return record.Fingerprint(c.c.Key.Public().(ed25519.PublicKey))
 }
 
 // Permit asks whether the unit may run a job that destroys. No is a fault.NotReleased.

@@ -114,6 +114,8 @@ type Unit struct {
 	BootArgs string `json:"bootArgs,omitempty"`
 	// Created is when the unit was provisioned.
 	Created time.Time `json:"created"`
+	// Credentials is the server's number of the credentials that are set, 0 for unknown.
+	Credentials uint64 `json:"credentials,omitempty"`
 }
 
 // Array is an array of md as it was planned.
@@ -436,12 +438,29 @@ func (v *Volume) ReadKey() (ed25519.PrivateKey, error) {
 	return parseKey(b)
 }
 
+// ReadKeyOf returns the unit's key and the serial number of the unit whose it is, "" where the file says none.
+func (v *Volume) ReadKeyOf() (k ed25519.PrivateKey, serial string, err error) {
+	b, err := v.read(KeyFile, maxSmall)
+	if err != nil {
+		return nil, "", err
+	}
+	f, err := parse[keyFile](KeyFile, b)
+	if err != nil {
+		return nil, "", err
+	}
+	return ed25519.NewKeyFromSeed(f.Seed), f.Unit, nil
+}
+
 // WriteKey replaces the unit's key.
-func (v *Volume) WriteKey(k ed25519.PrivateKey) error {
+func (v *Volume) WriteKey(k ed25519.PrivateKey) error { return v.WriteKeyOf(k, "") }
+
+// WriteKeyOf replaces the unit's key, and notes the serial number of the unit whose it is: a provisioning that was cut off finds it by
+// that before the volume has the unit's record.
+func (v *Volume) WriteKeyOf(k ed25519.PrivateKey, serial string) error {
 	if len(k) != ed25519.PrivateKeySize {
 		return fmt.Errorf("write %s: key has %d bytes, want %d", KeyFile, len(k), ed25519.PrivateKeySize)
 	}
-	f := keyFile{Version: Version, Seed: k.Seed()}
+	f := keyFile{Version: Version, Seed: k.Seed(), Unit: serial}
 	return v.writeJSON(KeyFile, f, f.validate(), 0o600)
 }
 
@@ -491,7 +510,8 @@ type hashFile struct {
 
 type keyFile struct {
 	Version int    `json:"version"`
-	Seed    []byte `json:"seed"` // base64 in JSON
+	Seed    []byte `json:"seed"`           // base64 in JSON
+	Unit    string `json:"unit,omitempty"` // serial number
 }
 
 type validator interface{ validate() error }

@@ -1,0 +1,542 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"gprovision/model/record"
+)
+
+const mac3, adapter = "52:54:00:00:00:03", "52:54:00:00:00:aa"
+
+// asker is a machine that boots over the network and asks for a key to be accepted.
+type asker struct {
+	t    *testing.T
+	db   *DB
+	n    int
+	unit string
+	macs []string
+	// field is where its name comes from.
+	field string
+	key   []byte
+	held  Held
+	// byPerson is the server's own setting.
+	byPerson bool
+}
+
+func machine(t *testing.T, db *DB, unit string, n byte, macs ...string) *asker {
+	return &asker{t: t, db: db, unit: unit, key: key(n), macs: macs, field: record.FirmwareSerial}
+}
+
+// script fetches a boot script with the first port and returns the token.
+func (a *asker) script() string { return a.scriptAs(a.macs[0], a.unit, "10.7.0.50") }
+
+func (a *asker) scriptAs(mac, serial, remote string) string {
+	a.t.Helper()
+	a.n++
+	tok := fmt.Sprintf("%s-%x-%d", a.unit, a.key[0], a.n)
+	now := a.db.now()
+	if err := a.db.AddToken(a.t.Context(), tok, Token{MAC: mac, Serial: serial, Remote: remote, Created: now, Expires: now.Add(30 * time.Minute)}); err != nil {
+		a.t.Fatal(err)
+	}
+	return tok
+}
+
+func (a *asker) enrol(tok, remote string) (Enrolment, string, error) {
+	return a.db.Enrol(a.t.Context(), EnrolInput{Unit: a.unit, PublicKey: a.key, Token: tok, Boot: "b", SerialField: a.field, MACs: a.macs, Remote: remote, Held: a.held, ByPerson: a.byPerson})
+}
+
+// wants asks with a token and compares what becomes of the key; says is part of the reason.
+func (a *asker) wants(tok string, want EnrolStatus, says string) Enrolment {
+	a.t.Helper()
+	e, reason, err := a.enrol(tok, "10.7.0.51")
+	if err != nil || e.Status != want || !strings.Contains(reason, says) {
+		a.t.Fatalf("%s: got %s %q %v, want %s with %q", a.unit, e.Status, reason, err, want, says)
+	}
+	return e
+}
+
+func (a *asker) credentials(e Enrolment) (gen uint64, err error) {
+	err = a.db.AddSecret(a.t.Context(), e.Unit, e.ID, func(g uint64) ([]byte, error) { gen = g; return fmt.Appendf(nil, "%s %x %d", a.unit, a.key[0], g), nil })
+	return gen, err
+}
+
+func (a *asker) finish(e Enrolment) {
+	a.t.Helper()
+	gen, err := a.credentials(e)
+	if err == nil {
+		err = a.db.ConfirmSecret(a.t.Context(), e.Unit, e.ID, gen)
+	}
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	add(a.t, a.db, e.Unit, state(fmt.Sprintf("b%d", gen), 1, record.JobProvision, record.Succeeded))
+}
+
+// testTakeover lets a stranger on the factory network try to speak for a unit.
+func testTakeover(t *testing.T, db *DB, _ *clock) {
+	ctx := t.Context()
+	victim := machine(t, db, "S1", 1, mac1)
+	stranger := machine(t, db, "S1", 9, mac2)
+	// Before the unit was ever seen: its name can be taken with another port, which makes a person necessary, and no more.
+	early := stranger.wants(stranger.script(), Active, "")
+	own := victim.wants(victim.script(), Pending, "other ports")
+	if err := db.Approve(ctx, "S1", own.ID, "op", early.Fingerprint); !errors.Is(err, ErrFingerprint) {
+		t.Fatal("approved by the fingerprint of another key:", err)
+	}
+	if _, err := stranger.credentials(early); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.ConfirmSecret(ctx, "S1", early.ID, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Approve(ctx, "S1", own.ID, "op", strings.ToLower(own.Fingerprint)); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := db.ReadSecret(ctx, "S1", 0, "op", ""); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the operator reads the stranger's passwords: %+v %v", v, err)
+	}
+	if _, err := stranger.credentials(early); !errors.Is(err, ErrNotEnrolled) {
+		t.Error("the stranger gets more:", err)
+	}
+	// After it was seen, and before it has credentials.
+	stranger.wants(stranger.script(), Pending, "other ports")
+	stranger.wants(stranger.scriptAs(mac2, "S9", "10.7.0.9"), Pending, "serial number S9")
+	stranger.macs = []string{mac2, mac1} // it names the unit's port as its own
+	stranger.wants(stranger.script(), Pending, "other ports")
+	stranger.wants("", Pending, "no token")
+	if k, err := db.ActiveKey(ctx, "S1"); err != nil || k.ID != own.ID {
+		t.Fatal(k, err)
+	}
+	// Who forges port and address gets a token, but after the unit has credentials it is worth nothing.
+	if _, err := victim.credentials(own); err != nil {
+		t.Fatal(err)
+	}
+	stranger.wants(stranger.scriptAs(mac1, "S1", "10.7.0.50"), Pending, "has got its credentials")
+	if v, err := db.ReadSecret(ctx, "S1", 0, "op", ""); err != nil || string(v.Ciphertext) != "S1 1 2" || !v.Active || v.Fingerprint != own.Fingerprint {
+		t.Errorf("%+v %v", v, err)
+	}
+	victim.finish(own)
+	if _, _, err := stranger.enrol(stranger.scriptAs(mac1, "S1", "10.7.0.50"), ""); !errors.Is(err, ErrCompleted) {
+		t.Error("a completed unit:", err)
+	}
+	if err := db.Release(ctx, "S1", "op"); err != nil {
+		t.Fatal(err)
+	}
+	stranger.wants(stranger.scriptAs(mac1, "S1", "10.7.0.50"), Pending, "has got its credentials")
+	victim.wants(victim.script(), Active, "")
+
+	// A server that enrols by a person only.
+	third := machine(t, db, "S3", 3, mac3)
+	third.byPerson = true
+	e := third.wants(third.script(), Pending, "without a person")
+	if err := db.Approve(ctx, "S3", e.ID, "op", e.Fingerprint); err != nil {
+		t.Fatal(err)
+	}
+	third.wants("", Active, "")
+	if p, err := db.Ports(ctx, "S3"); err != nil || len(p) != 1 || !p[0].Proven {
+		t.Error(p, err)
+	}
+}
+
+// testCut lets the power fail after each step of a provisioning. lost is whether the key is gone with it: it was not on the recovery
+// volume yet, or that was formatted. Each boot has another address than iPXE had.
+func testCut(t *testing.T, db *DB, _ *clock) {
+	for i, c := range []struct {
+		after string
+		lost  bool
+		asked bool // the key has got credentials
+		want  EnrolStatus
+	}{
+		{"script", true, false, Active},
+		{"enrol", true, false, Active},
+		{"format-recovery", false, false, Active},
+		{"write-files", false, false, Active},
+		{"credentials", false, true, Active},
+		{"write-record", false, true, Active},
+		{"a new recovery device", true, true, Pending},
+	} {
+		mac := fmt.Sprintf("52:54:00:00:01:%02x", i)
+		m := machine(t, db, fmt.Sprint("S", i), byte(i+1), mac)
+		tok := m.script()
+		var first Enrolment
+		if c.after != "script" {
+			first = m.wants(tok, Active, "")
+			m.wants(tok, Active, "") // the answer was lost
+		}
+		if c.asked {
+			if _, err := m.credentials(first); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.lost {
+			m.key = key(byte(i + 101))
+		}
+		again, reason, err := m.enrol(m.scriptAs(mac, m.unit, "10.7.0.99"), "10.7.0.100")
+		if err != nil || again.Status != c.want || (again.ID == first.ID) != (!c.lost && c.after != "script") {
+			t.Errorf("after %s: %+v %q %v", c.after, again, reason, err)
+		}
+		if c.want != Active {
+			continue
+		}
+		if _, err := m.credentials(again); err != nil {
+			t.Errorf("after %s: no credentials: %v", c.after, err)
+		}
+	}
+}
+
+// testMainboard swaps the mainboard of a unit: its ports change, and perhaps its serial number.
+func testMainboard(t *testing.T, db *DB, _ *clock) {
+	ctx := t.Context()
+	m := machine(t, db, "S1", 1, mac1)
+	m.finish(m.wants(m.script(), Active, ""))
+	// The same number, another port, and the recovery disk with the key.
+	m.macs = []string{mac2}
+	if u, err := db.FindUnit(ctx, "S1", mac2); err != nil || !u.Completed() {
+		t.Error(u, err)
+	}
+	m.wants(m.script(), Active, "")
+	if p, err := db.Ports(ctx, "S1"); err != nil || len(p) != 2 || !p[1].Proven || p[1].MAC != mac2 {
+		t.Errorf("%+v %v", p, err)
+	}
+	// A unit of its own, which a board cannot be.
+	other := machine(t, db, "BOARD-2", 2, mac3)
+	other.wants(other.script(), Active, "")
+	if err := db.Join(ctx, "S1", "BOARD-2", "", "op"); !errors.Is(err, ErrTaken) {
+		t.Error("a name that is a unit itself:", err)
+	}
+	m.unit, m.macs = "BOARD-3", []string{"52:54:00:00:00:04"}
+	m.wants(m.script(), Pending, "speaks for the unit S1")
+	for _, bad := range [][2]string{{"", ""}, {"Default string", ""}, {"", "nonsense"}} {
+		if err := db.Join(ctx, "S1", bad[0], bad[1], "op"); !errors.Is(err, ErrInput) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if err := db.Join(ctx, "nobody", "BOARD-3", "", "op"); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	if err := db.Join(ctx, "S1", "", mac3, "op"); !errors.Is(err, ErrTaken) {
+		t.Error("a port of another unit:", err)
+	}
+	if err := db.Join(ctx, "S1", "BOARD-3", "52-54-00-00-00-04", "op"); err != nil {
+		t.Fatal(err)
+	}
+	if e := m.wants(m.script(), Active, ""); e.Unit != "S1" {
+		t.Error(e)
+	}
+	if k, err := db.ActiveKey(ctx, "BOARD-3"); err != nil || k.Unit != "S1" {
+		t.Error(k, err)
+	}
+	for _, q := range [][2]string{{"BOARD-3", ""}, {"", "52:54:00:00:00:04"}, {"BOARD-3", "52:54:00:00:00:04"}} {
+		if u, err := db.FindUnit(ctx, q[0], q[1]); err != nil || u.ID != "S1" {
+			t.Error(q, u.ID, err)
+		}
+	}
+	if a, err := db.Aliases(ctx, "S1"); err != nil || len(a) != 1 || a[0].Name != "BOARD-3" || a[0].Operator != "op" {
+		t.Error(a, err)
+	}
+	if err := db.Join(ctx, "BOARD-2", "BOARD-3", "", "op"); !errors.Is(err, ErrTaken) {
+		t.Error("a name of another unit:", err)
+	}
+}
+
+// testAdapter moves one USB adapter from unit to unit.
+func testAdapter(t *testing.T, db *DB, _ *clock) {
+	ctx := t.Context()
+	first := machine(t, db, "S1", 1, adapter, mac1)
+	first.finish(first.wants(first.script(), Active, ""))
+	second := machine(t, db, "S2", 2, adapter, mac2)
+	if u, err := db.FindUnit(ctx, "S2", adapter); !errors.Is(err, ErrNotFound) {
+		t.Error("the second unit is taken for the first:", u.ID, err)
+	}
+	tok := second.script()
+	second.wants(tok, Pending, "belongs to the unit S1")
+	if err := db.SharePort(ctx, strings.ToUpper(adapter), "station 3", "op"); err != nil {
+		t.Fatal(err)
+	}
+	e := second.wants(tok, Active, "")
+	// The power fails before it has its key on the volume: the serial number tells that it is the same one.
+	second.key = key(12)
+	second.wants(second.script(), Active, "")
+	// Firmware without a serial number: nothing tells which unit it is.
+	second.key = key(13)
+	second.wants(second.scriptAs(adapter, "", ""), Pending, "other ports")
+	for i, unit := range []string{"S4", "S5", "S6"} {
+		m := machine(t, db, unit, byte(40+i), adapter, fmt.Sprint("52:54:00:00:02:0", i))
+		m.finish(m.wants(m.script(), Active, ""))
+		if u, err := db.FindUnit(ctx, "", adapter); !errors.Is(err, ErrNotFound) {
+			t.Error(u.ID, err)
+		}
+		if u, err := db.FindUnit(ctx, unit, adapter); err != nil || u.ID != unit {
+			t.Error(u.ID, err)
+		}
+	}
+	p, err := db.SharedPorts(ctx)
+	if err != nil || len(p) != 1 || p[0].Note != "station 3" || p[0].Operator != "op" || p[0].MAC != adapter {
+		t.Error(p, err)
+	}
+	if err := db.UnsharePort(ctx, adapter); err != nil {
+		t.Error(err)
+	}
+	if err := db.UnsharePort(ctx, adapter); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	if err := db.SharePort(ctx, "x", "", "op"); !errors.Is(err, ErrInput) {
+		t.Error(err)
+	}
+	_ = e
+}
+
+// testPorts checks whose a port is.
+func testPorts(t *testing.T, db *DB, _ *clock) {
+	ctx := t.Context()
+	owns := func(unit string, want ...string) {
+		t.Helper()
+		p, err := db.Ports(ctx, unit)
+		var got []string
+		for _, x := range p {
+			got = append(got, x.MAC)
+		}
+		if err != nil || !cmp.Equal(got, want) {
+			t.Errorf("%s has %v, want %v, %v", unit, got, want, err)
+		}
+	}
+	// Naming a port that nobody was seen with is worth less than booting from it.
+	greedy := machine(t, db, "G", 1, mac2, mac1)
+	e := greedy.wants(greedy.script(), Active, "")
+	owns("G", mac1, mac2)
+	victim := machine(t, db, "S1", 2, mac1)
+	victim.wants(victim.script(), Active, "")
+	owns("G", mac2)
+	owns("S1", mac1)
+	// A completed unit claims nothing more, neither of others nor of nobody, by saying so.
+	greedy.finish(e)
+	greedy.macs = []string{mac2, mac1, mac3}
+	greedy.wants("", Active, "")
+	fact := record.Event{Boot: "b9", Seq: 1, Kind: record.KindFact, Source: record.Observed, Attrs: map[string]any{"name": record.FactMACs, "value": []any{mac1, mac3}}}
+	add(t, db, "G", fact)
+	owns("G", mac2)
+	owns("S1", mac1)
+	if u, err := db.FindUnit(ctx, "", mac1); err != nil || u.ID != "S1" {
+		t.Error(u.ID, err)
+	}
+	if u, err := db.FindUnit(ctx, "", mac3); !errors.Is(err, ErrNotFound) {
+		t.Error(u.ID, err)
+	}
+	// An operator gives a port free.
+	other := machine(t, db, "S7", 7, mac2)
+	tok := other.script()
+	other.wants(tok, Pending, "belongs to the unit G")
+	if err := db.ReleasePort(ctx, mac2, "op"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.ReleasePort(ctx, mac2, "op"); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	other.wants(tok, Active, "")
+	owns("S7", mac2)
+	if a, err := db.Actions(ctx, "G"); err != nil || len(a) != 1 || a[0].Operator != "op" {
+		t.Error(a, err)
+	}
+	// The serial number of iPXE does not count for a unit whose name comes from elsewhere.
+	board := machine(t, db, "BB1", 8, mac3)
+	board.field = "baseboard-serial-number"
+	board.wants(board.scriptAs(mac3, "CHASSIS", ""), Active, "")
+	for _, q := range []struct {
+		serial, mac string
+		want        string
+	}{{"CHASSIS", mac3, "BB1"}, {"", mac3, "BB1"}, {"BB1", "", ""}, {"S1", mac3, "S1"}, {"S9", mac1, ""}} {
+		u, err := db.FindUnit(ctx, q.serial, q.mac)
+		if u.ID != q.want || (q.want == "") != errors.Is(err, ErrNotFound) {
+			t.Errorf("%+v: %q %v", q, u.ID, err)
+		}
+	}
+}
+
+// testReject checks that an operator's no counts, for that key alone.
+func testReject(t *testing.T, db *DB, c *clock) {
+	m := machine(t, db, "S1", 1, mac1)
+	e := m.wants("", Pending, "")
+	if err := db.Reject(t.Context(), "S2", e.ID, "op"); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	if err := db.Reject(t.Context(), "S1", e.ID, "op"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, _, err := m.enrol("", ""); !errors.Is(err, ErrRejected) {
+			t.Error(err)
+		}
+	}
+	if err := db.Approve(t.Context(), "S1", e.ID, "op", ""); !errors.Is(err, ErrNotFound) {
+		t.Error("approved after it was rejected:", err)
+	}
+	machine(t, db, "S1", 2, mac1).wants("", Pending, "")
+	c.add(3 * pendingAge)
+	m.wants("", Pending, "")
+}
+
+// testFloods lets strangers fill what they can. A unit that comes then gets its token and its place, and keeps them for a while.
+func testFloods(t *testing.T, db *DB, _ *clock) {
+	ctx := t.Context()
+	flood := func(unit string, from, n int) {
+		for i := range n {
+			in := EnrolInput{Unit: unit, PublicKey: key(byte(i)), Boot: "b", Remote: fmt.Sprint("10.9.", from, ".", i%4)}
+			if unit == "" {
+				in.Unit = fmt.Sprint("X", from, "-", i)
+			}
+			in.PublicKey[1] = byte(i >> 8)
+			in.PublicKey[2] = byte(from)
+			if e, _, err := db.Enrol(ctx, in); err != nil || e.Status != Pending {
+				t.Fatal(e, err)
+			}
+		}
+	}
+	count := func(what string, most int) {
+		t.Helper()
+		var n int
+		if err := db.r.QueryRowContext(ctx, "SELECT count(*) FROM "+what).Scan(&n); err != nil || n > most {
+			t.Errorf("%d of %s, want at most %d, %v", n, what, most, err)
+		}
+	}
+	victim := machine(t, db, "S1", 200, mac1)
+	flood("S1", 1, 100)
+	e := victim.wants("", Pending, "")
+	flood("S1", 2, 100)
+	flood("", 3, 300)
+	if got := victim.wants("", Pending, ""); got.ID != e.ID {
+		t.Error("the unit lost its place to a flood of a few addresses")
+	}
+	if err := db.Approve(ctx, "S1", e.ID, "op", e.Fingerprint); err != nil {
+		t.Error(err)
+	}
+	count("enrolments WHERE status = 'pending'", 12*maxPendingAddress)
+	count("units", 12*maxPendingAddress+1)
+
+	second := machine(t, db, "S2", 201, mac2)
+	tok := second.script()
+	stranger := machine(t, db, "T", 1, mac3)
+	for i := range 100 {
+		stranger.scriptAs(fmt.Sprintf("52:54:00:00:03:%02x", i), "T", "10.9.0.1")
+	}
+	count("tokens WHERE remote = '10.9.0.1'", maxTokensAddress)
+	second.wants(tok, Active, "")
+}
+
+// TestTokenRoom fills the store with tokens of many addresses: a new one has room, and it is taken from the address with the most.
+func TestTokenRoom(t *testing.T) {
+	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	now := nano(time.Now())
+	_, err = db.w.ExecContext(t.Context(), `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?)
+		INSERT INTO tokens (hash, mac, serial, remote, created, expires) SELECT i, 'm' || i, '', CASE WHEN i < 12 THEN 'greedy' ELSE 'r' || i END, ? + i, ? FROM n`,
+		maxTokens, now, now+int64(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := machine(t, db, "S1", 1, mac1)
+	tok := m.script()
+	var all, greedy int
+	if err := db.r.QueryRowContext(t.Context(), `SELECT count(*), count(CASE WHEN remote = 'greedy' THEN 1 END) FROM tokens`).Scan(&all, &greedy); err != nil || all != maxTokens || greedy != 11 {
+		t.Error(all, greedy, err)
+	}
+	m.wants(tok, Active, "")
+}
+
+// testRestored has a server that was restored from a backup: units know more than it does.
+func testRestored(t *testing.T, db *DB, _ *clock) {
+	ctx := t.Context()
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	early := machine(t, db, "S1", 1, mac1)
+	e := early.wants(early.script(), Active, "")
+	gen, err := early.credentials(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Backup(ctx, backup); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Backup(ctx, backup); err == nil {
+		t.Error("a backup was overwritten")
+	}
+	// After the backup: it is complete, and a second unit comes and is complete, too.
+	if err := db.ConfirmSecret(ctx, "S1", e.ID, gen); err != nil {
+		t.Fatal(err)
+	}
+	late := machine(t, db, "S2", 2, mac2)
+	late.finish(late.wants(late.script(), Active, ""))
+
+	old, err := Open(ctx, backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if id, since, err := old.Epoch(ctx); err != nil || id != "" || !since.IsZero() {
+		t.Error(id, since, err)
+	}
+	if err := old.BeginEpoch(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if id, since, err := old.Epoch(ctx); err != nil || id == "" || since.IsZero() {
+		t.Error(id, since, err)
+	}
+	// A network boot of the complete unit must not make it a new one: it tells before it asks for the permission.
+	if u, err := old.FindUnit(ctx, "S1", mac1); err != nil || u.Completed() {
+		t.Error(u, err)
+	}
+	// The unit that the backup knows tells what it holds, with the key that it has.
+	early.db, early.held = old, Held{Generation: gen, Provisioned: true}
+	again := early.wants("", Active, "")
+	if again.ID != e.ID {
+		t.Error("another key")
+	}
+	if u, err := old.Unit(ctx, "S1"); err != nil || !u.Completed() || !u.Confirmed {
+		t.Errorf("%+v %v", u, err)
+	}
+	if _, err := early.credentials(again); !errors.Is(err, ErrConfirmed) {
+		t.Error("confirmed credentials are made anew:", err)
+	}
+	if v, err := old.ReadSecret(ctx, "S1", 0, "op", ""); err != nil || v.Generation != gen {
+		t.Error(v, err)
+	}
+	// The one that it does not know keeps its key, once a person has looked at it.
+	late.db, late.held = old, Held{Generation: 1, Provisioned: true}
+	w := late.wants("", Pending, "backup")
+	if err := old.Approve(ctx, "S2", w.ID, "op", w.Fingerprint); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := old.Unit(ctx, "S2"); err != nil || !u.Completed() || !u.Confirmed {
+		t.Errorf("%+v %v", u, err)
+	}
+	if _, err := late.credentials(w); !errors.Is(err, ErrConfirmed) {
+		t.Error("confirmed credentials are made anew:", err)
+	}
+	if v, err := old.ReadSecret(ctx, "S2", 0, "op", ""); !errors.Is(err, ErrLost) {
+		t.Error(v, err)
+	}
+	// Released, it gets new ones, with a number of their own.
+	if err := old.Release(ctx, "S2", "op"); err != nil {
+		t.Fatal(err)
+	}
+	if g, err := late.credentials(w); err != nil || g != 2 {
+		t.Error(g, err)
+	}
+	// Nobody else can say what a unit holds.
+	thief := machine(t, old, "S1", 9, mac3)
+	thief.held = Held{Generation: 1 << 40, Provisioned: true}
+	if _, _, err := thief.enrol(thief.script(), ""); !errors.Is(err, ErrCompleted) {
+		t.Error(err)
+	}
+	if s, err := old.Secrets(ctx, "S1"); err != nil || len(s) != 1 {
+		t.Error(s, err)
+	}
+}

@@ -1,0 +1,84 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Epoch returns which backup the server was restored from last, as a random name, and when; "" and zero for none.
+//
+// The time since is an epoch: units may know more than the server. Their keys are not replaced by themselves, what they say that
+// they hold is taken over, and credentials that they have confirmed are not made anew.
+func (d *DB) Epoch(ctx context.Context) (id string, since time.Time, err error) {
+	return epoch(ctx, d.r)
+}
+
+func epoch(ctx context.Context, q querier) (id string, since time.Time, err error) {
+	var t int64
+	err = q.QueryRowContext(ctx, `SELECT id, since FROM epochs ORDER BY since DESC LIMIT 1`).Scan(&id, &t)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", time.Time{}, nil
+	}
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("read epoch: %w", err)
+	}
+	return id, fromNano(t), nil
+}
+
+// BeginEpoch notes that this store is a backup that is used from now on. All tokens and sessions of the time before end.
+func (d *DB) BeginEpoch(ctx context.Context) error {
+	b := make([]byte, 8)
+	rand.Read(b) // never fails: crypto/rand ends the program instead
+	return d.tx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO epochs (id, since) VALUES (?, ?)`, hex.EncodeToString(b), nano(d.now())); err != nil {
+			return fmt.Errorf("begin epoch: %w", err)
+		}
+		for _, q := range []string{`DELETE FROM tokens WHERE enrolment = 0`, `DELETE FROM sessions`} {
+			if _, err := tx.ExecContext(ctx, q); err != nil {
+				return fmt.Errorf("begin epoch: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// Backup writes a copy of the store, as it is at one moment, to a file that does not exist yet. The store may be in use:
+// writers wait.
+func (d *DB) Backup(ctx context.Context, path string) error {
+	if _, err := d.w.ExecContext(ctx, `VACUUM INTO ?`, path); err != nil {
+		return fmt.Errorf("back up store: %w", err)
+	}
+	return nil
+}
+
+// takeHeld takes over what a unit says that it holds, in an epoch only: at all other times the server knows better.
+func takeHeld(ctx context.Context, tx *sql.Tx, unit string, held Held, enrolment int64, now time.Time) error {
+	if _, since, err := epoch(ctx, tx); err != nil || since.IsZero() {
+		return err
+	}
+	if held.Provisioned {
+		if _, err := tx.ExecContext(ctx, `UPDATE units SET provisioned_at = ? WHERE id = ? AND provisioned_at = 0`, nano(now), unit); err != nil {
+			return fmt.Errorf("store what the unit holds: %w", err)
+		}
+	}
+	if held.Generation == 0 || held.Generation > 1<<62 {
+		return nil
+	}
+	gen := int64(held.Generation)
+	if _, err := tx.ExecContext(ctx, `UPDATE secrets SET confirmed = ? WHERE unit = ? AND generation = ? AND enrolment = ? AND confirmed = 0 AND void = 0
+		AND generation = (SELECT max(generation) FROM secrets WHERE unit = ? AND enrolment = ?)`, nano(now), unit, gen, enrolment, unit, enrolment); err != nil {
+		return fmt.Errorf("store what the unit holds: %w", err)
+	}
+	// Credentials that were made after the backup: the number is used up, and that they are set is known.
+	_, err := tx.ExecContext(ctx, `INSERT INTO secrets (unit, generation, enrolment, ciphertext, created, confirmed) SELECT ?, ?, ?, x'', ?, ?
+		WHERE ? > (SELECT coalesce(max(generation), 0) FROM secrets WHERE unit = ?)`, unit, gen, enrolment, nano(now), nano(now), gen, unit)
+	if err != nil {
+		return fmt.Errorf("store what the unit holds: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package provision
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gprovision/model/layout"
+	"gprovision/model/policy"
+	"gprovision/model/record"
+	"gprovision/unit/state"
+)
+
+// TestKeyIn lets the power fail at each moment of a provisioning, as the recovery volume has it then.
+func TestKeyIn(t *testing.T) {
+	key := state.NewKey()
+	// each step leaves this behind, beside what the steps before left
+	written := func(v *state.Volume, serial string) {
+		if err := v.WriteKeyOf(key, serial); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recorded := func(v *state.Volume, serial string) {
+		written(v, serial)
+		j, _ := testJob(t, policy.Policy{})
+		u := j.unit
+		u.Serial, u.Platform, u.Firmware, u.Created, u.Credentials = serial, "P", layout.UEFI, time.Now(), 7
+		u.Main = []state.Disk{u.Recovery}
+		if err := v.WriteUnit(u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		prepare func(v *state.Volume)
+		held    record.Held
+		found   bool
+		says    string
+	}{
+		"formatted":               {func(*state.Volume) {}, record.Held{}, false, "no such file"},
+		"the key is written":      {func(v *state.Volume) { written(v, "S1") }, record.Held{}, true, ""},
+		"complete":                {func(v *state.Volume) { recorded(v, "S1") }, record.Held{Generation: 7, Provisioned: true}, true, ""},
+		"begun by another unit":   {func(v *state.Volume) { written(v, "S2") }, record.Held{}, false, "S2"},
+		"of another unit":         {func(v *state.Volume) { recorded(v, "S2") }, record.Held{}, false, "S2"},
+		"begun by who knows whom": {func(v *state.Volume) { written(v, "") }, record.Held{}, false, "no record"},
+		"a record that is damaged": {func(v *state.Volume) {
+			written(v, "S1")
+			if err := os.WriteFile(v.Path(state.UnitFile), []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, record.Held{}, false, "damaged"},
+		"a key that is damaged": {func(v *state.Volume) {
+			written(v, "S1")
+			if err := os.Truncate(v.Path(state.KeyFile), 9); err != nil {
+				t.Fatal(err)
+			}
+		}, record.Held{}, false, "damaged"},
+	} {
+		v := state.Open(t.TempDir())
+		c.prepare(v)
+		k, err := keyIn(v, "S1")
+		if c.found != (err == nil) || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want %q", name, err, c.says)
+		}
+		if c.found && (!k.key.Equal(key) || k.held != c.held) {
+			t.Errorf("%s: %+v", name, k.held)
+		}
+	}
+}
+
+// TestTakeKey checks that one key is used, also by the next run in the same boot, and that of two none is.
+func TestTakeKey(t *testing.T) {
+	fresh, a, b := state.NewKey(), state.NewKey(), state.NewKey()
+	for name, c := range map[string]struct {
+		found []keep
+		want  ed25519.PrivateKey
+	}{
+		"none":       {nil, fresh},
+		"one":        {[]keep{{key: a}}, a},
+		"twice":      {[]keep{{key: a}, {key: a}}, a},
+		"two others": {[]keep{{key: a}, {key: b}}, fresh},
+	} {
+		j, _ := testJob(t, policy.Policy{})
+		j.Key = fresh
+		var kept ed25519.PrivateKey
+		j.Keep = func(k ed25519.PrivateKey) { kept = k }
+		j.takeKey(c.found)
+		if !j.Key.Equal(c.want) || (kept != nil) != !c.want.Equal(fresh) {
+			t.Error(name)
+		}
+	}
+}
+
+// TestKeyBeforeCredentials holds the order that a unit's key depends on: it is looked for before the server hears of any, and written,
+// which waits for the disk, before credentials are asked for.
+func TestKeyBeforeCredentials(t *testing.T) {
+	j, _ := testJob(t, policy.Policy{})
+	at := map[string]int{}
+	for i, s := range j.steps() {
+		at[s.Name] = i
+	}
+	if !(at["find-key"] < at["announce"] && at["announce"] < at["enrol"] && at["enrol"] < at["format-recovery"] && at["format-recovery"] < at["credentials"] && at["credentials"] < at["write-record"]) {
+		t.Errorf("%v", at)
+	}
+	v := state.Open(filepath.Join(t.TempDir(), "nothing"))
+	if err := v.WriteKeyOf(state.NewKey(), "S1"); !errors.Is(err, os.ErrNotExist) {
+		t.Error("a key that is written nowhere:", err)
+	}
+}
