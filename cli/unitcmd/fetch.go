@@ -69,7 +69,7 @@ func (f *FetchCmd) Run(c *Context) (err error) {
 	v := state.Open(c.recoveryDir())
 	u, err := v.ReadUnit()
 	if err != nil {
-		return fault.Because(fault.RecoveryDamaged, err)
+		return state.Fault(err)
 	}
 	o := update.Options{
 		Source: source, Client: client, Volume: v, Policy: p, Keys: keys, Prefix: u.ImagePrefix, BootFile: c.Site.Names.BootFile,

@@ -56,6 +56,7 @@ var (
 	RecoveryDamaged   = &Fault{"G213", "Recovery bad", "Support", "the recovery volume cannot be read", "repair or replace the recovery device"}
 	RecoveryErrors    = &Fault{"G214", "Recovery errors", "Replace its device", "the recovery volume has errors that repairs did not remove", "the unit works; replace the recovery device soon, a restore may fail"}
 	RequestDamaged    = &Fault{"G215", "Bad request", "Ask for it again", "the request on the recovery volume is damaged and was ignored", "if a restore was wanted, ask for it again"}
+	RecoveryNewer     = &Fault{"G216", "Newer record", "Newer release", "the recovery volume was written by a newer release than this one", "start or fetch a release that is at least as new; nothing was changed and no device is bad"}
 	MainMissing       = &Fault{"G221", "No main disk", "Check the disk", "the main disk does not answer", "check the main disk; nothing was changed on it"}
 	MainAmbiguous     = &Fault{"G222", "Two main disks", "Remove one", "two devices look like the main disk of this unit", "remove the one that does not belong to this unit"}
 	MainDamaged       = &Fault{"G223", "Main damaged", "Restore or help", "the main disk is damaged and could not be repaired", "restore the unit if its data may be lost, or ask support; nothing was erased"}
@@ -96,7 +97,7 @@ func All() []*Fault {
 		PlatformUnknown, QAMismatch, NoSerial, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
 		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt,
-		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,
+		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, RecoveryNewer, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,
 		MediumUnusable, MediumNotAsked, NoRebuild, ShellLocked, NoBundle,
 		TableChanged, PlanChanged, TableDamaged,
 		FetchRefused, NoPolicy,

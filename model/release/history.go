@@ -1,11 +1,15 @@
 package release
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"gprovision/model/unknown"
 )
 
 // HistoryFile is where the history lies on the recovery volume.
@@ -16,6 +20,7 @@ const MaxFailures = 5
 
 const (
 	maxHistory = 4 << 20 // bytes of the file
+	maxKept    = 1 << 19 // bytes of a file that is written with keys that are not known
 	maxRecords = 256     // images
 	maxNotes   = 64      // of one image; the oldest are dropped
 	maxNote    = 1024    // characters
@@ -24,8 +29,18 @@ const (
 // History is what became of each image, most recently used first. The format is the original system's:
 // recovery_history.json. The zero value is an empty history.
 type History struct {
+	// Version is the format version; 0 and 1 are the same.
+	Version      int      `json:"version,omitempty"`
 	ImageResults []Result `json:"ImageResults"`
+
+	unknown unknown.Keys // what a newer program has written
 }
+
+// historyVersion is the newest format version of a history that is read.
+const historyVersion = 1
+
+// ErrNewerHistory is returned for a history of a newer format. It is neither used nor rewritten, nor set aside.
+var ErrNewerHistory = errors.New("history of images: written by a newer version of gprovision")
 
 // Result is the history of one image.
 type Result struct {
@@ -37,11 +52,17 @@ type Result struct {
 	Notes           []string `json:"Notes,omitempty"` // what happened and when, oldest first
 }
 
-// ParseHistory reads recovery_history.json. Unknown keys are ignored. On an error the caller renames the file to
+// ParseHistory reads recovery_history.json. Unknown keys are ignored, and written again by Marshal. ErrNewerHistory is no damage. On an error the caller renames the file to
 // BadHistory(...) and goes on with an empty History: a damaged history must not keep a unit from being restored.
 func ParseHistory(b []byte) (History, error) {
 	if len(b) > maxHistory {
 		return History{}, fmt.Errorf("parse history: %d bytes, at most %d", len(b), maxHistory)
+	}
+	var head struct {
+		Version int `json:"version"`
+	}
+	if json.Unmarshal(b, &head) == nil && head.Version > historyVersion {
+		return History{}, fmt.Errorf("version %d: %w", head.Version, ErrNewerHistory)
 	}
 	var h History
 	if err := json.Unmarshal(b, &h); err != nil {
@@ -57,6 +78,7 @@ func ParseHistory(b []byte) (History, error) {
 		}
 		seen[r.Image] = true
 	}
+	h.unknown = unknown.Of(b, h)
 	h.trim()
 	return h, nil
 }
@@ -71,11 +93,26 @@ func (h History) Marshal() ([]byte, error) {
 	if h.ImageResults == nil {
 		h.ImageResults = []Result{}
 	}
-	b, err := json.MarshalIndent(h, "", " ")
+	b, err := json.Marshal(h)
 	if err != nil {
 		return nil, fmt.Errorf("write history: %w", err)
 	}
-	return append(b, '\n'), nil
+	whole, err := h.unknown.Put(b)
+	if err != nil {
+		whole = b
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, whole, "", " "); err != nil {
+		return nil, fmt.Errorf("write history: %w", err)
+	}
+	if out.Len() > maxKept {
+		out.Reset()
+		if err := json.Indent(&out, b, "", " "); err != nil {
+			return nil, fmt.Errorf("write history: %w", err)
+		}
+	}
+	out.WriteByte('\n')
+	return out.Bytes(), nil
 }
 
 // Find returns the record of an image (full name, with or without ".upd").

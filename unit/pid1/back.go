@@ -74,6 +74,10 @@ func history(v *state.Volume) (release.History, error) {
 // giveUp notes in the history that the installed image does not start, so that it is not chosen again by itself.
 func (u *unit) giveUp(f *Found) {
 	h, err := history(f.Volume)
+	if errors.Is(err, release.ErrNewerHistory) {
+		u.log.Warn("the history is newer than this program and is left as it is", "err", err)
+		return
+	}
 	if err != nil {
 		u.log.Warn("history cannot be read, beginning a new one", "err", err)
 		if err := f.Volume.SetHistoryAside(time.Now()); err != nil {

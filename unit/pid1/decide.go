@@ -36,6 +36,7 @@ const (
 	RecoveryFound     RecoveryState = "found"     // one is, and it is mounted
 	RecoveryAmbiguous RecoveryState = "ambiguous" // two are
 	RecoveryDamaged   RecoveryState = "damaged"   // it is there and cannot be read
+	RecoveryNewer     RecoveryState = "newer"     // it is there, and its record has a format that only a newer init knows
 )
 
 // MainState says what was found of the main system.
@@ -144,6 +145,8 @@ func rules() []rule {
 			Decision{Job: Hold, Reason: "two devices look like the main disk", Fault: fault.MainAmbiguous}},
 		{func(f Facts, p policy.Policy) bool { return chosen(f) && f.Recovery == RecoveryDamaged },
 			Decision{Job: Hold, Reason: "a person chose a restore and the recovery volume cannot be read", Fault: fault.RecoveryDamaged}},
+		{func(f Facts, p policy.Policy) bool { return chosen(f) && f.Recovery == RecoveryNewer },
+			Decision{Job: Hold, Reason: "a person chose a restore and the recovery volume is of a newer release", Fault: fault.RecoveryNewer}},
 		{func(f Facts, p policy.Policy) bool { return chosen(f) && f.Recovery != RecoveryFound },
 			Decision{Job: Hold, Reason: "a person chose a restore and the recovery volume is missing", Fault: fault.NoRecovery}},
 		{func(f Facts, p policy.Policy) bool { return chosen(f) && f.Main == MainAbsent },
@@ -182,6 +185,8 @@ func rules() []rule {
 			Decision{Job: Hold, Reason: "the main filesystem stays damaged, and the policy does not restore by itself", Fault: fault.MainDamaged}},
 		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryDamaged },
 			Decision{Job: Hold, Reason: "the main system is not complete and the recovery volume cannot be read", Fault: fault.RecoveryDamaged}},
+		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryNewer },
+			Decision{Job: Hold, Reason: "the main system is not complete and the recovery volume is of a newer release", Fault: fault.RecoveryNewer}},
 		{func(f Facts, p policy.Policy) bool { return f.Recovery != RecoveryFound },
 			Decision{Job: Hold, Reason: "the main system is not complete and the recovery volume is missing", Fault: fault.NoRecovery}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainUnmarked },

@@ -31,6 +31,8 @@ func defects(f *Found) []defect {
 	switch {
 	case f.Recovery == RecoveryDamaged:
 		add(fault.RecoveryDamaged, "the recovery volume cannot be read: the unit starts without it", fmt.Errorf("%s", strings.Join(f.notesOf("recovery:"), "; ")))
+	case f.Recovery == RecoveryNewer:
+		add(fault.RecoveryNewer, "the recovery volume is of a newer release: the unit starts without it", fmt.Errorf("%s", strings.Join(f.notesOf("recovery:"), "; ")))
 	case f.Recovery == RecoveryMissing:
 		add(fault.NoRecovery, "the recovery volume is missing: the unit starts without it", nil)
 	case f.RecoveryErrors:

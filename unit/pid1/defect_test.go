@@ -27,6 +27,7 @@ func TestDefects(t *testing.T) {
 		say  string   // in the log
 	}{
 		"healthy":          {Found{Facts: Facts{Recovery: RecoveryFound}}, nil, ""},
+		"recovery newer":   {Found{Facts: Facts{Recovery: RecoveryNewer}, Notes: []string{"recovery: version 2"}}, []string{"G216"}, "recovery: version 2"},
 		"recovery damaged": {Found{Facts: Facts{Recovery: RecoveryDamaged}, Notes: []string{"main: x", "recovery: superblock"}}, []string{"G213"}, "recovery: superblock"},
 		"recovery missing": {Found{Facts: Facts{Recovery: RecoveryMissing}}, []string{"G211"}, "starts without it"},
 		"errors are left":  {Found{Facts: Facts{Recovery: RecoveryFound, RecoveryErrors: true, RecoveryRepairs: 2}, RecoveryPart: part}, []string{"G214"}, "repaired 2 times"},

@@ -214,7 +214,7 @@ func (u *unit) lookForRecovery(f *Found) {
 		case errors.Is(err, errUnreadable):
 			damaged = append(damaged, p)
 			f.note("recovery: %s: %v", p.Path, err)
-			f.newer = errors.Is(err, state.ErrNewer)
+			f.newer = f.newer || errors.Is(err, state.ErrNewer)
 		default:
 			f.note("recovery: %s ignored: %v", p.Path, err)
 		}

@@ -87,6 +87,8 @@ func (u *unit) mendRecovery(f *Found) error {
 			return err
 		}
 		u.log.Info("the recovery device boots the fetched recovery artifact")
-		return v.WritePending(state.Pending{})
+		p := f.Pending
+		p.RecoveryArtifact = false
+		return v.WritePending(p)
 	})
 }

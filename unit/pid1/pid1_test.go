@@ -116,6 +116,10 @@ func TestDecide(t *testing.T) {
 		{"complete system, recovery damaged", Facts{Recovery: RecoveryDamaged, Main: MainMarked}, normal, Boot, nil},
 		{"no mark", Facts{Recovery: RecoveryFound, Main: MainUnmarked}, normal, Restore, nil},
 		{"no mark, recovery gone", Facts{Recovery: RecoveryMissing, Main: MainUnmarked}, normal, Hold, fault.NoRecovery},
+		{"complete system, recovery newer", Facts{Recovery: RecoveryNewer, Main: MainMarked}, normal, Boot, nil},
+		{"no mark, recovery newer", Facts{Recovery: RecoveryNewer, Main: MainUnmarked}, normal, Hold, fault.RecoveryNewer},
+		{"recovery newer, a restore is chosen", Facts{Recovery: RecoveryNewer, Main: MainMarked, Choice: Choice{Kind: ChooseLatest}}, normal, Hold, fault.RecoveryNewer},
+		{"recovery newer, a rebuild is chosen", Facts{Recovery: RecoveryNewer, Main: MainMarked, Choice: Choice{Kind: ChooseRebuild}}, normal, Boot, nil},
 		{"no mark, recovery damaged", Facts{Recovery: RecoveryDamaged, Main: MainUnmarked}, normal, Hold, fault.RecoveryDamaged},
 		{"blank disk", Facts{Recovery: RecoveryFound, Main: MainBlank}, normal, Restore, nil},
 		{"foreign disk", Facts{Recovery: RecoveryFound, Main: MainForeign}, normal, Hold, fault.MainForeign},
@@ -140,7 +144,7 @@ func TestDecide(t *testing.T) {
 // and proof, and Hold always has a fault.
 func TestDecideIsTotal(t *testing.T) {
 	req, own := &state.Request{ID: "0123456789abcdef"}, &state.Request{ID: "0123456789abcdef", Auto: true}
-	for _, r := range []RecoveryState{RecoveryMissing, RecoveryFound, RecoveryAmbiguous, RecoveryDamaged} {
+	for _, r := range []RecoveryState{RecoveryMissing, RecoveryFound, RecoveryAmbiguous, RecoveryDamaged, RecoveryNewer} {
 		for _, m := range []MainState{MainAbsent, MainAmbiguous, MainBlank, MainBegun, MainForeign, MainMarked, MainUnmarked, MainDamaged} {
 			for _, q := range []*state.Request{nil, req, own} {
 				for _, p := range []policy.Policy{{}, {Provision: true}, {RestoreOnDamage: true}, {FailedBoots: 2}} {

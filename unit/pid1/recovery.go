@@ -30,8 +30,8 @@ func (u *unit) lostRecovery(f *Found, p machine.Found) bool {
 	return lost
 }
 
-// judgeDamaged is for a recovery volume that cannot be read. Its filesystem can be repaired if it is clear which partition it is, and if
-// the record is not merely newer than this init. After a boot that the watchdog ended none is tried: a device that hangs must not
+// judgeDamaged is for a recovery volume that cannot be read. Its filesystem can be repaired if it is clear which partition it is. One whose
+// record is merely newer than this init is not damaged. After a boot that the watchdog ended none is tried: a device that hangs must not
 // keep a complete system from starting. Which unit it belongs to is seen after the repair, from its record.
 func (u *unit) judgeDamaged(f *Found, damaged []machine.Found) {
 	f.Recovery = RecoveryDamaged
@@ -42,6 +42,7 @@ func (u *unit) judgeDamaged(f *Found, damaged []machine.Found) {
 	f.RecoveryPart = &damaged[0]
 	switch {
 	case f.newer:
+		f.Recovery = RecoveryNewer
 	case u.dog.fact.Expired:
 		f.note("recovery: %s is not repaired in this boot: a watchdog ended the one before", damaged[0].Path)
 	default:

@@ -217,6 +217,13 @@ func TestDamagedRecovery(t *testing.T) {
 		"record is damaged for good": {func(t *testing.T, _, part string) {
 			debugfs(t, part, "rm /state/unit.json", "write /dev/null /state/unit.json")
 		}, false, RecoveryDamaged, false},
+		"record is of a newer version": {func(t *testing.T, _, part string) {
+			newer := filepath.Join(t.TempDir(), "newer")
+			if err := os.WriteFile(newer, []byte(`{"version":99,"serial":["another form"]}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			debugfs(t, part, "rm /state/unit.json", "write "+newer+" /state/unit.json")
+		}, false, RecoveryNewer, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ownMounts(t)
@@ -232,7 +239,7 @@ func TestDamagedRecovery(t *testing.T) {
 			}
 			f.Main = MainMarked
 			d := Decide(f.Facts, u.m.Policy)
-			if c.state == RecoveryMissing || c.dog {
+			if c.state == RecoveryMissing || c.state == RecoveryNewer || c.dog {
 				if d.Job != Boot {
 					t.Errorf("%s, want a normal boot", d)
 				}

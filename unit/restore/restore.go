@@ -157,7 +157,8 @@ func (j *job) candidates() ([]Image, error) {
 	case state.Original:
 		first = j.Unit.Original
 	}
-	images, found := order(images, first, j.history())
+	past, _ := j.history()
+	images, found := order(images, first, past)
 	if j.Back != "" {
 		if !found {
 			return nil, fault.Newf(fault.NoImage, "%s is not there any more", j.Back)
@@ -357,11 +358,11 @@ func classify(err error) error {
 func (j *job) configure(ctx context.Context) error {
 	hash, err := j.Volume.ReadHash()
 	if err != nil {
-		return fault.Because(fault.RecoveryDamaged, fmt.Errorf("read the admin password's hash: %w", err))
+		return state.Fault(fmt.Errorf("read the admin password's hash: %w", err))
 	}
 	key, err := j.Volume.ReadKey()
 	if err != nil {
-		return fault.Because(fault.RecoveryDamaged, err)
+		return state.Fault(err)
 	}
 	facts, err := platform.Facts(j.Identity)
 	if err != nil {

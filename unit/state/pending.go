@@ -14,6 +14,7 @@ const (
 
 // Pending is what the next normal boot has to do. The zero value is nothing.
 type Pending struct {
+	rest
 	// Version is the format version.
 	Version int `json:"version"`
 	// RecoveryArtifact says that the recovery artifact on the volume is a new one that the recovery device shall boot.

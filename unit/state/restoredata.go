@@ -2,7 +2,6 @@ package state
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +27,7 @@ const PolicyFile = "/run/gprovision/policy.json"
 // RestoreData says how the next restore shall work. The keys are the original system's; a file without Version is one of its
 // files. It is used once, unless Preserve is set.
 type RestoreData struct {
+	rest
 	// Version is the format version; 0 in a file of the original system.
 	Version int `json:",omitempty"`
 	// Preserve keeps the file after the restore.
@@ -54,6 +54,7 @@ func ParseRestoreData(b []byte) (RestoreData, error) {
 	if err := d.validate(); err != nil {
 		return RestoreData{}, fmt.Errorf("parse %s: %w: %v", RestoreDataFile, ErrDamaged, err)
 	}
+	remember(b, &d)
 	return d, nil
 }
 
@@ -83,11 +84,11 @@ func (d RestoreData) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("format %s: %w", RestoreDataFile, err)
 	}
-	b, err := json.MarshalIndent(d, "", "  ")
+	b, err := text(d, maxSmall)
 	if err != nil {
 		return nil, fmt.Errorf("format %s: %w", RestoreDataFile, err)
 	}
-	return append(b, '\n'), nil
+	return b, nil
 }
 
 // ReadRestoreData returns the restore data. A volume without them gives the zero value and no error.

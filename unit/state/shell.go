@@ -15,6 +15,7 @@ const (
 
 // Tries counts the wrong passwords typed at the recovery shell. The zero value is that of a new unit.
 type Tries struct {
+	rest
 	// Version is the format version.
 	Version int `json:"version"`
 	// Failed is how many in a row were wrong.
@@ -48,7 +49,13 @@ func (v *Volume) WriteTries(failed int) error {
 	if err != nil {
 		c = Counts{}
 	}
-	t := Tries{Version: Version, Failed: failed, Good: c.LastGood}
+	var t Tries
+	if b, err := v.read(ShellFile, maxSmall); err == nil {
+		if t, err = parse[Tries](ShellFile, b); errors.Is(err, ErrNewer) {
+			return fmt.Errorf("write %s: %w", ShellFile, err)
+		}
+	}
+	t.Version, t.Failed, t.Good = Version, failed, c.LastGood
 	return v.writeJSON(ShellFile, t, t.validate(), 0o600)
 }
 
@@ -61,6 +68,7 @@ func (t Tries) validate() error {
 
 // Medium is the emergency medium that the unit was restored from last.
 type Medium struct {
+	rest
 	// Version is the format version.
 	Version int `json:"version"`
 	// ID identifies the image on the medium: the ID of the request that the restore fulfilled.

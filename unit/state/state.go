@@ -27,6 +27,7 @@ import (
 	"unicode/utf8"
 
 	"gprovision/hw/block"
+	"gprovision/model/fault"
 	"gprovision/model/layout"
 )
 
@@ -38,6 +39,14 @@ var ErrNewer = errors.New("written by a newer version of gprovision")
 
 // ErrDamaged is returned for a file that is there and cannot be right.
 var ErrDamaged = errors.New("damaged")
+
+// Fault names the kind of an error of this package for people: a file that is only newer is not a bad device.
+func Fault(err error) error {
+	if errors.Is(err, ErrNewer) {
+		return fault.Because(fault.RecoveryNewer, err)
+	}
+	return fault.Because(fault.RecoveryDamaged, err)
+}
 
 // Names of files and directories on the recovery volume, relative to its root.
 const (
@@ -85,6 +94,7 @@ type Disk struct {
 
 // Unit is what provisioning found and planned. It is written once per provisioning and decides which devices are accepted.
 type Unit struct {
+	rest
 	// Version is the format version.
 	Version int `json:"version"`
 	// Serial is the serial number of the unit.
@@ -157,6 +167,7 @@ const (
 
 // Request asks the next boot for a job. A mark that names its ID has fulfilled it, even if the file is still there.
 type Request struct {
+	rest
 	// Version is the format version.
 	Version int `json:"version"`
 	// ID is 32 lower-case hexadecimal digits, random.
@@ -187,6 +198,7 @@ func NewRequest(kind, image, by string, now time.Time) (Request, error) {
 
 // Counts are small numbers that outlive a boot. The zero value is that of a new unit.
 type Counts struct {
+	rest
 	// Version is the format version.
 	Version int `json:"version"`
 	// BootAttempts is the number of boots handed over since the last one that was marked good.
@@ -363,6 +375,9 @@ func (c Counts) Marshal() ([]byte, error) {
 		return nil, fmt.Errorf("format %s: %w", CountsFile, err)
 	}
 	b, err := json.Marshal(c)
+	if err == nil {
+		b = c.put(b, 511)
+	}
 	if err == nil && len(b) >= 512 {
 		err = errors.New("does not fit into one sector")
 	}
@@ -537,6 +552,7 @@ func parse[T validator](name string, b []byte) (T, error) {
 	if err := t.validate(); err != nil {
 		return zero, fmt.Errorf("parse %s: %w: %v", name, ErrDamaged, err)
 	}
+	remember(b, &t)
 	return t, nil
 }
 
@@ -753,11 +769,15 @@ func (v *Volume) writeJSON(name string, value any, invalid error, mode fs.FileMo
 	if invalid != nil {
 		return fmt.Errorf("write %s: %w", name, invalid)
 	}
-	b, err := json.MarshalIndent(value, "", "  ")
+	most := maxSmall
+	if name == UnitFile {
+		most = maxUnit
+	}
+	b, err := text(value, most)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	return v.write(name, append(b, '\n'), mode)
+	return v.write(name, b, mode)
 }
 
 func (v *Volume) write(name string, b []byte, mode fs.FileMode) error {

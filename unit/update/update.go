@@ -404,7 +404,7 @@ func (t *taking) updateRecovery(proven bool) error {
 	own := t.Volume.Path(t.BootFile)
 	p, err := t.Volume.ReadPending()
 	if errors.Is(err, state.ErrNewer) {
-		return fault.Because(fault.RecoveryDamaged, err)
+		return state.Fault(err)
 	}
 	fresh, err := machine.ReadArtifact(t.artifact())
 	if err != nil {
