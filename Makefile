@@ -65,10 +65,21 @@ test-vm: deps build ## virtual machine tests (RUN=regexp)
 test-repeat: deps build ## every test N times, to show that nothing is flaky
 	$(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=$(N) -timeout 24h ./...
 
+SOAK = $(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) run ./lab/soak
+
 .PHONY: soak
-soak: ## what takes too long for every change: a kernel compiled from Debian's source, all kinds of sticks, the recovery shell, a fetched release, the life with Secure Boot, 160 power cuts, 20 restores in a row (GPROV_SOAK_N)
+soak: ## the long tests, to the end whatever fails, with a table (RENEW=1 writes the times into lab/soak/list.txt; GPROV_SOAK_N power cuts)
 	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) exfatprogs exfat-fuse'
-	$(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=1 -tags soak -p 1 -timeout 6h -v -run '^TestSoak' ./forge/boot ./lab
+	$(SOAK) all $(if $(RENEW),-renew)
+
+.PHONY: soak-ci
+soak-ci: ## the long tests of this commit, as many as end an hour after BEGAN (date +%s)
+	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) exfatprogs exfat-fuse'
+	$(SOAK) ci $(if $(BEGAN),-began $(BEGAN))
+
+.PHONY: soak-next
+soak-next: ## which long tests continuous integration chooses at this commit (COMMIT=N: at the Nth)
+	@go run ./lab/soak next $(if $(COMMIT),-commit $(COMMIT))
 
 .PHONY: bench
 bench: ## tables: ours against what one would use instead (about an hour; GPROV_BENCH_ROUNDS, GPROV_BENCH_BUILDS)

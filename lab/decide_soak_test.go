@@ -10,22 +10,6 @@ import (
 	"gprovision/model/layout"
 )
 
-// TestSoakMissingMainDisk has no main disk: the unit holds, and boots when it is plugged in.
-func TestSoakMissingMainDisk(t *testing.T) {
-	t.Parallel()
-	l := needLife(t)
-	u := l.fork(t, network(t), layout.UEFI, func(c *lab.Config) { c.Disks[1].Late = true })
-	start(t, u)
-	if e := expect(t, u, bootPatience, lab.Msg("hold")); e.Text("code") != "G221" {
-		t.Errorf("the unit holds with %s, want G221", e.Text("code"))
-	}
-	if err := u.Plug(t.Context(), "main"); err != nil {
-		t.Fatal(err)
-	}
-	whole(t, expect(t, u, bootPatience, lab.Msg("tiny system up")), "2")
-	seen(t, u, 0, jobState("restore", "started"), "restore")
-}
-
 // TestSoakNetworkRecovery has a unit without a good image, which fetches one as the policy allows.
 func TestSoakNetworkRecovery(t *testing.T) {
 	t.Parallel()

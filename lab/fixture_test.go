@@ -2,12 +2,17 @@ package lab_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -45,27 +50,28 @@ func skip(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// workDir is a directory that goes when the test passes and stays when it fails.
+// workDir is a directory that goes when the test passes and stays when it fails, until the test is run again.
 func workDir(t *testing.T, need int64) string {
 	t.Helper()
-	base := os.Getenv("TEMPDIR")
-	if base == "" {
-		base = os.TempDir()
-	}
+	base := tempBase()
 	var st unix.Statfs_t
 	if err := unix.Statfs(base, &st); err != nil {
 		t.Fatal(err)
 	}
+	name := strings.NewReplacer("/", "_", "*", "_").Replace(t.Name())
+	if err := removeLeft(base, name); err != nil {
+		t.Error(err)
+	}
 	if free := int64(st.Bavail) * st.Bsize; free < need {
 		t.Fatalf("%s has %d MiB free, the test needs %d: set TEMPDIR", base, free>>20, need>>20)
 	}
-	dir, err := os.MkdirTemp(base, "gprov-"+filepath.Base(t.Name())+"-")
+	dir, err := os.MkdirTemp(base, ownDir(name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("its files are kept in %s", dir)
+			t.Logf("its files are kept in %s until the test is run again", dir)
 			return
 		}
 		if err := os.RemoveAll(dir); err != nil {
@@ -73,6 +79,72 @@ func workDir(t *testing.T, need int64) string {
 		}
 	})
 	return dir
+}
+
+func tempBase() string {
+	if base := os.Getenv("TEMPDIR"); base != "" {
+		return base
+	}
+	return os.TempDir()
+}
+
+// ownDir is the pattern (os.MkdirTemp) of a directory of this process for what has the name.
+func ownDir(name string) string { return fmt.Sprintf("gprov-%s-%d-", name, os.Getpid()) }
+
+// removeLeft removes the directories of ownDir for the name whose process is gone: what earlier failures, and tests that were ended, left.
+func removeLeft(base, name string) error {
+	list, err := os.ReadDir(base)
+	if err != nil {
+		return err
+	}
+	left := regexp.MustCompile(`^gprov-` + regexp.QuoteMeta(name) + `-(\d+)-\d+$`)
+	for _, e := range list {
+		m := left.FindStringSubmatch(e.Name())
+		if m == nil {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join("/proc", m[1])); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(base, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestRemoveLeft: what a process that is gone left for a test goes, and nothing else.
+func TestRemoveLeft(t *testing.T) {
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	base, pid := t.TempDir(), gone.Process.Pid
+	keep := []string{
+		fmt.Sprintf("gprov-TestA-%d-1", os.Getpid()), fmt.Sprintf("gprov-TestA-%d-1", 1), // their processes live
+		fmt.Sprintf("gprov-TestAB-%d-1", pid), fmt.Sprintf("gprov-TestA_x-%d-1", pid), // of other tests
+		"gprov-TestA", "else",
+	}
+	for _, name := range append(slices.Clone(keep), fmt.Sprintf("gprov-TestA-%d-123", pid)) {
+		if err := os.MkdirAll(filepath.Join(base, name, "unit"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := removeLeft(base, "TestA"); err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadDir(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range list {
+		got = append(got, e.Name())
+	}
+	slices.Sort(keep)
+	if !slices.Equal(got, keep) {
+		t.Errorf("left are %q, want %q", got, keep)
+	}
 }
 
 // network is a station of the test's own.

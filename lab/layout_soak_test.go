@@ -39,75 +39,62 @@ func TestSoakLifeMirror(t *testing.T) {
 	seen(t, u, 1, jobState("restore", "started"), "restore")
 }
 
-// TestSoakLifeArrays is the whole life of units with arrays of the other levels on UEFI. Without a disk those that can do so start, and
-// do not take an outdated member back; a restore makes the array anew over all disks.
-func TestSoakLifeArrays(t *testing.T) {
+// These are the whole lives of units with arrays of the other levels on UEFI.
+func TestSoakLifeStripes(t *testing.T) { arrayLife(t, "raid0", lab.VirtIO, 2, false) }
+func TestSoakLifeRAID5(t *testing.T)   { arrayLife(t, "raid5", lab.VirtIO, 3, true) }
+func TestSoakLifeRAID6(t *testing.T)   { arrayLife(t, "raid6", lab.SATA, 4, true) }
+func TestSoakLifeRAID10(t *testing.T)  { arrayLife(t, "raid10", lab.VirtIO, 4, true) }
+
+// arrayLife is the whole life of a unit with an array. Without a disk one that can do so starts, and does not take an outdated member back; a
+// restore makes the array anew over all disks.
+func arrayLife(t *testing.T, name string, bus lab.Bus, n int, survives bool) {
 	t.Parallel()
-	for _, c := range []struct {
-		name     string
-		bus      lab.Bus
-		disks    int
-		survives bool
-	}{{"raid0", lab.VirtIO, 2, false}, {"raid5", lab.VirtIO, 3, true}, {"raid6", lab.SATA, 4, true}, {"raid10", lab.VirtIO, 4, true}} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			disks := members(c.bus, c.disks)
-			disks[0].BootIndex = 0
-			u, e := needLife(t).wholeLife(t, shaped(layout.UEFI, c.name, disks...))
-			if got := e.Text("root"); got != "/dev/md0" {
-				t.Errorf("root is %s", got)
-			}
-			without(t, u, disks, "member0")
-			if !c.survives {
-				if e := expect(t, u, bootPatience, lab.Msg("hold")); e.Text("code") != "G221" {
-					t.Errorf("the unit holds with %s", e)
-				}
-				seen(t, u, 1, jobState("restore", "started"), "restore")
-				return
-			}
-			whole(t, up(t, u), "2")
-			seen(t, u, 1, degraded, "degraded array")
-			tell(t, u, map[string]any{"do": "write", "path": "/newer", "text": "than the first disk"})
-			without(t, u, disks, "")
-			whole(t, up(t, u), "2")
-			seen(t, u, 2, degraded, "degraded array")
-			if got := tell(t, u, map[string]any{"do": "read", "path": "/newer"}); got != "than the first disk" {
-				t.Errorf("the outdated member was taken back: %q", got)
-			}
-			again(t, u, "")
-			whole(t, up(t, u), "2")
-			seen(t, u, 2, jobState("restore", "succeeded"), "restore")
-			seen(t, u, 2, degraded, "degraded array after the restore")
-		})
+	disks := members(bus, n)
+	disks[0].BootIndex = 0
+	u, e := needLife(t).wholeLife(t, shaped(layout.UEFI, name, disks...))
+	if got := e.Text("root"); got != "/dev/md0" {
+		t.Errorf("root is %s", got)
 	}
+	without(t, u, disks, "member0")
+	if !survives {
+		if e := expect(t, u, bootPatience, lab.Msg("hold")); e.Text("code") != "G221" {
+			t.Errorf("the unit holds with %s", e)
+		}
+		seen(t, u, 1, jobState("restore", "started"), "restore")
+		return
+	}
+	whole(t, up(t, u), "2")
+	seen(t, u, 1, degraded, "degraded array")
+	tell(t, u, map[string]any{"do": "write", "path": "/newer", "text": "than the first disk"})
+	without(t, u, disks, "")
+	whole(t, up(t, u), "2")
+	seen(t, u, 2, degraded, "degraded array")
+	if got := tell(t, u, map[string]any{"do": "read", "path": "/newer"}); got != "than the first disk" {
+		t.Errorf("the outdated member was taken back: %q", got)
+	}
+	again(t, u, "")
+	whole(t, up(t, u), "2")
+	seen(t, u, 2, jobState("restore", "succeeded"), "restore")
+	seen(t, u, 2, degraded, "degraded array after the restore")
 }
 
-// TestSoakLifeBuses is the whole life of units whose disks are on other buses. OVMF has no driver for SD cards: such a unit has only its main
-// disk there, and the recovery device starts it.
-func TestSoakLifeBuses(t *testing.T) {
+// These are the whole lives of units whose disks are on other buses. OVMF has no driver for SD cards: such a unit has only its main disk there,
+// and the recovery device starts it.
+func TestSoakLifeSATA(t *testing.T) { busLife(t, lab.SATA, lab.SATA, lab.PlatformProduct, "/dev/sd") }
+func TestSoakLifeSCSI(t *testing.T) { busLife(t, lab.SCSI, lab.SCSI, lab.PlatformProduct, "/dev/sd") }
+func TestSoakLifeUSB(t *testing.T)  { busLife(t, lab.USB, lab.USB, "usb", "/dev/sd") }
+func TestSoakLifeMMC(t *testing.T) {
+	busLife(t, lab.VirtIO, lab.MMC, lab.PlatformProduct, "/dev/mmcblk")
+}
+
+// busLife is the whole life of a unit with its recovery device and its main disk on these buses.
+func busLife(t *testing.T, recovery, main lab.Bus, product, root string) {
 	t.Parallel()
-	for _, c := range []struct {
-		bus     lab.Bus
-		fw      layout.Firmware
-		product string
-		root    string
-	}{
-		{lab.SATA, layout.UEFI, lab.PlatformProduct, "/dev/sd"},
-		{lab.SCSI, layout.UEFI, lab.PlatformProduct, "/dev/sd"},
-		{lab.USB, layout.UEFI, "usb", "/dev/sd"},
-		{lab.MMC, layout.UEFI, lab.PlatformProduct, "/dev/mmcblk"},
-	} {
-		t.Run(string(c.bus), func(t *testing.T) {
-			t.Parallel()
-			cfg := config(c.fw, c.bus)
-			cfg.SMBIOS.Product = c.product
-			if c.bus == lab.MMC {
-				cfg.Disks[0].Bus = lab.VirtIO
-			}
-			_, e := needLife(t).wholeLife(t, cfg)
-			if got := e.Text("root"); !strings.HasPrefix(got, c.root) {
-				t.Errorf("root is %s", got)
-			}
-		})
+	cfg := config(layout.UEFI, main)
+	cfg.SMBIOS.Product = product
+	cfg.Disks[0].Bus = recovery
+	_, e := needLife(t).wholeLife(t, cfg)
+	if got := e.Text("root"); !strings.HasPrefix(got, root) {
+		t.Errorf("root is %s", got)
 	}
 }

@@ -62,11 +62,11 @@ type finishedUnit struct {
 
 // theLife builds the fixture. What it makes is removed by TestMain.
 var theLife = sync.OnceValues(func() (*life, error) {
-	base := os.Getenv("TEMPDIR")
-	if base == "" {
-		base = os.TempDir()
+	base := tempBase()
+	if err := removeLeft(base, "fixture"); err != nil {
+		return nil, err
 	}
-	dir, err := os.MkdirTemp(base, "gprov-fixture-")
+	dir, err := os.MkdirTemp(base, ownDir("fixture"))
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func TestMain(m *testing.M) {
 		if code == 0 {
 			_ = os.RemoveAll(l.dir)
 		} else {
-			fmt.Printf("the tests' common files are kept in %s\n", l.dir)
+			fmt.Printf("the tests' common files are kept in %s until the tests are run again\n", l.dir)
 		}
 	}
 	os.Exit(code)

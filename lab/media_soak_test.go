@@ -44,7 +44,6 @@ func TestSoakStickRebuilds(t *testing.T) {
 	t.Parallel()
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		t.Run(string(fw), func(t *testing.T) {
-			t.Parallel()
 			l := needLife(t)
 			u := l.fork(t, network(t), fw, startsFirst, "recovery")
 			l.recoveryStick(t, u)

@@ -131,7 +131,6 @@ func TestSoakMenuDisplay(t *testing.T) {
 	t.Parallel()
 	for m, fw := range map[lcd.Model]layout.Firmware{lcd.Model635: layout.UEFI, lcd.Model631: layout.BIOS} {
 		t.Run(m.String(), func(t *testing.T) {
-			t.Parallel()
 			l := needLife(t)
 			u := l.fork(t, network(t), fw, withDisplay(m))
 			menuTest(t, u, &displayHand{u, m}, l.images[0], "2")

@@ -56,7 +56,6 @@ func TestSoakCutAnywhere(t *testing.T) {
 	})
 	for i, m := range moments {
 		t.Run(m.name, func(t *testing.T) {
-			t.Parallel()
 			needLife(t)
 			random := rand.New(rand.NewPCG(1, uint64(i)))
 			keep := func(lab.WriteEntry) bool { return false }
@@ -179,34 +178,32 @@ func watchLogs(every time.Duration, logs ...string) func() []moment {
 	})
 }
 
-// TestSoakCutsAtRandom cuts the power of a unit at random moments of restores and of the boots around them, again and again.
-func TestSoakCutsAtRandom(t *testing.T) {
+// These cut the power of a unit at random moments of restores and of the boots around them, again and again.
+func TestSoakCutsAtRandomUEFI(t *testing.T) { cutsAtRandom(t, layout.UEFI) }
+func TestSoakCutsAtRandomBIOS(t *testing.T) { cutsAtRandom(t, layout.BIOS) }
+
+func cutsAtRandom(t *testing.T, fw layout.Firmware) {
 	t.Parallel()
-	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
-		t.Run(string(fw), func(t *testing.T) {
-			t.Parallel()
-			l := needLife(t)
-			u := l.fork(t, network(t), fw, nil)
-			start(t, u)
-			whole(t, up(t, u), "2")
-			for i := range count(t, 15) {
-				again(t, u, "")
-				d := rand.N(time.Minute)
-				ctx, cancel := context.WithTimeout(t.Context(), d)
-				_, err := u.Events.Wait(ctx, lab.Msg("tiny system up"))
-				cancel()
-				u.Cut()
-				t.Logf("cut %d after %v; the system ran: %t", i+1, d.Round(time.Millisecond), err == nil)
-				start(t, u)
-				expect(t, u, bootPatience, lab.Msg("init"))
-				if _, err := await(u, bootPatience+jobPatience, lab.Msg("tiny system up")); err != nil {
-					t.Fatal(err)
-				}
-			}
-			again(t, u, "")
-			whole(t, up(t, u), "2")
-		})
+	l := needLife(t)
+	u := l.fork(t, network(t), fw, nil)
+	start(t, u)
+	whole(t, up(t, u), "2")
+	for i := range count(t, 6) {
+		again(t, u, "")
+		d := rand.N(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		_, err := u.Events.Wait(ctx, lab.Msg("tiny system up"))
+		cancel()
+		u.Cut()
+		t.Logf("cut %d after %v; the system ran: %t", i+1, d.Round(time.Millisecond), err == nil)
+		start(t, u)
+		expect(t, u, bootPatience, lab.Msg("init"))
+		if _, err := await(u, bootPatience+jobPatience, lab.Msg("tiny system up")); err != nil {
+			t.Fatal(err)
+		}
 	}
+	again(t, u, "")
+	whole(t, up(t, u), "2")
 }
 
 // TestSoakRestoresInARow restores a unit that has many images again and again: the recovery volume keeps those that it should, and no
@@ -238,7 +235,7 @@ func TestSoakRestoresInARow(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole(t, up(t, u), "2")
-	restores := count(t, 20)
+	restores := count(t, 8)
 	for range restores {
 		again(t, u, "")
 		whole(t, up(t, u), "2")

@@ -98,7 +98,6 @@ func TestSoakStickRebuildsOneDisk(t *testing.T) {
 		{layout.BIOS, "one-disk", lab.Disk{Name: "main", Bus: lab.VirtIO, Size: lab.MainSize, BootIndex: 1}, ""},
 	} {
 		t.Run(string(c.fw), func(t *testing.T) {
-			t.Parallel()
 			l := needLife(t)
 			u, _ := l.wholeLife(t, shaped(c.fw, c.name, c.disk))
 			if c.data != "" {
