@@ -102,6 +102,12 @@ func (m *ManifestMakeCmd) key(c *Context) (*signature.PrivateKey, error) {
 	if m.Product == "" || m.Serial == "" {
 		return nil, &UsageError{errors.New("--key needs --product and --serial: the signature names them")}
 	}
+	if _, err := signature.ParseSerial(m.Serial); err != nil {
+		return nil, &UsageError{fmt.Errorf("--serial: %w, so that units can tell which manifest is newer", err)}
+	}
+	if strings.TrimSpace(m.Product) != m.Product {
+		return nil, &UsageError{errors.New("--product has spaces around it")}
+	}
 	k, err := readPrivateKey(c, m.Key, m.Passphrase)
 	if err != nil {
 		return nil, err

@@ -152,6 +152,7 @@ func TestManifestMakeRefuses(t *testing.T) {
 		{"platform", []string{"--image", image, "--specs", specs, "--platform", "X"}, `no entry for the platform "X"`},
 		{"specs", []string{"--specs", bad}, "line 2: ValidationData[0].RamMegs"},
 		{"key alone", []string{"--key", outside}, "--product and --serial"},
+		{"a serial that is no number", []string{"--key", outside, "--product", "p", "--serial", "b7"}, "whole number"},
 		{"no key", []string{"--key", outside, "--product", "p", "--serial", "1"}, "parse private key"},
 		{"missing", []string{"--image", filepath.Join(dir, "files", "WIDGET.LNX.SHINY.2026-11-22.0002.upd")}, "no such file"},
 	}

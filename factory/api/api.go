@@ -351,8 +351,15 @@ func (s *Server) permit(w http.ResponseWriter, r *http.Request, e store.Enrolmen
 	case err != nil:
 		s.trouble(w, r, err)
 		return
+	default:
+		u, err := s.Store.Unit(r.Context(), e.Unit)
+		if err != nil {
+			s.trouble(w, r, err)
+			return
+		}
+		reply.Released = !u.Released.IsZero()
 	}
-	s.Log.Info("permit", "unit", e.Unit, "job", string(q.Job), "allowed", reply.Allowed)
+	s.Log.Info("permit", "unit", e.Unit, "job", string(q.Job), "allowed", reply.Allowed, "released", reply.Released)
 	s.Hub.Publish(e.Unit)
 	s.answer(w, http.StatusOK, reply)
 }

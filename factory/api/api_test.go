@@ -206,8 +206,8 @@ func TestLife(t *testing.T) {
 	if err := c.Enrol(ctx, record.EnrolRequest{Token: s.token(mac, "SN 1/2"), MACs: []string{mac}, Platform: "WIDGET"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Permit(ctx, record.JobProvision); err != nil {
-		t.Fatal(err)
+	if released, err := c.Released(ctx, record.JobProvision); err != nil || released {
+		t.Fatal("nobody released it", released, err)
 	}
 	for want := 1; want >= 0; want-- { // the second time nothing is new
 		r, err := c.Send(ctx, []record.Event{stateEvent("boot-1", 1, record.JobProvision, record.Started)})
@@ -285,7 +285,7 @@ func TestLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := again.Permit(ctx, record.JobProvision); err != nil {
+	if released, err := again.Released(ctx, record.JobProvision); err != nil || !released {
 		t.Fatal(err)
 	}
 	if cr, err := again.Credentials(ctx); err != nil || cr.Generation != 3 {

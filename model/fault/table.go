@@ -18,6 +18,7 @@ var (
 	ManifestUnsigned   = &Fault{"G113", "No signature", "Sign manifest", "the manifest is not signed", "sign it with 'gprov manifest make --key', or allow unsigned files in the policy"}
 	ManifestSignature  = &Fault{"G114", "Bad signature", "Sign manifest", "the manifest's signature does not hold", "sign it with a key whose public half is in the policy of this artifact"}
 	ManifestIncomplete = &Fault{"G115", "Manifest gaps", "gprov manifest", "the manifest lacks what this platform needs", "add the specification, the image and the boot artifact for this platform"}
+	ManifestRefused    = &Fault{"G117", "Other manifest", "Sign it anew", "the manifest is of another product, or older than one that was used", "sign the content that is wanted with the unit's product and a higher serial number: gprov manifest make --product --serial"}
 	NoManifestURL      = &Fault{"G116", "No mfgurl", "Boot over network", "the kernel argument mfgurl is missing", "boot over the network from the factory server"}
 )
 
@@ -93,7 +94,7 @@ var (
 func All() []*Fault {
 	return []*Fault{
 		NoNetwork, NoServer, ServerRefused, EnrolRefused, NotReleased, NoCredentials, PlainSecrets,
-		ManifestMissing, ManifestSyntax, ManifestUnsigned, ManifestSignature, ManifestIncomplete, NoManifestURL,
+		ManifestMissing, ManifestSyntax, ManifestUnsigned, ManifestSignature, ManifestIncomplete, NoManifestURL, ManifestRefused,
 		PlatformUnknown, QAMismatch, NoSerial, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
 		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt,

@@ -393,6 +393,8 @@ type PermitRequest struct {
 type PermitReply struct {
 	// Allowed says whether the job may run.
 	Allowed bool `json:"allowed"`
+	// Released says that an operator released the unit for this, and not only that nothing speaks against it.
+	Released bool `json:"released,omitempty"`
 	// Reason says why not.
 	Reason string `json:"reason,omitempty"`
 }

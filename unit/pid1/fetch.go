@@ -22,6 +22,7 @@ import (
 	"gprovision/unit/provision"
 	"gprovision/unit/report"
 	"gprovision/unit/restore"
+	"gprovision/unit/state"
 	"gprovision/unit/update"
 )
 
@@ -41,14 +42,19 @@ func (u *unit) fetchImage(ctx context.Context, f *Found) error {
 	if err != nil {
 		return err
 	}
+	used, err := f.Volume.ReadManifests()
+	if err != nil {
+		u.log.Warn("which manifests were used cannot be read", "err", err)
+	}
 	prefix, image := f.Unit.ImagePrefix, ""
+	var signed provision.Signed
 	if prefix == "" {
 		prefix = u.m.Site.Names.ImagePrefix
 	}
 	return step.Run(ctx, u.m.Site.Weave("fetch", []step.Step{
 		{Name: "network", Say: "Network", Run: func(context.Context) error { return u.raiseNetwork(ctx) }},
 		{Name: "manifest", Say: "Manifest", Run: func(ctx context.Context) (err error) {
-			image, err = u.fetchable(ctx, client, prefix)
+			image, signed, err = u.fetchable(ctx, client, prefix, used)
 			return err
 		}},
 		{Name: "fetch-image", Say: "Downloading", Run: func(ctx context.Context) error {
@@ -56,10 +62,16 @@ func (u *unit) fetchImage(ctx context.Context, f *Found) error {
 			defer stop()
 			r, err := update.Take(ctx, update.Options{Source: image, Client: client, Volume: f.Volume, Policy: u.m.Policy, Keys: u.m.Keys, Prefix: prefix,
 				BootFile: u.m.Site.Names.BootFile, Original: f.Unit.Original, Patience: fetchPatience, Log: u.log, Progress: show})
-			if err == nil {
-				u.log.Info("image fetched", "image", r.Image, "bytes", r.Size, "present", r.Present)
+			if err != nil {
+				return err
 			}
-			return err
+			u.log.Info("image fetched", "image", r.Image, "bytes", r.Size, "present", r.Present)
+			if signed != (provision.Signed{}) {
+				if err := f.Volume.WriteManifests(used.Used(signed.Product, signed.Serial)); err != nil {
+					u.log.Warn("the manifest cannot be remembered: an older one would not be refused", "err", err)
+				}
+			}
+			return nil
 		}},
 	}), u.observer(record.JobRestore))
 }
@@ -103,15 +115,16 @@ func (u *unit) raiseNetwork(ctx context.Context) error {
 	return nil
 }
 
-// fetchable reads the manifest that the policy names and returns the address of its newest image for this unit.
-func (u *unit) fetchable(ctx context.Context, client *http.Client, prefix string) (string, error) {
+// fetchable reads the manifest that the policy names and returns the address of its newest image for this unit, and what its signature
+// says. A manifest that is older than one of those that were used is refused.
+func (u *unit) fetchable(ctx context.Context, client *http.Client, prefix string, used state.Manifests) (address string, signed provision.Signed, err error) {
 	base, err := url.Parse(u.m.Policy.NetworkRecovery)
 	if err != nil {
-		return "", fault.Because(fault.ManifestMissing, err)
+		return "", signed, fault.Because(fault.ManifestMissing, err)
 	}
 	dir, err := os.MkdirTemp("", "fetch-")
 	if err != nil {
-		return "", err
+		return "", signed, err
 	}
 	defer os.RemoveAll(dir)
 	small := func(name, address string, most int64) ([]byte, error) {
@@ -123,14 +136,14 @@ func (u *unit) fetchable(ctx context.Context, client *http.Client, prefix string
 	}
 	raw, err := small("manifest", base.String(), maxManifest)
 	if err != nil {
-		return "", fault.Rename(fault.ManifestMissing, err)
+		return "", signed, fault.Rename(fault.ManifestMissing, err)
 	}
 	beside := *base
 	beside.Path += signature.Suffix
 	sig, err := small("signature", beside.String(), signature.MaxSize)
 	switch {
 	case err == nil:
-		err = provision.VerifyManifest(raw, sig, u.m.Keys)
+		signed, err = provision.VerifyManifest(raw, sig, u.m.Keys, u.m.Policy, used)
 	case errors.Is(err, report.ErrNotFound) && u.m.Policy.AllowUnsigned:
 		err = nil
 	case errors.Is(err, report.ErrNotFound):
@@ -139,16 +152,17 @@ func (u *unit) fetchable(ctx context.Context, client *http.Client, prefix string
 		err = fault.Rename(fault.ManifestMissing, err)
 	}
 	if err != nil {
-		return "", err
+		return "", signed, err
 	}
 	m, err := manifest.Parse(raw)
 	if err == nil {
 		m, err = m.Resolve(base)
 	}
 	if err != nil {
-		return "", fault.Because(fault.ManifestSyntax, err)
+		return "", signed, fault.Because(fault.ManifestSyntax, err)
 	}
-	return newest(m, prefix, u.m.Policy)
+	address, err = newest(m, prefix, u.m.Policy)
+	return address, signed, err
 }
 
 // newest returns the address of the newest image of a manifest that has a name of this unit's images and is allowed.

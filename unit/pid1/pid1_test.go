@@ -17,6 +17,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/unit/machine"
+	"gprovision/unit/provision"
 	"gprovision/unit/state"
 )
 
@@ -361,6 +362,44 @@ func TestRecords(t *testing.T) {
 	} {
 		if got := records(tc.disks, tc.main, false); got != nil {
 			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// TestComplete: which recovery volumes are those of a unit that a person uses.
+func TestComplete(t *testing.T) {
+	provisioned, person := &state.Request{ID: "0123456789abcdef", By: provision.RequestedBy}, &state.Request{ID: "0123456789abcdef", By: "root on tty1"}
+	for _, tc := range []struct {
+		name string
+		f    Facts
+		want bool
+	}{
+		{"a bare machine", Facts{Recovery: RecoveryMissing, Main: MainBlank}, false},
+		{"half-written: no record", Facts{Recovery: RecoveryMissing, Main: MainForeign}, false},
+		{"written, never restored", Facts{Recovery: RecoveryFound, Main: MainBlank, Request: provisioned}, false},
+		{"written, its restore cut off", Facts{Recovery: RecoveryFound, Main: MainUnmarked, Request: provisioned}, false},
+		{"restored", Facts{Recovery: RecoveryFound, Main: MainMarked, Request: provisioned, Fulfilled: provisioned.ID}, true},
+		{"restored from another request", Facts{Recovery: RecoveryFound, Main: MainMarked, Request: provisioned}, true},
+		{"a person wants a restore", Facts{Recovery: RecoveryFound, Main: MainDamaged, Request: person}, true},
+		{"no request", Facts{Recovery: RecoveryFound, Main: MainMarked}, true},
+		{"main disk gone", Facts{Recovery: RecoveryFound, Main: MainAbsent}, true},
+		{"two volumes of this unit", Facts{Recovery: RecoveryAmbiguous, Main: MainMarked}, true},
+	} {
+		if got := complete(tc.f); got != tc.want {
+			t.Errorf("%s: %t", tc.name, got)
+		}
+	}
+}
+
+// TestPlausible: which clocks an artifact believes.
+func TestPlausible(t *testing.T) {
+	build := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	for clock, want := range map[time.Time]bool{
+		time.Unix(0, 0): false, build.Add(-time.Second): false, build: true, build.AddDate(1, 0, 0): true, build.AddDate(10, 0, 0): true,
+		build.AddDate(10, 0, 1): false, time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC): false,
+	} {
+		if got := plausible(clock, build); got != want {
+			t.Errorf("%s: %t", clock, got)
 		}
 	}
 }

@@ -183,8 +183,8 @@ func (u *unit) setup(ctx context.Context, version string) error {
 	if efi.Present(u.m.Sys) {
 		u.m.Firmware = layout.UEFI
 	}
-	if now := time.Now(); now.Before(u.m.Build.Time) {
-		u.log.Warn("the clock is behind the artifact's build time, setting it", "clock", now, "build", u.m.Build.Time)
+	if now := time.Now(); !plausible(now, u.m.Build.Time) {
+		u.log.Warn("the clock cannot be right, setting it to the artifact's build time", "clock", now, "build", u.m.Build.Time)
 		if err := host.SetClock(u.m.Build.Time); err != nil {
 			u.log.Warn("clock cannot be set", "err", err)
 		}
@@ -202,6 +202,15 @@ func (u *unit) setup(ctx context.Context, version string) error {
 	u.loadRAID()
 	u.attachDisplay()
 	return err
+}
+
+// clockYears is for how many years after its build an artifact believes the clock of a machine.
+const clockYears = 10
+
+// plausible says whether a clock may be right, for an artifact that was built at a time: not before, and not long after that. With a
+// clock from far away every certificate looks expired, and nothing could be set right over the network.
+func plausible(clock, build time.Time) bool {
+	return !clock.Before(build) && !clock.After(build.AddDate(clockYears, 0, 0))
 }
 
 func uptime() string {
@@ -470,7 +479,26 @@ func (u *unit) do(ctx context.Context, d Decision, f *Found) Outcome {
 	return Outcome{Kind: HoldOn, Err: &fault.Occurrence{Fault: d.Fault, Cause: reason}}
 }
 
+// complete says whether what was found is a unit that a person uses, and not what a provisioning left that was cut off before its own
+// restore.
+func complete(f Facts) bool {
+	switch {
+	case f.Recovery == RecoveryAmbiguous:
+		return true
+	case f.Recovery != RecoveryFound:
+		return false
+	}
+	return !pending(f) || f.Request.By != provision.RequestedBy || f.Main == MainMarked
+}
+
 func (u *unit) provision(ctx context.Context, f *Found) Outcome {
+	var used state.Manifests
+	if f.Recovery == RecoveryFound {
+		var err error
+		if used, err = f.Volume.ReadManifests(); err != nil {
+			u.log.Warn("which manifests were used cannot be read", "err", err)
+		}
+	}
 	u.forget(f)
 	u.began(record.JobProvision)
 	err := provision.Run(ctx, u.m, provision.Options{
@@ -481,7 +509,8 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 		LogEndpoint: u.args.LogEndpoint,
 		KeepLog:     u.args.ContinueLogging,
 		BootMAC:     u.args.BootMAC,
-		HasRecovery: f.Recovery == RecoveryFound,
+		HasRecovery: complete(f.Facts),
+		Manifests:   used,
 		Connect:     u.toServer,
 		QA:          u.qa,
 		Attach:      func(dir string) error { return u.attachVolume(dir, "provision") },

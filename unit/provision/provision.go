@@ -20,7 +20,6 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"gprovision/hw/block"
@@ -31,12 +30,14 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
+	"gprovision/model/policy"
 	"gprovision/model/record"
 	"gprovision/model/secret"
 	"gprovision/model/signature"
 	"gprovision/model/step"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
+	"gprovision/unit/panel"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
 	"gprovision/unit/sysroot"
@@ -59,8 +60,10 @@ type Options struct {
 	KeepLog bool
 	// BootMAC is the kernel argument BOOTIF: the port that the firmware booted from.
 	BootMAC string
-	// HasRecovery says that the unit carries a recovery volume already.
+	// HasRecovery says that the unit carries the recovery volume of a complete unit: a person has to want another provisioning.
 	HasRecovery bool
+	// Manifests are those that the unit has used, as the recovery volume remembers them.
+	Manifests state.Manifests
 	// Connect attaches the client to the log queue: from then on the server gets what is logged.
 	Connect func(*report.Client)
 	// QA is told each line of the hardware check; nil: nobody.
@@ -77,6 +80,9 @@ const networkPatience = 2 * time.Minute
 // announcePatience is how long the job waits for the server that the boot script names.
 const announcePatience = 20 * time.Second
 
+// RequestedBy is who asks for the restore that fills the main disk of a provisioned unit.
+const RequestedBy = "provision"
+
 // Mount is where the recovery volume is mounted while the job runs.
 const Mount = "/mnt/recovery"
 
@@ -87,6 +93,7 @@ type job struct {
 	base     *url.URL
 	ports    *nic.Network
 	manifest *manifest.Manifest
+	signed   Signed
 	spec     manifest.Specs
 	client   *report.Client
 	recovery block.Disk
@@ -188,7 +195,7 @@ func (j *job) fetchManifest(ctx context.Context) error {
 		return fault.Because(fault.ManifestSyntax, err)
 	}
 	if sig != nil {
-		err = VerifyManifest(raw, sig, j.Keys)
+		j.signed, err = VerifyManifest(raw, sig, j.Keys, j.Policy, j.Manifests)
 	} else {
 		err = j.checkUnsignedSteps(m)
 	}
@@ -254,16 +261,28 @@ func (j *job) source() (*http.Client, error) {
 	}, nil
 }
 
-// VerifyManifest checks the detached signature of a manifest, and that it was made for a manifest and no other kind of file.
-func VerifyManifest(raw, sig []byte, keys []signature.PublicKey) error {
+// Signed is what the signature of a manifest says of it. The zero value is that of one without.
+type Signed struct {
+	Product string
+	// Serial is the manifest's own, as it was signed: mostly a number.
+	Serial string
+}
+
+// VerifyManifest checks the detached signature of a manifest, that it was made for a manifest and no other kind of file, that the policy
+// wants this product and serial number, and that the unit has not used a newer one.
+func VerifyManifest(raw, sig []byte, keys []signature.PublicKey, p policy.Policy, used state.Manifests) (Signed, error) {
 	trusted, err := signature.Verify(keys, sig, bytes.NewReader(raw))
 	if err != nil {
-		return fault.Because(fault.ManifestSignature, err)
+		return Signed{}, fault.Because(fault.ManifestSignature, err)
 	}
-	if !strings.HasPrefix(trusted, "manifest ") {
-		return fault.Newf(fault.ManifestSignature, "the signature is for %q, want one for a manifest", trusted)
+	var s Signed
+	if s.Product, s.Serial, err = signature.ParseManifestComment(trusted); err != nil {
+		return Signed{}, fault.Because(fault.ManifestSignature, err)
 	}
-	return nil
+	if err := errors.Join(p.CheckManifest(trusted), used.Check(s.Product, s.Serial)); err != nil {
+		return Signed{}, fault.Because(fault.ManifestRefused, err)
+	}
+	return s, nil
 }
 
 // announce enrols the unit at the server that the boot script names, so that the server hears of whatever goes wrong with the
@@ -353,8 +372,22 @@ func (j *job) clock(ctx context.Context) error {
 	return nil
 }
 
+// permit asks the server. Its no counts. Its yes is not enough for a unit that carries a complete recovery volume, unless an operator
+// released that unit: the server may be another one, or have forgotten. Then a person at the machine may say it.
 func (j *job) permit(ctx context.Context) error {
-	return j.client.Permit(ctx, record.JobProvision)
+	released, err := j.client.Released(ctx, record.JobProvision)
+	if err != nil || released || !j.HasRecovery {
+		return err
+	}
+	yes, err := j.Panel.Confirm(ctx, "Provision again", "This unit is complete. All that is on it will be lost.")
+	if err != nil && !errors.Is(err, panel.ErrNoInput) {
+		return err
+	}
+	if !yes {
+		return fault.Newf(fault.NotReleased, "the recovery volume is that of a complete unit; the server does not know it as provisioned, nobody released it there, and nobody confirmed on a panel")
+	}
+	j.Log.Warn("a person at the machine wants the complete unit to be provisioned again", journal.ForPerson())
+	return nil
 }
 
 func (j *job) plan(context.Context) error {
@@ -366,7 +399,7 @@ func (j *job) plan(context.Context) error {
 		return err
 	}
 	j.unit = state.Unit{
-		Serial: j.Serial, Platform: j.Identity.Variant.DevCodeName, Firmware: j.Firmware, Server: j.unit.Server,
+		Serial: j.Serial, Platform: j.Identity.Variant.DevCodeName, Firmware: j.Firmware, Server: j.unit.Server, ManifestSerial: j.signed.Serial,
 		ImagePrefix: j.Site.Names.ImagePrefix, Created: time.Now().UTC(),
 	}
 	if err := j.layOut(machine.NewIDs()); err != nil {
@@ -581,7 +614,12 @@ func (j *job) bootRecovery(context.Context) error {
 }
 
 func (j *job) writeRecord(context.Context) error {
-	r, err := state.NewRequest(state.KindRestore, state.Latest, "provision", time.Now())
+	if j.signed != (Signed{}) {
+		if err := j.volume.WriteManifests(j.Manifests.Used(j.signed.Product, j.signed.Serial)); err != nil {
+			return fault.Because(fault.DiskWrite, err)
+		}
+	}
+	r, err := state.NewRequest(state.KindRestore, state.Latest, RequestedBy, time.Now())
 	if err != nil {
 		return err
 	}

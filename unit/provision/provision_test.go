@@ -3,6 +3,7 @@ package provision
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,6 +18,8 @@ import (
 	"gprovision/model/signature"
 	"gprovision/site"
 	"gprovision/unit/machine"
+	"gprovision/unit/panel"
+	"gprovision/unit/report"
 	"gprovision/unit/state"
 )
 
@@ -174,20 +177,97 @@ func TestVerifyManifest(t *testing.T) {
 	key := testKey(t)
 	const text = `{"Files": []}`
 	keys := []signature.PublicKey{testKey(t).Public(), key.Public()}
-	check := func(name, sig string, keys []signature.PublicKey, holds bool) {
-		t.Helper()
-		err := VerifyManifest([]byte(text), []byte(sig), keys)
-		if holds != (err == nil) || err != nil && fault.Of(err) != fault.ManifestSignature {
-			t.Errorf("%s: got %v, want it to hold: %t", name, err, holds)
+	for _, tc := range []struct {
+		name, sig string
+		keys      []signature.PublicKey
+		want      *fault.Fault
+	}{
+		{"one of two keys", testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), keys, nil},
+		{"no keys", testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), nil, fault.ManifestSignature},
+		{"another key", testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), keys[:1], fault.ManifestSignature},
+		{"another file", testSign(t, key, text+"\n", signature.ManifestComment("WIDGET", "7")), keys, fault.ManifestSignature},
+		{"comment changed", strings.Replace(testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), "manifest WIDGET 7", "manifest WIDGET 8", 1), keys, fault.ManifestSignature},
+		{"an image's", testSign(t, key, text, signature.ImageComment("WIDGET.LNX.SHINY.2026-11-22.0001.upd")), keys, fault.ManifestSignature},
+		{"a word that begins in the same way", testSign(t, key, text, "manifesto WIDGET 7"), keys, fault.ManifestSignature},
+		{"no serial number", testSign(t, key, text, "manifest WIDGET"), keys, fault.ManifestSignature},
+		{"nothing", "", keys, fault.ManifestSignature},
+	} {
+		s, err := VerifyManifest([]byte(text), []byte(tc.sig), tc.keys, policy.Policy{}, state.Manifests{})
+		if fault.Of(err) != tc.want || err == nil && s != (Signed{"WIDGET", "7"}) {
+			t.Errorf("%s: got %v, %v, want %v", tc.name, s, err, tc.want)
 		}
 	}
-	good := testSign(t, key, text, signature.ManifestComment("WIDGET", "7"))
-	check("one of two keys", good, keys, true)
-	check("no keys", good, nil, false)
-	check("another key", good, keys[:1], false)
-	check("another file", testSign(t, key, text+"\n", signature.ManifestComment("WIDGET", "7")), keys, false)
-	check("comment changed", strings.Replace(good, "manifest WIDGET 7", "manifest WIDGET 8", 1), keys, false)
-	check("an image's", testSign(t, key, text, signature.ImageComment("WIDGET.LNX.SHINY.2026-11-22.0001.upd")), keys, false)
-	check("a word that begins in the same way", testSign(t, key, text, "manifesto WIDGET 7"), keys, false)
-	check("nothing", "", keys, false)
+}
+
+// TestVerifyManifestObeyed: a signature that holds is not enough. The product and the age are those that the policy wants, and nothing
+// older than what was used comes back.
+func TestVerifyManifestObeyed(t *testing.T) {
+	key := testKey(t)
+	const text = `{"Files": []}`
+	used := state.Manifests{}.Used("WIDGET", "7")
+	for _, tc := range []struct {
+		name            string
+		product, serial string
+		p               policy.Policy
+		used            state.Manifests
+		want            string
+	}{
+		{"a new unit", "WIDGET", "1", policy.Policy{}, state.Manifests{}, ""},
+		{"the same again", "WIDGET", "7", policy.Policy{}, used, ""},
+		{"newer", "WIDGET", "8", policy.Policy{}, used, ""},
+		{"older than used", "WIDGET", "6", policy.Policy{}, used, "sign the old content with a higher one"},
+		{"not comparable with what was used", "WIDGET", "six", policy.Policy{}, used, "whole number"},
+		{"of another product, older", "GADGET", "1", policy.Policy{}, used, ""},
+		{"of another product than wanted", "GADGET", "9", policy.Policy{ManifestProduct: "WIDGET"}, used, `"GADGET"`},
+		{"of the wanted product", "WIDGET", "9", policy.Policy{ManifestProduct: "WIDGET"}, used, ""},
+		{"older than wanted", "WIDGET", "9", policy.Policy{OldestManifest: 10}, used, "wants 10"},
+		{"wanted, and older than used", "WIDGET", "6", policy.Policy{OldestManifest: 5}, used, "used 7"},
+	} {
+		sig := testSign(t, key, text, signature.ManifestComment(tc.product, tc.serial))
+		_, err := VerifyManifest([]byte(text), []byte(sig), []signature.PublicKey{key.Public()}, tc.p, tc.used)
+		if (err == nil) != (tc.want == "") || err != nil && (fault.Of(err) != fault.ManifestRefused || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s: got %v, want %q", tc.name, err, tc.want)
+		}
+	}
+}
+
+// TestPermit: a complete unit is provisioned again only if somebody wants just that: on the server, or at the machine.
+func TestPermit(t *testing.T) {
+	yes, no := []panel.Key{panel.KeyDown, panel.KeyEnter}, []panel.Key{panel.KeyEnter}
+	for _, tc := range []struct {
+		name     string
+		reply    string
+		complete bool
+		keys     []panel.Key // nil: no panel has keys
+		want     *fault.Fault
+		asks     bool
+	}{
+		{"a new unit", `{"allowed":true}`, false, yes, nil, false},
+		{"the server says no", `{"allowed":false,"reason":"provisioned already"}`, false, yes, fault.NotReleased, false},
+		{"complete, and the server says no", `{"allowed":false,"reason":"provisioned already"}`, true, yes, fault.NotReleased, false},
+		{"complete and released", `{"allowed":true,"released":true}`, true, no, nil, false},
+		{"complete, and a person says yes", `{"allowed":true}`, true, yes, nil, true},
+		{"complete, and a person says no", `{"allowed":true}`, true, no, fault.NotReleased, true},
+		{"complete, and nobody can answer", `{"allowed":true}`, true, nil, fault.NotReleased, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(tc.reply)) }))
+			defer server.Close()
+			pool := x509.NewCertPool()
+			pool.AddCert(server.Certificate())
+			j, _ := testJob(t, policy.Policy{})
+			var err error
+			if j.client, err = report.New(report.Config{Endpoint: server.URL, CA: pool, Unit: "S1", Key: state.NewKey(), Boot: "b1"}); err != nil {
+				t.Fatal(err)
+			}
+			j.HasRecovery, j.Panel = tc.complete, panel.New()
+			asked := false
+			if tc.keys != nil {
+				j.Panel.Add("script", &panel.Script{Answer: func(panel.Asked) []panel.Key { asked = true; return tc.keys }})
+			}
+			if err := j.permit(t.Context()); fault.Of(err) != tc.want || tc.want == nil && err != nil || asked != tc.asks {
+				t.Errorf("got %v, asked: %t", err, asked)
+			}
+		})
+	}
 }

@@ -273,14 +273,20 @@ func (c *Client) Fingerprint() string {
 
 // Permit asks whether the unit may run a job that destroys. No is a fault.NotReleased.
 func (c *Client) Permit(ctx context.Context, job record.Job) error {
+	_, err := c.Released(ctx, job)
+	return err
+}
+
+// Released is Permit, and says of a yes whether an operator gave it for this unit. A server that does not say so did not hear of it.
+func (c *Client) Released(ctx context.Context, job record.Job) (bool, error) {
 	var reply record.PermitReply
 	if err := c.post(ctx, "/v1/permit", record.PermitRequest{Job: job, Boot: c.c.Boot}, &reply); err != nil {
-		return err
+		return false, err
 	}
 	if !reply.Allowed {
-		return fault.Newf(fault.NotReleased, "%s", reply.Reason)
+		return false, fault.Newf(fault.NotReleased, "%s", reply.Reason)
 	}
-	return nil
+	return reply.Released, nil
 }
 
 // Credentials asks for this unit's credentials. Each call gives a new generation. No is a fault.NoCredentials.

@@ -18,6 +18,7 @@ func TestExamplesOfTheDocs(t *testing.T) {
 		"counts":      func(b []byte) error { _, err := ParseCounts(b); return err },
 		"restoredata": func(b []byte) error { _, err := ParseRestoreData(b); return err },
 		"pending":     func(b []byte) error { _, err := parse[Pending](PendingFile, b); return err },
+		"manifests":   func(b []byte) error { _, err := parse[Manifests](ManifestsFile, b); return err },
 		"mark":        func(b []byte) error { _, err := ParseMark(b); return err },
 		"boot":        func(b []byte) error { _, err := ParseBoot(b); return err },
 	}

@@ -1,0 +1,92 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+
+	"gprovision/model/signature"
+)
+
+// ManifestsFile remembers which manifests were used.
+const ManifestsFile = "state/manifests.json" // Manifests
+
+// maxProducts is how many products a unit remembers manifests of.
+const maxProducts = 64
+
+// Manifests is the newest manifest that the unit used, for each product: an older one is refused. The zero value remembers none.
+type Manifests struct {
+	// Version is the format version.
+	Version int `json:"version"`
+	// Newest has the highest serial number by product, both as the manifest's signature names them.
+	Newest map[string]uint64 `json:"newest"`
+}
+
+// ReadManifests returns what the unit remembers. A volume without it gives none and no error.
+func (v *Volume) ReadManifests() (Manifests, error) {
+	b, err := v.read(ManifestsFile, maxSmall)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Manifests{}, nil
+	}
+	if err != nil {
+		return Manifests{}, err
+	}
+	return parse[Manifests](ManifestsFile, b)
+}
+
+// WriteManifests replaces what ReadManifests returns.
+func (v *Volume) WriteManifests(m Manifests) error {
+	m.Version = Version
+	return v.writeJSON(ManifestsFile, m, m.validate(), 0o600)
+}
+
+// Check says why a manifest of a product with a serial, as its signature has it, is older than one that was used. Where none was used
+// the serial may have any form.
+func (m Manifests) Check(product, serial string) error {
+	newest, ok := m.Newest[product]
+	if !ok {
+		return nil
+	}
+	n, err := signature.ParseSerial(serial)
+	if err != nil {
+		return err
+	}
+	if n < newest {
+		return fmt.Errorf("the manifest of %s has the serial number %d, and this unit has used %d: to go back, sign the old content with a higher one", product, n, newest)
+	}
+	return nil
+}
+
+// Used returns m after a manifest was used. One whose serial is no whole number, or that is one product too many, is not remembered.
+func (m Manifests) Used(product, serial string) Manifests {
+	n, err := signature.ParseSerial(serial)
+	if _, known := m.Newest[product]; err != nil || !known && len(m.Newest) >= maxProducts || checkProduct(product) != nil {
+		return m
+	}
+	m.Newest = maps.Clone(m.Newest)
+	if m.Newest == nil {
+		m.Newest = map[string]uint64{}
+	}
+	m.Newest[product] = max(m.Newest[product], n)
+	return m
+}
+
+func (m Manifests) validate() error {
+	if len(m.Newest) > maxProducts {
+		return fmt.Errorf("newest has %d products, want at most %d", len(m.Newest), maxProducts)
+	}
+	for product := range m.Newest {
+		if err := checkProduct(product); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkProduct(product string) error {
+	if product == "" {
+		return errors.New("a product has no name")
+	}
+	return printable("a product", product, 128)
+}
