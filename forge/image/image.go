@@ -1,8 +1,8 @@
 // Package image makes release images (.upd files) from root filesystems, and checks, describes, lists, signs and unpacks them.
 //
 // An image is a tar, compressed with xz in blocks that can be decoded in parallel and are checked by SHA-256. Its first entry
-// is etc/provisioning/imgmeta.json. The entries of the root filesystem are taken over byte for byte. The package runs xz and,
-// for a directory, GNU tar, through package tool; it never unpacks to make an image, but a boot artifact
+// is etc/provisioning/imgmeta.json. The entries of a tar are taken over byte for byte; those of a directory depend on the tree alone, not
+// on the filesystem it lies on. The package runs xz through package tool; it never unpacks to make an image, but a boot artifact
 // is made from an OCI image by way of a temporary tar. What a root filesystem must hold is
 // checked before anything is compressed, and all problems are told at once.
 //

@@ -299,6 +299,11 @@ func leftovers(t *testing.T, dir string) int {
 	return len(l)
 }
 
+// gnuTar packs a directory with all that an image keeps.
+func gnuTar(dir string) []string {
+	return []string{"--create", "--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sort=name", "--file=-", "--directory=" + dir, "."}
+}
+
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	b, err := os.ReadFile(from)
@@ -392,7 +397,7 @@ func pack(t *testing.T, file, dir string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := tool.Run(context.Background(), nil, tool.Command{Name: "tar", Args: tarArgs(dir, time.Time{}), Stdout: f}); err != nil {
+	if err := tool.Run(context.Background(), nil, tool.Command{Name: "tar", Args: gnuTar(dir), Stdout: f}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -641,7 +646,7 @@ echo old > etc/provisioning/imgmeta.json; n=$(printf 'n%.0s' $(seq 180)); mkdir 
 	if out, err := exec.Command("bash", "-c", script, "-", src).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, args := range [][]string{tarArgs(src, time.Time{}), {"-c", "--format=gnu", "--sparse", "-C", src, "."}, {"-c", "--format=posix", "--sparse", "--sparse-version=0.1", "-C", src, "."}} {
+	for _, args := range [][]string{gnuTar(src), {"-c", "--format=gnu", "--sparse", "-C", src, "."}, {"-c", "--format=posix", "--sparse", "--sparse-version=0.1", "-C", src, "."}} {
 		raw, err := tool.Output(context.Background(), nil, tool.Command{Name: "tar", Args: args})
 		if err != nil {
 			t.Fatal(err)

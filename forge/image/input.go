@@ -14,16 +14,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/mikelolasagasti/xz"
 
 	"gprovision/forge/image/oci"
 	"gprovision/forge/image/recipe"
-	"gprovision/forge/tool"
 	"gprovision/model/release"
 )
 
@@ -65,7 +62,7 @@ func openInput(ctx context.Context, log *slog.Logger, o Options, say func(Progre
 		im, err = oci.OpenDir(name, o.Reference)
 	case st.IsDir():
 		in.kind = "directory"
-		in.open = func(ctx context.Context) (io.ReadCloser, error) { return packDirectory(ctx, log, name, o.Clamp), nil }
+		in.open = func(ctx context.Context) (io.ReadCloser, error) { return packDirectory(ctx, name, o.Clamp), nil }
 	case !st.Mode().IsRegular():
 		return nil, fmt.Errorf("read root filesystem %s: %w", name, ErrInput)
 	case ext == ".yaml" || ext == ".yml":
@@ -169,47 +166,6 @@ func (in *input) settle(ctx context.Context) (string, error) {
 	in.path = f.Name()
 	in.open = func(ctx context.Context) (io.ReadCloser, error) { return openTar(ctx, in.path) }
 	return in.path, f.Close()
-}
-
-// tarArgs make GNU tar keep all that an image keeps, and give the same bytes for the same tree. No file is newer than clamp,
-// if that is set.
-func tarArgs(dir string, clamp time.Time) []string {
-	args := []string{"--create", "--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sort=name",
-		"--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--one-file-system", "--file=-"}
-	if !clamp.IsZero() {
-		args = append(args, "--clamp-mtime", "--mtime=@"+strconv.FormatInt(clamp.Unix(), 10))
-	}
-	return append(args, "--directory="+dir, ".")
-}
-
-// packed is the output of a running GNU tar. Its error comes with the end of the stream; Close ends the program.
-type packed struct {
-	*io.PipeReader
-	cancel context.CancelFunc
-	done   chan struct{}
-}
-
-func packDirectory(ctx context.Context, log *slog.Logger, dir string, clamp time.Time) io.ReadCloser {
-	ctx, cancel := context.WithCancel(ctx)
-	pr, pw := io.Pipe()
-	p := &packed{PipeReader: pr, cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(p.done)
-		err := tool.Run(ctx, log, tool.Command{Name: "tar", Package: "tar", Args: tarArgs(dir, clamp), Stdout: pw})
-		if err != nil {
-			err = fmt.Errorf("pack %s (all of it must be readable: root is needed for most root filesystems): %w", dir, err)
-		}
-		pw.CloseWithError(err)
-	}()
-	return p
-}
-
-// Close ends the program, whether it was done or not.
-func (p *packed) Close() error {
-	p.cancel()
-	p.PipeReader.Close()
-	<-p.done
-	return nil
 }
 
 // stream is a decoded file.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -60,6 +61,9 @@ func (t *TarWriter) WriteSparse(h *tar.Header, parts []Extent, data io.Reader) e
 			return errors.New("sizes of a sparse file")
 		}
 		stored += p.Size
+	}
+	if k := len(parts) - 1; k < 0 || parts[k].At+parts[k].Size < h.Size {
+		parts = append(slices.Clone(parts), Extent{h.Size, 0}) // from which GNU tar knows how long the file is
 	}
 	if !fits(parts, h.Size, stored) || len(parts) > MaxExtents {
 		return fmt.Errorf("a sparse file of %d bytes in %d parts, which do not fit or are more than %d", h.Size, len(parts), MaxExtents)

@@ -87,9 +87,9 @@ func (m *merged) layer(ctx context.Context, im *Image, number int, l layer) erro
 	}
 	defer r.Close()
 	var entries []*source
-	tr := tar.NewReader(r)
+	tr := filesystem.NewTarReader(r)
 	for index := 0; ; index++ {
-		h, err := tr.Next()
+		h, _, err := tr.Next()
 		if err == io.EOF {
 			break
 		}
@@ -98,9 +98,6 @@ func (m *merged) layer(ctx context.Context, im *Image, number int, l layer) erro
 		}
 		if m.total++; m.total > maxEntries {
 			return fmt.Errorf("more than %d entries: %w", maxEntries, ErrDamaged)
-		}
-		if h.Typeflag == tar.TypeXGlobalHeader {
-			continue
 		}
 		entries = append(entries, &source{layer: number, index: index, header: h})
 	}
@@ -259,7 +256,7 @@ func (im *Image) Open(ctx context.Context) (io.ReadCloser, error) {
 	s := &stream{PipeReader: pr, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		tw := tar.NewWriter(pw)
+		tw := filesystem.NewTarWriter(pw)
 		err := m.emit(ctx, im, tw)
 		if err == nil {
 			err = tw.Close()
@@ -288,7 +285,7 @@ func (s *stream) Close() error {
 }
 
 // emit writes the winners of all layers.
-func (m *merged) emit(ctx context.Context, im *Image, tw *tar.Writer) error {
+func (m *merged) emit(ctx context.Context, im *Image, tw *filesystem.TarWriter) error {
 	for i, l := range im.layers {
 		if len(m.wins[i]) == 0 {
 			continue
@@ -300,15 +297,15 @@ func (m *merged) emit(ctx context.Context, im *Image, tw *tar.Writer) error {
 	return nil
 }
 
-func (m *merged) emitLayer(ctx context.Context, im *Image, number int, l layer, tw *tar.Writer) error {
+func (m *merged) emitLayer(ctx context.Context, im *Image, number int, l layer, tw *filesystem.TarWriter) error {
 	r, err := im.openLayer(ctx, l)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	tr := tar.NewReader(r)
+	tr := filesystem.NewTarReader(r)
 	for index := 0; ; index++ {
-		h, err := tr.Next()
+		h, content, err := tr.Next()
 		if err == io.EOF {
 			return r.finish()
 		}
@@ -322,37 +319,27 @@ func (m *merged) emitLayer(ctx context.Context, im *Image, number int, l layer, 
 		if h.Typeflag != s.header.Typeflag || h.Size != s.header.Size || h.Name != s.header.Name {
 			return fmt.Errorf("entry %q changed while it was read: %w", h.Name, ErrDamaged)
 		}
-		if err := emitEntry(tw, h, tr, s.names); err != nil {
+		if err := emitEntry(tw, h, content, s.names); err != nil {
 			return fmt.Errorf("entry %q: %w", h.Name, err)
 		}
 	}
 }
 
-// emitEntry writes an entry under its first name, and hard links to it under the others.
-func emitEntry(tw *tar.Writer, h *tar.Header, content io.Reader, names []string) error {
+// emitEntry writes an entry under its first name, and hard links to it under the others. Holes stay holes.
+func emitEntry(tw *filesystem.TarWriter, h *tar.Header, content io.Reader, names []string) error {
 	out := *h
 	// The numbers count. Times of access and change would be those of the build.
-	out.Uname, out.Gname, out.AccessTime, out.ChangeTime, out.Format = "", "", time.Time{}, time.Time{}, tar.FormatPAX
+	out.Uname, out.Gname, out.AccessTime, out.ChangeTime = "", "", time.Time{}, time.Time{}
 	out.Name = names[0]
-	out.PAXRecords = maps.Clone(h.PAXRecords)
-	maps.DeleteFunc(out.PAXRecords, func(k, _ string) bool { return strings.HasPrefix(k, "GNU.sparse.") })
-	switch h.Typeflag {
-	case tar.TypeGNUSparse, tar.TypeCont:
-		out.Typeflag = tar.TypeReg
-	case tar.TypeDir:
+	if h.Typeflag == tar.TypeDir {
 		out.Name += "/"
 	}
-	if err := tw.WriteHeader(&out); err != nil {
+	if err := tw.Write(&out, content); err != nil {
 		return err
 	}
-	if out.Typeflag == tar.TypeReg {
-		if _, err := io.Copy(tw, content); err != nil {
-			return err
-		}
-	}
 	for _, n := range names[1:] {
-		l := tar.Header{Name: n, Typeflag: tar.TypeLink, Linkname: names[0], Mode: h.Mode, Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime, Format: tar.FormatPAX}
-		if err := tw.WriteHeader(&l); err != nil {
+		l := tar.Header{Name: n, Typeflag: tar.TypeLink, Linkname: names[0], Mode: h.Mode, Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime}
+		if err := tw.Write(&l, nil); err != nil {
 			return err
 		}
 	}

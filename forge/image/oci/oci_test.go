@@ -400,6 +400,42 @@ func TestMergeAgainstDisk(t *testing.T) {
 	}
 }
 
+// TestMergeHoles: a sparse file of a layer takes no time and no space, in each form that tools write.
+func TestMergeHoles(t *testing.T) {
+	needs(t, "tar", "truncate")
+	dir := t.TempDir()
+	if out, err := exec.Command("bash", "-c", `cd "$1" && truncate -s 1T lastlog && echo middle | dd of=lastlog bs=1 seek=500000000000 conv=notrunc status=none && ln lastlog second`, "-", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, args := range [][]string{{"--format=gnu"}, {"--format=posix"}, {"--format=posix", "--sparse-version=0.1"}, {"--format=posix", "--sparse-version=0.0"}} {
+		raw, err := exec.Command("tar", append(args, "--sparse", "-c", "-C", dir, "lastlog", "second")...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := layout{}
+		im, err := OpenDir(l.index(t, l.image(t, "amd64", raw, layerTar(t, ".wh.lastlog="))).dir(t), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer im.Close()
+		r, err := im.Open(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		var out bytes.Buffer
+		if _, err := io.Copy(&out, r); err != nil || out.Len() > 1<<20 {
+			t.Fatalf("%v: %d bytes, %v", args, out.Len(), err)
+		}
+		into := t.TempDir()
+		cmd := exec.Command("bash", "-c", `tar -x -C "$1" && cmp -n 100 -i 499999999950 "$1/second" "$2/lastlog" && test $(stat -c %s "$1/second") = 1099511627776 && test $(stat -c %b "$1/second") -lt 100`, "-", into, dir)
+		cmd.Stdin = &out
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+	}
+}
+
 func TestForms(t *testing.T) {
 	ctx := context.Background()
 	layer := layerTar(t, "a=1")
