@@ -3,8 +3,6 @@ package boot
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +14,7 @@ import (
 	"sort"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/mikelolasagasti/xz"
+	"gprovision/forge/plain"
 )
 
 // MissingError says that the root filesystem lacks something that the boot artifact needs.
@@ -211,29 +208,12 @@ func (r *rootFS) addHeader(h *tar.Header) error {
 // unpackTar replaces r.file by an unpacked copy if it is compressed.
 func (r *rootFS) unpackTar(ctx context.Context) error {
 	in := bufio.NewReaderSize(r.file, 1<<20)
-	head, _ := in.Peek(6)
-	var plain io.Reader
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(in)
-		if err != nil {
-			return err
-		}
-		plain = z
-	case bytes.HasPrefix(head, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
-		z, err := xz.NewReader(in, 0)
-		if err != nil {
-			return err
-		}
-		plain = z
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(in)
-		if err != nil {
-			return err
-		}
-		defer z.Close()
-		plain = z
-	default:
+	decoded, err := plain.NewReader(in)
+	if err != nil {
+		return err
+	}
+	defer decoded.Close()
+	if decoded.Format == plain.None {
 		_, err := r.file.Seek(0, io.SeekStart)
 		return err
 	}
@@ -244,7 +224,7 @@ func (r *rootFS) unpackTar(ctx context.Context) error {
 	old := r.file
 	r.file, r.scratch = f, f.Name()
 	defer old.Close()
-	if _, err := io.Copy(f, &contextReader{ctx, plain}); err != nil {
+	if _, err := io.Copy(f, &contextReader{ctx, decoded}); err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
 	_, err = f.Seek(0, io.SeekStart)

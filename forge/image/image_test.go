@@ -337,8 +337,17 @@ printf '{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:%s"]}
 printf '[{"Config":"config.json","RepoTags":["x:1"],"Layers":["layer.tar"]}]' > layout/manifest.json
 tar -C layout -cf saved.tar manifest.json config.json layer.tar; gzip -k saved.tar`)
 	sh("mkdir oci; echo '{}' > oci/oci-layout; tar -C oci -cf oci.tar oci-layout; echo 'packages: [x]' > recipe.yaml; echo 'suite: [' > broken.yml")
+	// The orders of files and the names in archives of podman and skopeo, of crane and kaniko, of Jib, and of old docker save.
+	sh(`mkdir docker; cd docker; id=$(sha256sum ../r.tar | cut -d' ' -f1); config=$(sha256sum ../layout/config.json | cut -d' ' -f1); gzip -nc ../r.tar > z; z=$(sha256sum z | cut -d' ' -f1)
+cp ../r.tar $id.tar; mkdir $id; ln -s ../$id.tar $id/layer.tar; echo 1.0 > $id/VERSION; mv z $z.tar.gz; cp ../layout/config.json $config.json; cp $config.json sha256:$config; cp $config.json config.json
+m() { printf '[{"Config":"%s","RepoTags":["x:1"],"Layers":["%s"]}]' $1 $2 > manifest.json; }
+m $config.json $id.tar; tar -cf ../skopeo.tar $id.tar $id $config.json manifest.json
+m sha256:$config $z.tar.gz; tar --force-local -cf ../crane.tar sha256:$config $z.tar.gz manifest.json
+m config.json $z.tar.gz; tar -cf ../jib.tar $z.tar.gz config.json manifest.json
+m $config.json $id/layer.tar; tar -cf ../old.tar $id.tar $id $config.json manifest.json
+tar -C '` + src + `' --format=v7 -cf ../v7.tar .; zstd -q --long=30 < ../r.tar > ../long.tar.zst`)
 	var first []byte
-	for _, in := range []string{src, plain, plain + ".gz", plain + ".zst", plain + ".xz", filepath.Join(dir, "s.tar.xz")} {
+	for _, in := range []string{src, plain, plain + ".gz", plain + ".zst", plain + ".xz", filepath.Join(dir, "s.tar.xz"), filepath.Join(dir, "long.tar.zst")} {
 		out := t.TempDir()
 		res, err := Build(context.Background(), nil, Options{RootFS: in, Out: out, Name: name(t, 1), Time: buildTime, Preset: "0", Source: "x"})
 		if err != nil {
@@ -357,8 +366,9 @@ tar -C layout -cf saved.tar manifest.json config.json layer.tar; gzip -k saved.t
 		}
 	}
 	// An OCI image gives the same files; its tar is written anew.
-	for _, in := range []string{"saved.tar", "saved.tar.gz"} {
-		res, err := Build(context.Background(), nil, Options{RootFS: filepath.Join(dir, in), Reference: "x:1", Out: t.TempDir(), Name: name(t, 1), Time: buildTime, Preset: "0"})
+	for _, in := range []string{"saved.tar", "saved.tar.gz", "skopeo.tar", "crane.tar", "jib.tar", "old.tar", "v7.tar"} {
+		reference := map[bool]string{true: "x:1"}[in != "v7.tar"]
+		res, err := Build(context.Background(), nil, Options{RootFS: filepath.Join(dir, in), Reference: reference, Out: t.TempDir(), Name: name(t, 1), Time: buildTime, Preset: "0"})
 		if err != nil {
 			t.Errorf("%s: %v", in, err)
 			continue
@@ -397,7 +407,9 @@ func pack(t *testing.T, file, dir string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := tool.Run(context.Background(), nil, tool.Command{Name: "tar", Args: gnuTar(dir), Stdout: f}); err != nil {
+	r := packDirectory(context.Background(), dir, time.Time{})
+	defer r.Close()
+	if _, err := io.Copy(f, r); err != nil {
 		t.Fatal(err)
 	}
 }

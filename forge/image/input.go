@@ -3,8 +3,6 @@ package image
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -16,11 +14,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/mikelolasagasti/xz"
-
 	"gprovision/forge/image/oci"
 	"gprovision/forge/image/recipe"
+	"gprovision/forge/plain"
+	"gprovision/hw/filesystem"
 	"gprovision/model/release"
 )
 
@@ -89,33 +86,46 @@ func openInput(ctx context.Context, log *slog.Logger, o Options, say func(Progre
 	return in, nil
 }
 
-// isArchive reports whether a tar holds an OCI image, or what docker save writes, not a root filesystem. Its first names tell.
+// isArchive reports whether a tar holds an OCI image, or what docker save and those who write the same form write, not a root filesystem.
+//
+// Tools write the files of an image in any order: layers first, or the configuration, under names with digests or without. So what tells
+// is that nothing stands at the top that no such archive has, and that a document is there which names the rest.
 func isArchive(ctx context.Context, name string) (bool, error) {
 	r, err := openTar(ctx, name)
 	if err != nil {
 		return false, err
 	}
 	defer r.Close()
-	tr := tar.NewReader(r)
+	tr := filesystem.NewTarReader(r)
 	for {
-		h, err := tr.Next()
+		h, _, err := tr.Next()
 		if err == io.EOF {
 			return false, nil
 		}
 		if err != nil {
 			return false, fmt.Errorf("read tar: %w", err)
 		}
-		first, rest, _ := strings.Cut(strings.TrimPrefix(h.Name, "./"), "/")
-		switch {
-		case first == "":
-			continue
-		case first == "blobs" || (first == "oci-layout" || first == "index.json" || first == "manifest.json" || first == "repositories") && rest == "":
+		switch top, below, _ := strings.Cut(strings.TrimPrefix(h.Name, "./"), "/"); {
+		case top == "" || top == ".":
+		case below == "" && (top == "oci-layout" || top == "index.json" || top == "manifest.json" || top == "repositories"):
 			return true, nil
+		case !ofArchive(top, below, h.Typeflag):
+			return false, nil
 		}
-		// The old form of docker save: directories and a file named by digests.
-		hexa := strings.TrimSuffix(first, ".json")
-		return len(hexa) == 64 && strings.Trim(hexa, "0123456789abcdef") == "", nil
 	}
+}
+
+// ofArchive reports whether an archive with an image may have this: blobs, a directory or a file that is named by a digest ("HEX",
+// "sha256:HEX", "HEX.json", "HEX.tar", "HEX.tar.gz"), or the configuration.
+func ofArchive(top, below string, kind byte) bool {
+	if top == "blobs" || below == "" && kind != tar.TypeDir && top == "config.json" {
+		return true
+	}
+	digest, _, _ := strings.Cut(top, ".")
+	for _, algorithm := range []string{"sha256:", "sha512:"} {
+		digest = strings.TrimPrefix(digest, algorithm)
+	}
+	return (len(digest) == 64 || len(digest) == 128) && strings.Trim(digest, "0123456789abcdef") == ""
 }
 
 // cook makes the root filesystem of a recipe, as a tar without compression in the directory for temporary files.
@@ -198,12 +208,11 @@ func openTar(ctx context.Context, path string) (_ io.ReadCloser, err error) {
 		}
 	}()
 	in := bufio.NewReaderSize(f, 1<<20)
-	head, err := in.Peek(512)
+	head, err := in.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
-	switch {
-	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
+	if plain.Detect(head) == plain.XZ {
 		st, err := f.Stat()
 		if err != nil {
 			return nil, err
@@ -211,28 +220,23 @@ func openTar(ctx context.Context, path string) (_ io.ReadCloser, err error) {
 		// The parallel reader takes SHA-256 only, and here any check will do.
 		if r, err := release.NewReader(ctx, f, st.Size(), runtime.NumCPU()); err == nil {
 			s.Reader, s.close = r, []func() error{r.Close, f.Close}
-		} else if s.Reader, err = xz.NewReader(in, 0); err != nil {
-			return nil, err
 		}
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		if s.Reader, err = gzip.NewReader(in); err != nil {
-			return nil, err
-		}
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		d, err := zstd.NewReader(in, zstd.WithDecoderMaxMemory(1<<30))
+	}
+	if s.Reader == nil {
+		r, err := plain.NewReader(in)
 		if err != nil {
 			return nil, err
 		}
-		s.Reader, s.close = d, []func() error{func() error { d.Close(); return nil }, f.Close}
-	case bytes.HasPrefix(head, []byte("BZh")):
-		return nil, errors.New("a tar compressed with bzip2 cannot be read: use xz, gzip, zstd or none")
-	default:
-		// The word stands there in all of ustar, PAX and GNU.
-		if len(head) < 512 || string(head[257:262]) != "ustar" {
-			return nil, ErrInput
-		}
-		s.Reader = in
+		s.Reader, s.close = r, []func() error{r.Close, f.Close}
 	}
+	content := bufio.NewReaderSize(s.Reader, 64<<10)
+	if head, err = content.Peek(512); err != nil && err != io.EOF {
+		return nil, err
+	}
+	if !filesystem.IsTar(head) {
+		return nil, ErrInput
+	}
+	s.Reader = content
 	s.Reader = &bound{ctx: ctx, r: s.Reader}
 	return s, nil
 }

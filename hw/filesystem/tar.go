@@ -47,6 +47,17 @@ func WalkTar(r io.Reader, visit func(h *tar.Header, content io.Reader) error) er
 	return nil
 }
 
+// IsTar reports whether b, 512 bytes or more, begins with the header of a tar, of any format back to that of Unix V7: what tells is the
+// sum that all have, and the end of an archive that is empty.
+func IsTar(b []byte) bool {
+	if len(b) < tarBlock {
+		return false
+	}
+	block := (*[tarBlock]byte)(b)
+	sum, err := tarNumber(block[148:156])
+	return allZeroBytes(block[:]) || err == nil && sum > 0 && sum == tarSum(block)
+}
+
 // afterEnd skips the zeros behind the end of an archive and returns a reader of the archive that follows, or nil.
 func afterEnd(r io.Reader) (io.Reader, error) {
 	block := make([]byte, tarBlock)

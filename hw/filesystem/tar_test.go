@@ -172,3 +172,34 @@ func FuzzWalkTar(f *testing.F) {
 		}
 	})
 }
+
+// TestTarFormats: all formats of GNU tar are known by their first block, and what is wrong with a sparse file names it.
+func TestTarFormats(t *testing.T) {
+	for _, format := range []string{"v7", "ustar", "oldgnu", "gnu", "posix"} {
+		b := sparseTar(t, "mkdir d; echo x > d/file", "--format="+format)
+		if !IsTar(b) {
+			t.Errorf("%s is not known", format)
+		}
+		if got, err := ours(b); err != nil || !strings.Contains(got, "file") {
+			t.Errorf("%s: %s, %v", format, got, err)
+		}
+	}
+	if IsTar([]byte(strings.Repeat("x", 512))) || IsTar(nil) {
+		t.Error("text is no tar")
+	}
+	// A file of too many parts, in the form 1.0, whose map says so first.
+	var b bytes.Buffer
+	head := &tar.Header{Name: "d/GNUSparseFile.7/disk", Typeflag: tar.TypeReg, Size: 512, PAXRecords: map[string]string{
+		hidden + "major": "1", hidden + "minor": "0", hidden + "name": "d/disk", hidden + "realsize": "1000000"}}
+	if err := tar.NewWriter(&b).WriteHeader(head); err != nil {
+		t.Fatal(err)
+	}
+	if err := showSparse(b.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteString("300000\n0\n1\n")
+	b.Write(make([]byte, 2000))
+	if _, err := ours(b.Bytes()); err == nil || !strings.Contains(err.Error(), `"d/disk"`) || !strings.Contains(err.Error(), "300000 parts, too many") {
+		t.Error(err)
+	}
+}

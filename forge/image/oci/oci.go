@@ -12,8 +12,6 @@ package oci
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -29,7 +27,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
+	"gprovision/forge/plain"
 )
 
 // What can be wrong with an image. Errors of this package wrap one of these, or are those of reading.
@@ -248,7 +246,8 @@ func digestHex(digest string) string {
 // candidate is an image that could be meant.
 type candidate struct {
 	descriptor
-	names []string
+	names  []string
+	broken error // why it cannot be read; that matters only where it is the one that was meant
 }
 
 func (im *Image) fromLayout(index []byte, reference string) error {
@@ -293,7 +292,19 @@ func (im *Image) fromLayout(index []byte, reference string) error {
 	return nil
 }
 
-// collect gathers the manifests for our platform, through indexes in indexes.
+// ofImage reports whether a descriptor can be that of an image, of an index, or of the configuration of an image. What has another
+// type is something else that lies in the layout: a chart, a signature, a bill of materials. Some tools leave the type out.
+func ofImage(d descriptor) bool {
+	switch d.MediaType {
+	case "", "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.config.v1+json",
+		"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.container.image.v1+json":
+		return true
+	}
+	return false
+}
+
+// collect gathers the manifests for our platform, through indexes in indexes. What is no image is passed over: artifacts in forms of
+// their own, and manifests whose configuration is not that of an image (manifest.md, "Guidelines for Artifact Usage").
 func (im *Image) collect(d document, names []string, depth int, all *[]candidate, other *bool) error {
 	if depth > maxNested {
 		return fmt.Errorf("indexes are nested more than %d deep: %w", maxNested, ErrDamaged)
@@ -305,27 +316,28 @@ func (im *Image) collect(d document, names []string, depth int, all *[]candidate
 				names = append(names, v)
 			}
 		}
+		if !ofImage(m) {
+			continue
+		}
 		// Attestations of how an image was built stand beside it as images for an unknown platform.
 		if m.Platform != nil && !m.Platform.fits() || m.Annotations["vnd.docker.reference.type"] != "" {
 			*other = true
 			continue
 		}
 		var doc document
-		if err := im.document(m, &doc); err != nil {
-			return err
-		}
-		if len(doc.Manifests) > 0 {
+		broken := im.document(m, &doc)
+		if broken == nil && len(doc.Manifests) > 0 {
 			if err := im.collect(doc, names, depth+1, all, other); err != nil {
 				return err
 			}
 			continue
 		}
-		if m.Platform == nil {
+		if broken == nil && (doc.Config.Digest == "" || !ofImage(doc.Config)) {
+			continue
+		}
+		if broken == nil && m.Platform == nil {
 			var c config
-			if err := im.document(doc.Config, &c); err != nil {
-				return err
-			}
-			if !c.fits() {
+			if broken = im.document(doc.Config, &c); broken == nil && !c.fits() {
 				*other = true
 				continue
 			}
@@ -334,7 +346,7 @@ func (im *Image) collect(d document, names []string, depth int, all *[]candidate
 			(*all)[i].names = append((*all)[i].names, names...)
 			continue
 		}
-		*all = append(*all, candidate{m, names})
+		*all = append(*all, candidate{m, names, broken})
 	}
 	return nil
 }
@@ -350,6 +362,11 @@ func choose(all []candidate, reference string, other bool) (candidate, error) {
 		})
 		if len(all) == 0 {
 			return candidate{}, fmt.Errorf("%q, there are %s: %w", reference, strings.Join(names, ", "), ErrReference)
+		}
+	}
+	for _, c := range all {
+		if c.broken != nil {
+			return candidate{}, c.broken
 		}
 	}
 	switch {
@@ -384,7 +401,7 @@ func (im *Image) fromSaved(b []byte, reference string) error {
 	}
 	var all []candidate
 	for i, m := range list {
-		all = append(all, candidate{descriptor{Digest: fmt.Sprint(i)}, m.RepoTags})
+		all = append(all, candidate{descriptor{Digest: fmt.Sprint(i)}, m.RepoTags, nil})
 	}
 	chosen, err := choose(all, reference, false)
 	if err != nil {
@@ -405,7 +422,7 @@ func (im *Image) fromSaved(b []byte, reference string) error {
 	// The file's name is its digest: "HEX.json", or "blobs/sha256/HEX".
 	sum := sha256.Sum256(raw)
 	im.Digest = "sha256:" + hex.EncodeToString(sum[:])
-	if name := strings.TrimSuffix(path.Base(m.Config), ".json"); len(name) == 64 && "sha256:"+name != im.Digest {
+	if name := strings.TrimPrefix(strings.TrimSuffix(path.Base(m.Config), ".json"), "sha256:"); len(name) == 64 && "sha256:"+name != im.Digest {
 		return fmt.Errorf("configuration %s has another content: %w", m.Config, ErrDamaged)
 	}
 	if len(m.Layers) > maxLayers || len(m.Layers) != len(c.RootFS.DiffIDs) {
@@ -469,25 +486,12 @@ func (im *Image) openLayer(ctx context.Context, l layer) (_ *layerReader, err er
 		return nil, err
 	}
 	in := bufio.NewReaderSize(out.blob, 256<<10)
-	head, err := in.Peek(4)
-	if err != nil && err != io.EOF {
-		return nil, err
+	decoded, err := plain.NewReader(in)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w: %w", l.blob, ErrDamaged, err)
 	}
-	var plain io.Reader = in
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		if plain, err = gzip.NewReader(in); err != nil {
-			return nil, fmt.Errorf("layer %s: %w: %w", l.blob, ErrDamaged, err)
-		}
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		d, err := zstd.NewReader(in, zstd.WithDecoderMaxMemory(1<<30))
-		if err != nil {
-			return nil, fmt.Errorf("layer %s: %w: %w", l.blob, ErrDamaged, err)
-		}
-		plain = d
-		out.close = append([]func() error{func() error { d.Close(); return nil }}, out.close...)
-	}
-	out.content = &measured{r: plain, ctx: ctx, h: content}
+	out.close = append([]func() error{decoded.Close}, out.close...)
+	out.content = &measured{r: decoded, ctx: ctx, h: content}
 	out.Reader = out.content
 	return out, nil
 }
@@ -611,24 +615,12 @@ func openTarStore(ctx context.Context, name string) (_ *tarStore, err error) {
 // plain replaces the file by an unpacked copy if it is compressed.
 func (s *tarStore) plain(ctx context.Context) error {
 	in := bufio.NewReaderSize(s.file, 1<<20)
-	head, err := in.Peek(4)
-	if err != nil && err != io.EOF {
+	decoded, err := plain.NewReader(in)
+	if err != nil {
 		return err
 	}
-	var plain io.Reader
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		if plain, err = gzip.NewReader(in); err != nil {
-			return err
-		}
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		d, err := zstd.NewReader(in, zstd.WithDecoderMaxMemory(1<<30))
-		if err != nil {
-			return err
-		}
-		defer d.Close()
-		plain = d
-	default:
+	defer decoded.Close()
+	if decoded.Format == plain.None {
 		_, err := s.file.Seek(0, io.SeekStart)
 		return err
 	}
@@ -642,7 +634,7 @@ func (s *tarStore) plain(ctx context.Context) error {
 	if err := os.Remove(f.Name()); err != nil {
 		return err
 	}
-	if _, err := io.Copy(f, &measured{r: plain, ctx: ctx, h: sha256.New()}); err != nil {
+	if _, err := io.Copy(f, &measured{r: decoded, ctx: ctx, h: sha256.New()}); err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
 	_, err = f.Seek(0, io.SeekStart)

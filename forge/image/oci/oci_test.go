@@ -436,6 +436,41 @@ func TestMergeHoles(t *testing.T) {
 	}
 }
 
+// TestArtifacts: what lies beside the image and is none is passed over, and what is broken matters only where it is meant.
+func TestArtifacts(t *testing.T) {
+	const manifest = "application/vnd.oci.image.manifest.v1+json"
+	l := layout{}
+	image := named(l.image(t, "amd64", layerTar(t, "a=1")), "", "product:1.2")
+	chart := l.json(t, map[string]any{"schemaVersion": 2, "config": l.blob([]byte("name: chart\n"), "application/vnd.cncf.helm.config.v1+json"), "layers": []any{}}, manifest)
+	list := l.json(t, map[string]any{"mediaType": "application/vnd.oci.artifact.manifest.v1+json", "blobs": []any{}}, "application/vnd.oci.artifact.manifest.v1+json")
+	untyped := l.json(t, map[string]any{"blobs": []any{}}, "")
+	empty := l.json(t, map[string]any{"schemaVersion": 2, "artifactType": "text/plain", "config": l.blob([]byte("{}"), "application/vnd.oci.empty.v1+json"), "layers": []any{}}, manifest)
+	gone := map[string]any{"mediaType": manifest, "digest": digest([]byte("gone")), "size": 4}
+	for _, tt := range []struct {
+		name      string
+		manifests []map[string]any
+		reference string
+		want      error
+	}{
+		{"a chart", []map[string]any{chart, image}, "", nil},
+		{"a bill of materials", []map[string]any{image, list, untyped, empty}, "", nil},
+		{"broken, another is meant", []map[string]any{gone, image}, "product:1.2", nil},
+		{"broken, nothing is chosen", []map[string]any{gone, image}, "", ErrDamaged},
+		{"broken, and it is meant", []map[string]any{named(gone, "", "product:2.0"), image}, "product:2.0", ErrDamaged},
+		{"no image", []map[string]any{chart, list}, "", ErrDamaged},
+	} {
+		im, err := OpenDir(l.index(t, tt.manifests...).dir(t), tt.reference)
+		if !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if err == nil {
+			if got, err := content(t, im); err != nil || !slices.Equal(got, []string{"a=1"}) {
+				t.Errorf("%s: %q, %v", tt.name, got, err)
+			}
+		}
+	}
+}
+
 func TestForms(t *testing.T) {
 	ctx := context.Background()
 	layer := layerTar(t, "a=1")
