@@ -58,6 +58,8 @@ type Server struct {
 	Config
 	enrols *limit.Limiter
 	asks   *limit.Limiter
+	// what is under way: signed requests, those of units of version 0.1.0, enrolments
+	flight, oldFlight, enrolFlight *limit.Flight
 }
 
 // New returns a Server.
@@ -65,7 +67,12 @@ func New(c Config) *Server {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Server{Config: c, enrols: limit.New(30, time.Second), asks: limit.New(10, 2*time.Second)}
+	return &Server{
+		Config: c, enrols: limit.New(30, time.Second), asks: limit.New(10, 2*time.Second),
+		flight:      limit.NewFlight(flights, flightBytes, flightsPerHost),
+		oldFlight:   limit.NewFlight(oldFlights, oldBytes, oldPerHost),
+		enrolFlight: limit.NewFlight(enrolFlights, enrolBytes, flightsPerHost),
+	}
 }
 
 // Route is one kind of request.
@@ -157,21 +164,6 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 	w.Write(openAPI)
 }
 
-// body reads a body of limited size and answers for the reader if it cannot.
-func (s *Server) body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, bool) {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
-		s.refuse(w, http.StatusRequestEntityTooLarge, record.ProblemTooLarge, fmt.Sprintf("the request is larger than %d bytes", limit))
-		return nil, false
-	case err != nil:
-		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, "the request was cut off")
-		return nil, false
-	}
-	return b, true
-}
-
 // verify checks a signature and answers if it does not hold.
 func (s *Server) verify(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp) bool {
 	err := st.Verify(key, s.Audience, r.Method, r.URL.RequestURI(), s.Now())
@@ -206,24 +198,33 @@ func (s *Server) oldScheme(w http.ResponseWriter, r *http.Request, unit string) 
 }
 
 // signed reads the body of a signed request and answers if it is not what was signed. Of a request that carries the hash of its body
-// nothing is read before the signature holds.
-func (s *Server) signed(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp, limit int64) ([]byte, bool) {
+// nothing is read before the signature holds. The caller calls leave when it holds nothing of the body any more.
+func (s *Server) signed(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp, most int64) (body []byte, leave func(), ok bool) {
+	f := s.flight
 	if st.Scheme == record.SchemeV1 {
-		if !s.oldScheme(w, r, st.Unit) {
-			return nil, false
+		if f = s.oldFlight; !s.oldScheme(w, r, st.Unit) {
+			return nil, nil, false
 		}
 	} else if !s.verify(w, r, key, st) {
-		return nil, false
+		return nil, nil, false
 	}
-	body, ok := s.body(w, r, limit)
-	if !ok || !s.whole(w, r, &st, body) || st.Scheme == record.SchemeV1 && !s.verify(w, r, key, st) {
-		return nil, false
+	received, leave, ok := s.admit(w, r, f, most)
+	if !ok {
+		return nil, nil, false
 	}
-	if err := s.Store.NoteScheme(r.Context(), st.Unit, st.Scheme); err != nil {
-		s.trouble(w, r, err)
-		return nil, false
+	body, ok = s.body(w, r, received)
+	ok = ok && s.whole(w, r, &st, body) && (st.Scheme != record.SchemeV1 || s.verify(w, r, key, st))
+	if ok {
+		if err := s.Store.NoteScheme(r.Context(), st.Unit, st.Scheme); err != nil {
+			s.trouble(w, r, err)
+			ok = false
+		}
 	}
-	return body, true
+	if !ok {
+		leave()
+		return nil, nil, false
+	}
+	return body, leave, true
 }
 
 // whole says whether a body is the one that the stamp names, and answers if it is not. A stamp of the old scheme names none, and gets
@@ -242,7 +243,7 @@ func (s *Server) whole(w http.ResponseWriter, r *http.Request, st *record.Stamp,
 }
 
 // unit wraps a handler of signed requests. It gives it the active key of the unit and the verified body.
-func (s *Server) unit(limit int64, f func(http.ResponseWriter, *http.Request, store.Enrolment, []byte)) http.HandlerFunc {
+func (s *Server) unit(most int64, f func(http.ResponseWriter, *http.Request, store.Enrolment, []byte)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		st, err := record.ParseStamp(r.Header.Get)
 		if err != nil {
@@ -259,9 +260,12 @@ func (s *Server) unit(limit int64, f func(http.ResponseWriter, *http.Request, st
 			s.trouble(w, r, err)
 			return
 		}
-		if body, ok := s.signed(w, r, e.PublicKey, st, limit); ok {
-			f(w, r, e, body)
+		body, leave, ok := s.signed(w, r, e.PublicKey, st, most)
+		if !ok {
+			return
 		}
+		defer leave()
+		f(w, r, e, body)
 	}
 }
 
@@ -279,7 +283,12 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 	if st.Scheme == record.SchemeV1 && !s.oldScheme(w, r, st.Unit) {
 		return
 	}
-	body, ok := s.body(w, r, maxSmall)
+	received, leave, ok := s.admit(w, r, s.enrolFlight, maxSmall)
+	if !ok {
+		return
+	}
+	defer leave()
+	body, ok := s.body(w, r, received)
 	if !ok || !s.whole(w, r, &st, body) {
 		return
 	}
@@ -391,6 +400,9 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, e store.Enrolmen
 		}
 	}
 	stored, err := s.Store.AddEvents(r.Context(), e.Unit, q.Events)
+	if s.noRoom(w, e.Unit, err) {
+		return
+	}
 	if err != nil {
 		s.trouble(w, r, err)
 		return
@@ -416,7 +428,11 @@ func (s *Server) document(w http.ResponseWriter, r *http.Request, e store.Enrolm
 		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, err.Error())
 		return
 	}
-	if err := s.Store.AddDocument(r.Context(), e.Unit, d); err != nil {
+	err = s.Store.AddDocument(r.Context(), e.Unit, d)
+	if s.noRoom(w, e.Unit, err) {
+		return
+	}
+	if err != nil {
 		s.trouble(w, r, err)
 		return
 	}
@@ -566,14 +582,16 @@ func View(u store.Unit) UnitView {
 }
 
 func (s *Server) units(w http.ResponseWriter, r *http.Request, _ login.Who) {
-	units, err := s.Store.Units(r.Context())
+	offset, _ := strconv.Atoi(r.URL.Query().Get("offset"))
+	units, total, err := s.Store.Units(r.Context(), offset, store.MaxUnits)
 	if !s.found(w, r, err) {
 		return
 	}
 	out := struct {
 		Units   []UnitView    `json:"units"`
+		Total   int           `json:"total"`
 		Waiting []store.Token `json:"waiting"`
-	}{Units: []UnitView{}}
+	}{Units: []UnitView{}, Total: total}
 	for _, u := range units {
 		out.Units = append(out.Units, View(u))
 	}
@@ -638,11 +656,12 @@ func (s *Server) unitEvents(w http.ResponseWriter, r *http.Request, _ login.Who)
 	if _, err := s.Store.Unit(r.Context(), r.PathValue("unit")); !s.found(w, r, err) {
 		return
 	}
-	list, err := s.Store.Events(r.Context(), r.PathValue("unit"), before, n, kinds...)
+	list, more, err := s.Store.Events(r.Context(), r.PathValue("unit"), before, n, kinds...)
 	if s.found(w, r, err) {
 		s.answer(w, http.StatusOK, struct {
 			Events []store.Event `json:"events"`
-		}{list})
+			More   bool          `json:"more"`
+		}{list, more})
 	}
 }
 

@@ -564,7 +564,7 @@ func TestOpenAPI(t *testing.T) {
 	if st, b := s.operator("GET", "/v1/openapi.yaml", ""); st != 200 || !bytes.Equal(b, api.OpenAPI()) {
 		t.Error(st)
 	}
-	if st, b := s.operator("GET", "/v1/units", ""); st != 200 || string(b) != `{"units":[],"waiting":[]}` {
+	if st, b := s.operator("GET", "/v1/units", ""); st != 200 || string(b) != `{"units":[],"total":0,"waiting":[]}` {
 		t.Error(st, string(b))
 	}
 }

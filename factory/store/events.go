@@ -21,11 +21,16 @@ type Event struct {
 }
 
 // AddEvents stores the events of a unit that exists, each once, and applies what they say to the unit. It returns how many
-// were new. The events have been validated, and their Unit is not looked at.
+// were new. The events have been validated, and their Unit is not looked at. It is ErrQuota or ErrDisk if one of them has no room; then
+// none is stored.
 func (d *DB) AddEvents(ctx context.Context, unit string, events []record.Event) (stored int, err error) {
+	if events, err = d.fit(events); err != nil {
+		return 0, err
+	}
 	err = d.tx(ctx, func(tx *sql.Tx) error {
 		stored = 0
 		now := nano(d.now())
+		b := bill{may: d.bounds, unit: unit, used: map[string]usage{}, docs: map[string]int64{}}
 		for _, e := range events {
 			attrs, err := jsonText(e.Attrs)
 			if err != nil {
@@ -40,6 +45,9 @@ func (d *DB) AddEvents(ctx context.Context, unit string, events []record.Event) 
 				continue
 			}
 			stored++
+			if err := b.charge(ctx, tx, e, attrs); err != nil {
+				return err
+			}
 			if _, err := tx.ExecContext(ctx, `INSERT INTO boots (unit, boot) VALUES (?, ?) ON CONFLICT (unit, boot) DO NOTHING`, unit, e.Boot); err != nil {
 				return fmt.Errorf("store boot: %w", err)
 			}
@@ -52,6 +60,9 @@ func (d *DB) AddEvents(ctx context.Context, unit string, events []record.Event) 
 			if err != nil {
 				return err
 			}
+		}
+		if err := b.settle(ctx, tx); err != nil {
+			return err
 		}
 		_, err := tx.ExecContext(ctx, `UPDATE units SET last_seen = ? WHERE id = ?`, now, unit)
 		return err
@@ -143,20 +154,33 @@ type Fact struct {
 	Time   time.Time       `json:"time"`
 }
 
-// Facts returns what is known about a unit, by name.
+// Facts returns what is known about a unit, by name. A value of more than maxFact bytes, and what is beyond maxFacts bytes of all values,
+// is replaced by a text that says how large it is.
 func (d *DB) Facts(ctx context.Context, unit string) ([]Fact, error) {
-	return list(ctx, d, `SELECT name, value, source, time FROM facts WHERE unit = ? ORDER BY name`, func(s scanner, f *Fact) error {
-		var v string
+	total := 0
+	return list(ctx, d, `SELECT name, CASE WHEN octet_length(value) <= ? THEN value END, octet_length(value), source, time FROM facts WHERE unit = ? ORDER BY name LIMIT 1000`, func(s scanner, f *Fact) error {
+		var v sql.NullString
+		var size int
 		var t int64
-		err := s.Scan(&f.Name, &v, &f.Source, &t)
-		f.Value, f.Time = json.RawMessage(v), fromNano(t)
+		err := s.Scan(&f.Name, &v, &size, &f.Source, &t)
+		if total += len(v.String); !v.Valid || total > maxFacts {
+			v.String = fmt.Sprintf(`"[a value of %d bytes]"`, size)
+		}
+		f.Value, f.Time = json.RawMessage(v.String), fromNano(t)
 		return err
-	}, unit)
+	}, maxFact, unit)
 }
 
+// Bounds of one answer, in bytes.
+const (
+	maxFact   = 8 << 10
+	maxFacts  = 1 << 20
+	maxEvents = 4 << 20
+)
+
 // Events returns at most limit events of a unit with an ID below before (0: from the newest), newest first. With kinds only
-// those.
-func (d *DB) Events(ctx context.Context, unit string, before int64, limit int, kinds ...record.Kind) ([]Event, error) {
+// those. It returns fewer where they would be more than maxEvents bytes; more says that there are others behind them.
+func (d *DB) Events(ctx context.Context, unit string, before int64, limit int, kinds ...record.Kind) (events []Event, more bool, err error) {
 	if before <= 0 {
 		before = 1 << 62
 	}
@@ -173,15 +197,22 @@ func (d *DB) Events(ctx context.Context, unit string, before int64, limit int, k
 	if len(kinds) > 0 {
 		query += `)`
 	}
-	return list(ctx, d, query+` ORDER BY id DESC LIMIT ?`, func(s scanner, e *Event) error {
+	size, n := 0, 0
+	events, err = list(ctx, d, query+` ORDER BY id DESC LIMIT ?`, func(s scanner, e *Event) error {
 		var t, r, seq int64
 		var attrs string
 		if err := s.Scan(&e.ID, &e.Boot, &seq, &t, &r, &e.Kind, &e.Source, &e.Level, &e.Message, &attrs); err != nil {
 			return err
 		}
+		size += len(e.Message) + len(attrs) + recordCost
+		if n++; n > limit || n > 1 && size > maxEvents {
+			more = true
+			return errEnough
+		}
 		e.Unit, e.Seq, e.Time, e.Received = unit, uint64(seq), fromNano(t), fromNano(r)
 		return json.Unmarshal([]byte(attrs), &e.Attrs)
-	}, append(args, limit)...)
+	}, append(args, limit+1)...)
+	return events, more, err
 }
 
 // Secret is the ciphertext of one generation of credentials.
@@ -296,7 +327,7 @@ func (d *DB) ConfirmSecret(ctx context.Context, unit string, enrolment int64, ge
 
 // Secrets returns all generations of a unit without their ciphertexts, newest first.
 func (d *DB) Secrets(ctx context.Context, unit string) ([]Secret, error) {
-	return list(ctx, d, `SELECT `+secretColumns+` WHERE s.unit = ? ORDER BY s.generation DESC`, func(s scanner, v *Secret) error { return scanSecret(s, v) }, unit)
+	return list(ctx, d, `SELECT `+secretColumns+` WHERE s.unit = ? ORDER BY s.generation DESC LIMIT 1000`, func(s scanner, v *Secret) error { return scanSecret(s, v) }, unit)
 }
 
 // ReadSecret returns the ciphertext of a generation and records that operator read it. Generation 0 is the newest one that the

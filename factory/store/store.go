@@ -69,6 +69,9 @@ type DB struct {
 	w   *sql.DB // one connection: writers queue up
 	r   *sql.DB
 	now func() time.Time
+	// free says how many bytes may still be written where the file is.
+	free   func() (int64, error)
+	bounds bounds
 }
 
 // Open opens the SQLite file at path, makes it if it is missing, and brings its tables up to date.
@@ -91,7 +94,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return (&url.URL{Scheme: "file", Path: abs, RawQuery: q.Encode()}).String()
 	}
 	// synchronous(FULL): what the server has acknowledged survives a power cut, since the unit forgets it then.
-	w, err := sql.Open("sqlite", dsn("journal_mode(WAL)", "synchronous(FULL)"))
+	w, err := sql.Open("sqlite", dsn("journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(67108864)"))
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -114,7 +117,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	r.SetMaxOpenConns(4)
-	return &DB{w: w, r: r, now: time.Now}, nil
+	return &DB{w: w, r: r, now: time.Now, free: freeBytes(filepath.Dir(abs)), bounds: defaultBounds()}, nil
 }
 
 // Close closes the file.
@@ -126,6 +129,7 @@ func (d *DB) tx(ctx context.Context, f func(*sql.Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
+	defer tx.Rollback() // after a panic of f, too: there is one connection to write with
 	if err := f(tx); err != nil {
 		return errors.Join(err, ignoreDone(tx.Rollback()))
 	}
@@ -216,22 +220,20 @@ func scanUnit(r scanner) (Unit, error) {
 	return u, nil
 }
 
-// Units returns all units, the one that was seen last first.
-func (d *DB) Units(ctx context.Context) ([]Unit, error) {
-	rows, err := d.r.QueryContext(ctx, `SELECT `+unitColumns+` FROM units u ORDER BY u.last_seen DESC, u.id`)
-	if err != nil {
-		return nil, fmt.Errorf("list units: %w", err)
+// MaxUnits is how many units one call of Units returns at most.
+const MaxUnits = 1000
+
+// Units returns at most limit units, the one that was seen last first, leaving out the first offset of them, and how many there are.
+func (d *DB) Units(ctx context.Context, offset, limit int) (units []Unit, total int, err error) {
+	if err := d.r.QueryRowContext(ctx, `SELECT count(*) FROM units`).Scan(&total); err != nil {
+		return nil, 0, fmt.Errorf("count units: %w", err)
 	}
-	defer rows.Close()
-	out := []Unit{}
-	for rows.Next() {
-		u, err := scanUnit(rows)
-		if err != nil {
-			return nil, fmt.Errorf("list units: %w", err)
-		}
-		out = append(out, u)
-	}
-	return out, rows.Err()
+	units, err = list(ctx, d, `SELECT `+unitColumns+` FROM units u ORDER BY u.last_seen DESC, u.id LIMIT ? OFFSET ?`, func(s scanner, u *Unit) error {
+		var err error
+		*u, err = scanUnit(s)
+		return err
+	}, min(limit, MaxUnits), max(offset, 0))
+	return units, total, err
 }
 
 // Unit returns one unit, or ErrNotFound.
@@ -279,7 +281,10 @@ func (d *DB) Actions(ctx context.Context, unit string) ([]Action, error) {
 	}, unit)
 }
 
-// list runs a query and scans all its rows.
+// errEnough ends a list before a row.
+var errEnough = errors.New("that is enough")
+
+// list runs a query and scans all its rows, or those before the one for which scan returns errEnough.
 func list[T any](ctx context.Context, d *DB, query string, scan func(scanner, *T) error, args ...any) ([]T, error) {
 	rows, err := d.r.QueryContext(ctx, query, args...)
 	if err != nil {
@@ -289,7 +294,11 @@ func list[T any](ctx context.Context, d *DB, query string, scan func(scanner, *T
 	out := []T{}
 	for rows.Next() {
 		var v T
-		if err := scan(rows, &v); err != nil {
+		err := scan(rows, &v)
+		if errors.Is(err, errEnough) {
+			return out, nil
+		}
+		if err != nil {
 			return nil, fmt.Errorf("store: %w", err)
 		}
 		out = append(out, v)
@@ -322,9 +331,12 @@ type Document struct {
 	Body     []byte    `json:"-"`
 }
 
-// AddDocument stores a document of a unit. One of the same boot and name is replaced.
+// AddDocument stores a document of a unit. One of the same boot and name is replaced. It is ErrQuota or ErrDisk if there is no room.
 func (d *DB) AddDocument(ctx context.Context, unit string, doc record.Document) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
+		if err := d.chargeDocument(ctx, tx, unit, doc); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO documents (unit, boot, name, type, body, received) VALUES (?, ?, ?, ?, ?, ?)
 			ON CONFLICT (unit, boot, name) DO UPDATE SET type = excluded.type, body = excluded.body, received = excluded.received`,
 			unit, doc.Boot, doc.Name, doc.Type, doc.Body, nano(d.now()))

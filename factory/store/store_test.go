@@ -202,7 +202,7 @@ func testPending(t *testing.T, db *DB, c *clock) {
 			t.Fatal(e, err)
 		}
 	}
-	units, err := db.Units(ctx)
+	units, _, err := db.Units(ctx, 0, 10)
 	if err != nil || len(units) > maxPending+1 {
 		t.Errorf("%d units, %v", len(units), err)
 	}
@@ -213,9 +213,9 @@ func testPending(t *testing.T, db *DB, c *clock) {
 	if _, _, err := db.Enrol(ctx, EnrolInput{Unit: "Z", PublicKey: key(1), Boot: "b"}); err != nil {
 		t.Error(err)
 	}
-	units, err = db.Units(ctx)
-	if err != nil || len(units) != 3 {
-		t.Errorf("%d units stay, %v", len(units), err)
+	units, total, err := db.Units(ctx, 0, 10)
+	if err != nil || len(units) != 3 || total != 3 {
+		t.Errorf("%d of %d units stay, %v", len(units), total, err)
 	}
 }
 
@@ -271,14 +271,14 @@ func testEvents(t *testing.T, db *DB, _ *clock) {
 	if n := add(t, db, "S1", ev[1], record.Event{Boot: "b1", Seq: 3, Kind: record.KindLog, Source: record.Inferred}); n != 1 {
 		t.Error("counted twice:", n)
 	}
-	got, err := db.Events(ctx, "S1", 0, 10)
+	got, _, err := db.Events(ctx, "S1", 0, 10)
 	if err != nil || len(got) != 3 || got[0].Seq != 3 || got[2].Message != "hello" || !got[2].Time.Equal(ev[0].Time) || got[2].Attrs["n"] != 1.5 {
 		t.Errorf("%+v %v", got, err)
 	}
-	if got, _ = db.Events(ctx, "S1", got[0].ID, 1); len(got) != 1 || got[0].Seq != 2 {
+	if got, _, _ = db.Events(ctx, "S1", got[0].ID, 1); len(got) != 1 || got[0].Seq != 2 {
 		t.Errorf("page: %+v", got)
 	}
-	if got, _ = db.Events(ctx, "S1", 0, 10, record.KindQA, record.KindFact); len(got) != 1 {
+	if got, _, _ = db.Events(ctx, "S1", 0, 10, record.KindQA, record.KindFact); len(got) != 1 {
 		t.Errorf("kinds: %+v", got)
 	}
 	if _, err := db.AddEvents(ctx, "S9", ev); err == nil {

@@ -52,12 +52,16 @@ type Web struct {
 	t *template.Template
 }
 
-// eventsPerPage is how many events a unit's page shows.
-const eventsPerPage = 200
+// What a page shows at most. Values longer than maxText bytes are cut.
+const (
+	unitsPerPage  = 500
+	eventsPerPage = 200
+	maxText       = 512
+)
 
 // New parses the templates.
 func New(c Config) (*Web, error) {
-	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": words, "text": text, "level": level, "path": url.PathEscape}).ParseFS(pages, "page/*.html")
+	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": words, "text": text, "level": level, "passed": passed, "path": url.PathEscape}).ParseFS(pages, "page/*.html")
 	if err != nil {
 		return nil, fmt.Errorf("dashboard: %w", err)
 	}
@@ -136,6 +140,7 @@ func (s *Web) change(f func(http.ResponseWriter, *http.Request, login.Who)) http
 type view struct {
 	Title, Form, Unit, Problem string
 	Units                      []api.UnitView
+	More, From                 int // units that are not on this page, and where the next page begins
 	Waiting                    []store.Token
 	Problems                   []string
 	Detail                     detail
@@ -203,12 +208,16 @@ func (s *Web) enter(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Web) units(w http.ResponseWriter, r *http.Request, who login.Who) {
-	units, err := s.Store.Units(r.Context())
+	from, _ := strconv.Atoi(r.URL.Query().Get("from"))
+	units, total, err := s.Store.Units(r.Context(), from, unitsPerPage)
 	if err != nil {
 		s.trouble(w, err)
 		return
 	}
 	v := view{Title: "Units", Form: who.Form}
+	if next := max(from, 0) + len(units); next < total {
+		v.More, v.From = total-next, next
+	}
 	for _, u := range units {
 		v.Units = append(v.Units, api.View(u))
 	}
@@ -231,14 +240,15 @@ func (s *Web) unit(w http.ResponseWriter, r *http.Request, who login.Who) {
 	}
 	before, _ := strconv.ParseInt(r.URL.Query().Get("before"), 10, 64)
 	v := view{Title: id, Form: who.Form, Unit: id, Detail: detail{Detail: d}, ByPerson: s.ByPerson}
-	if v.Detail.Events, err = s.Store.Events(r.Context(), id, before, eventsPerPage); err == nil {
-		v.Detail.QA, err = s.Store.Events(r.Context(), id, 0, 100, record.KindQA)
+	var more bool
+	if v.Detail.Events, more, err = s.Store.Events(r.Context(), id, before, eventsPerPage); err == nil {
+		v.Detail.QA, _, err = s.Store.Events(r.Context(), id, 0, 100, record.KindQA)
 	}
 	if err != nil {
 		s.trouble(w, err)
 		return
 	}
-	if n := len(v.Detail.Events); n == eventsPerPage {
+	if n := len(v.Detail.Events); more && n > 0 {
 		v.Detail.Older = v.Detail.Events[n-1].ID
 	}
 	// The check of the newest boot, in its own order.
@@ -376,18 +386,34 @@ func words(e store.Event) string {
 		}
 		parts = append(parts, k+"="+s)
 	}
-	return strings.Join(parts, " ")
+	return cut(strings.Join(parts, " "), 4*maxText)
 }
 
-// text is a value as people read it: strings as they are, all else as JSON.
-func text(v any) string {
+// cut shortens a text and says so.
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + fmt.Sprintf(" [%d bytes]", len(s))
+}
+
+// passed reports whether a line of the hardware check says that all is well.
+func passed(e store.Event) bool {
+	ok, _ := e.Attrs["ok"].(bool)
+	return ok
+}
+
+// text is a value as people read it, cut to what a page has room for: strings as they are, all else as JSON.
+func text(v any) string { return cut(whole(v), maxText) }
+
+func whole(v any) string {
 	if raw, ok := v.(json.RawMessage); ok {
 		var parsed any
 		if json.Unmarshal(raw, &parsed) == nil {
 			v = parsed
 		}
 	}
-	if s, ok := v.(string); ok {
+	if s, ok := v.(string); ok || v == nil {
 		return s
 	}
 	var b bytes.Buffer

@@ -267,3 +267,47 @@ func TestBrowser(t *testing.T) {
 	s.fill()
 	browser(t, s, chromium)
 }
+
+// TestHostileUnit shows a unit that sends values of every type at every place, and as much as it may: its page is there, and has a bound.
+func TestHostileUnit(t *testing.T) {
+	s := start(t)
+	s.fill()
+	s.login()
+	var n uint64 = 100
+	add := func(kind record.Kind, message string, attrs map[string]any) {
+		n++
+		if _, err := s.db.AddEvents(t.Context(), "SN-0002", []record.Event{{Boot: "b2", Seq: n, Time: time.Now(), Kind: kind, Source: record.Observed, Message: message, Attrs: attrs}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	values := []any{nil, "true", true, 1, 1.5, "", []any{"a", 1}, map[string]any{"x": nil}}
+	for _, v := range values {
+		for _, kind := range []record.Kind{record.KindQA, record.KindState, record.KindFact, record.KindLog, record.KindDocument} {
+			attrs := map[string]any{}
+			for _, name := range []string{"ok", "name", "found", "expected", "rule", "job", "state", "step", "percent", "code", "text", "hint", "value"} {
+				attrs[name] = v
+			}
+			add(kind, "", attrs)
+		}
+	}
+	for _, name := range []string{record.FactMACs, record.FactBMCMACs, record.FactPlatform, record.FactDefects} {
+		for _, v := range values {
+			add(record.KindFact, "", map[string]any{"name": name, "value": v})
+		}
+	}
+	st, page, _ := s.do("GET", "/units/SN-0002", nil)
+	if st != 200 || !strings.Contains(page, "Hardware check") || strings.Count(page, `<span class="good">ok</span>`) != 1 {
+		t.Error(st, page)
+	}
+	large := strings.Repeat("'", 50<<10) // five bytes each on the page
+	for i := range 1000 {
+		add(record.KindFact, large[:record.MaxMessage], map[string]any{"name": fmt.Sprint(i, large[:120]), "value": large[:7<<10], "x": large[:8<<10]})
+	}
+	for range 100 {
+		add(record.KindQA, "", map[string]any{"name": large[:9000], "found": large[:9000], "expected": large[:9000], "rule": large[:9000], "ok": true})
+	}
+	st, page, _ = s.do("GET", "/units/SN-0002", nil)
+	if st != 200 || len(page) > 4<<20 || !strings.Contains(page, "Older events") {
+		t.Errorf("status %d, %d bytes", st, len(page))
+	}
+}

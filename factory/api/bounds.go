@@ -1,0 +1,82 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"gprovision/factory/limit"
+	"gprovision/factory/store"
+	"gprovision/model/record"
+)
+
+// What is held of requests at the same time. Requests of units of version 0.1.0 and enrolments, of which a part is read before their
+// signature can be checked, have room of their own, and little of it.
+const (
+	flights, flightBytes, flightsPerHost = 50, 64 << 20, 16
+	oldFlights, oldBytes, oldPerHost     = 8, 24 << 20, 4
+	enrolFlights, enrolBytes             = 32, 2 << 20
+)
+
+// admit takes a request into a Flight and gives its body the time that it needs, or answers why not. The caller calls leave when nothing of
+// the body is held any more.
+func (s *Server) admit(w http.ResponseWriter, r *http.Request, f *limit.Flight, most int64) (received, leave func(), ok bool) {
+	n := r.ContentLength
+	if n < 0 {
+		s.refuse(w, http.StatusLengthRequired, record.ProblemSyntax, "the request does not say how long it is")
+		return nil, nil, false
+	}
+	if n > most {
+		s.refuse(w, http.StatusRequestEntityTooLarge, record.ProblemTooLarge, fmt.Sprintf("the request is larger than %d bytes", most))
+		return nil, nil, false
+	}
+	c := http.NewResponseController(w)
+	received, leave, ok = f.Enter(limit.Remote(r.RemoteAddr), n, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	if !ok {
+		w.Header().Set("Retry-After", "1")
+		s.refuse(w, http.StatusTooManyRequests, record.ProblemBusy, "too many requests at the same time")
+		return nil, nil, false
+	}
+	if err := c.SetReadDeadline(s.Now().Add(limit.BodyTime(n))); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		leave()
+		s.trouble(w, r, err)
+		return nil, nil, false
+	}
+	return received, leave, true
+}
+
+// body reads a body that was admitted, and answers for the sender if it does not come.
+func (s *Server) body(w http.ResponseWriter, r *http.Request, received func()) ([]byte, bool) {
+	b := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(r.Body, b)
+	received()
+	if err == nil {
+		return b, true
+	}
+	text := "the request was cut off"
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		text = "the request took too long"
+	}
+	s.refuse(w, http.StatusRequestTimeout, record.ProblemBusy, text) // the same request may come again
+	return nil, false
+}
+
+// noRoom answers if a unit's records have no room, and reports whether that was so.
+func (s *Server) noRoom(w http.ResponseWriter, unit string, err error) bool {
+	code := ""
+	switch {
+	case errors.Is(err, store.ErrQuota):
+		code = record.ProblemQuota
+	case errors.Is(err, store.ErrDisk):
+		code = record.ProblemFull
+		w.Header().Set("Retry-After", "60")
+	default:
+		return false
+	}
+	s.Log.Warn("records refused", "unit", unit, "reason", err.Error())
+	s.refuse(w, http.StatusInsufficientStorage, code, err.Error())
+	return true
+}

@@ -1,0 +1,143 @@
+package api_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ed25519"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"gprovision/model/record"
+)
+
+// slow begins a request of a unit from an address and keeps most of its body back. The status of the answer comes to got, if there is one.
+func (s *station) slow(from string, key ed25519.PrivateKey, unit string, size int, got chan<- int) {
+	s.t.Helper()
+	d := &tls.Dialer{NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}, Config: &tls.Config{RootCAs: s.pool}}
+	conn, err := d.DialContext(s.t.Context(), "tcp", strings.TrimPrefix(s.url, "https://"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	var head bytes.Buffer
+	fmt.Fprintf(&head, "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n", size)
+	for k, v := range record.SignRequest(key, s.aud, "POST", "/v1/events", unit, time.Now(), nil) {
+		fmt.Fprintf(&head, "%s: %s\r\n", k, v)
+	}
+	head.WriteString("\r\n{")
+	if _, err := conn.Write(head.Bytes()); err != nil {
+		s.t.Fatal(err)
+	}
+	go func() {
+		if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil {
+			got <- resp.StatusCode
+		}
+	}()
+}
+
+// TestFlood has other machines begin as many requests as they can and never end them: a unit at the same server goes on, one machine alone
+// gets no further than its share, and what is refused is not acknowledged.
+func TestFlood(t *testing.T) {
+	s := start(t, true)
+	for i, unit := range []string{"S1", "EVIL"} {
+		c := s.client(unit, "b", byte(i+1))
+		if err := c.Enrol(t.Context(), record.EnrolRequest{Token: s.token(fmt.Sprintf("52:54:00:00:00:0%d", i), unit), MACs: []string{fmt.Sprintf("52:54:00:00:00:0%d", i)}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good := s.client("S1", "b", 1)
+	if _, err := good.Time(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	evil := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, 32))
+	got := make(chan int, 1000)
+	for range 17 {
+		s.slow("127.0.0.2", evil, "EVIL", record.MaxBody, got)
+	}
+	if status := <-got; status != http.StatusTooManyRequests {
+		t.Errorf("one more than the share of an address: status %d", status)
+	}
+	for host := 3; host <= 6; host++ {
+		for range 16 {
+			s.slow(fmt.Sprintf("127.0.0.%d", host), evil, "EVIL", record.MaxBody, got)
+		}
+	}
+	// 80 are there, of which all but 16 (for 64 MiB) have been answered.
+	for range 64 {
+		if status := <-got; status != http.StatusTooManyRequests && status != http.StatusRequestTimeout {
+			t.Errorf("status %d", status)
+		}
+	}
+	for i := range 3 {
+		if _, err := good.Send(t.Context(), []record.Event{stateEvent("b", uint64(i+1), record.JobProvision, record.Started)}); err != nil {
+			t.Errorf("the unit is blocked: %v", err)
+		}
+	}
+	if status := <-got; status != http.StatusRequestTimeout {
+		t.Errorf("who makes room gets status %d", status)
+	}
+	if list, _, err := s.db.Events(t.Context(), "EVIL", 0, 10); err != nil || len(list) != 0 {
+		t.Error("something of the flood was stored", list, err)
+	}
+}
+
+// TestWithoutLength refuses a body of unknown length unread.
+func TestWithoutLength(t *testing.T) {
+	s := start(t, true)
+	if err := s.client("S1", "b", 1).Enrol(t.Context(), record.EnrolRequest{Token: s.token(mac, "S1"), MACs: []string{mac}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/v1/events", io.MultiReader(strings.NewReader(oneEvent)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range record.SignRequest(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32)), s.aud, "POST", "/v1/events", "S1", time.Now(), []byte(oneEvent)) {
+		r.Header.Set(k, v)
+	}
+	resp, err := s.http.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusLengthRequired {
+		t.Error(resp.StatusCode)
+	}
+}
+
+// TestOverQuota has a unit send log records of one boot without end: the answer is 507 at last, and its outcome still gets through.
+func TestOverQuota(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it writes 56 MiB")
+	}
+	s := start(t, true)
+	c := s.client("S1", "b", 1)
+	if err := c.Enrol(t.Context(), record.EnrolRequest{Token: s.token(mac, "S1"), MACs: []string{mac}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Repeat("x", 50<<10)
+	seq := uint64(0)
+	var refused error
+	for range 40 {
+		events := make([]record.Event, 40)
+		for i := range events {
+			seq++
+			events[i] = record.Event{Boot: "b", Seq: seq, Time: time.Now(), Kind: record.KindLog, Source: record.Observed, Attrs: map[string]any{"x": text}}
+		}
+		if _, refused = c.Send(t.Context(), events); refused != nil {
+			break
+		}
+	}
+	if refused == nil || !strings.Contains(refused.Error(), record.ProblemQuota) || !strings.Contains(refused.Error(), "507") {
+		t.Fatal("no end:", refused)
+	}
+	if _, err := c.Send(t.Context(), []record.Event{stateEvent("b", seq+1, record.JobProvision, record.Succeeded)}); err != nil {
+		t.Error("the outcome:", err)
+	}
+}
