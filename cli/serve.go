@@ -21,6 +21,8 @@ import (
 
 	"gprovision/cli/shown"
 	"gprovision/factory/api"
+	"gprovision/factory/guard"
+	"gprovision/factory/limit"
 	"gprovision/factory/login"
 	"gprovision/factory/netboot"
 	"gprovision/factory/store"
@@ -340,7 +342,7 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	for _, h := range []struct {
 		l   net.Listener
 		mux http.Handler
-	}{{plain, open}, {tls.NewListener(crypt, tlsConfig), secure}} {
+	}{{limit.NewListener(plain), open}, {tls.NewListener(limit.NewListener(crypt), tlsConfig), secure}} {
 		services = append(services, func(ctx context.Context) error { return serveHTTP(ctx, log, h.l, h.mux) })
 	}
 
@@ -355,7 +357,13 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	errs := make(chan error, len(services))
 	for _, f := range services {
 		wg.Go(func() {
-			if err := f(ctx); err != nil {
+			ended := false
+			err := guard.Call(log, "a service", func() error { // which one is in the stack
+				err := f(ctx)
+				ended = true
+				return err
+			})
+			if err != nil && ended { // after a panic the others go on
 				errs <- err
 				cancel()
 			}
@@ -370,16 +378,19 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	}
 }
 
-// serveHTTP serves until ctx ends, then lets requests finish for five seconds. Streams end at once, with their context.
+// serveHTTP serves HTTP/1.1, and nothing else, until ctx ends, then lets requests finish for five seconds. Streams end at once, with their context.
 func serveHTTP(ctx context.Context, log *slog.Logger, l net.Listener, h http.Handler) error {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true) // HTTP/2 is a lot of code before any login, and nobody here needs it
 	srv := &http.Server{
-		Handler:           h,
+		Protocols:         protocols,
+		Handler:           guard.Handler(log, h),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       2 * time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // handshakes of strangers
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
