@@ -1,14 +1,17 @@
 package store
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/pressly/goose/v3"
 
 	"gprovision/model/record"
 )
@@ -539,4 +542,57 @@ func testRestored(t *testing.T, db *DB, _ *clock) {
 	if s, err := old.Secrets(ctx, "S1"); err != nil || len(s) != 1 {
 		t.Error(s, err)
 	}
+}
+
+// TestPortsOfOldDatabase opens a database from before ports had owners: what its units reported is kept, an adapter that several had is
+// a shared one, and keys that have got credentials cannot be replaced.
+func TestPortsOfOldDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	w, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, w, sub, goose.WithDisableGlobalRegistry(true))
+	if err == nil {
+		_, err = p.UpTo(t.Context(), 1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.ExecContext(t.Context(), `
+		INSERT INTO units (id, macs, first_seen, last_seen) VALUES ('S1', '["`+mac1+`","`+adapter+`"]', 5, 6), ('S2', '["`+mac2+`","`+adapter+`"]', 7, 8), ('S3', '[]', 9, 9);
+		INSERT INTO tokens (hash, mac, serial, remote, created, expires, enrolment) VALUES (x'01', '`+mac1+`', 'S1', '10.7.0.2', 5, 6, 1);
+		INSERT INTO enrolments (unit, public_key, status, token_hash, boot, created) VALUES ('S1', ?, 'active', x'01', 'b', 5), ('S2', ?, 'active', x'02', 'b', 7);
+		INSERT INTO secrets (unit, generation, enrolment, ciphertext, created) VALUES ('S1', 1, 1, x'00', 6);`, key(1), key(2))
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ports, err := db.Ports(t.Context(), "")
+	for i := range ports {
+		ports[i].Since = time.Time{}
+	}
+	if want := []Port{{MAC: mac1, Unit: "S1", Proven: true}, {MAC: mac2, Unit: "S2"}}; err != nil || !cmp.Equal(ports, want) {
+		t.Errorf("%+v %v", ports, err)
+	}
+	if s, err := db.SharedPorts(t.Context()); err != nil || len(s) != 1 || s[0].MAC != adapter {
+		t.Errorf("%+v %v", s, err)
+	}
+	asked := machine(t, db, "S1", 9, mac1)
+	asked.wants(asked.script(), Pending, "has got its credentials")
+	first := machine(t, db, "S1", 1, mac1)
+	first.wants("", Active, "")
+	fresh := machine(t, db, "S2", 9, mac2)
+	fresh.wants(fresh.script(), Active, "")
 }

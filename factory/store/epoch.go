@@ -82,3 +82,15 @@ func takeHeld(ctx context.Context, tx *sql.Tx, unit string, held Held, enrolment
 	}
 	return nil
 }
+
+// Check says what is wrong with the file, if anything is.
+func (d *DB) Check(ctx context.Context) error {
+	var found string
+	if err := d.r.QueryRowContext(ctx, `PRAGMA integrity_check(1)`).Scan(&found); err != nil {
+		return fmt.Errorf("check store: %w", err)
+	}
+	if found != "ok" {
+		return fmt.Errorf("check store: %s", found)
+	}
+	return nil
+}
