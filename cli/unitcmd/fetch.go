@@ -1,6 +1,7 @@
 package unitcmd
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"gprovision/cli/shown"
+	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
 	"gprovision/model/policy"
 	"gprovision/model/release"
@@ -78,6 +80,8 @@ func (f *FetchCmd) Run(c *Context) (err error) {
 	if o.Prefix == "" {
 		o.Prefix = c.Site.Names.ImagePrefix
 	}
+	o.Firmware = u.Firmware
+	o.Room = func(context.Context, filesystem.Need) (filesystem.Need, error) { return filesystem.RoomIn(c.Root) }
 	if m, err := c.mark(); err == nil && m.Release != "" {
 		o.Running = imageFile(m.Release)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"gprovision/hw/filesystem"
 	"gprovision/hw/nic"
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
@@ -60,8 +61,11 @@ func (u *unit) fetchImage(ctx context.Context, f *Found) error {
 		{Name: "fetch-image", Say: "Downloading", Run: func(ctx context.Context) error {
 			show, stop := u.trackStages(ctx)
 			defer stop()
+			room := func(ctx context.Context, need filesystem.Need) (filesystem.Need, error) {
+				return restore.Room(ctx, u.m.Run, restore.MainSize(f.Unit), need)
+			}
 			r, err := update.Take(ctx, update.Options{Source: image, Client: client, Volume: f.Volume, Policy: u.m.Policy, Keys: u.m.Keys, Prefix: prefix,
-				BootFile: u.m.Site.Names.BootFile, Original: f.Unit.Original, Patience: fetchPatience, Log: u.log, Progress: show})
+				Room: room, Firmware: u.m.Firmware, BootFile: u.m.Site.Names.BootFile, Original: f.Unit.Original, Patience: fetchPatience, Log: u.log, Progress: show})
 			if err != nil {
 				return err
 			}

@@ -30,13 +30,21 @@ func (j *job) bootMain(ctx context.Context) error {
 		return classify(fmt.Errorf("boot artifact /boot/%s of the image: %w", j.Site.Names.BootFile, err))
 	}
 	if err := j.takeRecovery(ctx, artifact, fresh); err != nil {
-		return fault.Because(fault.BootSetup, err)
+		return bootFault(err)
 	}
 	var disks []string
 	for _, d := range j.disks {
 		disks = append(disks, d.Path)
 	}
-	return because(fault.BootSetup, j.PutMainArtifact(j.Unit, disks, j.root))
+	return bootFault(j.PutMainArtifact(j.Unit, disks, j.root))
+}
+
+// bootFault is the kind of a failure to make the main disk boot. A boot artifact that does not fit is the image's.
+func bootFault(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return classify(err)
+	}
+	return because(fault.BootSetup, err)
 }
 
 // takeRecovery puts the recovery artifact in the place of the release's own, artifact, where it wins and something vouches for it.

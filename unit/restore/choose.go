@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
 	"gprovision/model/policy"
 	"gprovision/model/release"
@@ -80,31 +81,33 @@ func sortImages(images []Image, oldestFirst bool) {
 // policy allows.
 // progress is called with the bytes of the file that were read.
 func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) error {
-	_, err := Proven(ctx, im, p, keys, progress)
+	_, _, err := Proven(ctx, im, p, keys, progress)
 	return err
 }
 
-// Proven is Prove, and returns what the image was; nil if it is not signed. What is read of the image after that is read through it.
-func Proven(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) (*Proof, error) {
+// Proven is Prove, and returns what the image was, nil if it is not signed, and what it needs of the main system. What is read of the
+// image after that is read through the proof.
+func Proven(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) (*Proof, filesystem.Need, error) {
 	f, sig, err := open(im, p)
 	if err != nil {
-		return nil, err
+		return nil, filesystem.Need{}, err
 	}
 	defer f.Close()
 	if sig == nil {
-		_, err := judge(ctx, f, im, progress)
-		return nil, err
+		need, err := judge(ctx, f, im, progress)
+		return nil, need, err
 	}
 	var was Proof
 	m := &meter{r: io.NewSectionReader(f, 0, im.Size), ctx: ctx, tell: progress}
 	if err := VerifySignature(sig, keys, im.Name, io.TeeReader(m, &was)); err != nil {
 		if m.err != nil {
-			return nil, fault.Newf(fault.ImageCorrupt, "read %s: %w", im.Name, m.err)
+			return nil, filesystem.Need{}, fault.Newf(fault.ImageCorrupt, "read %s: %w", im.Name, m.err)
 		}
-		return nil, err
+		return nil, filesystem.Need{}, err
 	}
 	was.end()
-	return &was, judged(ctx, was.Reader(f), im, progress)
+	need, err := judged(ctx, was.Reader(f), im, progress)
+	return &was, need, err
 }
 
 // Glance says what speaks against an image as far as that shows without reading all of it. An image that passes is not good yet:

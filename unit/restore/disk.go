@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 
 	"gprovision/hw/block"
@@ -14,7 +13,6 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
-	"gprovision/model/release"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
@@ -33,7 +31,7 @@ type target struct {
 
 // chooseDisk takes the disks that were found, and no other: while the image was checked somebody may have changed disks. It lays
 // them out, so that all that can be wrong with them is known before anything is destroyed.
-func (j *job) chooseDisk(context.Context) error {
+func (j *job) chooseDisk(ctx context.Context) error {
 	own, err := j.RecoveryDisk(j.Unit)
 	if err != nil {
 		return err
@@ -69,14 +67,7 @@ func (j *job) chooseDisk(context.Context) error {
 		j.Log.Info("plan", "disk", d.Name, "model", d.Model, "serial", d.Serial, "bytes", d.Size, "carries", carries,
 			"table", string(d.table.Kind), "recorded", d.recorded, "kept", fmt.Sprint(d.keep), "image", j.image.Name.String())
 	}
-	need, err := j.need()
-	if err != nil {
-		return err
-	}
-	if have := j.room(); have < need {
-		return fault.Newf(fault.DiskTooSmall, "the main system has %d bytes, the release needs %d", have, need)
-	}
-	return nil
+	return j.fits(ctx)
 }
 
 // mainDisks looks again for the disks that the decision was made for, in the order of the record.
@@ -272,26 +263,8 @@ func LookForData(disk interface {
 	return Data{OtherData, why}, nil
 }
 
-// need is how large the main system must be for the image, bytes: what it unpacks to and an eighth more, and the journal of ext4.
-func (j *job) need() (int64, error) {
-	f, err := os.Open(j.image.Path)
-	if err != nil {
-		return 0, fault.Because(fault.ImageCorrupt, err)
-	}
-	defer f.Close()
-	r, err := release.NewReader(context.Background(), j.proof.Reader(f), j.image.Size, 1)
-	if err != nil {
-		return 0, fault.Because(fault.ImageCorrupt, err)
-	}
-	defer r.Close()
-	if r.Size() > 1<<60 { // the index of a hostile image may say anything
-		return 0, fault.Newf(fault.ImageCorrupt, "%s has %d bytes inside", j.image.Name, r.Size())
-	}
-	return r.Size() + r.Size()/8 + 64*layout.MiB, nil
-}
-
-// room is how large the main system is, bytes.
-func (j *job) room() int64 {
+// size is how large the main system is, bytes.
+func (j *job) size() int64 {
 	least := j.disks[0].table.Find(j.carrier()).Size
 	for _, d := range j.disks {
 		least = min(least, d.table.Find(j.carrier()).Size)

@@ -12,20 +12,20 @@ import (
 )
 
 // judged shows that a signed image f can be unpacked. Who made and signed it says so by what it needs; if imgmeta.json has no word
-// of that, as in images of earlier versions and of the original system, the unit judges it itself.
-func judged(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) error {
+// of that, as in images of earlier versions and of the original system, the unit judges it itself. It returns what the main system
+// must have room for.
+func judged(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (filesystem.Need, error) {
 	if _, err := limit(ctx, f, im); err != nil {
-		return err
+		return filesystem.Need{}, err
 	}
 	meta, err := release.ReadMetaAt(ctx, f, im.Size)
 	if err != nil && !errors.Is(err, release.ErrNoMeta) {
-		return fault.Because(fault.ImageCorrupt, err)
+		return filesystem.Need{}, fault.Because(fault.ImageCorrupt, err)
 	}
 	if err == nil && meta.Judged() {
-		return nil
+		return filesystem.Need{Inodes: meta.Inodes, Blocks: meta.Blocks}, nil
 	}
-	_, err = judge(ctx, f, im, progress)
-	return err
+	return judge(ctx, f, im, progress)
 }
 
 // judge decodes all of an image f, with every check, and judges each entry as the restore that unpacks it. It returns what the main

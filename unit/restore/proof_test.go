@@ -23,7 +23,7 @@ func TestLyingMedium(t *testing.T) {
 	judged := fmt.Sprintf(`{"version":1,"name":%q,"build":1,"bytes":800000,"inodes":4,"blocks":300}`, name) // so that it is not decoded
 	content := bytes.Join([][]byte{xz(t, archive(t, judged)), xz(t, noise)}, nil)
 	im := f.put(t, name+".upd", name, content)
-	was, err := Proven(t.Context(), im, policy.Policy{}, []signature.PublicKey{f.key.Public()}, func(int64) {})
+	was, _, err := Proven(t.Context(), im, policy.Policy{}, []signature.PublicKey{f.key.Public()}, func(int64) {})
 	if err != nil || was == nil {
 		t.Fatalf("%v, %v", was, err)
 	}

@@ -70,7 +70,9 @@ type job struct {
 	request state.Request
 	data    state.RestoreData
 	image   Image
-	proof   *Proof // of the image; nil: it is not signed
+	proof   *Proof          // of the image; nil: it is not signed
+	need    filesystem.Need // of the image
+	wrote   bool            // the image was begun to be written
 	disks   []target
 	begun   bool   // the main disks were changed by an earlier try
 	root    string // mount point of the main system
@@ -88,6 +90,7 @@ func Run(ctx context.Context, m *machine.Machine, o Options) error {
 		return err
 	}
 	var first error
+	small := true // all of them only have no room
 	for i, im := range images {
 		err := j.try(ctx, im)
 		if err == nil {
@@ -99,19 +102,26 @@ func Run(ctx context.Context, m *machine.Machine, o Options) error {
 		if !badImage(err) || ctx.Err() != nil {
 			return err
 		}
+		small = small && errors.Is(err, ErrNoRoom)
 		j.Log.Warn("image cannot be restored", "image", im.Name.String(), "err", err, "left", len(images)-i-1, journal.ForPerson())
 	}
-	if len(images) > 1 {
+	if len(images) > 1 && !small {
 		return fault.Newf(fault.NoImage, "none of %d images can be restored; the first: %v", len(images), first)
 	}
 	return first
 }
+
+// blames says whether a try that ended with err is noted against its image. One that has no room is as good as it was, and will have it on
+// a larger disk; one that filled the disk is not taken first again, whatever was thought of its size.
+func (j *job) blames(err error) bool { return badImage(err) && (!errors.Is(err, ErrNoRoom) || j.wrote) }
 
 // badImage says whether err speaks against the image and not against the unit.
 func badImage(err error) bool {
 	switch fault.Of(err) {
 	case fault.ImageCorrupt, fault.ImageSignature, fault.ImageUnsigned, fault.ImageName, fault.Policy:
 		return true
+	case fault.DiskTooSmall:
+		return errors.Is(err, ErrNoRoom) // a disk that is too small for the unit itself is not the image's fault
 	}
 	return false
 }
@@ -189,12 +199,12 @@ func order(images []Image, first string, history release.History) (sorted []Imag
 }
 
 func (j *job) try(ctx context.Context, im Image) error {
-	j.image, j.proof = im, nil
+	j.image, j.proof, j.wrote = im, nil, false
 	steps := j.Site.Weave("restore", j.steps())
 	err := step.Run(ctx, steps, j.Observe)
 	if err != nil {
 		j.unmount()
-		if badImage(err) {
+		if j.blames(err) {
 			j.record(false)
 		}
 	}
@@ -227,7 +237,7 @@ func (j *job) checkImage(ctx context.Context) error {
 	meter, stop := j.Track(ctx, j.image.Size)
 	defer stop()
 	var err error
-	j.proof, err = Proven(ctx, j.image, j.Policy, j.Keys, meter.Set)
+	j.proof, j.need, err = Proven(ctx, j.image, j.Policy, j.Keys, meter.Set)
 	return err
 }
 
@@ -309,6 +319,7 @@ func (j *job) clearMark(ctx context.Context) error {
 }
 
 func (j *job) write(ctx context.Context) error {
+	j.wrote = true
 	if err := host.Mount(j.system(), j.root, "ext4", host.MountOptions{}); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
@@ -341,13 +352,13 @@ func (j *job) write(ctx context.Context) error {
 }
 
 // classify tells a bad image from a bad disk: what the kernel answers to a write is the disk's fault, all else the image's. That a
-// disk is full says nothing against the disk, only against its size.
+// disk is full says nothing against the disk, only that the image does not fit.
 func classify(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
 	if errors.Is(err, syscall.ENOSPC) {
-		return fault.Because(fault.DiskTooSmall, err)
+		return fault.Because(fault.DiskTooSmall, fmt.Errorf("%w: %w", ErrNoRoom, err))
 	}
 	if isDiskError(err) {
 		return fault.Because(fault.DiskWrite, err)

@@ -113,7 +113,7 @@ func (j *job) holds(ctx context.Context, im Image, build uint64, sum [sha256.Siz
 	j.Log.Info("looking for the recovery artifact in a signed image", "image", im.Name.String(), journal.ForPerson())
 	meter, stop := j.Track(ctx, im.Size)
 	defer stop()
-	was, err := Proven(ctx, im, j.Policy, j.Keys, meter.Set)
+	was, _, err := Proven(ctx, im, j.Policy, j.Keys, meter.Set)
 	if err != nil || was == nil {
 		return false, err
 	}

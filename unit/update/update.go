@@ -22,7 +22,9 @@ import (
 	"time"
 
 	"gprovision/hw/block"
+	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
+	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
@@ -53,6 +55,10 @@ type Options struct {
 	Prefix string
 	// BootFile is the name of the boot artifact in an image's /boot and on the volume.
 	BootFile string
+	// Room returns what an empty main system has room for, as closely as the question needs it; nil: it is not known. Firmware says what
+	// a restore puts beside an image.
+	Room     func(ctx context.Context, need filesystem.Need) (filesystem.Need, error)
+	Firmware layout.Firmware
 	// Running is the file name of the running image, Original of the one that the unit was provisioned with; "" is unknown. Both stay.
 	Running, Original string
 	// Log gets what is done, Progress how far the named stage is, in bytes; total is 0 where it is not known.
@@ -118,7 +124,10 @@ func (t *taking) take(ctx context.Context) error {
 	}
 	placed, err := t.image(t.Volume.Path(state.ImageDir, t.res.Image))
 	if err == nil && restore.Glance(placed, t.Policy, t.Keys) == nil {
-		if was, err := t.prove(ctx, placed); err == nil {
+		if was, need, err := t.prove(ctx, placed); err == nil {
+			if err := t.fits(ctx, need); err != nil {
+				return err
+			}
 			t.res.Present = true
 			if err := t.takeArtifact(ctx, placed, was); err != nil {
 				return err
@@ -148,7 +157,12 @@ func (t *taking) take(ctx context.Context) error {
 	im, err := t.image(dest)
 	var was *restore.Proof
 	if err == nil {
-		if was, err = t.prove(ctx, im); err == nil {
+		var need filesystem.Need
+		was, need, err = t.prove(ctx, im)
+		if err == nil {
+			err = t.fits(ctx, need)
+		}
+		if err == nil {
 			err = t.takeArtifact(ctx, im, was)
 		}
 	}
@@ -308,8 +322,25 @@ func (t *taking) arrive(ctx context.Context, dest string) error {
 	return err
 }
 
-func (t *taking) prove(ctx context.Context, im restore.Image) (*restore.Proof, error) {
+func (t *taking) prove(ctx context.Context, im restore.Image) (*restore.Proof, filesystem.Need, error) {
 	return restore.Proven(ctx, im, t.Policy, t.Keys, func(done int64) { t.Progress("check", done, im.Size) })
+}
+
+// fits refuses an image that no restore could write to this unit's main disk.
+func (t *taking) fits(ctx context.Context, need filesystem.Need) error {
+	if t.Room == nil {
+		return nil
+	}
+	artifact := int64(0)
+	if st, err := os.Lstat(t.Volume.Path(t.BootFile)); err == nil && st.Mode().IsRegular() {
+		artifact = st.Size()
+	}
+	need = restore.Beside(need, t.Firmware, artifact)
+	room, err := t.Room(ctx, need)
+	if err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	return restore.CheckRoom(need, room)
 }
 
 // place moves a proven image to where restores look for it: the signature first, so that there never is one without.

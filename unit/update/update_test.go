@@ -18,10 +18,12 @@ import (
 	"testing"
 	"time"
 
+	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
+	"gprovision/unit/restore"
 	"gprovision/unit/state"
 )
 
@@ -541,5 +543,30 @@ func TestLookInsideAgain(t *testing.T) {
 	}
 	if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || bytes.Equal(b, bzImage(9)) {
 		t.Errorf("the recovery artifact comes from an image that nobody proved: %v", err)
+	}
+}
+
+// TestTooLarge: what no restore could write to the main disk is not taken, and nothing of it stays.
+func TestTooLarge(t *testing.T) {
+	f := newFixture(t)
+	source := f.image(f.source, "2026-11-02.0001", "2026-11-02.0001", 7)
+	room := func(blocks int64) func(*Options) {
+		return func(o *Options) {
+			o.Room = func(context.Context, filesystem.Need) (filesystem.Need, error) {
+				return filesystem.Need{Inodes: 1 << 20, Blocks: blocks}, nil
+			}
+		}
+	}
+	if _, err := f.take(source, room(4000)); fault.Of(err) != fault.DiskTooSmall || !errors.Is(err, restore.ErrNoRoom) {
+		t.Errorf("got %v", err)
+	}
+	if f.images() != "" || strings.Contains(f.waiting(), ".upd") {
+		t.Errorf("on the volume are %q and %q", f.images(), f.waiting())
+	}
+	if _, err := f.take(source, room(1<<20)); err != nil {
+		t.Error(err)
+	}
+	if _, err := f.take(source, room(4000)); fault.Of(err) != fault.DiskTooSmall { // it is there, and the disk was replaced by a smaller one
+		t.Errorf("got %v", err)
 	}
 }

@@ -1,0 +1,125 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"gprovision/hw/block"
+	"gprovision/hw/filesystem"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/step"
+	"gprovision/site"
+	"gprovision/unit/machine"
+	"gprovision/unit/panel"
+	"gprovision/unit/state"
+)
+
+// TestNoRoom gives a unit a main disk that its newest image is too large for, by what it needs and not by the size of its tar.
+func TestNoRoom(t *testing.T) {
+	mke2fs, err := exec.LookPath("mke2fs")
+	if err != nil {
+		if os.Getenv("GPROV_NO_SKIP") == "1" {
+			t.Fatal("mke2fs is not installed (Debian package e2fsprogs)")
+		}
+		t.Skip("mke2fs is not installed (Debian package e2fsprogs)")
+	}
+	run := func(ctx context.Context, _ string, args ...string) ([]byte, int, error) {
+		out, err := exec.CommandContext(ctx, mke2fs, args...).CombinedOutput()
+		return out, 0, err
+	}
+	const size = 2 << 30
+	room, err := filesystem.RoomOn(t.Context(), run, "", size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := filesystem.Need{Inodes: room.Inodes - ownInodes, Blocks: room.Blocks - ownBlocks - 64<<20/4096 - 1}
+	for _, c := range []struct {
+		name string
+		need filesystem.Need
+		fits bool
+	}{
+		{"small", filesystem.Need{Inodes: 1000, Blocks: 1000}, true},
+		{"all of it", most, true},
+		{"one block more", filesystem.Need{Inodes: most.Inodes, Blocks: most.Blocks + 1}, false},
+		{"one inode more", filesystem.Need{Inodes: most.Inodes + 1, Blocks: most.Blocks}, false},
+		{"a tar of a few bytes with many files", filesystem.Need{Inodes: 1 << 20, Blocks: 1000}, false},
+	} {
+		j := &job{Machine: &machine.Machine{Run: run, Firmware: layout.UEFI, Site: site.Stock()}, Options: Options{Recovery: t.TempDir()}, need: c.need,
+			disks: []target{{Disk: block.Disk{}, table: layout.Table{Partitions: []layout.Partition{{Role: layout.Primary, Size: size}}}}}}
+		err := j.fits(t.Context())
+		if (err == nil) != c.fits || err != nil && (fault.Of(err) != fault.DiskTooSmall || !badImage(err)) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	if badImage(fault.Newf(fault.DiskTooSmall, "the main disk has 5 bytes")) {
+		t.Error("a disk that is too small for any system counts as a bad image")
+	}
+}
+
+// TestNextImage: an image that does not fit, or that fills the disk while it is written, is left for the next one, and each is tried once.
+func TestNextImage(t *testing.T) {
+	full := classify(fmt.Errorf("write file: %w", syscall.ENOSPC))
+	small := CheckRoom(filesystem.Need{Blocks: 2}, filesystem.Need{Blocks: 1})
+	enough := errors.New("enough")
+	for _, c := range []struct {
+		name  string
+		fails []error // one for each image, newest first
+		want  func(error) bool
+	}{
+		{"known before", []error{small, enough}, func(err error) bool { return errors.Is(err, enough) }},
+		{"while it is written", []error{full, enough}, func(err error) bool { return errors.Is(err, enough) }},
+		{"while its artifact is written", []error{bootFault(fmt.Errorf("x: %w", syscall.ENOSPC)), enough}, func(err error) bool { return errors.Is(err, enough) }},
+		{"none fits", []error{small, full}, func(err error) bool { return fault.Of(err) == fault.DiskTooSmall && BadImages(err) }},
+		{"one does not fit, one is bad", []error{small, fault.Newf(fault.ImageCorrupt, "x")}, func(err error) bool { return fault.Of(err) == fault.NoImage }},
+		{"the disk is bad", []error{classify(syscall.EIO)}, func(err error) bool { return fault.Of(err) == fault.DiskWrite }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t)
+			volume := t.TempDir()
+			f.dir = filepath.Join(volume, state.ImageDir)
+			for _, d := range []string{f.dir, filepath.Join(volume, state.LogDir), filepath.Join(volume, state.Dir)} {
+				if err := os.MkdirAll(d, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, v := range []string{"2026-11-01.0001", "2026-11-02.0001"} {
+				f.put(t, prefix+v+".upd", prefix+v, []byte(v))
+			}
+			tries := 0
+			s := site.Stock()
+			s.Hooks = append(s.Hooks, site.Hook{Job: "restore", Step: "check-image", Extra: step.Step{Name: "fail", Run: func(context.Context) error {
+				tries++
+				return c.fails[tries-1]
+			}}})
+			m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Site: s}
+			err := Run(t.Context(), m, Options{Recovery: volume, Volume: state.Open(volume), Unit: state.Unit{ImagePrefix: prefix}})
+			if !c.want(err) || tries != len(c.fails) {
+				t.Errorf("after %d tries: %v", tries, err)
+			}
+		})
+	}
+}
+
+// TestBlame: a good image on a disk that is too small keeps its place for a larger one, and one that filled the disk does not come first again.
+func TestBlame(t *testing.T) {
+	small := CheckRoom(filesystem.Need{Blocks: 2}, filesystem.Need{Blocks: 1})
+	for _, c := range []struct {
+		err   error
+		wrote bool
+		want  bool
+	}{
+		{small, false, false}, {classify(syscall.ENOSPC), true, true}, {fault.Newf(fault.ImageCorrupt, "x"), false, true}, {classify(syscall.EIO), true, false},
+	} {
+		if got := (&job{wrote: c.wrote}).blames(c.err); got != c.want {
+			t.Errorf("%v, written %t: %t", c.err, c.wrote, got)
+		}
+	}
+}
