@@ -123,7 +123,11 @@ func logEvent(r journal.Record) record.Event {
 func (u *unit) connect(ctx context.Context, f *Found) {
 	endpoint := f.Unit.Server
 	if d, err := f.Volume.ReadRestoreData(); err == nil && d.XLog != "" {
-		endpoint = d.XLog
+		if other, err := d.Server(); err == nil {
+			endpoint = other
+		} else {
+			u.log.Warn("the server of the restore data cannot be used, the unit's own hears of the restore", "err", err)
+		}
 	}
 	if endpoint == "" || u.connected.Load() {
 		return

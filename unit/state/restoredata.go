@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"regexp"
 	"strings"
+
+	"gprovision/model/record"
 )
 
 // More files on the recovery volume.
@@ -36,7 +37,7 @@ type RestoreData struct {
 	IgnoreNetCfg bool `json:",omitempty"`
 	// ClearHistory begins a new history of images before one is chosen.
 	ClearHistory bool `json:",omitempty"`
-	// XLog is the https address of the server that hears of the restore; "" is the one of the unit's record.
+	// XLog is the server that hears of the restore, as the file has it: see Server. "" is the one of the unit's record.
 	XLog string `json:",omitempty"`
 	// BootArgs are kernel arguments of the restored system. Only what AllowedArgs lets pass is used.
 	BootArgs string `json:",omitempty"`
@@ -65,13 +66,17 @@ func (d RestoreData) validate() error {
 	if err := printable("BootArgs", d.BootArgs, 1024); err != nil {
 		return err
 	}
-	if err := printable("XLog", d.XLog, 1024); err != nil || d.XLog == "" {
-		return err
+	return printable("XLog", d.XLog, 1024)
+}
+
+// Server returns the address of the server that hears of the restore, "" if the file names none. Files of the original system name one of
+// theirs, as HOST:PORT or with another scheme: what is not https, or HOST:PORT, which means https, is an error. The rest of the data holds all
+// the same.
+func (d RestoreData) Server() (string, error) {
+	if d.XLog == "" {
+		return "", nil
 	}
-	if u, err := url.Parse(d.XLog); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
-		return errors.New("XLog is not an https address")
-	}
-	return nil
+	return record.Endpoint(d.XLog)
 }
 
 // Marshal returns d as JSON. It sets the version and refuses what ParseRestoreData would, and arguments that are not allowed.

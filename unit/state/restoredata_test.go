@@ -34,8 +34,9 @@ func TestRestoreData(t *testing.T) {
 		`{"Version":1}`:                      nil,
 		`{"Version":99}`:                     ErrNewer,
 		`{"Version":-1}`:                     ErrDamaged,
-		`{"XLog":"http://x"}`:                ErrDamaged,
-		`{"XLog":"https://me:pw@x/"}`:        ErrDamaged,
+		`{"XLog":"http://x"}`:                nil,
+		`{"XLog":"https://me:pw@x/"}`:        nil,
+		`{"XLog":"a\tb"}`:                    ErrDamaged,
 		`{"BootArgs":"a\nb"}`:                ErrDamaged,
 		`[]`:                                 ErrDamaged,
 		`{} {}`:                              ErrDamaged,
@@ -43,6 +44,45 @@ func TestRestoreData(t *testing.T) {
 	} {
 		if _, err := ParseRestoreData([]byte(text)); !errors.Is(err, is) || is == nil && err != nil {
 			t.Errorf("%s: got %v, want %v", text, err, is)
+		}
+	}
+}
+
+// TestOriginalRestoreData: a file of the original system names a server of its own kind, and asks for other things too.
+func TestOriginalRestoreData(t *testing.T) {
+	for xlog, server := range map[string]string{
+		"":                         "",
+		"10.0.2.2:65432":           "https://10.0.2.2:65432",
+		"factory.example:65432":    "https://factory.example:65432",
+		"https://10.0.0.1:8443/":   "https://10.0.0.1:8443",
+		"http://10.0.2.2:65432/":   "error",
+		"grpc://10.0.2.2:65432":    "error",
+		"https://me:secret@x:8443": "error",
+		"no address at all":        "error",
+	} {
+		v := Open(t.TempDir())
+		text := `{"Preserve":true,"IgnoreNetCfg":true,"ClearHistory":true,"XLog":"` + xlog + `","BootArgs":"console=ttyS0,115200"}`
+		if err := os.WriteFile(v.Path(RestoreDataFile), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d, err := v.ReadRestoreData()
+		if err != nil || !d.Preserve || !d.IgnoreNetCfg || !d.ClearHistory || d.BootArgs != "console=ttyS0,115200" {
+			t.Errorf("%q: %+v, %v", xlog, d, err)
+		}
+		got, err := d.Server()
+		if err != nil {
+			got = "error"
+		}
+		if got != server {
+			t.Errorf("%q: server %q, %v, want %q", xlog, got, err, server)
+		}
+		// What a restore writes again is as it was.
+		d.ClearHistory = false
+		if err := v.WriteRestoreData(d); err != nil {
+			t.Errorf("%q: %v", xlog, err)
+		}
+		if again, err := v.ReadRestoreData(); err != nil || again.XLog != xlog || !again.Preserve || again.ClearHistory {
+			t.Errorf("%q: written again %+v, %v", xlog, again, err)
 		}
 	}
 }
