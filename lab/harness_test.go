@@ -186,6 +186,13 @@ func makePlainBoot() (plainFiles, error) {
 		"crct10dif_common", "crc-t10dif", "crc64", "crc64-rocksoft", "t10-pi", "nvme-core", "nvme"}
 	records := []cpio.Record{cpio.Directory("modules", 0o755), cpio.CharDev("dev/console", 0o600, 5, 1), cpio.StaticFile("init", string(program), 0o755)}
 	records = append(records[:1:1], append([]cpio.Record{cpio.Directory("dev", 0o755)}, records[1:]...)...)
+	modules, err := lab.ReadModules(rootfs, order...)
+	if err != nil {
+		return plainFiles{}, err
+	}
+	for i, m := range modules {
+		records = append(records, cpio.StaticFile(fmt.Sprintf("modules/%02d-%s.ko", i, m.Name), string(m.Data), 0o644))
+	}
 	f, err := os.Open(rootfs)
 	if err != nil {
 		return plainFiles{}, err
@@ -204,15 +211,6 @@ func makePlainBoot() (plainFiles, error) {
 		if strings.HasPrefix(base, "vmlinuz-") {
 			if out.kernel, err = io.ReadAll(r); err != nil {
 				return plainFiles{}, err
-			}
-		}
-		for i, m := range order {
-			if base == m+".ko" {
-				b, err := io.ReadAll(r)
-				if err != nil {
-					return plainFiles{}, err
-				}
-				records = append(records, cpio.StaticFile(fmt.Sprintf("modules/%02d-%s.ko", i, m), string(b), 0o644))
 			}
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/record"
 	"gprovision/model/secret"
+	"gprovision/unit/pid1"
 	"gprovision/unit/splash"
 )
 
@@ -44,6 +45,8 @@ type life struct {
 	debian string       // root filesystem
 	tiny   *lab.Product // with two releases of the tiny system
 	images []string     // of tiny, the older one first
+	// modules are what the tiny system loads itself.
+	modules []lab.Module
 	// finished returns a unit that was provisioned and restored itself, and the memory of its server.
 	finished map[layout.Firmware]func() (*finishedUnit, error)
 }
@@ -147,13 +150,16 @@ func (l *life) makeTiny(ctx context.Context) error {
 	if err := l.tiny.Artifacts(ctx, log, l.debian, l.init, 1); err != nil {
 		return err
 	}
+	if l.modules, err = lab.ReadModules(l.debian, lab.TinyModules()...); err != nil {
+		return err
+	}
 	for n := uint64(1); n <= 2; n++ {
 		root := filepath.Join(l.dir, fmt.Sprintf("tiny%d.tar", n))
 		f, err := os.Create(root)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(lab.TinyRoot(f, tiny, fmt.Sprint(n), filepath.Join(l.dir, "gprov-unit")), f.Close()); err != nil {
+		if err := errors.Join(lab.TinyRoot(f, tiny, fmt.Sprint(n), l.modules, filepath.Join(l.dir, "gprov-unit")), f.Close()); err != nil {
 			return err
 		}
 		name, err := l.tiny.Release(ctx, log, root, n, "0", nil)
@@ -369,6 +375,9 @@ func whole(t *testing.T, e lab.Event, version string) {
 	t.Helper()
 	if got := e.Text("version"); got != version {
 		t.Errorf("release %q runs, want %q", got, version)
+	}
+	if got := e.Text("args"); got != "["+pid1.SystemInit+"]" {
+		t.Errorf("the system was started as %s", got)
 	}
 	if e.Text("mark") == "" || e.Text("machineID") == "" || !strings.Contains(e.Text("hostname"), "gp-") || !strings.Contains(e.Text("fstab"), " / ") {
 		t.Errorf("the restored system is not complete: %s", e)

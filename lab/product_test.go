@@ -39,7 +39,7 @@ func TestProduct(t *testing.T) {
 	}
 	tinyTar := filepath.Join(dir, "tiny.tar")
 	var b bytes.Buffer
-	if err := lab.TinyRoot(&b, tiny, "1"); err != nil {
+	if err := lab.TinyRoot(&b, tiny, "1", nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(tinyTar, b.Bytes(), 0o600); err != nil {

@@ -94,7 +94,7 @@ func TestSoakUpdate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(lab.TinyRoot(f, filepath.Join(l.dir, "tiny"), "3", filepath.Join(l.dir, "gprov-unit")), f.Close()); err != nil {
+	if err := errors.Join(lab.TinyRoot(f, filepath.Join(l.dir, "tiny"), "3", l.modules, filepath.Join(l.dir, "gprov-unit")), f.Close()); err != nil {
 		t.Fatal(err)
 	}
 	image, err := p.Release(t.Context(), logger(t), root, 3, "0", nil)

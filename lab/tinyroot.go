@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"gprovision/forge/tool"
@@ -31,16 +33,57 @@ func goBuild(ctx context.Context, log *slog.Logger, out, pkg string) error {
 // tinyShadow locks every account; the restore sets admin's password.
 const tinyShadow = "root:*:19000:0:99999:7:::\nadmin:!:19000:0:99999:7:::\n"
 
+// TinyModules are the modules of Debian's kernel that a tiny system loads itself, in this order: init leaves network ports to the system.
+func TinyModules() []string { return []string{"failover", "net_failover", "virtio_net"} }
+
+// Module is a kernel module.
+type Module struct {
+	Name string
+	Data []byte
+}
+
+// ReadModules reads kernel modules out of a root filesystem archive, in the order of names. It is an error if one is missing.
+func ReadModules(archive string, names ...string) ([]Module, error) {
+	f, err := os.Open(archive)
+	if err != nil {
+		return nil, fmt.Errorf("read modules: %w", err)
+	}
+	defer f.Close()
+	out := make([]Module, len(names))
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read modules: %w", err)
+		}
+		if i := slices.Index(names, strings.TrimSuffix(path.Base(h.Name), ".ko")); i >= 0 && strings.HasSuffix(h.Name, ".ko") {
+			if out[i].Data, err = io.ReadAll(r); err != nil {
+				return nil, fmt.Errorf("read modules: %w", err)
+			}
+			out[i].Name = names[i]
+		}
+	}
+	for i, m := range out {
+		if m.Name == "" {
+			return nil, fmt.Errorf("read modules: %s has no %s.ko", archive, names[i])
+		}
+	}
+	return out, nil
+}
+
 // TinyRoot writes a root filesystem as a tar archive that keeps every promise of a release and holds nothing else: its
-// systemd is the tiny program. version tells releases apart: the running system reports it. The programs others go to /usr/sbin.
-func TinyRoot(w io.Writer, program, version string, others ...string) error {
+// systemd is the tiny program, which loads modules in their order. version tells releases apart: the running system reports it. The programs
+// others go to /usr/sbin.
+func TinyRoot(w io.Writer, program, version string, modules []Module, others ...string) error {
 	systemd, err := os.ReadFile(program)
 	if err != nil {
 		return fmt.Errorf("make tiny root: %w", err)
 	}
 	t := tinyTar{w: tar.NewWriter(w)}
 	for _, d := range []string{
-		"boot", "dev", "etc", "etc/systemd", "etc/systemd/network", "home", "home/admin", "mnt", "proc", "root", "run", "sys", "tmp",
+		"boot", "dev", "etc", "etc/systemd", "etc/systemd/network", "home", "home/admin", "mnt", "modules", "proc", "root", "run", "sys", "tmp",
 		"usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib/systemd", "usr/lib/systemd/system", "var", "var/lib", "var/log",
 	} {
 		t.add(tar.Header{Typeflag: tar.TypeDir, Name: d + "/", Mode: 0o755}, nil)
@@ -68,6 +111,9 @@ func TinyRoot(w io.Writer, program, version string, others ...string) error {
 		{"usr/lib/systemd/systemd", string(systemd), 0o755},
 	} {
 		t.add(tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: f.mode}, []byte(f.text))
+	}
+	for i, m := range modules {
+		t.add(tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("modules/%02d-%s.ko", i, m.Name), Mode: 0o644}, m.Data)
 	}
 	for _, name := range others {
 		b, err := os.ReadFile(name)

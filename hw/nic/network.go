@@ -143,11 +143,13 @@ func (n *Network) Leases() []Lease {
 	return out
 }
 
-// Configure is Start and Wait in one: it returns as soon as one port is configured, while the others go on. ctx bounds both the
-// waiting and the renewing; when it ends everything ends. Use Start and Wait where the two differ.
-func Configure(ctx context.Context, log *slog.Logger, ports []Port, bootif string) ([]Lease, error) {
+// Configure is Start and Wait in one: it returns as soon as one port is configured, while the others go on. patience bounds the waiting
+// alone: leases are renewed until ctx ends. If there is no address in that time, everything ends.
+func Configure(ctx context.Context, log *slog.Logger, ports []Port, bootif string, patience time.Duration) ([]Lease, error) {
 	n := Start(ctx, log, ports, bootif)
-	leases, err := n.Wait(ctx)
+	patient, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	leases, err := n.Wait(patient)
 	if err != nil {
 		n.Close()
 		return nil, err

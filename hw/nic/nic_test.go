@@ -152,7 +152,7 @@ func FuzzParseLease(f *testing.F) {
 }
 
 func TestNoPorts(t *testing.T) {
-	if _, err := Configure(t.Context(), slog.New(slog.DiscardHandler), nil, ""); fault.Of(err) != fault.NoNetwork {
+	if _, err := Configure(t.Context(), slog.New(slog.DiscardHandler), nil, "", time.Second); fault.Of(err) != fault.NoNetwork {
 		t.Error(err)
 	}
 }
@@ -296,9 +296,21 @@ func inside(t *testing.T) {
 	n.Close()
 	eventually(t, "nothing is left running", func() bool { return runtime.NumGoroutine() <= before })
 
-	ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer stop()
-	_, err = Configure(ctx, slog.New(slog.DiscardHandler), ports[2:], "")
+	ctx, stop := context.WithCancel(t.Context())
+	const patience = 5 * time.Second
+	began, had := time.Now(), slow.requests.Load()
+	_, err = Configure(ctx, slog.New(slog.DiscardHandler), ports[:1], "", patience)
+	check(err)
+	eventually(t, "a lease is renewed when the patience for the first one is long over", func() bool {
+		return time.Since(began) > 2*patience || slow.requests.Load() >= had+5
+	})
+	if got := slow.requests.Load() - had; got < 4 { // of 4 s, asked for again each 2 s
+		t.Errorf("in %s a lease was asked for %d times", 2*patience, got)
+	}
+	stop()
+	eventually(t, "nothing is left running", func() bool { return runtime.NumGoroutine() <= before })
+
+	_, err = Configure(t.Context(), slog.New(slog.DiscardHandler), ports[2:], "", 300*time.Millisecond)
 	if fault.Of(err) != fault.NoNetwork || !strings.Contains(err.Error(), "near2") {
 		t.Errorf("no link: %v", err)
 	}

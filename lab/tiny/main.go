@@ -15,7 +15,7 @@
 //	{"do":"reboot"}, {"do":"poweroff"}
 //
 // Each line is answered by {"msg":"done","do":...} with the error, if any. Before all that it loads the modules in /modules,
-// in the order of their names, for machines that have no initramfs of the product.
+// in the order of their names: drivers that init leaves to the system, or all where there is no initramfs of the product.
 package main
 
 import (
@@ -124,12 +124,7 @@ func (c command) run() map[string]any {
 			err = fmt.Errorf("exit status %d: %s", code, b)
 		}
 	case "network":
-		var ports []nic.Port
-		if ports, err = nic.List(os.DirFS("/sys")); err == nil {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			_, err = nic.Configure(ctx, slog.New(slog.DiscardHandler), nic.Real(ports), "")
-			cancel()
-		}
+		err = network()
 	case "unmount":
 		err = unix.Unmount(c.Path, 0)
 	case "connect":
@@ -150,6 +145,16 @@ func (c command) run() map[string]any {
 	}
 	unix.Sync()
 	return out
+}
+
+// network configures the network ports. Their drivers were loaded at the start, as those of any system are.
+func network() error {
+	ports, err := nic.List(os.DirFS("/sys"))
+	if err != nil {
+		return err
+	}
+	_, err = nic.Configure(context.Background(), slog.New(slog.DiscardHandler), nic.Real(ports), "", time.Minute)
+	return err
 }
 
 // begin returns the first 64 KiB of a file or device.
@@ -233,7 +238,7 @@ func facts() map[string]any {
 	return map[string]any{
 		"msg": "tiny system up", "hostname": read("/etc/hostname"), "kernelHostname": name, "machineID": read("/etc/machine-id"),
 		"mark": read("/boot.normal"), "root": device, "rootOptions": options, "cmdline": read("/proc/cmdline"),
-		"version": read("/etc/tiny-release"), "disks": disks, "fstab": read("/etc/fstab"),
+		"args": os.Args, "version": read("/etc/tiny-release"), "disks": disks, "fstab": read("/etc/fstab"),
 	}
 }
 

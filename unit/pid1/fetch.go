@@ -104,10 +104,7 @@ func (u *unit) raiseNetwork(ctx context.Context) error {
 	if err != nil {
 		return fault.Because(fault.NoNetwork, err)
 	}
-	n := nic.Start(ctx, u.log, nic.Real(ports), u.args.BootMAC)
-	patient, cancel := context.WithTimeout(ctx, fetchNetwork)
-	defer cancel()
-	leases, err := n.Wait(patient)
+	leases, err := nic.Configure(ctx, u.log, nic.Real(ports), u.args.BootMAC, fetchNetwork)
 	if err != nil {
 		return fault.Because(fault.NoNetwork, err)
 	}

@@ -82,8 +82,8 @@ func (f *Found) note(format string, a ...any) { f.Notes = append(f.Notes, fmt.Sp
 func (u *unit) Gather(ctx context.Context, changed <-chan struct{}, start time.Time) (*Found, error) {
 	for {
 		f := u.look(ctx)
-		wait := max(u.patience(f), u.mediaPatience(f)) - time.Since(start)
-		if wait <= 0 && !f.awaits || u.wanted {
+		wait, more := u.hopes(f, time.Since(start))
+		if !more || u.wanted {
 			return f, nil
 		}
 		u.m.Log.Debug("waiting for devices", "recovery", string(f.Recovery), "main", string(f.Main), "left", wait.Round(time.Second).String())
@@ -102,12 +102,20 @@ func (u *unit) Gather(ctx context.Context, changed <-chan struct{}, start time.T
 	}
 }
 
+// hopes says whether it is worth to look again, and how long until then if nothing changes. waited is how long the unit has waited.
+func (u *unit) hopes(f *Found, waited time.Duration) (wait time.Duration, more bool) {
+	if u.provisions() || f.Choice.Kind == ChoosePowerOff { // nothing that could come is used
+		return 0, false
+	}
+	wait = max(u.patience(f), u.mediaPatience(f)) - waited
+	// Members that are missing: the next look starts the array without them. It must not come before that is allowed.
+	return max(wait, 0), wait > 0 || f.awaits
+}
+
 // patience says how long after init's start more may be hoped for than f has.
 func (u *unit) patience(f *Found) time.Duration {
 	long := u.m.Policy.RootWait()
 	switch {
-	case u.provisions() || f.Choice.Kind == ChoosePowerOff:
-		return 0
 	case f.awaits:
 		return min(memberPatience, long)
 	case f.Main == MainMarked && f.Recovery == RecoveryFound:

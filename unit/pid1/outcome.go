@@ -55,7 +55,7 @@ func (u *unit) finish(ctx context.Context, o Outcome) {
 		case SwitchRoot:
 			u.closeJournal(ctx)
 			u.leave(ctx, o.Root)
-			err := host.SwitchRoot(o.Root, SystemInit, []string{SystemInit}, nil)
+			err := host.SwitchRoot(o.Root, SystemInit, nil, nil)
 			u.enter()
 			return fault.Because(fault.SwitchRoot, err)
 		}

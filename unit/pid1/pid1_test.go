@@ -221,6 +221,36 @@ func TestPatience(t *testing.T) {
 	}
 }
 
+// TestHopes: a unit waits as long as there is something to wait for, and does not look again and again at once.
+func TestHopes(t *testing.T) {
+	u := &unit{m: &machine.Machine{Sys: fstest.MapFS{}}}
+	long := u.m.Policy.RootWait()
+	waiting := Found{Facts: Facts{Recovery: RecoveryFound, Main: MainAbsent}, awaits: true}
+	off := waiting
+	off.Choice.Kind = ChoosePowerOff
+	slow := off
+	slow.awaits, slow.Main = false, MainAbsent
+	whole := Found{Facts: Facts{Recovery: RecoveryFound, Main: MainMarked}}
+	for _, tc := range []struct {
+		name   string
+		f      Found
+		waited time.Duration
+		wait   time.Duration
+		more   bool
+	}{
+		{"a member is missing", waiting, time.Second, memberPatience - time.Second, true},
+		{"the time for members is over since the last look", waiting, memberPatience + time.Millisecond, 0, true},
+		{"a member is missing, and a person chose", off, time.Second, 0, false},
+		{"the main disk is missing, and a person chose", slow, time.Second, 0, false},
+		{"the main disk is missing", Found{Facts: Facts{Recovery: RecoveryFound, Main: MainAbsent}}, time.Second, long - time.Second, true},
+		{"nothing is missing", whole, time.Second, 0, false},
+	} {
+		if wait, more := u.hopes(&tc.f, tc.waited); wait != tc.wait || more != tc.more {
+			t.Errorf("%s: got %s, %t, want %s, %t", tc.name, wait, more, tc.wait, tc.more)
+		}
+	}
+}
+
 // TestRecorded: which disk is the one of the unit's record.
 func TestRecorded(t *testing.T) {
 	own := block.Disk{Bus: "sata", Model: "M", Serial: "S1", Size: 1 << 30}

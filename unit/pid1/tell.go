@@ -119,6 +119,9 @@ func logEvent(r journal.Record) record.Event {
 	return e
 }
 
+// reportNetwork is how long a restore that would report waits for an address. Once it has one it keeps it to its end.
+const reportNetwork = 2 * time.Minute
+
 // connect brings the network up in the background of a restore, so that the server hears of it. Nothing waits for it.
 func (u *unit) connect(ctx context.Context, f *Found) {
 	endpoint := f.Unit.Server
@@ -147,13 +150,12 @@ func (u *unit) connect(ctx context.Context, f *Found) {
 		u.log.Warn("the server's address cannot be used", "err", err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	u.stopNetwork = cancel
+	ctx, u.stopNetwork = context.WithCancel(ctx)
 	u.background("connect", func() {
 		ports, err := nic.List(u.m.Sys)
 		var leases []nic.Lease
 		if err == nil {
-			leases, err = nic.Configure(ctx, u.log, nic.Real(ports), "")
+			leases, err = nic.Configure(ctx, u.log, nic.Real(ports), "", reportNetwork)
 		}
 		if err == nil && leases[0].ResolvConf() != "" {
 			err = os.WriteFile("/etc/resolv.conf", []byte(leases[0].ResolvConf()), 0o644)
