@@ -49,7 +49,7 @@ func imageRoot(t *testing.T, files map[string]string) string {
 	kernel[0x20f] = 0x02
 	copy(kernel[0x400:], "6.1.0 (x@y) #57 SMP\x00")
 	all := map[string]string{
-		"usr/lib/systemd/systemd": "x", "usr/lib/systemd/systemd-networkd": "x", "etc/systemd/x": "", "dev/x": "", "boot/norm_boot": string(kernel),
+		"usr/lib/systemd/systemd": "x", "usr/lib/systemd/systemd-networkd": "x", "etc/systemd/x": "", "dev/x": "", "bin/sh": "x", "boot/norm_boot": string(kernel),
 		"etc/passwd": "root:x:0:0::/root:/bin/sh\nadmin:x:1:1::/home/admin:/bin/sh\n", "etc/shadow": "root:!:1\nadmin:!:1\n", "etc/group": "admin:x:1:\n",
 	}
 	for k, v := range files {

@@ -89,7 +89,7 @@ func TinyRoot(w io.Writer, program, version string, modules []Module, others ...
 		t.add(tar.Header{Typeflag: tar.TypeDir, Name: d + "/", Mode: 0o755}, nil)
 	}
 	for _, l := range [][2]string{{"bin", "usr/bin"}, {"sbin", "usr/sbin"}, {"lib", "usr/lib"}, {"usr/sbin/init", "../lib/systemd/systemd"},
-		{"usr/lib/systemd/systemd-networkd", "systemd"}, {"usr/sbin/chpasswd", "../lib/systemd/systemd"}} {
+		{"usr/lib/systemd/systemd-networkd", "systemd"}, {"usr/sbin/chpasswd", "../lib/systemd/systemd"}, {"usr/bin/sh", "../lib/systemd/systemd"}} {
 		t.add(tar.Header{Typeflag: tar.TypeSymlink, Name: l[0], Linkname: l[1], Mode: 0o777}, nil)
 	}
 	for _, f := range []struct {

@@ -231,7 +231,7 @@ func Build(ctx context.Context, log *slog.Logger, o Options) (_ Result, err erro
 	}
 	say(Progress{"compress", total, total})
 
-	res := Result{File: file, Meta: meta, Boot: made.report, Warnings: append(problems, droppedWarnings(t.judge.Stats().Dropped)...)}
+	res := Result{File: file, Meta: meta, Boot: made.report, Warnings: slices.Concat(problems, t.warnings(), droppedWarnings(t.judge.Stats().Dropped))}
 	if err := res.measure(tmp, w.n); err != nil {
 		return Result{}, fmt.Errorf("make image: %w", err)
 	}

@@ -68,6 +68,7 @@ func goodFiles(t testing.TB) map[string]string {
 		"usr/lib/systemd/systemd":          "#!systemd",
 		"usr/lib/systemd/systemd-networkd": "#!networkd",
 		"etc/systemd/system.conf":          "",
+		"bin/bash":                         "#!bash",
 		"etc/passwd":                       "root:x:0:0:root:/root:/bin/bash\ndaemon:*:1:1::/:/usr/sbin/nologin\nadmin:x:1001:1001::/home/admin:/bin/bash\n",
 		"etc/shadow":                       "root:!*:1:0:99999:7:::\ndaemon:*:1::::::\nadmin:!:1::::::\n",
 		"etc/group":                        "root:x:0:\nadmin:x:1001:\n",
@@ -90,6 +91,12 @@ func writeTree(t testing.TB, files map[string]string) string {
 		p := filepath.Join(dir, n)
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
 			t.Fatal(err)
+		}
+		if to, ok := strings.CutPrefix(content, "link:"); ok {
+			if err := os.Symlink(to, p); err != nil {
+				t.Fatal(err)
+			}
+			continue
 		}
 		if err := os.WriteFile(p, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
@@ -430,20 +437,54 @@ func TestContract(t *testing.T) {
 		{"root has none", func(m map[string]string) { m["etc/shadow"] = "root::1\nadmin:*:1\n" }, []string{"without a password"}},
 		{"admin has one", func(m map[string]string) { m["etc/shadow"] = "root:!:1\nadmin:$6$x:1\n" }, []string{"all units would share"}},
 		{"passwd has it", func(m map[string]string) {
-			m["etc/passwd"] = "toor:abc:0:0::/:/bin/sh\nopen::0:0::/:/bin/sh\nadmin:x:1:1::/home/admin:/bin/sh\n"
+			m["etc/passwd"] = "root:x:0:0::/root:/bin/sh\ntoor:abc:2:0::/:/bin/sh\nopen::3:0::/:/bin/sh\nadmin:x:1:1::/home/admin:/bin/bash\n"
 		}, []string{"account toor", "account open"}},
 		{"no admin", func(m map[string]string) {
 			m["etc/passwd"], m["etc/shadow"], m["etc/group"] = "root:x:0:0::/root:/bin/sh\n", "root:!:1\n", "root:x:0:\n"
 		}, []string{"no account admin", "no group admin"}},
 		{"admin without a shadow line", func(m map[string]string) { m["etc/shadow"] = "root:!:1\n" }, []string{"no line for admin"}},
 		{"admin without a shell", func(m map[string]string) {
-			m["etc/passwd"] = "admin:x:1:1::/home/admin:/usr/sbin/nologin\n"
+			m["etc/passwd"] = "root:x:0:0::/root:/bin/bash\nadmin:x:1:1::/home/admin:/usr/sbin/nologin\n"
 		}, []string{"shell /usr/sbin/nologin"}},
 		{"no passwd", func(m map[string]string) { delete(m, "etc/passwd") }, []string{"missing, or not a regular file"}},
 		{"no shadow", func(m map[string]string) { delete(m, "etc/shadow") }, []string{"missing, or not a regular file"}},
 		{"host key", func(m map[string]string) { m["etc/ssh/ssh_host_rsa_key"] = "x" }, []string{"SSH host key"}},
 		{"public host key alone", func(m map[string]string) { m["etc/ssh/ssh_host_rsa_key.pub"] = "x" }, nil},
 		{"root has an SSH key", func(m map[string]string) { m["root/.ssh/authorized_keys"] = "ssh-ed25519 x" }, []string{"account root may log in with an SSH key"}},
+		{"admin expires", func(m map[string]string) {
+			m["etc/shadow"] = "root:!:1\nadmin:!:19000:0:99999:7::1:\n"
+		}, []string{"expires on 1970-01-02"}},
+		{"admin must change its password", func(m map[string]string) { m["etc/shadow"] = "root:!:1\nadmin:!:0:0:99999:7:::\n" }, []string{"at the first login"}},
+		{"admin is closed when its password is old", func(m map[string]string) { m["etc/shadow"] = "root:!:1\nadmin:!:19000:0:90:7:14::\n" }, []string{"closed 14 days after"}},
+		{"passwd of Windows", func(m map[string]string) {
+			m["etc/passwd"] = strings.ReplaceAll(m["etc/passwd"], "\n", "\r\n")
+		}, []string{"those of Windows"}},
+		{"passwd with a byte order mark", func(m map[string]string) { m["etc/passwd"] = "\xef\xbb\xbf" + m["etc/passwd"] }, []string{"byte order mark"}},
+		{"admin's shell is not installed", func(m map[string]string) { delete(m, "bin/bash") }, []string{"shell /bin/bash, which is not there"}},
+		{"admin's shell is the one that is meant by none", func(m map[string]string) {
+			m["etc/passwd"] = "root:x:0:0::/root:/bin/bash\nadmin:x:1:1::/home/admin:\n"
+		}, []string{"shell /bin/sh, which is not there"}},
+		{"two admins", func(m map[string]string) { m["etc/passwd"] += "admin:x:1002:1001::/home/admin:/bin/bash\n" }, []string{"two lines for admin"}},
+		{"two lines in shadow", func(m map[string]string) { m["etc/shadow"] += "admin:!:1::::::\n" }, []string{"two lines for admin"}},
+		{"root by another name", func(m map[string]string) { m["etc/passwd"] += "toor:x:00:0::/var:/bin/bash\n" }, []string{"root by another name"}},
+		{"admin is root", func(m map[string]string) {
+			m["etc/passwd"] = "root:x:0:0::/root:/bin/bash\nadmin:x:0:0::/home/admin:/bin/bash\n"
+		}, []string{"account admin has the user ID 0"}},
+		{"admin by another name", func(m map[string]string) { m["etc/passwd"] += "helper:x:1001:0::/var:/bin/bash\n" }, []string{"admin by another name"}},
+		{"no number for a user", func(m map[string]string) { m["etc/passwd"] += "helper:x::0::/var:/bin/bash\n" }, []string{"which is none"}},
+		{"lines of 70 kB", func(m map[string]string) {
+			long := "long:x:5:" + strings.Repeat("member,", 10_000) + "\n"
+			m["etc/group"], m["etc/shadow"] = long+m["etc/group"], "long:!"+strings.Repeat("x", 70_000)+":1\n"+m["etc/shadow"]+"open::1\n"
+			m["etc/passwd"] = "long:x:5:5:" + strings.Repeat("x", 70_000) + ":/var:/bin/bash\n" + m["etc/passwd"]
+		}, []string{"account open may log in without"}},
+		{"nobody may log in", func(m map[string]string) { m["etc/nologin"] = "" }, []string{"nobody but root"}},
+		{"a second file of SSH keys", func(m map[string]string) { m["root/.ssh/authorized_keys2"] = "ssh-ed25519 x" }, []string{"account root may log in with an SSH key"}},
+		{"SSH keys behind links", func(m map[string]string) {
+			m["var/roothome/keys/list"] = "ssh-ed25519 x"
+			m["root"], m["var/roothome/.ssh"], m["var/roothome/keys/authorized_keys"] = "link:var/roothome", "link:keys", "link:/root/keys/list"
+		}, []string{"account root may log in with an SSH key"}},
+		{"a link to no SSH keys", func(m map[string]string) { m["root/.ssh/authorized_keys"] = "link:/dev/null" }, nil},
+		{"it was a container", func(m map[string]string) { m[".dockerenv"] = "" }, []string{"one in a container"}},
 		{"admin has an SSH key", func(m map[string]string) { m["home/admin/.ssh/authorized_keys"] = "ssh-ed25519 x" }, nil},
 		{"other boot files", func(m map[string]string) { m["boot/grub/grub.cfg"], m["boot/initrd.img"] = "x", "y" }, nil},
 	}
@@ -478,6 +519,34 @@ func TestContract(t *testing.T) {
 				t.Errorf("incomplete: %+v, %v", res.Warnings, err)
 			}
 		})
+	}
+}
+
+// TestLeftovers: what building in a container leaves behind is told, and does not stop a build.
+func TestLeftovers(t *testing.T) {
+	needs(t, false, "xz")
+	files := goodFiles(t)
+	for n, c := range map[string]string{"run/.containerenv": "", "etc/resolv.conf": "", "usr/sbin/policy-rc.d": "#!/bin/sh\nexit 101\n", "etc/shadow": "root:!:1\nadmin:!:19000:0:90:7:::\n"} {
+		files[n] = c
+	}
+	res, err := Build(context.Background(), nil, Options{RootFS: writeTree(t, files), Out: t.TempDir(), Name: name(t, 1), Time: buildTime, Preset: "0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, w := range res.Warnings {
+		got = append(got, w.Path)
+	}
+	if want := []string{"run/.containerenv", "etc/resolv.conf", "usr/sbin/policy-rc.d", "etc/shadow"}; !slices.Equal(got, want) {
+		t.Errorf("warnings about %q, want %q", got, want)
+	}
+	files["etc/resolv.conf"] = "nameserver 192.0.2.1\n"
+	for _, n := range []string{"run/.containerenv", "usr/sbin/policy-rc.d"} {
+		delete(files, n)
+	}
+	files["etc/shadow"] = "root:!:1\nadmin:!:19000:0:99999:7:::\n"
+	if res, err := Build(context.Background(), nil, Options{RootFS: writeTree(t, files), Out: t.TempDir(), Name: name(t, 1), Time: buildTime, Preset: "0"}); err != nil || len(res.Warnings) > 0 {
+		t.Errorf("%+v, %v", res.Warnings, err)
 	}
 }
 

@@ -2,8 +2,6 @@ package image
 
 import (
 	"archive/tar"
-	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -177,6 +175,24 @@ func (t *tree) resolve(name string) (string, error) {
 	return strings.Join(done, "/"), nil
 }
 
+// follow is resolve, and follows a link at the end too. What it returns need not be there.
+func (t *tree) follow(name string) (string, error) {
+	for range 40 {
+		at, err := t.resolve(name)
+		if err != nil {
+			return "", err
+		}
+		e, ok := t.entries[at]
+		if !ok || e.kind != tar.TypeSymlink {
+			return at, nil
+		}
+		if name = e.link; !strings.HasPrefix(name, "/") {
+			name = path.Dir("/"+at) + "/" + name
+		}
+	}
+	return "", fmt.Errorf("%s: too many symbolic links", name)
+}
+
 // file reports whether name is a regular file, or a link that may lead to one.
 func (t *tree) file(name string) bool {
 	e, ok := t.entries[name]
@@ -244,6 +260,37 @@ func (e *ContractError) Is(target error) bool { return target == ErrContract }
 
 const admin = "admin"
 
+// warnings are what may be meant, and most often is not: what building a root filesystem in a container leaves behind.
+func (t *tree) warnings() []Problem {
+	var out []Problem
+	say := func(path, text, hint string) { out = append(out, Problem{path, text, hint}) }
+	for _, name := range []string{"run/.containerenv", "run/systemd/container"} {
+		if t.present(name) {
+			say(name, "it says that the system runs in a container", "delete it; containers leave it")
+		}
+	}
+	if e, ok := t.entries["etc/resolv.conf"]; ok && e.kind == tar.TypeReg && e.size == 0 {
+		say("etc/resolv.conf", "it is an empty file, so that no name is resolved and systemd makes no link in its place", "delete it; 'docker export' leaves it")
+	}
+	if t.present("usr/sbin/policy-rc.d") {
+		say("usr/sbin/policy-rc.d", "it forbids packages to start their services, when they are installed on a unit", "delete it; images of containers have it")
+	}
+	if f, ok := fields(t.files[shadowFile], admin); ok && number(f, 2) >= 0 && number(f, 4) >= 0 && number(f, 4) < 9999 && number(f, 6) < 0 {
+		say(shadowFile, fmt.Sprintf("account admin must change its password %d days after day %d since 1970, whenever a unit has set it", number(f, 4), number(f, 2)), "chage -M -1 admin")
+	}
+	return out
+}
+
+// present reports whether a name leads to something, links followed. A name in a directory that is a link counts too.
+func (t *tree) present(name string) bool {
+	at, err := t.follow(name)
+	if err != nil {
+		return false
+	}
+	_, ok := t.entries[at]
+	return ok
+}
+
 // problems holds the tree against what every image must have.
 func (t *tree) problems() []Problem {
 	var out []Problem
@@ -265,83 +312,18 @@ func (t *tree) problems() []Problem {
 		}
 	}
 	t.accounts(say)
+	if t.present("etc/nologin") {
+		say("etc/nologin", "nobody but root may log in while it is there", "delete it")
+	}
+	// systemd-detect-virt(1): systemd in a system with it takes itself for one in a container, and skips what a machine needs.
+	if t.present(".dockerenv") {
+		say(".dockerenv", "systemd on the unit would take itself for one in a container, and start no service that machines need", "delete it; 'docker export' leaves it")
+	}
 	for name := range t.entries {
 		if ok, _ := path.Match("etc/ssh/ssh_host_*_key", name); ok {
 			say(name, "an SSH host key, which all units would share", "delete it; let the units make their own at the first start (ssh-keygen -A)")
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Problem) int { return strings.Compare(a.Path, b.Path) })
-	return out
-}
-
-// accounts checks that admin can log in once a unit has given it a password, and that nobody else can.
-func (t *tree) accounts(say func(path, text, hint string)) {
-	passwd, ok := t.files[passwdFile]
-	if !ok {
-		say(passwdFile, "it is missing, or not a regular file", "use a complete root filesystem")
-		return
-	}
-	shadow, ok := t.files[shadowFile]
-	if !ok {
-		say(shadowFile, "it is missing, or not a regular file", "use shadow passwords (pwconv)")
-		return
-	}
-	homes := map[string]string{}
-	seen := false
-	for _, f := range records(passwd, 7) {
-		name, password, home, shell := f[0], f[1], f[5], f[6]
-		homes[name] = strings.Trim(path.Clean("/"+home), "/")
-		if name == admin {
-			seen = true
-			if base := path.Base(shell); base == "nologin" || base == "false" {
-				say(passwdFile, "account admin has the shell "+shell, "give it a login shell: usermod -s /bin/bash admin")
-			}
-		}
-		if password != "x" && !locked(password) {
-			say(passwdFile, "account "+name+" has its password here, where everybody can read it, or none at all", "run pwconv, and lock it: passwd -l "+name)
-		}
-	}
-	if !seen {
-		say(passwdFile, "there is no account admin", "add it: useradd -m -s /bin/bash admin")
-	}
-	if !slices.ContainsFunc(records(t.files[groupFile], 4), func(f []string) bool { return f[0] == admin }) {
-		say(groupFile, "there is no group admin", "add it: groupadd admin")
-	}
-	inShadow := false
-	for _, f := range records(shadow, 2) {
-		name, password := f[0], f[1]
-		switch {
-		case name == admin && !locked(password):
-			say(shadowFile, "account admin has a password in the image, which all units would share", "lock it: passwd -l admin; each unit sets its own")
-		case name != admin && password == "":
-			say(shadowFile, "account "+name+" may log in without a password", "lock it: passwd -l "+name)
-		case name != admin && !locked(password):
-			say(shadowFile, "account "+name+" has a password; admin alone may log in", "lock it: passwd -l "+name)
-		}
-		inShadow = inShadow || name == admin
-	}
-	if seen && !inShadow {
-		say(shadowFile, "there is no line for admin, so a unit cannot set its password", "run pwconv")
-	}
-	for name, home := range homes {
-		keys := strings.TrimPrefix(path.Join(home, ".ssh/authorized_keys"), "/")
-		if e, ok := t.entries[keys]; ok && name != admin && home != homes[admin] && (e.kind != tar.TypeReg || e.size > 0) {
-			say(keys, "account "+name+" may log in with an SSH key; admin alone may log in", "delete the file")
-		}
-	}
-}
-
-// locked reports whether no password fits.
-func locked(field string) bool { return strings.HasPrefix(field, "!") || strings.HasPrefix(field, "*") }
-
-// records splits a file like /etc/passwd. Lines with too few fields are left out.
-func records(b []byte, fields int) [][]string {
-	var out [][]string
-	s := bufio.NewScanner(bytes.NewReader(b))
-	for s.Scan() {
-		if f := strings.Split(s.Text(), ":"); len(f) >= fields && f[0] != "" {
-			out = append(out, f)
-		}
-	}
 	return out
 }
