@@ -600,6 +600,80 @@ func TestTarWithHardLinks(t *testing.T) {
 	}
 }
 
+// TestTarsOfAllKinds packs one tree, whose files have holes, in the ways in which people pack root filesystems.
+func TestTarsOfAllKinds(t *testing.T) {
+	dir := t.TempDir()
+	tree := filepath.Join(dir, "r")
+	want := map[string][]byte{"etc/plain": []byte("plain"), "lib/holes.ko": make([]byte, 3<<20), "lib/all-hole": make([]byte, 1<<20), "lib/many": make([]byte, 8<<20)}
+	copy(want["lib/holes.ko"][2<<20+17:], "in the middle")
+	for at := 0; at < len(want["lib/many"]); at += 64 << 10 {
+		want["lib/many"][at] = 'x'
+	}
+	for name, data := range want {
+		p := filepath.Join(tree, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Create(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := 0; at < len(data); at += 4096 { // what is zero becomes a hole
+			if b := data[at:min(at+4096, len(data))]; !bytes.Equal(b, make([]byte, len(b))) {
+				if _, err := f.WriteAt(b, int64(at)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := errors.Join(f.Truncate(int64(len(data))), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, how := range []string{
+		"--format=v7", "--format=ustar", "--format=gnu", "--format=posix", "--format=gnu --sparse", "--format=posix --sparse",
+		"--format=posix --sparse --sparse-version=0.0", "--format=posix --sparse --sparse-version=0.1", "-I pzstd", "-I zstd\x00--long=30", "-I zstd\x00--ultra\x00--long=31", "--gzip", "--xz",
+	} {
+		file := filepath.Join(dir, "r.tar")
+		args := append([]string{"-C", tree, "-cf", file}, strings.Fields(how)...)
+		for i, a := range args {
+			args[i] = strings.ReplaceAll(a, "\x00", " ")
+		}
+		if out, err := exec.Command("tar", append(args, ".")...).CombinedOutput(); err != nil {
+			if _, e := exec.LookPath("pzstd"); e != nil {
+				needs(t, "pzstd")
+			}
+			t.Fatalf("tar %s: %v %s", how, err, out)
+		}
+		r, err := openRootFS(t.Context(), file)
+		if err != nil {
+			t.Errorf("tar %s: %v", how, err)
+			continue
+		}
+		var temporary []string
+		for _, f := range []*os.File{r.scratch, r.holes} {
+			if f != nil {
+				temporary = append(temporary, f.Name())
+			}
+		}
+		if sparse := strings.Contains(how, "--sparse"); sparse != (r.holes != nil) {
+			t.Errorf("tar %s: holes kept apart: %v", how, r.holes != nil)
+		}
+		for name, data := range want {
+			if got, err := r.read(name, ""); !bytes.Equal(got, data) || err != nil {
+				t.Errorf("tar %s: %s has %d bytes, %v", how, name, len(got), err)
+			}
+		}
+		if err := r.Close(); err != nil {
+			t.Errorf("tar %s: close: %v", how, err)
+		}
+		for _, name := range temporary {
+			if _, err := os.Stat(name); err == nil {
+				t.Errorf("tar %s: %s is left", how, name)
+			}
+		}
+	}
+}
+
 func FuzzInspect(f *testing.F) {
 	f.Add([]byte("MZ"))
 	f.Add(kernel(release))

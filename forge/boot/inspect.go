@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -15,9 +14,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/mikelolasagasti/xz"
-
+	"gprovision/forge/plain"
 	"gprovision/hw/bootloader"
 	"gprovision/model/bootimage"
 	"gprovision/model/policy"
@@ -168,31 +165,19 @@ func embedded(k *bootimage.BzImage, r io.ReaderAt) ([]byte, error) {
 		return nil, nil // cut off
 	}
 	payload := k.PayloadSize
-	var plain io.Reader
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(at(k.PayloadOffset, payload))
-		if err != nil {
-			return nil, err
-		}
-		plain = z
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}): // with its unpacked length behind it
-		z, err := zstd.NewReader(at(k.PayloadOffset, payload-4), zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, err
-		}
-		defer z.Close()
-		plain = z
-	case bytes.HasPrefix(head, []byte{0xfd, '7', 'z', 'X', 'Z', 0}): // the same
-		z, err := xz.NewReader(at(k.PayloadOffset, payload-4), 0)
-		if err != nil {
-			return nil, err
-		}
-		plain = z
+	switch plain.Detect(head) {
+	case plain.Gzip:
+	case plain.XZ, plain.Zstd:
+		payload -= 4 // its unpacked length stands behind it
 	default:
-		return nil, nil
+		return nil, nil // in a way that is not known here
 	}
-	b, err := io.ReadAll(io.LimitReader(plain, maxKernel+1))
+	decoded, err := plain.NewReader(bufio.NewReader(at(k.PayloadOffset, payload)))
+	if err != nil {
+		return nil, err
+	}
+	defer decoded.Close()
+	b, err := io.ReadAll(io.LimitReader(decoded, maxKernel+1))
 	if err != nil {
 		return nil, err
 	}
@@ -238,13 +223,13 @@ func archiveLen(b []byte) int {
 }
 
 func (in *Inspection) walk(r io.Reader) error {
-	plain, kind, err := decompress(r)
+	decoded, kind, err := decompress(r)
 	if err != nil {
 		return err
 	}
-	defer plain.Close()
+	defer decoded.Close()
 	in.Initrd.Compression = kind
-	limited := &io.LimitedReader{R: plain, N: maxInspected}
+	limited := &io.LimitedReader{R: decoded, N: maxInspected}
 	parts := map[string]*InspectedPart{}
 	err = bootimage.WalkCPIO(limited, func(f bootimage.File, size int64, r io.Reader) error {
 		if !f.Mode.IsRegular() {
@@ -330,24 +315,16 @@ func (in *Inspection) config(name string, size int64, r io.Reader) error {
 	return nil
 }
 
+// decompress returns what an initramfs holds, compressed in one of the ways of Compression or not at all.
 func decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	in := bufio.NewReaderSize(r, 1<<20)
 	head, err := in.Peek(6)
 	if err != nil {
 		return nil, "", err
 	}
-	switch {
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, "", err
-		}
-		return z.IOReadCloser(), Zstd, nil
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(in)
-		return z, Gzip, err
-	case bytes.HasPrefix(head, []byte("070701")):
-		return io.NopCloser(in), "", nil
+	if f := plain.Detect(head); f == plain.Gzip || f == plain.Zstd || bytes.HasPrefix(head, []byte("070701")) {
+		decoded, err := plain.NewReader(in)
+		return decoded, Compression(f), err
 	}
 	return nil, "", fmt.Errorf("compression is not known: it starts with %x", head)
 }

@@ -3,6 +3,7 @@ package boot
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -58,17 +59,22 @@ type rootFS struct {
 	entries  map[string]*entry
 	children map[string][]string
 	file     *os.File // of a tar
-	scratch  string   // unpacked copy of a compressed tar, deleted by Close
+	scratch  *os.File // unpacked copy of a compressed tar, deleted by Close
+	holes    *os.File // the content of sparse files of a tar, deleted by Close
+	holesEnd int64    // its length
 }
 
 type entry struct {
 	mode   fs.FileMode
 	link   string // target of a symbolic link
 	size   int64
-	offset int64  // of the content in the tar
-	host   string // path of the content, for a directory
-	sparse bool   // the tar does not hold the content in one piece
+	offset int64    // of the content in file
+	file   *os.File // the tar, or what the tar does not hold in one piece; nil: a file of a directory, or too large to be kept
+	host   string   // path of the content, for a directory
 }
+
+// maxSparse is the largest sparse file of a tar that is kept, bytes: no file of a boot artifact is as large.
+const maxSparse = 256 << 20
 
 // openRootFS reads the index of the directory or tar file at name. A tar file may be compressed by gzip, xz or zstd; it is
 // then unpacked into a temporary file first.
@@ -95,11 +101,13 @@ func openRootFS(ctx context.Context, name string) (*rootFS, error) {
 // Close closes the tar file.
 func (r *rootFS) Close() error {
 	var err error
-	if r.file != nil {
+	if r.file != nil && r.file != r.scratch {
 		err = r.file.Close()
 	}
-	if r.scratch != "" {
-		err = errors.Join(err, os.Remove(r.scratch))
+	for _, f := range []*os.File{r.scratch, r.holes} {
+		if f != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
 	}
 	return err
 }
@@ -159,7 +167,7 @@ func (r *rootFS) indexTar(ctx context.Context, name string) error {
 	if err := r.unpackTar(ctx); err != nil {
 		return err
 	}
-	t := tar.NewReader(r.file)
+	t, last := tar.NewReader(r.file), ""
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -168,16 +176,20 @@ func (r *rootFS) indexTar(ctx context.Context, name string) error {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
+		if err != nil && last != "" {
+			err = fmt.Errorf("behind /%s: %w", last, err)
+		}
 		if err != nil {
 			return err
 		}
-		if err := r.addHeader(h); err != nil {
+		if err := r.addHeader(h, t); err != nil {
 			return err
 		}
+		last = path.Clean("/" + h.Name)[1:]
 	}
 }
 
-func (r *rootFS) addHeader(h *tar.Header) error {
+func (r *rootFS) addHeader(h *tar.Header, content io.Reader) error {
 	name := path.Clean("/" + h.Name)[1:]
 	if name == "" {
 		return nil
@@ -185,13 +197,18 @@ func (r *rootFS) addHeader(h *tar.Header) error {
 	e := &entry{mode: h.FileInfo().Mode(), size: h.Size}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
+		if h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != "" {
+			if err := r.keepSparse(e, content); err != nil {
+				return fmt.Errorf("/%s: %w", name, err)
+			}
+			break
+		}
 		// archive/tar reads whole blocks and seeks over content, so the file stands where the content starts.
 		at, err := r.file.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return err
 		}
-		e.offset = at
-		e.sparse = h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != ""
+		e.file, e.offset = r.file, at
 	case tar.TypeLink:
 		old, ok := r.entries[path.Clean("/" + h.Linkname)[1:]]
 		if !ok {
@@ -203,6 +220,38 @@ func (r *rootFS) addHeader(h *tar.Header) error {
 	}
 	r.add(name, e)
 	return nil
+}
+
+// keepSparse writes the content of a sparse file, which the tar holds in pieces, into a temporary file. Blocks of zeros become holes there.
+func (r *rootFS) keepSparse(e *entry, content io.Reader) error {
+	if e.size > maxSparse {
+		return nil
+	}
+	if r.holes == nil {
+		f, err := os.CreateTemp("", "rootfs-sparse-*")
+		if err != nil {
+			return err
+		}
+		r.holes = f
+	}
+	e.file, e.offset = r.holes, r.holesEnd
+	block, zeros := make([]byte, 64<<10), make([]byte, 64<<10)
+	for at := r.holesEnd; ; {
+		n, err := io.ReadFull(content, block)
+		if n > 0 && !bytes.Equal(block[:n], zeros[:n]) {
+			if _, err := r.holes.WriteAt(block[:n], at); err != nil {
+				return err
+			}
+		}
+		at += int64(n)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			r.holesEnd += e.size
+			return r.holes.Truncate(r.holesEnd)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // unpackTar replaces r.file by an unpacked copy if it is compressed.
@@ -222,7 +271,7 @@ func (r *rootFS) unpackTar(ctx context.Context) error {
 		return err
 	}
 	old := r.file
-	r.file, r.scratch = f, f.Name()
+	r.file, r.scratch = f, f
 	defer old.Close()
 	if _, err := io.Copy(f, &contextReader{ctx, decoded}); err != nil {
 		return fmt.Errorf("unpack: %w", err)
@@ -291,11 +340,11 @@ func (r *rootFS) read(name, debianPackage string) ([]byte, error) {
 	if e.host != "" {
 		return os.ReadFile(e.host)
 	}
-	if e.sparse {
-		return nil, fmt.Errorf("/%s in the root filesystem is a sparse file", name)
+	if e.file == nil {
+		return nil, fmt.Errorf("/%s in the root filesystem is a sparse file of %d bytes, want at most %d", name, e.size, maxSparse)
 	}
 	b := make([]byte, e.size)
-	if _, err := io.ReadFull(io.NewSectionReader(r.file, e.offset, e.size), b); err != nil {
+	if _, err := io.ReadFull(io.NewSectionReader(e.file, e.offset, e.size), b); err != nil {
 		return nil, fmt.Errorf("read /%s in the root filesystem: %w", name, err)
 	}
 	return b, nil
