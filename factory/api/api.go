@@ -328,7 +328,9 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 		reply.Status, reply.Reason, status = record.Pending, reason, http.StatusAccepted
 	}
 	s.Log.Info("enrolment", "unit", e.Unit, "status", string(reply.Status), "reason", reply.Reason, "key", e.Fingerprint, "remote", r.RemoteAddr)
-	s.Hub.Publish(e.Unit)
+	if reply.Status == record.Enrolled || e.Created.Equal(e.Seen) { // a key that waits asks every few seconds
+		s.Hub.Publish(e.Unit)
+	}
 	s.answer(w, status, reply)
 }
 

@@ -33,6 +33,8 @@ type leases struct {
 type lease struct {
 	ip    netip.Addr
 	until time.Time
+	// taken says that the client has asked for the address; else it was only offered.
+	taken bool
 }
 
 func newLeases(r Range, self netip.Addr) *leases {
@@ -46,7 +48,7 @@ func (l *leases) offer(hw string, wish netip.Addr) (netip.Addr, error) {
 	now := l.now()
 	if le, ok := l.byHW[hw]; ok && l.usable(le.ip, hw, now) {
 		if until := now.Add(offerTime); until.After(le.until) {
-			l.byHW[hw] = lease{le.ip, until}
+			l.byHW[hw] = lease{le.ip, until, le.taken}
 		}
 		return le.ip, nil
 	}
@@ -57,7 +59,7 @@ func (l *leases) offer(hw string, wish netip.Addr) (netip.Addr, error) {
 		if old, ok := l.byHW[hw]; ok {
 			delete(l.byIP, old.ip)
 		}
-		l.byHW[hw], l.byIP[ip] = lease{ip, now.Add(offerTime)}, hw
+		l.byHW[hw], l.byIP[ip] = lease{ip, now.Add(offerTime), false}, hw
 		return ip, nil
 	}
 	if wish.IsValid() && l.r.contains(wish) && l.usable(wish, hw, now) {
@@ -74,6 +76,16 @@ func (l *leases) offer(hw string, wish netip.Addr) (netip.Addr, error) {
 				return take(ip)
 			}
 		}
+	}
+	// Offers that nobody has taken up stop nobody else: the oldest one goes. Who floods the network with requests holds no address so.
+	oldest := ""
+	for other, le := range l.byHW {
+		if !le.taken && !now.Before(l.bad[le.ip]) && (oldest == "" || le.until.Before(l.byHW[oldest].until) || le.until.Equal(l.byHW[oldest].until) && other < oldest) {
+			oldest = other
+		}
+	}
+	if oldest != "" {
+		return take(l.byHW[oldest].ip)
 	}
 	return netip.Addr{}, errNoAddress
 }
@@ -97,7 +109,7 @@ func (l *leases) confirm(hw string, ip netip.Addr) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.byHW[hw] = lease{ip, l.now().Add(leaseTime)}
+	l.byHW[hw] = lease{ip, l.now().Add(leaseTime), true}
 	return true
 }
 
@@ -106,7 +118,7 @@ func (l *leases) release(hw string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if le, ok := l.byHW[hw]; ok {
-		l.byHW[hw] = lease{le.ip, l.now()}
+		l.byHW[hw] = lease{le.ip, l.now(), false}
 	}
 }
 

@@ -33,6 +33,7 @@ type site struct {
 	url string
 	db  *store.DB
 	hub *api.Hub
+	web *Web
 	c   *http.Client
 }
 
@@ -65,6 +66,7 @@ func start(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
+	s.web = w
 	w.Register(mux)
 	srv := httptest.NewUnstartedServer(mux)
 	srv.Listener = tls.NewListener(srv.Listener, conf)
