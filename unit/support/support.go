@@ -12,8 +12,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,13 +19,11 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"gprovision/model/capture"
-	"gprovision/model/secret"
 	"gprovision/unit/state"
 )
 
@@ -239,43 +235,3 @@ func (b *bundle) inventory(o Options) {
 		}
 	}
 }
-
-// cleaner takes secrets out of texts.
-type cleaner struct {
-	literal  *strings.Replacer
-	patterns []*regexp.Regexp // the first group stays
-}
-
-func newCleaner(v *state.Volume) *cleaner {
-	var known []string
-	if v != nil {
-		if hash, err := v.ReadHash(); err == nil {
-			known = append(known, hash, secret.Hidden)
-		}
-		if key, err := v.ReadKey(); err == nil {
-			seed := key.Seed()
-			for _, s := range []string{base64.StdEncoding.EncodeToString(seed), base64.RawURLEncoding.EncodeToString(seed), hex.EncodeToString(seed)} {
-				known = append(known, s, secret.Hidden)
-			}
-		}
-	}
-	return &cleaner{strings.NewReplacer(known...), []*regexp.Regexp{
-		regexp.MustCompile(`()\$[0-9a-z]{1,8}\$[./A-Za-z0-9$,=]{8,240}`),
-		regexp.MustCompile(`()AGE-SECRET-KEY-1[0-9A-Z]+`),
-		regexp.MustCompile(`(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)`),
-		regexp.MustCompile(`(\b[a-z][a-z0-9+.-]*://)[^/@\s"]+@`),
-		regexp.MustCompile(`(?i)(\benrol=)[^\s"\\]+`),
-		regexp.MustCompile(`(?i)(\b(?:bearer|basic) )[A-Za-z0-9+/=._~-]{8,}`),
-		regexp.MustCompile(`(?i)("?\b\w*(?:password|passwd|passphrase|secret|token)"?\s*[:=]\s*"?)[^\s",;}\\]+`),
-	}}
-}
-
-func (c *cleaner) text(s string) string {
-	s = c.literal.Replace(s)
-	for _, p := range c.patterns {
-		s = p.ReplaceAllString(s, "${1}"+secret.Hidden)
-	}
-	return s
-}
-
-func (c *cleaner) bytes(b []byte) []byte { return []byte(c.text(string(b))) }
