@@ -84,7 +84,7 @@ func ensure(v *Vars, want []Entry, ours []string) (Change, error) {
 	if err != nil {
 		return c, err
 	}
-	order, err := v.Order()
+	order, damaged, err := v.order()
 	if err != nil {
 		return c, err
 	}
@@ -162,7 +162,7 @@ func ensure(v *Vars, want []Entry, ours []string) (Change, error) {
 		}
 	}
 	next = append(next, last...)
-	if !slices.Equal(next, order) {
+	if damaged || !slices.Equal(next, order) {
 		if err := v.put("BootOrder", encodeOrder(next), &c); err != nil {
 			return c, err
 		}
@@ -265,23 +265,27 @@ func (v *Vars) Entries() ([]BootEntry, error) {
 	return out, nil
 }
 
-// Order returns BootOrder, empty if there is none.
+// Order returns BootOrder, empty if there is none. A byte behind the last number, as damaged variables have it, is left out: what writes
+// BootOrder writes it whole.
 func (v *Vars) Order() ([]uint16, error) {
+	order, _, err := v.order()
+	return order, err
+}
+
+// order returns BootOrder, and whether it is in need of being written again.
+func (v *Vars) order() (order []uint16, damaged bool, err error) {
 	_, b, err := v.Get("BootOrder", Global)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if len(b)%2 != 0 {
-		return nil, fmt.Errorf("read variable BootOrder: %d bytes", len(b))
-	}
-	order := []uint16{}
-	for ; len(b) > 0; b = b[2:] {
+	order = []uint16{}
+	for ; len(b) > 1; b = b[2:] {
 		order = append(order, binary.LittleEndian.Uint16(b))
 	}
-	return order, nil
+	return order, len(b) > 0, nil
 }
 
 func encodeOrder(order []uint16) []byte {

@@ -371,8 +371,29 @@ func TestNumbers(t *testing.T) {
 		t.Error(got)
 	}
 	s.put(t, "BootOrder", []byte{1, 0, 2})
-	if _, err := s.Order(); err == nil {
-		t.Error("an odd BootOrder is taken")
+	if got, err := s.Order(); err != nil || !slices.Equal(got, []uint16{1}) {
+		t.Errorf("an odd BootOrder: %v, %v", got, err)
+	}
+	// It is written again, also where its numbers are right already.
+	want := []Entry{entry("Normal Boot", 1), entry("Recovery", 2)}
+	if _, err := Ensure(s.Vars, want); err != nil {
+		t.Fatal(err)
+	}
+	_, whole, err := s.Get("BootOrder", Global)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, odd := range [][]byte{append(slices.Clone(whole), 0), {1}} {
+		s.put(t, "BootOrder", odd)
+		if c, err := Ensure(s.Vars, want); err != nil || !slices.Contains(c.Written, "BootOrder") {
+			t.Errorf("BootOrder %x: %+v, %v", odd, c, err)
+		}
+		if _, b, err := s.Get("BootOrder", Global); err != nil || len(b)%2 != 0 || !bytes.HasPrefix(b, whole[:2]) {
+			t.Errorf("BootOrder %x becomes %x, %v", odd, b, err)
+		}
+		if c, err := Ensure(s.Vars, want); err != nil || !c.Empty() {
+			t.Errorf("again: %+v, %v", c, err)
+		}
 	}
 }
 

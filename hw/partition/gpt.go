@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"unicode/utf16"
 
 	"gprovision/model/layout"
@@ -165,7 +166,7 @@ func writeGPT(d Device, t layout.Table) error {
 		le.PutUint32(h[16:], crc32.ChecksumIEEE(h[:gptHeader]))
 		return h
 	}
-	first, err := protective(d, sectors)
+	first, err := protective(d, sectors, t)
 	if err != nil {
 		return err
 	}
@@ -191,7 +192,11 @@ func writeGPT(d Device, t layout.Table) error {
 }
 
 // protective returns the first sector with its boot code kept and an entry that covers the disk (UEFI 2.10 table 5.4).
-func protective(d Device, sectors int64) ([]byte, error) {
+//
+// Some BIOSes start no disk without an active entry. On a disk that only a BIOS starts, which has a partition for its boot loader and no ESP,
+// that is the protective one. Firmware of EDK II takes no GPT with such an entry (PartitionDxe, Gpt.c), so that a disk which both kinds start
+// has an active one of no type and no place behind it, as the disk images of GRUB's own grub-mkrescue have: nothing that reads tables sees it.
+func protective(d Device, sectors int64, t layout.Table) ([]byte, error) {
 	b, err := bootSector(d)
 	if err != nil {
 		return nil, err
@@ -201,6 +206,15 @@ func protective(d Device, sectors int64) ([]byte, error) {
 	e[5], e[6], e[7] = 0xff, 0xff, 0xff
 	binary.LittleEndian.PutUint32(e[8:], 1)
 	binary.LittleEndian.PutUint32(e[12:], uint32(min(sectors-1, 0xffffffff)))
+	has := func(typ string) bool {
+		return slices.ContainsFunc(t.Partitions, func(p layout.Partition) bool { return p.Type == typ })
+	}
+	switch bios, uefi := has(layout.TypeBIOSBoot), has(layout.TypeESP); {
+	case bios && uefi:
+		e[16] = active
+	case bios:
+		e[0] = active
+	}
 	return b, nil
 }
 

@@ -45,6 +45,7 @@ const (
 	mbrDiskID    = 440
 	mbrEntries   = 446
 	typeProtect  = 0xee
+	active       = 0x80
 )
 
 // Read returns the partition table of d. A disk without one gives a Table of Kind None and no error; a disk whose GPT is

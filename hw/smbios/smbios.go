@@ -50,14 +50,18 @@ var ErrNone = errors.New("this machine has no SMBIOS")
 const maxTables = 4096
 
 // Read reads the tables of the running machine. The file system must be rooted at /sys: firmware/dmi/tables, which only root may
-// read. If they are not there it takes the few values that the kernel shows in class/dmi/id. Tables behind one that is damaged
+// read. If they are not there, or beyond use, it takes the few values that the kernel shows in class/dmi/id. Tables behind one that is damaged
 // are left out.
 func Read(sys fs.FS) (Info, error) {
 	entry, err := fs.ReadFile(sys, "firmware/dmi/tables/smbios_entry_point")
 	if err == nil {
 		var data []byte
 		if data, err = fs.ReadFile(sys, "firmware/dmi/tables/DMI"); err == nil {
-			return Parse(entry, data)
+			i, bad := Parse(entry, data)
+			if bad == nil {
+				return i, nil
+			}
+			err = bad
 		}
 	}
 	if i, ok := readClass(sys); ok {
@@ -71,7 +75,7 @@ func Read(sys fs.FS) (Info, error) {
 
 // Parse reads an entry point (DSP0134 section 5.2) and the tables it leads to.
 func Parse(entry, data []byte) (Info, error) {
-	e32, e64, err := smbios.ParseEntry(entry)
+	e32, e64, err := smbios.ParseEntry(whole(entry))
 	if err != nil {
 		return Info{}, fmt.Errorf("parse SMBIOS entry point: %w", err)
 	}
@@ -110,6 +114,28 @@ func Parse(entry, data []byte) (Info, error) {
 		i.tables = append(i.tables, one)
 	}
 	return i, nil
+}
+
+// whole returns an entry point of 2.x with its last byte. Firmware of the time of version 2.1 says 1Eh of its length, where 1Fh is right
+// (DSP0134 section 5.2.1, note on the field Length); the byte that is missing is the revision as BCD, which nobody reads.
+func whole(entry []byte) []byte {
+	const short = 0x1e
+	if len(entry) < short || string(entry[:4]) != "_SM_" || entry[5] != short {
+		return entry
+	}
+	sum := func(b []byte) (s byte) {
+		for _, c := range b {
+			s += c
+		}
+		return s
+	}
+	if sum(entry[:short]) != 0 {
+		return entry
+	}
+	e := append(append([]byte(nil), entry[:short]...), -sum(entry[0x10:short])) // what makes the sum of the second part right
+	e[5]++
+	e[4] -= 1 + e[short]
+	return e
 }
 
 // classFiles are the files of /sys/class/dmi/id (Documentation/ABI/testing/sysfs-firmware-dmi-tables and drivers/firmware/dmi-id.c).

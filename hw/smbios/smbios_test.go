@@ -151,6 +151,35 @@ func TestOldUUID(t *testing.T) {
 	}
 }
 
+// TestShortEntry: firmware that says 1Eh of the length of its entry point has tables all the same.
+func TestShortEntry(t *testing.T) {
+	entry, data := qemu(t)
+	short := append([]byte(nil), entry[:0x1e]...)
+	short[5] = 0x1e
+	short[4] = 0
+	for _, b := range append([]byte(nil), short...) {
+		short[4] -= b
+	}
+	i, err := smbios.Parse(short, data)
+	if err != nil || i.Keyword("system-serial-number") != "SN-0001" {
+		t.Errorf("%q, %v", i.Keyword("system-serial-number"), err)
+	}
+	short[4]++
+	if _, err := smbios.Parse(short, data); err == nil {
+		t.Error("a wrong checksum is taken")
+	}
+	// What cannot be parsed leaves what the kernel has of it.
+	fsys := tree(short, data)
+	fsys["class/dmi/id/product_serial"] = &fstest.MapFile{Data: []byte("SN-7\n")}
+	if i, err := smbios.Read(fsys); err != nil || i.Keyword("system-serial-number") != "SN-7" {
+		t.Errorf("%q, %v", i.Keyword("system-serial-number"), err)
+	}
+	delete(fsys, "class/dmi/id/product_serial")
+	if _, err := smbios.Read(fsys); err == nil || errors.Is(err, smbios.ErrNone) {
+		t.Errorf("nothing to read: %v", err)
+	}
+}
+
 func TestClass(t *testing.T) {
 	i, err := smbios.Read(fstest.MapFS{
 		"class/dmi/id/product_serial": {Data: []byte("SN-1 \n")}, "class/dmi/id/product_uuid": {Data: []byte("1D1BD1A2-0FD9-41E9-BBB5-A98BAC570B2A\n")},
