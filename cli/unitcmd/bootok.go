@@ -111,18 +111,9 @@ func (c *Context) remember(v *state.Volume, image string) {
 	if image == "" {
 		return
 	}
-	var h release.History
-	b, err := v.ReadHistory()
+	_, err := v.History()
 	if err == nil {
-		h, err = release.ParseHistory(b)
-	} else if missing(err) {
-		err = nil
-	}
-	if err == nil {
-		h.Boot(image, true, 0, c.System.Now(), "")
-		if b, err = h.Marshal(); err == nil {
-			err = v.WriteHistory(b)
-		}
+		_, err = v.ChangeHistory(c.System.Now(), func(h *release.History) { h.Boot(image, true, 0, c.System.Now(), "") })
 	}
 	if err != nil {
 		fmt.Fprintf(c.Stderr, "gprov-unit: the history is not updated: %v\n", err)

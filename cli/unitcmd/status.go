@@ -268,7 +268,7 @@ func (st Status) print(c *Context) {
 	} else {
 		row("request", "none")
 	}
-	row("counts", "%d boots since the last good one, %d of them ended by a watchdog, %d repairs, %d repairs of recovery, %d failed restores, %d restores in all",
+	row("counts", "%d boots since the last good one, %d of them ended by a watchdog, %d repairs, %d repairs of recovery, %d restores that failed, %d that succeeded",
 		r.Counts.BootAttempts, r.Counts.WatchdogResets, r.Counts.Repairs, r.Counts.RecoveryRepairs, r.Counts.RestoreFailures, r.Counts.Restores)
 	row("last good boot", "%s", when(r.Counts.LastGood))
 	if r.Pending.RecoveryArtifact {

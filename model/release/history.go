@@ -18,8 +18,10 @@ const HistoryFile = "log/recovery_history.json"
 // MaxFailures is how many failures an image may have had, of writing and of booting taken together, to be chosen.
 const MaxFailures = 5
 
+// MaxHistory is how many bytes HistoryFile may have. No more are written, and no more are read.
+const MaxHistory = 4 << 20
+
 const (
-	maxHistory = 4 << 20 // bytes of the file
 	maxKept    = 1 << 19 // bytes of a file that is written with keys that are not known
 	maxRecords = 256     // images
 	maxNotes   = 64      // of one image; the oldest are dropped
@@ -52,11 +54,11 @@ type Result struct {
 	Notes           []string `json:"Notes,omitempty"` // what happened and when, oldest first
 }
 
-// ParseHistory reads recovery_history.json. Unknown keys are ignored, and written again by Marshal. ErrNewerHistory is no damage. On an error the caller renames the file to
-// BadHistory(...) and goes on with an empty History: a damaged history must not keep a unit from being restored.
+// ParseHistory reads recovery_history.json. Unknown keys are ignored, and written again by Marshal. ErrNewerHistory is no damage. What else
+// cannot be read goes to BadHistory (unit/state, Volume.ChangeHistory): a damaged history must not keep a unit from being restored.
 func ParseHistory(b []byte) (History, error) {
-	if len(b) > maxHistory {
-		return History{}, fmt.Errorf("parse history: %d bytes, at most %d", len(b), maxHistory)
+	if len(b) > MaxHistory {
+		return History{}, fmt.Errorf("parse history: %d bytes, at most %d", len(b), MaxHistory)
 	}
 	var head struct {
 		Version int `json:"version"`
@@ -112,7 +114,25 @@ func (h History) Marshal() ([]byte, error) {
 		}
 	}
 	out.WriteByte('\n')
+	if out.Len() > MaxHistory { // the notes of the images that were not used for the longest time
+		return h.forgetNotes().Marshal()
+	}
 	return out.Bytes(), nil
+}
+
+// forgetNotes returns h without the notes of half of the images that have some, those that were not used for the longest time.
+func (h History) forgetNotes() History {
+	h.ImageResults = slices.Clone(h.ImageResults)
+	var noted []int
+	for i, r := range h.ImageResults {
+		if len(r.Notes) > 0 {
+			noted = append(noted, i)
+		}
+	}
+	for _, i := range noted[len(noted)/2:] {
+		h.ImageResults[i].Notes = nil
+	}
+	return h
 }
 
 // Find returns the record of an image (full name, with or without ".upd").

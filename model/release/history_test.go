@@ -62,7 +62,7 @@ func TestHistoryIsDefensive(t *testing.T) {
 		t.Errorf("original: %+v, %v", h, err)
 	}
 	for _, bad := range []string{"", "{", "[]", `{"ImageResults":[{"Image":""}]}`, `{"ImageResults":[{"Image":"A"},{"Image":"A"}]}`,
-		`{"ImageResults":[{"Image":"A","BootFailures":-1}]}`, `{"ImageResults":7}`, strings.Repeat(" ", maxHistory+1)} {
+		`{"ImageResults":[{"Image":"A","BootFailures":-1}]}`, `{"ImageResults":7}`, strings.Repeat(" ", MaxHistory+1)} {
 		if _, err := ParseHistory([]byte(bad)); err == nil {
 			t.Errorf("accepted: %.50s", bad)
 		}
@@ -85,7 +85,7 @@ func TestHistoryIsDefensive(t *testing.T) {
 		t.Errorf("%d records, %d notes", len(h.ImageResults), len(h.ImageResults[0].Notes))
 	}
 	b, err := h.Marshal()
-	if err != nil || len(b) > maxHistory {
+	if err != nil || len(b) > MaxHistory {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
 }
@@ -105,7 +105,7 @@ func FuzzParseHistory(f *testing.F) {
 		if !json.Valid(out) {
 			t.Errorf("%s", out)
 		}
-		if len(out) <= maxHistory {
+		if len(out) <= MaxHistory {
 			if _, err := ParseHistory(out); err != nil {
 				t.Errorf("%s: %v", out, err)
 			}

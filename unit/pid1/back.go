@@ -1,9 +1,7 @@
 package pid1
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"gprovision/model/release"
@@ -22,7 +20,7 @@ func (u *unit) previous(f *Found) string {
 		f.note("images: %v", err)
 		return ""
 	}
-	h, err := history(f.Volume)
+	h, err := f.Volume.History()
 	if err != nil {
 		f.note("history: %v", err)
 	}
@@ -59,35 +57,13 @@ func goBack(images []release.Name, h release.History, installed string) string {
 	return ""
 }
 
-// history reads the history of images. One that is missing is empty; one that cannot be read is empty and an error.
-func history(v *state.Volume) (release.History, error) {
-	b, err := v.ReadHistory()
-	if errors.Is(err, fs.ErrNotExist) {
-		return release.History{}, nil
-	}
-	if err != nil {
-		return release.History{}, err
-	}
-	return release.ParseHistory(b)
-}
-
 // giveUp notes in the history that the installed image does not start, so that it is not chosen again by itself.
 func (u *unit) giveUp(f *Found) {
-	h, err := history(f.Volume)
-	if errors.Is(err, release.ErrNewerHistory) {
-		u.log.Warn("the history is newer than this program and is left as it is", "err", err)
-		return
-	}
-	if err != nil {
-		u.log.Warn("history cannot be read, beginning a new one", "err", err)
-		if err := f.Volume.SetHistoryAside(time.Now()); err != nil {
-			u.log.Warn("bad history cannot be renamed", "err", err)
-		}
-	}
-	h.Boot(f.Mark.Release, false, release.MaxFailures+1, time.Now(), fmt.Sprintf("%d boots were not marked good", f.Attempts))
-	b, err := h.Marshal()
-	if err == nil {
-		err = f.Volume.WriteHistory(b)
+	damaged, err := f.Volume.ChangeHistory(time.Now(), func(h *release.History) {
+		h.Boot(f.Mark.Release, false, release.MaxFailures+1, time.Now(), fmt.Sprintf("%d boots were not marked good", f.Attempts))
+	})
+	if damaged != nil {
+		u.log.Warn("history cannot be read, beginning a new one", "err", damaged)
 	}
 	if err != nil {
 		u.log.Warn("history cannot be written", "err", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 	"syscall"
 	"time"
@@ -255,12 +254,8 @@ func (u *unit) prefix(f *Found) string {
 
 // history reads the history of the images. One that cannot be read marks none of them.
 func (u *unit) history(f *Found) release.History {
-	b, err := f.Volume.ReadHistory()
-	var h release.History
-	if err == nil {
-		h, err = release.ParseHistory(b)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	h, err := f.Volume.History()
+	if err != nil {
 		u.log.Warn("history cannot be read", "err", err)
 	}
 	return h
@@ -274,7 +269,7 @@ func short(name, prefix string) string {
 // describe is an image's line in the menu.
 func describe(name, prefix string, f *Found, h release.History) string {
 	var marks []string
-	if name == f.Mark.Release {
+	if strings.TrimSuffix(name, release.Suffix) == f.Mark.Release { // the mark has it without
 		marks = append(marks, "running")
 	}
 	if name == f.Unit.Original {

@@ -2,45 +2,26 @@ package restore
 
 import (
 	"errors"
-	"io/fs"
 	"syscall"
 	"time"
 
 	"gprovision/model/release"
 )
 
-// history reads the history of images. One that cannot be parsed is renamed and a new one begun: it is hostile input at worst
-// and no reason to refuse a restore. One that is only newer is left as it is: ours says that it may be written.
-func (j *job) history() (h release.History, ours bool) {
-	b, err := j.Volume.ReadHistory()
-	if errors.Is(err, fs.ErrNotExist) {
-		return release.History{}, true
+// history reads the history of images. One that cannot be read counts for nothing; the first record of this restore sets it aside.
+func (j *job) history() release.History {
+	h, err := j.Volume.History()
+	if err != nil {
+		j.Log.Warn("the history of images cannot be read and counts for nothing", "err", err)
 	}
-	if err == nil {
-		if h, err = release.ParseHistory(b); err == nil {
-			return h, true
-		}
-	}
-	if errors.Is(err, release.ErrNewerHistory) {
-		j.Log.Warn("the history is newer than this program and counts for nothing", "err", err)
-		return release.History{}, false
-	}
-	j.Log.Warn("history cannot be read, beginning a new one", "err", err)
-	if err := j.Volume.SetHistoryAside(time.Now()); err != nil {
-		j.Log.Warn("bad history cannot be renamed", "err", err)
-	}
-	return release.History{}, true
+	return h
 }
 
+// record notes what became of the image.
 func (j *job) record(success bool) {
-	h, ours := j.history()
-	if !ours {
-		return
-	}
-	h.Imaging(j.image.Name.String(), success, time.Now())
-	b, err := h.Marshal()
-	if err == nil {
-		err = j.Volume.WriteHistory(b)
+	damaged, err := j.Volume.ChangeHistory(time.Now(), func(h *release.History) { h.Imaging(j.image.Name.String(), success, time.Now()) })
+	if damaged != nil {
+		j.Log.Warn("a new history of images begins", "err", damaged)
 	}
 	if err != nil {
 		j.Log.Warn("history cannot be written", "err", err)

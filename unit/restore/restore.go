@@ -84,6 +84,16 @@ func Run(ctx context.Context, m *machine.Machine, o Options) error {
 		o.Unit.ImagePrefix = m.Site.Names.ImagePrefix
 	}
 	j := &job{Machine: m, Options: o, root: "/mnt/main"}
+	err := j.run(ctx)
+	if err != nil && ctx.Err() == nil {
+		if err := j.count(state.Counts.RestoreFailed); err != nil {
+			j.Log.Warn("the restore that failed cannot be counted", "err", err)
+		}
+	}
+	return err
+}
+
+func (j *job) run(ctx context.Context) error {
 	j.readData()
 	images, err := j.candidates()
 	if err != nil {
@@ -167,7 +177,7 @@ func (j *job) candidates() ([]Image, error) {
 	case state.Original:
 		first = j.Unit.Original
 	}
-	past, _ := j.history()
+	past := j.history()
 	images, found := order(images, first, past)
 	if j.Back != "" {
 		if !found {
@@ -451,14 +461,14 @@ func (j *job) setMark(context.Context) error {
 // clearRequest ends the job on the recovery volume. The mark names the request already, so a failure here changes nothing.
 func (j *job) clearRequest(context.Context) error {
 	j.record(true)
-	if err := errors.Join(j.Volume.DeleteRequest(), j.dropData(), j.restored()); err != nil {
+	if err := errors.Join(j.Volume.DeleteRequest(), j.dropData(), j.count(state.Counts.Restored)); err != nil {
 		j.Log.Warn("request cannot be removed; the mark names it as fulfilled", "err", err)
 	}
 	return nil
 }
 
-// restored counts the restore.
-func (j *job) restored() error {
+// count counts the restore.
+func (j *job) count(change func(state.Counts) state.Counts) error {
 	c, err := j.Volume.ReadCounts()
 	if errors.Is(err, state.ErrNewer) {
 		return err
@@ -466,7 +476,7 @@ func (j *job) restored() error {
 	if err != nil {
 		j.Log.Warn("counts cannot be read, beginning at zero", "err", err)
 	}
-	return j.Volume.WriteCounts(c.Restored())
+	return j.Volume.WriteCounts(change(c))
 }
 
 func (j *job) unmount() {

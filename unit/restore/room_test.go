@@ -104,6 +104,9 @@ func TestNextImage(t *testing.T) {
 			if !c.want(err) || tries != len(c.fails) {
 				t.Errorf("after %d tries: %v", tries, err)
 			}
+			if counts, err := state.Open(volume).ReadCounts(); err != nil || counts.RestoreFailures != 1 {
+				t.Errorf("counts: %+v, %v", counts, err)
+			}
 		})
 	}
 }

@@ -29,6 +29,7 @@ import (
 	"gprovision/hw/block"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
+	"gprovision/model/release"
 )
 
 // Version is the format version of every file that this package writes. All older ones are read.
@@ -65,9 +66,8 @@ const (
 
 // The most bytes that a file of this package may have. A larger one is ErrDamaged.
 const (
-	maxUnit    = 256 << 10
-	maxSmall   = 16 << 10
-	maxHistory = 1 << 20
+	maxUnit  = 256 << 10
+	maxSmall = 16 << 10
 )
 
 // Volume is a mounted recovery volume. It holds nothing open: it need not be closed, and it may be copied.
@@ -209,7 +209,7 @@ type Counts struct {
 	RecoveryRepairs int `json:"recoveryRepairs,omitempty"`
 	// WatchdogResets is how many of the boots since the last good one a watchdog has ended.
 	WatchdogResets int `json:"watchdogResets,omitempty"`
-	// RestoreFailures is how often in a row a restore failed.
+	// RestoreFailures is how many restores failed since provisioning.
 	RestoreFailures int `json:"restoreFailures"`
 	// Restores is how many restores succeeded since provisioning.
 	Restores int `json:"restores"`
@@ -221,14 +221,14 @@ type Counts struct {
 
 // Good returns c after a boot that was marked good at the given time.
 func (c Counts) Good(now time.Time) Counts {
-	c.BootAttempts, c.Repairs, c.RecoveryRepairs, c.RestoreFailures, c.WatchdogResets = 0, 0, 0, 0, 0
+	c.BootAttempts, c.Repairs, c.RecoveryRepairs, c.WatchdogResets = 0, 0, 0, 0
 	c.LastGood = now.UTC().Truncate(time.Second)
 	return c
 }
 
 // Restored returns c after a restore that succeeded.
 func (c Counts) Restored() Counts {
-	c.BootAttempts, c.Repairs, c.RestoreFailures, c.WatchdogResets, c.Mends = 0, 0, 0, 0, 0
+	c.BootAttempts, c.Repairs, c.WatchdogResets, c.Mends = 0, 0, 0, 0
 	c.Restores = min(c.Restores+1, maxCount)
 	return c
 }
@@ -479,22 +479,11 @@ func (v *Volume) WriteKeyOf(k ed25519.PrivateKey, serial string) error {
 	return v.writeJSON(KeyFile, f, f.validate(), 0o600)
 }
 
-// ReadHistory returns the bytes of the restore history, capped. model/release parses them.
-func (v *Volume) ReadHistory() ([]byte, error) { return v.read(HistoryFile, maxHistory) }
+// ReadHistory returns the bytes of the restore history, of which there are at most as many as model/release parses. See History.
+func (v *Volume) ReadHistory() ([]byte, error) { return v.read(HistoryFile, release.MaxHistory) }
 
 // WriteHistory replaces the bytes of the restore history.
 func (v *Volume) WriteHistory(b []byte) error { return v.write(HistoryFile, b, 0o600) }
-
-// SetHistoryAside renames a history that cannot be parsed to recovery_history.json_bad followed by the time, so that a new
-// one can begin.
-func (v *Volume) SetHistoryAside(now time.Time) error {
-	return v.inside(func(r *os.Root) error {
-		if err := r.Rename(HistoryFile, HistoryFile+"_bad"+now.UTC().Format("20060102_150405")); err != nil {
-			return fmt.Errorf("set %s aside: %w", HistoryFile, err)
-		}
-		return SyncDir(r, LogDir)
-	})
-}
 
 // ParseUnit parses unit.json.
 func ParseUnit(b []byte) (Unit, error) { return parse[Unit](UnitFile, b) }

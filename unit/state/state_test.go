@@ -91,9 +91,6 @@ func TestRoundTrip(t *testing.T) {
 	if len(left) > 0 {
 		t.Errorf("left over: %v", left)
 	}
-	if err := v.SetHistoryAside(time.Now()); err != nil {
-		t.Error(err)
-	}
 	for i := 0; i < 2; i++ {
 		if err := v.DeleteRequest(); err != nil {
 			t.Error(err)

@@ -463,19 +463,9 @@ func (t *taking) updateRecovery(proven bool) error {
 
 // forgive lets the image be chosen again, whatever became of an earlier copy. A history that cannot be read is left to the restore.
 func (t *taking) forgive() {
-	b, err := t.Volume.ReadHistory()
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	var h release.History
-	if err == nil {
-		h, err = release.ParseHistory(b)
-	}
+	h, err := t.Volume.History()
 	if _, known := h.Find(t.res.Image); err == nil && known {
-		h.Forgive(t.res.Image)
-		if b, err = h.Marshal(); err == nil {
-			err = t.Volume.WriteHistory(b)
-		}
+		_, err = t.Volume.ChangeHistory(time.Now(), func(h *release.History) { h.Forgive(t.res.Image) })
 	}
 	if err != nil {
 		t.Log.Warn("history is not updated", "err", err)
