@@ -12,12 +12,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"filippo.io/age"
+	"golang.org/x/term"
 
 	"gprovision/cli/shown"
 	"gprovision/factory/api"
@@ -44,7 +46,8 @@ type ServeCmd struct {
 	OperatorKey       []string `placeholder:"RECIPIENT" sep:"none" help:"Public key (age1...) that credentials are encrypted to, or a file of them. May be repeated. Those in DIR/operators.txt count too."`
 	IPXE              string   `name:"ipxe" default:"/usr/lib/ipxe" placeholder:"DIR" help:"Directory of the iPXE binaries (Debian package ipxe)."`
 	Manifest          string   `default:"manufData.json" placeholder:"NAME" help:"Manifest below files/ that units are told of."`
-	AdminPasswordFile string   `placeholder:"FILE" help:"File with the password of the operator admin. Without it one is made and shown at the first start."`
+	HTTPSAddress      []string `name:"https-address" placeholder:"IP" help:"Address that the dashboard and /v1 listen on beside the station's. May be repeated; 0.0.0.0 is all of this machine. Default: 127.0.0.1."`
+	AdminPasswordFile string   `placeholder:"FILE" help:"File with the password of the operator admin. Without it one is made at the first start, and shown on the terminal, or written to DIR/admin.password where there is none."`
 	Enrol             string   `default:"token" enum:"token,approve" help:"How a new key of a unit is accepted (${enum}). token: by the one-time token of its boot script, as long as nothing speaks against it. approve: an operator compares the fingerprint with the unit's panel, always."`
 	Init              bool     `help:"Make the directory, the CA and the operator admin, print the CA's path, and exit."`
 	Check             bool     `help:"Check settings, ports and files, say what is wrong, and exit."`
@@ -68,6 +71,7 @@ const (
 	dataStore     = "gprov.db"
 	dataOperators = "operators.txt"
 	dataLock      = "lock"
+	dataPassword  = "admin.password"
 )
 
 // Run runs the server until the context ends.
@@ -145,11 +149,33 @@ func (s *ServeCmd) admin(c *Context, db *store.DB, logins *login.Service) error 
 	if err != nil {
 		return err
 	}
-	if err := logins.SetPassword(c, login.Admin, p); err != nil {
+	if err := s.tellPassword(c, p); err != nil { // first: a password that nobody knows helps nobody
 		return err
 	}
-	fmt.Fprintf(c.Stderr, "operator %s, password (shown this once): %s\n", login.Admin, p.Reveal())
-	return nil
+	return logins.SetPassword(c, login.Admin, p)
+}
+
+// tellPassword shows the first password to the person at the terminal. Where there is none, what is written ends in a journal that others
+// read, so it goes into a file instead.
+func (s *ServeCmd) tellPassword(c *Context, p secret.Secret) error {
+	if f, ok := c.Stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		_, err := fmt.Fprintf(f, "operator %s, password (shown this once): %s\n", login.Admin, p.Reveal())
+		return err
+	}
+	path := filepath.Join(s.Data, dataPassword)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("write the first password: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		_, err = fmt.Fprintln(f, p.Reveal())
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("write the first password: %w", err)
+	}
+	_, err = fmt.Fprintf(c.Stderr, "operator %s, password in %s: keep it elsewhere and remove the file\n", login.Admin, path)
+	return err
 }
 
 // readPassword reads the first line of a file.
@@ -250,12 +276,14 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 		return portHint(err)
 	}
 	defer plain.Close()
-	crypt, err := net.Listen("tcp", fmt.Sprintf(":%d", s.HTTPSPort))
+	crypt, err := s.listenHTTPS(station.Addr())
 	if err != nil {
-		return portHint(err)
+		return err
 	}
-	defer crypt.Close()
-	httpPort, httpsPort := plain.Addr().(*net.TCPAddr).Port, crypt.Addr().(*net.TCPAddr).Port
+	for _, l := range crypt {
+		defer l.Close()
+	}
+	httpPort, httpsPort := plain.Addr().(*net.TCPAddr).Port, crypt[0].Addr().(*net.TCPAddr).Port
 	ip := station.Addr().String()
 
 	neighbours, err := nic.OpenNeighbours(s.Interface)
@@ -339,11 +367,11 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	open.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, fmt.Sprintf("https://%s:%d/", ip, httpsPort), http.StatusFound)
 	})
-	for _, h := range []struct {
-		l   net.Listener
-		mux http.Handler
-	}{{limit.NewListener(plain), open}, {tls.NewListener(limit.NewListener(crypt), tlsConfig), secure}} {
-		services = append(services, func(ctx context.Context) error { return serveHTTP(ctx, log, h.l, h.mux) })
+	services = append(services, func(ctx context.Context) error { return serveHTTP(ctx, log, limit.NewListener(plain), open) })
+	for _, l := range crypt {
+		services = append(services, func(ctx context.Context) error {
+			return serveHTTP(ctx, log, tls.NewListener(limit.NewListener(l), tlsConfig), strict(secure))
+		})
 	}
 
 	fmt.Fprintf(c.Stdout, "data       %s\nCA         %s\nnetwork    %s (%s): %s\nfiles      http://%s:%d/files/\ndashboard  https://%s:%d/\n",
@@ -376,6 +404,56 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	default:
 		return nil
 	}
+}
+
+// listenHTTPS opens the HTTPS port on each address that it is told, and on no other.
+func (s *ServeCmd) listenHTTPS(station netip.Addr) (out []net.Listener, err error) {
+	addrs, err := s.httpsAddresses(station)
+	if err != nil {
+		return nil, err
+	}
+	port := s.HTTPSPort
+	for _, a := range addrs {
+		l, err := net.Listen("tcp", netip.AddrPortFrom(a, uint16(port)).String())
+		if err != nil {
+			for _, l := range out {
+				l.Close()
+			}
+			return nil, portHint(err)
+		}
+		out = append(out, l)
+		port = l.Addr().(*net.TCPAddr).Port // where it was 0, all get the same one
+	}
+	return out, nil
+}
+
+func (s *ServeCmd) httpsAddresses(station netip.Addr) ([]netip.Addr, error) {
+	out := []netip.Addr{station} // units report there
+	more := s.HTTPSAddress
+	if len(more) == 0 {
+		more = []string{"127.0.0.1"}
+	}
+	for _, text := range more {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, &UsageError{fmt.Errorf("--https-address %q: want an IP address", text)}
+		}
+		if a.IsUnspecified() {
+			return []netip.Addr{a}, nil
+		}
+		if !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out, nil
+}
+
+// strict tells browsers to come back encrypted only.
+func strict(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+		h.ServeHTTP(w, r)
+	})
 }
 
 // serveHTTP serves HTTP/1.1, and nothing else, until ctx ends, then lets requests finish for five seconds. Streams end at once, with their context.
@@ -516,7 +594,15 @@ func (s *ServeCmd) checkNetwork(c *Context, station netip.Prefix, running bool, 
 	try(fmt.Sprintf("HTTP port %d", s.HTTPPort), func() (io.Closer, error) {
 		return net.Listen("tcp", netip.AddrPortFrom(ip, uint16(s.HTTPPort)).String())
 	})
-	try(fmt.Sprintf("HTTPS port %d", s.HTTPSPort), func() (io.Closer, error) { return net.Listen("tcp", fmt.Sprintf(":%d", s.HTTPSPort)) })
+	addrs, err := s.httpsAddresses(ip)
+	if err != nil {
+		say("HTTPS addresses", err)
+	}
+	for _, a := range addrs {
+		try(fmt.Sprintf("HTTPS port %d of %s", s.HTTPSPort, a), func() (io.Closer, error) {
+			return net.Listen("tcp", netip.AddrPortFrom(a, uint16(s.HTTPSPort)).String())
+		})
+	}
 	if s.NoNetboot || s.Interface == "" {
 		return
 	}

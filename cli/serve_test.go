@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/creack/pty"
 
 	"gprovision/factory/store"
 	"gprovision/model/record"
@@ -71,8 +76,16 @@ func TestServe(t *testing.T) {
 	c := &Context{Context: t.Context(), Stdout: &out, Stderr: &errOut}
 	must((&ServeCmd{Data: data, Init: true}).Run(c))
 	ca := strings.TrimSpace(out.String())
-	if ca != filepath.Join(data, "ca.pem") || !strings.Contains(errOut.String(), "shown this once") {
+	if ca != filepath.Join(data, "ca.pem") || !strings.Contains(errOut.String(), "admin.password") {
 		t.Errorf("%q %q", out.String(), errOut.String())
+	}
+	// Nobody sits at a terminal: what is printed ends in a journal.
+	first := filepath.Join(data, "admin.password")
+	if b, err := os.ReadFile(first); err != nil || len(b) < 17 || strings.Contains(errOut.String(), strings.TrimSpace(string(b))) {
+		t.Errorf("%s %v %s", b, err, errOut.String())
+	}
+	if st, err := os.Stat(first); err != nil || st.Mode().Perm() != 0o600 {
+		t.Error(st, err)
 	}
 	errOut.Reset()
 	must((&ServeCmd{Data: data, Init: true}).Run(c))
@@ -198,9 +211,76 @@ func TestServeCheck(t *testing.T) {
 	if err := s.Run(c); err == nil {
 		t.Error("all is well without files and keys")
 	}
-	for _, want := range []string{"ok       database", "problem  operator keys", "vault keygen", "provision.pxe is missing", "Debian package ipxe", "ok       HTTPS port 0"} {
+	for _, want := range []string{"ok       database", "problem  operator keys", "vault keygen", "provision.pxe is missing", "Debian package ipxe", "ok       HTTPS port 0 of 127.0.0.1"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
+	}
+}
+
+// TestFirstPassword shows the first password on a terminal, and leaves no file then.
+func TestFirstPassword(t *testing.T) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	defer slave.Close()
+	data := filepath.Join(t.TempDir(), "data")
+	if err := (&ServeCmd{Data: data, Init: true}).Run(&Context{Context: t.Context(), Stdout: io.Discard, Stderr: slave}); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(master).ReadString('\n')
+	if err != nil || !strings.Contains(line, "shown this once") {
+		t.Errorf("%q %v", line, err)
+	}
+	if _, err := os.Stat(filepath.Join(data, "admin.password")); err == nil {
+		t.Error("there is a file, too")
+	}
+}
+
+// TestServeListens looks where HTTPS answers: at the station's address and at those that were named, and nowhere else; in HTTP/1.1, and
+// with the word to come back encrypted.
+func TestServeListens(t *testing.T) {
+	for name, c := range map[string]struct {
+		more        []string
+		open, quiet string
+	}{
+		"usual":   {nil, "127.0.0.1", "127.0.0.3"},
+		"another": {[]string{"127.0.0.3"}, "127.0.0.3", "127.0.0.1"},
+		"all":     {[]string{"0.0.0.0"}, "127.0.0.3", ""},
+	} {
+		s := ServeCmd{Data: filepath.Join(t.TempDir(), "data"), NoNetboot: true, Address: "127.0.0.2", Manifest: "manufData.json", IPXE: t.TempDir(), HTTPSAddress: c.more}
+		run := startServe(t, &s)
+		_, port, _ := net.SplitHostPort(run.https)
+		tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}}, ForceAttemptHTTP2: true}
+		get := func(host string) (*http.Response, error) {
+			return (&http.Client{Transport: tr}).Get("https://" + net.JoinHostPort(host, port) + "/v1/time")
+		}
+		for _, host := range []string{"127.0.0.2", c.open} {
+			resp, err := get(host)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			resp.Body.Close()
+			if resp.ProtoMajor != 1 || resp.TLS.NegotiatedProtocol == "h2" || resp.Header.Get("Strict-Transport-Security") == "" {
+				t.Errorf("%s: %s %q %v", name, resp.Proto, resp.TLS.NegotiatedProtocol, resp.Header)
+			}
+		}
+		if c.quiet != "" {
+			if resp, err := get(c.quiet); err == nil {
+				resp.Body.Close()
+				t.Errorf("%s: it listens on %s", name, c.quiet)
+			}
+		}
+		tr.CloseIdleConnections()
+		run.stop()
+		if err := <-run.done; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := (&ServeCmd{Data: t.TempDir(), NoNetboot: true, Address: "127.0.0.2", HTTPSAddress: []string{"x"}, IPXE: t.TempDir(), Manifest: "m"}).Run(&Context{Context: t.Context(), Stdout: io.Discard, Stderr: io.Discard}); err == nil {
+		t.Error("an address that is none")
 	}
 }

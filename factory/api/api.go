@@ -523,6 +523,9 @@ func (s *Server) operator(f func(http.ResponseWriter, *http.Request, login.Who))
 			w.Header().Set("Retry-After", "60")
 			s.refuse(w, http.StatusTooManyRequests, record.ProblemBusy, err.Error())
 			return
+		case err != nil && !errors.Is(err, login.ErrWrong): // says nothing about who asks
+			s.trouble(w, r, err)
+			return
 		case err != nil:
 			// No WWW-Authenticate: a browser that asked for a password would send it with forged requests, too.
 			s.refuse(w, http.StatusUnauthorized, record.ProblemLogin, "an operator's login is needed: "+err.Error())
@@ -852,15 +855,17 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, who login.Who) {
 }
 
 // changes streams the names of units that change, as server-sent events.
-func (s *Server) changes(w http.ResponseWriter, r *http.Request, _ login.Who) {
-	Stream(w, r, s.Hub)
+func (s *Server) changes(w http.ResponseWriter, r *http.Request, who login.Who) {
+	Stream(w, r, s.Hub, s.Login, who)
 }
 
-// Stream sends the names of units that change as server-sent events named "unit", until the asker goes away. An empty name
-// says that changes were missed. A comment every 15 seconds keeps the connection alive.
-func Stream(w http.ResponseWriter, r *http.Request, hub *Hub) {
+// Stream sends the names of units that change as server-sent events named "unit", until the asker goes away or his login ends. An empty
+// name says that changes were missed. A comment every 15 seconds keeps the connection alive.
+func Stream(w http.ResponseWriter, r *http.Request, hub *Hub, logins *login.Service, who login.Who) {
 	ch, end := hub.Subscribe()
 	defer end()
+	live, stop := logins.Live(r.Context(), who)
+	defer stop()
 	c := http.NewResponseController(w)
 	c.SetWriteDeadline(time.Time{})
 	w.Header().Set("Content-Type", "text/event-stream")
@@ -885,7 +890,7 @@ func Stream(w http.ResponseWriter, r *http.Request, hub *Hub) {
 			if !send(": still here\n\n") {
 				return
 			}
-		case <-r.Context().Done():
+		case <-live.Done():
 			return
 		}
 	}

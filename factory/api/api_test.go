@@ -49,6 +49,7 @@ type station struct {
 	ids  []age.Identity
 	ca   *api.Authority
 	aud  string
+	in   *login.Service
 	http *http.Client
 	log  *logText
 }
@@ -109,7 +110,7 @@ func startIn(t *testing.T, dir string, withOperator bool) *station {
 			t.Fatal(err)
 		}
 	}
-	s := &station{t: t, db: db, hub: &api.Hub{}, ids: ids, ca: ca, aud: ca.Audience(), pool: x509.NewCertPool(), log: &logText{}}
+	s := &station{t: t, db: db, hub: &api.Hub{}, ids: ids, ca: ca, aud: ca.Audience(), in: logins, pool: x509.NewCertPool(), log: &logText{}}
 	mux := http.NewServeMux()
 	api.New(api.Config{Store: db, Vault: vault.New(db, to), Login: logins, Audience: s.aud, Hub: s.hub, Log: slog.New(slog.NewTextHandler(s.log, nil))}).Register(mux)
 	srv := httptest.NewUnstartedServer(mux)

@@ -141,3 +141,38 @@ func TestOverQuota(t *testing.T) {
 		t.Error("the outcome:", err)
 	}
 }
+
+// TestStreamEnds ends the stream of changes with the login that it was asked under.
+func TestStreamEnds(t *testing.T) {
+	s := start(t, true)
+	r, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/v1/changes", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetBasicAuth("admin", password)
+	resp, err := s.http.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewReader(resp.Body)
+	if _, err := lines.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.in.SetPassword(t.Context(), "admin", "another password"); err != nil {
+		t.Fatal(err)
+	}
+	s.hub.Publish("secret unit")
+	if rest, _ := io.ReadAll(lines); strings.Contains(string(rest), "secret") {
+		t.Errorf("the stream tells more: %s", rest)
+	}
+}
+
+// TestStoreFails says that the server has trouble, not that the password is wrong.
+func TestStoreFails(t *testing.T) {
+	s := start(t, true)
+	s.db.Close()
+	if status, b := s.operator("GET", "/v1/units", ""); status != http.StatusInternalServerError {
+		t.Error(status, string(b))
+	}
+}

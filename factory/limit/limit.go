@@ -5,7 +5,10 @@
 package limit
 
 import (
+	"cmp"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -38,6 +41,16 @@ func (l *Limiter) Allow(key string) bool { return l.take(key, 1) }
 // Ready reports whether key has a call left, without taking it.
 func (l *Limiter) Ready(key string) bool { return l.take(key, 0) }
 
+// Give puts one call of key back into its bucket.
+func (l *Limiter) Give(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b, ok := l.buckets[key]; ok {
+		b.left = min(float64(l.burst), b.left+1)
+		l.buckets[key] = b
+	}
+}
+
 func (l *Limiter) take(key string, n float64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,17 +72,19 @@ func (l *Limiter) take(key string, n float64) bool {
 	return allowed
 }
 
-// prune forgets full buckets, and half of the others if that is not enough.
+// prune forgets full buckets, and the fullest half of the others if that is not enough: who has asked most stays known.
 func (l *Limiter) prune(now time.Time) {
+	left := func(b bucket) float64 { return b.left + float64(now.Sub(b.at))/float64(l.every) }
 	for k, b := range l.buckets {
-		if b.left+float64(now.Sub(b.at))/float64(l.every) >= float64(l.burst) {
+		if left(b) >= float64(l.burst) {
 			delete(l.buckets, k)
 		}
 	}
-	for k := range l.buckets {
-		if len(l.buckets) < maxKeys/2 {
-			break
-		}
+	if len(l.buckets) < maxKeys/2 {
+		return
+	}
+	keys := slices.SortedFunc(maps.Keys(l.buckets), func(a, b string) int { return cmp.Compare(left(l.buckets[b]), left(l.buckets[a])) })
+	for _, k := range keys[:len(keys)-maxKeys/2] {
 		delete(l.buckets, k)
 	}
 }

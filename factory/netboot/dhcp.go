@@ -1,6 +1,7 @@
 package netboot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"golang.org/x/sys/unix"
+
+	"gprovision/factory/guard"
 )
 
 // DHCPConfig is what a DHCP server needs.
@@ -32,6 +35,7 @@ type DHCPConfig struct {
 type DHCP struct {
 	c          DHCPConfig
 	leases     *leases
+	odd        *seldom
 	conn, pxec *net.UDPConn
 }
 
@@ -50,7 +54,7 @@ func ListenDHCP(ctx context.Context, c DHCPConfig) (*DHCP, error) {
 }
 
 func newDHCP(c DHCPConfig) *DHCP {
-	d := &DHCP{c: c}
+	d := &DHCP{c: c, odd: newSeldom(c.Log)}
 	if c.Range != nil {
 		d.leases = newLeases(*c.Range, c.Address.Addr())
 	}
@@ -82,8 +86,8 @@ func (d *DHCP) Serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { d.conn.Close(); d.pxec.Close() })
 	defer stop()
 	errs := make(chan error, 2)
-	go func() { errs <- d.loop(d.conn, false) }()
-	go func() { errs <- d.loop(d.pxec, true) }()
+	go func() { errs <- d.loop(ctx, d.conn, false) }()
+	go func() { errs <- d.loop(ctx, d.pxec, true) }()
 	err := <-errs
 	d.conn.Close()
 	d.pxec.Close()
@@ -94,31 +98,56 @@ func (d *DHCP) Serve(ctx context.Context) error {
 	return err
 }
 
-func (d *DHCP) loop(conn *net.UDPConn, pxePort bool) error {
+func (d *DHCP) loop(ctx context.Context, conn *net.UDPConn, pxePort bool) error {
 	buf := make([]byte, 4096)
 	for {
 		n, peer, err := conn.ReadFromUDP(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
-		if err != nil {
-			return fmt.Errorf("read DHCP request: %w", err)
-		}
-		m, err := dhcpv4.FromBytes(buf[:n])
-		if err != nil {
+		if err != nil { // the interface may be down for a while
+			d.odd.Warn("DHCP requests cannot be read", err.Error())
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
 			continue
 		}
-		reply, err := d.answer(m, pxePort)
-		if err != nil {
-			d.c.Log.Warn("DHCP request not answered", "client", m.ClientHWAddr.String(), "error", err.Error())
+		guard.Call(d.c.Log, "DHCP", func() error {
+			d.packet(conn, peer, buf[:n], pxePort)
+			return nil
+		})
+	}
+}
+
+// parse reads a packet. One without the end option, which RFC 2132 wants and some clients leave out, is read as if it had one.
+func parse(b []byte) (*dhcpv4.DHCPv4, error) {
+	m, err := dhcpv4.FromBytes(b)
+	if err != nil {
+		if whole, e := dhcpv4.FromBytes(append(bytes.Clone(b), dhcpv4.OptionEnd.Code())); e == nil {
+			return whole, nil
 		}
-		if reply == nil {
-			continue
-		}
-		to := destination(m, reply, peer, pxePort)
-		if _, err := conn.WriteToUDP(reply.ToBytes(), to); err != nil {
-			d.c.Log.Warn("DHCP answer not sent", "client", m.ClientHWAddr.String(), "to", to.String(), "error", err.Error())
-		}
+	}
+	return m, err
+}
+
+// packet answers one packet.
+func (d *DHCP) packet(conn *net.UDPConn, peer *net.UDPAddr, b []byte, pxePort bool) {
+	m, err := parse(b)
+	if err != nil {
+		d.odd.Warn("DHCP packet dropped", err.Error(), "from", peer.String(), "bytes", len(b))
+		return
+	}
+	reply, err := d.answer(m, pxePort)
+	if err != nil {
+		d.c.Log.Warn("DHCP request not answered", "client", m.ClientHWAddr.String(), "error", err.Error())
+	}
+	if reply == nil {
+		return
+	}
+	to := destination(m, reply, peer, pxePort)
+	if _, err := conn.WriteToUDP(reply.ToBytes(), to); err != nil {
+		d.c.Log.Warn("DHCP answer not sent", "client", m.ClientHWAddr.String(), "to", to.String(), "error", err.Error())
 	}
 }
 
@@ -177,9 +206,13 @@ func (d *DHCP) bootOptions(m *dhcpv4.DHCPv4, who client) (mods []dhcpv4.Modifier
 		return nil, false
 	}
 	d.c.Log.Info("network boot", "client", m.ClientHWAddr.String(), "kind", who.String(), "file", file)
+	option := file
+	if who == biosPXE || who == efiPXE {
+		option += "\x00" // as other servers send it: some firmware reads up to it, and past the option's end without it
+	}
 	mods = []dhcpv4.Modifier{
 		dhcpv4.WithServerIP(d.ip()),
-		dhcpv4.WithOption(dhcpv4.OptBootFileName(file)),
+		dhcpv4.WithOption(dhcpv4.OptBootFileName(option)),
 		func(r *dhcpv4.DHCPv4) { r.BootFileName = file },
 	}
 	if who == biosPXE || who == efiPXE {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -342,7 +343,7 @@ func TestTFTPLoss(t *testing.T) {
 	for i := range data {
 		data[i] = byte(i / 8)
 	}
-	s := &tftpSend{conn: serverConn, peer: client.LocalAddr().(*net.UDPAddr), data: data, block: 8, window: 64, pause: 20 * time.Millisecond}
+	s := &tftpSend{conn: serverConn, peer: client.LocalAddr().(*net.UDPAddr), data: data, block: 8, window: 64, pause: 200 * time.Millisecond, answered: &atomic.Bool{}}
 	done := make(chan error, 1)
 	go func() { done <- s.run(nil) }()
 	var got []byte

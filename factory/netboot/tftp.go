@@ -14,7 +14,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"gprovision/factory/guard"
 )
 
 // TFTP gives the iPXE binaries to firmware, read only: RFC 1350 with the options blksize (2348), tsize and timeout (2349)
@@ -25,15 +28,24 @@ type TFTP struct {
 	conn *net.UDPConn
 	log  *slog.Logger
 
-	mu     sync.Mutex
-	active map[string]int // transfers by host
-	total  int
-	done   sync.WaitGroup
+	odd  *seldom
+	mu   sync.Mutex
+	open []*opened // oldest first
+	done sync.WaitGroup
+}
+
+// opened is a transfer that goes on.
+type opened struct {
+	peer *net.UDPAddr
+	// answered says that the peer has acknowledged something, so that it is there and wants it.
+	answered atomic.Bool
+	cancel   context.CancelFunc
 }
 
 const (
 	tftpTransfers = 128
 	tftpPerHost   = 4
+	tftpFirst     = 3    // sends before the first acknowledgement: whoever did not ask gets no more
 	tftpBlock     = 1468 // what fits into an Ethernet frame
 	tftpWindow    = 32
 	tftpRetries   = 6
@@ -56,7 +68,7 @@ func ListenTFTP(address, dir string, log *slog.Logger) (*TFTP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for TFTP: %w", err)
 	}
-	return &TFTP{dir: dir, conn: conn, log: log, active: map[string]int{}}, nil
+	return &TFTP{dir: dir, conn: conn, log: log, odd: newSeldom(log)}, nil
 }
 
 // Serve answers until ctx ends.
@@ -70,45 +82,86 @@ func (s *TFTP) Serve(ctx context.Context) error {
 	for {
 		n, peer, err := s.conn.ReadFromUDP(buf)
 		if err != nil {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			return fmt.Errorf("read TFTP request: %w", err)
-		}
-		q, err := parseRequest(buf[:n])
-		if err != nil {
+			s.odd.Warn("TFTP requests cannot be read", err.Error()) // the interface may be down for a while
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
 			continue
 		}
-		if !s.enter(peer.IP.String()) {
-			continue // the client asks again
-		}
-		s.done.Add(1)
-		go func() {
-			defer s.done.Done()
-			defer s.leave(peer.IP.String())
-			s.transfer(ctx, peer, q)
-		}()
+		guard.Call(s.log, "TFTP", func() error {
+			s.begin(ctx, peer, buf[:n])
+			return nil
+		})
 	}
 }
 
-func (s *TFTP) enter(host string) bool {
+// begin starts the transfer that a packet asks for.
+func (s *TFTP) begin(ctx context.Context, peer *net.UDPAddr, packet []byte) {
+	q, err := parseRequest(packet)
+	if err != nil {
+		s.odd.Warn("TFTP packet dropped", err.Error(), "client", peer.String())
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	o := &opened{peer: peer, cancel: cancel}
+	if !s.enter(o) {
+		cancel()
+		return
+	}
+	s.done.Add(1)
+	go func() {
+		defer s.done.Done()
+		defer s.leave(o)
+		guard.Call(s.log, "TFTP", func() error {
+			s.transfer(ctx, o, q)
+			return nil
+		})
+	}()
+}
+
+// enter makes room for a transfer: where its address has too many, or all together are too many, the oldest goes, one that nobody has
+// acknowledged first. It is not ok for the repetition of a request that is being answered.
+func (s *TFTP) enter(o *opened) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.total >= tftpTransfers || s.active[host] >= tftpPerHost {
-		return false
+	mine := func(x *opened) bool { return x.peer.IP.Equal(o.peer.IP) }
+	count := 0
+	for _, x := range s.open {
+		if mine(x) {
+			if x.peer.Port == o.peer.Port && !x.answered.Load() {
+				return false
+			}
+			count++
+		}
 	}
-	s.total++
-	s.active[host]++
+	if count >= tftpPerHost {
+		s.evict(mine)
+	} else if len(s.open) >= tftpTransfers {
+		s.evict(func(*opened) bool { return true })
+	}
+	s.open = append(s.open, o)
 	return true
 }
 
-func (s *TFTP) leave(host string) {
+// evict ends the oldest of some transfers. The caller holds mu.
+func (s *TFTP) evict(of func(*opened) bool) {
+	i := slices.IndexFunc(s.open, func(x *opened) bool { return of(x) && !x.answered.Load() })
+	if i < 0 {
+		i = slices.IndexFunc(s.open, of)
+	}
+	s.open[i].cancel()
+	s.open = slices.Delete(s.open, i, i+1)
+}
+
+func (s *TFTP) leave(o *opened) {
+	o.cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.total--
-	if s.active[host]--; s.active[host] == 0 {
-		delete(s.active, host)
-	}
+	s.open = slices.DeleteFunc(s.open, func(x *opened) bool { return x == o })
 }
 
 // request is a read or write request.
@@ -138,7 +191,8 @@ func parseRequest(b []byte) (request, error) {
 	return q, nil
 }
 
-func (s *TFTP) transfer(ctx context.Context, peer *net.UDPAddr, q request) {
+func (s *TFTP) transfer(ctx context.Context, o *opened, q request) {
+	peer := o.peer
 	local := &net.UDPAddr{IP: s.conn.LocalAddr().(*net.UDPAddr).IP}
 	conn, err := net.ListenUDP("udp4", local) // a port of its own: the transfer's identifier
 	if err != nil {
@@ -151,13 +205,13 @@ func (s *TFTP) transfer(ctx context.Context, peer *net.UDPAddr, q request) {
 	refuse := func(code uint16, text string) {
 		conn.WriteToUDP(errorPacket(code, text), peer)
 	}
-	name := strings.TrimLeft(q.name, "/\\.")
+	name := loaderName(q.name)
 	switch {
 	case q.op == opWrite:
 		refuse(errAccess, "read only")
 		return
 	case !slices.Contains(Loaders(), name):
-		s.log.Warn("TFTP file not served", "client", peer.String(), "name", q.name)
+		s.odd.Warn("TFTP file not served", "no such file", "client", peer.String(), "name", q.name)
 		refuse(errNotFoundTFTP, "no such file")
 		return
 	}
@@ -167,7 +221,7 @@ func (s *TFTP) transfer(ctx context.Context, peer *net.UDPAddr, q request) {
 		refuse(errNotFoundTFTP, "no such file")
 		return
 	}
-	t := &tftpSend{conn: conn, peer: peer, data: data, block: 512, window: 1, pause: time.Second}
+	t := &tftpSend{conn: conn, peer: peer, data: data, block: 512, window: 1, pause: time.Second, answered: &o.answered}
 	start := time.Now()
 	switch err := t.run(q.options); {
 	case err == nil:
@@ -175,9 +229,23 @@ func (s *TFTP) transfer(ctx context.Context, peer *net.UDPAddr, q request) {
 	case errors.Is(err, errAborted):
 		// Firmware asks for the size and drops the transfer before it begins in earnest.
 		s.log.Debug("TFTP transfer ended by the client", "client", peer.String(), "name", name)
+	case ctx.Err() != nil:
+		s.log.Debug("TFTP transfer made room for another", "client", peer.String(), "name", name)
+	case !o.answered.Load():
+		s.odd.Warn("TFTP transfer failed", err.Error(), "client", peer.String(), "name", name)
 	default:
 		s.log.Warn("TFTP transfer failed", "client", peer.String(), "name", name, "error", err.Error())
 	}
+}
+
+// loaderName is the name that a client means. Some read the name from a DHCP answer without looking at its length, and send what lies
+// behind it: the option code 255, for one.
+func loaderName(name string) string {
+	end := len(name)
+	for end > 0 && name[end-1] > '~' {
+		end--
+	}
+	return strings.TrimLeft(name[:end], "/\\.")
 }
 
 // errAborted says that the client ended a transfer.
@@ -191,6 +259,16 @@ type tftpSend struct {
 	block  int
 	window int
 	pause  time.Duration // before a packet is sent again
+	// answered says that the client has acknowledged something.
+	answered *atomic.Bool
+}
+
+// tries is how often a packet is sent: less often to an address that has not said that it is there.
+func (t *tftpSend) tries() int {
+	if t.answered.Load() {
+		return tftpRetries
+	}
+	return tftpFirst
 }
 
 func (t *tftpSend) run(options map[string]string) error {
@@ -255,7 +333,7 @@ func (t *tftpSend) accept(options map[string]string) []byte {
 func (t *tftpSend) exchange(packets [][]byte, base, last int) error {
 	acked := base
 	buf := make([]byte, 2048)
-	for tries := 0; tries < tftpRetries; tries++ {
+	for tries := 0; tries < t.tries(); tries++ {
 		for _, p := range packets[max(0, acked-base):] {
 			if _, err := t.conn.WriteToUDP(p, t.peer); err != nil {
 				return err
@@ -285,6 +363,9 @@ func (t *tftpSend) exchange(packets [][]byte, base, last int) error {
 				block := int(binary.BigEndian.Uint16(buf[2:]))
 				// Block numbers wrap at 65536: find the one near the window.
 				k := acked + int(int16(uint16(block)-uint16(acked)))
+				if k >= acked && k <= last {
+					t.answered.Store(true)
+				}
 				switch {
 				case k == last:
 					return nil

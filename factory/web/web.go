@@ -85,7 +85,9 @@ func (s *Web) Register(mux *http.ServeMux) {
 	mux.Handle("GET /{$}", s.see(s.units))
 	mux.Handle("GET /units/{unit}", s.see(s.unit))
 	mux.Handle("GET /units/{unit}/documents/{id}", s.see(s.document))
-	mux.Handle("GET /live", s.see(func(w http.ResponseWriter, r *http.Request, _ login.Who) { api.Stream(w, r, s.Hub) }))
+	mux.Handle("GET /live", s.see(func(w http.ResponseWriter, r *http.Request, who login.Who) {
+		api.Stream(w, r, s.Hub, s.Login, who)
+	}))
 	mux.Handle("POST /units/{unit}/release", s.change(s.release))
 	mux.Handle("POST /units/{unit}/enrolments/{id}/approve", s.change(s.approve))
 	mux.Handle("POST /units/{unit}/enrolments/{id}/reject", s.change(s.reject))
@@ -112,6 +114,10 @@ func (s *Web) guard(f http.HandlerFunc) http.Handler {
 func (s *Web) see(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
 	return s.guard(func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.Login.From(r)
+		if err != nil && !errors.Is(err, login.ErrWrong) && !errors.Is(err, login.ErrSlow) {
+			s.trouble(w, err)
+			return
+		}
 		if err != nil || who.Form == "" { // the pages are for sessions; programs have /v1
 			if r.Header.Get("Gprov-Part") != "" || r.URL.Path == "/live" {
 				http.Error(w, "an operator's login is needed", http.StatusUnauthorized)
