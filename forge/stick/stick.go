@@ -371,7 +371,7 @@ func (m *maker) makeExt4(ctx context.Context, file string, p layout.Partition, r
 	// Without a journal there is nothing to replay: the stick can be read without being written.
 	err := tool.Run(ctx, m.log, tool.Command{Name: "mke2fs", Package: "e2fsprogs", Args: []string{
 		"-t", "ext4", "-F", "-q", "-b", "4096", "-m", "0", "-N", "1024", "-O", "^has_journal,^metadata_csum_seed", "-L", p.FSLabel, "-U", p.FSUUID,
-		"-E", fmt.Sprintf("root_owner=0:0,offset=%d", p.Start), "-d", root, file, fmt.Sprintf("%dk", p.Size>>10)}})
+		"-E", fmt.Sprintf("nodiscard,root_owner=0:0,offset=%d", p.Start), "-d", root, file, fmt.Sprintf("%dk", p.Size>>10)}})
 	if err != nil {
 		return fmt.Errorf("make ext4: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -285,5 +286,28 @@ func TestDirectDevice(t *testing.T) {
 		}
 		r.Close()
 		d.Close()
+	}
+}
+
+// TestDiscardLoop discards what is on a loop device, whose file loses it.
+func TestDiscardLoop(t *testing.T) {
+	const size = 32 << 20
+	d, err := block.Open(loop(t, size, 512), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := d.WriteAt([]byte("what was there"), 9<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Discard(t.Context(), time.Minute, nil); got != (block.Discarded{Bytes: size}) {
+		t.Errorf("got %+v", got)
+	}
+	b := make([]byte, 14)
+	if _, err := d.ReadAt(b, 9<<20); err != nil || strings.Trim(string(b), "\x00") != "" {
+		t.Errorf("left is %q, %v", b, err)
 	}
 }

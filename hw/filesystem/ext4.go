@@ -12,7 +12,8 @@ import (
 // of the partition first (partition.Wipe), or Probe may go on finding an old array.
 //
 // Blocks are 4096 bytes whatever the size, so that CheckExt4 knows where the copies of the superblock are. One percent is
-// reserved for root. The checksum seed feature is left out: not each GRUB reads it.
+// reserved for root. The checksum seed feature is left out: not each GRUB reads it. mke2fs does not discard what was there: on a slow card
+// that takes many minutes in which nothing is to be seen; block.Device.Discard does it first.
 func MakeExt4(ctx context.Context, run Runner, dev, label, uuid string) error {
 	if len(label) > 16 {
 		return fmt.Errorf("make ext4 on %s: label %q has more than 16 bytes", dev, label)
@@ -21,7 +22,7 @@ func MakeExt4(ctx context.Context, run Runner, dev, label, uuid string) error {
 		return fmt.Errorf("make ext4 on %s: %q is not a UUID", dev, uuid)
 	}
 	out, exit, err := run(ctx, Mke2fs, "-t", "ext4", "-F", "-q", "-b", "4096", "-m", "1", "-O", "^metadata_csum_seed",
-		"-E", "lazy_itable_init=1,lazy_journal_init=1", "-U", uuid, "-L", label, dev)
+		"-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", "-U", uuid, "-L", label, dev)
 	if err != nil {
 		return fmt.Errorf("make ext4 on %s: %w", dev, err)
 	}

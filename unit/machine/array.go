@@ -107,7 +107,7 @@ func (m *Machine) CreateDataArray(ctx context.Context, a state.Array, members []
 	if err != nil {
 		return err
 	}
-	err = filesystem.MakeExt4(ctx, m.Run, DataArrayPath, a.FSLabel, a.FSUUID)
+	err = m.MakeExt4(ctx, DataArrayPath, a.FSLabel, a.FSUUID)
 	return errors.Join(err, raid.Stop(ctx, raid.Runner(m.Run), DataArrayPath))
 }
 

@@ -385,12 +385,31 @@ func (m *Machine) Format(ctx context.Context, path string, t layout.Table, roles
 				return fmt.Errorf("make FAT32: %w", err)
 			}
 		case layout.Recovery, layout.Primary, layout.Data:
-			if err := filesystem.MakeExt4(ctx, m.Run, part, p.FSLabel, p.FSUUID); err != nil {
+			if err := m.MakeExt4(ctx, part, p.FSLabel, p.FSUUID); err != nil {
 				return fmt.Errorf("make ext4 on %s: %w", part, err)
 			}
 		}
 	}
 	return nil
+}
+
+// discardBound is how long what was on a partition may be discarded before a filesystem is made on it.
+const discardBound = 20 * time.Second
+
+// MakeExt4 makes an ext4 filesystem on the device path (filesystem.MakeExt4). What was there is discarded first, where that is quick.
+func (m *Machine) MakeExt4(ctx context.Context, path, label, uuid string) error {
+	err := withDisk(path, func(dev *block.Device) error {
+		meter, end := m.Track(ctx, dev.Size())
+		defer end()
+		began := time.Now()
+		d := dev.Discard(ctx, discardBound, meter.Set)
+		m.Log.Info("what was on the device is discarded", "device", path, "bytes", d.Bytes, "of", dev.Size(), "seconds", time.Since(began).Seconds(), "left", d.Why)
+		return nil
+	})
+	if err != nil { // mke2fs will say more, if that is more than this
+		m.Log.Info("what was on the device is not discarded", "device", path, "err", err)
+	}
+	return filesystem.MakeExt4(ctx, m.Run, path, label, uuid)
 }
 
 // MainArgs returns the arguments of a boot entry that starts the main system of u.

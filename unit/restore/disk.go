@@ -382,7 +382,7 @@ func (j *job) format(ctx context.Context) error {
 	if err := j.CreateArray(ctx, *a, members); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	if err := filesystem.MakeExt4(ctx, j.Run, machine.ArrayPath, a.FSLabel, a.FSUUID); err != nil {
+	if err := j.MakeExt4(ctx, machine.ArrayPath, a.FSLabel, a.FSUUID); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	return j.formatData(ctx)
