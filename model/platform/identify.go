@@ -117,17 +117,6 @@ func fits(listed, found []string) bool {
 	return true
 }
 
-// CheckSerial returns a fault.NoSerial unless the serial number is one: not empty, and not one of the texts that mainboard
-// makers put there for want of a number.
-func (id Identity) CheckSerial() error {
-	s := strings.ToLower(strings.Trim(id.Serial, " .0-"))
-	switch s {
-	case "", "none", "not specified", "not available", "not applicable", "n/a", "na", "unknown", "default string", "system serial number", "serial number", "chassis serial number", "invalid", "empty", "to be filled by o.e.m", "to be filled by oem", "oem", "123456789", "xxxxxxxxxx":
-		return fault.Newf(fault.NoSerial, "%s is %q", id.Variant.SerNumField, id.Serial)
-	}
-	return nil
-}
-
 // factsFile is the content of platform_facts.json: one flat object.
 type factsFile struct {
 	Variant
