@@ -71,7 +71,7 @@ func (m *ManifestMakeCmd) Run(c *Context) error {
 	if err != nil {
 		return err
 	}
-	problems := manifest.Check(b, c.Site.Names.ImagePrefix)
+	problems := manifest.Check(b, rules(c))
 	printProblems(c.Stderr, m.Out, problems)
 	if err := source.Join(problems); err != nil && !m.AllowIncomplete {
 		return &HintError{errors.New("units would refuse this manifest, so it was not written"), "add what is missing, or write it all the same with --allow-incomplete"}
@@ -273,7 +273,7 @@ func (m *ManifestCheckCmd) Run(c *Context) error {
 	if err != nil {
 		return fmt.Errorf("read manifest: %w", err)
 	}
-	return reportProblems(c, m.File, manifest.Check(b, c.Site.Names.ImagePrefix), m.JSON)
+	return reportProblems(c, m.File, manifest.Check(b, rules(c)), m.JSON)
 }
 
 // reportProblems prints what is wrong with a file, and returns an error if more than warnings are.
@@ -339,4 +339,9 @@ func replaceFile(name string, b []byte) (err error) {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return os.Rename(f.Name(), name)
+}
+
+// rules is what units of the Site know when they judge a manifest.
+func rules(c *Context) manifest.Rules {
+	return manifest.Rules{Prefix: c.Site.Names.ImagePrefix, BootFile: c.Site.Names.BootFile}
 }

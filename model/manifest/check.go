@@ -20,13 +20,13 @@ import (
 // Problem is one thing that is wrong in a manifest.
 type Problem = source.Problem
 
-// Check returns everything that is wrong with a manifest, in the order of its lines: what Parse refuses, what a unit would
-// stop at later, and, as warnings, what a person should look at. prefix is how the names of images begin.
-func Check(b []byte, prefix string) []Problem {
+// Check returns everything that is wrong with a manifest, in the order of its lines: what Parse refuses, what units refuse, and, as
+// warnings, what a person should look at. It speaks for units of all platforms, and for policies that allow SHA-1 alone, with a warning.
+func Check(b []byte, r Rules) []Problem {
 	m, txt, ps := load(b)
 	if m != nil && txt != nil {
 		c := &checker{txt: txt, ps: ps}
-		c.complete(m, prefix)
+		c.obeyed(m, r)
 		ps = c.ps
 	}
 	slices.SortStableFunc(ps, func(a, b Problem) int {
@@ -74,8 +74,8 @@ func (c *checker) warn(path, text, hint string) {
 	c.ps = append(c.ps, Problem{Line: c.txt.Line(path), Path: path, Text: text, Hint: hint, Warning: true})
 }
 
-// files calls f for each file of the manifest with its path.
-func files(m *Manifest, f func(path string, file File)) {
+// files calls f for each file of the manifest with its path; of the steps those of a platform alone, unless that is "".
+func (m *Manifest) files(platform string, f func(path string, file File)) {
 	for i, x := range m.Files {
 		f(fmt.Sprintf("Files[%d]", i), x)
 	}
@@ -83,6 +83,9 @@ func files(m *Manifest, f func(path string, file File)) {
 		f(fmt.Sprintf("StashFiles[%d]", i), x)
 	}
 	for i, p := range m.CustomPlatCfgSteps {
+		if platform != "" && p.DevCodeName != platform {
+			continue
+		}
 		for j, s := range p.ConfigSteps {
 			for k, x := range s.Files {
 				f(fmt.Sprintf("CustomPlatCfgSteps[%d].ConfigSteps[%d].Files[%d]", i, j, k), x)
@@ -93,7 +96,7 @@ func files(m *Manifest, f func(path string, file File)) {
 
 // sound finds what Parse refuses.
 func (c *checker) sound(m *Manifest) {
-	files(m, func(path string, f File) {
+	m.files("", func(path string, f File) {
 		at := func(key string) string { return source.Under(path, key) }
 		if why := badAddress(f.Src); why != "" {
 			c.add(at("Src"), why, "write an http or https URL, or a path relative to the manifest's own URL")
@@ -118,11 +121,6 @@ func (c *checker) sound(m *Manifest) {
 	if m.ApplianceJsonUrl != "" {
 		if why := badAddress(m.ApplianceJsonUrl); why != "" {
 			c.add("ApplianceJsonUrl", why, "")
-		}
-	}
-	if m.LogEndpoint != "" {
-		if _, err := logURL(m.LogEndpoint); err != nil {
-			c.add("LogEndpoint", err.Error(), "write host:port, or a URL that begins with https://")
 		}
 	}
 	for i, s := range m.ValidationData {
@@ -241,98 +239,36 @@ func unknownField(n parse.Node) error {
 	return nil
 }
 
-// complete finds what is missing.
-func (c *checker) complete(m *Manifest, prefix string) {
-	files(m, func(path string, f File) {
-		switch {
-		case f.Sha1 == "" && f.Sha256 == "":
-			c.add(path, "the file has no hash: a unit refuses it", "make the hashes with 'gprov manifest make'")
-		case f.Sha256 == "":
+// obeyed finds what units refuse, and what a person should look at.
+func (c *checker) obeyed(m *Manifest, r Rules) {
+	r.AllowSHA1, r.Platform = true, ""
+	before := c.ps
+	for _, x := range m.Refusals(r) {
+		if slices.ContainsFunc(before, func(p Problem) bool { return p.Path == x.Path || strings.HasPrefix(p.Path, x.Path+".") }) {
+			continue // said already, and nearer to it
+		}
+		c.add(x.Path, x.Text, x.Hint)
+	}
+	m.files("", func(path string, f File) {
+		if f.Sha256 == "" && f.Sha1 != "" {
 			c.warn(path, "the file has SHA-1 alone: a unit refuses it unless its policy allows SHA-1", "add Sha256 with 'gprov manifest make'")
 		}
 	})
-	if len(m.Files) == 0 {
-		c.add("Files", "there are no files: nothing would be installed", "add an image and a boot artifact")
-	} else if _, err := m.Image(prefix); err != nil {
-		c.add("Files", "there is no image: no name begins with "+prefix+" and ends in .upd", "add an image")
-	}
-	places := map[string]string{}
-	for i, f := range m.Files {
-		path := fmt.Sprintf("Files[%d]", i)
-		if p, err := f.Place(prefix); err == nil {
-			if first, ok := places[p]; ok {
-				c.add(path, "it goes to "+p+", as "+first+" does", "remove one of them")
-			}
-			places[p] = path
-		}
-	}
-	if m.LogEndpoint == "" {
-		c.add("LogEndpoint", "the key is missing: a unit has nobody to report to", "write the address of the factory server")
-	} else if strings.HasPrefix(strings.ToLower(m.LogEndpoint), "http://") {
-		c.warn("LogEndpoint", "the address is not encrypted: no credentials are given over it", "write an https address")
-	}
-	switch m.CredentialEndpoint {
-	case Vault:
-	case "":
-		c.add("CredentialEndpoint", "the key is missing", `write "pblog" for the factory server's own vault`)
-	default:
-		c.warn("CredentialEndpoint", fmt.Sprintf("%q needs a site with a secret store of its own", m.CredentialEndpoint), `"pblog" is the factory server's own vault`)
-	}
-	if len(m.ValidationData) == 0 {
-		c.add("ValidationData", "there is no specification: no unit would pass", "add one for each platform")
+	if m.CredentialEndpoint == "" {
+		c.warn("CredentialEndpoint", "the key is missing: units ask the factory server's own vault", `write "pblog" to say so`)
 	}
 	seen := map[string]bool{}
-	for i, s := range m.ValidationData {
-		path := fmt.Sprintf("ValidationData[%d]", i)
-		c.specs(path, s)
-		if seen[s.DevCodeName] {
-			c.add(path, fmt.Sprintf("a second entry for %q is never used", s.DevCodeName), "remove one of them")
-		}
+	for _, s := range m.ValidationData {
 		seen[s.DevCodeName] = true
 	}
-	steps := map[string]bool{}
 	for i, p := range m.CustomPlatCfgSteps {
 		path := fmt.Sprintf("CustomPlatCfgSteps[%d]", i)
-		if steps[p.DevCodeName] {
-			c.add(path, fmt.Sprintf("a second entry for %q is never used", p.DevCodeName), "put the steps into the first one")
-		} else if !seen[p.DevCodeName] {
+		if !seen[p.DevCodeName] {
 			c.warn(path, fmt.Sprintf("there is no specification for %q", p.DevCodeName), "")
 		}
-		steps[p.DevCodeName] = true
 		for j, s := range p.ConfigSteps {
 			if s.Name == "" {
 				c.warn(fmt.Sprintf("%s.ConfigSteps[%d]", path, j), "the step has no name", "logs are easier to read with one")
-			}
-		}
-	}
-}
-
-func (c *checker) specs(path string, s Specs) {
-	at := func(key string) string { return source.Under(path, key) }
-	if s.DevCodeName == "" {
-		c.add(at("DevCodeName"), "the key is missing", "it is the name that the appliance table has")
-	}
-	if c.txt.Has(at("Recovery")) && s.Recovery.Size < 1<<30 {
-		c.add(at("Recovery.Size"), fmt.Sprintf("%d bytes, want at least 1 GiB", s.Recovery.Size), "")
-	}
-	if len(s.MainDiskConfigs) == 0 {
-		c.add(at("MainDiskConfigs"), "there is no list of main disks: no unit would pass", "add at least one alternative with one disk")
-	}
-	for i, alt := range s.MainDiskConfigs {
-		p := fmt.Sprintf("%s[%d]", at("MainDiskConfigs"), i)
-		if len(alt) == 0 {
-			c.add(p, "the alternative has no disks", "")
-		}
-		for j, d := range alt {
-			if d.Size == 0 {
-				c.add(fmt.Sprintf("%s[%d].Size", p, j), "the size is missing", "the size as 'blockdev --getsize64' prints it")
-			}
-		}
-	}
-	for _, v := range []string{"IPMI", "FRU", "SDR", "ME"} {
-		if c.txt.Has(at("FirmwareVer." + v)) {
-			if val := map[string]string{"IPMI": s.FirmwareVer.IPMI, "FRU": s.FirmwareVer.FRU, "SDR": s.FirmwareVer.SDR, "ME": s.FirmwareVer.ME}[v]; val != "" {
-				c.add(at("FirmwareVer."+v), "this version of the firmware cannot be read, so no unit would pass", "leave it empty")
 			}
 		}
 	}

@@ -27,9 +27,9 @@ import (
 type Manifest struct {
 	// ApplianceJsonUrl is where another appliance table is, for experiments. May be empty.
 	ApplianceJsonUrl string `json:",omitempty"`
-	// Files are for the recovery volume. The first whose name is that of an image is the image; see Image.
+	// Files are for the recovery volume. The first whose name is that of an image is the image.
 	Files []File
-	// LogEndpoint is the factory server, as host:port or URL; see LogURL.
+	// LogEndpoint is the factory server, as host:port or https URL.
 	LogEndpoint string
 	// CredentialEndpoint says who gives the credentials: "pblog" is the factory server.
 	CredentialEndpoint string
@@ -43,6 +43,9 @@ type Manifest struct {
 
 // Vault is the CredentialEndpoint that means the factory server's own vault.
 const Vault = "pblog"
+
+// imageDir is where the recovery volume has images.
+const imageDir = "Image"
 
 // File is one file to fetch.
 type File struct {
@@ -319,46 +322,6 @@ func (m *Manifest) StepsFor(code string, when When) []Step {
 	return out
 }
 
-// Image returns the first file whose name begins with prefix and ends in .upd. If there is none the error is a
-// fault.ManifestIncomplete.
-func (m *Manifest) Image(prefix string) (File, error) {
-	for _, f := range m.Files {
-		if f.IsImage(prefix) {
-			return f, nil
-		}
-	}
-	return File{}, fault.Newf(fault.ManifestIncomplete, "none of the %d file(s) is an image: a name begins with %s and ends in .upd", len(m.Files), prefix)
-}
-
-// LogURL returns LogEndpoint as a URL without a path at its end. host:port means https. If it is empty or no
-// such thing the error is a fault.ManifestIncomplete.
-func (m *Manifest) LogURL() (*url.URL, error) {
-	u, err := logURL(m.LogEndpoint)
-	if err != nil {
-		return nil, fault.Newf(fault.ManifestIncomplete, "LogEndpoint: %w", err)
-	}
-	return u, nil
-}
-
-func logURL(s string) (*url.URL, error) {
-	if s == "" {
-		return nil, fmt.Errorf("it is missing")
-	}
-	if !strings.Contains(s, "://") {
-		u, err := url.Parse("//" + s)
-		if err != nil || u.Hostname() == "" || u.Port() == "" || u.User != nil || u.Path != "" || u.RawQuery != "" {
-			return nil, fmt.Errorf("%q is neither host:port nor a URL", s)
-		}
-		s = "https://" + s
-	}
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("%q is neither host:port nor a URL", s)
-	}
-	u.Path, u.RawPath, u.RawQuery, u.Fragment, u.User = strings.TrimRight(u.Path, "/"), "", "", "", nil
-	return u, nil
-}
-
 // Resolve returns a copy in which each Src, and ApplianceJsonUrl, is an absolute URL: relative ones are resolved against
 // base, the URL that the manifest was fetched from.
 func (m *Manifest) Resolve(base *url.URL) (*Manifest, error) {
@@ -430,7 +393,7 @@ func (f File) Place(prefix string) (string, error) {
 	switch {
 	case p != "":
 	case f.IsImage(prefix):
-		p = "Image/" + f.Base()
+		p = imageDir + "/" + f.Base()
 	default:
 		p = f.Base()
 	}

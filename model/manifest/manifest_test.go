@@ -18,6 +18,9 @@ const (
 	two    = "2222222222222222222222222222222222222222222222222222222222222222"
 )
 
+// stock is what units of the stock site know.
+var stock = Rules{Prefix: prefix, BootFile: "norm_boot"}
+
 // sample is shaped like the sample document of the original system.
 const sample = `{
   "_comment": "written by hand",
@@ -61,7 +64,7 @@ func TestSample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ps := Check([]byte(sample), prefix); len(ps) > 0 {
+	if ps := Check([]byte(sample), stock); len(ps) > 0 {
 		t.Errorf("problems: %v", ps)
 	}
 	s, err := m.SpecsFor("QEMU-mfg-test")
@@ -83,13 +86,6 @@ func TestSample(t *testing.T) {
 	c := m.StepsFor("QEMU-mfg-test", RunAfterImaging)[0].Commands
 	if c[0].ExitStatus != ESMustSucceed || c[1].ExitStatus != ESDontCare {
 		t.Errorf("exit status: %v %v", c[0].ExitStatus, c[1].ExitStatus)
-	}
-	img, err := m.Image(prefix)
-	if err != nil || img.Size != 7 {
-		t.Errorf("image: %+v, %v", img, err)
-	}
-	if _, err := m.Image("GADGET."); fault.Of(err) != fault.ManifestIncomplete {
-		t.Error(err)
 	}
 	for i, want := range []string{"Image/WIDGET.LNX.SHINY.2026-11-22.0001.upd", "norm_boot", "extra/file.txt"} {
 		if got, err := m.Files[i].Place(prefix); err != nil || got != want {
@@ -154,22 +150,6 @@ func TestHashFor(t *testing.T) {
 	}
 }
 
-func TestLogURL(t *testing.T) {
-	for in, want := range map[string]string{
-		"10.0.2.2:99": "https://10.0.2.2:99", "http://a:1/": "http://a:1", "https://u:p@a/b/?c": "https://a/b", "[fe80::1]:9": "https://[fe80::1]:9",
-		"": "", "host": "", "ftp://a": "", "https://": "",
-	} {
-		u, err := (&Manifest{LogEndpoint: in}).LogURL()
-		if want == "" {
-			if fault.Of(err) != fault.ManifestIncomplete {
-				t.Errorf("%q: %v %v", in, u, err)
-			}
-		} else if err != nil || u.String() != want {
-			t.Errorf("%q: %v, %v", in, u, err)
-		}
-	}
-}
-
 func TestDMIKey(t *testing.T) {
 	for in, want := range map[string]DMIKey{
 		"bios-version": {Keyword: "bios-version"}, "2 Serial Number": {Type: 2, Field: "Serial Number"}, "17[3] Size:": {Type: 17, Index: 3, Field: "Size"},
@@ -194,16 +174,25 @@ func TestProblems(t *testing.T) {
 		{"when", `"afterpwset"`, `"later"`, `line 31: CustomPlatCfgSteps[0].ConfigSteps[1].When: "later" is not known`, true},
 		{"exit status", `"DontCare"`, `"Perhaps"`, `line 30: CustomPlatCfgSteps[0].ConfigSteps[0].Commands[1].ExitStatus: "Perhaps" is not known`, true},
 		{"sha256", `"Src": "norm_boot", "Sha256": "22`, `"Src": "norm_boot", "Sha256": "2`, "line 6: Files[1].Sha256: ", true},
-		{"no hash", `"Src": "norm_boot", "Sha256": "` + two + `"`, `"Src": "norm_boot"`, "line 6: Files[1]: the file has no hash", false},
+		{"no hash", `"Src": "norm_boot", "Sha256": "` + two + `"`, `"Src": "norm_boot"`, "line 6: Files[1]: norm_boot has neither", false},
 		{"sha1 alone", `"Sha256": "` + two + `", "Size": 7`, `"Size": 7`, "line 5: Files[0]: warning: the file has SHA-1 alone", false},
 		{"address", `"norm_boot"`, `"ftp://x/norm_boot"`, "line 6: Files[1].Src: ", true},
-		{"no address", `"norm_boot"`, `""`, "line 6: Files[1].Src: the address is missing", true},
+		{"no boot artifact", `"Src": "norm_boot"`, `"Src": "kernel"`, "line 4: Files: there is no boot artifact", false},
+		{"image elsewhere", `"Size": 7}`, `"Size": 7, "Dest": "extra/WIDGET.LNX.SHINY.2026-11-22.0001.upd"}`, "line 5: Files[0]: the image goes to extra/", false},
+		{"image name", `SHINY.2026-11-22`, `SHINY.2026-11-32`, "line 5: Files[0]: ", false},
+		{"the unit's own directory", `"extra/file.txt"`, `"state/unit.json"`, "line 7: Files[2]: it goes to state/unit.json, which belongs to the unit itself", false},
+		{"files of a secret store", `"unknown": {`, `"StashFiles": [{"Src": "x", "Sha256": "` + two + `"}], "unknown": {`, "line 35: StashFiles: ", false},
+		{"another table", `"unknown": {`, `"ApplianceJsonUrl": "http://h/appliance.json", "unknown": {`, "line 35: ApplianceJsonUrl: ", false},
+		{"address with a path", `65432/"`, `65432/v1"`, "line 9: LogEndpoint: ", false},
+		{"no address", `"/extra/a%20b.txt"`, `""`, "line 7: Files[2].Src: the address is missing", true},
 		{"outside", `"extra/file.txt"`, `"../../etc/passwd"`, "line 7: Files[2].Dest: ", true},
 		{"same place", `"extra/file.txt"`, `"/norm_boot"`, "line 7: Files[2]: it goes to norm_boot, as Files[1] does", false},
 		{"no image", `SHINY.2026`, `DULL.2026`, "line 4: Files: there is no image", false},
 		{"no server", `"LogEndpoint": "https://10.0.2.2:65432/",`, ``, "line 1: LogEndpoint: the key is missing", false},
-		{"plain", `"https://10`, `"http://10`, "line 9: LogEndpoint: warning: the address is not encrypted", false},
-		{"foreign vault", `"pblog"`, `"other"`, "line 10: CredentialEndpoint: warning: ", false},
+		{"plain", `"https://10`, `"http://10`, "line 9: LogEndpoint: the address is not encrypted", false},
+		{"foreign vault", `"pblog"`, `"other"`, "line 10: CredentialEndpoint: no secret store is known", false},
+		{"vault not named", `"CredentialEndpoint": "pblog",`, ``, "line 1: CredentialEndpoint: warning: the key is missing", false},
+		{"two specifications", `"ValidationData": [`, `"ValidationData": [{"DevCodeName": "QEMU-mfg-test", "MainDiskConfigs": [[{"Size": 1}]]},`, "line 12: ValidationData[1]: there is an entry", false},
 		{"recovery", `"Recovery": {"Size": 10737418240`, `"Recovery": {"Size": 1073741`, "line 16: ValidationData[0].Recovery.Size: 1073741 bytes, want at least 1 GiB", false},
 		{"regexp", `"^S"`, `"(S"`, "line 23: ValidationData[0].SerNumRegex: not a regular expression", true},
 		{"dmi", `"2[1] Version"`, `"2[x] Version"`, "line 24: ValidationData[0].DmiMatches.2[x] Version: ", true},
@@ -220,7 +209,7 @@ func TestProblems(t *testing.T) {
 			if s == sample {
 				t.Fatal("nothing replaced")
 			}
-			ps := Check([]byte(s), prefix)
+			ps := Check([]byte(s), stock)
 			if len(ps) != 1 && tt.name != "outside" {
 				t.Errorf("got %d problems: %v", len(ps), ps)
 			}
@@ -236,7 +225,7 @@ func TestProblems(t *testing.T) {
 			}
 		})
 	}
-	if ps := Check([]byte(`{}`), prefix); len(ps) != 4 {
+	if ps := Check([]byte(`{}`), stock); len(ps) != 5 {
 		t.Errorf("empty: %v", ps)
 	}
 	for _, s := range []string{"", "x", "[]", "null1"} {
@@ -281,7 +270,7 @@ func TestMake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ps := Check(b, prefix); len(ps) > 0 {
+	if ps := Check(b, stock); len(ps) > 0 {
 		t.Errorf("what was written: %v\n%s", ps, b)
 	}
 }
@@ -295,7 +284,7 @@ func FuzzParse(f *testing.F) {
 	base, _ := url.Parse("http://h/m.json")
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := Parse(b)
-		ps := Check(b, prefix)
+		ps := Check(b, stock)
 		if err != nil {
 			if source.Join(ps) == nil {
 				t.Fatalf("Parse says %v, Check nothing", err)

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"gprovision/hw/block"
@@ -25,7 +24,6 @@ import (
 	"gprovision/unit/machine"
 	"gprovision/unit/report"
 	"gprovision/unit/restore"
-	"gprovision/unit/state"
 )
 
 // maxManifest is the largest manifest that is looked at, in bytes.
@@ -57,46 +55,20 @@ func (j *job) fetchSmall(ctx context.Context, url string, most int64) ([]byte, e
 	return os.ReadFile(o.Dest)
 }
 
-// checkFiles looks at the manifest's files before anything is written: hashes the policy accepts, names that stay inside the
-// volume, one image, one boot artifact, and enough space.
+// rules is what this unit knows when it judges a manifest.
+func (j *job) rules() manifest.Rules {
+	return manifest.Rules{Prefix: j.Site.Names.ImagePrefix, BootFile: j.Site.Names.BootFile, AllowSHA1: j.Policy.AllowSHA1, Platform: j.Identity.Variant.DevCodeName}
+}
+
+// checkFiles looks at the room for the manifest's files before anything is written.
 func (j *job) checkFiles() error {
-	prefix := j.Site.Names.ImagePrefix
 	p := j.unit.Recovery.Table.Find(layout.Recovery)
-	room := p.Size - p.Size/20
-	images, artifacts, total := 0, 0, int64(0)
+	room, total := p.Size-p.Size/20, int64(0)
 	for _, f := range j.manifest.Files {
-		if _, err := manifest.HashFor(f, j.Policy.AllowSHA1); err != nil {
-			return err
-		}
-		dest, err := f.Place(prefix)
-		if err != nil {
-			return err
-		}
-		if dest == state.Dir || strings.HasPrefix(dest, state.Dir+"/") {
-			return fault.Newf(fault.ManifestSyntax, "the file %s would go to %q, which belongs to the unit itself", f.Src, dest)
-		}
-		if f.IsImage(prefix) {
-			if _, err := release.ParseName(path.Base(dest), prefix); err != nil {
-				return fault.Because(fault.ImageName, err)
-			}
-			if path.Dir(dest) != state.ImageDir {
-				return fault.Newf(fault.ManifestSyntax, "the image %s would go to %q, where no restore looks for it, want %s/", f.Src, dest, state.ImageDir)
-			}
-			images++
-		}
-		if dest == j.Site.Names.BootFile {
-			artifacts++
-		}
 		if f.Size > room-total {
 			return fault.Newf(fault.NoSpace, "the recovery volume has room for %d bytes, and %s with %d bytes does not fit behind the %d before it", room, f.Src, f.Size, total)
 		}
 		total += f.Size
-	}
-	if images == 0 {
-		return fault.Newf(fault.ManifestIncomplete, "the manifest has no image %s*.upd among its Files", prefix)
-	}
-	if artifacts == 0 {
-		return fault.Newf(fault.ManifestIncomplete, "the manifest has no boot artifact %s among its Files", j.Site.Names.BootFile)
 	}
 	return nil
 }

@@ -92,7 +92,8 @@ type job struct {
 	Options
 	base     *url.URL
 	ports    *nic.Network
-	manifest *manifest.Manifest
+	fetched  *manifest.Manifest // as it was written
+	manifest *manifest.Manifest // with all addresses in full
 	signed   Signed
 	spec     manifest.Specs
 	client   *report.Client
@@ -125,7 +126,7 @@ func (j *job) steps() []step.Step {
 		{Name: "network", Say: "Network", Run: j.network},
 		{Name: "find-key", Say: "Looking for key", Run: j.findKey},
 		{Name: "announce", Say: "Greeting server", Run: j.announce},
-		{Name: "manifest", Say: "Manifest", Run: j.fetchManifest},
+		{Name: "manifest", Say: "Manifest", Run: j.obeyManifest},
 		{Name: "enrol", Say: "Enrolling", Run: j.enrol},
 		{Name: "clock", Say: "Setting clock", Run: j.clock},
 		{Name: "permit", Say: "Asking server", Run: j.permit},
@@ -171,6 +172,14 @@ func (j *job) network(ctx context.Context) error {
 	return nil
 }
 
+// obeyManifest fetches the manifest and judges it, as 'gprov manifest check' does: nothing in it stops the job later.
+func (j *job) obeyManifest(ctx context.Context) error {
+	if err := j.fetchManifest(ctx); err != nil {
+		return err
+	}
+	return manifest.Err(j.fetched.Refusals(j.rules()))
+}
+
 func (j *job) fetchManifest(ctx context.Context) error {
 	base, err := url.Parse(j.ManifestURL)
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") {
@@ -202,11 +211,9 @@ func (j *job) fetchManifest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	j.fetched = m
 	if j.manifest, err = m.Resolve(base); err != nil {
 		return fault.Because(fault.ManifestSyntax, err)
-	}
-	if j.manifest.ApplianceJsonUrl != "" || len(j.manifest.StashFiles) > 0 {
-		return fault.Newf(fault.ManifestIncomplete, "ApplianceJsonUrl and StashFiles need a Site that knows them; the stock one does not")
 	}
 	j.Log.Info("manifest fetched", "url", base.String(), "files", len(m.Files))
 	return nil

@@ -104,7 +104,6 @@ func TestFetchManifest(t *testing.T) {
 		{"no signature in the file", signed, map[string]string{path: whole, path + ".minisig": "<html>"}, fault.ManifestSignature, "minisign"},
 		{"huge signature", signed, map[string]string{path: whole, path + ".minisig": strings.Repeat("x", signature.MaxSize+1)}, fault.ManifestMissing, "16384 bytes"},
 		{"good", signed, map[string]string{path: whole, path + ".minisig": testSign(t, key, whole, forManifest)}, nil, ""},
-		{"a part that needs a site of its own", policy.Policy{AllowUnsigned: true}, map[string]string{path: `{"StashFiles": [{"Src": "x"}]}`}, fault.ManifestIncomplete, "StashFiles"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,0 +1,186 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"gprovision/model/fault"
+	"gprovision/model/record"
+	"gprovision/model/release"
+	"gprovision/model/source"
+)
+
+// OwnDir is the directory of the recovery volume that belongs to the unit itself: no file of a manifest goes there.
+const OwnDir = "state"
+
+// Rules is what a unit, or whoever speaks for units, knows when it judges a manifest.
+type Rules struct {
+	// Prefix is how the names of images begin, with the final dot, and BootFile is the name of the boot artifact.
+	Prefix, BootFile string
+	// AllowSHA1 accepts files that have a SHA-1 hash alone.
+	AllowSHA1 bool
+	// Platform is the DevCodeName of the unit; "" judges for the units of all platforms that the manifest names.
+	Platform string
+}
+
+// Refusal is why a unit does not obey a manifest.
+type Refusal struct {
+	// Path is the place in the manifest, such as "Files[0]".
+	Path string
+	// Fault is the code that the unit shows.
+	Fault *fault.Fault
+	// Text says what is wrong, Hint what to do.
+	Text, Hint string
+}
+
+// Error returns path and text.
+func (r Refusal) Error() string { return r.Path + ": " + r.Text }
+
+// Err returns the first refusal as a fault, or nil.
+func Err(rs []Refusal) error {
+	if len(rs) == 0 {
+		return nil
+	}
+	return fault.Because(rs[0].Fault, rs[0])
+}
+
+// Refusals returns why units refuse a manifest, whatever their hardware is: Check has all of it, and a unit obeys no manifest that has
+// one. What is wrong in a way that Parse refuses is not looked at again.
+func (m *Manifest) Refusals(r Rules) []Refusal {
+	var out []Refusal
+	add := func(f *fault.Fault, path, text, hint string) { out = append(out, Refusal{path, f, text, hint}) }
+	incomplete := func(path, text, hint string) { add(fault.ManifestIncomplete, path, text, hint) }
+
+	m.files(r.Platform, func(path string, f File) {
+		if _, err := HashFor(f, r.AllowSHA1); err != nil {
+			add(fault.HashMissing, path, fault.Detail(err), "make the hashes with 'gprov manifest make'")
+		}
+		if f.Base() == "" && strings.HasPrefix(path, "Custom") { // it has no other name there
+			add(fault.ManifestSyntax, source.Under(path, "Src"), "the address names no file", "")
+		}
+	})
+	m.placed(r, add)
+
+	switch _, err := record.Endpoint(m.LogEndpoint); {
+	case m.LogEndpoint == "":
+		incomplete("LogEndpoint", "the key is missing: a unit has nobody to report to", "write the address of the factory server")
+	case errors.Is(err, record.ErrPlain):
+		add(fault.PlainSecrets, "LogEndpoint", "the address is not encrypted: no credentials are given over it", "write an https address")
+	case err != nil:
+		incomplete("LogEndpoint", err.Error(), "write host:port, or https://host:port")
+	}
+	if m.CredentialEndpoint != "" && m.CredentialEndpoint != Vault {
+		incomplete("CredentialEndpoint", fmt.Sprintf("no secret store is known as %q", m.CredentialEndpoint), `write "pblog" for the factory server's own vault`)
+	}
+	if len(m.StashFiles) > 0 {
+		incomplete("StashFiles", "these files are for a secret store of a company's own, and the unit has none", "remove them")
+	}
+	if m.ApplianceJsonUrl != "" {
+		incomplete("ApplianceJsonUrl", "the appliance table comes from the boot artifact, and from nowhere else", "build the artifact with that table, and remove the key")
+	}
+	m.specified(r, incomplete)
+	return out
+}
+
+// placed judges where files go.
+func (m *Manifest) placed(r Rules, add func(f *fault.Fault, path, text, hint string)) {
+	images, artifacts := 0, 0
+	first := map[string]string{}
+	for i, f := range m.Files {
+		at := fmt.Sprintf("Files[%d]", i)
+		p, err := f.Place(r.Prefix)
+		if err != nil {
+			add(fault.ManifestSyntax, at, fault.Detail(err), "write a path without ..")
+			continue
+		}
+		if before, ok := first[p]; ok {
+			add(fault.ManifestSyntax, at, "it goes to "+p+", as "+before+" does", "remove one of them")
+			continue
+		}
+		first[p] = at
+		if p == OwnDir || strings.HasPrefix(p, OwnDir+"/") {
+			add(fault.ManifestSyntax, at, fmt.Sprintf("it goes to %s, which belongs to the unit itself", p), "write another Dest")
+		}
+		if p == r.BootFile {
+			artifacts++
+		}
+		if !f.IsImage(r.Prefix) {
+			continue
+		}
+		images++
+		if _, err := release.ParseName(path.Base(p), r.Prefix); err != nil {
+			add(fault.ImageName, at, err.Error(), "name it "+r.Prefix+"YYYY-MM-DD.NNNN"+release.Suffix)
+		} else if path.Dir(p) != imageDir {
+			add(fault.ManifestSyntax, at, fmt.Sprintf("the image goes to %s, where no restore looks for it", p), "leave Dest out")
+		}
+	}
+	if images == 0 {
+		add(fault.ManifestIncomplete, "Files", "there is no image: no name begins with "+r.Prefix+" and ends in "+release.Suffix, "add an image")
+	}
+	if artifacts == 0 {
+		add(fault.ManifestIncomplete, "Files", "there is no boot artifact: no file goes to "+r.BootFile, "add one, with Dest "+r.BootFile+" if it has another name")
+	}
+}
+
+// specified judges what the manifest says of platforms.
+func (m *Manifest) specified(r Rules, incomplete func(path, text, hint string)) {
+	seen := map[string]bool{}
+	for i, s := range m.ValidationData {
+		at := fmt.Sprintf("ValidationData[%d]", i)
+		switch {
+		case r.Platform != "" && s.DevCodeName != r.Platform:
+			continue
+		case s.DevCodeName == "":
+			incomplete(source.Under(at, "DevCodeName"), "the key is missing", "it is the name that the appliance table has")
+		case seen[s.DevCodeName]:
+			incomplete(at, fmt.Sprintf("there is an entry for %q already", s.DevCodeName), "remove one of them")
+			continue
+		}
+		seen[s.DevCodeName] = true
+		s.judge(at, incomplete)
+	}
+	switch {
+	case len(m.ValidationData) == 0:
+		incomplete("ValidationData", "there is no specification: no unit would pass", "add one for each platform")
+	case r.Platform != "" && !seen[r.Platform]:
+		incomplete("ValidationData", fmt.Sprintf("there is no entry for the platform %q", r.Platform), "add one")
+	}
+	steps := map[string]bool{}
+	for i, p := range m.CustomPlatCfgSteps {
+		if r.Platform != "" && p.DevCodeName != r.Platform {
+			continue
+		}
+		if steps[p.DevCodeName] {
+			incomplete(fmt.Sprintf("CustomPlatCfgSteps[%d]", i), fmt.Sprintf("there are steps for %q already", p.DevCodeName), "put the steps into the first one")
+		}
+		steps[p.DevCodeName] = true
+	}
+}
+
+// judge finds what no machine can fulfil.
+func (s Specs) judge(at string, incomplete func(path, text, hint string)) {
+	if s.Recovery != (Disk{}) && s.Recovery.Size < 1<<30 {
+		incomplete(source.Under(at, "Recovery.Size"), fmt.Sprintf("%d bytes, want at least 1 GiB", s.Recovery.Size), "")
+	}
+	if len(s.MainDiskConfigs) == 0 {
+		incomplete(source.Under(at, "MainDiskConfigs"), "there is no list of main disks: no unit would pass", "add at least one alternative with one disk")
+	}
+	for i, alt := range s.MainDiskConfigs {
+		p := fmt.Sprintf("%s[%d]", source.Under(at, "MainDiskConfigs"), i)
+		if len(alt) == 0 {
+			incomplete(p, "the alternative has no disks", "")
+		}
+		for j, d := range alt {
+			if d.Size == 0 {
+				incomplete(fmt.Sprintf("%s[%d].Size", p, j), "the size is missing", "the size as 'blockdev --getsize64' prints it")
+			}
+		}
+	}
+	for _, f := range []struct{ name, want string }{{"IPMI", s.FirmwareVer.IPMI}, {"FRU", s.FirmwareVer.FRU}, {"SDR", s.FirmwareVer.SDR}, {"ME", s.FirmwareVer.ME}} {
+		if f.want != "" {
+			incomplete(source.Under(at, "FirmwareVer."+f.name), "this version of the firmware cannot be read, so no unit would pass", "leave it empty")
+		}
+	}
+}
