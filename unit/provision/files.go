@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gprovision/hw/block"
+	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/manifest"
@@ -262,7 +263,21 @@ func (j *job) fetchSignature(ctx context.Context, f manifest.File, dest string) 
 	}
 	meter, stop := j.Track(ctx, st.Size())
 	defer stop()
-	return restore.Prove(ctx, restore.Image{Path: dest, Name: name, Size: st.Size()}, j.Policy, j.Keys, meter.Set)
+	_, need, err := restore.Proven(ctx, restore.Image{Path: dest, Name: name, Size: st.Size()}, j.Policy, j.Keys, meter.Set)
+	if err != nil {
+		return err
+	}
+	return j.fits(ctx, need)
+}
+
+// fits says whether an image has room in the main system that the first restore will make: better here than there.
+func (j *job) fits(ctx context.Context, need filesystem.Need) error {
+	need = restore.Beside(need, j.Firmware, 0)
+	room, err := restore.Room(ctx, j.Run, restore.MainSize(j.unit), need)
+	if err != nil {
+		return fault.Because(fault.DiskWrite, err)
+	}
+	return restore.CheckRoom(need, room)
 }
 
 // artifactSignature fetches the signature that may lie beside the boot artifact. One that is there must hold.

@@ -2,22 +2,27 @@ package provision
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
+	"gprovision/model/layout"
 	"gprovision/model/manifest"
 	"gprovision/model/policy"
 	"gprovision/model/signature"
 	"gprovision/site"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
+	"gprovision/unit/state"
 )
 
 // TestCheckServer: what shows without a download is found before anything is cleared.
@@ -184,5 +189,35 @@ func TestArtifactSignature(t *testing.T) {
 				t.Errorf("the signature lies there: %t, want %t", err == nil, tc.put)
 			}
 		})
+	}
+}
+
+// TestImageFits: that no restore could write an image to the planned main disk is found in the factory.
+func TestImageFits(t *testing.T) {
+	mke2fs, err := exec.LookPath("mke2fs")
+	if err != nil {
+		if os.Getenv("GPROV_NO_SKIP") == "1" {
+			t.Fatal("mke2fs is not installed (Debian package e2fsprogs)")
+		}
+		t.Skip("mke2fs is not installed (Debian package e2fsprogs)")
+	}
+	j, _ := testJob(t, policy.Policy{})
+	j.Run = func(ctx context.Context, _ string, args ...string) ([]byte, int, error) {
+		out, err := exec.CommandContext(ctx, mke2fs, args...).CombinedOutput()
+		return out, 0, err
+	}
+	j.unit.Main = []state.Disk{{Table: layout.Table{Kind: layout.GPT, Partitions: []layout.Partition{{Role: layout.Primary, Number: 1, Size: 2 * layout.GiB}}}}}
+	for _, tc := range []struct {
+		need filesystem.Need
+		want *fault.Fault
+	}{
+		{filesystem.Need{Inodes: 1000, Blocks: 1000}, nil},
+		{filesystem.Need{Inodes: 100_000, Blocks: 400_000}, nil},
+		{filesystem.Need{Inodes: 100_000, Blocks: 600_000}, fault.DiskTooSmall},
+		{filesystem.Need{Inodes: 200_000, Blocks: 1000}, fault.DiskTooSmall},
+	} {
+		if err := j.fits(t.Context(), tc.need); fault.Of(err) != tc.want {
+			t.Errorf("%+v: %v, want %v", tc.need, err, tc.want)
+		}
 	}
 }
