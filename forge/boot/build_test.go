@@ -23,6 +23,7 @@ import (
 
 	"gprovision/forge/tool"
 	"gprovision/model/bootimage"
+	"gprovision/model/edit"
 	"gprovision/model/policy"
 )
 
@@ -675,9 +676,16 @@ func TestTarsOfAllKinds(t *testing.T) {
 }
 
 func FuzzInspect(f *testing.F) {
-	f.Add([]byte("MZ"))
-	f.Add(kernel(release))
-	f.Fuzz(func(t *testing.T, b []byte) { _, _ = Inspect(bytes.NewReader(b), int64(len(b))) })
+	good := [][]byte{[]byte("MZ"), kernel(release)}
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		b := edit.Apply(good[int(which)%len(good)], script)
+		_, _ = Inspect(bytes.NewReader(b), int64(len(b)))
+	})
 }
 
 func needs(t *testing.T, what string) {

@@ -20,6 +20,7 @@ import (
 	"gprovision/forge/tool"
 	"gprovision/hw/filesystem"
 	"gprovision/model/bootimage"
+	"gprovision/model/edit"
 	"gprovision/model/fault"
 	"gprovision/model/release"
 	"gprovision/model/signature"
@@ -776,7 +777,7 @@ func FuzzRewrite(f *testing.F) {
 	w.WriteHeader(&tar.Header{Name: "drop", Typeflag: tar.TypeReg, Size: 3})
 	w.Write([]byte("abc"))
 	w.Close()
-	f.Add(b.Bytes())
+	good := [][]byte{b.Bytes()}
 	// Sparse files in each form, where GNU tar is there to make them.
 	dir := f.TempDir()
 	for _, name := range []string{"a", "drop", "z"} {
@@ -793,10 +794,16 @@ func FuzzRewrite(f *testing.F) {
 	}
 	for _, args := range [][]string{{"--format=gnu"}, {"--format=posix"}, {"--format=posix", "--sparse-version=0.0"}, {"--format=posix", "--sparse-version=0.1"}} {
 		if out, err := exec.Command("tar", append(args, "--sparse", "-c", "-C", dir, "a", "drop", "z")...).Output(); err == nil {
-			f.Add(out)
+			good = append(good, out)
 		}
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		b := edit.Tar(good[int(which)%len(good)], script)
 		var out bytes.Buffer
 		n := 0
 		if rewrite(&out, bytes.NewReader(b), map[string]bool{"drop": true}, func(*tar.Header) { n++ }) != nil {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gprovision/model/edit"
 )
 
 // sparseTar returns what GNU tar makes of a sparse file with the parts of script: "truncate -s 1T f".
@@ -157,11 +159,22 @@ func TestWalkTarAgainstArchiveTar(t *testing.T) {
 
 // FuzzWalkTar compares with archive/tar. To be stricter is allowed.
 func FuzzWalkTar(f *testing.F) {
-	f.Add(tarArchive(f, tarFile("a", "1"), tarSym("b", "/"), tarHard("c", "a"), tarDir("d/"), tarFile("d/e", "2")))
+	good := [][]byte{tarArchive(f, tarFile("a", "1"), tarSym("b", "/"), tarHard("c", "a"), tarDir("d/"), tarFile("d/e", "2"))}
 	for _, args := range [][]string{{"--format=posix", "--sparse"}, {"--format=posix", "--sparse", "--sparse-version=0.0"}, {"--format=gnu", "--sparse"}} {
-		f.Add(sparseTar(f, `truncate -s 300K a; printf x | dd of=a bs=1 seek=200000 conv=notrunc status=none`, args...))
+		good = append(good, sparseTar(f, `truncate -s 300K a; printf x | dd of=a bs=1 seek=200000 conv=notrunc status=none`, args...))
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
+	more, err := edit.Bases(os.DirFS("testdata/walktar"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good = append(good, more...)
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		b := edit.Tar(good[int(which)%len(good)], script)
 		got, err := ours(b)
 		if err != nil {
 			return

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gprovision/model/edit"
 )
 
 // unpackNeeds skips without root or a program.
@@ -498,15 +500,30 @@ func TestParseACL(t *testing.T) {
 }
 
 func FuzzUnpack(f *testing.F) {
-	f.Add(tarArchive(f, tarFile("a", "1"), tarSym("b", "/"), tarHard("c", "a"), tarDir("d/"), tarFile("d/e", "2")))
-	f.Add(tarArchive(f, tarItem{tar.Header{Name: "a", Typeflag: tar.TypeReg, Mode: 0o644, PAXRecords: map[string]string{"SCHILY.acl.access": "user::rwx"}}, ""}))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	good := [][]byte{tarArchive(f, tarFile("a", "1"), tarSym("b", "/"), tarHard("c", "a"), tarDir("d/"), tarFile("d/e", "2")),
+		tarArchive(f, tarItem{tar.Header{Name: "a", Typeflag: tar.TypeReg, Mode: 0o644, PAXRecords: map[string]string{"SCHILY.acl.access": "user::rwx"}}, ""})}
+	more, err := edit.Bases(os.DirFS("testdata/unpack"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good = append(good, more...)
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		b := edit.Tar(good[int(which)%len(good)], script)
 		outside := t.TempDir()
 		target := filepath.Join(outside, "target")
 		if err := os.Mkdir(target, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		Unpack(context.Background(), target, bytes.NewReader(b), UnpackOptions{MaxBytes: 1 << 20})
+		_, _, judged := JudgeTar(bytes.NewReader(b), 1<<20)
+		_, err := Unpack(context.Background(), target, bytes.NewReader(b), UnpackOptions{MaxBytes: 1 << 20})
+		if judged == nil && err != nil && os.Geteuid() == 0 {
+			t.Errorf("judged good, and %v", err)
+		}
 		list, err := os.ReadDir(outside)
 		if err != nil || len(list) != 1 {
 			t.Errorf("outside: %v, %v", list, err)

@@ -17,6 +17,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"gprovision/model/edit"
 	"gprovision/model/fault"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -126,9 +127,12 @@ func FuzzParseLease(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(m.ToBytes())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := dhcpv4.FromBytes(b)
+	good := m.ToBytes()
+	for _, s := range edit.Scripts() {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, script []byte) {
+		m, err := dhcpv4.FromBytes(edit.Apply(good, script))
 		if err != nil {
 			return
 		}

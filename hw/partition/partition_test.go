@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"gprovision/hw/partition"
+	"gprovision/model/edit"
 	"gprovision/model/layout"
 )
 
@@ -509,6 +510,7 @@ func (m *memory) SectorSize() int                          { return m.sector }
 func (m *memory) Sync() error                              { return nil }
 
 func FuzzRead(f *testing.F) {
+	var good [][]byte
 	for _, sector := range []int{512, 4096} {
 		for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 			file, err := os.Create(filepath.Join(f.TempDir(), "seed"))
@@ -527,7 +529,7 @@ func FuzzRead(f *testing.F) {
 			b := make([]byte, 6*sector)
 			file.ReadAt(b, 0)
 			file.Close()
-			f.Add(b, sector == 4096)
+			good = append(good, b)
 		}
 	}
 	loop := make([]byte, 4096)
@@ -535,8 +537,15 @@ func FuzzRead(f *testing.F) {
 	binary.LittleEndian.PutUint32(loop[446+8:], 1)
 	binary.LittleEndian.PutUint32(loop[446+12:], 100)
 	copy(loop[512:], loop[:512])
-	f.Add(loop, false)
-	f.Fuzz(func(t *testing.T, data []byte, large bool) {
+	good = append(good, loop)
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		base := good[int(which)%len(good)]
+		data, large := edit.Apply(base, script), len(base) == 6*4096
 		d := &memory{data: data, size: 2 * layout.GiB, sector: 512}
 		if large {
 			d.sector = 4096

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gprovision/model/edit"
 )
 
 const arrayUUID = "01234567-89ab-cdef-0123-456789abcdef"
@@ -194,12 +196,23 @@ func skip(t *testing.T, why string) {
 }
 
 func FuzzRead(f *testing.F) {
-	for _, put := range []func([]byte){func(b []byte) { put1(b, 4096, mirror) }, func(b []byte) { put090(b, le, 1, 6) }, func(b []byte) { put1(b, 0, mirror) }} {
+	// Only the superblock itself is changed, and put where it belongs.
+	var good [][]byte
+	at := []int{4096, 64 << 10, 0}
+	for i, put := range []func([]byte){func(b []byte) { put1(b, 4096, mirror) }, func(b []byte) { put090(b, le, 1, 6) }, func(b []byte) { put1(b, 0, mirror) }} {
 		b := make([]byte, 128<<10)
 		put(b)
-		f.Add(b)
+		good = append(good, b[at[i]:at[i]+4096])
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		i := int(which) % len(good)
+		b := make([]byte, 128<<10)
+		copy(b[at[i]:], edit.Apply(good[i], script))
 		m, err := Read(bytes.NewReader(b), int64(len(b)))
 		if err != nil && !errors.Is(err, ErrNone) {
 			t.Fatal(err)

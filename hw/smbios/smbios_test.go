@@ -12,6 +12,7 @@ import (
 	uroot "github.com/u-root/u-root/pkg/smbios"
 
 	"gprovision/hw/smbios"
+	"gprovision/model/edit"
 )
 
 // qemu is a machine of QEMU 7.2 with SeaBIOS and -smbios options for each value below: what its firmware left in memory.
@@ -195,9 +196,13 @@ func TestClass(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	entry, data := qemu(f)
-	f.Add(entry, data)
-	f.Add(entry, []byte("\x03\x16\x00\x00\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x00\x00"))
-	f.Fuzz(func(t *testing.T, e, data []byte) {
+	tables := [][]byte{data, []byte("\x03\x16\x00\x00\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x01\x00\x00")}
+	for _, s := range edit.Scripts() {
+		f.Add(uint8(0), s, []byte{})
+		f.Add(uint8(1), []byte{}, s)
+	}
+	f.Fuzz(func(t *testing.T, which uint8, entryScript, script []byte) {
+		e, data := edit.Apply(entry, entryScript), edit.Apply(tables[int(which)%len(tables)], script)
 		for _, e := range [][]byte{e, entry} {
 			i, err := smbios.Parse(e, data)
 			if err != nil {

@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"gprovision/model/edit"
 )
 
 // signer returns a new RSA key of that many bits and a certificate for it.
@@ -201,8 +203,19 @@ func FuzzSignatures(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b.Bytes())
-	f.Add(signed)
-	f.Add(signed[:len(signed)-100])
-	f.Fuzz(func(t *testing.T, b []byte) { _, _ = Signatures(bytes.NewReader(b), int64(len(b))) })
+	good := [][]byte{b.Bytes(), signed, signed[:len(signed)-100]}
+	more, err := edit.Bases(os.DirFS("testdata/signatures"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good = append(good, more...)
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		b := edit.Apply(good[int(which)%len(good)], script)
+		_, _ = Signatures(bytes.NewReader(b), int64(len(b)))
+	})
 }

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gprovision/model/edit"
 )
 
 // bzImage returns the smallest file that has a bzImage's header.
@@ -418,10 +420,19 @@ func FuzzUKI(f *testing.F) {
 	if err := WriteUKI(&b, stub(5), parts("BUILD_ID=7\n")); err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b.Bytes())
-	f.Add(bzImage(debianBanner))
-	f.Add(stub(0))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	good := [][]byte{b.Bytes(), bzImage(debianBanner), stub(0)}
+	more, err := edit.Bases(os.DirFS("testdata/uki"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good = append(good, more...)
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		b := edit.Apply(good[int(which)%len(good)], script)
 		i, err := Parse(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			return
@@ -451,8 +462,19 @@ func FuzzWriteUKI(f *testing.F) {
 }
 
 func FuzzBzImage(f *testing.F) {
-	f.Add(bzImage(debianBanner))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	good := [][]byte{bzImage(debianBanner)}
+	more, err := edit.Bases(os.DirFS("testdata/bzimage"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good = append(good, more...)
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		b := edit.Apply(good[int(which)%len(good)], script)
 		if k, err := ParseBzImage(bytes.NewReader(b), int64(len(b))); err == nil {
 			_, _ = k.BuildNumber()
 		}

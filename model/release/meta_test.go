@@ -5,9 +5,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"gprovision/model/edit"
 )
 
 func tarOf(t testing.TB, entries ...string) []byte {
@@ -85,10 +88,19 @@ func TestMeta(t *testing.T) {
 }
 
 func FuzzReadMeta(f *testing.F) {
-	f.Add(tarOf(f, MetaPath+`={"ImgName":"x","version":1}`))
-	f.Add(tarOf(f, "etc/", "x=y"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := ReadMeta(bytes.NewReader(b))
+	good := [][]byte{tarOf(f, MetaPath+`={"ImgName":"x","version":1}`), tarOf(f, "etc/", "x=y")}
+	more, err := edit.Bases(os.DirFS("testdata/readmeta"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good = append(good, more...)
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		m, err := ReadMeta(bytes.NewReader(edit.Tar(good[int(which)%len(good)], script)))
 		if err != nil {
 			return
 		}

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gprovision/model/edit"
 )
 
 // runXZ compresses with the real program.
@@ -353,10 +355,19 @@ func checkLeaks(t *testing.T) {
 
 func FuzzReader(f *testing.F) {
 	data := sample(400)
-	f.Add(runXZ(f, data, with("-0", "--block-size=100")...))
-	f.Add(join(runXZ(f, data, with("-0")...), make([]byte, 4), runXZ(f, data, with("-0")...)))
-	f.Add([]byte(magicHeader))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	good := [][]byte{runXZ(f, data, with("-0", "--block-size=100")...), join(runXZ(f, data, with("-0")...), make([]byte, 4), runXZ(f, data, with("-0")...)), []byte(magicHeader)}
+	more, err := edit.Bases(os.DirFS("testdata/reader"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good = append(good, more...)
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		b := edit.Apply(good[int(which)%len(good)], script)
 		r, err := NewReader(context.Background(), bytes.NewReader(b), int64(len(b)), 2)
 		if err != nil {
 			return

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gprovision/model/edit"
 )
 
 const confDir = "/etc/provisioning"
@@ -179,8 +181,12 @@ func FuzzUnpackNetwork(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	good := b
+	for _, s := range edit.Scripts() {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, script []byte) {
+		b := edit.Tar(good, script)
 		files, _, err := UnpackNetwork(b)
 		if err != nil {
 			return

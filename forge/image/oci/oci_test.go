@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+
+	"gprovision/model/edit"
 )
 
 func needs(t *testing.T, programs ...string) {
@@ -627,9 +629,14 @@ func TestDamage(t *testing.T) {
 func FuzzLayout(f *testing.F) {
 	l := layout{}
 	l.index(f, named(l.image(f, "amd64", layerTar(f, "a=1", "b=>a", "d/", "d/x->..")), "amd64", "v1"))
-	f.Add(l.tar(f))
-	f.Add(layout{"manifest.json": []byte(`[{"Config":"c","Layers":["l"]}]`), "c": []byte(`{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["` + digest(nil) + `"]}}`), "l": nil}.tar(f))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	good := [][]byte{l.tar(f), layout{"manifest.json": []byte(`[{"Config":"c","Layers":["l"]}]`), "c": []byte(`{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["` + digest(nil) + `"]}}`), "l": nil}.tar(f)}
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		b := edit.Tar(good[int(which)%len(good)], script)
 		file := filepath.Join(t.TempDir(), "x.tar")
 		if err := os.WriteFile(file, b, 0o600); err != nil {
 			t.Fatal(err)
@@ -650,9 +657,13 @@ func FuzzLayout(f *testing.F) {
 
 // FuzzMerge feeds a layer that is no tar, or a strange one, over a plain one.
 func FuzzMerge(f *testing.F) {
-	f.Add(layerTar(f, "a=1", ".wh.b=", "d/.wh..wh..opq=", "l->d", "l/x=>a"))
+	good := layerTar(f, "a=1", ".wh.b=", "d/.wh..wh..opq=", "l->d", "l/x=>a")
 	base := layerTar(f, "d/", "d/x=1", "b=1")
-	f.Fuzz(func(t *testing.T, b []byte) {
+	for _, s := range edit.Scripts() {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, script []byte) {
+		b := edit.Tar(good, script)
 		l := layout{}
 		im, err := OpenDir(l.index(t, l.image(t, "amd64", base, b)).dir(t), "")
 		if err != nil {
