@@ -8,8 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,7 +49,7 @@ type BootBuildCmd struct {
 
 // BootUKICmd builds a unified kernel image.
 type BootUKICmd struct {
-	Kernel string   `placeholder:"RELEASE" help:"Kernel to use. Default: the newest in the root filesystem."`
+	Kernel string   `placeholder:"RELEASE" help:"Kernel to use. Default: the newest plain one in the root filesystem."`
 	Module []string `sep:"none" placeholder:"PATTERN" help:"Take modules that artifacts do not have by themselves: a directory with a final slash, or a pattern for files, below the kernel/ of the modules. May be repeated."`
 
 	BootBuildCmd
@@ -168,6 +170,30 @@ func bootLog(c *Context) *slog.Logger {
 	return slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
+// leftOutText says in one line which drivers of the root filesystem an artifact does not have.
+func leftOutText(all []boot.LeftOut) string {
+	count := map[string]int{}
+	var named []string
+	for _, l := range all {
+		if l.Why == boot.WhyList {
+			count[l.Drives]++
+		} else {
+			named = append(named, l.Name)
+		}
+	}
+	var out []string
+	for _, drives := range slices.Sorted(maps.Keys(count)) {
+		out = append(out, fmt.Sprintf("%d drivers of %s that units do not have", count[drives], drives))
+	}
+	if len(named) > 0 {
+		out = append(out, strings.Join(named, " "))
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	return strings.Join(out, ", ") + " (--json says why, --module takes them)"
+}
+
 // report prints what was built.
 func (b *BootBuildCmd) report(c *Context, r boot.Report) error {
 	if b.JSON {
@@ -179,6 +205,9 @@ func (b *BootBuildCmd) report(c *Context, r boot.Report) error {
 	}
 	fmt.Fprintf(c.Stdout, "%s\n  build    %d\n  kernel   %s, %s\n  initrd   %s%s unpacked, %d modules, %d files of others\n  size     %s\n  sha256   %s\n",
 		b.Out, r.Build, r.Kernel, megabytes(r.KernelSize), initrd, megabytes(r.InitrdUnpacked), r.Modules, len(r.Tools), megabytes(r.Size), r.SHA256)
+	if left := leftOutText(r.LeftOut); left != "" {
+		fmt.Fprintf(c.Stdout, "  left out %s\n", shown.Line(left))
+	}
 	if r.Signer != "" {
 		fmt.Fprintf(c.Stdout, "  signed   %s\n", r.Signer)
 	}

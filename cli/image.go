@@ -51,6 +51,8 @@ type ImageBuildCmd struct {
 	Platforms  string   `placeholder:"FILE" help:"Appliance table for that. Default: the built-in one."`
 	Init       string   `placeholder:"FILE" help:"The init program for that. Default: init beside this program."`
 	BootAdd    []string `name:"boot-add" sep:"none" placeholder:"PATH[:DEST]" help:"Put a file or directory into the boot artifact that is made. May be repeated."`
+	Kernel     string   `placeholder:"RELEASE" help:"Kernel for that. Default: the newest plain one in the root filesystem."`
+	BootModule []string `name:"boot-module" sep:"none" placeholder:"PATTERN" help:"Take modules for that beside those that artifacts have, as --module of 'gprov boot build'. May be repeated."`
 	BootBuild  *uint64  `name:"build-number" env:"BUILD_NUMBER" placeholder:"N" help:"Build number of the boot artifact that is made. Default: the environment variable BUILD_NUMBER."`
 	NoSBOM     bool     `name:"no-sbom" help:"Do not write the bill of materials, NAME.upd.spdx.json."`
 	Preset     string   `default:"6" placeholder:"N" help:"Preset of xz, 0 (fast) to 9 (small)."`
@@ -142,8 +144,8 @@ func (b *ImageBuildCmd) Run(c *Context) error {
 // boot says how the boot artifact is made; nil: it is not.
 func (b *ImageBuildCmd) boot() (*boot.Options, error) {
 	if b.Policy == "" {
-		if b.Platforms != "" || b.Init != "" || len(b.BootAdd) > 0 {
-			return nil, &UsageError{errors.New("--platforms, --init and --boot-add are for making the boot artifact, which needs --policy")}
+		if b.Platforms != "" || b.Init != "" || len(b.BootAdd) > 0 || b.Kernel != "" || len(b.BootModule) > 0 {
+			return nil, &UsageError{errors.New("--platforms, --init, --kernel, --boot-module and --boot-add are for making the boot artifact, which needs --policy")}
 		}
 		return nil, nil
 	}
@@ -151,6 +153,7 @@ func (b *ImageBuildCmd) boot() (*boot.Options, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Kernel, o.Modules = b.Kernel, b.BootModule
 	return &o, nil
 }
 
@@ -484,6 +487,7 @@ func imageHint(err error) error {
 	hint := ""
 	var missing *tool.MissingError
 	var root *boot.MissingError
+	var kernel *boot.KernelError
 	var have *HintError
 	switch {
 	case errors.As(err, &have):
@@ -492,6 +496,8 @@ func imageHint(err error) error {
 		hint = missing.Hint()
 	case errors.As(err, &root):
 		hint = root.Hint()
+	case errors.As(err, &kernel):
+		hint = kernel.Hint()
 	case errors.Is(err, oci.ErrSeveral):
 		hint = "choose one with --image-ref"
 	case errors.Is(err, oci.ErrPlatform):

@@ -36,7 +36,7 @@ import (
 type Options struct {
 	// RootFS is a root filesystem: a directory, or a tar file, which may be compressed by gzip, xz or zstd.
 	RootFS string
-	// Kernel is the release of the kernel to use. Empty: the newest.
+	// Kernel is the release of the kernel to use. Empty: the newest plain one that has modules.
 	Kernel string
 	// Init is the file of the init program: static, x86-64.
 	Init string
@@ -106,6 +106,9 @@ type Report struct {
 	Compression Compression `json:"compression"`
 	// Modules is the number of kernel modules.
 	Modules int `json:"modules"`
+	// LeftOut are the drivers of disks and network ports that the root filesystem has and the artifact does not, and what else was added to
+	// its kernel. A kernel from source has none.
+	LeftOut []LeftOut `json:"leftOut,omitempty"`
 	// KernelSize, InitrdSize and InitrdUnpacked are the lengths of the kernel and of the initramfs, bytes.
 	KernelSize     int64 `json:"kernelSize"`
 	InitrdSize     int64 `json:"initrdSize"`
@@ -269,12 +272,13 @@ func (b *builder) describe(r *rootFS, name string, data []byte) {
 }
 
 func (b *builder) build() (Report, error) {
-	release, err := chooseKernel(b.root, b.o.Kernel)
+	k, err := chooseKernel(b.root, b.o.Kernel)
 	if err != nil {
 		return Report{}, err
 	}
+	release := k.release
 	b.rep = Report{Kernel: release, Build: b.o.BuildNumber, Time: b.o.Time}
-	kernel, err := b.take("boot/vmlinuz-"+release, "linux-image-"+release)
+	kernel, err := b.take(k.image, "linux-image-"+release)
 	if err != nil {
 		return Report{}, err
 	}
@@ -285,7 +289,7 @@ func (b *builder) build() (Report, error) {
 	if err := b.fill(release, true); err != nil {
 		return Report{}, err
 	}
-	if b.rep.Compression, err = chooseCompression(b.root, release); err != nil {
+	if b.rep.Compression, err = chooseCompression(b.root, k); err != nil {
 		return Report{}, err
 	}
 	initrd, err := b.pack()
@@ -436,6 +440,25 @@ func (b *builder) addModules(release string) error {
 	for _, f := range append(files, m.index(names)...) {
 		if err := b.put(path.Join(m.dir, f.path), 0o644, f.data); err != nil {
 			return err
+		}
+	}
+	b.rep.LeftOut = m.leftOut(func(name string) bool {
+		real, err := b.tree.Resolve(name)
+		if err != nil {
+			return false
+		}
+		_, ok := b.tree.Get(real)
+		return ok
+	})
+	if lacking := m.lacking(); len(lacking) > 0 {
+		b.log.Warn("the kernel has no driver for what most units need", "kernel", release, "lacks", strings.Join(lacking, ", "))
+	}
+	for _, l := range b.rep.LeftOut {
+		switch {
+		case l.Why == WhyFirmware:
+			b.log.Warn("a driver is left out, as the root filesystem lacks its firmware", "module", l.Name, "drives", l.Drives)
+		case !strings.HasPrefix(l.Path, "kernel/"):
+			b.log.Warn("a module that was added to the kernel is left out; --module takes it", "module", l.Name, "path", l.Path)
 		}
 	}
 	for _, f := range firmware {

@@ -423,6 +423,7 @@ func sameFiles(t *testing.T, want *rootFS, file string) {
 func TestMissing(t *testing.T) {
 	root := fakeRoot(t)
 	o := options(t, root)
+	o.Kernel = release
 	for _, c := range []struct{ file, debianPackage string }{
 		{stubPath, "systemd-boot-efi"},
 		{"usr/sbin/e2fsck", "e2fsprogs"},
@@ -437,8 +438,7 @@ func TestMissing(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := Build(t.Context(), slog.New(slog.DiscardHandler), o)
-		var missing *MissingError
-		if !errors.As(err, &missing) || missing.Package != c.debianPackage || !strings.Contains(missing.Hint(), c.debianPackage) {
+		if !strings.Contains(hintOf(err), c.debianPackage) {
 			t.Errorf("%s: got %v, want an error that names %s", c.file, err, c.debianPackage)
 		}
 		if _, err := os.Stat(o.Out); !errors.Is(err, fs.ErrNotExist) {
@@ -451,14 +451,24 @@ func TestMissing(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(root, "boot")); err != nil {
 		t.Fatal(err)
 	}
-	var missing *MissingError
-	if _, err := Build(t.Context(), nil, o); !errors.As(err, &missing) || missing.Package != "linux-image-amd64" {
+	o.Kernel = ""
+	if _, err := Build(t.Context(), nil, o); !strings.Contains(hintOf(err), "linux-image-amd64") {
 		t.Errorf("no kernel: got %v", err)
 	}
 	left, err := os.ReadDir(filepath.Dir(o.Out))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left over: %v, %v", left, err)
 	}
+}
+
+// hintOf returns the hint of an error, as the command shows it.
+func hintOf(err error) string {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if h, ok := err.(interface{ Hint() string }); ok {
+			return h.Hint()
+		}
+	}
+	return ""
 }
 
 func TestBuildOptions(t *testing.T) {
@@ -539,13 +549,195 @@ func TestParseAddition(t *testing.T) {
 }
 
 func TestOlder(t *testing.T) {
-	order := []string{"5.10.0-30-amd64", "6.1.0-9-amd64", "6.1.0-10-amd64", "6.1.0-10-rt-amd64", "6.1.1", "6.10.0", "06.11"}
+	order := []string{"5.10.0-30-amd64", "6.1.0-9-amd64", "6.1.0-10-amd64", "6.1.0-10-rt-amd64", "6.1.1", "6.6.32-rc3", "6.6.32-rc10", "6.6.32", "6.10.0", "06.11", "6.12~rc1-amd64", "6.12-rc2",
+		"6.12.0-0.rc7.20251.fc44.x86_64", "6.12.0-200.fc44.x86_64", "6.12.0-300.fc44.x86_64"}
 	for i, a := range order {
 		for j, b := range order {
 			if got := older(a, b); got != (i < j) {
 				t.Errorf("older(%q, %q) = %v", a, b, got)
 			}
 		}
+	}
+}
+
+func TestChooseKernel(t *testing.T) {
+	const boot, beside = "boot/vmlinuz-", "beside"
+	for name, tc := range map[string]struct {
+		files   []string // "boot/vmlinuz-R", or "beside R": among its modules
+		modules []string // releases with modules
+		kernel  string
+		want    string // release, or "error: TEXT"
+		hint    string
+	}{
+		"numbers":             {files: []string{boot + "6.1.0-57-amd64", boot + "6.1.0-9-amd64"}, modules: []string{"6.1.0-57-amd64", "6.1.0-9-amd64"}, want: "6.1.0-57-amd64"},
+		"a backup":            {files: []string{boot + "6.6.32", boot + "6.6.32.old", boot + "6.6.32.bak", boot + "6.6.32.dpkg-bak"}, modules: []string{"6.6.32"}, want: "6.6.32"},
+		"backup of all":       {files: []string{boot + "6.6.32", boot + "6.6.32.old"}, modules: []string{"6.6.32", "6.6.32.old"}, want: "6.6.32"},
+		"a candidate":         {files: []string{boot + "6.6.32", boot + "6.6.32-rc3"}, modules: []string{"6.6.32", "6.6.32-rc3"}, want: "6.6.32"},
+		"of a later one":      {files: []string{boot + "6.6.32", boot + "6.7.0-rc3"}, modules: []string{"6.6.32", "6.7.0-rc3"}, want: "6.7.0-rc3"},
+		"cloud":               {files: []string{boot + "6.1.0-57-amd64", boot + "6.1.0-58-cloud-amd64"}, modules: []string{"6.1.0-57-amd64", "6.1.0-58-cloud-amd64"}, want: "6.1.0-57-amd64"},
+		"real-time":           {files: []string{boot + "6.1.0-57-amd64", boot + "6.1.0-57-rt-amd64"}, modules: []string{"6.1.0-57-amd64", "6.1.0-57-rt-amd64"}, want: "6.1.0-57-amd64"},
+		"debug":               {files: []string{beside + " 6.5.6-300.fc39.x86_64", beside + " 6.5.6-300.fc39.x86_64+debug"}, want: "6.5.6-300.fc39.x86_64"},
+		"rescue":              {files: []string{boot + "6.5.6-300.fc39.x86_64", boot + "0-rescue-0123456789abcdef"}, modules: []string{"6.5.6-300.fc39.x86_64"}, want: "6.5.6-300.fc39.x86_64"},
+		"removed modules":     {files: []string{boot + "6.1.0-57-amd64", boot + "6.1.0-58-amd64"}, modules: []string{"6.1.0-57-amd64"}, want: "6.1.0-57-amd64"},
+		"removed kernel":      {files: []string{boot + "6.1.0-57-amd64"}, modules: []string{"6.1.0-57-amd64", "6.1.0-58-amd64"}, want: "6.1.0-57-amd64"},
+		"only cloud":          {files: []string{boot + "6.1.0-56-cloud-amd64", boot + "6.1.0-57-cloud-amd64"}, modules: []string{"6.1.0-56-cloud-amd64", "6.1.0-57-cloud-amd64"}, want: "6.1.0-57-cloud-amd64"},
+		"cloud and real-time": {files: []string{boot + "6.1.0-57-cloud-amd64", boot + "6.1.0-57-rt-amd64"}, modules: []string{"6.1.0-57-cloud-amd64", "6.1.0-57-rt-amd64"}, want: "error: purposes of their own", hint: "--kernel (6.1.0-57-cloud-amd64, 6.1.0-57-rt-amd64)"},
+		"beside its modules":  {files: []string{beside + " 6.9.1-arch1-1"}, want: "6.9.1-arch1-1"},
+		"by name":             {files: []string{boot + "6.1.0-57-amd64", beside + " 6.9.1"}, modules: []string{"6.1.0-57-amd64"}, kernel: "6.1.0-57-amd64", want: "6.1.0-57-amd64"},
+		"by name, beside":     {files: []string{boot + "6.1.0-57-amd64", beside + " 6.0.1"}, modules: []string{"6.1.0-57-amd64"}, kernel: "6.0.1", want: "6.0.1"},
+		"by a wrong name":     {files: []string{boot + "6.1.0-57-amd64"}, modules: []string{"6.1.0-57-amd64"}, kernel: "6.9", want: "error: neither /boot/vmlinuz-6.9 nor /lib/modules/6.9/vmlinuz", hint: "6.1.0-57-amd64"},
+		"without modules":     {files: []string{boot + "6.1.0-57-amd64", boot + "6.9"}, modules: []string{"6.1.0-57-amd64"}, kernel: "6.9", want: "error: has no modules", hint: "6.1.0-57-amd64"},
+		"none with modules":   {files: []string{boot + "6.9"}, want: "error: no kernel of the root filesystem has modules", hint: "linux-image-6.9"},
+		"none":                {want: "error: neither /boot/vmlinuz-* nor /lib/modules/*/vmlinuz", hint: "linux-image-amd64"},
+	} {
+		dir := t.TempDir()
+		put := func(name string) {
+			p := filepath.Join(dir, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte("CONFIG_BLK_DEV_INITRD=y\nCONFIG_RD_ZSTD=y\n"), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, f := range tc.files {
+			if r, ok := strings.CutPrefix(f, beside+" "); ok {
+				put("usr/lib/modules/" + r + "/vmlinuz")
+				put("usr/lib/modules/" + r + "/config")
+				put("usr/lib/modules/" + r + "/modules.dep")
+			} else {
+				put(f)
+			}
+		}
+		for _, r := range tc.modules {
+			put("usr/lib/modules/" + r + "/modules.dep")
+		}
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "usr/lib"), 0o755), os.Symlink("usr/lib", filepath.Join(dir, "lib"))); err != nil {
+			t.Fatal(err)
+		}
+		r, err := openRootFS(t.Context(), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := chooseKernel(r, tc.kernel)
+		if text, bad := strings.CutPrefix(tc.want, "error: "); bad {
+			var ke *KernelError
+			if !errors.As(err, &ke) || !strings.Contains(err.Error(), text) || !strings.Contains(ke.Hint(), tc.hint) || !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: got %q, %v", name, k.release, err)
+			}
+			continue
+		}
+		if err != nil || k.release != tc.want {
+			t.Errorf("%s: got %q, %v, want %s", name, k.release, err, tc.want)
+			continue
+		}
+		if strings.Contains(k.image, "lib/modules") {
+			if c, err := chooseCompression(r, k); c != Zstd || err != nil {
+				t.Errorf("%s: the configuration beside the modules leads to %s, %v", name, c, err)
+			}
+		}
+	}
+}
+
+// calling returns a module that calls functions of the kernel.
+func calling(info []string, calls ...string) []byte {
+	modinfo := []byte(strings.Join(info, "\x00") + "\x00")
+	names, symbols := []byte{0}, make([]byte, 24)
+	for _, c := range calls {
+		s := make([]byte, 24)
+		binary.LittleEndian.PutUint32(s, uint32(len(names)))
+		s[4] = 1 << 4 // global, of no section
+		names, symbols = append(append(names, c...), 0), append(symbols, s...)
+	}
+	shnames := []byte("\x00.modinfo\x00.shstrtab\x00.symtab\x00.strtab\x00")
+	var b bytes.Buffer
+	at := uint64(64)
+	sections := []elf.Section64{{}}
+	add := func(name uint32, kind elf.SectionType, data []byte, link uint32, size uint64) {
+		sections = append(sections, elf.Section64{Name: name, Type: uint32(kind), Off: at, Size: uint64(len(data)), Link: link, Entsize: size, Info: 1})
+		at += uint64(len(data))
+	}
+	add(1, elf.SHT_PROGBITS, modinfo, 0, 0)
+	add(10, elf.SHT_STRTAB, shnames, 0, 0)
+	add(20, elf.SHT_SYMTAB, symbols, 4, 24)
+	add(28, elf.SHT_STRTAB, names, 0, 0)
+	h := elf.Header64{Type: uint16(elf.ET_REL), Machine: uint16(elf.EM_X86_64), Version: 1, Ehsize: 64, Shentsize: 64, Shnum: 5, Shstrndx: 2, Shoff: at}
+	copy(h.Ident[:], elf.ELFMAG)
+	h.Ident[elf.EI_CLASS], h.Ident[elf.EI_DATA], h.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1
+	for _, v := range []any{h, modinfo, shnames, symbols, names, sections} {
+		if err := binary.Write(&b, binary.LittleEndian, v); err != nil {
+			panic(err)
+		}
+	}
+	return b.Bytes()
+}
+
+// TestAddedModules is about drivers that DKMS, driver packages and weak-updates add: those that take the place of the kernel's own, and
+// those that the kernel has none of.
+func TestAddedModules(t *testing.T) {
+	const dir = "lib/modules/6.1.0/"
+	tree := map[string][]byte{}
+	dep := ""
+	add := func(file string, data []byte) {
+		tree[dir+file] = data
+		dep += file + ":\n"
+	}
+	add("updates/dkms/igb.ko", module("alias=pci:v00008086d000010C9*", "new"))
+	tree[dir+"kernel/drivers/net/ethernet/intel/igb/igb.ko"] = module() // depmod names the preferred one alone
+	add("extra/megaraid_sas/megaraid-sas.ko", module("alias=pci:v00001000*"))
+	tree[dir+"kernel/drivers/scsi/megaraid/megaraid-sas.ko"] = module()
+	add("updates/i915.ko", module("alias=pci:v00008086*"))
+	tree[dir+"kernel/drivers/gpu/drm/i915/i915.ko"] = module()
+	add("weak-updates/qla2xxx.ko", module("alias=pci:v00001077*"))
+	tree[dir+"kernel/drivers/scsi/qla2xxx/qla2xxx.ko"] = module()
+	add("updates/dkms/r8125.ko", calling([]string{"alias=pci:v000010ECd00008125*"}, "alloc_etherdev_mqs", "register_netdev"))
+	add("updates/dkms/newraid.ko", calling([]string{"alias=pci:v0000ABCD*"}, "scsi_host_alloc"))
+	add("updates/dkms/radio.ko", calling([]string{"alias=pci:v0000ABCE*"}, "register_netdev", "wiphy_register"))
+	add("updates/dkms/zvol.ko", calling([]string{"alias=fs-zvol"}, "device_add_disk"))
+	add("updates/dkms/graphics.ko", calling([]string{"alias=pci:v000010DE*"}, "drm_dev_register"))
+	add("kernel/drivers/ata/ahci.ko", module())
+	tree[dir+"modules.dep"], tree[dir+"modules.builtin"] = []byte(dep), nil
+	tree[dir+"modules.alias"] = []byte("alias pci:v00001077* qla2xxx\nalias pci:v00008086* i915\n")
+	r, err := openRootFS(t.Context(), writeTree(t, tree))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := readModules(r, "6.1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := m.choose(nil)
+	if want := []string{"ahci", "igb", "megaraid_sas", "newraid", "r8125"}; err != nil || !slices.Equal(names, want) {
+		t.Errorf("chose %q, %v, want %q", names, err, want)
+	}
+	files, _, err := m.load(names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := map[string]bool{}
+	for _, f := range files {
+		has[dir+f.path+zstdSuffix] = true
+		if f.path == "updates/dkms/igb.ko" && !bytes.Contains(f.data, []byte("new")) {
+			t.Error("the kernel's own igb, not the one that depmod prefers")
+		}
+	}
+	if !has[dir+"updates/dkms/igb.ko"+zstdSuffix] || !strings.Contains(string(m.index(names)[0].data), "updates/dkms/igb.ko.zst:") {
+		t.Errorf("files %v", has)
+	}
+	var left []string
+	for _, l := range m.leftOut(func(name string) bool { return has[name] }) {
+		left = append(left, l.Name+" "+l.Drives+" "+l.Why)
+	}
+	if want := []string{"graphics  other", "radio  other", "zvol  other", "qla2xxx disks list"}; !slices.Equal(left, want) {
+		t.Errorf("left out %q, want %q", left, want)
+	}
+	// What is lost on the way is told, whatever was meant.
+	delete(has, dir+"updates/dkms/r8125.ko"+zstdSuffix)
+	if l := m.leftOut(func(name string) bool { return has[name] }); !slices.ContainsFunc(l, func(l LeftOut) bool { return l.Name == "r8125" && l.Drives == string(drivesPorts) }) {
+		t.Errorf("r8125 is lost and not told: %v", l)
+	}
+	if names, err = m.choose([]string{"updates/dkms/graphics", "drivers/scsi/qla2xxx/"}); err != nil || !slices.Contains(names, "graphics") || !slices.Contains(names, "qla2xxx") {
+		t.Errorf("asked for: %q, %v", names, err)
+	}
+	if got := m.lacking(); len(got) != 5 || strings.Contains(strings.Join(got, " "), "ahci") {
+		t.Errorf("lacking %q", got)
 	}
 }
 

@@ -26,17 +26,20 @@ const (
 )
 
 // chooseCompression reads the kernel's configuration: zstd where the kernel can unpack it, else gzip.
-func chooseCompression(root *rootFS, release string) (Compression, error) {
-	config, err := root.read("boot/config-"+release, "")
-	if err != nil {
+func chooseCompression(root *rootFS, k kernelFile) (Compression, error) {
+	if k.config == "" {
 		return Gzip, nil // every kernel that unpacks anything unpacks gzip
+	}
+	config, err := root.read(k.config, "")
+	if err != nil {
+		return "", err
 	}
 	set := map[string]bool{}
 	for _, line := range strings.Split(string(config), "\n") {
 		set[line] = true
 	}
 	if !set["CONFIG_BLK_DEV_INITRD=y"] {
-		return "", fmt.Errorf("kernel %s cannot have an initramfs: CONFIG_BLK_DEV_INITRD is not set", release)
+		return "", fmt.Errorf("kernel %s cannot have an initramfs: CONFIG_BLK_DEV_INITRD is not set", k.release)
 	}
 	if set["CONFIG_RD_ZSTD=y"] {
 		return Zstd, nil

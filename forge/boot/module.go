@@ -93,8 +93,10 @@ var firmwareOnly = []string{"drivers/net/ethernet/broadcom/bnx2", "drivers/net/e
 // modules chooses the modules of one kernel.
 type modules struct {
 	root  *rootFS
-	dir   string // lib/modules/RELEASE
-	files map[string]string
+	dir   string              // lib/modules/RELEASE
+	files map[string]string   // by name, below dir: those that depmod prefers, which may lie outside of kernel/
+	place map[string]string   // the path below kernel/ by which the lists judge a module: of the kernel's own one of that name; empty: none
+	added map[string]drives   // what the modules drive that the kernel has no one of its own for
 	needs map[string][]string // names
 	soft  map[string][]string // names and aliases, those before and after alike
 	named map[string][]string // modules by alias, for aliases without wildcards
@@ -109,8 +111,8 @@ type moduleFile struct {
 }
 
 func readModules(root *rootFS, release string) (*modules, error) {
-	m := &modules{root: root, dir: "lib/modules/" + release, files: map[string]string{}, needs: map[string][]string{},
-		soft: map[string][]string{}, named: map[string][]string{}, lines: map[string][]string{}}
+	m := &modules{root: root, dir: "lib/modules/" + release, files: map[string]string{}, place: map[string]string{}, added: map[string]drives{},
+		needs: map[string][]string{}, soft: map[string][]string{}, named: map[string][]string{}, lines: map[string][]string{}}
 	dep, err := root.read(m.dir+"/modules.dep", "linux-image-"+release)
 	if err != nil {
 		return nil, err
@@ -120,6 +122,7 @@ func readModules(root *rootFS, release string) (*modules, error) {
 		if !ok {
 			return nil, fmt.Errorf("parse modules.dep: line %q", line)
 		}
+		file = strings.TrimPrefix(strings.TrimPrefix(file, "/usr"), "/"+m.dir+"/") // as older ones of depmod wrote it
 		name := moduleName(file)
 		m.files[name] = file
 		for _, n := range strings.Fields(needs) {
@@ -145,7 +148,109 @@ func readModules(root *rootFS, release string) (*modules, error) {
 	if m.built, err = root.read(m.dir+"/modules.builtin", "linux-image-"+release); err != nil {
 		return nil, err
 	}
-	return m, nil
+	return m, m.findPlaces()
+}
+
+// drives is what a module drives.
+type drives string
+
+// What modules drive, as far as it matters here.
+const (
+	drivesDisks drives = "disks"
+	drivesPorts drives = "network ports"
+	drivesOther drives = ""
+)
+
+// findPlaces finds out how modules are judged that lie outside of kernel/, where DKMS, driver packages and weak-updates put theirs: by
+// the place of the kernel's own module of that name, or by what they drive.
+func (m *modules) findPlaces() error {
+	var outside []string
+	for name, file := range m.files {
+		if m.place[name] = file; !strings.HasPrefix(file, "kernel/") {
+			outside = append(outside, name)
+		}
+	}
+	if len(outside) == 0 {
+		return nil
+	}
+	slices.Sort(outside)
+	real, _, err := m.root.resolve(m.dir)
+	if err != nil {
+		return err
+	}
+	own := map[string]string{}
+	for p := range m.root.entries {
+		if rest, ok := strings.CutPrefix(p, real+"/"); ok && strings.HasPrefix(rest, "kernel/") && strings.Contains(path.Base(rest), ".ko") {
+			own[moduleName(rest)] = rest
+		}
+	}
+	for _, name := range outside {
+		if m.place[name] = own[name]; own[name] != "" {
+			continue
+		}
+		data, err := m.plain(m.files[name])
+		if err != nil {
+			return err
+		}
+		if m.added[name], err = whatDrives(data); err != nil {
+			return fmt.Errorf("read module %s: %w", m.files[name], err)
+		}
+	}
+	return nil
+}
+
+// diskCalls and portCalls are functions of the kernel that only drivers of disk controllers and of wired network ports call, radioCalls those of
+// drivers of wireless ones and of other buses that look like ports.
+var (
+	diskCalls = []string{"scsi_host_alloc", "scsi_add_host_with_dma", "ata_host_alloc", "ata_host_alloc_pinfo", "ata_host_activate", "ata_host_register",
+		"ata_pci_bmdma_init_one", "ata_pci_sff_init_one", "ahci_host_activate", "nvme_init_ctrl", "mmc_alloc_host", "mmc_add_host", "sdhci_alloc_host", "sdhci_add_host",
+		"device_add_disk", "blk_mq_alloc_tag_set", "__blk_mq_alloc_disk", "__blk_alloc_disk", "usb_stor_probe1", "ufshcd_alloc_host"}
+	portCalls = []string{"register_netdev", "register_netdevice", "alloc_etherdev_mqs", "devm_alloc_etherdev_mqs", "alloc_netdev_mqs", "usbnet_probe",
+		"phy_driver_register", "phy_drivers_register", "__mdiobus_register"}
+	radioCalls = []string{"ieee80211_alloc_hw_nm", "ieee80211_register_hw", "wiphy_new_nm", "wiphy_register", "cfg80211_scan_done", "alloc_candev_mqs", "register_candev", "wwan_register_ops",
+		"drm_dev_register", "drm_dev_alloc", "hci_register_dev"}
+	// hardware are the kinds of aliases by which the kernel asks for the driver of a device.
+	hardware = []string{"pci:", "usb:", "acpi", "virtio:", "vmbus:", "platform:", "mdio:", "of:", "sdio:", "xen:", "scsi:", "nvme", "pnp:", "dmi"}
+)
+
+// whatDrives says what a module drives, by what it calls and by the devices that it asks for.
+func whatDrives(module []byte) (drives, error) {
+	info, err := modinfo(module)
+	if err != nil {
+		return drivesOther, err
+	}
+	if !slices.ContainsFunc(info["alias"], isHardware) {
+		return drivesOther, nil
+	}
+	f, err := elf.NewFile(bytes.NewReader(module))
+	if err != nil {
+		return drivesOther, err
+	}
+	defer f.Close()
+	symbols, err := f.Symbols()
+	if err != nil && !errors.Is(err, elf.ErrNoSymbols) {
+		return drivesOther, err
+	}
+	calls := map[string]bool{}
+	for _, s := range symbols {
+		if s.Section == elf.SHN_UNDEF {
+			calls[s.Name] = true
+		}
+	}
+	any := func(names []string) bool { return slices.ContainsFunc(names, func(n string) bool { return calls[n] }) }
+	switch {
+	case any(radioCalls):
+		return drivesOther, nil
+	case any(diskCalls):
+		return drivesDisks, nil
+	case any(portCalls):
+		return drivesPorts, nil
+	}
+	return drivesOther, nil
+}
+
+func isHardware(alias string) bool {
+	return slices.ContainsFunc(hardware, func(p string) bool { return strings.HasPrefix(alias, p) })
 }
 
 func split(b []byte) []string {
@@ -214,12 +319,16 @@ func (m *modules) choose(own []string) ([]string, error) {
 			}
 		}
 	}
-	for name, file := range m.files {
+	for name, place := range m.place {
 		switch {
-		case fits(file, own):
+		case fits(m.files[name], own), place != "" && fits(place, own):
 			add(name)
-		case fits(file, unwanted), !fits(file, wanted):
-		case fits(file, firmwareOnly):
+		case place == "":
+			if m.added[name] != drivesOther {
+				add(name)
+			}
+		case fits(place, unwanted), !fits(place, wanted):
+		case fits(place, firmwareOnly):
 			usable, err := m.hasFirmware(name)
 			if err != nil {
 				return nil, err
@@ -232,8 +341,9 @@ func (m *modules) choose(own []string) ([]string, error) {
 		}
 	}
 	for _, w := range own {
-		if !slices.ContainsFunc(slices.Collect(maps.Values(m.files)), func(file string) bool { return fits(file, []string{w}) }) {
-			return nil, fmt.Errorf("no module of the root filesystem fits %s below %s/kernel", w, m.dir)
+		found := func(file string) bool { return file != "" && fits(file, []string{w}) }
+		if !slices.ContainsFunc(slices.Collect(maps.Values(m.files)), found) && !slices.ContainsFunc(slices.Collect(maps.Values(m.place)), found) {
+			return nil, fmt.Errorf("no module of the root filesystem fits %s below %s or its kernel/", w, m.dir)
 		}
 	}
 	return slices.Sorted(maps.Keys(chosen)), nil
@@ -244,7 +354,7 @@ func (m *modules) choose(own []string) ([]string, error) {
 func (m *modules) hasFirmware(name string) (bool, error) {
 	for _, n := range append([]string{name}, m.needs[name]...) {
 		file := m.files[n]
-		if !fits(file, firmwareOnly) {
+		if !fits(m.place[n], firmwareOnly) {
 			continue
 		}
 		data, err := m.plain(file)
@@ -382,25 +492,34 @@ func plainModule(name string, b []byte) ([]byte, error) {
 	return out, err
 }
 
-// firmwareNames returns the files that a module may ask for, from its section .modinfo.
+// firmwareNames returns the files that a module may ask for.
 func firmwareNames(module []byte) ([]string, error) {
+	info, err := modinfo(module)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(info["firmware"], func(name string) bool { return strings.Contains(name, "..") }), nil
+}
+
+// modinfo returns what a module says of itself in its section .modinfo: "key=value", ended by zero bytes.
+func modinfo(module []byte) (map[string][]string, error) {
 	f, err := elf.NewFile(bytes.NewReader(module))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	out := map[string][]string{}
 	s := f.Section(".modinfo")
 	if s == nil {
-		return nil, nil
+		return out, nil
 	}
 	b, err := s.Data()
 	if err != nil {
 		return nil, err
 	}
-	var out []string
 	for _, v := range strings.Split(string(b), "\x00") {
-		if name, ok := strings.CutPrefix(v, "firmware="); ok && !strings.Contains(name, "..") {
-			out = append(out, name)
+		if key, value, ok := strings.Cut(v, "="); ok {
+			out[key] = append(out[key], value)
 		}
 	}
 	return out, nil
