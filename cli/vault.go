@@ -168,7 +168,9 @@ func (s *VaultSource) remote() (*remoteDoor, error) {
 			return nil, fmt.Errorf("read CA: %s holds no certificate in PEM", s.CA)
 		}
 	}
-	d.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: conf},
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	d.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{Protocols: protocols, TLSClientConfig: conf},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return d, nil
 }

@@ -112,7 +112,9 @@ func StartServer(ctx context.Context, log *slog.Logger, n *Network, c ServerConf
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca)
-	s.http = &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: n.Dial, TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	s.http = &http.Client{Timeout: time.Minute, Transport: &http.Transport{Protocols: protocols, DialContext: n.Dial, TLSClientConfig: &tls.Config{RootCAs: pool}}}
 	return s, nil
 }
 

@@ -254,8 +254,10 @@ func (j *job) source() (*http.Client, error) {
 		}
 		conf.RootCAs = pool
 	}
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
 	return &http.Client{
-		Transport: &http.Transport{TLSHandshakeTimeout: 30 * time.Second, TLSClientConfig: conf, DialContext: (&net.Dialer{Timeout: 30 * time.Second}).DialContext},
+		Transport: &http.Transport{Protocols: protocols, TLSHandshakeTimeout: 30 * time.Second, TLSClientConfig: conf, DialContext: (&net.Dialer{Timeout: 30 * time.Second}).DialContext},
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if len(via) >= 10 {
 				return errors.New("more than ten redirects")

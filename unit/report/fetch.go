@@ -84,7 +84,9 @@ type Fetched struct {
 // wanted), NoSpace, DiskWrite, ReadBack. An HTTP status of 400 to 499 but 408 and 429 is final at once.
 func Fetch(ctx context.Context, o FetchOptions) (Fetched, error) {
 	if o.Client == nil {
-		o.Client = &http.Client{}
+		protocols := &http.Protocols{}
+		protocols.SetHTTP1(true)
+		o.Client = &http.Client{Transport: &http.Transport{Protocols: protocols, Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 30 * time.Second, IdleConnTimeout: time.Minute}}
 	}
 	if o.MaxSize == 0 {
 		o.MaxSize = 16 << 30

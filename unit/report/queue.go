@@ -20,9 +20,19 @@ import (
 	"gprovision/model/record"
 )
 
-// MaxQueue is how many bytes of events a Queue keeps, as JSON. Beyond it the oldest log records go first, then the oldest
-// of the other kinds; state events stay.
+// MaxQueue is how many bytes of events a Queue keeps, as JSON. Beyond it the oldest debug records go first, then the oldest of all log
+// records, then the oldest of the other kinds; state events stay.
 const MaxQueue = 8 << 20
+
+// What this boot may have queued before its debug records are left out: half of what the server takes of one boot, so that there is room
+// for all else.
+const (
+	debugBytes   = 32 << 20
+	debugRecords = 50_000
+)
+
+// FactDropped is the name of the fact that says how many records of this boot the unit did not send.
+const FactDropped = "recordsDropped"
 
 const (
 	maxSegment  = 256 << 10 // bytes of one file of the queue
@@ -38,7 +48,10 @@ type Sender interface {
 }
 
 // Queue keeps the events of a unit until the server has them. Add never blocks. The order is kept: what was added first is
-// sent first, events of earlier boots before those of this one.
+// sent first, events of earlier boots before those of this one; but while the server has no room for others, states go first.
+//
+// What a boot may send is bounded by the server. A boot that talks too much leaves out its debug records; log records that the server
+// refuses for good are dropped, debug records first; and the fact FactDropped says how many.
 type Queue struct {
 	boot string
 	max  int
@@ -51,6 +64,9 @@ type Queue struct {
 	numbered bool    // a number has left this process
 	sent     int
 	dropped  int
+	spent    int64     // bytes that this boot has queued in all
+	told     int       // how many dropped events a fact has told of
+	states   time.Time // until then only states and the lines of the hardware check are sent: the server's disk is nearly full
 	lastErr  error
 	changed  chan struct{} // closed and replaced at each change of items
 
@@ -88,7 +104,7 @@ func NewQueue(boot string) *Queue {
 }
 
 // Add queues an event and returns it as queued. Boot and Seq are filled in, Time and Source where they are missing; what is
-// too large for the limits of package record is cut. Add never waits for a disk or the network.
+// too large for the limits of package record is cut; what is left out has no Seq. Add never waits for a disk or the network.
 func (q *Queue) Add(e record.Event) record.Event {
 	if e.Time.IsZero() {
 		e.Time = q.now()
@@ -110,7 +126,13 @@ func (q *Queue) Add(e record.Event) record.Event {
 			return e
 		}
 	}
+	if debug(e) && (q.spent > debugBytes || q.next > debugRecords) {
+		q.drop()
+		e.Seq = 0
+		return e
+	}
 	q.next++
+	q.spent += int64(len(line))
 	it := &item{event: e, line: append(line, '\n')}
 	q.items = append(q.items, it)
 	q.size += len(it.line)
@@ -122,23 +144,100 @@ func (q *Queue) Add(e record.Event) record.Event {
 	return e
 }
 
+// debug reports whether e is what is missed least.
+func debug(e record.Event) bool { return e.Kind == record.KindLog && e.Level == "DEBUG" }
+
+// drop counts an event that is lost. The caller holds mu.
+func (q *Queue) drop() {
+	q.dropped++
+	if q.dropped >= 2*q.told+100 { // else Flush tells
+		q.tellDropped()
+	}
+}
+
+// tellDropped queues the fact that says how many events were lost. It is no log record, since those may be what there is no room for. The
+// caller holds mu.
+func (q *Queue) tellDropped() {
+	if q.told == q.dropped {
+		return
+	}
+	q.told = q.dropped
+	e := record.Event{Boot: q.boot, Seq: q.next, Time: q.now().UTC().Round(0), Kind: record.KindFact, Source: record.Observed,
+		Attrs: map[string]any{"name": FactDropped, "value": q.dropped}}
+	if line, err := json.Marshal(e); err == nil {
+		it := &item{event: e, line: append(line, '\n')}
+		q.next++
+		q.items = append(q.items, it)
+		q.size += len(it.line)
+		poke(q.wakeSend)
+		poke(q.wakeDisk)
+	}
+}
+
 // shrink drops events until an eighth of the room is free.
 func (q *Queue) shrink() {
-	drop := func(limit int, may func(record.Kind) bool) {
-		q.items = slices.DeleteFunc(q.items, func(it *item) bool {
-			if q.size <= limit || !may(it.event.Kind) {
-				return false
-			}
-			q.size -= len(it.line)
-			q.dropped++
-			if q.disk != nil {
-				q.disk.forget(it, true)
-			}
-			return true
-		})
+	for _, may := range []func(record.Event) bool{debug, func(e record.Event) bool { return e.Kind == record.KindLog }} {
+		q.remove(func(it *item) bool { return q.size > q.max/8*7 && may(it.event) })
 	}
-	drop(q.max/8*7, func(k record.Kind) bool { return k == record.KindLog })
-	drop(q.max, func(k record.Kind) bool { return k != record.KindState })
+	q.remove(func(it *item) bool { return q.size > q.max && it.event.Kind != record.KindState })
+}
+
+// remove drops the events that f chooses, and returns how many. The caller holds mu.
+func (q *Queue) remove(f func(*item) bool) int {
+	n := 0
+	q.items = slices.DeleteFunc(q.items, func(it *item) bool {
+		if !f(it) {
+			return false
+		}
+		q.size -= len(it.line)
+		n++
+		if q.disk != nil {
+			q.disk.forget(it, true)
+		}
+		return true
+	})
+	q.dropped += n
+	return n
+}
+
+// lighten drops what the server refuses for good since its boot has stored too much: the debug records of those boots, or, if there are
+// none, all of their log records, or, if there is nothing else, what was refused.
+func (q *Queue) lighten(batch []*item) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	boots, refused := map[string]bool{}, map[*item]bool{}
+	for _, it := range batch {
+		boots[it.event.Boot] = true
+		refused[it] = true
+	}
+	for _, may := range []func(*item) bool{
+		func(it *item) bool { return debug(it.event) },
+		func(it *item) bool { return it.event.Kind == record.KindLog },
+		func(it *item) bool { return refused[it] && it.event.Kind != record.KindFact },
+		func(it *item) bool { return refused[it] },
+	} {
+		if q.remove(func(it *item) bool { return boots[it.event.Boot] && may(it) }) > 0 {
+			break
+		}
+	}
+	q.tellDropped()
+	q.tell()
+	poke(q.wakeDisk)
+}
+
+// pressing reports whether an event is taken by a server whose disk is nearly full.
+func pressing(e record.Event) bool { return e.Kind == record.KindState || e.Kind == record.KindQA }
+
+// onlyStates sends nothing but states for a minute. It reports false if that was so already.
+func (q *Queue) onlyStates() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.now()
+	if now.Before(q.states) {
+		return false
+	}
+	q.states = now.Add(time.Minute)
+	return true
 }
 
 // Start begins to send in the background. Calling it again replaces the sender.
@@ -164,6 +263,7 @@ func (q *Queue) send(ctx context.Context, s Sender) {
 		if len(batch) == 0 {
 			select {
 			case <-q.wakeSend:
+			case <-q.later():
 			case <-ctx.Done():
 				return
 			}
@@ -194,6 +294,13 @@ func (q *Queue) send(ctx context.Context, s Sender) {
 			}
 			q.fail(err)
 			continue
+		case errors.As(err, &p) && p.Problem.Code == record.ProblemQuota:
+			q.fail(err)
+			q.lighten(batch)
+			continue
+		case errors.As(err, &p) && p.Problem.Code == record.ProblemFull && q.onlyStates():
+			q.fail(err)
+			continue
 		}
 		q.fail(err)
 		if sleep(ctx, pause) != nil {
@@ -203,17 +310,34 @@ func (q *Queue) send(ctx context.Context, s Sender) {
 	}
 }
 
-// head returns the oldest events that fit into one request.
+// head returns the oldest events that fit into one request: of all, or of those that the server takes now.
 func (q *Queue) head(limit int) []*item {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n, size := 0, 0
-	for n < len(q.items) && n < limit && (n == 0 || size+len(q.items[n].line) < record.MaxBody/2) {
-		size += len(q.items[n].line)
-		n++
+	only := q.now().Before(q.states)
+	size := 0
+	var batch []*item
+	for _, it := range q.items {
+		if only && !pressing(it.event) {
+			continue
+		}
+		if size += len(it.line); len(batch) == limit || len(batch) > 0 && size >= record.MaxBody/2 {
+			break
+		}
+		batch = append(batch, it)
 	}
-	q.numbered = q.numbered || n > 0
-	return slices.Clone(q.items[:n])
+	q.numbered = q.numbered || len(batch) > 0
+	return batch
+}
+
+// later returns a channel that holds something when more than states may be sent again, or nil if that is so now.
+func (q *Queue) later() <-chan time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if d := q.states.Sub(q.now()); d > 0 && len(q.items) > 0 {
+		return time.After(d)
+	}
+	return nil
 }
 
 // done removes events that are dealt with.
@@ -279,6 +403,7 @@ func (q *Queue) stats() Stats {
 // Flush waits until the server has every event that was added before the call, or ctx ends.
 func (q *Queue) Flush(ctx context.Context) error {
 	q.mu.Lock()
+	q.tellDropped()
 	last := q.newest()
 	q.mu.Unlock()
 	if last == nil {

@@ -29,7 +29,10 @@ func NewSource(p policy.Policy, floor time.Time) (*http.Client, error) {
 		}
 		return fault.Because(fault.FetchRefused, err)
 	}
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
 	t := &http.Transport{
+		Protocols:             protocols,
 		Proxy:                 http.ProxyFromEnvironment,
 		TLSHandshakeTimeout:   30 * time.Second,
 		ResponseHeaderTimeout: time.Minute,
