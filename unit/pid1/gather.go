@@ -89,16 +89,20 @@ func (u *unit) Gather(ctx context.Context, changed <-chan struct{}, start time.T
 		u.m.Log.Debug("waiting for devices", "recovery", string(f.Recovery), "main", string(f.Main), "left", wait.Round(time.Second).String())
 		u.forget(f)
 		t := time.NewTimer(wait)
+		ports, stop := u.usbChanged(ctx)
 		select {
 		case <-changed:
+		case <-ports:
 		case <-t.C:
 		case <-u.m.Panel.Pressed():
 			u.wanted = true
 		case <-ctx.Done():
 			t.Stop()
+			stop()
 			return nil, ctx.Err()
 		}
 		t.Stop()
+		stop()
 	}
 }
 
@@ -107,7 +111,7 @@ func (u *unit) hopes(f *Found, waited time.Duration) (wait time.Duration, more b
 	if u.provisions() || f.Choice.Kind == ChoosePowerOff { // nothing that could come is used
 		return 0, false
 	}
-	wait = max(u.patience(f), u.mediaPatience(f)) - waited
+	wait = max(u.patience(f), u.mediaPatience(f, waited)) - waited
 	// Members that are missing: the next look starts the array without them. It must not come before that is allowed.
 	return max(wait, 0), wait > 0 || f.awaits
 }

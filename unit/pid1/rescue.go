@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"slices"
 	"time"
 
 	"gprovision/hw/host"
+	"gprovision/hw/usb"
 	"gprovision/model/fault"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
@@ -30,12 +31,11 @@ const (
 	MediumUnusable  MediumState = "unusable"  // it has emergency files, and none can be used
 )
 
-// How long USB disks are waited for after init's start: for ports to be looked at, for a disk that is there to answer, and for a
-// medium that was there at the last boot.
+// How long USB disks are waited for after init's start: for a medium that was there at the last boot, and for what is connected and not there
+// yet. With nothing connected there is no wait.
 const (
-	usbScan     = time.Second
-	usbAnswer   = 5 * time.Second
 	usbExpected = 10 * time.Second
+	usbPending  = 30 * time.Second
 )
 
 // showFailure is how long a message about a medium stays before the unit goes on.
@@ -145,43 +145,54 @@ func (u *unit) stateOf(f *Found, file rescue.File) MediumState {
 	return MediumOffered
 }
 
-// mediaPatience says how long after init's start a medium may still be hoped for.
-func (u *unit) mediaPatience(f *Found) time.Duration {
+// mediaPatience says how long after init's start a medium may still be hoped for. waited is how long that is ago.
+func (u *unit) mediaPatience(f *Found, waited time.Duration) time.Duration {
 	if u.provisions() || f.Offer != nil {
 		return 0
 	}
-	ports, waiting := usbState(u.m.Sys)
-	switch {
-	case f.originMissing:
-		return usbExpected
-	case f.LastMedium.ID != "" && !f.LastMedium.Removed && !f.lastPresent:
-		return usbExpected
-	case waiting:
-		return usbAnswer
-	case ports:
-		return usbScan
+	ports := u.usbState()
+	var patience time.Duration
+	if f.originMissing || f.LastMedium.ID != "" && !f.LastMedium.Removed && !f.lastPresent {
+		patience = usbExpected
 	}
-	return 0
+	if len(ports.Pending) > 0 {
+		patience = max(patience, usbPending)
+	}
+	if ports.Settling > 0 {
+		patience = max(patience, min(waited+ports.Settling, usbPending))
+	}
+	return patience
 }
 
-// usbState says whether the machine has USB ports, and whether a mass storage device (interface class 08) on them has not become a
-// disk yet. Source: Documentation/ABI/testing/sysfs-bus-usb.
-func usbState(sys fs.FS) (ports, waiting bool) {
-	const dir = "bus/usb/devices"
-	entries, err := fs.ReadDir(sys, dir)
-	if err != nil {
-		return false, false
+// usbState is what the USB ports say now.
+func (u *unit) usbState() usb.State { return usb.Read(u.m.Sys, usb.Machine("/dev")) }
+
+// usbChanged returns a channel that is closed when the USB ports say something else than they did, for who waits for them: the kernel sends
+// no event when what was connected and no device yet goes away. stop ends the watch.
+func (u *unit) usbChanged(ctx context.Context) (changed <-chan struct{}, stop func()) {
+	before := u.usbState()
+	if len(before.Pending) == 0 && before.Settling == 0 {
+		return nil, func() {}
 	}
-	for _, e := range entries {
-		ports = true
-		class, err := fs.ReadFile(sys, dir+"/"+e.Name()+"/bInterfaceClass")
-		if err != nil || strings.TrimSpace(string(class)) != "08" {
-			continue
+	ctx, cancel := context.WithCancel(ctx)
+	differs := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				now := u.usbState()
+				if !slices.Equal(now.Pending, before.Pending) || (now.Settling > 0) != (before.Settling > 0) {
+					close(differs)
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
 		}
-		disks, err := fs.Glob(sys, dir+"/"+e.Name()+"/host*/target*/*/block/*")
-		waiting = waiting || err == nil && len(disks) == 0
-	}
-	return ports, waiting
+	}()
+	return differs, cancel
 }
 
 // tellOfMedia shows once in a boot that a medium cannot be used.

@@ -1,9 +1,7 @@
 package pid1
 
 import (
-	"io/fs"
 	"testing"
-	"testing/fstest"
 
 	"gprovision/model/policy"
 	"gprovision/unit/rescue"
@@ -89,27 +87,6 @@ func TestDecideMedium(t *testing.T) {
 		c.change(&f)
 		if d := Decide(f, policy.Policy{}); d.Job != c.want {
 			t.Errorf("%s: %s, want %s", name, d, c.want)
-		}
-	}
-}
-
-func TestUSBState(t *testing.T) {
-	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
-	const dir = "bus/usb/devices/"
-	keyboard := fstest.MapFS{dir + "usb1/speed": file("480\n"), dir + "1-1:1.0/bInterfaceClass": file("03\n")}
-	slow := fstest.MapFS{dir + "1-2:1.0/bInterfaceClass": file("08\n"), dir + "1-2:1.0/host4/x": file("")}
-	ready := fstest.MapFS{dir + "1-2:1.0/bInterfaceClass": file("08\n"), dir + "1-2:1.0/host4/target4:0:0/4:0:0:0/block/sda/size": file("1")}
-	for name, c := range map[string]struct {
-		sys            fs.FS
-		ports, waiting bool
-	}{
-		"no USB":             {fstest.MapFS{}, false, false},
-		"a keyboard":         {keyboard, true, false},
-		"a stick that waits": {slow, true, true},
-		"a stick":            {ready, true, false},
-	} {
-		if ports, waiting := usbState(c.sys); ports != c.ports || waiting != c.waiting {
-			t.Errorf("%s: %v %v", name, ports, waiting)
 		}
 	}
 }

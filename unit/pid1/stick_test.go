@@ -115,13 +115,32 @@ func TestNoBundle(t *testing.T) {
 	}
 }
 
-// TestMediaPatience: where this boot came from is waited for, and nothing else that nobody knows of.
+// TestMediaPatience: where this boot came from is waited for, and what USB ports say is on its way, and nothing else that nobody knows of.
 func TestMediaPatience(t *testing.T) {
-	u := withKeys(policy.Policy{})
-	u.m.Sys = fstest.MapFS{}
-	for missing, want := range map[bool]time.Duration{true: usbExpected, false: 0} {
-		if got := u.mediaPatience(&Found{originMissing: missing}); got != want {
-			t.Errorf("%v: %v", missing, got)
+	const usbDir = "bus/usb/devices/"
+	looked := fstest.MapFS{usbDir + "1-2:1.0/bInterfaceClass": {Data: []byte("08\n")}, usbDir + "1-2:1.0/driver/x": {}}
+	ready := fstest.MapFS{usbDir + "1-2:1.0/host4/target4:0:0/4:0:0:0/type": {Data: []byte("0\n")}, usbDir + "1-2:1.0/host4/target4:0:0/4:0:0:0/block/sda/size": {}}
+	for name, file := range looked {
+		ready[name] = file
+	}
+	for name, c := range map[string]struct {
+		sys   fstest.MapFS
+		found Found
+		want  time.Duration
+	}{
+		"no USB":                     {fstest.MapFS{}, Found{}, 0},
+		"the stick that started it":  {fstest.MapFS{}, Found{originMissing: true}, usbExpected},
+		"ports with nothing on them": {fstest.MapFS{usbDir + "usb1/speed": {Data: []byte("480\n")}}, Found{}, 0},
+		"a stick that is looked at":  {looked, Found{}, usbPending},
+		"the same, and one is there": {looked, Found{Offer: &rescue.Medium{}}, 0},
+		"a stick":                    {ready, Found{}, 0},
+	} {
+		u := withKeys(policy.Policy{})
+		u.m.Sys = c.sys
+		for _, waited := range []time.Duration{time.Second, 20 * time.Second} { // however late it is
+			if got := u.mediaPatience(&c.found, waited); got != c.want {
+				t.Errorf("%s, after %s: %v, want %v", name, waited, got, c.want)
+			}
 		}
 	}
 }

@@ -1,0 +1,222 @@
+// Package usb says what the USB ports of a machine know and the kernel does not have yet: that something is connected which is no device so
+// far, and that a storage device has no disk so far. So a wait for sticks ends on knowledge.
+//
+// It changes nothing on a port, and does not know what a device is used for.
+package usb
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// State is what the ports say at one moment.
+type State struct {
+	// Ports says that there are any.
+	Ports bool
+	// Pending are what is on its way, by the kernel's names: ports with something connected that is no configured device yet, storage
+	// interfaces whose disk is not there yet, and new ones that no driver has taken.
+	Pending []string
+	// Settling is how long it takes until the youngest hub knows what is connected to it; 0: all know.
+	Settling time.Duration
+}
+
+// settleTime is how long a hub needs to see what is connected, from when the kernel has it: power on its ports, and debouncing (USB 2.0, 7.1.7.3
+// and 11.11: 100 ms each, with room).
+const settleTime = 500 * time.Millisecond
+
+// driverTime is how long a driver may need to take a device, from when the kernel has that. Without one by then there is none.
+const driverTime = 5 * time.Second
+
+// Address is that of a device.
+type Address struct {
+	// Bus and Number are busnum and devnum in sysfs.
+	Bus, Number int
+}
+
+// Doors are what Read needs of the machine beside sysfs.
+type Doors struct {
+	// Connected says whether something is connected to a port of a hub, from 1.
+	Connected func(hub Address, port int) (bool, error)
+	// Age is how long the kernel has had the device.
+	Age func(a Address) (time.Duration, error)
+}
+
+// storage is the interface class of mass storage.
+const storage = "08"
+
+var (
+	hubName  = regexp.MustCompile(`^(usb\d+|\d+-\d+(\.\d+)*)$`)
+	portName = regexp.MustCompile(`-port(\d+)$`)
+)
+
+// Read reads the state. sys is /sys. Sources: Documentation/ABI/testing/sysfs-bus-usb; GetPortStatus in USB 2.0, 11.24.2.7.
+func Read(sys fs.FS, doors Doors) State {
+	const dir = "bus/usb/devices"
+	var s State
+	entries, err := fs.ReadDir(sys, dir)
+	if err != nil {
+		return s
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	s.Ports = len(names) > 0
+	for _, name := range names {
+		at := dir + "/" + name
+		if text(sys, at+"/bInterfaceClass") == storage {
+			switch {
+			case !exists(sys, at+"/driver"):
+				device, _, _ := strings.Cut(name, ":")
+				if a, ok := address(sys, dir+"/"+device); ok {
+					if age, err := doors.Age(a); err == nil && age < driverTime {
+						s.Pending = append(s.Pending, name)
+					}
+				}
+			case diskMissing(sys, at):
+				s.Pending = append(s.Pending, name)
+			}
+		}
+		if hubName.MatchString(name) {
+			s.hub(sys, at, name, names, doors)
+		}
+	}
+	return s
+}
+
+// hub looks at the ports of a device, if it is a hub.
+func (s *State) hub(sys fs.FS, at, name string, names []string, doors Doors) {
+	ports, err := fs.Glob(sys, at+"/*/*-port*")
+	if err != nil || len(ports) == 0 {
+		return
+	}
+	h, ok := address(sys, at)
+	if !ok {
+		return
+	}
+	if age, err := doors.Age(h); err == nil && age < settleTime {
+		s.Settling = max(s.Settling, settleTime-age)
+	}
+	for _, p := range ports {
+		m := portName.FindStringSubmatch(path.Base(p))
+		if m == nil {
+			continue
+		}
+		child := name + "." + m[1]
+		if bus, root := strings.CutPrefix(name, "usb"); root {
+			child = bus + "-" + m[1]
+		}
+		// A device that is there has interfaces as soon as it is configured.
+		if slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, child+":") }) {
+			continue
+		}
+		number, err := strconv.Atoi(m[1])
+		if err != nil {
+			continue
+		}
+		if connected, err := doors.Connected(h, number); err == nil && connected {
+			s.Pending = append(s.Pending, path.Base(p))
+		}
+	}
+}
+
+// address returns the address of a device.
+func address(sys fs.FS, at string) (Address, bool) {
+	bus, err := strconv.Atoi(text(sys, at+"/busnum"))
+	number, err2 := strconv.Atoi(text(sys, at+"/devnum"))
+	return Address{bus, number}, err == nil && err2 == nil
+}
+
+// diskMissing says whether a storage interface may get a disk yet: nothing was found on it so far, or a disk (SCSI type 0) that is no block
+// device so far. What is no disk, such as an optical drive, is not waited for.
+func diskMissing(sys fs.FS, at string) bool {
+	found, err := fs.Glob(sys, at+"/host*/target*/*/type")
+	if err != nil || len(found) == 0 {
+		return err == nil
+	}
+	for _, f := range found {
+		blocks, err := fs.Glob(sys, path.Dir(f)+"/block/*")
+		if err == nil && len(blocks) == 0 && text(sys, f) == "0" {
+			return true
+		}
+	}
+	return false
+}
+
+func text(sys fs.FS, name string) string {
+	b, err := fs.ReadFile(sys, name)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func exists(sys fs.FS, name string) bool {
+	_, err := fs.Stat(sys, name)
+	return err == nil
+}
+
+// Machine returns the doors of this machine, by the nodes of usbfs below dev, which is /dev.
+func Machine(dev string) Doors {
+	node := func(h Address) string {
+		return filepath.Join(dev, "bus/usb", fmt.Sprintf("%03d/%03d", h.Bus, h.Number))
+	}
+	return Doors{
+		Connected: func(h Address, port int) (bool, error) { return connected(node(h), port) },
+		Age: func(h Address) (time.Duration, error) { // devtmpfs makes the node when the kernel has the device
+			st, err := os.Stat(node(h))
+			if err != nil {
+				return 0, err
+			}
+			return max(0, time.Since(st.ModTime())), nil
+		},
+	}
+}
+
+// controlTransfer is struct usbdevfs_ctrltransfer of linux/usbdevice_fs.h.
+type controlTransfer struct {
+	requestType, request uint8
+	value, index, length uint16
+	timeout              uint32 // ms
+	data                 unsafe.Pointer
+}
+
+// The ioctl USBDEVFS_CONTROL, and the request GetPortStatus: class, to something else than device, interface or endpoint, device to host.
+const (
+	usbdevfsControl = 0xc0000000 | uint(unsafe.Sizeof(controlTransfer{}))<<16 | 'U'<<8
+	getPortStatus   = 0xa3
+	portConnection  = 1 << 0
+	answerTime      = 200 // ms
+)
+
+// connected asks a hub for the status of a port.
+func connected(node string, port int) (bool, error) {
+	f, err := os.OpenFile(node, os.O_RDWR, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	var status [4]byte
+	c := controlTransfer{requestType: getPortStatus, index: uint16(port), length: uint16(len(status)), timeout: answerTime, data: unsafe.Pointer(&status)}
+	n, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(usbdevfsControl), uintptr(unsafe.Pointer(&c)))
+	runtime.KeepAlive(&c)
+	if e != 0 {
+		return false, fmt.Errorf("ask %s for the status of port %d: %w", node, port, e)
+	}
+	if int(n) < len(status) {
+		return false, fmt.Errorf("ask %s for the status of port %d: %d bytes came", node, port, n)
+	}
+	return status[0]&portConnection != 0, nil
+}

@@ -1,0 +1,102 @@
+package usb
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/fstest"
+	"time"
+)
+
+const dir = "bus/usb/devices/"
+
+// machine is a root hub with two ports, and more files.
+func machine(more map[string]string) fstest.MapFS {
+	sys := fstest.MapFS{}
+	files := map[string]string{"usb1/busnum": "1", "usb1/devnum": "1", "usb1/1-0:1.0/usb1-port1/connect_type": "hotplug", "usb1/1-0:1.0/usb1-port2/connect_type": "hotplug",
+		"1-0:1.0/bInterfaceClass": "09"}
+	maps.Copy(files, more)
+	for name, text := range files {
+		sys[dir+name] = &fstest.MapFile{Data: []byte(text + "\n")}
+	}
+	return sys
+}
+
+func with(a, b map[string]string) map[string]string {
+	out := maps.Clone(a)
+	maps.Copy(out, b)
+	return out
+}
+
+// TestRead: what is on its way, at each stage of a stick that was in before power-on, and what is not waited for.
+func TestRead(t *testing.T) {
+	hub := map[string]string{"1-1/busnum": "1", "1-1/devnum": "2", "1-1/1-1:1.0/1-1-port1/connect_type": "hotplug", "1-1:1.0/bInterfaceClass": "09"}
+	device := map[string]string{"1-2/busnum": "1", "1-2/devnum": "3"}
+	interfaces := with(device, map[string]string{"1-2:1.0/bInterfaceClass": "08"})
+	taken := with(interfaces, map[string]string{"1-2:1.0/driver/x": ""})
+	found := with(taken, map[string]string{"1-2:1.0/host4/target4:0:0/4:0:0:0/type": "0"})
+	disk := with(found, map[string]string{"1-2:1.0/host4/target4:0:0/4:0:0:0/block/sda/size": "1"})
+	for name, c := range map[string]struct {
+		files     map[string]string
+		connected []string // bus, number, port
+		young     time.Duration
+		want      State
+	}{
+		"nothing is connected":        {nil, nil, time.Minute, State{Ports: true}},
+		"a hub that is new":           {nil, nil, 200 * time.Millisecond, State{Ports: true, Settling: 300 * time.Millisecond}},
+		"connected and no device yet": {nil, []string{"1/1/2"}, time.Minute, State{Ports: true, Pending: []string{"usb1-port2"}}},
+		"a device without interfaces": {device, []string{"1/1/2"}, time.Minute, State{Ports: true, Pending: []string{"usb1-port2"}}},
+		"storage without a driver":    {interfaces, []string{"1/1/2"}, time.Minute, State{Ports: true}},
+		"storage without one yet":     {interfaces, []string{"1/1/2"}, 4 * time.Second, State{Ports: true, Pending: []string{"1-2:1.0"}}},
+		"storage that is looked at":   {taken, []string{"1/1/2"}, time.Minute, State{Ports: true, Pending: []string{"1-2:1.0"}}},
+		"a disk that is not there":    {found, []string{"1/1/2"}, time.Minute, State{Ports: true, Pending: []string{"1-2:1.0"}}},
+		"a disk":                      {disk, []string{"1/1/2"}, time.Minute, State{Ports: true}},
+		"an optical drive":            {with(taken, map[string]string{"1-2:1.0/host4/target4:0:0/4:0:0:0/type": "5"}), []string{"1/1/2"}, time.Minute, State{Ports: true}},
+		"a keyboard":                  {with(device, map[string]string{"1-2:1.0/bInterfaceClass": "03"}), []string{"1/1/2"}, time.Minute, State{Ports: true}},
+		"behind a hub":                {hub, []string{"1/1/1", "1/2/1"}, time.Minute, State{Ports: true, Pending: []string{"1-1-port1"}}},
+		"there, behind a hub":         {with(hub, map[string]string{"1-1.1:1.0/bInterfaceClass": "03"}), []string{"1/1/1", "1/2/1"}, time.Minute, State{Ports: true}},
+	} {
+		got := Read(machine(c.files), Doors{
+			Connected: func(h Address, port int) (bool, error) {
+				return slices.Contains(c.connected, fmt.Sprintf("%d/%d/%d", h.Bus, h.Number, port)), nil
+			},
+			Age: func(Address) (time.Duration, error) { return c.young, nil },
+		})
+		if got.Ports != c.want.Ports || !slices.Equal(got.Pending, c.want.Pending) || got.Settling != c.want.Settling {
+			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
+		}
+	}
+	bad := errors.New("no answer")
+	silent := Doors{Connected: func(Address, int) (bool, error) { return true, bad }, Age: func(Address) (time.Duration, error) { return 0, bad }}
+	if got := Read(machine(nil), silent); len(got.Pending) > 0 || got.Settling > 0 {
+		t.Errorf("a hub that does not answer is waited for: %+v", got)
+	}
+	if got := Read(fstest.MapFS{}, silent); got.Ports {
+		t.Errorf("no USB: %+v", got)
+	}
+}
+
+// TestMachine: the node of a hub is where usbfs has it, and one that is none gives an error.
+func TestMachine(t *testing.T) {
+	dev := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dev, "bus/usb/001"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dev, "bus/usb/001/012"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := Machine(dev)
+	if age, err := d.Age(Address{1, 12}); err != nil || age > time.Minute {
+		t.Errorf("%s, %v", age, err)
+	}
+	if _, err := d.Age(Address{1, 2}); err == nil {
+		t.Error("a hub that is not there has an age")
+	}
+	if yes, err := d.Connected(Address{1, 12}, 1); err == nil || yes {
+		t.Errorf("a file answers %t, %v", yes, err)
+	}
+}
