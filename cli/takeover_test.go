@@ -493,6 +493,17 @@ func TestForger(t *testing.T) {
 	if st := s.operator("POST", "/v1/units/SN-1/credentials/read", "{}", &v); st != 200 || v.Generation != mine.Generation || v.Fingerprint != unit.Fingerprint() {
 		t.Errorf("%d %+v", st, v)
 	}
+	// On the server's own machine it says whose they are.
+	var out, errOut bytes.Buffer
+	c := &Context{Context: t.Context(), Stdout: &out, Stderr: &errOut}
+	data := VaultSource{Data: filepath.Join(s.dir, "data"), Operator: "admin"}
+	if err := (&VaultListCmd{VaultSource: data, Unit: "SN-1"}).Run(c); err != nil || !strings.Contains(out.String(), thief.Fingerprint()+", set nowhere") || !strings.Contains(out.String(), unit.Fingerprint()+"\n") {
+		t.Error(out.String(), err)
+	}
+	out.Reset()
+	if err := (&VaultReadCmd{VaultSource: data, Identity: filepath.Join(s.dir, "op.key"), Generation: cr.Generation, Unit: "SN-1"}).Run(c); err != nil || !strings.Contains(errOut.String(), thief.Fingerprint()+", which does not speak") {
+		t.Error(errOut.String(), err)
+	}
 }
 
 // TestEnrolByPerson is the same with a server that takes no key without a person: the forger gets nothing.

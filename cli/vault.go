@@ -280,6 +280,9 @@ func (v *VaultReadCmd) Run(c *Context) error {
 	if err != nil {
 		return err
 	}
+	if !s.Active {
+		fmt.Fprintf(c.Stderr, "note: they were given to the key %s, which does not speak for the unit now\n", s.Fingerprint)
+	}
 	if s.Confirmed.IsZero() {
 		fmt.Fprintf(c.Stderr, "note: the unit has not confirmed that it has set these\n")
 	}
@@ -334,7 +337,16 @@ func (v *VaultListCmd) Run(c *Context) error {
 		return t.Format(time.RFC3339)
 	}
 	for _, s := range l.Secrets {
-		fmt.Fprintf(c.Stdout, "generation %d  made %s  confirmed %s\n", s.Generation, when(s.Created), when(s.Confirmed))
+		what := ""
+		switch {
+		case s.Lost:
+			what = ", lost: only the unit has them"
+		case s.Void:
+			what = ", set nowhere"
+		case !s.Active:
+			what = ", replaced"
+		}
+		fmt.Fprintf(c.Stdout, "generation %d  made %s  confirmed %s  key %s%s\n", s.Generation, when(s.Created), when(s.Confirmed), s.Fingerprint, what)
 		for _, r := range l.Readings {
 			if r.Generation == s.Generation {
 				fmt.Fprintln(c.Stdout, strings.TrimRight(fmt.Sprintf("  read %s by %s from %s", when(r.Time), shown.Line(r.Operator), shown.Line(r.Remote)), " "))

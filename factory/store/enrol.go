@@ -430,7 +430,7 @@ func insertEnrolment(ctx context.Context, tx *sql.Tx, in EnrolInput, status Enro
 
 // heldNumber is the generation that a unit says it has, 0 for one that cannot be.
 func heldNumber(h Held) int64 {
-	if h.Generation > 1<<62 {
+	if h.Generation > maxHeld {
 		return 0
 	}
 	return int64(h.Generation)

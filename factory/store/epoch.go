@@ -66,7 +66,7 @@ func takeHeld(ctx context.Context, tx *sql.Tx, unit string, held Held, enrolment
 			return fmt.Errorf("store what the unit holds: %w", err)
 		}
 	}
-	if held.Generation == 0 || held.Generation > 1<<62 {
+	if held.Generation == 0 || held.Generation > maxHeld {
 		return nil
 	}
 	gen := int64(held.Generation)

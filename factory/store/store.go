@@ -55,12 +55,13 @@ var (
 
 // Limits that keep what strangers can store small.
 const (
-	maxPending        = 1000  // enrolments that wait, in all
-	maxPendingUnit    = 64    // the same, of one unit
-	maxPendingAddress = 8     // the same, of one address
-	maxTokens         = 10000 // tokens that are neither used nor expired
-	maxTokensAddress  = 16    // the same, of one address
-	maxUnconfirmed    = 20    // generations of credentials of one unit that nobody confirmed
+	maxPending        = 1000    // enrolments that wait, in all
+	maxPendingUnit    = 64      // the same, of one unit
+	maxPendingAddress = 8       // the same, of one address
+	maxTokens         = 10000   // tokens that are neither used nor expired
+	maxTokensAddress  = 16      // the same, of one address
+	maxUnconfirmed    = 20      // generations of credentials of one unit that nobody confirmed
+	maxHeld           = 1 << 31 // the generation of credentials that a unit may say it has
 	pendingAge        = 24 * time.Hour
 )
 
