@@ -60,6 +60,7 @@ func (ServeCmd) Help() string {
   gprov vault keygen --out operator            the private key stays with the operator
   gprov serve --data /srv/factory --interface eth1 --operator-key "$(cat operator.pub)"
   gprov serve --data /srv/factory --interface eth1 --dhcp-range 10.7.0.100-10.7.0.200
+  gprov serve run --data /srv/factory --check  "run" may be left out
 
 Put provision.pxe, manufData.json, its signature and the images into DIR/files. The certificate DIR/ca.pem belongs into the
 policy of the boot artifacts. When all listeners are up the server prints one line: ready https=ADDR:PORT http=ADDR:PORT`
