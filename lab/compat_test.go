@@ -226,81 +226,81 @@ func readState(dir string) (map[string]any, error) {
 }
 
 // TestOldStateIsRead: what an old unit keeps says the same to new programs, and what new programs write over it says the same to old ones.
-func TestOldStateIsRead(t *testing.T) {
-	eachEnd(t, func(t *testing.T, r released) {
-		o := r.programs(t)
-		dir := copied(t, filepath.Join(o.dir, "state"))
-		says := func() map[string]any {
-			out, err := exec.Command(o.program("corpus"), "read", dir).Output()
-			if err != nil {
-				t.Fatalf("%s cannot read the state: %v", r.version, err)
-			}
-			var m map[string]any
-			if err := json.Unmarshal(out, &m); err != nil {
-				t.Fatal(err)
-			}
-			return m
-		}
-		agree := func(when string) {
-			t.Helper()
-			got, err := readState(dir)
-			if err != nil {
-				t.Fatalf("%s: the newest cannot read the state: %v", when, err)
-			}
-			b, err := json.Marshal(got)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var new map[string]any
-			if err := json.Unmarshal(b, &new); err != nil {
-				t.Fatal(err)
-			}
-			was := says()
-			if len(was) < 12 {
-				t.Fatalf("%s reads %d files only", r.version, len(was))
-			}
-			for _, d := range within("", was, new) {
-				t.Errorf("%s: %s", when, d)
-			}
-		}
-		agree("written by " + r.version)
+func TestOldStateIsRead(t *testing.T) { eachEnd(t, testOldState) }
 
-		v := state.Open(dir)
-		at := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
-		unit, err := v.ReadUnit()
+func testOldState(t *testing.T, r released) {
+	o := r.programs(t)
+	dir := copied(t, filepath.Join(o.dir, "state"))
+	says := func() map[string]any {
+		out, err := exec.Command(o.program("corpus"), "read", dir).Output()
+		if err != nil {
+			t.Fatalf("%s cannot read the state: %v", r.version, err)
+		}
+		var m map[string]any
+		if err := json.Unmarshal(out, &m); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	agree := func(when string) {
+		t.Helper()
+		got, err := readState(dir)
+		if err != nil {
+			t.Fatalf("%s: the newest cannot read the state: %v", when, err)
+		}
+		b, err := json.Marshal(got)
 		if err != nil {
 			t.Fatal(err)
 		}
-		unit.Original = "WIDGET.LNX.SHINY.2027-01-01.0009.upd"
-		request, err := state.NewRequest(state.KindRestore, state.Latest, "a test", at)
-		if err != nil {
+		var new map[string]any
+		if err := json.Unmarshal(b, &new); err != nil {
 			t.Fatal(err)
 		}
-		b, err := v.ReadHistory()
-		if err != nil {
-			t.Fatal(err)
+		was := says()
+		if len(was) < 12 {
+			t.Fatalf("%s reads %d files only", r.version, len(was))
 		}
-		history, err := release.ParseHistory(b)
-		if err != nil {
-			t.Fatal(err)
+		for _, d := range within("", was, new) {
+			t.Errorf("%s: %s", when, d)
 		}
-		history.Imaging("WIDGET.LNX.SHINY.2027-01-01.0009", true, at)
-		past, err1 := history.Marshal()
-		mark, err2 := state.Mark{Release: "WIDGET.LNX.SHINY.2027-01-01.0009", Request: request.ID, Serial: "SN-0001", Time: at}.Marshal()
-		boot, err3 := state.Boot{ID: "b-9", Job: "restore", Reason: "a person chose it", HandOver: at}.Marshal()
-		if err := errors.Join(err1, err2, err3,
-			v.WriteUnit(unit), v.WriteRequest(request), v.WriteCounts(state.Counts{BootAttempts: 9, LastGood: at}), v.WriteHistory(past), v.WriteTries(2),
-			v.WriteHash("$6$abcdefgh$ABCDEFGHIJKLMNOPQRSTUVWXYZ01234"), v.WriteKey(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, 32))),
-			v.WriteMedium(state.Medium{ID: request.ID, Image: "WIDGET.LNX.SHINY.2027-01-01.0009.upd"}), v.WritePending(state.Pending{RecoveryArtifact: true}),
-			v.WriteRestoreData(state.RestoreData{Preserve: true, BootArgs: "quiet"}),
-			os.WriteFile(filepath.Join(dir, corpusMark), mark, 0o600), os.WriteFile(filepath.Join(dir, corpusBoot), boot, 0o600)); err != nil {
-			t.Fatal(err)
-		}
-		agree("written by the newest")
-		if u := says()[state.UnitFile].(map[string]any); u["original"] != unit.Original || u["firmware"] != string(layout.UEFI) {
-			t.Errorf("%s reads %v", r.version, u)
-		}
-	})
+	}
+	agree("written by " + r.version)
+
+	v := state.Open(dir)
+	at := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
+	unit, err := v.ReadUnit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit.Original = "WIDGET.LNX.SHINY.2027-01-01.0009.upd"
+	request, err := state.NewRequest(state.KindRestore, state.Latest, "a test", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := v.ReadHistory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	history, err := release.ParseHistory(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	history.Imaging("WIDGET.LNX.SHINY.2027-01-01.0009", true, at)
+	past, err1 := history.Marshal()
+	mark, err2 := state.Mark{Release: "WIDGET.LNX.SHINY.2027-01-01.0009", Request: request.ID, Serial: "SN-0001", Time: at}.Marshal()
+	boot, err3 := state.Boot{ID: "b-9", Job: "restore", Reason: "a person chose it", HandOver: at}.Marshal()
+	if err := errors.Join(err1, err2, err3,
+		v.WriteUnit(unit), v.WriteRequest(request), v.WriteCounts(state.Counts{BootAttempts: 9, LastGood: at}), v.WriteHistory(past), v.WriteTries(2),
+		v.WriteHash("$6$abcdefgh$ABCDEFGHIJKLMNOPQRSTUVWXYZ01234"), v.WriteKey(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, 32))),
+		v.WriteMedium(state.Medium{ID: request.ID, Image: "WIDGET.LNX.SHINY.2027-01-01.0009.upd"}), v.WritePending(state.Pending{RecoveryArtifact: true}),
+		v.WriteRestoreData(state.RestoreData{Preserve: true, BootArgs: "quiet"}),
+		os.WriteFile(filepath.Join(dir, corpusMark), mark, 0o600), os.WriteFile(filepath.Join(dir, corpusBoot), boot, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	agree("written by the newest")
+	if u := says()[state.UnitFile].(map[string]any); u["original"] != unit.Original || u["firmware"] != string(layout.UEFI) {
+		t.Errorf("%s reads %v", r.version, u)
+	}
 }
 
 // within returns where what an old program says is not part of what a new one says.
@@ -372,36 +372,36 @@ func sendTo(h http.Handler, method, path string, header http.Header, body []byte
 const corpusPassword = "corpus-password"
 
 // TestOldDatabaseIsServed: a new server takes over the database of an old one, and knows the same of its units.
-func TestOldDatabaseIsServed(t *testing.T) {
-	eachEnd(t, func(t *testing.T, r released) {
-		dir := copied(t, filepath.Join(r.programs(t).dir, "server"))
-		if _, err := api.OpenAuthority(dir); err != nil {
-			t.Errorf("the authority of the old server: %v", err)
+func TestOldDatabaseIsServed(t *testing.T) { eachEnd(t, testOldDatabase) }
+
+func testOldDatabase(t *testing.T, r released) {
+	dir := copied(t, filepath.Join(r.programs(t).dir, "server"))
+	if _, err := api.OpenAuthority(dir); err != nil {
+		t.Errorf("the authority of the old server: %v", err)
+	}
+	h, _ := newestServer(t, filepath.Join(dir, "gprov.db"), time.Now)
+	operator := httptest.NewRequest("GET", "/", nil)
+	operator.SetBasicAuth(login.Admin, corpusPassword)
+	get := func(path string, into any) {
+		t.Helper()
+		w := sendTo(h, "GET", path, operator.Header, nil)
+		if w.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s", path, w.Code, w.Body)
 		}
-		h, _ := newestServer(t, filepath.Join(dir, "gprov.db"), time.Now)
-		operator := httptest.NewRequest("GET", "/", nil)
-		operator.SetBasicAuth(login.Admin, corpusPassword)
-		get := func(path string, into any) {
-			t.Helper()
-			w := sendTo(h, "GET", path, operator.Header, nil)
-			if w.Code != http.StatusOK {
-				t.Fatalf("%s: %d %s", path, w.Code, w.Body)
-			}
-			if err := json.Unmarshal(w.Body.Bytes(), into); err != nil {
-				t.Fatal(err)
-			}
+		if err := json.Unmarshal(w.Body.Bytes(), into); err != nil {
+			t.Fatal(err)
 		}
-		var d api.Detail
-		get("/v1/units/SN-0001", &d)
-		if u := d.Unit; !u.Completed() || !u.Confirmed || u.Platform != "VIRT" || len(d.Enrolments) != 1 || len(d.Documents) != 1 {
-			t.Errorf("the newest server knows of the unit: %+v", d)
-		}
-		var events struct{ Events []store.Event }
-		get("/v1/units/SN-0001/events?limit=1000", &events)
-		if len(events.Events) != 3 {
-			t.Errorf("there are %d events, want 3", len(events.Events))
-		}
-	})
+	}
+	var d api.Detail
+	get("/v1/units/SN-0001", &d)
+	if u := d.Unit; !u.Completed() || !u.Confirmed || u.Platform != "VIRT" || len(d.Enrolments) != 1 || len(d.Documents) != 1 {
+		t.Errorf("the newest server knows of the unit: %+v", d)
+	}
+	var events struct{ Events []store.Event }
+	get("/v1/units/SN-0001/events?limit=1000", &events)
+	if len(events.Events) != 3 {
+		t.Errorf("there are %d events, want 3", len(events.Events))
+	}
 }
 
 // recorded is a request that an old unit has sent, as lab/testdata/corpus records it.
@@ -432,37 +432,37 @@ func recordedRequests(t *testing.T, file string) (out []recordedRequest) {
 
 // TestOldRequestsAreAccepted: what an enrolled old unit has sent, byte by byte, a new server answers as the old one did. Nothing else
 // counts as such a request: one byte more, and it is refused.
-func TestOldRequestsAreAccepted(t *testing.T) {
-	eachEnd(t, func(t *testing.T, r released) {
-		dir := copied(t, filepath.Join(r.programs(t).dir, "server"))
-		var at time.Time
-		h, db := newestServer(t, filepath.Join(dir, "enrolled.db"), func() time.Time { return at })
-		var sent int
-		for _, q := range recordedRequests(t, filepath.Join(dir, "requests.jsonl")) {
-			if q.Path == "/v1/enrol" { // the database knows the unit already
-				continue
-			}
-			ms, err := strconv.ParseInt(q.Header.Get(record.HeaderTime), 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			at = time.UnixMilli(ms)
-			if q.Method == http.MethodPost {
-				if w := sendTo(h, q.Method, q.Path, q.Header, append(bytes.Clone(q.Body), ' ')); w.Code != http.StatusUnauthorized {
-					t.Errorf("%s with a byte more: %d %s", q.Path, w.Code, w.Body)
-				}
-			}
-			if w := sendTo(h, q.Method, q.Path, q.Header, q.Body); w.Code != q.Status || w.Code != http.StatusOK {
-				t.Errorf("%s: %d, %s answered %d: %s", q.Path, w.Code, r.version, q.Status, w.Body)
-			}
-			sent++
+func TestOldRequestsAreAccepted(t *testing.T) { eachEnd(t, testOldRequests) }
+
+func testOldRequests(t *testing.T, r released) {
+	dir := copied(t, filepath.Join(r.programs(t).dir, "server"))
+	var at time.Time
+	h, db := newestServer(t, filepath.Join(dir, "enrolled.db"), func() time.Time { return at })
+	var sent int
+	for _, q := range recordedRequests(t, filepath.Join(dir, "requests.jsonl")) {
+		if q.Path == "/v1/enrol" { // the database knows the unit already
+			continue
 		}
-		if sent < 7 {
-			t.Errorf("%d requests are recorded, want 7", sent)
+		ms, err := strconv.ParseInt(q.Header.Get(record.HeaderTime), 10, 64)
+		if err != nil {
+			t.Fatal(err)
 		}
-		u, err := db.Unit(t.Context(), "SN-0001")
-		if err != nil || !u.Completed() {
-			t.Errorf("after them the unit is %+v, %v", u, err)
+		at = time.UnixMilli(ms)
+		if q.Method == http.MethodPost {
+			if w := sendTo(h, q.Method, q.Path, q.Header, append(bytes.Clone(q.Body), ' ')); w.Code != http.StatusUnauthorized {
+				t.Errorf("%s with a byte more: %d %s", q.Path, w.Code, w.Body)
+			}
 		}
-	})
+		if w := sendTo(h, q.Method, q.Path, q.Header, q.Body); w.Code != q.Status || w.Code != http.StatusOK {
+			t.Errorf("%s: %d, %s answered %d: %s", q.Path, w.Code, r.version, q.Status, w.Body)
+		}
+		sent++
+	}
+	if sent < 7 {
+		t.Errorf("%d requests are recorded, want 7", sent)
+	}
+	u, err := db.Unit(t.Context(), "SN-0001")
+	if err != nil || !u.Completed() {
+		t.Errorf("after them the unit is %+v, %v", u, err)
+	}
 }

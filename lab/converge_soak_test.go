@@ -299,20 +299,6 @@ func (c *cuts) loader(t *testing.T) {
 	}
 }
 
-// mounted calls do with the first partition of a disk, which it mounts with these flags (mount(2)).
-func mounted(t *testing.T, disk string, flags uintptr, do func(dir string)) error {
-	t.Helper()
-	loop := attach(t, disk)
-	defer detach(t, loop)
-	dir := t.TempDir()
-	if err := syscall.Mount(loop+"p1", dir, "ext4", flags, ""); err != nil {
-		return err
-	}
-	defer unused(t, func() error { return syscall.Unmount(dir, 0) })
-	do(dir)
-	return nil
-}
-
 // peek returns the request on the recovery volume, "" if there is none, and the mark of the main system, nil if there is none: from copies of
 // the disks, since mounting them changes them.
 func (c *cuts) peek(t *testing.T) (request string, mark *state.Mark) {
@@ -401,43 +387,6 @@ func (c *cuts) look(t *testing.T) (f finished) {
 	}
 	h.Sum(f.before[:0])
 	return f
-}
-
-// tree describes all that is below dir, but for times.
-func tree(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	out := map[string]string{}
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		st, err := e.Info()
-		if err != nil {
-			return err
-		}
-		sys := st.Sys().(*syscall.Stat_t)
-		text := fmt.Sprintf("%s %d:%d", st.Mode(), sys.Uid, sys.Gid)
-		switch {
-		case st.Mode().IsRegular():
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			text += fmt.Sprintf(" %x", sha256.Sum256(b))
-		case st.Mode()&fs.ModeSymlink != 0:
-			target, err := os.Readlink(path)
-			if err != nil {
-				return err
-			}
-			text += " " + target
-		}
-		out[strings.TrimPrefix(path, dir)] = text
-		return nil
-	})
-	if err != nil {
-		t.Errorf("not all can be read: %v", err)
-	}
-	return out
 }
 
 // unpacked checks that all of the image is in a restored system, apart from what a restore edits.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gprovision/hw/block"
@@ -183,4 +184,41 @@ func (d halfDisk) judge(t *testing.T) (j judged) {
 	}
 	h.Sum(j.before[:0])
 	return j
+}
+
+// tree describes all that is below dir, but for times.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st, err := e.Info()
+		if err != nil {
+			return err
+		}
+		sys := st.Sys().(*syscall.Stat_t)
+		text := fmt.Sprintf("%s %d:%d", st.Mode(), sys.Uid, sys.Gid)
+		switch {
+		case st.Mode().IsRegular():
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			text += fmt.Sprintf(" %x", sha256.Sum256(b))
+		case st.Mode()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			text += " " + target
+		}
+		out[strings.TrimPrefix(path, dir)] = text
+		return nil
+	})
+	if err != nil {
+		t.Errorf("not all can be read: %v", err)
+	}
+	return out
 }

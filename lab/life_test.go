@@ -65,6 +65,23 @@ type finishedUnit struct {
 
 // theLife builds the fixture. What it makes is removed by TestMain.
 var theLife = sync.OnceValues(func() (*life, error) {
+	p, err := thePrograms()
+	if err != nil {
+		return nil, err
+	}
+	l := *p
+	if err := l.makeTiny(context.Background()); err != nil {
+		return nil, err
+	}
+	l.finished = map[layout.Firmware]func() (*finishedUnit, error){}
+	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
+		l.finished[fw] = sync.OnceValues(func() (*finishedUnit, error) { return l.finish(fw) })
+	}
+	return &l, nil
+})
+
+// thePrograms is the part of theLife that is quick to make: the programs, with that of the tiny system, and the root filesystem.
+var thePrograms = sync.OnceValues(func() (*life, error) {
 	base := tempBase()
 	if err := removeLeft(base, "fixture"); err != nil {
 		return nil, err
@@ -84,19 +101,15 @@ var theLife = sync.OnceValues(func() (*life, error) {
 			return nil, fmt.Errorf("build %s: %w: %s", name, err, out)
 		}
 	}
-	if err := l.makeTiny(context.Background()); err != nil {
+	if err := lab.BuildTiny(context.Background(), slog.New(slog.DiscardHandler), filepath.Join(dir, "tiny")); err != nil {
 		return nil, err
-	}
-	l.finished = map[layout.Firmware]func() (*finishedUnit, error){}
-	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
-		l.finished[fw] = sync.OnceValues(func() (*finishedUnit, error) { return l.finish(fw) })
 	}
 	return l, nil
 })
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if l, err := theLifeIfBuilt(); err == nil && l != nil {
+	if l, err := theProgramsIfBuilt(); err == nil && l != nil {
 		if code == 0 {
 			_ = os.RemoveAll(l.dir)
 		} else {
@@ -106,21 +119,32 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// built says whether theLife was called.
+// built says whether thePrograms was called.
 var built sync.Map
 
-func theLifeIfBuilt() (*life, error) {
-	if _, ok := built.Load("life"); !ok {
+func theProgramsIfBuilt() (*life, error) {
+	if _, ok := built.Load("programs"); !ok {
 		return nil, nil
 	}
-	return theLife()
+	return thePrograms()
+}
+
+// programs returns what theLife has but products and units, for tests without virtual machines.
+func programs(t *testing.T) *life {
+	t.Helper()
+	built.Store("programs", true)
+	l, err := thePrograms()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // needLife skips where no virtual unit can run, waits for a slot and returns the fixture.
 func needLife(t *testing.T) *life {
 	t.Helper()
 	needLab(t)
-	built.Store("life", true)
+	built.Store("programs", true)
 	l, err := theLife()
 	if err != nil {
 		t.Fatal(err)
@@ -131,9 +155,6 @@ func needLife(t *testing.T) *life {
 func (l *life) makeTiny(ctx context.Context) error {
 	log := slog.New(slog.DiscardHandler)
 	tiny := filepath.Join(l.dir, "tiny")
-	if err := lab.BuildTiny(ctx, log, tiny); err != nil {
-		return err
-	}
 	var err error
 	if l.tiny, err = lab.NewProduct(filepath.Join(l.dir, "data")); err != nil {
 		return err

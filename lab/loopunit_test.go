@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"github.com/vishvananda/netns"
 	"golang.org/x/term"
 
 	"gprovision/hw/block"
@@ -38,6 +39,12 @@ type loopUnit struct {
 	kernel    string   // file, of the boot artifact
 	initrd    string   // file
 	disks     []string // files, in the order of config
+
+	// station is where the unit's network port leads; nil: nowhere.
+	station *lab.Network
+	port    *os.File // the host's end of the event port, while the unit runs
+	loops   []string // its disks' devices, while it runs
+	boots   int
 }
 
 // needLoop skips where no loopUnit can run.
@@ -95,7 +102,11 @@ func newLoopUnit(t *testing.T, dir string, c lab.Config, artifact string, disks 
 // could do to the host it cannot: load modules, set the clock, change settings of the kernel.
 const namespaces = `
 set -e
-R=$1/root events=$2 cmdline=$3 mac=$4 maker=$5 product=$6 serial=$7 uuid=$8
+R=$1/root events=$2 cmdline=$3 mac=$4 maker=$5 product=$6 serial=$7 uuid=$8 station=$9 cable=${10}
+if [ -n "$station" ]; then # the namespace of a bridge
+  ip link add eth0 address "$mac" type veth peer name "$cable" netns "$station"
+  nsenter --net="$station" ip link set "$cable" master br0 up
+fi
 mount --make-rprivate /
 while read -r device target rest; do # of other tests: here they would stay mounted
   case $device in /dev/loop*) umount -l "$target" ;; esac
@@ -103,7 +114,7 @@ done </proc/mounts
 printf '%s\n' "$cmdline" >"$1/cmdline"
 mount -t tmpfs -o mode=755 root "$R"
 cp -a "$1/initramfs/." "$R/"
-shift 8
+shift 10
 mount -t proc proc "$R/proc"
 mount --bind "$R/../cmdline" "$R/proc/cmdline"
 mount --bind "$R/proc/sys" "$R/proc/sys"
@@ -164,14 +175,27 @@ func (u *loopUnit) boot(t *testing.T, cmdline string, see func(lab.Event) bool) 
 	}
 	defer port.Close()
 	defer slave.Close()
+	u.port = port
 	if _, err := term.MakeRaw(int(slave.Fd())); err != nil {
 		t.Fatal(err)
 	}
 	s := u.config.SMBIOS
-	args := []string{"-c", namespaces, "sh", u.dir, slave.Name(), cmdline, u.config.MAC, s.Manufacturer, s.Product, s.Serial, s.UUID}
+	station, cable := "", ""
+	if u.station != nil {
+		var ns netns.NsHandle
+		if err := u.station.Visit(func() (err error) { ns, err = netns.Get(); return err }); err != nil {
+			t.Fatal(err)
+		}
+		defer ns.Close()
+		u.boots++
+		station, cable = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(ns)), fmt.Sprint("unit", u.boots)
+	}
+	args := []string{"-c", namespaces, "sh", u.dir, slave.Name(), cmdline, u.config.MAC, s.Manufacturer, s.Product, s.Serial, s.UUID, station, cable}
+	u.loops = nil
 	for i, d := range u.disks {
 		loop := attach(t, d)
 		defer detach(t, loop)
+		u.loops = append(u.loops, loop)
 		args = append(args, filepath.Base(loop), u.config.Disks[i].Serial)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -249,6 +273,20 @@ func detach(t *testing.T, loop string) {
 	run(t, "losetup", "-d", loop)
 }
 
+// mounted calls do with the first partition of a disk, which it mounts with these flags (mount(2)).
+func mounted(t *testing.T, disk string, flags uintptr, do func(dir string)) error {
+	t.Helper()
+	loop := attach(t, disk)
+	defer detach(t, loop)
+	dir := t.TempDir()
+	if err := syscall.Mount(loop+"p1", dir, "ext4", flags, ""); err != nil {
+		return err
+	}
+	defer unused(t, func() error { return syscall.Unmount(dir, 0) })
+	do(dir)
+	return nil
+}
+
 // unused repeats what fails as long as something is in use: a process that another test starts has for a moment all open files of this one.
 func unused(t *testing.T, do func() error) {
 	t.Helper()
@@ -284,24 +322,16 @@ var (
 func (u *loopUnit) start(t *testing.T) string {
 	t.Helper()
 	load := func(disk int) (string, bool) {
-		text, err := u.grub(disk, "cat", bootloader.ConfigPath)
-		if err != nil {
+		kernel, initrd, args, ok := u.loads(disk)
+		if !ok {
 			return "", false
 		}
-		kernel, initrd := linuxLine.FindAllStringSubmatch(text, -1), initrdLine.FindAllStringSubmatch(text, -1)
-		if kernel == nil || initrd == nil {
-			return "", false
-		}
-		words := strings.Split(strings.Trim(kernel[len(kernel)-1][1], "'"), "' '") // the last of a configuration is the normal boot
-		for path, want := range map[string]string{words[0]: u.kernel, initrd[len(initrd)-1][1]: u.initrd} {
-			if _, err := u.grub(disk, "crc", path); err != nil {
-				return "", false
-			}
+		for path, want := range map[string]string{kernel: u.kernel, initrd: u.initrd} {
 			if _, err := u.grub(disk, "cmp", path, want); err != nil {
 				t.Errorf("disk %d: GRUB loads %s, and that is not what is in the boot artifact: %v", disk, path, err)
 			}
 		}
-		return strings.Join(words[1:], " "), true
+		return args, true
 	}
 	if _, err := u.grub(1, "cat", "/boot.normal"); err == nil {
 		if args, ok := load(1); ok {
@@ -313,6 +343,26 @@ func (u *loopUnit) start(t *testing.T) string {
 		t.Fatal("GRUB finds nothing to start on the recovery device")
 	}
 	return args
+}
+
+// loads returns what GRUB's configuration on a disk loads for a normal boot, and with which kernel arguments, if it can.
+func (u *loopUnit) loads(disk int) (kernel, initrd, args string, ok bool) {
+	text, err := u.grub(disk, "cat", bootloader.ConfigPath)
+	if err != nil {
+		return "", "", "", false
+	}
+	linux, ramdisk := linuxLine.FindAllStringSubmatch(text, -1), initrdLine.FindAllStringSubmatch(text, -1)
+	if linux == nil || ramdisk == nil {
+		return "", "", "", false
+	}
+	words := strings.Split(strings.Trim(linux[len(linux)-1][1], "'"), "' '") // the last of a configuration is the normal boot
+	kernel, initrd = words[0], ramdisk[len(ramdisk)-1][1]
+	for _, path := range []string{kernel, initrd} {
+		if _, err := u.grub(disk, "crc", path); err != nil {
+			return "", "", "", false
+		}
+	}
+	return kernel, initrd, strings.Join(words[1:], " "), true
 }
 
 // recorded starts the storage daemon of QEMU, which gives the disks as files again, with a log of what is written to them. It returns

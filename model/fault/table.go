@@ -52,6 +52,7 @@ var (
 	ImageUnsigned     = &Fault{"G203", "Not signed", "Support", "an image is not signed", "sign it with 'gprov image sign', or allow unsigned images in the policy"}
 	ImageSignature    = &Fault{"G204", "Bad image key", "Support", "an image's signature does not hold", "the image is damaged, renamed, or signed with a key that is not in the policy"}
 	ImageCorrupt      = &Fault{"G205", "Bad image", "Support", "an image is damaged", "provision the unit again, or fetch the image again"}
+	OriginalUntrusted = &Fault{"G206", "Original key", "Sign it again", "the original image is not one that this release may restore", "the unit works; sign the original image with a key of the policy and have the unit fetch it"}
 	NoRecovery        = &Fault{"G211", "No recovery", "Check its device", "the recovery volume was not found", "check the recovery device; provision the unit again if it was replaced"}
 	RecoveryAmbiguous = &Fault{"G212", "Two recoveries", "Remove one", "two devices look like the recovery volume of this unit", "remove the one that does not belong to this unit"}
 	RecoveryDamaged   = &Fault{"G213", "Recovery bad", "Support", "the recovery volume cannot be read", "repair or replace the recovery device"}
@@ -97,7 +98,7 @@ func All() []*Fault {
 		ManifestMissing, ManifestSyntax, ManifestUnsigned, ManifestSignature, ManifestIncomplete, NoManifestURL, ManifestRefused,
 		PlatformUnknown, QAMismatch, NoSerial, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
 		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
-		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt,
+		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt, OriginalUntrusted,
 		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, RecoveryNewer, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,
 		MediumUnusable, MediumNotAsked, NoRebuild, ShellLocked, NoBundle,
 		TableChanged, PlanChanged, TableDamaged,

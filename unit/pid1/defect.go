@@ -2,13 +2,17 @@ package pid1
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
 	"gprovision/model/fault"
 	"gprovision/model/record"
+	"gprovision/model/release"
 	"gprovision/unit/journal"
+	"gprovision/unit/restore"
 	"gprovision/unit/state"
 )
 
@@ -19,6 +23,8 @@ const showDefect = 3 * time.Second
 type defect struct {
 	// say is the message of the log.
 	say string
+	// quiet says that it is on no panel: it concerns who cares for the unit, not who stands before it.
+	quiet bool
 	fault.Occurrence
 }
 
@@ -26,7 +32,7 @@ type defect struct {
 func defects(f *Found) []defect {
 	var out []defect
 	add := func(k *fault.Fault, say string, cause error) {
-		out = append(out, defect{say, fault.Occurrence{Fault: k, Cause: cause}})
+		out = append(out, defect{say: say, Occurrence: fault.Occurrence{Fault: k, Cause: cause}})
 	}
 	switch {
 	case f.Recovery == RecoveryDamaged:
@@ -40,6 +46,9 @@ func defects(f *Found) []defect {
 	}
 	if f.badRequest != nil {
 		add(fault.RequestDamaged, requestIgnored, f.badRequest)
+	}
+	if f.badOriginal != nil {
+		out = append(out, defect{"the original image cannot be restored: a restore of it takes another one", true, fault.Occurrence{Fault: fault.OriginalUntrusted, Cause: f.badOriginal}})
 	}
 	for _, t := range f.tables {
 		add(fault.TableDamaged, "a partition table is damaged: its copy is used", fmt.Errorf("on %s, the recorded one: %t", t.disk.Path, t.recorded))
@@ -63,11 +72,32 @@ func (f *Found) notesOf(word string) []string {
 	return out
 }
 
+// judgeOriginal says what speaks against the image that the unit was provisioned with. Its content is not read.
+func (u *unit) judgeOriginal(f *Found) error {
+	if f.Unit.Original == "" {
+		return nil
+	}
+	name, err := release.ParseName(f.Unit.Original, u.prefix(f))
+	if err != nil {
+		return fault.Because(fault.ImageName, err)
+	}
+	err = restore.Glance(restore.Image{Path: f.Volume.Path(state.ImageDir, f.Unit.Original), Name: name}, u.m.Policy, u.m.Keys)
+	if errors.Is(err, fs.ErrNotExist) && fault.Of(err) != fault.ImageUnsigned {
+		return nil
+	}
+	return err
+}
+
 // tellDefects shows what is wrong on the panels, logs it, and has the server told. It returns it for the running system. The server is
 // told too that nothing is wrong: it has the defects of earlier boots.
 func (u *unit) tellDefects(ctx context.Context, all []defect) []string {
 	texts := []string{}
 	for _, d := range all {
+		if d.quiet {
+			u.log.Warn(d.say, "code", d.Fault.Code, "hint", d.Fault.Hint, "err", fault.Detail(&d.Occurrence))
+			texts = append(texts, d.Fault.Error())
+			continue
+		}
 		u.log.Warn(d.say, "code", d.Fault.Code, "hint", d.Fault.Hint, "err", fault.Detail(&d.Occurrence), journal.ForPerson())
 		texts = append(texts, d.Fault.Error())
 		u.m.Panel.Fail(&d.Occurrence)

@@ -3,7 +3,9 @@ package pid1
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/model/policy"
+	"gprovision/model/signature"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
@@ -32,6 +35,7 @@ func TestDefects(t *testing.T) {
 		"recovery missing": {Found{Facts: Facts{Recovery: RecoveryMissing}}, []string{"G211"}, "starts without it"},
 		"errors are left":  {Found{Facts: Facts{Recovery: RecoveryFound, RecoveryErrors: true, RecoveryRepairs: 2}, RecoveryPart: part}, []string{"G214"}, "repaired 2 times"},
 		"bad request":      {Found{Facts: Facts{Recovery: RecoveryFound}, badRequest: errors.New("no JSON")}, []string{"G215"}, "no JSON"},
+		"original revoked": {Found{Facts: Facts{Recovery: RecoveryFound}, badOriginal: errors.New("by key 17")}, []string{"G206"}, "by key 17"},
 		"degraded":         {Found{Facts: Facts{Recovery: RecoveryFound}, degraded: true, members: []string{"sdb"}}, []string{"G225"}, "sdb"},
 		"much at once":     {Found{Facts: Facts{Recovery: RecoveryMissing}, degraded: true}, []string{"G211", "G225"}, "lacks a disk"},
 	} {
@@ -63,7 +67,11 @@ func TestDefects(t *testing.T) {
 					shown = v.Problem.Code
 				}
 			}
-			if len(c.want) > 0 && shown != c.want[len(c.want)-1] {
+			if name == "original revoked" {
+				if shown != "" {
+					t.Errorf("the panel shows %q, and a customer cannot do anything about it", shown)
+				}
+			} else if len(c.want) > 0 && shown != c.want[len(c.want)-1] {
 				t.Errorf("the panel shows %q", shown)
 			}
 			if !strings.Contains(out.String(), c.say) || (out.Len() > 0) != (len(c.want) > 0) {
@@ -109,4 +117,55 @@ func TestDamagedRequest(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRevokedOriginal: init notices that the policy does not let the original image be restored any more, by its signature alone.
+func TestRevokedOriginal(t *testing.T) {
+	u := testUnit(t, &bytes.Buffer{})
+	old, now := testKey(t), testKey(t)
+	v := state.Open(t.TempDir())
+	const name = "WIDGET.LNX.SHINY.2026-11-22.0001"
+	file := v.Path(state.ImageDir, name+".upd")
+	f := &Found{Volume: v, Unit: state.Unit{Original: name + ".upd"}}
+	judge := func(keys ...signature.PublicKey) error {
+		u.m.Keys = keys
+		return u.judgeOriginal(f)
+	}
+	if err := judge(now.Public()); err != nil {
+		t.Errorf("there is no such image: %v", err)
+	}
+	header := append([]byte("\xfd7zXZ\x00\x00\x0a"), make([]byte, 64)...) // of a stream with SHA-256
+	binary.LittleEndian.PutUint32(header[8:], crc32.ChecksumIEEE(header[6:8]))
+	if err := errors.Join(os.MkdirAll(v.Path(state.ImageDir), 0o700), os.WriteFile(file, header, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := judge(now.Public()); fault.Of(err) != fault.ImageUnsigned {
+		t.Errorf("without a signature: %v", err)
+	}
+	sig, err := old.Sign(bytes.NewReader(header), signature.ImageComment(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file+signature.Suffix, sig, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := judge(old.Public(), now.Public()); err != nil {
+		t.Errorf("both keys are trusted: %v", err)
+	}
+	if err := judge(now.Public()); fault.Of(err) != fault.ImageSignature {
+		t.Errorf("its key is not in the policy: %v", err)
+	}
+	u.m.Policy.OldestBuild = "2026-12-01.0001"
+	if err := judge(old.Public()); fault.Of(err) != fault.Policy {
+		t.Errorf("it is too old for the policy: %v", err)
+	}
+}
+
+func testKey(t *testing.T) signature.PrivateKey {
+	t.Helper()
+	k, err := signature.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }

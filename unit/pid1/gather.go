@@ -43,6 +43,9 @@ type Found struct {
 	tables []backupTable
 	// badRequest is why the request on the recovery volume cannot be used; nil if there is none, or a good one.
 	badRequest error
+	// badOriginal is why the image that the unit was provisioned with cannot be restored, as far as that shows without reading it; nil if
+	// nothing speaks against it, or it is not there.
+	badOriginal error
 	// MainPart is the partition or array of the main system, if there is one. It is not mounted. An array is on no disk.
 	MainPart *machine.Found
 	// Planned are the disks that the platform plans as main disks, where MainPart is nil or an array and they are there.
@@ -328,6 +331,7 @@ func (u *unit) readVolume(f *Found) {
 	case !errors.Is(err, fs.ErrNotExist):
 		f.note("request ignored: %v", err)
 	}
+	f.badOriginal = u.judgeOriginal(f)
 	c, err := f.Volume.ReadCounts()
 	if err != nil {
 		f.note("counts ignored: %v", err)

@@ -570,3 +570,40 @@ func TestTooLarge(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestResignedOriginal: an original image whose key was revoked is fetched again with a signature of a key that stays, and takes the place of
+// the one on the volume. Before the revocation the old one is good enough, and stays as it is.
+func TestResignedOriginal(t *testing.T) {
+	f := newFixture(t)
+	const version = "2026-11-01.0001"
+	placed := f.image(f.volume.Path(state.ImageDir), version, version, 5)
+	leaked := f.key.Public()
+	key, err := signature.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.key = key
+	source := f.image(f.source, version, version, 5)
+	resigned, err := os.ReadFile(source + signature.Suffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	original := func(o *Options) { o.Original = name(version) }
+	for _, c := range []struct {
+		when    string
+		keys    []signature.PublicKey
+		present bool
+	}{
+		{"before the revocation", []signature.PublicKey{leaked, key.Public()}, true},
+		{"after the revocation", []signature.PublicKey{key.Public()}, false},
+		{"once more", []signature.PublicKey{key.Public()}, true},
+	} {
+		r, err := f.take(source, original, func(o *Options) { o.Keys = c.keys })
+		if err != nil || r.Present != c.present {
+			t.Fatalf("%s: %+v, %v, want present %t", c.when, r, err, c.present)
+		}
+	}
+	if got, err := os.ReadFile(placed + signature.Suffix); err != nil || !bytes.Equal(got, resigned) {
+		t.Errorf("the signature on the volume is not the new one: %v", err)
+	}
+}
