@@ -61,7 +61,7 @@ const (
 
 // New parses the templates.
 func New(c Config) (*Web, error) {
-	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": words, "text": text, "level": level, "passed": passed, "path": url.PathEscape}).ParseFS(pages, "page/*.html")
+	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": words, "text": text, "level": level, "verdict": verdict, "path": url.PathEscape}).ParseFS(pages, "page/*.html")
 	if err != nil {
 		return nil, fmt.Errorf("dashboard: %w", err)
 	}
@@ -157,7 +157,10 @@ type view struct {
 type detail struct {
 	api.Detail
 	QA, Events []store.Event
-	Older      int64 // ID of the oldest event shown, 0 if there are no older ones
+	// QAChecked and QAOpen count the lines of QA that were compared and that were not; QACut says that there are more.
+	QAChecked, QAOpen int
+	QACut             bool
+	Older             int64 // ID of the oldest event shown, 0 if there are no older ones
 }
 
 func (s *Web) page(w http.ResponseWriter, status int, name string, v view) {
@@ -247,8 +250,9 @@ func (s *Web) unit(w http.ResponseWriter, r *http.Request, who login.Who) {
 	before, _ := strconv.ParseInt(r.URL.Query().Get("before"), 10, 64)
 	v := view{Title: id, Form: who.Form, Unit: id, Detail: detail{Detail: d}, ByPerson: s.ByPerson}
 	var more bool
+	var moreQA bool
 	if v.Detail.Events, more, err = s.Store.Events(r.Context(), id, before, eventsPerPage); err == nil {
-		v.Detail.QA, _, err = s.Store.Events(r.Context(), id, 0, 100, record.KindQA)
+		v.Detail.QA, moreQA, err = s.Store.Events(r.Context(), id, 0, maxQA, record.KindQA)
 	}
 	if err != nil {
 		s.trouble(w, err)
@@ -257,12 +261,7 @@ func (s *Web) unit(w http.ResponseWriter, r *http.Request, who login.Who) {
 	if n := len(v.Detail.Events); more && n > 0 {
 		v.Detail.Older = v.Detail.Events[n-1].ID
 	}
-	// The check of the newest boot, in its own order.
-	if q := v.Detail.QA; len(q) > 0 {
-		boot := q[0].Boot
-		v.Detail.QA = slices.DeleteFunc(q, func(e store.Event) bool { return e.Boot != boot })
-		slices.Reverse(v.Detail.QA)
-	}
+	v.Detail.check(moreQA)
 	s.page(w, http.StatusOK, "unit.html", v)
 }
 
@@ -403,10 +402,59 @@ func cut(s string, most int) string {
 	return strings.ToValidUTF8(s[:most], "") + fmt.Sprintf(" [%d bytes]", len(s))
 }
 
-// passed reports whether a line of the hardware check says that all is well.
-func passed(e store.Event) bool {
+// The page has at most so much of a hardware check. A machine has some hundred lines of a hundred bytes.
+const (
+	maxQA      = 2000      // lines that are looked at
+	maxQABytes = 200 << 10 // bytes that are shown
+)
+
+// check leaves the lines of the newest hardware check, in its own order, and counts them. more says that there are older lines which
+// were not looked at.
+func (d *detail) check(more bool) {
+	if len(d.QA) == 0 {
+		return
+	}
+	first := d.QA[0]
+	own := func(e store.Event) bool {
+		return e.Boot == first.Boot && fmt.Sprint(e.Attrs["try"]) == fmt.Sprint(first.Attrs["try"])
+	}
+	d.QACut = more && own(d.QA[len(d.QA)-1])
+	size := 0
+	d.QA = slices.DeleteFunc(d.QA, func(e store.Event) bool {
+		if !own(e) {
+			return true
+		}
+		for _, k := range []string{"name", "found", "expected", "rule"} {
+			size += len(text(e.Attrs[k]))
+		}
+		d.QACut = d.QACut || size > maxQABytes
+		return size > maxQABytes
+	})
+	slices.Reverse(d.QA)
+	for _, e := range d.QA {
+		if verdict(e) == notChecked {
+			d.QAOpen++
+		}
+	}
+	d.QAChecked = len(d.QA) - d.QAOpen
+}
+
+// notChecked is the verdict of a line in which nothing was compared.
+const notChecked = "not checked"
+
+// verdict is what a line of the hardware check says: ok, differs or not checked. Lines of older units say by their rule that nothing was
+// compared.
+func verdict(e store.Event) string {
 	ok, _ := e.Attrs["ok"].(bool)
-	return ok
+	checked, said := e.Attrs["checked"].(bool)
+	rule, _ := e.Attrs["rule"].(string)
+	switch {
+	case said && !checked, !said && (rule == "not specified" || strings.HasPrefix(rule, "not compared")):
+		return notChecked
+	case ok:
+		return "ok"
+	}
+	return "differs"
 }
 
 // text is a value as people read it, cut to what a page has room for: strings as they are, all else as JSON.

@@ -52,7 +52,8 @@ const (
 	KindState Kind = "state"
 	// KindFact is something known about the unit: Attrs "name" and "value". See the Fact names.
 	KindFact Kind = "fact"
-	// KindQA is one line of the check against the bill of materials: Attrs "name", "found", "expected", "rule", "ok".
+	// KindQA is one line of the check against the bill of materials: Attrs "name", "found", "expected", "rule", "ok",
+	// "checked", which is missing in lines of older units, and "try", which counts the checks of a boot.
 	KindQA Kind = "qa"
 	// KindDocument announces a document that was sent on its own: Attrs "name", "type", "sha256".
 	KindDocument Kind = "document"

@@ -84,6 +84,8 @@ type unit struct {
 	connected atomic.Bool
 	// asked says that a forced restore of this boot was dealt with.
 	asked bool
+	// checks counts the hardware checks of this boot.
+	checks int
 	// repairs and recoveryRepairs count the repairs of this boot.
 	repairs, recoveryRepairs int
 	// tablesTried says that damaged partition tables were repaired, or could not be, in this boot.
@@ -512,6 +514,7 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 		HasRecovery: complete(f.Facts),
 		Manifests:   used,
 		Connect:     u.toServer,
+		QABegins:    func() { u.checks++ },
 		QA:          u.qa,
 		Attach:      func(dir string) error { return u.attachVolume(dir, "provision") },
 		Observe:     u.observer(record.JobProvision),

@@ -86,7 +86,7 @@ func (u *unit) progress(job record.Job, name string) func(panel.Progress) {
 // qa tells the server a line of the hardware check.
 func (u *unit) qa(l provision.Line) {
 	u.queue.Add(record.Event{Kind: record.KindQA, Source: record.Observed, Message: l.String(),
-		Attrs: map[string]any{"name": l.Name, "found": l.Found, "expected": l.Expected, "rule": l.Rule, "ok": l.OK}})
+		Attrs: map[string]any{"name": l.Name, "found": l.Found, "expected": l.Expected, "rule": l.Rule, "checked": l.Checked, "ok": l.OK, "try": u.checks}})
 }
 
 // toServer gives the server all that is logged, from the start of this boot on.

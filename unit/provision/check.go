@@ -47,12 +47,17 @@ func (j *job) checkHardware(ctx context.Context) error {
 		spec.Recovery, recovery = manifest.Disk{}, ""
 	}
 	lines := Validate(spec, o, Rules{OUI: j.Identity.Variant.MACPrefixes(), Recovery: recovery, Named: j.Identity.From == "name"})
+	if j.QABegins != nil {
+		j.QABegins()
+	}
 	for _, l := range lines {
-		j.Log.Info("hardware", "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule, "ok", l.OK, journal.ForPerson())
+		j.Log.Info("hardware", "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule, "checked", l.Checked, "ok", l.OK, journal.ForPerson())
 		if j.QA != nil {
 			j.QA(l)
 		}
 	}
+	j.Log.Info("hardware compared", "result", Tally(lines), journal.ForPerson())
+	j.Panel.Message(Tally(lines))
 	if err := Judge(lines); err != nil {
 		dump, derr := Dump(o, code, recovery, j.Identity.Variant.MACPrefixes())
 		if derr == nil {

@@ -66,8 +66,9 @@ type Options struct {
 	Manifests state.Manifests
 	// Connect attaches the client to the log queue: from then on the server gets what is logged.
 	Connect func(*report.Client)
-	// QA is told each line of the hardware check; nil: nobody.
-	QA func(Line)
+	// QABegins is told when a hardware check begins, and QA each of its lines; nil: nobody.
+	QABegins func()
+	QA       func(Line)
 	// Attach tells the caller that the recovery volume is mounted writable at a directory, for log files and the queue.
 	Attach func(dir string) error
 	// Observe is called at each change of a step.

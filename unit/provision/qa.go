@@ -40,17 +40,35 @@ type Line struct {
 	Name     string `json:"name"`     // what was looked at
 	Found    string `json:"found"`    // what is there
 	Expected string `json:"expected"` // what the manifest says
-	Rule     string `json:"rule"`     // how the two were compared
-	OK       bool   `json:"ok"`
+	Rule     string `json:"rule"`     // how the two were compared, or why they were not
+	Checked  bool   `json:"checked"`  // they were compared
+	OK       bool   `json:"ok"`       // they were compared and agree
 }
 
 // String returns the line as a person reads it.
 func (l Line) String() string {
 	mark := "ok"
-	if !l.OK {
+	switch {
+	case !l.Checked:
+		return fmt.Sprintf("not checked: %s is %s (%s)", l.Name, l.Found, l.Rule)
+	case !l.OK:
 		mark = "WRONG"
 	}
 	return fmt.Sprintf("%-5s %s: found %s, expected %s (%s)", mark, l.Name, l.Found, l.Expected, l.Rule)
+}
+
+// Wrong says that the line does not hold.
+func (l Line) Wrong() bool { return l.Checked && !l.OK }
+
+// Tally returns how many lines were compared, and how many were not, as a sentence.
+func Tally(lines []Line) string {
+	checked := 0
+	for _, l := range lines {
+		if l.Checked {
+			checked++
+		}
+	}
+	return fmt.Sprintf("%d checked, %d not checked", checked, len(lines)-checked)
 }
 
 // Rules is what the check needs to know beside the specification.
@@ -70,7 +88,7 @@ func Validate(spec manifest.Specs, o Observed, r Rules) []Line {
 	c.cpu(spec.CPUInfo, o.CPU)
 	c.nics(spec, o.NICs, r.OUI)
 	if spec.RamMegs == 0 {
-		c.skip("memory", fmt.Sprintf("%d MiB", o.RamMegs))
+		c.skip("memory", fmt.Sprintf("%d MiB", o.RamMegs), unspecified)
 	} else {
 		c.add("memory", fmt.Sprintf("%d MiB", o.RamMegs), fmt.Sprintf("%d MiB", spec.RamMegs), "within 1 %", diff(o.RamMegs, spec.RamMegs)*100 < spec.RamMegs)
 	}
@@ -87,7 +105,7 @@ func Validate(spec manifest.Specs, o Observed, r Rules) []Line {
 func Judge(lines []Line) error {
 	var bad []string
 	for _, l := range lines {
-		if !l.OK {
+		if l.Wrong() {
 			bad = append(bad, fmt.Sprintf("%s is %s, want %s", l.Name, l.Found, l.Expected))
 		}
 	}
@@ -100,16 +118,20 @@ func Judge(lines []Line) error {
 type check struct{ lines []Line }
 
 func (c *check) add(name, found, expected, rule string, ok bool) {
-	c.lines = append(c.lines, Line{Name: name, Found: found, Expected: expected, Rule: rule, OK: ok})
+	c.lines = append(c.lines, Line{Name: name, Found: found, Expected: expected, Rule: rule, Checked: true, OK: ok})
 }
 
-func (c *check) skip(name, found string) {
-	c.add(name, found, "anything", "not specified", true)
+// skip adds a line in which nothing is compared, and says why.
+func (c *check) skip(name, found, why string) {
+	c.lines = append(c.lines, Line{Name: name, Found: found, Expected: "anything", Rule: why})
 }
+
+// unspecified is why most lines are not checked.
+const unspecified = "not specified"
 
 func (c *check) cpu(want, have manifest.CPU) {
 	if want == (manifest.CPU{}) {
-		c.skip("processor", fmt.Sprintf("%s, %d logical in %d socket(s)", have.Model, have.Cores, have.Sockets))
+		c.skip("processor", fmt.Sprintf("%s, %d logical in %d socket(s)", have.Model, have.Cores, have.Sockets), unspecified)
 		return
 	}
 	c.add("processor model", strconv.Quote(have.Model), strconv.Quote(want.Model), "equal", have.Model == want.Model)
@@ -129,7 +151,7 @@ func (c *check) nics(spec manifest.Specs, ports []nic.Port, oui []string) {
 	count := func(name string, want *int, have []string) {
 		found := fmt.Sprintf("%d (%s)", len(have), strings.Join(have, " "))
 		if want == nil {
-			c.skip(name, found)
+			c.skip(name, found, unspecified)
 		} else {
 			c.add(name, found, strconv.Itoa(*want), "equal", len(have) == *want)
 		}
@@ -140,7 +162,7 @@ func (c *check) nics(spec manifest.Specs, ports []nic.Port, oui []string) {
 	}
 	count("network ports with own address, "+prefix, spec.NumOUINics, own)
 	if seq := sequential(own); spec.OUINicsSequential == nil {
-		c.skip("own addresses follow one another", strconv.FormatBool(seq))
+		c.skip("own addresses follow one another", strconv.FormatBool(seq), unspecified)
 	} else {
 		c.add("own addresses follow one another", strconv.FormatBool(seq), strconv.FormatBool(*spec.OUINicsSequential), "equal", seq == *spec.OUINicsSequential)
 	}
@@ -168,7 +190,7 @@ func (c *check) firmware(want, have manifest.Firmware) {
 		case f.want != "":
 			c.add("firmware "+f.name, strconv.Quote(f.have), strconv.Quote(f.want), "equal", f.have == f.want)
 		case f.have != "":
-			c.skip("firmware "+f.name, strconv.Quote(f.have))
+			c.skip("firmware "+f.name, strconv.Quote(f.have), unspecified)
 		}
 	}
 }
@@ -189,9 +211,9 @@ func (c *check) disks(spec manifest.Specs, disks []block.Disk, recovery string) 
 	i := slices.IndexFunc(disks, func(d block.Disk) bool { return d.Path == recovery && recovery != "" })
 	switch {
 	case spec.Recovery == (manifest.Disk{}) && i >= 0:
-		c.skip("recovery device", tell(disks[i]))
+		c.skip("recovery device", tell(disks[i]), unspecified)
 	case spec.Recovery == (manifest.Disk{}):
-		c.skip("recovery device", "not chosen")
+		c.skip("recovery device", "not chosen", unspecified)
 	case i >= 0:
 		c.add("recovery device", tell(disks[i]), ask(spec.Recovery), "vendor and model equal, size within its tolerance", fits(spec.Recovery, disks[i]))
 	default:
@@ -228,7 +250,7 @@ func (c *check) disks(spec manifest.Specs, disks []block.Disk, recovery string) 
 		}
 	}
 	if len(media) > 0 {
-		c.add("other media", strings.Join(media, ", "), "anything", "removable and USB media are not counted unless the specification names their model", true)
+		c.skip("other media", strings.Join(media, ", "), "removable and USB media are not counted unless the specification names their model")
 	}
 	var alts []string
 	ok := false
@@ -355,7 +377,7 @@ func (c *check) dmi(want map[string]string, have platform.DMI) {
 
 func (c *check) serial(expr, have string, named bool) {
 	if expr == "" {
-		c.skip("serial number", strconv.Quote(have))
+		c.skip("serial number", strconv.Quote(have), unspecified)
 		return
 	}
 	re, err := regexp.Compile(expr)
@@ -363,7 +385,7 @@ func (c *check) serial(expr, have string, named bool) {
 	case err != nil:
 		c.add("serial number", strconv.Quote(have), expr, "the expression is wrong: "+err.Error(), false)
 	case named && !re.MatchString(have):
-		c.add("serial number", strconv.Quote(have), expr, "not compared: the platform was named, not recognised", true)
+		c.skip("serial number", strconv.Quote(have), "the platform was named, not recognised")
 	default:
 		c.add("serial number", strconv.Quote(have), expr, "matches the expression", re.MatchString(have))
 	}

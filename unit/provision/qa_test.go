@@ -92,7 +92,7 @@ func qaSpec(t *testing.T) manifest.Specs {
 func qaBad(lines []Line) string {
 	var s []string
 	for _, l := range lines {
-		if !l.OK {
+		if l.Wrong() {
 			s = append(s, l.Name)
 		}
 	}
@@ -184,6 +184,33 @@ func TestNotSpecified(t *testing.T) {
 	lines := Validate(s, qaObserved(t), Rules{Recovery: "/dev/sdb"})
 	if got := qaBad(lines); got != "" || len(lines) < 8 {
 		t.Errorf("%q in %v", got, lines)
+	}
+	for _, l := range lines { // only the disks were compared
+		if compared := l.Name == "main disks"; l.Checked != compared || l.OK != compared || strings.HasPrefix(l.String(), "not checked") == compared {
+			t.Errorf("%s: %+v", l, l)
+		}
+	}
+	if got, want := Tally(lines), fmt.Sprintf("1 checked, %d not checked", len(lines)-1); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if err := Judge(lines); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNamedSerial: the serial number of a platform that was named is not compared, and nothing says that it was.
+func TestNamedSerial(t *testing.T) {
+	for _, l := range Validate(qaSpec(t), qaObserved(t), Rules{OUI: []string{"56:78:90"}, Recovery: "/dev/sdb", Named: true}) {
+		if l.Name == "serial number" && !l.OK {
+			t.Errorf("one that fits: %+v", l)
+		}
+	}
+	o := qaObserved(t)
+	o.Serial = "X1"
+	for _, l := range Validate(qaSpec(t), o, Rules{OUI: []string{"56:78:90"}, Recovery: "/dev/sdb", Named: true}) {
+		if l.Name == "serial number" && (l.Checked || l.OK) {
+			t.Errorf("one that does not: %+v", l)
+		}
 	}
 }
 
