@@ -192,7 +192,10 @@ func (u *unit) setup(ctx context.Context, version string) error {
 		}
 	}
 	identified := make(chan error, 1)
-	go func() { identified <- u.guard("identify", u.identify) }() // no driver is needed for it
+	var who identity
+	go func() { // no driver is needed for it
+		identified <- u.guard("identify", func() (err error) { who, err = u.identify(); return err })
+	}()
 	if err := u.loadModules(ctx, modules); err != nil {
 		return err
 	}
@@ -201,6 +204,9 @@ func (u *unit) setup(ctx context.Context, version string) error {
 	u.log.Info("init", "version", version, "build", u.m.Build.Number, "kernel", u.m.Build.Kernel, "firmware", string(u.m.Firmware),
 		"boot", u.m.BootID, "cmdline", u.m.Cmdline, "uptime", uptime())
 	err := <-identified
+	if fault.Of(err) == fault.PlatformUnknown && who.table != nil && !u.provisions() {
+		err = u.identifyByRecord(ctx, who.table, who.dmi, err)
+	}
 	u.loadRAID()
 	u.attachDisplay()
 	return err
@@ -367,33 +373,40 @@ func (u *unit) watch(events <-chan host.Uevent, forward chan<- host.Uevent) {
 	}
 }
 
+// identity is what there is to recognise a machine by.
+type identity struct {
+	table *platform.Table
+	dmi   platform.DMI
+}
+
 // identify finds out which platform this machine is and what its serial number is.
-func (u *unit) identify() error {
+func (u *unit) identify() (identity, error) {
 	dmi, err := smbios.Read(u.m.Sys)
 	if err != nil {
-		return fault.Because(fault.PlatformUnknown, err)
+		return identity{}, fault.Because(fault.PlatformUnknown, err)
 	}
 	table, err := readPlatforms()
 	if err != nil {
-		return fault.Because(fault.PlatformUnknown, err)
+		return identity{}, fault.Because(fault.PlatformUnknown, err)
 	}
+	of := identity{table, dmi}
 	id, err := platform.Identify(table, dmi)
 	if err != nil && u.args.ProtoIdent != "" && u.m.Policy.Provision {
 		u.log.Warn("no platform fits, taking the one that the kernel argument names", "platform", u.args.ProtoIdent, "err", err)
 		id, err = platform.Named(table, u.args.ProtoIdent, dmi)
 	}
 	if err != nil {
-		return fault.Because(fault.PlatformUnknown, err)
+		return of, fault.Because(fault.PlatformUnknown, err)
 	}
 	if err := id.CheckSerial(); err != nil {
-		return err
+		return of, err
 	}
 	if err := record.CheckUnit(id.Serial); err != nil {
-		return fault.Because(fault.NoSerial, err)
+		return of, fault.Because(fault.NoSerial, err)
 	}
 	u.m.Identity, u.m.Serial = id, id.Serial
 	u.log.Info("platform", "platform", id.Variant.DevCodeName, "serial", id.Serial, journal.ForPerson())
-	return nil
+	return of, nil
 }
 
 // readPlatforms returns the artifact's appliance table, or the built-in one if the artifact has none.

@@ -410,6 +410,7 @@ func (j *job) plan(context.Context) error {
 	}
 	j.unit = state.Unit{
 		Serial: j.Serial, Platform: j.Identity.Variant.DevCodeName, Firmware: j.Firmware, Server: j.unit.Server, ManifestSerial: j.signed.Serial,
+		Named:       j.Identity.From == "name",
 		ImagePrefix: j.Site.Names.ImagePrefix, Created: time.Now().UTC(),
 	}
 	if err := j.layOut(machine.NewIDs()); err != nil {

@@ -112,6 +112,8 @@ type Unit struct {
 	Array *Array `json:"array,omitempty"`
 	// DataArray is the array over the main disks that carries the data which a restore preserves; nil: there is none.
 	DataArray *Array `json:"dataArray,omitempty"`
+	// Named says that the platform was not recognised but named (PROTO_IDENT): later boots take it from here.
+	Named bool `json:"named,omitempty"`
 	// ManifestSerial is the serial number of the manifest that the unit was provisioned with, "" if it had none.
 	ManifestSerial string `json:"manifestSerial,omitempty"`
 	// Server is the address of the factory server, "" if there is none.
