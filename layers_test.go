@@ -237,7 +237,7 @@ func checkUses(f sourceFile, names map[string]string, say func(ast.Node, string,
 			if f.dir != "hw/host" && wing != "lab" && wing != "forge" {
 				say(s, "only hw/host mounts")
 			}
-		case p == module+"/hw/host" && slices.Contains([]string{"Reboot", "PowerOff", "Halt"}, what):
+		case p == module+"/hw/host" && slices.Contains([]string{"Reboot", "PowerOff"}, what):
 			if f.dir != "unit/pid1" {
 				say(s, "only unit/pid1 ends the machine: return an Outcome instead")
 			}

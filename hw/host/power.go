@@ -14,10 +14,6 @@ func Reboot() error { return end("reboot", unix.LINUX_REBOOT_CMD_RESTART) }
 // Only unit/pid1 calls it.
 func PowerOff() error { return end("power off", unix.LINUX_REBOOT_CMD_POWER_OFF) }
 
-// Halt writes back what is not on its devices and stops the machine without turning it off. On success it does not return.
-// Only unit/pid1 calls it.
-func Halt() error { return end("halt", unix.LINUX_REBOOT_CMD_HALT) }
-
 func end(what string, cmd int) error {
 	unix.Sync()
 	if err := unix.Reboot(cmd); err != nil {

@@ -520,25 +520,6 @@ func CleanMAC(s string) (string, error) {
 	return t, nil
 }
 
-// CleanUUID returns an SMBIOS UUID in lower case, or the empty string if s does not look like one.
-func CleanUUID(s string) string {
-	s = strings.ToLower(s)
-	if len(s) != 36 {
-		return ""
-	}
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if i == 8 || i == 13 || i == 18 || i == 23 {
-			if c != '-' {
-				return ""
-			}
-		} else if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') {
-			return ""
-		}
-	}
-	return s
-}
-
 // Endpoint returns the base address of the server for a manifest's LogEndpoint, which is HOST:PORT or a URL. HOST:PORT means
 // https. The result has no path and no slash at its end. An address that is not encrypted is an error, ErrPlain: tokens and
 // credentials must not travel over it.

@@ -69,14 +69,6 @@ func Job(name string) slog.Attr { return slog.String("job", name) }
 // Step returns the attribute that names the step of a record.
 func Step(name string) slog.Attr { return slog.String("step", name) }
 
-// Error returns the attribute for an error, under the key "error". Nil gives an empty attribute, which is left out.
-func Error(err error) slog.Attr {
-	if err == nil {
-		return slog.Attr{}
-	}
-	return slog.String("error", err.Error())
-}
-
 // Attr returns the value of the last attribute with that key.
 func (r Record) Attr(key string) (any, bool) {
 	for i := len(r.Attrs) - 1; i >= 0; i-- {
