@@ -675,8 +675,6 @@ func TestBadInput(t *testing.T) {
 			}
 		}
 	}
-	// Without a specification of the main disks the appliance table alone chooses.
-	anyDisks := func(m *manifest.Manifest) { m.ValidationData[0].MainDiskConfigs = nil }
 	for _, c := range []struct {
 		name    string
 		code    string
@@ -696,8 +694,8 @@ func TestBadInput(t *testing.T) {
 			}
 		}, nil},
 		{"other hardware", "G122", changed(func(m *manifest.Manifest) { m.ValidationData[0].RamMegs = 99999 }), nil},
-		{"small disk", "G132", changed(anyDisks), func(c *lab.Config) { c.Disks[1].Size = 1 << 30 }},
-		{"two main disks", "G133", changed(anyDisks), func(c *lab.Config) {
+		{"small disk", "G132", nil, func(c *lab.Config) { c.Disks[1].Size = 1 << 30 }},
+		{"two main disks", "G133", nil, func(c *lab.Config) {
 			c.Disks = append(c.Disks, lab.Disk{Name: "other", Bus: lab.VirtIO, Size: lab.MainSize})
 		}},
 	} {
