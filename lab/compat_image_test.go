@@ -24,7 +24,7 @@ func (o old) product(t *testing.T, debian string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(lab.TinyRoot(f, o.program("tiny"), "1", o.program("gprov-unit")), f.Close()); err != nil {
+	if err := errors.Join(lab.TinyRoot(f, o.program("tiny"), "1", nil, o.program("gprov-unit")), f.Close()); err != nil {
 		t.Fatal(err)
 	}
 	source, err := os.ReadFile("tinyroot.go")

@@ -264,7 +264,7 @@ func (o old) makeNewest(l *life, product, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(lab.TinyRoot(f, filepath.Join(l.dir, "tiny"), "2", filepath.Join(l.dir, "gprov-unit")), f.Close()); err != nil {
+	if err := errors.Join(lab.TinyRoot(f, filepath.Join(l.dir, "tiny"), "2", nil, filepath.Join(l.dir, "gprov-unit")), f.Close()); err != nil {
 		return err
 	}
 	key := filepath.Join(product, "product.key")
