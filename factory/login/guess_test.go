@@ -20,10 +20,15 @@ import (
 // guesses tries wrong passwords at the same time and counts those that were compared with the right one.
 func guesses(t *testing.T, s *Service, n int, operator, remote func(i int) string) (compared int) {
 	t.Helper()
-	var wg sync.WaitGroup
+	for range cap(s.busy) { // no hash is computed before all have begun
+		s.busy <- struct{}{}
+	}
+	var wg, begun sync.WaitGroup
 	var mu sync.Mutex
+	begun.Add(n)
 	for i := range n {
 		wg.Go(func() {
+			begun.Done()
 			switch err := s.Check(context.Background(), operator(i), secret.Secret(fmt.Sprint("guess ", i)), remote(i)); {
 			case errors.Is(err, ErrWrong):
 				mu.Lock()
@@ -33,6 +38,10 @@ func guesses(t *testing.T, s *Service, n int, operator, remote func(i int) strin
 				t.Error(err)
 			}
 		})
+	}
+	begun.Wait()
+	for range cap(s.busy) {
+		<-s.busy
 	}
 	wg.Wait()
 	return compared
