@@ -69,8 +69,8 @@ func goodFiles(t testing.TB) map[string]string {
 		"usr/lib/systemd/systemd":          "#!systemd",
 		"usr/lib/systemd/systemd-networkd": "#!networkd",
 		"etc/systemd/system.conf":          "",
-		"bin/bash":                         "#!bash",
-		"etc/passwd":                       "root:x:0:0:root:/root:/bin/bash\ndaemon:*:1:1::/:/usr/sbin/nologin\nadmin:x:1001:1001::/home/admin:/bin/bash\n",
+		"usr/bin/bash":                     "#!bash",
+		"etc/passwd":                       "root:x:0:0:root:/root:/usr/bin/bash\ndaemon:*:1:1::/:/usr/sbin/nologin\nadmin:x:1001:1001::/home/admin:/usr/bin/bash\n",
 		"etc/shadow":                       "root:!*:1:0:99999:7:::\ndaemon:*:1::::::\nadmin:!:1::::::\n",
 		"etc/group":                        "root:x:0:\nadmin:x:1001:\n",
 		"dev/.keep":                        "",
@@ -438,14 +438,14 @@ func TestContract(t *testing.T) {
 		{"root has none", func(m map[string]string) { m["etc/shadow"] = "root::1\nadmin:*:1\n" }, []string{"without a password"}},
 		{"admin has one", func(m map[string]string) { m["etc/shadow"] = "root:!:1\nadmin:$6$x:1\n" }, []string{"all units would share"}},
 		{"passwd has it", func(m map[string]string) {
-			m["etc/passwd"] = "root:x:0:0::/root:/bin/sh\ntoor:abc:2:0::/:/bin/sh\nopen::3:0::/:/bin/sh\nadmin:x:1:1::/home/admin:/bin/bash\n"
+			m["etc/passwd"] = "root:x:0:0::/root:/bin/sh\ntoor:abc:2:0::/:/bin/sh\nopen::3:0::/:/bin/sh\nadmin:x:1:1::/home/admin:/usr/bin/bash\n"
 		}, []string{"account toor", "account open"}},
 		{"no admin", func(m map[string]string) {
 			m["etc/passwd"], m["etc/shadow"], m["etc/group"] = "root:x:0:0::/root:/bin/sh\n", "root:!:1\n", "root:x:0:\n"
 		}, []string{"no account admin", "no group admin"}},
 		{"admin without a shadow line", func(m map[string]string) { m["etc/shadow"] = "root:!:1\n" }, []string{"no line for admin"}},
 		{"admin without a shell", func(m map[string]string) {
-			m["etc/passwd"] = "root:x:0:0::/root:/bin/bash\nadmin:x:1:1::/home/admin:/usr/sbin/nologin\n"
+			m["etc/passwd"] = "root:x:0:0::/root:/usr/bin/bash\nadmin:x:1:1::/home/admin:/usr/sbin/nologin\n"
 		}, []string{"shell /usr/sbin/nologin"}},
 		{"no passwd", func(m map[string]string) { delete(m, "etc/passwd") }, []string{"missing, or not a regular file"}},
 		{"no shadow", func(m map[string]string) { delete(m, "etc/shadow") }, []string{"missing, or not a regular file"}},
@@ -461,22 +461,22 @@ func TestContract(t *testing.T) {
 			m["etc/passwd"] = strings.ReplaceAll(m["etc/passwd"], "\n", "\r\n")
 		}, []string{"those of Windows"}},
 		{"passwd with a byte order mark", func(m map[string]string) { m["etc/passwd"] = "\xef\xbb\xbf" + m["etc/passwd"] }, []string{"byte order mark"}},
-		{"admin's shell is not installed", func(m map[string]string) { delete(m, "bin/bash") }, []string{"shell /bin/bash, which is not there"}},
+		{"admin's shell is not installed", func(m map[string]string) { delete(m, "usr/bin/bash") }, []string{"shell /usr/bin/bash, which is not there"}},
 		{"admin's shell is the one that is meant by none", func(m map[string]string) {
-			m["etc/passwd"] = "root:x:0:0::/root:/bin/bash\nadmin:x:1:1::/home/admin:\n"
+			m["etc/passwd"] = "root:x:0:0::/root:/usr/bin/bash\nadmin:x:1:1::/home/admin:\n"
 		}, []string{"shell /bin/sh, which is not there"}},
-		{"two admins", func(m map[string]string) { m["etc/passwd"] += "admin:x:1002:1001::/home/admin:/bin/bash\n" }, []string{"two lines for admin"}},
+		{"two admins", func(m map[string]string) { m["etc/passwd"] += "admin:x:1002:1001::/home/admin:/usr/bin/bash\n" }, []string{"two lines for admin"}},
 		{"two lines in shadow", func(m map[string]string) { m["etc/shadow"] += "admin:!:1::::::\n" }, []string{"two lines for admin"}},
-		{"root by another name", func(m map[string]string) { m["etc/passwd"] += "toor:x:00:0::/var:/bin/bash\n" }, []string{"root by another name"}},
+		{"root by another name", func(m map[string]string) { m["etc/passwd"] += "toor:x:00:0::/var:/usr/bin/bash\n" }, []string{"root by another name"}},
 		{"admin is root", func(m map[string]string) {
-			m["etc/passwd"] = "root:x:0:0::/root:/bin/bash\nadmin:x:0:0::/home/admin:/bin/bash\n"
+			m["etc/passwd"] = "root:x:0:0::/root:/usr/bin/bash\nadmin:x:0:0::/home/admin:/usr/bin/bash\n"
 		}, []string{"account admin has the user ID 0"}},
-		{"admin by another name", func(m map[string]string) { m["etc/passwd"] += "helper:x:1001:0::/var:/bin/bash\n" }, []string{"admin by another name"}},
-		{"no number for a user", func(m map[string]string) { m["etc/passwd"] += "helper:x::0::/var:/bin/bash\n" }, []string{"which is none"}},
+		{"admin by another name", func(m map[string]string) { m["etc/passwd"] += "helper:x:1001:0::/var:/usr/bin/bash\n" }, []string{"admin by another name"}},
+		{"no number for a user", func(m map[string]string) { m["etc/passwd"] += "helper:x::0::/var:/usr/bin/bash\n" }, []string{"which is none"}},
 		{"lines of 70 kB", func(m map[string]string) {
 			long := "long:x:5:" + strings.Repeat("member,", 10_000) + "\n"
 			m["etc/group"], m["etc/shadow"] = long+m["etc/group"], "long:!"+strings.Repeat("x", 70_000)+":1\n"+m["etc/shadow"]+"open::1\n"
-			m["etc/passwd"] = "long:x:5:5:" + strings.Repeat("x", 70_000) + ":/var:/bin/bash\n" + m["etc/passwd"]
+			m["etc/passwd"] = "long:x:5:5:" + strings.Repeat("x", 70_000) + ":/var:/usr/bin/bash\n" + m["etc/passwd"]
 		}, []string{"account open may log in without"}},
 		{"nobody may log in", func(m map[string]string) { m["etc/nologin"] = "" }, []string{"nobody but root"}},
 		{"a second file of SSH keys", func(m map[string]string) { m["root/.ssh/authorized_keys2"] = "ssh-ed25519 x" }, []string{"account root may log in with an SSH key"}},
@@ -565,7 +565,7 @@ func TestAdd(t *testing.T) {
 	if err := os.Link(filepath.Join(src, "usr/bin/random"), filepath.Join(src, "usr/bin/second")); err != nil {
 		t.Fatal(err)
 	}
-	local := writeTree(t, map[string]string{"boot": string(bootArtifact(t, 7)), "unit": "program", "passwd": "admin:x:1:1::/home/admin:/bin/sh\n"})
+	local := writeTree(t, map[string]string{"boot": string(bootArtifact(t, 7)), "unit": "program", "passwd": "root:x:0:0::/root:/bin/bash\nadmin:x:1:1::/home/admin:/bin/bash\n"})
 	if err := os.Chmod(filepath.Join(local, "unit"), 0o755); err != nil {
 		t.Fatal(err)
 	}
