@@ -17,6 +17,7 @@ const maxProducts = 64
 
 // Manifests is the newest manifest that the unit used, for each product: an older one is refused. The zero value remembers none.
 type Manifests struct {
+	rest
 	// Version is the format version.
 	Version int `json:"version"`
 	// Newest has the highest serial number by product, both as the manifest's signature names them.

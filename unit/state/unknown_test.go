@@ -55,6 +55,10 @@ func keeps(v *Volume) map[string]struct{ write, change func() error } {
 			p.RecoveryArtifact = false // nothing that this program knows of is left to do
 			return errors.Join(err, v.WritePending(p))
 		}},
+		ManifestsFile: {func() error { return v.WriteManifests(Manifests{Newest: map[string]uint64{"FOX": 3}}) }, func() error {
+			m, err := v.ReadManifests()
+			return errors.Join(err, v.WriteManifests(m.Used("FOX", "4")))
+		}},
 		RestoreDataFile: {func() error { return v.WriteRestoreData(RestoreData{Preserve: true, BootArgs: "quiet"}) }, func() error {
 			d, err := v.ReadRestoreData()
 			d.BootArgs = ""
@@ -134,7 +138,9 @@ func grow(t *testing.T, b []byte, added *int) []byte {
 	var object map[string]json.RawMessage
 	if json.Unmarshal(b, &object) == nil {
 		for k, v := range object {
-			object[k] = grow(t, v, added)
+			if k != "newest" { // its keys are names of products, not of the format
+				object[k] = grow(t, v, added)
+			}
 		}
 		object["newer"] = json.RawMessage("12345678901234567890.10")
 		*added++
