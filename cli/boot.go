@@ -19,7 +19,7 @@ import (
 	"gprovision/cli/shown"
 	"gprovision/forge/boot"
 	"gprovision/model/bootimage"
-	"gprovision/model/policy"
+	"gprovision/model/source"
 )
 
 // BootCmd are the verbs about boot artifacts.
@@ -69,7 +69,7 @@ SOURCE_DATE_EPOCH sets the time of the build: the same input and time give the s
 
 // Run builds the artifact and prints a report.
 func (b *BootUKICmd) Run(c *Context) error {
-	o, err := b.options()
+	o, err := b.options(c)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ What does not depend on the initramfs is compiled once for a source and a config
 
 // Run compiles the kernel and prints a report.
 func (b *BootKernelCmd) Run(c *Context) error {
-	o, err := b.options()
+	o, err := b.options(c)
 	if err != nil {
 		return err
 	}
@@ -214,22 +214,24 @@ func (b *BootBuildCmd) report(c *Context, r boot.Report) error {
 	return nil
 }
 
-func (b *BootBuildCmd) options() (boot.Options, error) {
+func (b *BootBuildCmd) options(c *Context) (boot.Options, error) {
 	o := boot.Options{RootFS: b.RootFS, Out: b.Out, Init: b.Init, Provision: b.Provision, NoBIOS: b.NoBIOS, Tools: b.Tools}
 	if b.Build == nil {
 		return o, &UsageError{&HintError{errors.New("no build number"), "set BUILD_NUMBER in the environment, or --build-number"}}
 	}
 	o.BuildNumber = *b.Build
-	raw, err := os.ReadFile(b.Policy)
-	if err != nil {
-		return o, fmt.Errorf("read policy: %w", err)
-	}
-	if o.Policy, err = policy.Parse(raw); err != nil {
-		return o, fmt.Errorf("%s: %w", b.Policy, err)
+	var err error
+	if o.Policy, err = readPolicy(c, b.Policy); err != nil {
+		return o, err
 	}
 	if b.Platforms != "" {
-		if o.Platforms, err = os.ReadFile(b.Platforms); err != nil {
-			return o, fmt.Errorf("read appliance table: %w", err)
+		var ps []source.Problem
+		if o.Platforms, ps, err = loadPlatforms(b.Platforms); err != nil {
+			return o, err
+		}
+		printProblems(c.Stderr, b.Platforms, ps)
+		if source.Join(ps) != nil {
+			return o, &HintError{fmt.Errorf("the appliance table %s is refused", b.Platforms), "mend what is said above, or look at docs/formats/appliance.md"}
 		}
 	}
 	if o.Init == "" {
@@ -241,6 +243,7 @@ func (b *BootBuildCmd) options() (boot.Options, error) {
 		if _, err := os.Stat(o.Init); errors.Is(err, fs.ErrNotExist) {
 			return o, &HintError{fmt.Errorf("no init program at %s", o.Init), "run 'make build', or name it with --init"}
 		}
+		o.Revision = c.Version // both are made by one build
 	}
 	for _, s := range b.Add {
 		a, err := boot.ParseAddition(s)
@@ -345,10 +348,13 @@ func printInspection(c *Context, file string, in boot.Inspection) error {
 		}
 	}
 	if in.Policy != nil {
-		row("policy", "provision %v, keys %d, unsigned allowed %v, locked %v", in.Policy.Provision, len(in.Policy.Keys), in.Policy.AllowUnsigned, in.Policy.Locked)
+		row("policy", "as 'gprov policy show' has it, * is its own:")
+		if err := printPolicy(&out, "    ", *in.Policy); err != nil {
+			return err
+		}
 	}
 	if in.Info != nil {
-		row("built", "%s", in.Info.Time.Format(time.RFC3339))
+		row("built", "%s, with init of gprovision %s", in.Info.Time.Format(time.RFC3339), cmp.Or(in.Info.Gprovision, "unknown"))
 		for _, t := range in.Info.Tools {
 			row("tool", "%s %s %s sha256 %s", t.Path, cmp.Or(t.Package, "-"), cmp.Or(t.Version, "-"), t.SHA256)
 		}

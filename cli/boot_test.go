@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"gprovision/forge/boot"
+	"gprovision/model/policy"
 )
 
 // bootRun parses args as gprov does and runs the verb in this process.
@@ -60,9 +61,9 @@ func TestBootBuildRefuses(t *testing.T) {
 		"bad time":            {number: "1", epoch: "now", args: good, usage: true, text: "SOURCE_DATE_EPOCH"},
 		"no policy":           {number: "1", args: []string{"build", "--rootfs", empty, "--out", "x"}, usage: true, text: "--policy"},
 		"policy not there":    {number: "1", args: append(good, "--policy", filepath.Join(dir, "no")), text: "read policy"},
-		"bad policy":          {number: "1", args: append(good, "--policy", init), text: "parse policy"},
+		"bad policy":          {number: "1", args: append(good, "--policy", init), text: "is refused"},
 		"bad addition":        {number: "1", args: append(good, "--add", ":/x"), usage: true, text: "--add"},
-		"no kernel":           {number: "1", epoch: "1790000000", args: good, text: "linux-image-amd64"},
+		"no kernel":           {number: "1", epoch: "1790000000", args: good, text: "neither /boot/vmlinuz-*"},
 	} {
 		t.Setenv("BUILD_NUMBER", c.number)
 		if c.number == "" {
@@ -96,7 +97,13 @@ func TestBootInspect(t *testing.T) {
 	if err := printInspection(&Context{Stdout: &out}, "norm_boot", in); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"build    7", "cmdline  quiet", "1.0 MB", "3 modules"} {
+	in.Policy = &policy.Policy{Version: 1, Locked: true}
+	in.Info = &boot.BuildInfo{Gprovision: "0123456789ab"}
+	out.Reset()
+	if err := printInspection(&Context{Stdout: &out}, "norm_boot", in); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"    * locked", "      keepImages", "init of gprovision 0123456789ab", "build    7", "cmdline  quiet", "1.0 MB", "3 modules"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

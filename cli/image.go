@@ -106,7 +106,7 @@ func (b *ImageBuildCmd) Run(c *Context) error {
 	if os.Getenv("SOURCE_DATE_EPOCH") != "" {
 		o.Clamp = at
 	}
-	if o.Boot, err = b.boot(); err != nil {
+	if o.Boot, err = b.boot(c); err != nil {
 		return err
 	}
 	if o.Key, err = b.signer(c); err != nil {
@@ -142,14 +142,14 @@ func (b *ImageBuildCmd) Run(c *Context) error {
 }
 
 // boot says how the boot artifact is made; nil: it is not.
-func (b *ImageBuildCmd) boot() (*boot.Options, error) {
+func (b *ImageBuildCmd) boot(c *Context) (*boot.Options, error) {
 	if b.Policy == "" {
 		if b.Platforms != "" || b.Init != "" || len(b.BootAdd) > 0 || b.Kernel != "" || len(b.BootModule) > 0 {
 			return nil, &UsageError{errors.New("--platforms, --init, --kernel, --boot-module and --boot-add are for making the boot artifact, which needs --policy")}
 		}
 		return nil, nil
 	}
-	o, err := (&BootBuildCmd{RootFS: b.RootFS, Policy: b.Policy, Platforms: b.Platforms, Init: b.Init, Add: b.BootAdd, Build: b.BootBuild}).options()
+	o, err := (&BootBuildCmd{RootFS: b.RootFS, Policy: b.Policy, Platforms: b.Platforms, Init: b.Init, Add: b.BootAdd, Build: b.BootBuild}).options(c)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type Commands struct {
 	Image    ImageCmd    `cmd:"" help:"Build, check, inspect, extract and sign release images."`
 	Keys     KeysCmd     `cmd:"" help:"Make signing keys."`
 	Boot     BootCmd     `cmd:"" help:"Build and inspect boot artifacts."`
+	Policy   PolicyCmd   `cmd:"" help:"Check and show policies: what boot artifacts may do."`
 	Manifest ManifestCmd `cmd:"" help:"Make and check manifests."`
 	Platform PlatformCmd `cmd:"" help:"Check appliance tables, identify and capture machines."`
 	Stick    StickCmd    `cmd:"" help:"Write recovery sticks."`

@@ -14,6 +14,7 @@ import (
 	"gprovision/model/capture"
 	"gprovision/model/fault"
 	"gprovision/model/platform"
+	"gprovision/model/source"
 )
 
 // PlatformCmd are the verbs about appliance tables and machines.
@@ -39,9 +40,18 @@ func (*PlatformCheckCmd) Help() string {
 
 // Run prints the problems. It is an error if there are any.
 func (p *PlatformCheckCmd) Run(c *Context) error {
-	b, err := os.ReadFile(p.File)
+	_, ps, err := loadPlatforms(p.File)
 	if err != nil {
-		return fmt.Errorf("read appliance table: %w", err)
+		return err
+	}
+	return reportProblems(c, p.File, ps, p.JSON)
+}
+
+// loadPlatforms reads an appliance table and what is wrong with it.
+func loadPlatforms(name string) ([]byte, []source.Problem, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read appliance table: %w", err)
 	}
 	ps := platform.Check(b)
 	if t, err := platform.Parse(b); err == nil {
@@ -51,7 +61,7 @@ func (p *PlatformCheckCmd) Run(c *Context) error {
 			}
 		}
 	}
-	return reportProblems(c, p.File, ps, p.JSON)
+	return b, ps, nil
 }
 
 // PlatformIdentifyCmd identifies a machine.

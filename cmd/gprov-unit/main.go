@@ -6,12 +6,13 @@ import (
 	"os"
 
 	"gprovision/cli/unitcmd"
+	"gprovision/model/revision"
 	"gprovision/site"
 )
 
-// version is set by the linker.
+// version is set by the linker; what it does not say, Go knows.
 var version = "unknown"
 
 func main() {
-	os.Exit(unitcmd.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, site.Stock(), version))
+	os.Exit(unitcmd.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, site.Stock(), revision.Of(version)))
 }

@@ -5,12 +5,13 @@ import (
 	"os"
 
 	"gprovision/cli"
+	"gprovision/model/revision"
 	"gprovision/site"
 )
 
-// version is set by the linker.
+// version is set by the linker; what it does not say, Go knows.
 var version = "unknown"
 
 func main() {
-	os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr, site.Stock(), version))
+	os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr, site.Stock(), revision.Of(version)))
 }

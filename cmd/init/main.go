@@ -2,13 +2,14 @@
 package main
 
 import (
+	"gprovision/model/revision"
 	"gprovision/site"
 	"gprovision/unit/pid1"
 )
 
-// version is set by the linker.
+// version is set by the linker; what it does not say, Go knows.
 var version = "unknown"
 
 func main() {
-	pid1.Run(site.Stock(), version)
+	pid1.Run(site.Stock(), revision.Of(version))
 }

@@ -13,6 +13,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
+	"debug/buildinfo"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -29,6 +30,7 @@ import (
 	"gprovision/model/bootimage"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
+	"gprovision/model/revision"
 	"gprovision/model/signature"
 )
 
@@ -40,6 +42,8 @@ type Options struct {
 	Kernel string
 	// Init is the file of the init program: static, x86-64.
 	Init string
+	// Revision is that of the init program, where it does not say so itself; empty: unknown.
+	Revision string
 	// Policy is what the artifact may do. BootArgs of it become the section .cmdline.
 	Policy policy.Policy
 	// Provision allows provisioning, whatever Policy says.
@@ -136,6 +140,8 @@ type BuildInfo struct {
 	Time time.Time `json:"time"`
 	// Kernel is the kernel's release.
 	Kernel string `json:"kernel"`
+	// Gprovision is the revision of gprovision that the init program is of; empty in artifacts that were built before this was noted.
+	Gprovision string `json:"gprovision,omitempty"`
 	// Tools are the files of others inside, without kernel modules.
 	Tools []Tool `json:"tools"`
 }
@@ -217,6 +223,7 @@ type builder struct {
 	link     *linker
 	packages map[*rootFS]*packages
 	tree     *bootimage.Tree
+	revision string   // of the init program
 	own      []string // programs and libraries that the caller added, by their place in the tree
 	rep      Report
 }
@@ -415,7 +422,15 @@ func (b *builder) addInit() error {
 	if err := checkStatic(data); err != nil {
 		return fmt.Errorf("init program %s: %w", b.o.Init, err)
 	}
+	b.revision = revision.Unknown
+	if info, err := buildinfo.Read(bytes.NewReader(data)); err == nil {
+		b.revision = revision.FromBuildInfo(info)
+	}
+	if b.revision == revision.Unknown && b.o.Revision != "" {
+		b.revision = b.o.Revision
+	}
 	t := (*packages)(nil).tool(nil, "init", data)
+	t.Version = b.revision
 	b.rep.Tools = append(b.rep.Tools, t)
 	return b.put("init", 0o755, data)
 }
@@ -677,7 +692,7 @@ func (b *builder) addConfig(release string) error {
 	if err != nil {
 		return err
 	}
-	info, err := json.MarshalIndent(BuildInfo{Build: b.rep.Build, Time: b.rep.Time, Kernel: release, Tools: b.rep.Tools}, "", "  ")
+	info, err := json.MarshalIndent(BuildInfo{Build: b.rep.Build, Time: b.rep.Time, Kernel: release, Gprovision: b.revision, Tools: b.rep.Tools}, "", "  ")
 	if err != nil {
 		return err
 	}

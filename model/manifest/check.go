@@ -53,7 +53,7 @@ func load(b []byte) (*Manifest, *source.Text, []Problem) {
 		return nil, txt, ps
 	}
 	var m Manifest
-	if err := json.Unmarshal(b, &m); err != nil {
+	if err := json.Unmarshal(txt.Bytes(), &m); err != nil {
 		return nil, txt, append(ps, Problem{Text: err.Error()})
 	}
 	c := &checker{txt: txt, ps: ps}

@@ -28,9 +28,13 @@ func Check(b []byte) []Problem {
 	if source.Join(ps) != nil {
 		return sorted(ps)
 	}
-	t, refused, err := decode(b, txt)
+	t, refused, err := decode(txt)
 	if err != nil {
 		return sorted(append(ps, Problem{Line: txt.Line("Version"), Path: "Version", Text: err.Error()}))
+	}
+	for _, p := range txt.Unknown(Table{}) {
+		p.Warning = true // tables of other systems have keys of their own
+		ps = append(ps, p)
 	}
 	ps = append(append(ps, refused...), t.notes...)
 	c := checker{txt: txt, ps: ps}

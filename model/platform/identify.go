@@ -143,7 +143,7 @@ func ParseFacts(b []byte) (Identity, error) {
 		return Identity{}, fmt.Errorf("parse platform facts: %w", err)
 	}
 	var f factsFile
-	if err := json.Unmarshal(b, &f); err != nil {
+	if err := json.Unmarshal(txt.Bytes(), &f); err != nil {
 		return Identity{}, fmt.Errorf("parse platform facts: %w", err)
 	}
 	f.Variant.settle("", txt)

@@ -213,7 +213,7 @@ func Parse(b []byte) (*Table, error) {
 	if err := source.Join(txt.Match(Table{})); err != nil {
 		return nil, fmt.Errorf("parse appliance table: %w", err)
 	}
-	t, refused, err := decode(b, txt)
+	t, refused, err := decode(txt)
 	if err == nil {
 		err = source.Join(refused)
 	}
@@ -224,9 +224,9 @@ func Parse(b []byte) (*Table, error) {
 }
 
 // decode reads a table whose values have the right kinds, and says what of it is refused.
-func decode(b []byte, txt *source.Text) (*Table, []Problem, error) {
+func decode(txt *source.Text) (*Table, []Problem, error) {
 	var t Table
-	if err := json.Unmarshal(b, &t); err != nil {
+	if err := json.Unmarshal(txt.Bytes(), &t); err != nil {
 		return nil, nil, err
 	}
 	if t.Version < 0 || t.Version > Version {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gprovision/model/release"
+	"gprovision/model/source"
 )
 
 // Path is where the policy lies inside the initramfs.
@@ -109,6 +110,10 @@ type Policy struct {
 
 // Parse reads a policy. Unknown keys are ignored. The result has passed Validate.
 func Parse(b []byte) (Policy, error) {
+	b, err := source.Decode(b)
+	if err != nil {
+		return Policy{}, fmt.Errorf("parse policy: %w", err)
+	}
 	var p Policy
 	d := json.NewDecoder(bytes.NewReader(b))
 	if err := d.Decode(&p); err != nil {

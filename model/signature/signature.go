@@ -23,6 +23,7 @@ import (
 	"aead.dev/minisign"
 
 	"gprovision/model/secret"
+	"gprovision/model/source"
 )
 
 // Suffix is appended to a file's name to get the name of its signature.
@@ -334,8 +335,12 @@ func lastLine(text string) (string, error) {
 	if len(text) > MaxSize {
 		return "", fmt.Errorf("%d bytes: %w", len(text), ErrFormat)
 	}
+	decoded, err := source.Decode([]byte(text))
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", err, ErrFormat)
+	}
 	var lines []string
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(string(decoded)) {
 		if line = strings.TrimSpace(line); line != "" {
 			lines = append(lines, line)
 		}

@@ -86,6 +86,23 @@ type member struct {
 	value *node
 }
 
+// ErrUTF16 says that a text is not in UTF-8, but in UTF-16, as some editors and shells write it.
+var ErrUTF16 = errors.New("the text is in UTF-16, want UTF-8")
+
+// Decode returns a text without the byte order mark that some editors put in front of UTF-8. The error for a text in UTF-16, with or
+// without a mark, is ErrUTF16.
+func Decode(b []byte) ([]byte, error) {
+	switch {
+	case bytes.HasPrefix(b, []byte("\xef\xbb\xbf")):
+		return b[3:], nil
+	case bytes.HasPrefix(b, []byte("\xff\xfe")), bytes.HasPrefix(b, []byte("\xfe\xff")):
+		return nil, ErrUTF16
+	case len(b) >= 2 && (b[0] == 0) != (b[1] == 0): // each text here begins with an ASCII character
+		return nil, ErrUTF16
+	}
+	return b, nil
+}
+
 // maxDepth is how deep values may lie inside each other.
 const maxDepth = 64
 
@@ -99,6 +116,10 @@ type Text struct {
 
 // Parse reads one JSON value, at most 64 levels deep. The error, if there is one, is a Problem with its line.
 func Parse(b []byte) (*Text, error) {
+	b, err := Decode(b)
+	if err != nil {
+		return nil, Problem{Line: 1, Text: err.Error(), Hint: "save it as UTF-8: in Notepad by Save As, in PowerShell by -Encoding utf8"}
+	}
 	t := &Text{raw: b, at: map[string]int{}, lines: []int{0}}
 	for i, c := range b {
 		if c == '\n' {
@@ -222,6 +243,9 @@ func (t *Text) line(offset int) int {
 	return lo + 1
 }
 
+// Bytes returns the text as encoding/json takes it: without a byte order mark.
+func (t *Text) Bytes() []byte { return t.raw }
+
 // Has says whether the text has a value at path.
 func (t *Text) Has(path string) bool {
 	_, ok := t.at[strings.ToLower(path)]
@@ -254,6 +278,79 @@ func (t *Text) Match(v any) []Problem {
 	var ps []Problem
 	t.match("", t.root, typ, &ps)
 	return ps
+}
+
+// Unknown returns a problem for each key that encoding/json would pass over when it decodes into v, a struct or a pointer to one, with
+// the known key that it is most like. Keys with an underscore in front are comments. Values of types that judge their own are passed over.
+func (t *Text) Unknown(v any) []Problem {
+	typ := reflect.TypeOf(v)
+	var ps []Problem
+	t.unknown("", t.root, typ, &ps)
+	return ps
+}
+
+func (t *Text) unknown(path string, n *node, typ reflect.Type, ps *[]Problem) {
+	for typ.Kind() == reflect.Pointer {
+		typ = typ.Elem()
+	}
+	if _, ok := reflect.New(typ).Interface().(json.Unmarshaler); ok {
+		return
+	}
+	switch {
+	case typ.Kind() == reflect.Struct && n.kind == object:
+		fields := fieldsOf(typ)
+		for _, m := range n.members {
+			if ft, name, ok := find(fields, m.name); ok {
+				t.unknown(Under(path, name), m.value, ft, ps)
+			} else if !strings.HasPrefix(m.name, "_") {
+				p := Problem{Line: t.line(m.start), Path: Under(path, m.name), Text: "no such key is known", Hint: "begin it with an underscore if it is a comment"}
+				if like := closest(m.name, fields); like != "" {
+					p.Hint = "is " + like + " meant? A key that begins with an underscore is a comment"
+				}
+				*ps = append(*ps, p)
+			}
+		}
+	case typ.Kind() == reflect.Map && n.kind == object:
+		for _, m := range n.members {
+			t.unknown(Under(path, m.name), m.value, typ.Elem(), ps)
+		}
+	case typ.Kind() == reflect.Slice && n.kind == array:
+		for i, item := range n.items {
+			t.unknown(path+"["+strconv.Itoa(i)+"]", item, typ.Elem(), ps)
+		}
+	}
+}
+
+// closest returns the field whose name takes the fewest changes to make of name, empty if none is like it.
+func closest(name string, fields []field) string {
+	best, least := "", 1+len(name)/3
+	for _, f := range fields {
+		if d := distance(strings.ToLower(name), strings.ToLower(f.name)); d <= least && (best == "" || d < least) {
+			best, least = f.name, d
+		}
+	}
+	return best
+}
+
+// distance is how many characters must be put in, left out or changed to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := before
+			if a[i] != b[j] {
+				change++
+			}
+			before = row[j+1]
+			row[j+1] = min(change, row[j]+1, before+1)
+		}
+	}
+	return row[len(b)]
 }
 
 func (t *Text) match(path string, n *node, typ reflect.Type, ps *[]Problem) {

@@ -2,6 +2,7 @@ package source
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -100,4 +101,62 @@ func FuzzMatch(f *testing.F) {
 			t.Fatalf("Match accepts what encoding/json refuses: %v", jsonErr)
 		}
 	})
+}
+
+func TestDecode(t *testing.T) {
+	const text = `{"a": 1}`
+	for name, tc := range map[string]struct {
+		in  string
+		bad bool
+	}{
+		"plain":                    {text, false},
+		"byte order mark":          {"\xef\xbb\xbf" + text, false},
+		"UTF-16, little, mark":     {"\xff\xfe{\x00}\x00", true},
+		"UTF-16, big, mark":        {"\xfe\xff\x00{\x00}", true},
+		"UTF-16, little, no mark":  {"{\x00}\x00", true},
+		"UTF-16, big, without one": {"\x00{\x00}", true},
+	} {
+		got, err := Decode([]byte(tc.in))
+		if (err != nil) != tc.bad || !tc.bad && string(got) != text {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		txt, err := Parse([]byte(tc.in))
+		var p Problem
+		switch {
+		case tc.bad && (!errors.As(err, &p) || !strings.Contains(p.Text, "UTF-16") || !strings.Contains(p.Hint, "UTF-8")):
+			t.Errorf("%s: %v", name, err)
+		case !tc.bad && (err != nil || string(txt.Bytes()) != text):
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestUnknown(t *testing.T) {
+	type part struct {
+		Size int `json:"size"`
+	}
+	type shape struct {
+		Name  string          `json:"name"`
+		Parts []part          `json:"parts"`
+		Named map[string]part `json:"named"`
+		One   *part           `json:"one"`
+	}
+	txt, err := Parse([]byte(`{"NAME":"x","nmae":1,"_note":{"size":1},
+"parts":[{"size":1},{"sise":2,"_size":3}],
+"named":{"anything":{"colour":1}},"one":{"size":1,"zzz":1}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, p := range txt.Unknown(shape{}) {
+		got += p.String() + " / " + p.Hint + "\n"
+	}
+	for _, want := range []string{"line 1: nmae: no such key is known / is name meant?", "line 2: parts[1].sise: no such key is known / is size meant?", "line 3: named.anything.colour", "line 3: one.zzz"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if n := strings.Count(got, "\n"); n != 4 {
+		t.Errorf("%d problems:\n%s", n, got)
+	}
 }
