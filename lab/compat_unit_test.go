@@ -118,7 +118,7 @@ func (u *oldUnit) session(t *testing.T, version string, commands ...[]string) (s
 				return true
 			case "tiny system up":
 				up = true
-				whole(t, e, version)
+				complete(t, e, version)
 				todo[0]["device"] = a.loops[0] + "p1"
 				return next()
 			case "done":

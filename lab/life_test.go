@@ -394,11 +394,17 @@ func again(t *testing.T, u *lab.Unit, dir string) {
 // whole checks what a restored tiny system says of itself.
 func whole(t *testing.T, e lab.Event, version string) {
 	t.Helper()
-	if got := e.Text("version"); got != version {
-		t.Errorf("release %q runs, want %q", got, version)
-	}
+	complete(t, e, version)
 	if got := e.Text("args"); got != "["+pid1.SystemInit+"]" {
 		t.Errorf("the system was started as %s", got)
+	}
+}
+
+// complete is the part of whole that holds for the systems and the inits of all releases.
+func complete(t *testing.T, e lab.Event, version string) {
+	t.Helper()
+	if got := e.Text("version"); got != version {
+		t.Errorf("release %q runs, want %q", got, version)
 	}
 	if e.Text("mark") == "" || e.Text("machineID") == "" || !strings.Contains(e.Text("hostname"), "gp-") || !strings.Contains(e.Text("fstab"), " / ") {
 		t.Errorf("the restored system is not complete: %s", e)
