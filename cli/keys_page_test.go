@@ -6,6 +6,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,7 +147,20 @@ func wholeRoot(t *testing.T, dir string) {
 	}
 	defer in.Close()
 	for link, target := range map[string]string{"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"} {
-		if err := errors.Join(in.MkdirAll(target, 0o755), in.Symlink(target, link)); err != nil {
+		if err := in.MkdirAll(target, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		// What lies in a directory of the link's name moves to where it leads.
+		files, err := os.ReadDir(filepath.Join(dir, link))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if err := in.Rename(filepath.Join(link, f.Name()), filepath.Join(target, f.Name())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(in.RemoveAll(link), in.Symlink(target, link)); err != nil {
 			t.Fatal(err)
 		}
 	}
