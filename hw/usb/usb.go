@@ -175,14 +175,22 @@ func Machine(dev string) Doors {
 	}
 	return Doors{
 		Connected: func(h Address, port int) (bool, error) { return connected(node(h), port) },
-		Age: func(h Address) (time.Duration, error) { // devtmpfs makes the node when the kernel has the device
-			st, err := os.Stat(node(h))
-			if err != nil {
-				return 0, err
-			}
-			return max(0, time.Since(st.ModTime())), nil
-		},
+		Age:       func(a Address) (time.Duration, error) { return age(node(a)) },
 	}
+}
+
+// age is how long a node has been there: devtmpfs makes it when the kernel has the device. The time of its last change is none of the
+// content's (mtime), which usbfs sets at each control transfer (usbdev_do_ioctl in drivers/usb/core/devio.c).
+func age(node string) (time.Duration, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(node, &st); err != nil {
+		return 0, err
+	}
+	d := time.Since(time.Unix(st.Ctim.Unix()))
+	if d < 0 { // the clock was set back: it is not known
+		return 0, fmt.Errorf("%s is of the future", node)
+	}
+	return d, nil
 }
 
 // controlTransfer is struct usbdevfs_ctrltransfer of linux/usbdevice_fs.h.
