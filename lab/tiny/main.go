@@ -56,6 +56,7 @@ func main() {
 	}
 	uptime, _ := os.ReadFile("/proc/uptime")
 	fmt.Fprintf(console, "tiny system started, uptime %s", uptime)
+	ports := networkPorts()
 	for _, err := range loadModules() {
 		fmt.Fprintln(console, err)
 	}
@@ -64,7 +65,9 @@ func main() {
 		fmt.Fprintln(console, "tiny system: no event port:", err)
 		port = console
 	}
-	say(port, facts())
+	up := facts()
+	up["ports"] = ports
+	say(port, up)
 	fmt.Fprintln(console, "tiny system up")
 	for {
 		lines := bufio.NewScanner(port)
@@ -240,6 +243,17 @@ func facts() map[string]any {
 		"mark": read("/boot.normal"), "root": device, "rootOptions": options, "cmdline": read("/proc/cmdline"),
 		"args": os.Args, "version": read("/etc/tiny-release"), "disks": disks, "fstab": read("/etc/fstab"),
 	}
+}
+
+// networkPorts are the names of the network ports, with blanks between them.
+func networkPorts() string {
+	var names []string
+	if list, err := os.ReadDir("/sys/class/net"); err == nil {
+		for _, e := range list {
+			names = append(names, e.Name())
+		}
+	}
+	return strings.Join(names, " ")
 }
 
 func say(f *os.File, v map[string]any) {
