@@ -142,6 +142,11 @@ func (m *Machine) Partitions(allow func(platform.Variant, platform.Candidate) bo
 	if err != nil {
 		return nil, err
 	}
+	return m.PartitionsOn(disks, allow), nil
+}
+
+// PartitionsOn is Partitions for disks that are listed already.
+func (m *Machine) PartitionsOn(disks []block.Disk, allow func(platform.Variant, platform.Candidate) bool) []Found {
 	var out []Found
 	for i, c := range Candidates(disks) {
 		if allow != nil && !allow(m.Identity.Variant, c) {
@@ -158,7 +163,7 @@ func (m *Machine) Partitions(allow func(platform.Variant, platform.Candidate) bo
 			}
 		}
 	}
-	return out, nil
+	return out
 }
 
 // node returns the device node of a partition if the kernel knows the partition with the same start and size.

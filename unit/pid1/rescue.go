@@ -85,12 +85,14 @@ func (u *unit) lookForMedia(ctx context.Context, f *Found) {
 	for _, name := range f.members {
 		own[name] = true
 	}
-	u.lookForSticks(f, own) // first: what is on a stick that appears now is found below, and one that appears later is missed, and waited for
-	found, notes, err := u.finder(f).Find(ctx, own)
+	// One list for both: a stick that appears while this looks is seen whole or not at all, and then waited for if this boot came from it.
+	disks, err := u.m.Disks()
 	if err != nil {
 		f.note("media: %v", err)
 		return
 	}
+	u.lookForSticks(f, disks, own)
+	found, notes := u.finder(f).Find(ctx, disks, own)
 	f.Notes = append(f.Notes, notes...)
 	f.Media = found
 	if f.Recovery == RecoveryFound {
@@ -147,12 +149,18 @@ func (u *unit) stateOf(f *Found, file rescue.File) MediumState {
 
 // mediaPatience says how long after init's start a medium may still be hoped for. waited is how long that is ago.
 func (u *unit) mediaPatience(f *Found, waited time.Duration) time.Duration {
-	if u.provisions() || f.Offer != nil {
+	if u.provisions() {
 		return 0
 	}
-	ports := u.usbState()
 	var patience time.Duration
-	if f.originMissing || f.LastMedium.ID != "" && !f.LastMedium.Removed && !f.lastPresent {
+	if f.originMissing { // whatever else is offered: the menu is shown for the stick that started the unit
+		patience = usbExpected
+	}
+	if f.Offer != nil {
+		return patience
+	}
+	ports := u.usbState()
+	if f.LastMedium.ID != "" && !f.LastMedium.Removed && !f.lastPresent {
 		patience = usbExpected
 	}
 	if len(ports.Pending) > 0 {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"gprovision/hw/block"
 	"gprovision/hw/efi"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
@@ -27,17 +28,13 @@ import (
 func lost(s RecoveryState) bool { return s == RecoveryMissing || s == RecoveryDamaged }
 
 // lookForSticks looks for recovery sticks, and for the one that this boot came from.
-func (u *unit) lookForSticks(f *Found, own map[string]bool) {
-	sticks, err := u.finder(f).Sticks(own)
-	if err != nil {
-		f.note("sticks: %v", err)
-		return
-	}
+func (u *unit) lookForSticks(f *Found, disks []block.Disk, own map[string]bool) {
+	sticks := rescue.Sticks(disks, own)
 	f.Sticks = sticks
 	from := u.startedFrom(efi.New(efi.DefaultDir))
 	i := slices.IndexFunc(sticks, func(s rescue.Stick) bool { return s.Carries(from) })
 	if i < 0 {
-		f.originMissing = from != "" && !u.carried(from)
+		f.originMissing = from != "" && !u.carried(disks, from)
 		return
 	}
 	f.FromStick = true
@@ -45,10 +42,9 @@ func (u *unit) lookForSticks(f *Found, own map[string]bool) {
 	f.note("this boot came from the recovery stick %s", sticks[0].Disk.Name)
 }
 
-// carried says whether any disk has a partition with that GUID. It says so too where the disks cannot be listed.
-func (u *unit) carried(id string) bool {
-	parts, err := u.m.Partitions(nil)
-	return err != nil || slices.ContainsFunc(parts, func(p machine.Found) bool { return p.Partition.UUID == id })
+// carried says whether any of the disks has a partition with that GUID, and the kernel knows the partition.
+func (u *unit) carried(disks []block.Disk, id string) bool {
+	return slices.ContainsFunc(u.m.PartitionsOn(disks, nil), func(p machine.Found) bool { return p.Partition.UUID == id })
 }
 
 // startedFrom returns the GUID of a partition of the disk that this boot came from, "" if that is not known.

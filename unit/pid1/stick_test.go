@@ -130,6 +130,7 @@ func TestMediaPatience(t *testing.T) {
 	}{
 		"no USB":                     {fstest.MapFS{}, Found{}, 0},
 		"the stick that started it":  {fstest.MapFS{}, Found{originMissing: true}, usbExpected},
+		"it, and another medium":     {fstest.MapFS{}, Found{originMissing: true, Offer: &rescue.Medium{}}, usbExpected},
 		"ports with nothing on them": {fstest.MapFS{usbDir + "usb1/speed": {Data: []byte("480\n")}}, Found{}, 0},
 		"a stick that is looked at":  {looked, Found{}, usbPending},
 		"the same, and one is there": {looked, Found{Offer: &rescue.Medium{}}, 0},

@@ -82,13 +82,9 @@ type Finder struct {
 	Prefix string
 }
 
-// Find returns the media among the disks of the machine. own names the disks that belong to the unit: they are left out. A disk
-// that cannot be read, or takes too long, is left out too, and notes say why. The only error is that of listing the disks.
-func (f Finder) Find(ctx context.Context, own map[string]bool) (found []Medium, notes []string, err error) {
-	disks, err := f.Machine.Disks()
-	if err != nil {
-		return nil, nil, err
-	}
+// Find returns the media among disks. own names the disks that belong to the unit: they are left out. A disk that cannot be read, or
+// takes too long, is left out too, and notes say why.
+func (f Finder) Find(ctx context.Context, disks []block.Disk, own map[string]bool) (found []Medium, notes []string) {
 	for _, d := range disks {
 		if own[d.Name] || !foreign(d) {
 			continue
@@ -103,7 +99,7 @@ func (f Finder) Find(ctx context.Context, own map[string]bool) (found []Medium, 
 			}
 		}
 	}
-	return found, notes, nil
+	return found, notes
 }
 
 // foreign says whether a disk is one that a person plugs in.

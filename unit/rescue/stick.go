@@ -19,22 +19,22 @@ type Stick struct {
 	Table layout.Table
 }
 
-// Sticks returns the recovery sticks among the disks of the machine, those in own left out.
-func (f Finder) Sticks(own map[string]bool) ([]Stick, error) {
-	disks, err := f.Machine.Disks()
-	if err != nil {
-		return nil, err
-	}
-	var out []Stick
+// Sticks returns the recovery sticks among disks, those in own left out, and those whose partitions the kernel has not read yet.
+func Sticks(disks []block.Disk, own map[string]bool) (out []Stick) {
 	for _, d := range disks {
 		if own[d.Name] || !foreign(d) {
 			continue
 		}
-		if t, err := machine.ReadTable(d.Path); err == nil && stickPartition(t) > 0 {
+		t, err := machine.ReadTable(d.Path)
+		if err != nil {
+			continue
+		}
+		images := stickPartition(t)
+		if images > 0 && slices.ContainsFunc(d.Partitions, func(p block.Partition) bool { return p.Number == images }) {
 			out = append(out, Stick{d, t})
 		}
 	}
-	return out, nil
+	return out
 }
 
 // Carries says whether the stick has a partition with the GUID id. By that a boot loader or an EFI stub names the stick that it was
