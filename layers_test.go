@@ -50,6 +50,13 @@ func modelForbids() []string {
 	return []string{"io/ioutil", "net", "net/http", "os", "os/exec", "os/signal", "os/user", "path/filepath", "plugin", "syscall", "testing", "testing/fstest", "unsafe"}
 }
 
+// pureDirs are the packages outside of model that compute and touch nothing outside, with what they know beside model.
+func pureDirs() map[string][]string {
+	return map[string][]string{
+		"unit/decide": {"unit/state"}, // the types of what a unit remembers
+	}
+}
+
 // mayRun names the places that may start programs.
 func mayRun(dir, file string) bool {
 	return dir == "hw/host" || dir == "forge/tool" || dir == "lab" && file == "run.go"
@@ -173,6 +180,9 @@ func badImport(dir, file, p string) string {
 		return fmt.Sprintf("the directory %q has no place in the house; the wings are %v (docs/design.md)", dir, rows())
 	}
 	if rest, ok := strings.CutPrefix(p, module+"/"); ok {
+		if own, pure := pureDirs()[dir]; pure && !strings.HasPrefix(rest, "model/") && !slices.Contains(own, rest) {
+			return fmt.Sprintf("%s is pure: it knows model and %v, and not %s", dir, own, rest)
+		}
 		other, otherRow := wingOf(rest)
 		switch {
 		case otherRow < 0:
@@ -188,13 +198,13 @@ func badImport(dir, file, p string) string {
 	if p == "C" {
 		return "cgo is not used: CGO_ENABLED=0"
 	}
-	if wing == "model" {
+	if _, pure := pureDirs()[dir]; wing == "model" || pure {
 		if strings.Contains(strings.Split(p, "/")[0], ".") {
 			if !slices.Contains(modelCodecs(), p) {
 				return fmt.Sprintf("model uses the standard library and pure codecs only, and %s is not in modelCodecs of layers_test.go", p)
 			}
 		} else if slices.Contains(modelForbids(), p) {
-			return fmt.Sprintf("model does no input or output of its own, and %s does: pass a reader, a writer or an fs.FS in", p)
+			return fmt.Sprintf("%s does no input or output of its own, and %s does: pass a reader, a writer or an fs.FS in", dir, p)
 		}
 	}
 	if p == "os/exec" && !mayRun(dir, file) {
@@ -359,6 +369,9 @@ func TestLayersFinds(t *testing.T) {
 		{"lab/x.go", `package lab; import ("gprovision/unit/y"; "gprovision/factory/z"); var _ = y.Y`, ""},
 		{"lab/x.go", `package lab; import "gprovision/cli"; var _ = cli.X`, "above"},
 		{"other/x.go", `package x; import "fmt"; var _ = fmt.Sprint`, "no place in the house"},
+		{"unit/decide/x.go", `package x; import "os"; var _ = os.Open`, "does no input or output"},
+		{"unit/decide/x.go", `package x; import "gprovision/hw/host"; var _ = host.Run`, "is pure"},
+		{"unit/decide/x.go", `package x; import ("gprovision/unit/state"; "gprovision/model/m"); var _, _ = state.X, m.X`, ""},
 		{"unit/x/x.go", `package x; import "os/exec"; var _ = exec.Command`, "programs are started"},
 		{"lab/x.go", `package lab; import "os/exec"; var _ = exec.Command`, "programs are started"},
 		{"lab/run.go", `package lab; import "os/exec"; var _ = exec.Command`, ""},

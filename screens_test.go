@@ -69,7 +69,7 @@ func shown(n ast.Node) []ast.Expr {
 		if len(n.Elts) != 3 {
 			return nil
 		}
-		if k, ok := n.Elts[1].(*ast.Ident); ok && strings.HasPrefix(k.Name, "Choose") {
+		if k, ok := n.Elts[1].(*ast.SelectorExpr); ok && strings.HasPrefix(k.Sel.Name, "Choose") {
 			return []ast.Expr{n.Elts[0], n.Elts[2]}
 		}
 	case *ast.ValueSpec: // of unit/splash, and the like

@@ -12,6 +12,7 @@ import (
 	"gprovision/hw/raid"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
@@ -121,7 +122,7 @@ func allComplete(parts []raid.Part) bool {
 
 // useArray starts an array and judges the system on it.
 func (u *unit) useArray(ctx context.Context, f *Found, a raid.Array) {
-	f.MainPart, f.Recorded = &machine.Found{Path: machine.ArrayPath}, f.Recovery == RecoveryFound
+	f.MainPart, f.Recorded = &machine.Found{Path: machine.ArrayPath}, f.Recovery == decide.RecoveryFound
 	if chosen, err := u.arrayDisks(f); err == nil { // for a restore
 		f.Planned = chosen
 	} else {
@@ -132,7 +133,7 @@ func (u *unit) useArray(ctx context.Context, f *Found, a raid.Array) {
 		f.note("main: the array %s has %d of %d members", a.UUID, len(a.Parts), a.Disks)
 	}
 	if err := u.m.StartArray(ctx, a); err != nil {
-		f.Main, f.Unreadable = MainDamaged, true
+		f.Main, f.Unreadable = decide.MainDamaged, true
 		f.note("main: %v", err)
 		return
 	}

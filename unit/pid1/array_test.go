@@ -13,6 +13,7 @@ import (
 	"gprovision/hw/block"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
@@ -110,21 +111,21 @@ func TestLookForArray(t *testing.T) {
 		late             bool  // the others were waited for
 		started          []int // the disks whose members are started
 		awaits, degraded bool
-		main             MainState
+		main             decide.MainState
 	}{
-		"mirror":                          {1, 2, 2, []uint16{0, 1}, []uint64{5, 5}, false, []int{0, 1}, false, false, MainDamaged},
-		"mirror, one is slow":             {1, 2, 2, []uint16{0}, []uint64{5}, false, nil, true, false, MainAbsent},
-		"mirror, one is missing":          {1, 2, 2, []uint16{1}, []uint64{5}, true, []int{0}, false, true, MainDamaged},
-		"mirror, one was missing before":  {1, 2, 1, []uint16{0}, []uint64{9}, false, []int{0}, false, true, MainDamaged},
-		"mirror, one is outdated":         {1, 2, 1, []uint16{0, 1}, []uint64{9, 5}, false, []int{0}, false, true, MainDamaged},
-		"mirror with a spare":             {1, 2, 1, []uint16{0, 0xffff}, []uint64{9, 9}, false, []int{0}, false, true, MainDamaged},
-		"mirror, a blank disk beside it":  {1, 2, 2, []uint16{0, full}, []uint64{5, 0}, true, []int{0}, false, true, MainDamaged},
-		"level 5, in another order":       {5, 3, 3, []uint16{2, 0, 1}, []uint64{5, 5, 5}, false, []int{0, 1, 2}, false, false, MainDamaged},
-		"level 5, one is missing":         {5, 3, 3, []uint16{0, 2}, []uint64{5, 5}, true, []int{0, 1}, false, true, MainDamaged},
-		"level 5, two are missing":        {5, 3, 3, []uint16{0}, []uint64{5}, true, nil, false, false, MainAbsent},
-		"level 0, one is missing":         {0, 2, 2, []uint16{0}, []uint64{5}, true, nil, false, false, MainAbsent},
-		"level 10, two of a pair missing": {10, 4, 4, []uint16{0, 1}, []uint64{5, 5}, true, nil, false, false, MainAbsent},
-		"level 10, one of each pair":      {10, 4, 4, []uint16{1, 2}, []uint64{5, 5}, true, []int{0, 1}, false, true, MainDamaged},
+		"mirror":                          {1, 2, 2, []uint16{0, 1}, []uint64{5, 5}, false, []int{0, 1}, false, false, decide.MainDamaged},
+		"mirror, one is slow":             {1, 2, 2, []uint16{0}, []uint64{5}, false, nil, true, false, decide.MainAbsent},
+		"mirror, one is missing":          {1, 2, 2, []uint16{1}, []uint64{5}, true, []int{0}, false, true, decide.MainDamaged},
+		"mirror, one was missing before":  {1, 2, 1, []uint16{0}, []uint64{9}, false, []int{0}, false, true, decide.MainDamaged},
+		"mirror, one is outdated":         {1, 2, 1, []uint16{0, 1}, []uint64{9, 5}, false, []int{0}, false, true, decide.MainDamaged},
+		"mirror with a spare":             {1, 2, 1, []uint16{0, 0xffff}, []uint64{9, 9}, false, []int{0}, false, true, decide.MainDamaged},
+		"mirror, a blank disk beside it":  {1, 2, 2, []uint16{0, full}, []uint64{5, 0}, true, []int{0}, false, true, decide.MainDamaged},
+		"level 5, in another order":       {5, 3, 3, []uint16{2, 0, 1}, []uint64{5, 5, 5}, false, []int{0, 1, 2}, false, false, decide.MainDamaged},
+		"level 5, one is missing":         {5, 3, 3, []uint16{0, 2}, []uint64{5, 5}, true, []int{0, 1}, false, true, decide.MainDamaged},
+		"level 5, two are missing":        {5, 3, 3, []uint16{0}, []uint64{5}, true, nil, false, false, decide.MainAbsent},
+		"level 0, one is missing":         {0, 2, 2, []uint16{0}, []uint64{5}, true, nil, false, false, decide.MainAbsent},
+		"level 10, two of a pair missing": {10, 4, 4, []uint16{0, 1}, []uint64{5, 5}, true, nil, false, false, decide.MainAbsent},
+		"level 10, one of each pair":      {10, 4, 4, []uint16{1, 2}, []uint64{5, 5}, true, []int{0, 1}, false, true, decide.MainDamaged},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ownMounts(t)
@@ -139,7 +140,7 @@ func TestLookForArray(t *testing.T) {
 				commands = append(commands, append([]string{path}, args...))
 				return nil, 0, nil
 			}
-			f := &Found{Facts: Facts{Recovery: RecoveryFound, Main: MainAbsent}}
+			f := &Found{Facts: decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainAbsent}}
 			f.Unit.Array = &state.Array{Level: c.level, UUID: testArray}
 			f.Unit.Main = make([]state.Disk, c.n)
 			var devs, partitions []string
@@ -189,7 +190,7 @@ func TestLookForArray(t *testing.T) {
 				t.Errorf("members %q", f.members) // each disk with a member is the unit's own, also an outdated one
 			}
 			// No state of an array leads to a restore.
-			if d := Decide(f.Facts, u.m.Policy); d.Job == Restore {
+			if d := decide.Decide(f.Facts, u.m.Policy); d.Job == decide.Restore {
 				t.Errorf("%s", d)
 			}
 			disks, err := func() ([]string, error) { f.MainPart = &machine.Found{}; return u.mainDisks(f) }()

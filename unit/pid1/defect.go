@@ -11,6 +11,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/model/release"
+	"gprovision/unit/decide"
 	"gprovision/unit/journal"
 	"gprovision/unit/restore"
 	"gprovision/unit/state"
@@ -35,11 +36,11 @@ func defects(f *Found) []defect {
 		out = append(out, defect{say: say, Occurrence: fault.Occurrence{Fault: k, Cause: cause}})
 	}
 	switch {
-	case f.Recovery == RecoveryDamaged:
+	case f.Recovery == decide.RecoveryDamaged:
 		add(fault.RecoveryDamaged, "the recovery volume cannot be read: the unit starts without it", fmt.Errorf("%s", strings.Join(f.notesOf("recovery:"), "; ")))
-	case f.Recovery == RecoveryNewer:
+	case f.Recovery == decide.RecoveryNewer:
 		add(fault.RecoveryNewer, "the recovery volume is of a newer release: the unit starts without it", fmt.Errorf("%s", strings.Join(f.notesOf("recovery:"), "; ")))
-	case f.Recovery == RecoveryMissing:
+	case f.Recovery == decide.RecoveryMissing:
 		add(fault.NoRecovery, "the recovery volume is missing: the unit starts without it", nil)
 	case f.RecoveryErrors:
 		add(fault.RecoveryErrors, "the recovery volume has errors after its last repair: replace its device", fmt.Errorf("%s was repaired %d times", f.RecoveryPart.Path, f.RecoveryRepairs))
@@ -109,7 +110,7 @@ func (u *unit) tellDefects(ctx context.Context, all []defect) []string {
 
 // setRequestAside keeps a damaged request from being found again at the next boot. writable says that the recovery volume is mounted so.
 func (u *unit) setRequestAside(f *Found, writable bool) {
-	if f.badRequest == nil || f.Recovery != RecoveryFound {
+	if f.badRequest == nil || f.Recovery != decide.RecoveryFound {
 		return
 	}
 	var err error

@@ -15,6 +15,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/policy"
 	"gprovision/model/signature"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
@@ -29,15 +30,15 @@ func TestDefects(t *testing.T) {
 		want []string // codes
 		say  string   // in the log
 	}{
-		"healthy":          {Found{Facts: Facts{Recovery: RecoveryFound}}, nil, ""},
-		"recovery newer":   {Found{Facts: Facts{Recovery: RecoveryNewer}, Notes: []string{"recovery: version 2"}}, []string{"G216"}, "recovery: version 2"},
-		"recovery damaged": {Found{Facts: Facts{Recovery: RecoveryDamaged}, Notes: []string{"main: x", "recovery: superblock"}}, []string{"G213"}, "recovery: superblock"},
-		"recovery missing": {Found{Facts: Facts{Recovery: RecoveryMissing}}, []string{"G211"}, "starts without it"},
-		"errors are left":  {Found{Facts: Facts{Recovery: RecoveryFound, RecoveryErrors: true, RecoveryRepairs: 2}, RecoveryPart: part}, []string{"G214"}, "repaired 2 times"},
-		"bad request":      {Found{Facts: Facts{Recovery: RecoveryFound}, badRequest: errors.New("no JSON")}, []string{"G215"}, "no JSON"},
-		"original revoked": {Found{Facts: Facts{Recovery: RecoveryFound}, badOriginal: errors.New("by key 17")}, []string{"G206"}, "by key 17"},
-		"degraded":         {Found{Facts: Facts{Recovery: RecoveryFound}, degraded: true, members: []string{"sdb"}}, []string{"G225"}, "sdb"},
-		"much at once":     {Found{Facts: Facts{Recovery: RecoveryMissing}, degraded: true}, []string{"G211", "G225"}, "lacks a disk"},
+		"healthy":          {Found{Facts: decide.Facts{Recovery: decide.RecoveryFound}}, nil, ""},
+		"recovery newer":   {Found{Facts: decide.Facts{Recovery: decide.RecoveryNewer}, Notes: []string{"recovery: version 2"}}, []string{"G216"}, "recovery: version 2"},
+		"recovery damaged": {Found{Facts: decide.Facts{Recovery: decide.RecoveryDamaged}, Notes: []string{"main: x", "recovery: superblock"}}, []string{"G213"}, "recovery: superblock"},
+		"recovery missing": {Found{Facts: decide.Facts{Recovery: decide.RecoveryMissing}}, []string{"G211"}, "starts without it"},
+		"errors are left":  {Found{Facts: decide.Facts{Recovery: decide.RecoveryFound, RecoveryErrors: true, RecoveryRepairs: 2}, RecoveryPart: part}, []string{"G214"}, "repaired 2 times"},
+		"bad request":      {Found{Facts: decide.Facts{Recovery: decide.RecoveryFound}, badRequest: errors.New("no JSON")}, []string{"G215"}, "no JSON"},
+		"original revoked": {Found{Facts: decide.Facts{Recovery: decide.RecoveryFound}, badOriginal: errors.New("by key 17")}, []string{"G206"}, "by key 17"},
+		"degraded":         {Found{Facts: decide.Facts{Recovery: decide.RecoveryFound}, degraded: true, members: []string{"sdb"}}, []string{"G225"}, "sdb"},
+		"much at once":     {Found{Facts: decide.Facts{Recovery: decide.RecoveryMissing}, degraded: true}, []string{"G211", "G225"}, "lacks a disk"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -96,12 +97,12 @@ func TestDamagedRequest(t *testing.T) {
 				t.Fatal(err)
 			}
 			u.m.Sys = virtio(t, dev)
-			f := &Found{Facts: Facts{Recovery: RecoveryMissing, Main: MainMarked}}
+			f := &Found{Facts: decide.Facts{Recovery: decide.RecoveryMissing, Main: decide.MainMarked}}
 			u.lookForRecovery(f)
 			if f.badRequest == nil || fault.Of(&defects(f)[0].Occurrence) != fault.RequestDamaged {
 				t.Fatalf("nothing is reported; notes %q", f.Notes)
 			}
-			if d := Decide(f.Facts, policy.Policy{}); d.Job != Boot {
+			if d := decide.Decide(f.Facts, policy.Policy{}); d.Job != decide.Boot {
 				t.Errorf("%s, want a normal boot", d)
 			}
 			u.setRequestAside(f, false)
@@ -109,10 +110,10 @@ func TestDamagedRequest(t *testing.T) {
 				t.Errorf("kept is %q, %v", b, err)
 			}
 			u.forget(f)
-			again := &Found{Facts: Facts{Recovery: RecoveryMissing}}
+			again := &Found{Facts: decide.Facts{Recovery: decide.RecoveryMissing}}
 			u.lookForRecovery(again)
 			u.forget(again)
-			if again.Recovery != RecoveryFound || again.badRequest != nil || len(defects(again)) > 0 {
+			if again.Recovery != decide.RecoveryFound || again.badRequest != nil || len(defects(again)) > 0 {
 				t.Errorf("the next boot finds it again: %q", again.Notes)
 			}
 		})

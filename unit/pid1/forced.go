@@ -6,6 +6,7 @@ import (
 	"gprovision/hw/efi"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
+	"gprovision/unit/decide"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 )
@@ -28,11 +29,11 @@ func (u *unit) forced(vars *efi.Vars) bool {
 // askForced makes a forced restore the person's choice, once in a boot and after a question where the policy wants one. What was
 // chosen in the menu after that counts more. A disk that is not of this unit is never overwritten without a question.
 func (u *unit) askForced(ctx context.Context, f *Found) {
-	if u.asked || u.provisions() || f.Choice.Kind != NoChoice || f.Recovery != RecoveryFound || pending(f.Facts) || !u.forced(efi.New(efi.DefaultDir)) {
+	if u.asked || u.provisions() || f.Choice.Kind != decide.NoChoice || f.Recovery != decide.RecoveryFound || f.RestoreRequested() || !u.forced(efi.New(efi.DefaultDir)) {
 		return
 	}
 	u.asked = true
-	if u.m.Policy.ForcedRestore != policy.ForcedRestoreUnattended || f.Main == MainForeign {
+	if u.m.Policy.ForcedRestore != policy.ForcedRestoreUnattended || f.Main == decide.MainForeign {
 		yes, err := u.m.Panel.Confirm(ctx, machine.ForcedEntry, loss(f))
 		if err != nil || !yes {
 			u.log.Warn("forced restore was chosen in the boot menu and not confirmed", "err", err, journal.ForPerson())
@@ -40,5 +41,5 @@ func (u *unit) askForced(ctx context.Context, f *Found) {
 		}
 	}
 	u.log.Info("forced restore", journal.ForPerson())
-	f.Choice = Choice{Kind: ChooseLatest}
+	f.Choice = decide.Choice{Kind: decide.ChooseLatest}
 }

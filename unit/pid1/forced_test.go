@@ -10,6 +10,7 @@ import (
 	"gprovision/hw/efi"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 )
@@ -49,7 +50,7 @@ func TestForced(t *testing.T) {
 		{"recovery", "", machine.RecoveryEntry, layout.UEFI, policy.Policy{}, false},
 		{"another value", "FACTORY_RESTORE=0 FACTORY_RESTORE", "", layout.BIOS, policy.Policy{}, false},
 	} {
-		u := &unit{m: &machine.Machine{Firmware: tc.fw, Policy: tc.p}, args: ParseArgs(tc.cmdline, tc.p.Locked)}
+		u := &unit{m: &machine.Machine{Firmware: tc.fw, Policy: tc.p}, args: decide.ParseArgs(tc.cmdline, tc.p.Locked)}
 		if got := u.forced(firmware(t, tc.started)); got != tc.want {
 			t.Errorf("%s: got %t", tc.name, got)
 		}
@@ -60,27 +61,27 @@ func TestForced(t *testing.T) {
 func TestForcedRestoreNeedsAYes(t *testing.T) {
 	unattended := policy.Policy{ForcedRestore: policy.ForcedRestoreUnattended}
 	yes, no := []panel.Key{panel.KeyDown, panel.KeyEnter}, []panel.Key{panel.KeyEnter}
-	whole := Facts{Recovery: RecoveryFound, Main: MainMarked}
-	with := func(change func(*Facts)) Facts { f := whole; change(&f); return f }
+	whole := decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainMarked}
+	with := func(change func(*decide.Facts)) decide.Facts { f := whole; change(&f); return f }
 	for _, tc := range []struct {
 		name string
-		f    Facts
+		f    decide.Facts
 		p    policy.Policy
 		keys []panel.Key // nil: no panel has keys
-		want Job
+		want decide.Job
 		asks bool
 	}{
-		{"yes", whole, policy.Policy{}, yes, Restore, true},
-		{"no", whole, policy.Policy{}, no, Boot, true},
-		{"nobody can answer", whole, policy.Policy{}, nil, Boot, false},
-		{"unattended", whole, unattended, nil, Restore, false},
-		{"unattended, a disk of somebody", with(func(f *Facts) { f.Main = MainForeign }), unattended, nil, Hold, false},
-		{"a disk of somebody, yes", with(func(f *Facts) { f.Main = MainForeign }), unattended, yes, Restore, true},
-		{"resumed in the menu", with(func(f *Facts) { f.Choice.Kind = ChooseResume }), unattended, nil, Boot, false},
-		{"no recovery volume", with(func(f *Facts) { f.Recovery = RecoveryMissing }), unattended, nil, Boot, false},
+		{"yes", whole, policy.Policy{}, yes, decide.Restore, true},
+		{"no", whole, policy.Policy{}, no, decide.Boot, true},
+		{"nobody can answer", whole, policy.Policy{}, nil, decide.Boot, false},
+		{"unattended", whole, unattended, nil, decide.Restore, false},
+		{"unattended, a disk of somebody", with(func(f *decide.Facts) { f.Main = decide.MainForeign }), unattended, nil, decide.Hold, false},
+		{"a disk of somebody, yes", with(func(f *decide.Facts) { f.Main = decide.MainForeign }), unattended, yes, decide.Restore, true},
+		{"resumed in the menu", with(func(f *decide.Facts) { f.Choice.Kind = decide.ChooseResume }), unattended, nil, decide.Boot, false},
+		{"no recovery volume", with(func(f *decide.Facts) { f.Recovery = decide.RecoveryMissing }), unattended, nil, decide.Boot, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Panel: panel.New(), Policy: tc.p}, args: Args{Forced: true}}
+			u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Panel: panel.New(), Policy: tc.p}, args: decide.Args{Forced: true}}
 			asked := false
 			if tc.keys != nil {
 				u.m.Panel.Add("script", &panel.Script{Answer: func(panel.Asked) []panel.Key { asked = true; return tc.keys }})
@@ -89,11 +90,11 @@ func TestForcedRestoreNeedsAYes(t *testing.T) {
 				asked = false
 				f := &Found{Facts: tc.f}
 				u.askForced(t.Context(), f)
-				if d := Decide(f.Facts, tc.p); d.Job != tc.want || asked != tc.asks {
+				if d := decide.Decide(f.Facts, tc.p); d.Job != tc.want || asked != tc.asks {
 					t.Errorf("%s, asked %t", d, asked)
 				}
-				if tc.asks = false; tc.want == Restore {
-					tc.want = Decide(tc.f, tc.p).Job
+				if tc.asks = false; tc.want == decide.Restore {
+					tc.want = decide.Decide(tc.f, tc.p).Job
 				}
 			}
 		})

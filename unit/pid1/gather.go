@@ -15,6 +15,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/rescue"
 	"gprovision/unit/state"
@@ -31,7 +32,7 @@ const recoveryPatience = 10 * time.Second
 
 // Found is what gathering found beside the facts: handles that a job needs.
 type Found struct {
-	Facts
+	decide.Facts
 	// Unit and Volume belong to the recovery volume, if that was found. It is mounted read-only.
 	Unit   state.Unit
 	Volume *state.Volume
@@ -111,7 +112,7 @@ func (u *unit) Gather(ctx context.Context, changed <-chan struct{}, start time.T
 
 // hopes says whether it is worth to look again, and how long until then if nothing changes. waited is how long the unit has waited.
 func (u *unit) hopes(f *Found, waited time.Duration) (wait time.Duration, more bool) {
-	if u.provisions() || f.Choice.Kind == ChoosePowerOff { // nothing that could come is used
+	if u.provisions() || f.Choice.Kind == decide.ChoosePowerOff { // nothing that could come is used
 		return 0, false
 	}
 	wait = max(u.patience(f), u.mediaPatience(f, waited)) - waited
@@ -125,21 +126,21 @@ func (u *unit) patience(f *Found) time.Duration {
 	switch {
 	case f.awaits:
 		return min(memberPatience, long)
-	case f.Main == MainMarked && f.Recovery == RecoveryFound:
+	case f.Main == decide.MainMarked && f.Recovery == decide.RecoveryFound:
 		return 0
-	case f.Main == MainMarked, f.RecoveryRepairable && f.RecoveryRepairs == 0: // before a damaged one is repaired another may appear
+	case f.Main == decide.MainMarked, f.RecoveryRepairable && f.RecoveryRepairs == 0: // before a damaged one is repaired another may appear
 		return min(recoveryPatience, long)
 	case f.FromStick: // a person is there, who can have it looked for again
 		return min(recoveryPatience, long)
-	case f.Recovery == RecoveryFound && pending(f.Facts) && f.MainPart == nil && (f.Main == MainBlank || f.Main == MainForeign):
+	case f.Recovery == decide.RecoveryFound && f.RestoreRequested() && f.MainPart == nil && (f.Main == decide.MainBlank || f.Main == decide.MainForeign):
 		// Another disk may be in the place of one that is slow to answer.
 		if f.Recorded {
 			return 0
 		}
 		return long
-	case f.Recovery == RecoveryFound && pending(f.Facts) && f.Main != MainAbsent:
+	case f.Recovery == decide.RecoveryFound && f.RestoreRequested() && f.Main != decide.MainAbsent:
 		return 0
-	case f.Recovery == RecoveryFound && (f.Main == MainUnmarked || f.Main == MainDamaged && !f.Unreadable):
+	case f.Recovery == decide.RecoveryFound && (f.Main == decide.MainUnmarked || f.Main == decide.MainDamaged && !f.Unreadable):
 		return 0
 	}
 	return long
@@ -173,14 +174,14 @@ func records(disks []block.Disk, main []state.Disk, nothing bool) []state.Disk {
 
 // look gathers once. It mounts the recovery volume read-only and changes nothing.
 func (u *unit) look(ctx context.Context) *Found {
-	f := &Found{Facts: Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: RecoveryMissing, Main: MainAbsent,
+	f := &Found{Facts: decide.Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: decide.RecoveryMissing, Main: decide.MainAbsent,
 		Repairs: u.repairs, RecoveryRepairs: u.recoveryRepairs, ShellAsked: u.args.Shell && !u.shellDone, Choice: u.choice}}
 	u.useBackupTables(f)
 	u.lookForRecovery(f)
 	u.judgeTables(f)
 	u.lookForMain(ctx, f)
 	u.lookForMedia(ctx, f)
-	if worn(f.Facts, u.m.Policy) && f.Main == MainMarked && !u.backFailed {
+	if f.Worn(u.m.Policy) && f.Main == decide.MainMarked && !u.backFailed {
 		f.Previous = u.previous(f)
 	}
 	if u.args.Shell && !u.m.Policy.Shell {
@@ -237,7 +238,7 @@ func (u *unit) lookForRecovery(f *Found) {
 	switch {
 	case len(hits) > 1:
 		u.forget(f)
-		f.Recovery = RecoveryAmbiguous
+		f.Recovery = decide.RecoveryAmbiguous
 		f.note("recovery: %s and %s", hits[0].Path, hits[1].Path)
 		return
 	case len(hits) == 0 && len(damaged) > 0:
@@ -253,7 +254,7 @@ func (u *unit) lookForRecovery(f *Found) {
 			return
 		}
 	}
-	f.Recovery, f.RecoveryPart, f.Volume = RecoveryFound, &hits[0], state.Open(recoveryMount)
+	f.Recovery, f.RecoveryPart, f.Volume = decide.RecoveryFound, &hits[0], state.Open(recoveryMount)
 	u.readVolume(f)
 }
 
@@ -317,7 +318,7 @@ func mountVolume(part string, readOnly bool) error {
 func (u *unit) readVolume(f *Found) {
 	var err error
 	if f.Unit, err = f.Volume.ReadUnit(); err != nil {
-		f.Recovery = RecoveryDamaged
+		f.Recovery = decide.RecoveryDamaged
 		f.note("recovery: %v", err)
 		return
 	}
@@ -347,17 +348,17 @@ func (u *unit) readVolume(f *Found) {
 // recovery volume the kernel argument real_root says where it is.
 func (u *unit) lookForMain(ctx context.Context, f *Found) {
 	root := u.args.Root
-	if f.Recovery == RecoveryFound {
+	if f.Recovery == decide.RecoveryFound {
 		if f.Unit.Array != nil {
 			u.lookForArray(ctx, f)
 			return
 		}
-		root = Root{}
+		root = decide.Root{}
 		if p := f.Unit.Main[0].Table.Find(layout.Primary); p != nil {
-			root = Root{ByPARTUUID, p.UUID}
+			root = decide.Root{By: decide.ByPARTUUID, Ident: p.UUID}
 		}
 	}
-	if f.Recovery != RecoveryFound && root.By == ByUUID && u.m.Identity.Variant.HasRAID() {
+	if f.Recovery != decide.RecoveryFound && root.By == decide.ByUUID && u.m.Identity.Variant.HasRAID() {
 		u.guessArray(ctx, f, root.Ident)
 		return
 	}
@@ -372,16 +373,16 @@ func (u *unit) lookForMain(ctx context.Context, f *Found) {
 		return info, err
 	}
 	for _, p := range parts {
-		if root.names(p, probe) {
+		if namesPart(root, p, probe) {
 			hits = append(hits, p)
 		}
 	}
 	switch {
 	case len(hits) > 1:
-		f.Main = MainAmbiguous
+		f.Main = decide.MainAmbiguous
 		f.note("main: %s and %s", hits[0].Path, hits[1].Path)
 	case len(hits) == 1:
-		f.MainPart, f.Recorded = &hits[0], f.Recovery == RecoveryFound
+		f.MainPart, f.Recorded = &hits[0], f.Recovery == decide.RecoveryFound
 		u.judgeMain(f)
 	default:
 		u.lookForPlannedDisk(f)
@@ -392,7 +393,7 @@ func (u *unit) lookForMain(ctx context.Context, f *Found) {
 func (u *unit) judgeMain(f *Found) {
 	info, noted, err := machine.ProbePartition(f.MainPart.Path)
 	if err != nil {
-		f.Main, f.Unreadable = MainDamaged, true
+		f.Main, f.Unreadable = decide.MainDamaged, true
 		f.note("main: %s cannot be read: %v", f.MainPart.Path, err)
 		return
 	}
@@ -402,12 +403,12 @@ func (u *unit) judgeMain(f *Found) {
 		return
 	}
 	if noted {
-		f.Main = MainDamaged
+		f.Main = decide.MainDamaged
 		f.note("main: the kernel has noted errors in the filesystem of %s", f.MainPart.Path)
 		return
 	}
 	if err := host.Mount(f.MainPart.Path, mainMount, "ext4", host.MountOptions{ReadOnly: true}); err != nil {
-		f.Main = MainDamaged
+		f.Main = decide.MainDamaged
 		f.note("main: %v", err)
 		return
 	}
@@ -419,23 +420,23 @@ func (u *unit) judgeMain(f *Found) {
 	mark, err := readMark(u.m.Site.Names.Mark)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		f.Main = MainUnmarked
+		f.Main = decide.MainUnmarked
 	case err != nil:
-		f.Main = MainDamaged
+		f.Main = decide.MainDamaged
 		f.note("main: mark: %v", err)
 	default:
-		f.Main, f.Mark, f.Fulfilled = MainMarked, mark, mark.Request
+		f.Main, f.Mark, f.Fulfilled = decide.MainMarked, mark, mark.Request
 	}
 }
 
 // otherContent says what a main partition without ext4 means. Nothing, or what a bad superblock looks like, is damage. What is
 // recognised as something else is somebody's data: a repair could find old copies of superblocks and write over it.
-func otherContent(info filesystem.Info) MainState {
+func otherContent(info filesystem.Info) decide.MainState {
 	switch info.Type {
 	case "", "ext2", "jbd":
-		return MainDamaged
+		return decide.MainDamaged
 	}
-	return MainForeign
+	return decide.MainForeign
 }
 
 func readMark(name string) (state.Mark, error) {
@@ -456,7 +457,7 @@ func (u *unit) lookForPlannedDisk(f *Found) {
 	chosen, err := u.plannedDisks(f)
 	switch {
 	case errors.Is(err, fault.DiskAmbiguous):
-		f.Main = MainAmbiguous
+		f.Main = decide.MainAmbiguous
 		f.note("main: %v", err)
 		return
 	case err != nil:
@@ -464,26 +465,26 @@ func (u *unit) lookForPlannedDisk(f *Found) {
 		return
 	}
 	f.Planned = chosen
-	f.Main = MainBlank
+	f.Main = decide.MainBlank
 	for _, c := range chosen {
 		blank, why, err := machine.BlankDisk(c.Path)
 		switch {
 		case err != nil:
-			f.Main = MainAbsent
+			f.Main = decide.MainAbsent
 			f.note("main: %s cannot be read: %v", c.Path, err)
 			return
 		case !blank:
-			f.Main = MainForeign
+			f.Main = decide.MainForeign
 			f.note("main: %s carries %s", c.Path, why)
 		}
 	}
-	if f.Recovery != RecoveryFound {
+	if f.Recovery != decide.RecoveryFound {
 		return
 	}
-	if f.Main == MainForeign && f.begun() {
-		f.Main = MainBegun
+	if f.Main == decide.MainForeign && f.begun() {
+		f.Main = decide.MainBegun
 	}
-	f.Recorded = records(f.Planned, f.Unit.Main, f.Main != MainForeign) != nil
+	f.Recorded = records(f.Planned, f.Unit.Main, f.Main != decide.MainForeign) != nil
 }
 
 // begun says whether the planned disks are the recorded ones, and nothing is recognised on them but their recorded tables.

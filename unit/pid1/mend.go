@@ -8,6 +8,7 @@ import (
 	"gprovision/hw/efi"
 	"gprovision/hw/host"
 	"gprovision/model/layout"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
@@ -21,7 +22,7 @@ const maxMends = 3
 // comparing them reads all of them. A recovery artifact that the running system fetched goes to the recovery device when the main disk
 // is known to boot. No failure here keeps the unit from starting.
 func (u *unit) mend(f *Found) {
-	if u.m.Policy.Provision || f.Recovery != RecoveryFound || f.Mends >= maxMends {
+	if u.m.Policy.Provision || f.Recovery != decide.RecoveryFound || f.Mends >= maxMends {
 		return // another artifact's policy, no record to go by, or enough
 	}
 	vars := efi.New(efi.DefaultDir)

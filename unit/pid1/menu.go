@@ -11,6 +11,7 @@ import (
 	"gprovision/hw/console"
 	"gprovision/model/policy"
 	"gprovision/model/release"
+	"gprovision/unit/decide"
 	"gprovision/unit/journal"
 	"gprovision/unit/panel"
 	"gprovision/unit/restore"
@@ -27,7 +28,7 @@ type person struct {
 	// wanted says that the menu is to be shown.
 	wanted bool
 	// choice is for the running pass.
-	choice Choice
+	choice decide.Choice
 }
 
 // keys returns the keys of a console, or nil where the policy takes none from it.
@@ -117,8 +118,8 @@ func (u *unit) consult(ctx context.Context, f *Found) (bool, error) {
 	if err != nil {
 		u.log.Warn("menu", "err", err)
 	}
-	if c.Kind == NoChoice { // whoever opened the menu and chose nothing wants what comes by itself
-		c.Kind = ChooseResume
+	if c.Kind == decide.NoChoice { // whoever opened the menu and chose nothing wants what comes by itself
+		c.Kind = decide.ChooseResume
 	}
 	u.log.Info("choice", "choice", string(c.Kind), "image", c.Image, journal.ForPerson())
 	u.choice = c
@@ -129,7 +130,7 @@ func (u *unit) consult(ctx context.Context, f *Found) (bool, error) {
 // item is a row of the menu.
 type item struct {
 	label  string
-	choice ChoiceKind
+	choice decide.ChoiceKind
 	// warn is what a person has to confirm; "" needs no confirmation.
 	warn string
 }
@@ -140,32 +141,32 @@ func (u *unit) items(f *Found) []item {
 	if u.held {
 		resume = "Try again"
 	}
-	out := []item{{resume, ChooseResume, ""}, {"Power off", ChoosePowerOff, "The unit will be off."}}
+	out := []item{{resume, decide.ChooseResume, ""}, {"Power off", decide.ChoosePowerOff, "The unit will be off."}}
 	if f == nil || u.provisions() {
 		return out
 	}
 	lost := loss(f)
 	out = append(out,
-		item{"Restore latest", ChooseLatest, lost},
-		item{"Restore original", ChooseOriginal, lost},
-		item{"Restore: choose image", ChooseImage, lost},
+		item{"Restore latest", decide.ChooseLatest, lost},
+		item{"Restore original", decide.ChooseOriginal, lost},
+		item{"Restore: choose image", decide.ChooseImage, lost},
 	)
 	if f.Offer != nil {
-		out = append(out, item{"Restore from medium", ChooseMedium, lost})
+		out = append(out, item{"Restore from medium", decide.ChooseMedium, lost})
 	}
 	if canRebuild(f) {
-		out = append(out, item{"Rebuild recovery", ChooseRebuild, ""})
+		out = append(out, item{"Rebuild recovery", decide.ChooseRebuild, ""})
 	}
-	out = append(out, item{"Save support bundle", ChooseSupport, ""})
+	out = append(out, item{"Save support bundle", decide.ChooseSupport, ""})
 	if u.m.Policy.Shell {
-		out = append(out, item{"Recovery shell", ChooseShell, ""})
+		out = append(out, item{"Recovery shell", decide.ChooseShell, ""})
 	}
 	return out
 }
 
 // loss says what a restore destroys.
 func loss(f *Found) string {
-	if f.Main == MainForeign {
+	if f.Main == decide.MainForeign {
 		return "The main disk holds data that is not of this unit. All of it will be lost."
 	}
 	return "All data on the main disk will be lost."
@@ -173,8 +174,8 @@ func loss(f *Found) string {
 
 // menu asks until a person has chosen something and confirmed it. That nobody answers, or gives up, is NoChoice; so is an error,
 // which is returned beside it.
-func (u *unit) menu(ctx context.Context, f *Found) (Choice, error) {
-	none := Choice{}
+func (u *unit) menu(ctx context.Context, f *Found) (decide.Choice, error) {
+	none := decide.Choice{}
 	items := u.items(f)
 	q := panel.Question{Title: "Menu", Timeout: panel.AskTimeout}
 	for _, it := range items {
@@ -190,9 +191,9 @@ func (u *unit) menu(ctx context.Context, f *Found) (Choice, error) {
 		}
 		q.Default = i
 		it := items[i]
-		c := Choice{Kind: it.choice}
+		c := decide.Choice{Kind: it.choice}
 		title := it.label
-		if it.choice == ChooseImage {
+		if it.choice == decide.ChooseImage {
 			if c.Image, err = u.askImage(ctx, f); errors.Is(err, errNoImage) {
 				continue
 			} else if err != nil {
@@ -220,7 +221,7 @@ var errNoImage = errors.New("no image was chosen")
 func (u *unit) askImage(ctx context.Context, f *Found) (string, error) {
 	q := panel.Question{Title: "Choose image", Timeout: panel.AskTimeout}
 	var names []string
-	if f.Recovery == RecoveryFound {
+	if f.Recovery == decide.RecoveryFound {
 		images, _, err := restore.ListImages(f.Volume.Path(state.ImageDir), u.prefix(f), false)
 		if err != nil {
 			u.log.Warn("images cannot be listed", "err", err)
@@ -287,7 +288,7 @@ func describe(name, prefix string, f *Found, h release.History) string {
 // requestChoice writes the request for a restore that a person chose to the recovery volume, which is mounted: a restore that is
 // cut off is then taken up again, with the same image.
 func (u *unit) requestChoice(f *Found) error {
-	image, ok := f.Choice.image()
+	image, ok := f.Choice.Asked()
 	if !ok {
 		return nil
 	}

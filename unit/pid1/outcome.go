@@ -7,6 +7,7 @@ import (
 
 	"gprovision/hw/host"
 	"gprovision/model/fault"
+	"gprovision/unit/decide"
 	"gprovision/unit/journal"
 )
 
@@ -214,9 +215,9 @@ func (u *unit) chosenOutcome(ctx context.Context) Outcome {
 	}
 	u.log.Info("choice", "choice", string(c.Kind), journal.ForPerson())
 	switch c.Kind {
-	case ChoosePowerOff:
+	case decide.ChoosePowerOff:
 		return Outcome{Kind: PowerOffNow}
-	case ChooseResume:
+	case decide.ChooseResume:
 		return Outcome{Kind: RebootNow}
 	}
 	return Outcome{Kind: HoldOn}

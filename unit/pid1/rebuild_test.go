@@ -25,6 +25,7 @@ import (
 	"gprovision/model/signature"
 	"gprovision/model/step"
 	"gprovision/site"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/rescue"
 	"gprovision/unit/restore"
@@ -199,7 +200,7 @@ func TestRebuildOneDisk(t *testing.T) {
 		if beside(t, dev, *table.Find(layout.Recovery), layout.MiB) != before {
 			t.Fatalf("before %s something changed beside the recovery volume's partition", name)
 		}
-		if f := lookRecovery(u); f.Recovery != RecoveryMissing {
+		if f := lookRecovery(u); f.Recovery != decide.RecoveryMissing {
 			t.Errorf("before %s the volume is %s; notes %q", name, f.Recovery, f.Notes)
 		}
 	}
@@ -214,11 +215,11 @@ func TestRebuildOneDisk(t *testing.T) {
 	if beside(t, dev, *table.Find(layout.Recovery), layout.MiB) != before {
 		t.Error("something changed beside the recovery volume's partition")
 	}
-	f := &Found{Facts: Facts{Recovery: RecoveryMissing, Main: MainAbsent}}
+	f := &Found{Facts: decide.Facts{Recovery: decide.RecoveryMissing, Main: decide.MainAbsent}}
 	u.lookForRecovery(f)
 	u.lookForMain(t.Context(), f)
 	u.forget(f)
-	if f.Recovery != RecoveryFound || f.Main != MainMarked || !f.Recorded || !f.Unit.OneDisk() {
+	if f.Recovery != decide.RecoveryFound || f.Main != decide.MainMarked || !f.Recorded || !f.Unit.OneDisk() {
 		t.Fatalf("found %s and %s, one disk: %t; notes %q", f.Recovery, f.Main, f.Unit.OneDisk(), f.Notes)
 	}
 	now, err := machine.ReadTable(dev)

@@ -7,6 +7,7 @@ import (
 	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
@@ -34,7 +35,7 @@ func (u *unit) lostRecovery(f *Found, p machine.Found) bool {
 // record is merely newer than this init is not damaged. After a boot that the watchdog ended none is tried: a device that hangs must not
 // keep a complete system from starting. Which unit it belongs to is seen after the repair, from its record.
 func (u *unit) judgeDamaged(f *Found, damaged []machine.Found) {
-	f.Recovery = RecoveryDamaged
+	f.Recovery = decide.RecoveryDamaged
 	if len(damaged) != 1 {
 		f.note("recovery: %d partitions could be the damaged one: none is repaired", len(damaged))
 		return
@@ -42,7 +43,7 @@ func (u *unit) judgeDamaged(f *Found, damaged []machine.Found) {
 	f.RecoveryPart = &damaged[0]
 	switch {
 	case f.newer:
-		f.Recovery = RecoveryNewer
+		f.Recovery = decide.RecoveryNewer
 	case u.dog.fact.Expired:
 		f.note("recovery: %s is not repaired in this boot: a watchdog ended the one before", damaged[0].Path)
 	default:
@@ -67,7 +68,7 @@ func (u *unit) adopt(f *Found) error {
 	if err != nil {
 		return fault.Because(fault.RecoveryDamaged, fmt.Errorf("after the repair of %s: %w", f.RecoveryPart.Path, err))
 	}
-	f.Recovery, f.Volume = RecoveryFound, state.Open(recoveryMount)
+	f.Recovery, f.Volume = decide.RecoveryFound, state.Open(recoveryMount)
 	return nil
 }
 

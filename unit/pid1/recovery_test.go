@@ -22,6 +22,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/site"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/report"
@@ -189,41 +190,41 @@ func TestDamagedRecovery(t *testing.T) {
 	for name, c := range map[string]struct {
 		damage   func(t *testing.T, dev, part string)
 		dog      bool // a watchdog ended the boot before
-		state    RecoveryState
+		state    decide.RecoveryState
 		repaired bool
 	}{
-		"first superblock is gone": {func(t *testing.T, _, part string) { overwrite(t, part, 1024, make([]byte, 1024)) }, false, RecoveryDamaged, true},
-		"label is changed":         {func(t *testing.T, _, part string) { overwrite(t, part, 1024+0x78, []byte{'X'}) }, false, RecoveryDamaged, true},
+		"first superblock is gone": {func(t *testing.T, _, part string) { overwrite(t, part, 1024, make([]byte, 1024)) }, false, decide.RecoveryDamaged, true},
+		"label is changed":         {func(t *testing.T, _, part string) { overwrite(t, part, 1024+0x78, []byte{'X'}) }, false, decide.RecoveryDamaged, true},
 		"group descriptors": {func(t *testing.T, _, part string) {
 			overwrite(t, part, 4096, bytes.Repeat([]byte{0xff}, 4096))
-		}, false, RecoveryDamaged, true},
+		}, false, decide.RecoveryDamaged, true},
 		"the record has lost its name": {func(t *testing.T, _, part string) {
 			debugfs(t, part, "unlink /state/unit.json")
 			overwrite(t, part, 1024, make([]byte, 1024))
-		}, false, RecoveryDamaged, true},
+		}, false, decide.RecoveryDamaged, true},
 		"the directory of the record has lost its name, and an earlier repair found it": {func(t *testing.T, _, part string) {
 			debugfs(t, part, "unlink /state")
 			if out, err := exec.Command("e2fsck", "-fy", part).CombinedOutput(); err == nil || !bytes.Contains(out, []byte("nconnected")) {
 				t.Fatalf("e2fsck: %v: %s", err, out)
 			}
-		}, false, RecoveryDamaged, true},
-		"a watchdog ended the boot before": {func(t *testing.T, _, part string) { overwrite(t, part, 1024, make([]byte, 1024)) }, true, RecoveryDamaged, false},
+		}, false, decide.RecoveryDamaged, true},
+		"a watchdog ended the boot before": {func(t *testing.T, _, part string) { overwrite(t, part, 1024, make([]byte, 1024)) }, true, decide.RecoveryDamaged, false},
 		"all superblocks are gone": {func(t *testing.T, _, part string) {
 			overwrite(t, part, 0, make([]byte, 256*layout.MiB))
-		}, false, RecoveryMissing, false},
+		}, false, decide.RecoveryMissing, false},
 		"other data in its place": {func(t *testing.T, _, part string) {
 			overwrite(t, part, 0, append([]byte("LUKS\xba\xbe\x00\x01"), make([]byte, 4096)...))
-		}, false, RecoveryMissing, false},
+		}, false, decide.RecoveryMissing, false},
 		"record is damaged for good": {func(t *testing.T, _, part string) {
 			debugfs(t, part, "rm /state/unit.json", "write /dev/null /state/unit.json")
-		}, false, RecoveryDamaged, false},
+		}, false, decide.RecoveryDamaged, false},
 		"record is of a newer version": {func(t *testing.T, _, part string) {
 			newer := filepath.Join(t.TempDir(), "newer")
 			if err := os.WriteFile(newer, []byte(`{"version":99,"serial":["another form"]}`), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			debugfs(t, part, "rm /state/unit.json", "write "+newer+" /state/unit.json")
-		}, false, RecoveryNewer, false},
+		}, false, decide.RecoveryNewer, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ownMounts(t)
@@ -237,26 +238,26 @@ func TestDamagedRecovery(t *testing.T) {
 			if f.Recovery != c.state {
 				t.Fatalf("found %s, want %s; notes %q", f.Recovery, c.state, f.Notes)
 			}
-			f.Main = MainMarked
-			d := Decide(f.Facts, u.m.Policy)
-			if c.state == RecoveryMissing || c.state == RecoveryNewer || c.dog {
-				if d.Job != Boot {
+			f.Main = decide.MainMarked
+			d := decide.Decide(f.Facts, u.m.Policy)
+			if c.state == decide.RecoveryMissing || c.state == decide.RecoveryNewer || c.dog {
+				if d.Job != decide.Boot {
 					t.Errorf("%s, want a normal boot", d)
 				}
 				return
 			}
-			if d.Job != RepairRecovery {
+			if d.Job != decide.RepairRecovery {
 				t.Fatalf("%s, want a repair; notes %q", d, f.Notes)
 			}
 			if o := u.repairRecovery(context.Background(), f); o.Kind != DecideAgain {
 				t.Errorf("after the repair: %+v", o)
 			}
 			again := lookRecovery(u)
-			again.Main = MainMarked
-			if d := Decide(again.Facts, u.m.Policy); d.Job != Boot {
+			again.Main = decide.MainMarked
+			if d := decide.Decide(again.Facts, u.m.Policy); d.Job != decide.Boot {
 				t.Errorf("after the repair: %s, want a normal boot", d)
 			}
-			if got := again.Recovery == RecoveryFound; got != c.repaired {
+			if got := again.Recovery == decide.RecoveryFound; got != c.repaired {
 				t.Fatalf("after the repair: %s; log:\n%s", again.Recovery, out.String())
 			}
 			if c.repaired != strings.Contains(out.String(), "state=succeeded") || !c.repaired != strings.Contains(out.String(), "code=G213") {
@@ -278,7 +279,7 @@ func TestDamagedRecovery(t *testing.T) {
 
 // lookRecovery looks for the recovery volume, as each pass does, and leaves it unmounted.
 func lookRecovery(u *unit) *Found {
-	f := &Found{Facts: Facts{Recovery: RecoveryMissing, RecoveryRepairs: u.recoveryRepairs}}
+	f := &Found{Facts: decide.Facts{Recovery: decide.RecoveryMissing, RecoveryRepairs: u.recoveryRepairs}}
 	u.lookForRecovery(f)
 	u.forget(f)
 	return f
@@ -295,11 +296,11 @@ func TestTwoDamagedRecoveries(t *testing.T) {
 	}
 	u.m.Sys = virtio(t, a, b)
 	f := lookRecovery(u)
-	if f.Recovery != RecoveryDamaged || f.RecoveryRepairable || f.RecoveryPart != nil {
+	if f.Recovery != decide.RecoveryDamaged || f.RecoveryRepairable || f.RecoveryPart != nil {
 		t.Errorf("%s, can be repaired: %t; notes %q", f.Recovery, f.RecoveryRepairable, f.Notes)
 	}
-	f.Main = MainUnmarked
-	if d := Decide(f.Facts, u.m.Policy); d.Job != Hold || d.Fault != fault.RecoveryDamaged {
+	f.Main = decide.MainUnmarked
+	if d := decide.Decide(f.Facts, u.m.Policy); d.Job != decide.Hold || d.Fault != fault.RecoveryDamaged {
 		t.Errorf("%s", d)
 	}
 }
@@ -330,7 +331,7 @@ func TestManyRecoveries(t *testing.T) {
 				}
 			}
 			u.m.Sys = virtio(t, devs...)
-			f := &Found{Facts: Facts{Recovery: RecoveryMissing}}
+			f := &Found{Facts: decide.Facts{Recovery: decide.RecoveryMissing}}
 			u.lookForRecovery(f)
 			defer u.forget(f)
 			var mounted []string
@@ -344,13 +345,13 @@ func TestManyRecoveries(t *testing.T) {
 				}
 			}
 			if foreign < 0 {
-				if f.Recovery != RecoveryAmbiguous || len(mounted) > 0 {
+				if f.Recovery != decide.RecoveryAmbiguous || len(mounted) > 0 {
 					t.Errorf("%s, mounted %q; notes %q", f.Recovery, mounted, f.Notes)
 				}
 				return
 			}
 			own := parts[1-foreign]
-			if f.Recovery != RecoveryFound || f.RecoveryPart.Path != own || f.Unit.Serial != testSerial || len(mounted) != 1 || mounted[0] != own+" ro" {
+			if f.Recovery != decide.RecoveryFound || f.RecoveryPart.Path != own || f.Unit.Serial != testSerial || len(mounted) != 1 || mounted[0] != own+" ro" {
 				t.Errorf("%s, mounted %q, want %s; notes %q", f.Recovery, mounted, own, f.Notes)
 			}
 		})

@@ -11,24 +11,13 @@ import (
 	"gprovision/hw/host"
 	"gprovision/hw/usb"
 	"gprovision/model/fault"
+	"gprovision/unit/decide"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/rescue"
 	"gprovision/unit/restore"
 	"gprovision/unit/state"
-)
-
-// MediumState says what was found of an emergency medium.
-type MediumState string
-
-// The states of an emergency medium. Whether its image is good is proven by the job, before anybody is asked.
-const (
-	NoMedium        MediumState = ""
-	MediumOffered   MediumState = "offered"   // it has an image for this unit, and nothing was said about it yet
-	MediumConfirmed MediumState = "confirmed" // a restore from it was begun and is to be taken up again
-	MediumDone      MediumState = "done"      // the unit was restored from it already, or it was refused in this boot
-	MediumUnusable  MediumState = "unusable"  // it has emergency files, and none can be used
 )
 
 // How long USB disks are waited for after init's start: for a medium that was there at the last boot, and for what is connected and not there
@@ -47,20 +36,6 @@ type media struct {
 	answered map[string]string
 	// told are the media about whose unusable files the person was told, by device.
 	told map[string]bool
-}
-
-// wantsMedium says whether a restore from a medium is due or to be offered. A missing main disk has its own rows.
-func wantsMedium(f Facts) bool {
-	if f.Main == MainAbsent {
-		return false
-	}
-	switch f.Choice.Kind {
-	case ChooseMedium:
-		return f.Medium != NoMedium && f.Medium != MediumUnusable
-	case NoChoice:
-		return f.Medium == MediumOffered || f.Medium == MediumConfirmed
-	}
-	return false
 }
 
 // finder finds media.
@@ -95,7 +70,7 @@ func (u *unit) lookForMedia(ctx context.Context, f *Found) {
 	found, notes := u.finder(f).Find(ctx, disks, own)
 	f.Notes = append(f.Notes, notes...)
 	f.Media = found
-	if f.Recovery == RecoveryFound {
+	if f.Recovery == decide.RecoveryFound {
 		m, err := f.Volume.ReadMedium()
 		if err == nil {
 			f.LastMedium = m
@@ -113,13 +88,13 @@ func (u *unit) judgeMedia(f *Found) {
 		for _, r := range m.Refused {
 			f.note("medium %s: %s: %v", m.Path, r.File, r.Err)
 		}
-		if len(m.Files) == 0 && f.Medium == NoMedium {
-			f.Medium = MediumUnusable
+		if len(m.Files) == 0 && f.Medium == decide.NoMedium {
+			f.Medium = decide.MediumUnusable
 		}
 		for _, file := range m.Files {
 			present[file.ID] = true
 			s := u.stateOf(f, file)
-			if f.Offer == nil || s != MediumDone && f.Medium == MediumDone || s == MediumConfirmed {
+			if f.Offer == nil || s != decide.MediumDone && f.Medium == decide.MediumDone || s == decide.MediumConfirmed {
 				f.Medium, f.Offer, f.OfferFile = s, &f.Media[i], file
 			}
 		}
@@ -132,19 +107,19 @@ func (u *unit) judgeMedia(f *Found) {
 	f.lastPresent = present[f.LastMedium.ID]
 }
 
-func (u *unit) stateOf(f *Found, file rescue.File) MediumState {
+func (u *unit) stateOf(f *Found, file rescue.File) decide.MediumState {
 	again := f.LastMedium.ID == file.ID && f.LastMedium.Removed
 	switch {
 	case u.media.answered[file.ID] != "":
 		f.note("medium: %s is left alone: %s", file.Base, u.media.answered[file.ID])
-		return MediumDone
-	case pending(f.Facts) && f.Request.ID == file.ID:
-		return MediumConfirmed
+		return decide.MediumDone
+	case f.RestoreRequested() && f.Request.ID == file.ID:
+		return decide.MediumConfirmed
 	case !again && (f.LastMedium.ID == file.ID || f.Fulfilled == file.ID):
 		f.note("medium: the unit was restored from %s already: remove the medium", file.Base)
-		return MediumDone
+		return decide.MediumDone
 	}
-	return MediumOffered
+	return decide.MediumOffered
 }
 
 // mediaPatience says how long after init's start a medium may still be hoped for. waited is how long that is ago.
@@ -248,7 +223,7 @@ func (u *unit) answer(file rescue.File, why string) {
 // rescue restores from an emergency medium.
 func (u *unit) rescue(ctx context.Context, f *Found) Outcome {
 	m, file := *f.Offer, f.OfferFile
-	sure := f.Medium == MediumConfirmed || f.Choice.Kind == ChooseMedium || u.m.Policy.MediumWithoutConfirmation && f.Main != MainForeign
+	sure := f.Medium == decide.MediumConfirmed || f.Choice.Kind == decide.ChooseMedium || u.m.Policy.MediumWithoutConfirmation && f.Main != decide.MainForeign
 	u.log.Info("emergency medium", "device", m.Path, "filesystem", m.Type, "image", file.Name.String(), "stick", m.Stick, "sure", sure, journal.ForPerson())
 	dir, done, err := u.finder(f).Mount(m)
 	if err != nil {
@@ -286,7 +261,7 @@ func (u *unit) rescue(ctx context.Context, f *Found) Outcome {
 
 // prove shows that an image on a medium is good.
 func (u *unit) prove(ctx context.Context, im restore.Image) error {
-	u.m.Panel.Show(panel.View{Job: string(Rescue), Step: "Checking image"})
+	u.m.Panel.Show(panel.View{Job: string(decide.Rescue), Step: "Checking image"})
 	meter, stop := u.m.Track(ctx, im.Size)
 	defer stop()
 	return restore.Prove(ctx, im, u.m.Policy, u.m.Keys, meter.Set)
@@ -319,7 +294,7 @@ func (u *unit) notConfirmed(ctx context.Context, file rescue.File, err error) bo
 
 // noteRemoved notes that the medium from which the unit was restored last is gone, so that it counts anew when it comes back.
 func (u *unit) noteRemoved(f *Found) {
-	if f.Recovery != RecoveryFound || f.LastMedium.ID == "" || f.LastMedium.Removed || f.lastPresent {
+	if f.Recovery != decide.RecoveryFound || f.LastMedium.ID == "" || f.LastMedium.Removed || f.lastPresent {
 		return
 	}
 	m := f.LastMedium

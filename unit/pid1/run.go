@@ -36,6 +36,7 @@ import (
 	"gprovision/model/signature"
 	"gprovision/model/step"
 	"gprovision/site"
+	"gprovision/unit/decide"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
@@ -74,7 +75,7 @@ type unit struct {
 	log     *slog.Logger
 	queue   *report.Queue
 	m       *machine.Machine
-	args    Args
+	args    decide.Args
 	modules *host.Modules
 	// changed gets a value when a block device came or went.
 	changed chan struct{}
@@ -168,8 +169,8 @@ func (u *unit) setup(ctx context.Context, version string) error {
 	}
 	artifactErr := u.readArtifact()
 	cmdline, cmdlineErr := os.ReadFile("/proc/cmdline")
-	u.m.Cmdline = WithoutSecrets(string(cmdline))
-	u.args = ParseArgs(string(cmdline), u.m.Policy.Locked)
+	u.m.Cmdline = decide.WithoutSecrets(string(cmdline))
+	u.args = decide.ParseArgs(string(cmdline), u.m.Policy.Locked)
 	u.attachConsoles()
 	if err := errors.Join(mountErr, artifactErr, cmdlineErr); err != nil {
 		return err
@@ -425,7 +426,7 @@ func readPlatforms() (*platform.Table, error) {
 func (u *unit) pass(ctx context.Context) Outcome {
 	var out Outcome
 	err := u.guard("pass", func() error {
-		u.choice = Choice{} // that of the pass before is done with
+		u.choice = decide.Choice{} // that of the pass before is done with
 		u.invite()
 		found, err := u.Gather(ctx, u.changed, u.since)
 		if err != nil {
@@ -440,7 +441,7 @@ func (u *unit) pass(ctx context.Context) Outcome {
 		}
 		u.askForced(ctx, found)
 		u.tellOfMedia(ctx, found)
-		d := Decide(found.Facts, u.m.Policy)
+		d := decide.Decide(found.Facts, u.m.Policy)
 		for _, n := range found.Notes {
 			u.log.Info("note", "text", n)
 		}
@@ -458,33 +459,33 @@ func (u *unit) pass(ctx context.Context) Outcome {
 	return out
 }
 
-func (u *unit) do(ctx context.Context, d Decision, f *Found) Outcome {
-	if d.Job != Boot && d.Job != PowerOff {
+func (u *unit) do(ctx context.Context, d decide.Decision, f *Found) Outcome {
+	if d.Job != decide.Boot && d.Job != decide.PowerOff {
 		debug.SetGCPercent(100)
 		u.loadPorts(ctx)
 	}
 	switch d.Job {
-	case Provision:
+	case decide.Provision:
 		return u.provision(ctx, f)
-	case Restore:
+	case decide.Restore:
 		return u.restore(ctx, d, f)
-	case Repair:
+	case decide.Repair:
 		return u.repair(ctx, f)
-	case RepairRecovery:
+	case decide.RepairRecovery:
 		return u.repairRecovery(ctx, f)
-	case RepairTable:
+	case decide.RepairTable:
 		return u.repairTable(ctx, f)
-	case Boot:
+	case decide.Boot:
 		return u.boot(ctx, d, f)
-	case PowerOff:
+	case decide.PowerOff:
 		return Outcome{Kind: PowerOffNow}
-	case Shell:
+	case decide.Shell:
 		return u.shell(ctx, f)
-	case Rescue:
+	case decide.Rescue:
 		return u.rescue(ctx, f)
-	case Support:
+	case decide.Support:
 		return u.support(ctx, f)
-	case Rebuild:
+	case decide.Rebuild:
 		return u.rebuild(ctx, f)
 	}
 	reason := errors.New(d.Reason)
@@ -494,21 +495,9 @@ func (u *unit) do(ctx context.Context, d Decision, f *Found) Outcome {
 	return Outcome{Kind: HoldOn, Err: &fault.Occurrence{Fault: d.Fault, Cause: reason}}
 }
 
-// complete says whether what was found is a unit that a person uses, and not what a provisioning left that was cut off before its own
-// restore.
-func complete(f Facts) bool {
-	switch {
-	case f.Recovery == RecoveryAmbiguous:
-		return true
-	case f.Recovery != RecoveryFound:
-		return false
-	}
-	return !pending(f) || f.Request.By != provision.RequestedBy || f.Main == MainMarked
-}
-
 func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 	var used state.Manifests
-	if f.Recovery == RecoveryFound {
+	if f.Recovery == decide.RecoveryFound {
 		var err error
 		if used, err = f.Volume.ReadManifests(); err != nil {
 			u.log.Warn("which manifests were used cannot be read", "err", err)
@@ -524,7 +513,7 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 		LogEndpoint: u.args.LogEndpoint,
 		KeepLog:     u.args.ContinueLogging,
 		BootMAC:     u.args.BootMAC,
-		HasRecovery: complete(f.Facts),
+		HasRecovery: f.Complete(),
 		Manifests:   used,
 		Connect:     u.toServer,
 		QABegins:    func() { u.checks++ },
@@ -540,7 +529,7 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 	return Outcome{Kind: RebootNow}
 }
 
-func (u *unit) restore(ctx context.Context, d Decision, f *Found) Outcome {
+func (u *unit) restore(ctx context.Context, d decide.Decision, f *Found) Outcome {
 	if !d.Back {
 		return u.restoreImage(ctx, f, nil, f.Request, "")
 	}
@@ -582,7 +571,7 @@ func (u *unit) restoreImage(ctx context.Context, f *Found, image *restore.Image,
 	u.began(record.JobRestore)
 	o := restore.Options{
 		Recovery: recoveryMount, Volume: f.Volume, Unit: f.Unit, Request: request, Image: image, Back: back, Main: f.MainPart, Planned: f.Planned,
-		Blank: f.Main == MainBlank && image == nil && !pending(f.Facts), Oldest: u.args.Oldest, KeepRecovery: u.args.KeepRecovery,
+		Blank: f.Main == decide.MainBlank && image == nil && !f.RestoreRequested(), Oldest: u.args.Oldest, KeepRecovery: u.args.KeepRecovery,
 		Observe: u.observer(record.JobRestore),
 	}
 	err := restore.Run(ctx, u.m, o)
@@ -630,7 +619,7 @@ func (u *unit) repair(ctx context.Context, f *Found) Outcome {
 // count on. What a person chose is asked for anew.
 func (u *unit) repairRecovery(ctx context.Context, f *Found) Outcome {
 	u.recoveryRepairs++
-	u.wanted = f.Choice.Kind != NoChoice && f.Choice.Kind != ChooseResume
+	u.wanted = f.Choice.Kind != decide.NoChoice && f.Choice.Kind != decide.ChooseResume
 	u.forget(f)
 	u.began(record.JobRepair)
 	err := step.Run(ctx, u.m.Site.Weave("repair-recovery", []step.Step{
@@ -638,7 +627,7 @@ func (u *unit) repairRecovery(ctx context.Context, f *Found) Outcome {
 			return u.check(ctx, f.RecoveryPart.Path, fault.RecoveryDamaged)
 		}},
 		{Name: "count-repair", Say: "Counting", Run: func(context.Context) error {
-			if f.Recovery != RecoveryFound {
+			if f.Recovery != decide.RecoveryFound {
 				if err := u.adopt(f); err != nil {
 					return err
 				}
@@ -659,7 +648,7 @@ func (u *unit) repairRecovery(ctx context.Context, f *Found) Outcome {
 
 // count changes the counts on the recovery volume: one small write. Without a recovery volume there is nothing to count on.
 func (u *unit) count(f *Found, change func(state.Counts) state.Counts) error {
-	if f.RecoveryPart == nil || f.Recovery != RecoveryFound {
+	if f.RecoveryPart == nil || f.Recovery != decide.RecoveryFound {
 		u.log.Warn("no recovery volume to count on")
 		return nil
 	}
@@ -710,7 +699,7 @@ func (u *unit) countBoot(f *Found) (attempts int, err error) {
 		attempts = c.BootAttempts
 		return c
 	}
-	if f.Recovery != RecoveryFound {
+	if f.Recovery != decide.RecoveryFound {
 		u.forget(f)
 		u.log.Warn("no recovery volume to count on")
 		return 0, nil
@@ -732,7 +721,7 @@ func (u *unit) countBoot(f *Found) (attempts int, err error) {
 }
 
 // boot counts the attempt and hands over to the installed system.
-func (u *unit) boot(ctx context.Context, d Decision, f *Found) Outcome {
+func (u *unit) boot(ctx context.Context, d decide.Decision, f *Found) Outcome {
 	u.noteRemoved(f)
 	u.setRequestAside(f, false)
 	told := u.tellDefects(ctx, defects(f))

@@ -11,8 +11,8 @@ import (
 	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
 	"gprovision/hw/nic"
-	"gprovision/model/policy"
 	"gprovision/model/signature"
+	"gprovision/unit/decide"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/restore"
@@ -22,11 +22,6 @@ import (
 
 // shellLimit is how long a session of the recovery shell may last.
 const shellLimit = 4 * time.Hour
-
-// wantsShell says whether the recovery shell is asked for and may be opened.
-func wantsShell(f Facts, p policy.Policy) bool {
-	return p.Shell && (f.ShellAsked || f.Choice.Kind == ChooseShell)
-}
 
 // shell opens the recovery shell to whoever can open it.
 func (u *unit) shell(ctx context.Context, f *Found) Outcome {
@@ -40,7 +35,7 @@ func (u *unit) shell(ctx context.Context, f *Found) Outcome {
 		return Outcome{Kind: HoldOn, Err: fmt.Errorf("supportKeys of the policy: %w", err)}
 	}
 	hash := ""
-	if f.Recovery == RecoveryFound {
+	if f.Recovery == decide.RecoveryFound {
 		if hash, err = f.Volume.ReadHash(); err != nil {
 			u.log.Warn("the hash of the unit's password cannot be read", "err", err)
 		}
@@ -52,7 +47,7 @@ func (u *unit) shell(ctx context.Context, f *Found) Outcome {
 			return tries.Failed, err
 		},
 		SetTries: func(n int) error {
-			if f.Recovery != RecoveryFound {
+			if f.Recovery != decide.RecoveryFound {
 				return nil // nothing is counted there: without the volume no password is taken
 			}
 			return u.change(f, func(v *state.Volume) error { return v.WriteTries(n) })
@@ -148,9 +143,9 @@ func addresses(port string) ([]string, error) {
 func (u *unit) showFacts(f *Found) func(context.Context, io.Writer, []string) error {
 	return func(_ context.Context, w io.Writer, _ []string) error {
 		facts := f.Facts
-		facts.Choice, facts.ShellAsked = Choice{}, false
+		facts.Choice, facts.ShellAsked = decide.Choice{}, false
 		fmt.Fprintf(w, "recovery volume: %s\nmain system: %s, mark of %q\nrequest pending: %v\nmedium: %s\nwithout the shell: %s\n",
-			f.Recovery, f.Main, f.Mark.Release, pending(f.Facts), orNone(string(f.Medium)), Decide(facts, u.m.Policy))
+			f.Recovery, f.Main, f.Mark.Release, f.RestoreRequested(), orNone(string(f.Medium)), decide.Decide(facts, u.m.Policy))
 		for _, n := range f.Notes {
 			fmt.Fprintf(w, "note: %s\n", n)
 		}
@@ -162,7 +157,7 @@ func (u *unit) showUnit(f *Found) func(context.Context, io.Writer, []string) err
 	return func(_ context.Context, w io.Writer, _ []string) error {
 		fmt.Fprintf(w, "serial number %s, platform %s, firmware %s\nartifact build %d of %s, kernel %s\nkernel arguments: %s\n", u.m.Serial, u.m.Identity.Variant.DevCodeName,
 			u.m.Firmware, u.m.Build.Number, u.m.Build.Time.UTC().Format(time.RFC3339), u.m.Build.Kernel, u.m.Cmdline)
-		if f.Recovery != RecoveryFound {
+		if f.Recovery != decide.RecoveryFound {
 			fmt.Fprintln(w, "the recovery volume is not there")
 			return nil
 		}
@@ -181,7 +176,7 @@ func (u *unit) showUnit(f *Found) func(context.Context, io.Writer, []string) err
 
 func (u *unit) showImages(f *Found) func(context.Context, io.Writer, []string) error {
 	return func(_ context.Context, w io.Writer, _ []string) error {
-		if f.Recovery != RecoveryFound {
+		if f.Recovery != decide.RecoveryFound {
 			return errors.New("the recovery volume is not there")
 		}
 		images, bad, err := restore.ListImages(f.Volume.Path(state.ImageDir), u.prefix(f), false)

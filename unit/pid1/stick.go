@@ -16,6 +16,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/record"
+	"gprovision/unit/decide"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
@@ -23,9 +24,6 @@ import (
 	"gprovision/unit/state"
 	"gprovision/unit/support"
 )
-
-// lost says whether nothing can be had of the recovery volume any more. That two look like it does not.
-func lost(s RecoveryState) bool { return s == RecoveryMissing || s == RecoveryDamaged }
 
 // lookForSticks looks for recovery sticks, and for the one that this boot came from.
 func (u *unit) lookForSticks(f *Found, disks []block.Disk, own map[string]bool) {
@@ -66,14 +64,14 @@ func (u *unit) offerMenu(f *Found) bool {
 		return false
 	}
 	switch f.Medium {
-	case MediumConfirmed:
+	case decide.MediumConfirmed:
 		return false
-	case MediumOffered:
-		if u.m.Policy.MediumWithoutConfirmation && f.Recovery == RecoveryFound {
+	case decide.MediumOffered:
+		if u.m.Policy.MediumWithoutConfirmation && f.Recovery == decide.RecoveryFound {
 			return false
 		}
-	case MediumDone:
-		if f.Recovery == RecoveryFound {
+	case decide.MediumDone:
+		if f.Recovery == decide.RecoveryFound {
 			return false
 		}
 	}
@@ -94,7 +92,7 @@ func rebuildImage(f *Found) (rescue.Medium, rescue.File, bool) {
 // canRebuild says whether a recovery volume is lost and a recovery stick with an image is there.
 func canRebuild(f *Found) bool {
 	_, _, ok := rebuildImage(f)
-	return ok && lost(f.Recovery)
+	return ok && f.Recovery.Lost()
 }
 
 // rebuild makes a lost recovery volume anew, after a person has seen which disk is overwritten.
@@ -145,8 +143,8 @@ func (u *unit) rebuild(ctx context.Context, f *Found) Outcome {
 		u.wanted = true
 		return again
 	}
-	u.m.Panel.Show(panel.View{Job: string(Rebuild)})
-	if err := plan.Run(ctx, im, u.key, u.keepLog, u.observer(record.Job(Rebuild))); err != nil {
+	u.m.Panel.Show(panel.View{Job: string(decide.Rebuild)})
+	if err := plan.Run(ctx, im, u.key, u.keepLog, u.observer(record.Job(decide.Rebuild))); err != nil {
 		return Outcome{Kind: HoldOn, Err: err}
 	}
 	u.answer(file, "the recovery volume was rebuilt from it")
@@ -173,7 +171,7 @@ func (u *unit) keepLog(v *state.Volume) error {
 
 // support saves the support bundle to a recovery stick and shows the menu again.
 func (u *unit) support(ctx context.Context, f *Found) Outcome {
-	u.m.Panel.Show(panel.View{Job: string(Support), Step: "Saving"})
+	u.m.Panel.Show(panel.View{Job: string(decide.Support), Step: "Saving"})
 	name, err := u.saveBundle(ctx, f)
 	if err != nil {
 		u.log.Warn("support bundle cannot be saved", "code", fault.NoBundle.Code, "err", err, journal.ForPerson())
@@ -194,7 +192,7 @@ func (u *unit) saveBundle(ctx context.Context, f *Found) (name string, err error
 	now := time.Now()
 	name = support.Name(u.m.Serial, now)
 	o := support.Options{Sys: u.m.Sys, Proc: os.DirFS("/proc"), By: fmt.Sprintf("init, artifact build %d", u.m.Build.Number), Now: now}
-	if f.Recovery == RecoveryFound {
+	if f.Recovery == decide.RecoveryFound {
 		o.Volume = f.Volume
 	}
 	var text bytes.Buffer

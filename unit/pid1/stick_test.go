@@ -16,6 +16,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/rescue"
@@ -32,23 +33,23 @@ func withKeys(p policy.Policy) *unit {
 func TestOfferMenu(t *testing.T) {
 	for name, c := range map[string]struct {
 		from     bool
-		medium   MediumState
-		recovery RecoveryState
+		medium   decide.MediumState
+		recovery decide.RecoveryState
 		p        policy.Policy
 		want     bool
 	}{
-		"from the stick":                     {from: true, medium: MediumOffered, recovery: RecoveryFound, want: true},
-		"a stick is only there":              {medium: MediumOffered, recovery: RecoveryFound},
-		"nothing on it for this unit":        {from: true, medium: NoMedium, recovery: RecoveryFound, want: true},
-		"a restore goes on":                  {from: true, medium: MediumConfirmed, recovery: RecoveryFound},
-		"left in":                            {from: true, medium: MediumDone, recovery: RecoveryFound},
-		"left in, and the volume died":       {from: true, medium: MediumDone, recovery: RecoveryMissing, want: true},
-		"nobody is asked":                    {from: true, medium: MediumOffered, recovery: RecoveryFound, p: policy.Policy{MediumWithoutConfirmation: true}},
-		"nobody is asked, the volume is not": {from: true, medium: MediumOffered, recovery: RecoveryDamaged, p: policy.Policy{MediumWithoutConfirmation: true}, want: true},
+		"from the stick":                     {from: true, medium: decide.MediumOffered, recovery: decide.RecoveryFound, want: true},
+		"a stick is only there":              {medium: decide.MediumOffered, recovery: decide.RecoveryFound},
+		"nothing on it for this unit":        {from: true, medium: decide.NoMedium, recovery: decide.RecoveryFound, want: true},
+		"a restore goes on":                  {from: true, medium: decide.MediumConfirmed, recovery: decide.RecoveryFound},
+		"left in":                            {from: true, medium: decide.MediumDone, recovery: decide.RecoveryFound},
+		"left in, and the volume died":       {from: true, medium: decide.MediumDone, recovery: decide.RecoveryMissing, want: true},
+		"nobody is asked":                    {from: true, medium: decide.MediumOffered, recovery: decide.RecoveryFound, p: policy.Policy{MediumWithoutConfirmation: true}},
+		"nobody is asked, the volume is not": {from: true, medium: decide.MediumOffered, recovery: decide.RecoveryDamaged, p: policy.Policy{MediumWithoutConfirmation: true}, want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := withKeys(c.p)
-			f := &Found{Facts: Facts{Medium: c.medium, Recovery: c.recovery}, FromStick: c.from}
+			f := &Found{Facts: decide.Facts{Medium: c.medium, Recovery: c.recovery}, FromStick: c.from}
 			if got := u.offerMenu(f); got != c.want {
 				t.Errorf("got %v", got)
 			}
@@ -58,7 +59,7 @@ func TestOfferMenu(t *testing.T) {
 		})
 	}
 	u := &unit{m: &machine.Machine{Panel: panel.New()}}
-	if u.offerMenu(&Found{Facts: Facts{Medium: MediumOffered}, FromStick: true}) {
+	if u.offerMenu(&Found{Facts: decide.Facts{Medium: decide.MediumOffered}, FromStick: true}) {
 		t.Error("a menu that nobody can use is offered")
 	}
 }
@@ -68,19 +69,21 @@ func TestStickMenu(t *testing.T) {
 	image := []rescue.File{{Base: "x"}}
 	for name, c := range map[string]struct {
 		media    []rescue.Medium
-		recovery RecoveryState
+		recovery decide.RecoveryState
 		want     bool
 	}{
-		"lost":              {[]rescue.Medium{{}, {Stick: true, Files: image}}, RecoveryMissing, true},
-		"damaged":           {[]rescue.Medium{{Stick: true, Files: image}}, RecoveryDamaged, true},
-		"there":             {[]rescue.Medium{{Stick: true, Files: image}}, RecoveryFound, false},
-		"two":               {[]rescue.Medium{{Stick: true, Files: image}}, RecoveryAmbiguous, false},
-		"no image":          {[]rescue.Medium{{Stick: true}}, RecoveryMissing, false},
-		"no recovery stick": {[]rescue.Medium{{Files: image}}, RecoveryMissing, false},
+		"lost":              {[]rescue.Medium{{}, {Stick: true, Files: image}}, decide.RecoveryMissing, true},
+		"damaged":           {[]rescue.Medium{{Stick: true, Files: image}}, decide.RecoveryDamaged, true},
+		"there":             {[]rescue.Medium{{Stick: true, Files: image}}, decide.RecoveryFound, false},
+		"two":               {[]rescue.Medium{{Stick: true, Files: image}}, decide.RecoveryAmbiguous, false},
+		"no image":          {[]rescue.Medium{{Stick: true}}, decide.RecoveryMissing, false},
+		"no recovery stick": {[]rescue.Medium{{Files: image}}, decide.RecoveryMissing, false},
 	} {
-		items := withKeys(policy.Policy{}).items(&Found{Facts: Facts{Recovery: c.recovery}, Media: c.media})
-		has := func(k ChoiceKind) bool { return slices.ContainsFunc(items, func(i item) bool { return i.choice == k }) }
-		if has(ChooseRebuild) != c.want || !has(ChooseSupport) || has(ChooseShell) {
+		items := withKeys(policy.Policy{}).items(&Found{Facts: decide.Facts{Recovery: c.recovery}, Media: c.media})
+		has := func(k decide.ChoiceKind) bool {
+			return slices.ContainsFunc(items, func(i item) bool { return i.choice == k })
+		}
+		if has(decide.ChooseRebuild) != c.want || !has(decide.ChooseSupport) || has(decide.ChooseShell) {
 			t.Errorf("%s: %v", name, items)
 		}
 	}
@@ -88,7 +91,7 @@ func TestStickMenu(t *testing.T) {
 
 func TestStartedFrom(t *testing.T) {
 	dir := t.TempDir()
-	u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Firmware: layout.BIOS}, args: ParseArgs("console=ttyS0 gprov.stick=ABCD", true)}
+	u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Firmware: layout.BIOS}, args: decide.ParseArgs("console=ttyS0 gprov.stick=ABCD", true)}
 	if got := u.startedFrom(efi.New(dir)); got != "abcd" {
 		t.Errorf("on BIOS: %q", got)
 	}
@@ -153,7 +156,7 @@ func TestChoiceCountsOnce(t *testing.T) {
 	if u.modules, err = host.NewModules(t.TempDir(), "none"); err != nil {
 		t.Fatal(err)
 	}
-	u.since, u.choice = time.Now().Add(-time.Hour), Choice{Kind: ChoosePowerOff}
+	u.since, u.choice = time.Now().Add(-time.Hour), decide.Choice{Kind: decide.ChoosePowerOff}
 	if out := u.pass(t.Context()); out.Kind != HoldOn || fault.Of(out.Err) != fault.MainMissing {
 		t.Errorf("got %+v", out)
 	}

@@ -11,6 +11,7 @@ import (
 	"gprovision/model/platform"
 	"gprovision/model/record"
 	"gprovision/model/step"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
@@ -50,7 +51,7 @@ func (u *unit) useBackupTables(f *Found) {
 
 // judgeTables says which of the damaged tables are the unit's own, by the record on the recovery volume.
 func (u *unit) judgeTables(f *Found) {
-	if f.Recovery != RecoveryFound {
+	if f.Recovery != decide.RecoveryFound {
 		return
 	}
 	for i, t := range f.tables {

@@ -14,6 +14,7 @@ import (
 	"gprovision/hw/partition"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
@@ -93,16 +94,16 @@ func TestDamagedTable(t *testing.T) {
 		damage   []string // main, recovery
 		own      bool     // the record has the main disk's table
 		atEnd    bool     // the other copy is damaged too
-		main     MainState
-		job      Job
+		main     decide.MainState
+		job      decide.Job
 		repaired bool
 	}{
-		"main disk":                 {[]string{"main"}, true, false, MainMarked, RepairTable, true},
-		"recovery device":           {[]string{"recovery"}, true, false, MainMarked, RepairTable, true},
-		"both":                      {[]string{"main", "recovery"}, true, false, MainMarked, RepairTable, true},
-		"a table not of the unit":   {[]string{"main"}, false, false, MainAbsent, Hold, false},
-		"both copies of the main's": {[]string{"main"}, true, true, MainAbsent, Hold, false},
-		"none":                      {nil, true, false, MainMarked, Boot, true},
+		"main disk":                 {[]string{"main"}, true, false, decide.MainMarked, decide.RepairTable, true},
+		"recovery device":           {[]string{"recovery"}, true, false, decide.MainMarked, decide.RepairTable, true},
+		"both":                      {[]string{"main", "recovery"}, true, false, decide.MainMarked, decide.RepairTable, true},
+		"a table not of the unit":   {[]string{"main"}, false, false, decide.MainAbsent, decide.Hold, false},
+		"both copies of the main's": {[]string{"main"}, true, true, decide.MainAbsent, decide.Hold, false},
+		"none":                      {nil, true, false, decide.MainMarked, decide.Boot, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ownMounts(t)
@@ -126,7 +127,7 @@ func TestDamagedTable(t *testing.T) {
 			}
 			before := systemOf(t, main, rec)
 			look := func() *Found {
-				f := &Found{Facts: Facts{Recovery: RecoveryMissing, Main: MainAbsent}}
+				f := &Found{Facts: decide.Facts{Recovery: decide.RecoveryMissing, Main: decide.MainAbsent}}
 				u.m.Sys = virtio(t, main, recovery)
 				u.useBackupTables(f)
 				u.m.Sys = virtio(t, main, recovery)
@@ -137,16 +138,16 @@ func TestDamagedTable(t *testing.T) {
 				return f
 			}
 			f := look()
-			d := Decide(f.Facts, u.m.Policy)
-			if f.Recovery != RecoveryFound || f.Main != c.main || d.Job != c.job {
+			d := decide.Decide(f.Facts, u.m.Policy)
+			if f.Recovery != decide.RecoveryFound || f.Main != c.main || d.Job != c.job {
 				t.Fatalf("recovery %s, main %s, %s; notes %q", f.Recovery, f.Main, d, f.Notes)
 			}
-			if c.job == RepairTable {
+			if c.job == decide.RepairTable {
 				if o := u.repairTable(t.Context(), f); o.Kind != DecideAgain {
 					t.Errorf("%+v", o)
 				}
 				f = look()
-				if d := Decide(f.Facts, u.m.Policy); d.Job != Boot || len(f.tables) > 0 || len(defects(f)) > 0 {
+				if d := decide.Decide(f.Facts, u.m.Policy); d.Job != decide.Boot || len(f.tables) > 0 || len(defects(f)) > 0 {
 					t.Errorf("after the repair: %s; %+v; log:\n%s", d, f.tables, out.String())
 				}
 			}
@@ -191,16 +192,16 @@ func systemOf(t *testing.T, dev string, rec state.Disk) []byte {
 // TestTableTriedOnce: a table that cannot be repaired does not keep the unit from starting, and is a defect.
 func TestTableTriedOnce(t *testing.T) {
 	u := testUnit(t, &bytes.Buffer{})
-	f := &Found{Facts: Facts{Recovery: RecoveryFound, Main: MainMarked}, tables: []backupTable{{disk: block.Disk{Path: "/dev/none"}, table: layout.Table{Kind: layout.GPT, UUID: "a"}}}}
+	f := &Found{Facts: decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainMarked}, tables: []backupTable{{disk: block.Disk{Path: "/dev/none"}, table: layout.Table{Kind: layout.GPT, UUID: "a"}}}}
 	f.Unit.Main = []state.Disk{{Table: f.tables[0].table}}
 	u.judgeTables(f)
-	if d := Decide(f.Facts, u.m.Policy); d.Job != RepairTable {
+	if d := decide.Decide(f.Facts, u.m.Policy); d.Job != decide.RepairTable {
 		t.Fatalf("%s", d)
 	}
 	u.repairTable(t.Context(), f)
 	f.TableDamaged = false
 	u.judgeTables(f)
-	if d := Decide(f.Facts, u.m.Policy); d.Job != Boot {
+	if d := decide.Decide(f.Facts, u.m.Policy); d.Job != decide.Boot {
 		t.Errorf("%s", d)
 	}
 	if all := defects(f); len(all) != 1 || all[0].Fault != fault.TableDamaged || !strings.Contains(all[0].Error(), "/dev/none") {

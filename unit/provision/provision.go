@@ -81,9 +81,6 @@ const networkPatience = 2 * time.Minute
 // announcePatience is how long the job waits for the server that the boot script names.
 const announcePatience = 20 * time.Second
 
-// RequestedBy is who asks for the restore that fills the main disk of a provisioned unit.
-const RequestedBy = "provision"
-
 // Mount is where the recovery volume is mounted while the job runs.
 const Mount = "/mnt/recovery"
 
@@ -630,7 +627,7 @@ func (j *job) writeRecord(context.Context) error {
 			return fault.Because(fault.DiskWrite, err)
 		}
 	}
-	r, err := state.NewRequest(state.KindRestore, state.Latest, RequestedBy, time.Now())
+	r, err := state.NewRequest(state.KindRestore, state.Latest, state.ByProvisioning, time.Now())
 	if err != nil {
 		return err
 	}

@@ -161,6 +161,9 @@ const (
 	KindRestore = "restore"
 )
 
+// ByProvisioning is who asks for the restore that fills the main disk of a unit that was just provisioned (Request.By).
+const ByProvisioning = "provision"
+
 // Choices of an image, beside a file name.
 const (
 	Latest   = "latest"   // the newest good one

@@ -1,11 +1,14 @@
-package pid1
+// Package decide chooses what a boot of a unit does: from facts and a policy to one job, by a table whose first fitting row wins. It also
+// reads the words of the kernel command line that are such facts.
+//
+// It is pure: it reads nothing and writes nothing. docs/decide.md is the same table for people.
+package decide
 
 import (
 	"fmt"
 
 	"gprovision/model/fault"
 	"gprovision/model/policy"
-	"gprovision/unit/state"
 )
 
 // Job is what one pass of init does.
@@ -27,73 +30,6 @@ const (
 	Rebuild        Job = "rebuild" // make a lost recovery volume anew, from a recovery stick
 )
 
-// RecoveryState says what was found of the recovery volume.
-type RecoveryState string
-
-// The states of the recovery volume.
-const (
-	RecoveryMissing   RecoveryState = "missing"   // no partition is the recovery volume of this unit
-	RecoveryFound     RecoveryState = "found"     // one is, and it is mounted
-	RecoveryAmbiguous RecoveryState = "ambiguous" // two are
-	RecoveryDamaged   RecoveryState = "damaged"   // it is there and cannot be read
-	RecoveryNewer     RecoveryState = "newer"     // it is there, and its record has a format that only a newer init knows
-)
-
-// MainState says what was found of the main system.
-type MainState string
-
-// The states of the main system. Only Unmarked and Blank lead to a restore by themselves: both are proven by reading.
-const (
-	MainAbsent    MainState = "absent"    // no disk that could hold it answers
-	MainAmbiguous MainState = "ambiguous" // two partitions carry its identifier, or two disks fit the plan
-	MainBlank     MainState = "blank"     // the planned disk is there and carries nothing at all
-	MainBegun     MainState = "begun"     // the recorded disk, and on it nothing but what a restore that was cut off leaves
-	MainForeign   MainState = "foreign"   // the planned disk is there and carries something that is not of this unit
-	MainMarked    MainState = "marked"    // a readable system with its mark
-	MainUnmarked  MainState = "unmarked"  // a readable filesystem of this unit without the mark
-	MainDamaged   MainState = "damaged"   // the partition of this unit, and its filesystem cannot be trusted or mounted
-)
-
-// Facts is everything that Decide looks at. Gathering it changes nothing.
-type Facts struct {
-	// EraseAsked: DATA_ERASE on the kernel command line.
-	EraseAsked bool
-	// ManifestURL is the kernel argument mfgurl.
-	ManifestURL string
-	// Recovery is what was found of the recovery volume.
-	Recovery RecoveryState
-	// RecoveryErrors says that the kernel has noted errors in the recovery volume's filesystem, and RecoveryRepairs how often in a
-	// row it was repaired without a good boot.
-	RecoveryErrors  bool
-	RecoveryRepairs int
-	// RecoveryRepairable says that the recovery volume is damaged, that it is clear which partition it is, and that a repair of its
-	// filesystem may help. RecoveryRepairs then counts those of this boot.
-	RecoveryRepairable bool
-	// TableDamaged says that the first copy of a partition table is damaged, on a disk that the unit's record names, that the copy at
-	// the end of the disk is the recorded table, and that no repair was tried in this boot.
-	TableDamaged bool
-	// Request is the request on the recovery volume, or nil.
-	Request *state.Request
-	// Main is what was found of the main system.
-	Main MainState
-	// Recorded says that the disk of the main system is the one that the unit's record names.
-	Recorded bool
-	// Fulfilled is the identifier of the request that the main system's mark names.
-	Fulfilled string
-	// Repairs is how often in a row the main filesystem was repaired without a good boot.
-	Repairs int
-	// Medium is what was found of an emergency medium.
-	Medium MediumState
-	// ShellAsked says that frmode=shell is on the kernel command line and the shell was not opened in this boot yet.
-	ShellAsked bool
-	// Choice is what a person at the machine chose during this pass.
-	Choice Choice
-	// Attempts is how many boots in a row were handed over and never marked good.
-	Attempts int
-	// Previous is the image to go back to if the installed one does not start: the file's name, or "" if there is none.
-	Previous string
-}
-
 // Decision is a job and why.
 type Decision struct {
 	Job    Job
@@ -112,16 +48,6 @@ type rule struct {
 	then Decision
 }
 
-// pending says whether a request waits that the main system has not fulfilled.
-func pending(f Facts) bool {
-	return f.Recovery == RecoveryFound && f.Request != nil && (f.Main != MainMarked || f.Fulfilled != f.Request.ID)
-}
-
-// worn says whether the installed system had all its boots and none was good.
-func worn(f Facts, p policy.Policy) bool {
-	return f.Recovery == RecoveryFound && p.FailedBoots > 0 && f.Attempts >= p.FailedBoots
-}
-
 // rules returns the table of Decide.
 func rules() []rule {
 	return []rule{
@@ -137,7 +63,7 @@ func rules() []rule {
 			Decision{Job: Provision, Reason: "the policy allows it and mfgurl is given"}},
 		{func(f Facts, p policy.Policy) bool { return f.RecoveryRepairable && f.RecoveryRepairs == 0 },
 			Decision{Job: RepairRecovery, Reason: "the recovery volume cannot be read, and its filesystem was not repaired in this boot"}},
-		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseRebuild && lost(f.Recovery) },
+		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseRebuild && f.Recovery.Lost() },
 			Decision{Job: Rebuild, Reason: "a person at the machine chose it, and the recovery volume is lost"}},
 		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryAmbiguous },
 			Decision{Job: Hold, Reason: "two devices look like the recovery volume", Fault: fault.RecoveryAmbiguous}},
@@ -161,17 +87,21 @@ func rules() []rule {
 			Decision{Job: RepairRecovery, Reason: "the kernel has noted errors in the recovery volume"}},
 		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryFound && f.TableDamaged },
 			Decision{Job: RepairTable, Reason: "a partition table is damaged, and the copy on its disk is as recorded"}},
-		{func(f Facts, p policy.Policy) bool { return pending(f) && f.Main == MainAbsent },
+		{func(f Facts, p policy.Policy) bool { return f.RestoreRequested() && f.Main == MainAbsent },
 			Decision{Job: Hold, Reason: "a restore is requested and the main disk is missing", Fault: fault.MainMissing}},
-		{func(f Facts, p policy.Policy) bool { return pending(f) && f.Main == MainForeign && f.Request.Auto },
+		{func(f Facts, p policy.Policy) bool {
+			return f.RestoreRequested() && f.Main == MainForeign && f.Request.Auto
+		},
 			Decision{Job: Hold, Reason: "the unit itself wants a restore, and the main disk holds data that is not of this unit", Fault: fault.MainForeign}},
-		{func(f Facts, p policy.Policy) bool { return pending(f) && f.Main == MainForeign && !f.Recorded },
+		{func(f Facts, p policy.Policy) bool {
+			return f.RestoreRequested() && f.Main == MainForeign && !f.Recorded
+		},
 			Decision{Job: Hold, Reason: "a restore is requested, and another disk with data is in the place of the main disk", Fault: fault.MainForeign}},
-		{func(f Facts, p policy.Policy) bool { return pending(f) },
+		{func(f Facts, p policy.Policy) bool { return f.RestoreRequested() },
 			Decision{Job: Restore, Reason: "a restore is requested on the recovery volume"}},
-		{func(f Facts, p policy.Policy) bool { return f.Main == MainMarked && worn(f, p) && f.Previous != "" },
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainMarked && f.Worn(p) && f.Previous != "" },
 			Decision{Job: Restore, Reason: "the installed system was started too often without a good boot, and there is another image", Back: true}},
-		{func(f Facts, p policy.Policy) bool { return f.Main == MainMarked && worn(f, p) },
+		{func(f Facts, p policy.Policy) bool { return f.Main == MainMarked && f.Worn(p) },
 			Decision{Job: Boot, Reason: "the installed system was started too often without a good boot, and there is no other image"}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainMarked },
 			Decision{Job: Boot, Reason: "the main system is complete"}},

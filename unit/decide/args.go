@@ -1,4 +1,4 @@
-package pid1
+package decide
 
 import (
 	"net/url"
@@ -50,7 +50,7 @@ func ParseArgs(cmdline string, locked bool) Args {
 		k, v, _ := strings.Cut(w, "=")
 		switch k {
 		case "real_root":
-			a.Root = parseRoot(v)
+			a.Root = ParseRoot(v)
 		case layout.StickArg:
 			a.Stick = strings.ToLower(v)
 		case "mfgurl":
@@ -135,4 +135,37 @@ func WithoutSecrets(cmdline string) string {
 		out = append(out, w)
 	}
 	return strings.Join(out, " ")
+}
+
+// RootBy is what real_root names a partition by.
+type RootBy string
+
+// The ways to name a partition, as the directories by-... below /dev/disk have them.
+const (
+	ByPARTUUID  RootBy = "partuuid"
+	ByPARTLABEL RootBy = "partlabel"
+	ByUUID      RootBy = "uuid"  // of the filesystem
+	ByLABEL     RootBy = "label" // of the filesystem
+	ByID        RootBy = "id"    // of the disk and the number of the partition, such as nvme-MODEL_SERIAL-part2
+	ByPATH      RootBy = "path"  // of the disk's port and the number of the partition, such as pci-0000:00:1f.2-ata-1-part2
+)
+
+// Root names the partition of the main system for a unit whose recovery volume is missing. The zero value names none.
+type Root struct {
+	By    RootBy
+	Ident string
+}
+
+// ParseRoot reads TYPE=IDENT. What has another form names nothing.
+func ParseRoot(s string) Root {
+	typ, ident, ok := strings.Cut(s, "=")
+	by := RootBy(strings.ToLower(typ))
+	if !ok || ident == "" {
+		return Root{}
+	}
+	switch by {
+	case ByPARTUUID, ByPARTLABEL, ByUUID, ByLABEL, ByID, ByPATH:
+		return Root{by, ident}
+	}
+	return Root{}
 }

@@ -1,4 +1,4 @@
-package pid1
+package decide
 
 import (
 	"gprovision/unit/state"
@@ -28,8 +28,8 @@ type Choice struct {
 	Image string
 }
 
-// image returns which image a request for a chosen restore names, as state.Request has it. ok is false for all other choices.
-func (c Choice) image() (name string, ok bool) {
+// Asked returns which image a request for a chosen restore names, as state.Request has it. ok is false for all other choices.
+func (c Choice) Asked() (name string, ok bool) {
 	switch c.Kind {
 	case ChooseLatest:
 		return state.Latest, true
@@ -41,8 +41,8 @@ func (c Choice) image() (name string, ok bool) {
 	return "", false
 }
 
-// chosen says whether a person wants a restore.
+// chosen reports whether a person wants a restore.
 func chosen(f Facts) bool {
-	_, ok := f.Choice.image()
+	_, ok := f.Choice.Asked()
 	return ok
 }

@@ -1,0 +1,30 @@
+package decide
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestParseArgs(t *testing.T) {
+	a := ParseArgs(`provision.pxe console=ttyS0 mfgurl=http://10.0.0.1/m.json enrol=abc BOOTIF=01-52-54-00-AA-BB-CC "real_root=PARTUUID=ABCD-01" x="a b"`, false)
+	if a.ManifestURL != "http://10.0.0.1/m.json" || a.Token.Reveal() != "abc" || a.BootMAC != "52:54:00:aa:bb:cc" || a.Root != (Root{ByPARTUUID, "ABCD-01"}) || a.Erase {
+		t.Errorf("got %+v", a)
+	}
+	if l := ParseArgs("mfgurl=http://x enrol=t DATA_ERASE=1 KERNEL_OVERRIDE=recovery FACTORY_RESTORE=1 PREFERRED_UPDATE=oldest PROTO_IDENT=x real_root=PARTUUID=a", true); l != (Args{Root: Root{ByPARTUUID, "a"}}) {
+		t.Errorf("a locked artifact takes %+v from the command line", l)
+	}
+	if s := WithoutSecrets("mfgurl=http://me:topsecret@host/m.json?a=b"); s != "mfgurl=http://host/m.json?a=b" {
+		t.Errorf("got %q", s)
+	}
+	if s := WithoutSecrets("a enrol=topsecret b"); strings.Contains(s, "topsecret") || !strings.Contains(s, "a enrol=[secret] b") {
+		t.Errorf("got %q", s)
+	}
+}
+
+func FuzzParseArgs(f *testing.F) {
+	f.Add(`a=b "c d" real_root=PARTUUID=x`)
+	f.Fuzz(func(t *testing.T, s string) {
+		ParseArgs(s, false)
+		WithoutSecrets(s)
+	})
+}
