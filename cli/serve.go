@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -298,6 +297,7 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	}
 	defer boot.Close()
 	hub := &api.Hub{}
+	group := guard.NewGroup(log)
 	byPerson := s.Enrol == "approve"
 	vt := vault.New(db, recipients)
 	problems := func() []string {
@@ -305,7 +305,7 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 		if err := vt.Ready(); err != nil {
 			out = append(out, err.Error())
 		}
-		return out
+		return append(out, group.Problems()...)
 	}
 	server := api.New(api.Config{Store: db, Vault: vt, Login: logins, Audience: ca.Audience(), Hub: hub, Log: log, ByPerson: byPerson})
 	pages, err := web.New(web.Config{ByPerson: byPerson, Store: db, Login: logins, Hub: hub, Log: log, Problems: problems})
@@ -317,7 +317,7 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 		return err
 	}
 
-	var services []func(context.Context) error
+	var services []guard.Service
 	mode := "no DHCP, no TFTP"
 	if !s.NoNetboot {
 		tftp, err := netboot.ListenTFTP(netip.AddrPortFrom(station.Addr(), 69).String(), s.IPXE, log)
@@ -341,18 +341,18 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 				return &HintError{fmt.Errorf("another DHCP server (%s) answers on %s", other, s.Interface), "leave out --dhcp-range: beside another server this one only names what to boot"}
 			}
 		} else {
-			services = append(services, func(ctx context.Context) error {
+			services = append(services, guard.Service{Name: "the look for a DHCP server", Serve: func(ctx context.Context) error {
 				if _, found, err := netboot.ProbeDHCP(ctx, s.Interface); err == nil && !found {
 					log.Warn("no DHCP server answers: units will get no address", "interface", s.Interface, "hint", "start one, or give addresses with --dhcp-range")
 				}
 				return nil
-			})
+			}})
 		}
 		dhcp, err := netboot.ListenDHCP(ctx, dc)
 		if err != nil {
 			return portHint(err)
 		}
-		services = append(services, tftp.Serve, dhcp.Serve)
+		services = append(services, guard.Service{Name: "TFTP", Serve: tftp.Serve}, guard.Service{Name: "DHCP", Serve: dhcp.Serve})
 	}
 
 	secure := http.NewServeMux()
@@ -368,11 +368,11 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	open.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, fmt.Sprintf("https://%s:%d/", ip, httpsPort), http.StatusFound)
 	})
-	services = append(services, func(ctx context.Context) error { return serveHTTP(ctx, log, limit.NewListener(plain), open) })
+	services = append(services, httpService("HTTP at "+plain.Addr().String(), log, plain, func(l net.Listener) net.Listener { return limit.NewListener(l) }, open))
 	for _, l := range crypt {
-		services = append(services, func(ctx context.Context) error {
-			return serveHTTP(ctx, log, tls.NewListener(limit.NewListener(l), tlsConfig), strict(secure))
-		})
+		services = append(services, httpService("HTTPS at "+l.Addr().String(), log, l, func(l net.Listener) net.Listener {
+			return tls.NewListener(limit.NewListener(l), tlsConfig)
+		}, strict(secure)))
 	}
 
 	fmt.Fprintf(c.Stdout, "data       %s\nCA         %s\nnetwork    %s (%s): %s\nfiles      http://%s:%d/files/\ndashboard  https://%s:%d/\n",
@@ -382,29 +382,7 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	}
 	fmt.Fprintf(c.Stdout, "ready https=%s:%d http=%s:%d\n", ip, httpsPort, ip, httpPort)
 
-	var wg sync.WaitGroup
-	errs := make(chan error, len(services))
-	for _, f := range services {
-		wg.Go(func() {
-			ended := false
-			err := guard.Call(log, "a service", func() error { // which one is in the stack
-				err := f(ctx)
-				ended = true
-				return err
-			})
-			if err != nil && ended { // after a panic the others go on
-				errs <- err
-				cancel()
-			}
-		})
-	}
-	wg.Wait()
-	select {
-	case err := <-errs:
-		return err
-	default:
-		return nil
-	}
+	return group.Run(ctx, services...)
 }
 
 // listenHTTPS opens the HTTPS port on each address that it is told, and on no other.
@@ -457,6 +435,25 @@ func strict(h http.Handler) http.Handler {
 	})
 }
 
+// httpService serves h at a port that is open. When it is started again it opens the port anew. around wraps the listener.
+func httpService(name string, log *slog.Logger, l net.Listener, around func(net.Listener) net.Listener, h http.Handler) guard.Service {
+	address := l.Addr().String()
+	return guard.Service{Name: name, Serve: func(ctx context.Context) error {
+		if l == nil {
+			again, err := net.Listen("tcp", address)
+			if err != nil {
+				return portHint(err)
+			}
+			l = again
+		}
+		defer func() {
+			l.Close()
+			l = nil
+		}()
+		return serveHTTP(ctx, log, around(l), h)
+	}}
+}
+
 // serveHTTP serves HTTP/1.1, and nothing else, until ctx ends, then lets requests finish for five seconds. Streams end at once, with their context.
 func serveHTTP(ctx context.Context, log *slog.Logger, l net.Listener, h http.Handler) error {
 	protocols := &http.Protocols{}
@@ -471,6 +468,7 @@ func serveHTTP(ctx context.Context, log *slog.Logger, l net.Listener, h http.Han
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // handshakes of strangers
 	}
+	defer srv.Close() // after a panic: its connections end with it
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)

@@ -13,14 +13,17 @@ import (
 	"runtime/debug"
 )
 
-// Call runs f. A panic in it is logged under the name of the part, and returned as an error.
+// ErrPanic is in the error that Call returns after a panic.
+var ErrPanic = errors.New("panic")
+
+// Call runs f. A panic in it is logged under the name of the part, and returned as an error with ErrPanic.
 func Call(log *slog.Logger, part string, f func() error) (err error) {
 	defer func() {
 		p := recover()
 		if p == nil {
 			return
 		}
-		err = fmt.Errorf("panic in %s: %v", part, p)
+		err = fmt.Errorf("%w in %s: %v", ErrPanic, part, p)
 		log.Error("panic", "part", part, "value", fmt.Sprint(p), "stack", string(debug.Stack()))
 	}()
 	return f()

@@ -42,15 +42,24 @@ type DHCP struct {
 // ListenDHCP opens the ports 67 and 4011 on the interface. It needs root or CAP_NET_BIND_SERVICE and CAP_NET_RAW.
 func ListenDHCP(ctx context.Context, c DHCPConfig) (*DHCP, error) {
 	d := newDHCP(c)
-	var err error
-	if d.conn, err = listen(ctx, c.Interface, 67); err != nil {
-		return nil, fmt.Errorf("listen for DHCP on %s: %w", c.Interface, err)
-	}
-	if d.pxec, err = listen(ctx, c.Interface, 4011); err != nil {
-		d.conn.Close()
-		return nil, fmt.Errorf("listen for PXE on %s: %w", c.Interface, err)
+	if err := d.listen(ctx); err != nil {
+		return nil, err
 	}
 	return d, nil
+}
+
+func (d *DHCP) listen(ctx context.Context) error {
+	conn, err := listen(ctx, d.c.Interface, 67)
+	if err != nil {
+		return fmt.Errorf("listen for DHCP on %s: %w", d.c.Interface, err)
+	}
+	pxec, err := listen(ctx, d.c.Interface, 4011)
+	if err != nil {
+		conn.Close()
+		return fmt.Errorf("listen for PXE on %s: %w", d.c.Interface, err)
+	}
+	d.conn, d.pxec = conn, pxec
+	return nil
 }
 
 func newDHCP(c DHCPConfig) *DHCP {
@@ -81,17 +90,28 @@ func listen(ctx context.Context, name string, port int) (*net.UDPConn, error) {
 	return pc.(*net.UDPConn), nil
 }
 
-// Serve answers until ctx ends.
+// Serve answers until ctx ends, and closes the ports. It may be called again, and opens the ports then; who has which address stays known.
+// After a panic the error has guard.ErrPanic.
 func (d *DHCP) Serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { d.conn.Close(); d.pxec.Close() })
+	if d.conn == nil {
+		if err := d.listen(ctx); err != nil {
+			return err
+		}
+	}
+	conn, pxec := d.conn, d.pxec
+	closeBoth := func() { conn.Close(); pxec.Close() }
+	stop := context.AfterFunc(ctx, closeBoth)
 	defer stop()
 	errs := make(chan error, 2)
-	go func() { errs <- d.loop(ctx, d.conn, false) }()
-	go func() { errs <- d.loop(ctx, d.pxec, true) }()
+	for _, c := range []*net.UDPConn{conn, pxec} {
+		go func() {
+			errs <- guard.Call(d.c.Log, "DHCP", func() error { return d.loop(ctx, c, c == pxec) })
+		}()
+	}
 	err := <-errs
-	d.conn.Close()
-	d.pxec.Close()
+	closeBoth()
 	err = errors.Join(err, <-errs)
+	d.conn, d.pxec = nil, nil
 	if ctx.Err() != nil {
 		return nil
 	}

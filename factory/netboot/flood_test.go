@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"gprovision/factory/guard"
 )
 
 // heard is a log that tests read, and that panics when it is to write a certain message: as a fault in a handler would.
@@ -324,5 +327,61 @@ func TestDHCPPackets(t *testing.T) {
 	}
 	if s := log.String(); strings.Count(s, "DHCP packet dropped") != 1 || strings.Count(s, "msg=panic") != 1 {
 		t.Error(s)
+	}
+}
+
+// TestServeAgain: TFTP answers again at its port after its loop ended.
+func TestServeAgain(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, FileEFI), make([]byte, 10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := ListenTFTP("127.0.0.1:0", dir, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := s.conn.LocalAddr()
+	for start := range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Serve(ctx) }()
+		c := from(t, "127.0.0.1")
+		buf := make([]byte, 100)
+		n := 0
+		for range 100 { // the port may not be open yet
+			if _, err := c.WriteTo([]byte("\x00\x01"+FileEFI+"\x00octet\x00"), to); err != nil {
+				continue
+			}
+			c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			if n, _, err = c.ReadFrom(buf); err == nil {
+				break
+			}
+		}
+		if n != 14 {
+			t.Errorf("start %d: %d bytes, %v", start, n, err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestDHCPLoopPanics: a panic of one loop ends the other one, and is told as what it is, so that the service is started again.
+func TestDHCPLoopPanics(t *testing.T) {
+	d := server(t, "10.7.0.100-10.7.0.110")
+	d.odd = nil // used as soon as a packet cannot be read
+	var err error
+	for _, c := range []**net.UDPConn{&d.conn, &d.pxec} {
+		if *c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.pxec.SetReadDeadline(time.Now())
+	if err := d.Serve(t.Context()); !errors.Is(err, guard.ErrPanic) {
+		t.Error(err)
+	}
+	if d.conn != nil || d.pxec != nil {
+		t.Error("the ports are not opened anew")
 	}
 }

@@ -24,9 +24,10 @@ import (
 // and windowsize (7440). It is our own because the library that was tried is not maintained and bounds nothing: here only
 // the names of Loaders exist, transfers are few, short, and end when a client falls silent.
 type TFTP struct {
-	dir  string
-	conn *net.UDPConn
-	log  *slog.Logger
+	dir     string
+	address string // with the port that it has
+	conn    *net.UDPConn
+	log     *slog.Logger
 
 	odd  *seldom
 	mu   sync.Mutex
@@ -60,27 +61,45 @@ const (
 
 // ListenTFTP opens port 69 on an address. dir is the directory of iPXE binaries.
 func ListenTFTP(address, dir string, log *slog.Logger) (*TFTP, error) {
-	a, err := net.ResolveUDPAddr("udp4", address)
-	if err != nil {
-		return nil, fmt.Errorf("listen for TFTP: %w", err)
+	s := &TFTP{dir: dir, address: address, log: log, odd: newSeldom(log)}
+	if err := s.listen(); err != nil {
+		return nil, err
 	}
-	conn, err := net.ListenUDP("udp4", a)
-	if err != nil {
-		return nil, fmt.Errorf("listen for TFTP: %w", err)
-	}
-	return &TFTP{dir: dir, conn: conn, log: log, odd: newSeldom(log)}, nil
+	s.address = s.conn.LocalAddr().String()
+	return s, nil
 }
 
-// Serve answers until ctx ends.
+func (s *TFTP) listen() error {
+	a, err := net.ResolveUDPAddr("udp4", s.address)
+	if err != nil {
+		return fmt.Errorf("listen for TFTP: %w", err)
+	}
+	if s.conn, err = net.ListenUDP("udp4", a); err != nil {
+		return fmt.Errorf("listen for TFTP: %w", err)
+	}
+	return nil
+}
+
+// Serve answers until ctx ends, and closes the port. It may be called again, and opens the port then.
 func (s *TFTP) Serve(ctx context.Context) error {
-	defer s.done.Wait()
+	if s.conn == nil {
+		if err := s.listen(); err != nil {
+			return err
+		}
+	}
+	conn := s.conn
+	defer func() {
+		conn.Close()
+		s.done.Wait() // its transfers use it
+		s.conn = nil
+	}()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	buf := make([]byte, 2048)
 	for {
-		n, peer, err := s.conn.ReadFromUDP(buf)
+		n, peer, err := conn.ReadFromUDP(buf)
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return nil

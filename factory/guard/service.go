@@ -1,0 +1,125 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Service is a part of the server that runs for as long as the server does.
+type Service struct {
+	// Name is how people know it: "DHCP".
+	Name string
+	// Serve runs until its context ends. It is called again after a panic, and opens anew what it needs and has closed.
+	Serve func(ctx context.Context) error
+}
+
+// A service that panics is started again after firstDelay, and after twice as long each time that it does so again within window. With
+// maxPanics of them in it something is wrong that a new start does not mend.
+const (
+	firstDelay = time.Second
+	window     = time.Minute
+	maxPanics  = 5
+)
+
+// ErrService is the error of a service that goes on to panic, however often it is started again.
+var ErrService = errors.New("a service panics again and again")
+
+// Group runs services beside each other. It is safe for concurrent use.
+type Group struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	fallen map[string]*fall
+}
+
+// fall is what is known of the panics of a service.
+type fall struct {
+	count int
+	last  time.Time
+	down  bool
+}
+
+// NewGroup returns a Group that logs to log.
+func NewGroup(log *slog.Logger) *Group { return &Group{log: log, fallen: map[string]*fall{}} }
+
+// Run runs services until ctx ends or one of them ends with an error, which ends the others and is returned. One that returns nil has done its
+// work. One that panics is started again; if it goes on to panic, Run ends with ErrService, so that whoever watches over the program sees it.
+func (g *Group) Run(ctx context.Context, services ...Service) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make(chan error, len(services))
+	var wg sync.WaitGroup
+	for _, s := range services {
+		wg.Go(func() {
+			if err := g.keep(ctx, s); err != nil {
+				errs <- err
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case err := <-errs:
+		return err
+	default:
+		return nil
+	}
+}
+
+// keep runs one service, again after each panic.
+func (g *Group) keep(ctx context.Context, s Service) error {
+	var recent []time.Time
+	for {
+		err := Call(g.log, s.Name, func() error { return s.Serve(ctx) })
+		if !errors.Is(err, ErrPanic) || ctx.Err() != nil {
+			return err
+		}
+		now := time.Now()
+		recent = append(slices.DeleteFunc(recent, func(t time.Time) bool { return now.Sub(t) >= window }), now)
+		g.note(s.Name, func(f *fall) { f.count, f.last, f.down = f.count+1, now, true })
+		if len(recent) >= maxPanics {
+			return fmt.Errorf("%w: %s, %d times in %v", ErrService, s.Name, len(recent), window)
+		}
+		delay := firstDelay << (len(recent) - 1)
+		g.log.Warn("service is started again", "service", s.Name, "panics", len(recent), "delay", delay.String())
+		t := time.NewTimer(delay)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		}
+		g.note(s.Name, func(f *fall) { f.down = false })
+	}
+}
+
+func (g *Group) note(name string, change func(*fall)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fallen[name] == nil {
+		g.fallen[name] = &fall{}
+	}
+	change(g.fallen[name])
+}
+
+// Problems says in a sentence each which services have panicked since the start, by name.
+func (g *Group) Problems() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []string
+	for name, f := range g.fallen {
+		state := "was started again"
+		if f.down {
+			state = "is down"
+		}
+		out = append(out, fmt.Sprintf("%s had an error of its own (%d since the server's start, the last at %s) and %s: see the server's log",
+			name, f.count, f.last.UTC().Format("2006-01-02 15:04:05 MST"), state))
+	}
+	slices.Sort(out)
+	return out
+}
