@@ -19,7 +19,7 @@ import (
 	"gprovision/model/release"
 	"gprovision/model/signature"
 	"gprovision/site"
-	"gprovision/unit/restore"
+	"gprovision/unit/image"
 )
 
 // TestKeysPage does what docs/keys.md says, block by block, with the real commands. What a unit makes of it then is said by its own code, with
@@ -62,7 +62,7 @@ func TestKeysPage(t *testing.T) {
 		}
 	}
 	// judge asks the code of a unit that runs the artifact of a build.
-	judge := func(build, image string) error {
+	judge := func(build, file string) error {
 		t.Helper()
 		f, err := os.Open(filepath.Join(dir, "norm_boot-"+build))
 		if err != nil {
@@ -82,15 +82,15 @@ func TestKeysPage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		name, err := release.ParseName(image, site.Stock().Names.ImagePrefix)
+		name, err := release.ParseName(file, site.Stock().Names.ImagePrefix)
 		if err != nil {
 			t.Fatal(err)
 		}
-		path := filepath.Join(dir, "images", image)
+		path := filepath.Join(dir, "images", file)
 		if st, err = os.Stat(path); err != nil {
 			t.Fatal(err)
 		}
-		return restore.Prove(context.Background(), restore.Image{Path: path, Name: name, Size: st.Size()}, p, keys, nil)
+		return image.Prove(context.Background(), image.Image{Path: path, Name: name, Size: st.Size()}, p, keys, nil)
 	}
 	good := func(what, build, image string) {
 		t.Helper()

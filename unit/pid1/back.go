@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"gprovision/model/release"
-	"gprovision/unit/restore"
+	"gprovision/unit/image"
 	"gprovision/unit/state"
 )
 
@@ -15,7 +15,7 @@ func (u *unit) previous(f *Found) string {
 	if prefix == "" {
 		prefix = u.m.Site.Names.ImagePrefix
 	}
-	images, _, err := restore.ListImages(f.Volume.Path(state.ImageDir), prefix, false)
+	images, _, err := image.List(f.Volume.Path(state.ImageDir), prefix, false)
 	if err != nil {
 		f.note("images: %v", err)
 		return ""
@@ -26,35 +26,11 @@ func (u *unit) previous(f *Found) string {
 	}
 	var names []release.Name
 	for _, im := range images {
-		if restore.CheckAge(im.Name, u.m.Policy) == nil {
+		if image.CheckAge(im.Name, u.m.Policy) == nil {
 			names = append(names, im.Name)
 		}
 	}
-	return goBack(names, h, f.Mark.Release)
-}
-
-// goBack chooses the previous good image among images, the newest first: the one that was used last of those that once started
-// well; else the newest that is older than the installed one. One with too many failures is not taken, nor the installed one.
-func goBack(images []release.Name, h release.History, installed string) string {
-	var now *release.Name
-	known := map[string]release.Name{}
-	for _, n := range images {
-		known[n.Base()] = n
-		if n.Base() == installed {
-			now = &n
-		}
-	}
-	for _, r := range h.ImageResults {
-		if n, ok := known[r.Image]; ok && r.Image != installed && r.BootAttempts > r.BootFailures && h.Check(r.Image) {
-			return n.String()
-		}
-	}
-	for _, n := range images {
-		if now != nil && n.Compare(*now) < 0 && h.Check(n.Base()) {
-			return n.String()
-		}
-	}
-	return ""
+	return image.GoBack(names, h, f.Mark.Release)
 }
 
 // giveUp notes in the history that the installed image does not start, so that it is not chosen again by itself.

@@ -12,8 +12,8 @@ import (
 	"gprovision/model/record"
 	"gprovision/model/release"
 	"gprovision/unit/decide"
+	"gprovision/unit/image"
 	"gprovision/unit/journal"
-	"gprovision/unit/restore"
 	"gprovision/unit/state"
 )
 
@@ -82,7 +82,7 @@ func (u *unit) judgeOriginal(f *Found) error {
 	if err != nil {
 		return fault.Because(fault.ImageName, err)
 	}
-	err = restore.Glance(restore.Image{Path: f.Volume.Path(state.ImageDir, f.Unit.Original), Name: name}, u.m.Policy, u.m.Keys)
+	err = image.Glance(image.Image{Path: f.Volume.Path(state.ImageDir, f.Unit.Original), Name: name}, u.m.Policy, u.m.Keys)
 	if errors.Is(err, fs.ErrNotExist) && fault.Of(err) != fault.ImageUnsigned {
 		return nil
 	}

@@ -19,10 +19,10 @@ import (
 	"gprovision/model/release"
 	"gprovision/model/signature"
 	"gprovision/model/step"
+	"gprovision/unit/image"
 	"gprovision/unit/panel"
 	"gprovision/unit/provision"
 	"gprovision/unit/report"
-	"gprovision/unit/restore"
 	"gprovision/unit/state"
 	"gprovision/unit/update"
 )
@@ -47,7 +47,7 @@ func (u *unit) fetchImage(ctx context.Context, f *Found) error {
 	if err != nil {
 		u.log.Warn("which manifests were used cannot be read", "err", err)
 	}
-	prefix, image := f.Unit.ImagePrefix, ""
+	prefix, source := f.Unit.ImagePrefix, ""
 	var signed provision.Signed
 	if prefix == "" {
 		prefix = u.m.Site.Names.ImagePrefix
@@ -55,16 +55,16 @@ func (u *unit) fetchImage(ctx context.Context, f *Found) error {
 	return step.Run(ctx, u.m.Site.Weave("fetch", []step.Step{
 		{Name: "network", Say: "Network", Run: func(context.Context) error { return u.raiseNetwork(ctx) }},
 		{Name: "manifest", Say: "Manifest", Run: func(ctx context.Context) (err error) {
-			image, signed, err = u.fetchable(ctx, client, prefix, used)
+			source, signed, err = u.fetchable(ctx, client, prefix, used)
 			return err
 		}},
 		{Name: "fetch-image", Say: "Downloading", Run: func(ctx context.Context) error {
 			show, stop := u.trackStages(ctx)
 			defer stop()
 			room := func(ctx context.Context, need filesystem.Need) (filesystem.Need, error) {
-				return restore.Room(ctx, u.m.Run, restore.MainSize(f.Unit), need)
+				return image.Room(ctx, u.m.Run, image.MainSize(f.Unit), need)
 			}
-			r, err := update.Take(ctx, update.Options{Source: image, Client: client, Volume: f.Volume, Policy: u.m.Policy, Keys: u.m.Keys, Prefix: prefix,
+			r, err := update.Take(ctx, update.Options{Source: source, Client: client, Volume: f.Volume, Policy: u.m.Policy, Keys: u.m.Keys, Prefix: prefix,
 				Room: room, Firmware: u.m.Firmware, BootFile: u.m.Site.Names.BootFile, Original: f.Unit.Original, Patience: fetchPatience, Log: u.log, Progress: show})
 			if err != nil {
 				return err
@@ -176,7 +176,7 @@ func newest(m *manifest.Manifest, prefix string, p policy.Policy) (string, error
 			continue
 		}
 		name, err := release.ParseName(path.Base(a.Path), prefix)
-		if err != nil || restore.CheckAge(name, p) != nil {
+		if err != nil || image.CheckAge(name, p) != nil {
 			continue
 		}
 		if address == "" || name.Compare(best) > 0 {

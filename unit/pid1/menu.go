@@ -12,9 +12,9 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/unit/decide"
+	"gprovision/unit/image"
 	"gprovision/unit/journal"
 	"gprovision/unit/panel"
-	"gprovision/unit/restore"
 	"gprovision/unit/state"
 )
 
@@ -222,7 +222,7 @@ func (u *unit) askImage(ctx context.Context, f *Found) (string, error) {
 	q := panel.Question{Title: "Choose image", Timeout: panel.AskTimeout}
 	var names []string
 	if f.Recovery == decide.RecoveryFound {
-		images, _, err := restore.ListImages(f.Volume.Path(state.ImageDir), u.prefix(f), false)
+		images, _, err := image.List(f.Volume.Path(state.ImageDir), u.prefix(f), false)
 		if err != nil {
 			u.log.Warn("images cannot be listed", "err", err)
 		}

@@ -10,7 +10,6 @@ import (
 	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
-	"gprovision/model/release"
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
@@ -127,40 +126,6 @@ func TestRecorded(t *testing.T) {
 		if got := recorded(tc.d, machine.DiskRecord(tc.r, layout.Table{}), tc.nothing); got != tc.want {
 			t.Errorf("%s: %t", tc.name, got)
 		}
-	}
-}
-
-// TestGoBack: which image is the previous good one.
-func TestGoBack(t *testing.T) {
-	name := func(n uint64) release.Name {
-		return release.Name{Prefix: "A.B.C.", Date: time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC), Build: n}
-	}
-	images := []release.Name{name(4), name(3), name(2), name(1)}
-	var h release.History
-	now := time.Unix(0, 0)
-	if got := goBack(images, h, name(3).Base()); got != name(2).String() {
-		t.Errorf("without a history: %q, want the next older one", got)
-	}
-	if got := goBack(images, h, name(1).Base()); got != "" {
-		t.Errorf("from the oldest: %q", got)
-	}
-	if got := goBack(images, h, "unknown"); got != "" {
-		t.Errorf("from an image that is not there: %q", got)
-	}
-	h.Boot(name(1).Base(), true, 0, now, "")
-	h.Boot(name(3).Base(), true, 0, now, "")
-	if got := goBack(images, h, name(3).Base()); got != name(1).String() {
-		t.Errorf("got %q, want the one that started well", got)
-	}
-	h.Boot(name(4).Base(), true, 0, now, "")
-	if got := goBack(images, h, name(3).Base()); got != name(4).String() {
-		t.Errorf("got %q, want the one that was used last", got)
-	}
-	for _, n := range []uint64{1, 2, 4} {
-		h.Boot(name(n).Base(), false, release.MaxFailures+1, now, "")
-	}
-	if got := goBack(images, h, name(3).Base()); got != "" {
-		t.Errorf("got %q, though all failed too often", got)
 	}
 }
 

@@ -26,9 +26,9 @@ import (
 	"gprovision/model/step"
 	"gprovision/site"
 	"gprovision/unit/decide"
+	"gprovision/unit/image"
 	"gprovision/unit/machine"
 	"gprovision/unit/rescue"
-	"gprovision/unit/restore"
 	"gprovision/unit/state"
 )
 
@@ -109,7 +109,7 @@ func beside(t *testing.T, dev string, p layout.Partition, from int64) uint32 {
 }
 
 // stickImage makes an image that the unit trusts.
-func stickImage(t *testing.T, u *unit) restore.Image {
+func stickImage(t *testing.T, u *unit) image.Image {
 	t.Helper()
 	const name = "WIDGET.LNX.SHINY.2026-11-22.0001.upd"
 	dir := t.TempDir()
@@ -149,7 +149,7 @@ func stickImage(t *testing.T, u *unit) restore.Image {
 		t.Fatal(err)
 	}
 	u.m.Keys = []signature.PublicKey{key.Public()}
-	return restore.Image{Path: path, Name: n, Size: int64(len(content))}
+	return image.Image{Path: path, Name: n, Size: int64(len(content))}
 }
 
 // stopBefore makes a rebuild end before a step, as a power cut would.

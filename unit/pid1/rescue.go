@@ -12,11 +12,11 @@ import (
 	"gprovision/hw/usb"
 	"gprovision/model/fault"
 	"gprovision/unit/decide"
+	"gprovision/unit/image"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/rescue"
-	"gprovision/unit/restore"
 	"gprovision/unit/state"
 )
 
@@ -260,11 +260,11 @@ func (u *unit) rescue(ctx context.Context, f *Found) Outcome {
 }
 
 // prove shows that an image on a medium is good.
-func (u *unit) prove(ctx context.Context, im restore.Image) error {
+func (u *unit) prove(ctx context.Context, im image.Image) error {
 	u.m.Panel.Show(panel.View{Job: string(decide.Rescue), Step: "Checking image"})
 	meter, stop := u.m.Track(ctx, im.Size)
 	defer stop()
-	return restore.Prove(ctx, im, u.m.Policy, u.m.Keys, meter.Set)
+	return image.Prove(ctx, im, u.m.Policy, u.m.Keys, meter.Set)
 }
 
 // askMedium asks what to do with a good image. ok says that the restore is confirmed; otherwise out is what follows.

@@ -37,6 +37,7 @@ import (
 	"gprovision/model/step"
 	"gprovision/site"
 	"gprovision/unit/decide"
+	"gprovision/unit/image"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
@@ -545,7 +546,7 @@ func (u *unit) restore(ctx context.Context, d decide.Decision, f *Found) Outcome
 
 // restoreImage restores an image of a medium for the request, or one of the recovery volume if that is nil. back is the only image
 // to take when init goes back to it by itself, else "".
-func (u *unit) restoreImage(ctx context.Context, f *Found, image *restore.Image, request *state.Request, back string) Outcome {
+func (u *unit) restoreImage(ctx context.Context, f *Found, image *image.Image, request *state.Request, back string) Outcome {
 	u.forget(f)
 	if err := mountVolume(f.RecoveryPart.Path, false); err != nil {
 		return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}

@@ -13,9 +13,9 @@ import (
 	"gprovision/hw/nic"
 	"gprovision/model/signature"
 	"gprovision/unit/decide"
+	"gprovision/unit/image"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
-	"gprovision/unit/restore"
 	"gprovision/unit/shell"
 	"gprovision/unit/state"
 )
@@ -179,14 +179,14 @@ func (u *unit) showImages(f *Found) func(context.Context, io.Writer, []string) e
 		if f.Recovery != decide.RecoveryFound {
 			return errors.New("the recovery volume is not there")
 		}
-		images, bad, err := restore.ListImages(f.Volume.Path(state.ImageDir), u.prefix(f), false)
+		images, bad, err := image.List(f.Volume.Path(state.ImageDir), u.prefix(f), false)
 		if err != nil {
 			return err
 		}
 		history := u.history(f)
 		for _, im := range images {
 			fmt.Fprintf(w, "%12d  %s\n", im.Size, describe(im.Name.String(), "", f, history))
-			if err := restore.Glance(im, u.m.Policy, u.m.Keys); err != nil {
+			if err := image.Glance(im, u.m.Policy, u.m.Keys); err != nil {
 				fmt.Fprintf(w, "%12s  %v\n", "", err)
 			}
 		}

@@ -21,10 +21,10 @@ import (
 	"gprovision/model/manifest"
 	"gprovision/model/release"
 	"gprovision/model/signature"
+	"gprovision/unit/image"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/report"
-	"gprovision/unit/restore"
 )
 
 // maxManifest is the largest manifest that is looked at, in bytes.
@@ -115,7 +115,7 @@ func (j *job) lookAtServer(ctx context.Context, look func(context.Context, manif
 		case err != nil:
 			return err
 		}
-		if err := restore.CheckSignature(sig, j.Keys, name); err != nil {
+		if err := image.CheckSignature(sig, j.Keys, name); err != nil {
 			return err
 		}
 	}
@@ -263,7 +263,7 @@ func (j *job) fetchSignature(ctx context.Context, f manifest.File, dest string) 
 	}
 	meter, stop := j.Track(ctx, st.Size())
 	defer stop()
-	_, need, err := restore.Proven(ctx, restore.Image{Path: dest, Name: name, Size: st.Size()}, j.Policy, j.Keys, meter.Set)
+	_, need, err := image.Proven(ctx, image.Image{Path: dest, Name: name, Size: st.Size()}, j.Policy, j.Keys, meter.Set)
 	if err != nil {
 		return err
 	}
@@ -272,12 +272,12 @@ func (j *job) fetchSignature(ctx context.Context, f manifest.File, dest string) 
 
 // fits says whether an image has room in the main system that the first restore will make: better here than there.
 func (j *job) fits(ctx context.Context, need filesystem.Need) error {
-	need = restore.Beside(need, j.Firmware, 0)
-	room, err := restore.Room(ctx, j.Run, restore.MainSize(j.unit), need)
+	need = image.Beside(need, j.Firmware, 0)
+	room, err := image.Room(ctx, j.Run, image.MainSize(j.unit), need)
 	if err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	return restore.CheckRoom(need, room)
+	return image.CheckRoom(need, room)
 }
 
 // artifactSignature fetches the signature that may lie beside the boot artifact. One that is there must hold.
@@ -296,7 +296,7 @@ func (j *job) artifactSignature(ctx context.Context, f manifest.File, dest strin
 	if _, err := machine.PutFile(dest+signature.Suffix, 0o600, bytes.NewReader(sig)); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	if _, err := restore.SignedArtifact(dest, a.Build, j.Site.Names.ImagePrefix, j.Keys); err != nil {
+	if _, err := image.SignedArtifact(dest, a.Build, j.Site.Names.ImagePrefix, j.Keys); err != nil {
 		return fault.Because(fault.ManifestIncomplete, err)
 	}
 	return nil

@@ -29,8 +29,8 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
+	"gprovision/unit/image"
 	"gprovision/unit/machine"
-	"gprovision/unit/restore"
 	"gprovision/unit/state"
 )
 
@@ -68,7 +68,7 @@ type Medium struct {
 	// Files are the images that may be good, newest first.
 	Files []File
 	// Refused are the emergency files that cannot be used.
-	Refused []restore.Rejected
+	Refused []image.Rejected
 }
 
 // Finder looks for media.
@@ -146,7 +146,7 @@ func stickPartition(t layout.Table) int {
 func (f Finder) look(ctx context.Context, m *Medium) error {
 	type seen struct {
 		files   []File
-		refused []restore.Rejected
+		refused []image.Rejected
 	}
 	s, err := within(ctx, patience, func() (seen, error) {
 		dir, done, err := f.Mount(*m)
@@ -221,7 +221,7 @@ func within[T any](ctx context.Context, limit time.Duration, do func() (T, error
 }
 
 // Scan looks at the emergency files in the root directory of a medium with the filesystem's UUID, mounted at dir.
-func Scan(dir, fsUUID, prefix string, p policy.Policy, keys []signature.PublicKey) (files []File, refused []restore.Rejected, err error) {
+func Scan(dir, fsUUID, prefix string, p policy.Policy, keys []signature.PublicKey) (files []File, refused []image.Rejected, err error) {
 	names, err := emergencyFiles(dir)
 	if err != nil {
 		return nil, nil, err
@@ -229,15 +229,15 @@ func Scan(dir, fsUUID, prefix string, p policy.Policy, keys []signature.PublicKe
 	for _, base := range names {
 		im, err := imageOf(dir, base, prefix)
 		if err == nil {
-			err = restore.Glance(im, p, keys)
+			err = image.Glance(im, p, keys)
 		}
 		if err != nil {
-			refused = append(refused, restore.Rejected{File: base, Err: err})
+			refused = append(refused, image.Rejected{File: base, Err: err})
 			continue
 		}
 		id, err := identify(im, fsUUID)
 		if err != nil {
-			refused = append(refused, restore.Rejected{File: base, Err: err})
+			refused = append(refused, image.Rejected{File: base, Err: err})
 			continue
 		}
 		files = append(files, File{Base: base, Name: im.Name, Size: im.Size, ID: id})
@@ -269,24 +269,24 @@ func emergencyFiles(dir string) ([]string, error) {
 }
 
 // imageOf returns the image in the emergency file base.
-func imageOf(dir, base, prefix string) (restore.Image, error) {
+func imageOf(dir, base, prefix string) (image.Image, error) {
 	name, err := release.ParseName(strings.TrimPrefix(strings.TrimPrefix(base, layout.EmergencyPrefix), "_"), prefix)
 	if err != nil {
-		return restore.Image{}, fault.Because(fault.ImageName, err)
+		return image.Image{}, fault.Because(fault.ImageName, err)
 	}
 	path := filepath.Join(dir, base)
 	if err := machine.Regular(path); err != nil {
-		return restore.Image{}, fault.Because(fault.ImageName, err)
+		return image.Image{}, fault.Because(fault.ImageName, err)
 	}
 	st, err := os.Lstat(path)
 	if err != nil {
-		return restore.Image{}, err
+		return image.Image{}, err
 	}
-	return restore.Image{Path: path, Name: name, Size: st.Size()}, nil
+	return image.Image{Path: path, Name: name, Size: st.Size()}, nil
 }
 
 // identify makes the identifier of an image on a medium: of the filesystem's UUID, the image's name and size, and its signature.
-func identify(im restore.Image, fsUUID string) (string, error) {
+func identify(im image.Image, fsUUID string) (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "gprovision medium 1\n%q\n%s\n%d\n", fsUUID, im.Name, im.Size)
 	root, err := os.OpenRoot(filepath.Dir(im.Path))
@@ -303,6 +303,6 @@ func identify(im restore.Image, fsUUID string) (string, error) {
 }
 
 // Image returns the image of f on a medium mounted at dir, as a restore wants it.
-func (f File) Image(dir string) restore.Image {
-	return restore.Image{Path: filepath.Join(dir, f.Base), Name: f.Name, Size: f.Size}
+func (f File) Image(dir string) image.Image {
+	return image.Image{Path: filepath.Join(dir, f.Base), Name: f.Name, Size: f.Size}
 }

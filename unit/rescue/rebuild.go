@@ -20,8 +20,8 @@ import (
 	"gprovision/model/platform"
 	"gprovision/model/signature"
 	"gprovision/model/step"
+	"gprovision/unit/image"
 	"gprovision/unit/machine"
-	"gprovision/unit/restore"
 	"gprovision/unit/state"
 	"gprovision/unit/sysroot"
 )
@@ -518,7 +518,7 @@ func Roles(fw layout.Firmware, t layout.Table, system layout.Partition, role lay
 
 // Run rebuilds the volume. im is a proven image of a medium that is mounted. The unit's record is written last: until then no boot
 // takes the volume for one of the unit's, and the work may begin anew. Afterwards nothing is mounted.
-func (r *Rebuild) Run(ctx context.Context, im restore.Image, key ed25519.PrivateKey, keepLog func(*state.Volume) error, observe func(step.Event)) error {
+func (r *Rebuild) Run(ctx context.Context, im image.Image, key ed25519.PrivateKey, keepLog func(*state.Volume) error, observe func(step.Event)) error {
 	volume := state.Open(recoveryMount)
 	r.unit.Original = im.Name.String()
 	defer func() {
@@ -563,7 +563,7 @@ func (r *Rebuild) Run(ctx context.Context, im restore.Image, key ed25519.Private
 }
 
 // checkRoom is the last look before anything is lost: the image fits, and the device is still the one that was shown to the person.
-func (r *Rebuild) checkRoom(im restore.Image) error {
+func (r *Rebuild) checkRoom(im image.Image) error {
 	if room := r.unit.Recovery.Table.Find(layout.Recovery).Size; im.Size+spare > room {
 		return fault.Newf(fault.NoRebuild, "the image has %d bytes, and the volume %d", im.Size, room)
 	}
@@ -615,14 +615,14 @@ func (r *Rebuild) format(ctx context.Context) error {
 }
 
 // writeFiles copies the image with its signature, and the boot artifact of the main system.
-func (r *Rebuild) writeFiles(ctx context.Context, v *state.Volume, im restore.Image) error {
+func (r *Rebuild) writeFiles(ctx context.Context, v *state.Volume, im image.Image) error {
 	if err := machine.MakeDir(v.Path(), state.ImageDir); err != nil {
 		return err
 	}
-	image := v.Path(state.ImageDir, im.Name.String())
+	file := v.Path(state.ImageDir, im.Name.String())
 	for _, f := range []struct{ from, to string }{
-		{im.Path + signature.Suffix, image + signature.Suffix},
-		{im.Path, image},
+		{im.Path + signature.Suffix, file + signature.Suffix},
+		{im.Path, file},
 		{filepath.Join(mainMount, "boot", r.Site.Names.BootFile), v.Path(r.Site.Names.BootFile)},
 	} {
 		err := copyFile(f.from, f.to)
@@ -637,10 +637,10 @@ func (r *Rebuild) writeFiles(ctx context.Context, v *state.Volume, im restore.Im
 		return err
 	}
 	// It lay on a medium while it was proven, and on its way here.
-	im.Path = image
+	im.Path = file
 	meter, stop := r.Track(ctx, im.Size)
 	defer stop()
-	return restore.Prove(ctx, im, r.Policy, r.Keys, meter.Set)
+	return image.Prove(ctx, im, r.Policy, r.Keys, meter.Set)
 }
 
 // newerArtifact replaces the recovery artifact own by the one that the ESP of the only disk starts, if that has a higher build number: it

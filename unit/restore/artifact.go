@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"syscall"
 
 	"gprovision/model/fault"
-	"gprovision/model/release"
+	"gprovision/unit/image"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 )
@@ -100,23 +99,7 @@ func (j *job) updateRecovery(context.Context) error {
 func (j *job) signed(file string) bool {
 	a, err := machine.ReadArtifact(file)
 	if err == nil {
-		_, err = SignedArtifact(file, a.Build, j.Unit.ImagePrefix, j.Keys)
+		_, err = image.SignedArtifact(file, a.Build, j.Unit.ImagePrefix, j.Keys)
 	}
 	return err == nil
-}
-
-// limit is the greatest sum of the sizes of the files that the image may hold, as its imgmeta.json says; 0: it does not say.
-// An image that was made under another name is refused.
-func limit(ctx context.Context, f io.ReaderAt, im Image) (int64, error) {
-	meta, err := release.ReadMetaAt(ctx, f, im.Size)
-	switch {
-	case errors.Is(err, release.ErrNoMeta):
-		return 0, nil
-	case err != nil:
-		return 0, fault.Because(fault.ImageCorrupt, err)
-	}
-	if err := meta.CheckName(im.Name); err != nil {
-		return 0, fault.Because(fault.ImageName, err)
-	}
-	return meta.MaxBytes(), nil
 }

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
-	"slices"
 	"syscall"
 	"time"
 
@@ -27,6 +26,7 @@ import (
 	"gprovision/model/platform"
 	"gprovision/model/release"
 	"gprovision/model/step"
+	"gprovision/unit/image"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
@@ -44,7 +44,7 @@ type Options struct {
 	Request *state.Request
 	// Image is the only image to restore, one that does not lie on the recovery volume but on a medium that stays mounted; nil:
 	// those of the recovery volume. Request says that it was asked for and need not be written yet.
-	Image *Image
+	Image *image.Image
 	// Oldest asks for the original image where no request says otherwise.
 	Oldest bool
 	// KeepRecovery leaves the recovery artifact as it is, and starts the release by it where that is possible, whatever the build
@@ -69,8 +69,8 @@ type job struct {
 	Options
 	request state.Request
 	data    state.RestoreData
-	image   Image
-	proof   *Proof          // of the image; nil: it is not signed
+	image   image.Image
+	proof   *image.Proof    // of the image; nil: it is not signed
 	need    filesystem.Need // of the image
 	wrote   bool            // the image was begun to be written
 	disks   []target
@@ -112,7 +112,7 @@ func (j *job) run(ctx context.Context) error {
 		if !badImage(err) || ctx.Err() != nil {
 			return err
 		}
-		small = small && errors.Is(err, ErrNoRoom)
+		small = small && errors.Is(err, image.ErrNoRoom)
 		j.Log.Warn("image cannot be restored", "image", im.Name.String(), "err", err, "left", len(images)-i-1, journal.ForPerson())
 	}
 	if len(images) > 1 && !small {
@@ -123,7 +123,9 @@ func (j *job) run(ctx context.Context) error {
 
 // blames says whether a try that ended with err is noted against its image. One that has no room is as good as it was, and will have it on
 // a larger disk; one that filled the disk is not taken first again, whatever was thought of its size.
-func (j *job) blames(err error) bool { return badImage(err) && (!errors.Is(err, ErrNoRoom) || j.wrote) }
+func (j *job) blames(err error) bool {
+	return badImage(err) && (!errors.Is(err, image.ErrNoRoom) || j.wrote)
+}
 
 // badImage says whether err speaks against the image and not against the unit.
 func badImage(err error) bool {
@@ -131,7 +133,7 @@ func badImage(err error) bool {
 	case fault.ImageCorrupt, fault.ImageSignature, fault.ImageUnsigned, fault.ImageName, fault.Policy:
 		return true
 	case fault.DiskTooSmall:
-		return errors.Is(err, ErrNoRoom) // a disk that is too small for the unit itself is not the image's fault
+		return errors.Is(err, image.ErrNoRoom) // a disk that is too small for the unit itself is not the image's fault
 	}
 	return false
 }
@@ -140,9 +142,9 @@ func badImage(err error) bool {
 func BadImages(err error) bool { return badImage(err) || fault.Of(err) == fault.NoImage }
 
 // candidates returns the images to try, in order: as the request wants, those with a bad history last.
-func (j *job) candidates() ([]Image, error) {
+func (j *job) candidates() ([]image.Image, error) {
 	if j.Image != nil {
-		return []Image{*j.Image}, nil
+		return []image.Image{*j.Image}, nil
 	}
 	choice := state.Latest
 	switch {
@@ -157,7 +159,7 @@ func (j *job) candidates() ([]Image, error) {
 	if st, err := os.Lstat(dir); err == nil && !st.IsDir() {
 		return nil, fault.Newf(fault.RecoveryDamaged, "%s is not a directory", state.ImageDir)
 	}
-	images, bad, err := ListImages(dir, j.Unit.ImagePrefix, choice == state.Original)
+	images, bad, err := image.List(dir, j.Unit.ImagePrefix, choice == state.Original)
 	if err != nil {
 		return nil, fault.Because(fault.RecoveryDamaged, err)
 	}
@@ -178,7 +180,7 @@ func (j *job) candidates() ([]Image, error) {
 		first = j.Unit.Original
 	}
 	past := j.history()
-	images, found := order(images, first, past)
+	images, found := image.Order(images, first, past)
 	if j.Back != "" {
 		if !found {
 			return nil, fault.Newf(fault.NoImage, "%s is not there any more", j.Back)
@@ -191,24 +193,7 @@ func (j *job) candidates() ([]Image, error) {
 	return images, nil
 }
 
-// order returns the images to try: the one with the file name first, if it is there, as it was asked for; then the others as
-// they come, those with a bad history last.
-func order(images []Image, first string, history release.History) (sorted []Image, found bool) {
-	var asked, good, worn []Image
-	for _, im := range images {
-		switch {
-		case first != "" && im.Name.String() == first:
-			asked = append(asked, im)
-		case history.Check(im.Name.String()):
-			good = append(good, im)
-		default:
-			worn = append(worn, im)
-		}
-	}
-	return slices.Concat(asked, good, worn), len(asked) > 0
-}
-
-func (j *job) try(ctx context.Context, im Image) error {
+func (j *job) try(ctx context.Context, im image.Image) error {
 	j.image, j.proof, j.wrote = im, nil, false
 	steps := j.Site.Weave("restore", j.steps())
 	err := step.Run(ctx, steps, j.Observe)
@@ -247,7 +232,7 @@ func (j *job) checkImage(ctx context.Context) error {
 	meter, stop := j.Track(ctx, j.image.Size)
 	defer stop()
 	var err error
-	j.proof, j.need, err = Proven(ctx, j.image, j.Policy, j.Keys, meter.Set)
+	j.proof, j.need, err = image.Proven(ctx, j.image, j.Policy, j.Keys, meter.Set)
 	return err
 }
 
@@ -339,7 +324,7 @@ func (j *job) write(ctx context.Context) error {
 	}
 	defer f.Close()
 	proven := j.proof.Reader(f)
-	most, err := limit(ctx, proven, j.image)
+	most, err := image.Limit(ctx, proven, j.image)
 	if err != nil {
 		return err
 	}
@@ -368,7 +353,7 @@ func classify(err error) error {
 		return err
 	}
 	if errors.Is(err, syscall.ENOSPC) {
-		return fault.Because(fault.DiskTooSmall, fmt.Errorf("%w: %w", ErrNoRoom, err))
+		return fault.Because(fault.DiskTooSmall, fmt.Errorf("%w: %w", image.ErrNoRoom, err))
 	}
 	if isDiskError(err) {
 		return fault.Because(fault.DiskWrite, err)
@@ -436,12 +421,12 @@ func (j *job) bootEntries(context.Context) error {
 // prune makes room. An image that cannot be removed does not make the restored system a bad one.
 func (j *job) prune(context.Context) error {
 	dir := filepath.Join(j.Recovery, state.ImageDir)
-	images, _, err := ListImages(dir, j.Unit.ImagePrefix, false)
+	images, _, err := image.List(dir, j.Unit.ImagePrefix, false)
 	if err != nil {
 		j.Log.Warn("images cannot be listed, none is removed", "err", err)
 		return nil
 	}
-	for _, im := range Surplus(images, j.image.Name.String(), j.Unit.Original, j.Policy.Keep()) {
+	for _, im := range image.Surplus(images, j.image.Name.String(), j.Unit.Original, j.Policy.Keep()) {
 		j.Log.Info("removing old image", "image", im.Name.String())
 		if err := im.Remove(); err != nil {
 			j.Log.Warn("old image cannot be removed", "image", im.Name.String(), "err", err)

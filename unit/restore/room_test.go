@@ -17,6 +17,8 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/step"
 	"gprovision/site"
+	"gprovision/unit/image"
+	"gprovision/unit/image/imagetest"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
@@ -40,7 +42,8 @@ func TestNoRoom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	most := filesystem.Need{Inodes: room.Inodes - ownInodes, Blocks: room.Blocks - ownBlocks - 64<<20/4096 - 1}
+	own := image.Beside(filesystem.Need{}, layout.UEFI, 64<<20)
+	most := filesystem.Need{Inodes: room.Inodes - own.Inodes, Blocks: room.Blocks - own.Blocks}
 	for _, c := range []struct {
 		name string
 		need filesystem.Need
@@ -67,7 +70,7 @@ func TestNoRoom(t *testing.T) {
 // TestNextImage: an image that does not fit, or that fills the disk while it is written, is left for the next one, and each is tried once.
 func TestNextImage(t *testing.T) {
 	full := classify(fmt.Errorf("write file: %w", syscall.ENOSPC))
-	small := CheckRoom(filesystem.Need{Blocks: 2}, filesystem.Need{Blocks: 1})
+	small := image.CheckRoom(filesystem.Need{Blocks: 2}, filesystem.Need{Blocks: 1})
 	enough := errors.New("enough")
 	for _, c := range []struct {
 		name  string
@@ -82,16 +85,16 @@ func TestNextImage(t *testing.T) {
 		{"the disk is bad", []error{classify(syscall.EIO)}, func(err error) bool { return fault.Of(err) == fault.DiskWrite }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := newFixture(t)
+			f := imagetest.New(t)
 			volume := t.TempDir()
-			f.dir = filepath.Join(volume, state.ImageDir)
-			for _, d := range []string{f.dir, filepath.Join(volume, state.LogDir), filepath.Join(volume, state.Dir)} {
+			f.Dir = filepath.Join(volume, state.ImageDir)
+			for _, d := range []string{f.Dir, filepath.Join(volume, state.LogDir), filepath.Join(volume, state.Dir)} {
 				if err := os.MkdirAll(d, 0o700); err != nil {
 					t.Fatal(err)
 				}
 			}
 			for _, v := range []string{"2026-11-01.0001", "2026-11-02.0001"} {
-				f.put(t, prefix+v+".upd", prefix+v, []byte(v))
+				f.Put(t, imagetest.Prefix+v+".upd", imagetest.Prefix+v, []byte(v))
 			}
 			tries := 0
 			s := site.Stock()
@@ -100,7 +103,7 @@ func TestNextImage(t *testing.T) {
 				return c.fails[tries-1]
 			}}})
 			m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Site: s}
-			err := Run(t.Context(), m, Options{Recovery: volume, Volume: state.Open(volume), Unit: state.Unit{ImagePrefix: prefix}})
+			err := Run(t.Context(), m, Options{Recovery: volume, Volume: state.Open(volume), Unit: state.Unit{ImagePrefix: imagetest.Prefix}})
 			if !c.want(err) || tries != len(c.fails) {
 				t.Errorf("after %d tries: %v", tries, err)
 			}
@@ -113,7 +116,7 @@ func TestNextImage(t *testing.T) {
 
 // TestBlame: a good image on a disk that is too small keeps its place for a larger one, and one that filled the disk does not come first again.
 func TestBlame(t *testing.T) {
-	small := CheckRoom(filesystem.Need{Blocks: 2}, filesystem.Need{Blocks: 1})
+	small := image.CheckRoom(filesystem.Need{Blocks: 2}, filesystem.Need{Blocks: 1})
 	for _, c := range []struct {
 		err   error
 		wrote bool

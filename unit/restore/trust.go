@@ -1,22 +1,18 @@
 package restore
 
 import (
-	"archive/tar"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 
-	"gprovision/model/release"
 	"gprovision/model/signature"
+	"gprovision/unit/image"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
@@ -29,39 +25,9 @@ import (
 // errNotTrusted says that nothing vouches for a boot artifact.
 var errNotTrusted = errors.New("it has no signature of its own by a key of the policy, and no signed image at hand holds it")
 
-// SignedArtifact checks the signature that lies beside a boot artifact, for its product and its build number, and returns the SHA-256
-// of what was checked. fs.ErrNotExist: there is no signature. What is read again later must be held against the hash.
-func SignedArtifact(file string, build uint64, prefix string, keys []signature.PublicKey) (sum [sha256.Size]byte, err error) {
-	sig, err := readBeside(file)
-	if err != nil {
-		return sum, err
-	}
-	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return sum, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if err := signature.VerifyAs(keys, sig, io.TeeReader(f, h), signature.ArtifactComment(prefix, build)); err != nil {
-		return sum, fmt.Errorf("signature of the boot artifact: %w", err)
-	}
-	h.Sum(sum[:0])
-	return sum, nil
-}
-
-// readBeside returns the signature beside a file. It waits for nothing and follows no link out of the directory.
-func readBeside(file string) ([]byte, error) {
-	dir, err := os.OpenRoot(filepath.Dir(file))
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	return state.ReadFile(dir, filepath.Base(file)+signature.Suffix, signature.MaxSize)
-}
-
 // trusted returns the SHA-256 of the recovery artifact own as something vouches for it, with what that is; errNotTrusted if nothing does.
 func (j *job) trusted(ctx context.Context, own string, a machine.Artifact) (sum [sha256.Size]byte, by string, err error) {
-	sum, err = SignedArtifact(own, a.Build, j.Unit.ImagePrefix, j.Keys)
+	sum, err = image.SignedArtifact(own, a.Build, j.Unit.ImagePrefix, j.Keys)
 	if err == nil {
 		return sum, "its signature", nil
 	}
@@ -71,7 +37,7 @@ func (j *job) trusted(ctx context.Context, own string, a machine.Artifact) (sum 
 	if sum, err = machine.HashOnDevice(own); err != nil {
 		return sum, "", err
 	}
-	images, _, err := ListImages(filepath.Join(j.Recovery, state.ImageDir), j.Unit.ImagePrefix, false)
+	images, _, err := image.List(filepath.Join(j.Recovery, state.ImageDir), j.Unit.ImagePrefix, false)
 	if err != nil {
 		return sum, "", err
 	}
@@ -79,7 +45,11 @@ func (j *job) trusted(ctx context.Context, own string, a machine.Artifact) (sum 
 		if im.Name.Compare(j.image.Name) == 0 {
 			continue // it is in place, and has another build number
 		}
-		held, err := j.holds(ctx, im, a.Build, sum)
+		held, err := image.Holds(ctx, im, j.Policy, j.Keys, "/boot/"+j.Site.Names.BootFile, a.Build, sum, func() (func(int64), func()) {
+			j.Log.Info("looking for the recovery artifact in a signed image", "image", im.Name.String(), journal.ForPerson())
+			meter, end := j.Track(ctx, im.Size)
+			return meter.Set, end
+		})
 		if ctx.Err() != nil {
 			return sum, "", ctx.Err()
 		}
@@ -91,67 +61,6 @@ func (j *job) trusted(ctx context.Context, own string, a machine.Artifact) (sum 
 		}
 	}
 	return sum, "", errNotTrusted
-}
-
-// holds says whether a signed image holds a boot artifact with that hash. An image whose imgmeta.json names another build number is not
-// read: what is not signed yet may only speak against itself.
-func (j *job) holds(ctx context.Context, im Image, build uint64, sum [sha256.Size]byte) (bool, error) {
-	f, sig, err := open(im, j.Policy)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	if sig == nil {
-		return false, nil
-	}
-	if err := CheckSignature(sig, j.Keys, im.Name); err != nil {
-		return false, err
-	}
-	if meta, err := release.ReadMetaAt(ctx, f, im.Size); err == nil && meta.BootBuild > 0 && meta.BootBuild != build {
-		return false, nil
-	}
-	j.Log.Info("looking for the recovery artifact in a signed image", "image", im.Name.String(), journal.ForPerson())
-	meter, stop := j.Track(ctx, im.Size)
-	defer stop()
-	was, _, err := Proven(ctx, im, j.Policy, j.Keys, meter.Set)
-	if err != nil || was == nil {
-		return false, err
-	}
-	h := sha256.New()
-	err = EachFile(ctx, was.Reader(f), im, func(name string, size int64, r io.Reader) (bool, error) {
-		if name != "/boot/"+j.Site.Names.BootFile {
-			return true, nil
-		}
-		_, err := io.Copy(h, r)
-		return false, err
-	})
-	return err == nil && [sha256.Size]byte(h.Sum(nil)) == sum, err
-}
-
-// EachFile calls do for each regular file of an image, with its absolute path, until do returns false or an error. f is what Proof.Reader
-// gave.
-func EachFile(ctx context.Context, f io.ReaderAt, im Image, do func(name string, size int64, r io.Reader) (more bool, err error)) error {
-	r, err := release.NewReader(ctx, f, im.Size, runtime.NumCPU())
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	t := tar.NewReader(r)
-	for {
-		h, err := t.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("look into %s: %w", im.Name, err)
-		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		if more, err := do(path.Clean("/"+h.Name), h.Size, t); err != nil || !more {
-			return err
-		}
-	}
 }
 
 // take puts the recovery artifact own, whose content must have that hash and that build number, in the place of the release's, with its
@@ -184,7 +93,7 @@ func (j *job) take(own, artifact string, a machine.Artifact, sum [sha256.Size]by
 	if err := os.Rename(fresh, artifact); err != nil {
 		return err
 	}
-	if sig, err := readBeside(own); err == nil {
+	if sig, err := image.ReadSignature(own); err == nil {
 		if _, err := machine.PutFile(artifact+signature.Suffix, 0o644, strings.NewReader(string(sig))); err != nil {
 			return err
 		}

@@ -28,9 +28,9 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
+	"gprovision/unit/image"
 	"gprovision/unit/machine"
 	"gprovision/unit/report"
-	"gprovision/unit/restore"
 	"gprovision/unit/state"
 )
 
@@ -110,7 +110,7 @@ func Take(ctx context.Context, o Options) (Result, error) {
 	if t.name, err = release.ParseName(base, o.Prefix); err != nil {
 		return Result{}, fault.Because(fault.ImageName, err)
 	}
-	if err := restore.CheckAge(t.name, o.Policy); err != nil {
+	if err := image.CheckAge(t.name, o.Policy); err != nil {
 		return Result{}, err
 	}
 	t.res.Image = t.name.String()
@@ -123,7 +123,7 @@ func (t *taking) take(ctx context.Context) error {
 		return fault.Because(fault.RecoveryDamaged, err)
 	}
 	placed, err := t.image(t.Volume.Path(state.ImageDir, t.res.Image))
-	if err == nil && restore.Glance(placed, t.Policy, t.Keys) == nil {
+	if err == nil && image.Glance(placed, t.Policy, t.Keys) == nil {
 		if was, need, err := t.prove(ctx, placed); err == nil {
 			if err := t.fits(ctx, need); err != nil {
 				return err
@@ -155,7 +155,7 @@ func (t *taking) take(ctx context.Context) error {
 		}
 	}
 	im, err := t.image(dest)
-	var was *restore.Proof
+	var was *image.Proof
 	if err == nil {
 		var need filesystem.Need
 		was, need, err = t.prove(ctx, im)
@@ -180,16 +180,16 @@ func (t *taking) take(ctx context.Context) error {
 	return t.updateRecovery(was != nil)
 }
 
-func (t *taking) image(file string) (restore.Image, error) {
+func (t *taking) image(file string) (image.Image, error) {
 	st, err := os.Lstat(file)
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("%s is not a regular file", file)
 	}
 	if err != nil {
-		return restore.Image{}, err
+		return image.Image{}, err
 	}
 	t.res.Size = st.Size()
-	return restore.Image{Path: file, Name: t.name, Size: st.Size()}, nil
+	return image.Image{Path: file, Name: t.name, Size: st.Size()}, nil
 }
 
 // clean makes the directory of what arrives, and removes what other calls have left on the volume.
@@ -228,7 +228,7 @@ func (t *taking) clean() error {
 // makeRoom removes the images that are more than the policy keeps when the new one is there. It is not proven yet, so that the
 // newest of the others stays in any case, and so does one that a request names.
 func (t *taking) makeRoom() error {
-	images, _, err := restore.ListImages(t.Volume.Path(state.ImageDir), t.Prefix, false)
+	images, _, err := image.List(t.Volume.Path(state.ImageDir), t.Prefix, false)
 	if err != nil {
 		return fault.Because(fault.RecoveryDamaged, err)
 	}
@@ -236,7 +236,7 @@ func (t *taking) makeRoom() error {
 	if r, err := t.Volume.ReadRequest(); err == nil {
 		wanted = r.Image
 	}
-	for _, im := range restore.Surplus(images, t.Running, t.Original, t.Policy.Keep()-1) {
+	for _, im := range image.Surplus(images, t.Running, t.Original, t.Policy.Keep()-1) {
 		if name := im.Name.String(); name != wanted && name != t.res.Image {
 			t.Log.Info("removing old image", "image", name)
 			if err := im.Remove(); err != nil {
@@ -259,7 +259,7 @@ func (t *taking) signature(ctx context.Context) ([]byte, error) {
 	case err != nil:
 		return nil, fault.Because(fault.Download, err)
 	}
-	return sig, restore.CheckSignature(sig, t.Keys, t.name)
+	return sig, image.CheckSignature(sig, t.Keys, t.name)
 }
 
 func (t *taking) small(ctx context.Context) ([]byte, error) {
@@ -322,8 +322,8 @@ func (t *taking) arrive(ctx context.Context, dest string) error {
 	return err
 }
 
-func (t *taking) prove(ctx context.Context, im restore.Image) (*restore.Proof, filesystem.Need, error) {
-	return restore.Proven(ctx, im, t.Policy, t.Keys, func(done int64) { t.Progress("check", done, im.Size) })
+func (t *taking) prove(ctx context.Context, im image.Image) (*image.Proof, filesystem.Need, error) {
+	return image.Proven(ctx, im, t.Policy, t.Keys, func(done int64) { t.Progress("check", done, im.Size) })
 }
 
 // fits refuses an image that no restore could write to this unit's main disk.
@@ -335,16 +335,16 @@ func (t *taking) fits(ctx context.Context, need filesystem.Need) error {
 	if st, err := os.Lstat(t.Volume.Path(t.BootFile)); err == nil && st.Mode().IsRegular() {
 		artifact = st.Size()
 	}
-	need = restore.Beside(need, t.Firmware, artifact)
+	need = image.Beside(need, t.Firmware, artifact)
 	room, err := t.Room(ctx, need)
 	if err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	return restore.CheckRoom(need, room)
+	return image.CheckRoom(need, room)
 }
 
 // place moves a proven image to where restores look for it: the signature first, so that there never is one without.
-func (t *taking) place(im restore.Image, signed bool) error {
+func (t *taking) place(im image.Image, signed bool) error {
 	dest := t.Volume.Path(state.ImageDir, t.res.Image)
 	if signed {
 		if err := os.Rename(im.Path+signature.Suffix, dest+signature.Suffix); err != nil {
@@ -364,7 +364,7 @@ func (t *taking) artifact() string { return filepath.Join(t.stage, t.BootFile) }
 
 // takeArtifact takes the boot artifact out of an image, and the signature that lies behind it, as far as that is what was proven. One
 // without an artifact could not be restored.
-func (t *taking) takeArtifact(ctx context.Context, im restore.Image, was *restore.Proof) error {
+func (t *taking) takeArtifact(ctx context.Context, im image.Image, was *image.Proof) error {
 	f, err := os.Open(im.Path)
 	if err != nil {
 		return fault.Because(fault.ImageCorrupt, err)
@@ -375,7 +375,7 @@ func (t *taking) takeArtifact(ctx context.Context, im restore.Image, was *restor
 	}
 	want := "/boot/" + t.BootFile
 	found := false
-	err = restore.EachFile(ctx, &telling{r: was.Reader(f), ctx: ctx, tell: func(n int64) { t.Progress("look inside", min(n, im.Size), im.Size) }}, im,
+	err = image.EachFile(ctx, &telling{r: was.Reader(f), ctx: ctx, tell: func(n int64) { t.Progress("look inside", min(n, im.Size), im.Size) }}, im,
 		func(name string, size int64, r io.Reader) (bool, error) {
 			switch {
 			case !found && name == want:
@@ -403,7 +403,7 @@ func (t *taking) takeArtifact(ctx context.Context, im restore.Image, was *restor
 	return nil
 }
 
-func (t *taking) putArtifact(ctx context.Context, dest, name string, im restore.Image, r io.Reader) error {
+func (t *taking) putArtifact(ctx context.Context, dest, name string, im image.Image, r io.Reader) error {
 	in := &counted{ctx: ctx, r: r, tell: func(int64) {}}
 	_, err := machine.PutFile(dest, 0o600, in)
 	if in.failed != nil {
@@ -443,7 +443,7 @@ func (t *taking) updateRecovery(proven bool) error {
 	}
 	trusted := proven
 	if !trusted {
-		_, err := restore.SignedArtifact(t.artifact(), fresh.Build, t.Prefix, t.Keys)
+		_, err := image.SignedArtifact(t.artifact(), fresh.Build, t.Prefix, t.Keys)
 		trusted = err == nil
 	}
 	if have, err := machine.ReadArtifact(own); err != nil || trusted && fresh.Build > have.Build {

@@ -23,7 +23,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
-	"gprovision/unit/restore"
+	"gprovision/unit/image"
 	"gprovision/unit/state"
 )
 
@@ -557,7 +557,7 @@ func TestTooLarge(t *testing.T) {
 			}
 		}
 	}
-	if _, err := f.take(source, room(4000)); fault.Of(err) != fault.DiskTooSmall || !errors.Is(err, restore.ErrNoRoom) {
+	if _, err := f.take(source, room(4000)); fault.Of(err) != fault.DiskTooSmall || !errors.Is(err, image.ErrNoRoom) {
 		t.Errorf("got %v", err)
 	}
 	if f.images() != "" || strings.Contains(f.waiting(), ".upd") {

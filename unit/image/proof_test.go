@@ -1,4 +1,4 @@
-package restore
+package image_test
 
 import (
 	"bytes"
@@ -12,18 +12,23 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
+	"gprovision/unit/image"
+	"gprovision/unit/image/imagetest"
 )
+
+// chunk is how many bytes of an image have a hash of their own.
+const chunk = 256 << 10
 
 // TestLyingMedium: when the image is read for the second time, the medium shows another one, as good in itself.
 func TestLyingMedium(t *testing.T) {
-	f := newFixture(t)
-	name := prefix + "2026-11-01.0001"
-	noise := make([]byte, 3*proofChunk)
+	f := imagetest.New(t)
+	name := imagetest.Prefix + "2026-11-01.0001"
+	noise := make([]byte, 3*chunk)
 	rand.New(rand.NewSource(1)).Read(noise)
 	judged := fmt.Sprintf(`{"version":1,"name":%q,"build":1,"bytes":800000,"inodes":4,"blocks":300}`, name) // so that it is not decoded
-	content := bytes.Join([][]byte{xz(t, archive(t, judged)), xz(t, noise)}, nil)
-	im := f.put(t, name+".upd", name, content)
-	was, _, err := Proven(t.Context(), im, policy.Policy{}, []signature.PublicKey{f.key.Public()}, func(int64) {})
+	content := bytes.Join([][]byte{imagetest.XZ(t, imagetest.Tar(t, judged)), imagetest.XZ(t, noise)}, nil)
+	im := f.Put(t, name+".upd", name, content)
+	was, _, err := image.Proven(t.Context(), im, policy.Policy{}, []signature.PublicKey{f.Key.Public()}, func(int64) {})
 	if err != nil || was == nil {
 		t.Fatalf("%v, %v", was, err)
 	}
@@ -50,29 +55,29 @@ func TestLyingMedium(t *testing.T) {
 		}
 	}
 	noise[0] ^= 1
-	other := bytes.Join([][]byte{xz(t, archive(t, judged)), xz(t, noise)}, nil)
+	other := bytes.Join([][]byte{imagetest.XZ(t, imagetest.Tar(t, judged)), imagetest.XZ(t, noise)}, nil)
 	if len(other) != len(content) {
 		t.Fatalf("%d bytes, want %d", len(other), len(content))
 	}
 	put(other)
-	if got, err := read(); err == nil || fault.Of(classify(err)) != fault.ImageCorrupt {
+	if got, err := read(); err == nil || fault.Of(err) != fault.ImageCorrupt {
 		t.Errorf("another image: %d bytes, %v", len(got), err)
 	}
-	for at := 0; at < len(content); at += proofChunk / 2 {
+	for at := 0; at < len(content); at += chunk / 2 {
 		b := bytes.Clone(content)
 		b[at] ^= 1
 		put(b)
-		if _, err := read(); err == nil || fault.Of(classify(err)) != fault.ImageCorrupt {
+		if _, err := read(); err == nil || fault.Of(err) != fault.ImageCorrupt {
 			t.Errorf("byte %d changed: %v", at, err)
 		}
 	}
 	put(content[:len(content)-1])
-	if _, err := read(); err == nil || fault.Of(classify(err)) != fault.ImageCorrupt {
+	if _, err := read(); err == nil || fault.Of(err) != fault.ImageCorrupt {
 		t.Errorf("a byte less: %v", err)
 	}
 	// The bytes themselves, at any place and length.
 	r := was.Reader(bytes.NewReader(content))
-	for _, c := range []struct{ off, n int }{{0, len(content)}, {proofChunk - 1, 2}, {len(content) - 1, 1}, {5, proofChunk}} {
+	for _, c := range []struct{ off, n int }{{0, len(content)}, {chunk - 1, 2}, {len(content) - 1, 1}, {5, chunk}} {
 		b := make([]byte, c.n)
 		if n, err := r.ReadAt(b, int64(c.off)); n != c.n || err != nil || !bytes.Equal(b, content[c.off:c.off+c.n]) {
 			t.Errorf("%d bytes at %d: %d, %v", c.n, c.off, n, err)

@@ -1,4 +1,4 @@
-package restore
+package image
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 // of that, as in images of earlier versions and of the original system, the unit judges it itself. It returns what the main system
 // must have room for.
 func judged(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (filesystem.Need, error) {
-	if _, err := limit(ctx, f, im); err != nil {
+	if _, err := Limit(ctx, f, im); err != nil {
 		return filesystem.Need{}, err
 	}
 	meta, err := release.ReadMetaAt(ctx, f, im.Size)
@@ -31,7 +31,7 @@ func judged(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) 
 // judge decodes all of an image f, with every check, and judges each entry as the restore that unpacks it. It returns what the main
 // system must have room for.
 func judge(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (filesystem.Need, error) {
-	most, err := limit(ctx, f, im)
+	most, err := Limit(ctx, f, im)
 	if err != nil {
 		return filesystem.Need{}, err
 	}
@@ -49,4 +49,20 @@ func judge(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (
 		return need, fault.Because(fault.ImageCorrupt, err)
 	}
 	return need, nil
+}
+
+// Limit is the greatest sum of the sizes of the files that the image may hold, as its imgmeta.json says; 0: it does not say.
+// An image that was made under another name is refused.
+func Limit(ctx context.Context, f io.ReaderAt, im Image) (int64, error) {
+	meta, err := release.ReadMetaAt(ctx, f, im.Size)
+	switch {
+	case errors.Is(err, release.ErrNoMeta):
+		return 0, nil
+	case err != nil:
+		return 0, fault.Because(fault.ImageCorrupt, err)
+	}
+	if err := meta.CheckName(im.Name); err != nil {
+		return 0, fault.Because(fault.ImageName, err)
+	}
+	return meta.MaxBytes(), nil
 }

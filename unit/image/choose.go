@@ -1,4 +1,9 @@
-package restore
+// Package image chooses, proves and keeps release images, in one way for all who need one: a restore, an update, an emergency medium, a
+// recovery stick, the menu.
+//
+// An image is a file whose name says what it is (model/release). It is good when it was proven: signed by a key of the policy, or, where the
+// policy allows it, read whole; and when it can be unpacked. What is read of it afterwards is read through its proof.
+package image
 
 import (
 	"context"
@@ -32,9 +37,9 @@ type Rejected struct {
 	Err  error
 }
 
-// ListImages returns the well-named images in dir, newest first, or oldest first if the original is wanted. Files that look
+// List returns the well-named images in dir, newest first, or oldest first if the original is wanted. Files that look
 // like images and are none are returned as rejected.
-func ListImages(dir, prefix string, oldestFirst bool) ([]Image, []Rejected, error) {
+func List(dir, prefix string, oldestFirst bool) ([]Image, []Rejected, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
@@ -141,7 +146,7 @@ func open(im Image, p policy.Policy) (f *os.File, sig []byte, err error) {
 	if err := release.CheckHeader(f); err != nil {
 		return nil, nil, fault.Because(fault.ImageCorrupt, err)
 	}
-	sig, err = readBeside(im.Path)
+	sig, err = ReadSignature(im.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && p.AllowUnsigned:
 		return f, nil, nil
@@ -242,4 +247,45 @@ func (m *meter) Read(b []byte) (int, error) {
 		m.tell(m.done)
 	}
 	return n, err
+}
+
+// Order returns the images to try: the one with the file name first, if it is there, as it was asked for; then the others as
+// they come, those with a bad history last.
+func Order(images []Image, first string, history release.History) (sorted []Image, found bool) {
+	var asked, good, worn []Image
+	for _, im := range images {
+		switch {
+		case first != "" && im.Name.String() == first:
+			asked = append(asked, im)
+		case history.Check(im.Name.String()):
+			good = append(good, im)
+		default:
+			worn = append(worn, im)
+		}
+	}
+	return slices.Concat(asked, good, worn), len(asked) > 0
+}
+
+// GoBack chooses the previous good image among images, the newest first: the one that was used last of those that once started
+// well; else the newest that is older than the installed one. One with too many failures is not taken, nor the installed one.
+func GoBack(images []release.Name, h release.History, installed string) string {
+	var now *release.Name
+	known := map[string]release.Name{}
+	for _, n := range images {
+		known[n.Base()] = n
+		if n.Base() == installed {
+			now = &n
+		}
+	}
+	for _, r := range h.ImageResults {
+		if n, ok := known[r.Image]; ok && r.Image != installed && r.BootAttempts > r.BootFailures && h.Check(r.Image) {
+			return n.String()
+		}
+	}
+	for _, n := range images {
+		if now != nil && n.Compare(*now) < 0 && h.Check(n.Base()) {
+			return n.String()
+		}
+	}
+	return ""
 }

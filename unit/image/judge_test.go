@@ -1,13 +1,10 @@
-package restore
+package image_test
 
 import (
 	"archive/tar"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"strings"
 	"testing"
 
@@ -15,13 +12,15 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
+	"gprovision/unit/image"
+	"gprovision/unit/image/imagetest"
 )
 
 // TestProveUnpackable: an image that no restore could unpack is known before anything is destroyed for it. A signed one that says what
 // it needs was judged by who made it, and is not decoded.
 func TestProveUnpackable(t *testing.T) {
-	f := newFixture(t)
-	base := prefix + "2026-11-01.0001"
+	f := imagetest.New(t)
+	base := imagetest.Prefix + "2026-11-01.0001"
 	make := func(meta string, bad bool) []byte {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
@@ -42,7 +41,7 @@ func TestProveUnpackable(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		return xz(t, b.Bytes())
+		return imagetest.XZ(t, b.Bytes())
 	}
 	for _, tt := range []struct {
 		name   string
@@ -64,20 +63,12 @@ func TestProveUnpackable(t *testing.T) {
 		if tt.signed {
 			signedAs = base
 		}
-		im := f.put(t, base+".upd", signedAs, make(tt.meta, tt.bad))
+		im := f.Put(t, base+".upd", signedAs, make(tt.meta, tt.bad))
 		if !tt.signed {
-			f.unsign(t, im)
+			f.Unsign(t, im)
 		}
-		if err := Prove(t.Context(), im, policy.Policy{AllowUnsigned: true}, []signature.PublicKey{f.key.Public()}, func(int64) {}); fault.Of(err) != tt.want {
+		if err := image.Prove(t.Context(), im, policy.Policy{AllowUnsigned: true}, []signature.PublicKey{f.Key.Public()}, func(int64) {}); fault.Of(err) != tt.want {
 			t.Errorf("%s: %v", tt.name, err)
 		}
-	}
-}
-
-// unsign removes the signature of an image, if there is one.
-func (f fixture) unsign(t *testing.T, im Image) {
-	t.Helper()
-	if err := os.Remove(im.Path + signature.Suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
 	}
 }

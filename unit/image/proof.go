@@ -1,4 +1,4 @@
-package restore
+package image
 
 import (
 	"crypto/sha256"
