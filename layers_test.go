@@ -173,6 +173,16 @@ func wingOf(dir string) (wing string, row int) {
 	return wing, -1
 }
 
+// jobOf returns the job that a package below unit/job belongs to, or "".
+func jobOf(dir string) string {
+	rest, ok := strings.CutPrefix(dir, "unit/job/")
+	if !ok {
+		return ""
+	}
+	job, _, _ := strings.Cut(rest, "/")
+	return job
+}
+
 // badImport says why the file may not import p, or "".
 func badImport(dir, file, p string) string {
 	wing, row := wingOf(dir)
@@ -185,6 +195,8 @@ func badImport(dir, file, p string) string {
 		}
 		other, otherRow := wingOf(rest)
 		switch {
+		case jobOf(dir) != "" && jobOf(rest) != "" && jobOf(dir) != jobOf(rest):
+			return fmt.Sprintf("%s may not import %s: no job knows another; put what both need beside unit/job", dir, rest)
 		case otherRow < 0:
 			return fmt.Sprintf("it imports %s, which has no place in the house", p)
 		case other == wing:
@@ -369,6 +381,8 @@ func TestLayersFinds(t *testing.T) {
 		{"lab/x.go", `package lab; import ("gprovision/unit/y"; "gprovision/factory/z"); var _ = y.Y`, ""},
 		{"lab/x.go", `package lab; import "gprovision/cli"; var _ = cli.X`, "above"},
 		{"other/x.go", `package x; import "fmt"; var _ = fmt.Sprint`, "no place in the house"},
+		{"unit/job/a/x.go", `package x; import "gprovision/unit/job/b"; var _ = b.B`, "no job knows another"},
+		{"unit/job/a/x.go", `package x; import ("gprovision/unit/job/a/c"; "gprovision/unit/image"); var _, _ = c.C, image.X`, ""},
 		{"unit/decide/x.go", `package x; import "os"; var _ = os.Open`, "does no input or output"},
 		{"unit/decide/x.go", `package x; import "gprovision/hw/host"; var _ = host.Run`, "is pure"},
 		{"unit/decide/x.go", `package x; import ("gprovision/unit/state"; "gprovision/model/m"); var _, _ = state.X, m.X`, ""},

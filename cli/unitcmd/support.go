@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"gprovision/cli/shown"
+	"gprovision/unit/job/support"
 	"gprovision/unit/state"
-	"gprovision/unit/support"
 )
 
 // SupportBundleCmd writes the bundle for support staff.

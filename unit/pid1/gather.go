@@ -16,8 +16,8 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/unit/decide"
+	"gprovision/unit/job/rescue"
 	"gprovision/unit/machine"
-	"gprovision/unit/rescue"
 	"gprovision/unit/state"
 )
 

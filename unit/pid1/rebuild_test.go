@@ -27,8 +27,8 @@ import (
 	"gprovision/site"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
+	"gprovision/unit/job/rescue"
 	"gprovision/unit/machine"
-	"gprovision/unit/rescue"
 	"gprovision/unit/state"
 )
 

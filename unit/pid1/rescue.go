@@ -13,10 +13,10 @@ import (
 	"gprovision/model/fault"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
+	"gprovision/unit/job/rescue"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
-	"gprovision/unit/rescue"
 	"gprovision/unit/state"
 )
 

@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"gprovision/unit/decide"
-	"gprovision/unit/rescue"
+	"gprovision/unit/job/rescue"
 	"gprovision/unit/state"
 )
 

@@ -14,9 +14,9 @@ import (
 	"gprovision/model/signature"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
+	"gprovision/unit/job/shell"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
-	"gprovision/unit/shell"
 	"gprovision/unit/state"
 )
 

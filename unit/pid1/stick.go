@@ -17,12 +17,12 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/record"
 	"gprovision/unit/decide"
+	"gprovision/unit/job/rescue"
+	"gprovision/unit/job/support"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
-	"gprovision/unit/rescue"
 	"gprovision/unit/state"
-	"gprovision/unit/support"
 )
 
 // lookForSticks looks for recovery sticks, and for the one that this boot came from.

@@ -17,9 +17,9 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/unit/decide"
+	"gprovision/unit/job/rescue"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
-	"gprovision/unit/rescue"
 )
 
 // withKeys returns a unit with a panel that has keys.

@@ -13,9 +13,9 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/model/step"
+	"gprovision/unit/job/provision"
 	"gprovision/unit/journal"
 	"gprovision/unit/panel"
-	"gprovision/unit/provision"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
 )
