@@ -3,15 +3,10 @@ package lab
 import (
 	"bytes"
 	"crypto"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/binary"
 	"fmt"
-	"math/big"
 	"os"
-	"time"
 	"unicode/utf16"
 
 	"gprovision/hw/partition"
@@ -21,23 +16,6 @@ import (
 type SecureBootKey struct {
 	Signer      crypto.Signer
 	Certificate *x509.Certificate
-}
-
-// NewSecureBootKey makes an RSA key and a certificate for it.
-func NewSecureBootKey() (*SecureBootKey, error) {
-	k, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return nil, fmt.Errorf("make key for Secure Boot: %w", err)
-	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "lab db"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0)}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, &k.PublicKey, k)
-	if err != nil {
-		return nil, fmt.Errorf("make certificate for Secure Boot: %w", err)
-	}
-	if c, err = x509.ParseCertificate(der); err != nil {
-		return nil, fmt.Errorf("make certificate for Secure Boot: %w", err)
-	}
-	return &SecureBootKey{k, c}, nil
 }
 
 // The variable store of OVMF (EDK2, MdeModulePkg/Include/Guid/VariableFormat.h), little-endian. It begins behind the header of

@@ -199,20 +199,8 @@ type startOptions struct {
 
 type directKernel struct{ kernel, initrd, cmdline string }
 
-// NoReboot makes the machine go off where it would start again.
-func NoReboot() Option { return func(o *startOptions) { o.noReboot = true } }
-
 // FromNetwork puts the network first in the boot order, as a person does with the firmware's boot menu.
 func FromNetwork() Option { return func(o *startOptions) { o.network = true } }
-
-// DirectKernel starts a kernel with an initramfs and a command line that QEMU loads itself, past boot loaders and disks: to compare
-// initramfs archives, which is no life of a unit.
-func DirectKernel(kernel, initrd, cmdline string) Option {
-	return func(o *startOptions) { o.kernel = &directKernel{kernel, initrd, cmdline} }
-}
-
-// FirmwareMenu makes the firmware wait five seconds for a key that opens its boot menu, as a board does. UEFI only.
-func FirmwareMenu() Option { return func(o *startOptions) { o.menu = true } }
 
 // Start switches the unit on. It is an error if it is on.
 func (u *Unit) Start(ctx context.Context, opts ...Option) error {

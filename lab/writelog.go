@@ -135,28 +135,3 @@ func (l *WriteLog) Apply(disk *os.File, from, to int, keep func(WriteEntry) bool
 	}
 	return nil
 }
-
-// Glance returns the lengths of files that others write to, as they were at one and the same moment: none of them grew while the
-// lengths were read. So the logs of several disks, cut there, show what the disks had done at that moment.
-func Glance(paths ...string) ([]int64, error) {
-	var last []int64
-	for range 10_000 {
-		now := make([]int64, len(paths))
-		for i, p := range paths {
-			st, err := os.Stat(p)
-			if err != nil {
-				return nil, fmt.Errorf("look at write logs: %w", err)
-			}
-			now[i] = st.Size()
-		}
-		same := last != nil
-		for i := range last {
-			same = same && last[i] == now[i]
-		}
-		if same {
-			return now, nil
-		}
-		last = now
-	}
-	return nil, errors.New("look at write logs: they never stand still")
-}

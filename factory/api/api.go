@@ -31,9 +31,6 @@ import (
 //go:embed openapi.yaml
 var openAPI []byte
 
-// OpenAPI returns the description of /v1 in YAML.
-func OpenAPI() []byte { return openAPI }
-
 // maxSmall is the largest body of requests that bring no records.
 const maxSmall = 64 << 10
 

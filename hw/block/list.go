@@ -6,7 +6,6 @@
 package block
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Bus is how a disk is connected.
@@ -87,28 +85,6 @@ func List(sys fs.FS, virtual ...string) ([]Disk, error) {
 	}
 	slices.SortFunc(disks, func(a, b Disk) int { return strings.Compare(a.Name, b.Name) })
 	return disks, nil
-}
-
-// Wait lists disks until ok is content with them, and returns them. It looks again each time something arrives on changed (an
-// event of the kernel), which may be nil, and every 250 ms besides. It ends with the error of ctx if that comes first.
-func Wait(ctx context.Context, sys fs.FS, changed <-chan struct{}, ok func([]Disk) bool) ([]Disk, error) {
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		disks, err := List(sys)
-		if err == nil && ok(disks) {
-			return disks, nil
-		}
-		select {
-		case <-ctx.Done():
-			return disks, fmt.Errorf("wait for disks: %w", errors.Join(ctx.Err(), err))
-		case _, open := <-changed:
-			if !open {
-				changed = nil
-			}
-		case <-tick.C:
-		}
-	}
 }
 
 // PartitionPath returns the path of partition n of a disk, by the rule of the kernel: /dev/sda gives /dev/sda1, /dev/nvme0n1

@@ -1,8 +1,6 @@
 package block_test
 
 import (
-	"context"
-	"errors"
 	"io/fs"
 	"os"
 	"testing"
@@ -132,22 +130,6 @@ func TestListHere(t *testing.T) {
 	}
 	for _, d := range disks {
 		t.Logf("%+v", d)
-	}
-}
-
-func TestWait(t *testing.T) {
-	m := machine()
-	changed := make(chan struct{}, 1)
-	changed <- struct{}{}
-	calls := 0
-	disks, err := block.Wait(t.Context(), m, changed, func(d []block.Disk) bool { calls++; return calls == 2 })
-	if err != nil || len(disks) != 7 {
-		t.Errorf("%d disks, %v", len(disks), err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := block.Wait(ctx, m, nil, func([]block.Disk) bool { return false }); !errors.Is(err, context.Canceled) {
-		t.Error(err)
 	}
 }
 

@@ -265,14 +265,8 @@ func (v *Vars) Entries() ([]BootEntry, error) {
 	return out, nil
 }
 
-// Order returns BootOrder, empty if there is none. A byte behind the last number, as damaged variables have it, is left out: what writes
-// BootOrder writes it whole.
-func (v *Vars) Order() ([]uint16, error) {
-	order, _, err := v.order()
-	return order, err
-}
-
-// order returns BootOrder, and whether it is in need of being written again.
+// order returns BootOrder, empty if there is none, and whether it is in need of being written again: a byte behind the last number, as
+// damaged variables have it, is left out.
 func (v *Vars) order() (order []uint16, damaged bool, err error) {
 	_, b, err := v.Get("BootOrder", Global)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -314,9 +308,6 @@ func (v *Vars) Started() (string, error) {
 	return o.Description, err
 }
 
-// Next returns the number of the entry that the next boot will use. The error is fs.ErrNotExist if none is set.
-func (v *Vars) Next() (uint16, error) { return v.number("BootNext") }
-
 func (v *Vars) number(name string) (uint16, error) {
 	_, b, err := v.Get(name, Global)
 	if err != nil {
@@ -326,49 +317,4 @@ func (v *Vars) number(name string) (uint16, error) {
 		return 0, fmt.Errorf("read variable %s: %d bytes", name, len(b))
 	}
 	return binary.LittleEndian.Uint16(b), nil
-}
-
-// SetBootNext makes the firmware start the entry with this description at the next boot, once. The error is of kind
-// fault.BootSetup; it is fs.ErrNotExist too if there is no such entry.
-func (v *Vars) SetBootNext(description string) error {
-	entries, err := v.Entries()
-	if err != nil {
-		return fault.Because(fault.BootSetup, err)
-	}
-	for _, e := range entries {
-		if e.Err != nil || e.Description != description {
-			continue
-		}
-		if _, err := v.Set("BootNext", Global, bootVar, encodeOrder([]uint16{e.Number})); err != nil {
-			return fault.Because(fault.BootSetup, err)
-		}
-		return nil
-	}
-	return fault.Newf(fault.BootSetup, "set next boot: entry %q: %w", description, fs.ErrNotExist)
-}
-
-// ClearBootNext takes back SetBootNext. It is no error if nothing was set.
-func (v *Vars) ClearBootNext() error {
-	if err := v.Delete("BootNext", Global); err != nil {
-		return fault.Because(fault.BootSetup, err)
-	}
-	return nil
-}
-
-// DeleteEntry removes one entry, first from BootOrder and then its variable. It is no error if it is not there.
-func (v *Vars) DeleteEntry(number uint16) error {
-	order, err := v.Order()
-	if err != nil {
-		return fault.Because(fault.BootSetup, err)
-	}
-	if slices.Contains(order, number) {
-		order = slices.DeleteFunc(order, func(n uint16) bool { return n == number })
-		if _, err := v.Set("BootOrder", Global, bootVar, encodeOrder(order)); err != nil {
-			return fault.Because(fault.BootSetup, err)
-		}
-	}
-	if err := v.Delete(bootName(number), Global); err != nil {
-		return fault.Because(fault.BootSetup, err)
-	}
-	return nil
 }

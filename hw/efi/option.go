@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf16"
-
-	"gprovision/hw/partition"
 )
 
 // Active is the attribute of a load option that the firmware's boot manager starts by itself (UEFI 2.10 section 3.1.3).
@@ -185,45 +183,6 @@ func (o LoadOption) File() string {
 		}
 	}
 	return strings.Join(parts, `\`)
-}
-
-// Args returns the optional data as text: what a Linux kernel or stub takes for its command line.
-func (o LoadOption) Args() string { return decodeText(o.Optional) }
-
-// String shows the option in the way of efibootmgr, for logs.
-func (o LoadOption) String() string {
-	var nodes []string
-	for _, n := range o.Path {
-		one := LoadOption{Path: []Node{n}}
-		if h, ok := one.HardDrive(); ok {
-			nodes = append(nodes, h.String())
-		} else if n.Type == typeMedia && n.Sub == subFile {
-			nodes = append(nodes, fmt.Sprintf("File(%s)", decodeText(n.Data)))
-		} else {
-			nodes = append(nodes, fmt.Sprintf("Path(%d,%d,%x)", n.Type, n.Sub, n.Data))
-		}
-	}
-	return fmt.Sprintf("%q %s args=%q active=%t", o.Description, strings.Join(nodes, "/"), o.Args(), o.Attributes&Active != 0)
-}
-
-// String shows a partition in the way of efibootmgr, for logs.
-func (h HardDrive) String() string {
-	kind, sig := "?", fmt.Sprintf("%x", h.Signature)
-	switch h.Format {
-	case 1:
-		kind = "MBR"
-	case 2:
-		kind = "GPT"
-	}
-	switch h.Kind {
-	case 0:
-		sig = "no signature"
-	case 1:
-		sig = fmt.Sprintf("%08x", binary.LittleEndian.Uint32(h.Signature[:]))
-	case 2:
-		sig = partition.FormatGUID(h.Signature)
-	}
-	return fmt.Sprintf("HD(%d,%s,%s,%#x,%#x)", h.Number, kind, sig, h.Start, h.Size)
 }
 
 // node encodes a partition.

@@ -155,13 +155,6 @@ func (m *Modules) LoadInOrder(sys fs.FS, dir string) error {
 	return errors.Join(failed[0]...)
 }
 
-// LoadModalias loads the drivers that fit a device's modalias (sysfs file modalias, uevent variable MODALIAS). It returns
-// how many modules were new. No driver is not an error. The errors are those of drivers that did not load.
-func (m *Modules) LoadModalias(modalias string) (loaded int, err error) {
-	loaded, failed := m.load(m.drivers(modalias))
-	return loaded, errors.Join(failed[0]...)
-}
-
 // Coldplug loads the drivers of all devices that are there, and again of those that appear thereby, until nothing new appears.
 // Those of disks come first. sys is /sys. A driver that does not load is logged and skipped: its device may be of no use here. It
 // returns how many modules were loaded. log may be nil.

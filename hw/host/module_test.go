@@ -244,8 +244,8 @@ func TestBetterDriverFirst(t *testing.T) {
 		}
 		return inner(file, drives, wait)
 	}
-	n, err := m.LoadModalias("pci:v00008086d00007010")
-	if n != 2 || err != nil {
+	n, failed := m.load(m.drivers("pci:v00008086d00007010"))
+	if err := errors.Join(failed[0]...); n != 2 || err != nil {
 		t.Fatalf("loaded %d with %v", n, err)
 	}
 }

@@ -53,14 +53,6 @@ func Remount(target string, o MountOptions) error {
 	return nil
 }
 
-// Bind makes the directory source visible at the existing directory target too.
-func Bind(source, target string) error {
-	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind %s to %s: %w", source, target, err)
-	}
-	return nil
-}
-
 // MoveMount moves the mount at source to the existing directory target.
 func MoveMount(source, target string) error {
 	if err := unix.Mount(source, target, "", unix.MS_MOVE, ""); err != nil {

@@ -174,7 +174,7 @@ func switchStage(dir string) error {
 	if err := os.Mkdir("/run/old", 0o755); err != nil {
 		return err
 	}
-	if err := Bind("/", "/run/old"); err != nil {
+	if err := unix.Mount("/", "/run/old", "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
 	return SwitchRoot("/mnt", "/sbin/init", []string{"one"}, []string{stageVar + "=init"})

@@ -81,16 +81,3 @@ func Dialer(sys fs.FS, port string) func(context.Context) (io.ReadWriteCloser, s
 		return nil, "", errors.Join(errs...)
 	}
 }
-
-// Probe says which LCD answers on a device such as "/dev/ttyS1". It changes nothing on it.
-func Probe(ctx context.Context, device string, o Options) (Model, string, error) {
-	p, err := OpenPort(device)
-	if err != nil {
-		return 0, "", err
-	}
-	c, err := Connect(ctx, p, o)
-	if err != nil {
-		return 0, "", err
-	}
-	return c.Model(), c.Version(), c.Close()
-}

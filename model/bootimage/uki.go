@@ -87,9 +87,6 @@ func (u *UKI) section(name string) *io.SectionReader {
 	return io.NewSectionReader(u.r, 0, 0)
 }
 
-// Kernel returns the header of the kernel in .linux.
-func (u *UKI) Kernel() *BzImage { return u.kernel }
-
 // OSReleaseBootArgs is the name in .osrel of the kernel arguments of an artifact that has no .cmdline: with Secure Boot a stub
 // that finds .cmdline takes no arguments from who starts it, and a provisioning artifact gets its manifest by argument.
 const OSReleaseBootArgs = "GPROVISION_BOOT_ARGS"

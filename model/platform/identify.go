@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"gprovision/model/fault"
-	"gprovision/model/source"
 )
 
 // DMI gives the strings of a machine's DMI tables. hw/smbios has it.
@@ -134,18 +133,4 @@ func Facts(id Identity) ([]byte, error) {
 		return nil, fmt.Errorf("write platform facts: %w", err)
 	}
 	return append(b, '\n'), nil
-}
-
-// ParseFacts reads platform_facts.json.
-func ParseFacts(b []byte) (Identity, error) {
-	txt, err := source.Parse(b)
-	if err != nil {
-		return Identity{}, fmt.Errorf("parse platform facts: %w", err)
-	}
-	var f factsFile
-	if err := json.Unmarshal(txt.Bytes(), &f); err != nil {
-		return Identity{}, fmt.Errorf("parse platform facts: %w", err)
-	}
-	f.Variant.settle("", txt)
-	return Identity{Variant: f.Variant, Mfg: f.Mfg, Prod: f.Prod, SKU: f.SKU, Serial: f.Serial, From: "name"}, nil
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -57,6 +58,16 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// keys returns the names of all keys of the format.
+func keys() []string {
+	var out []string
+	for f := range reflect.TypeFor[Policy]().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		out = append(out, name)
+	}
+	return out
 }
 
 // TestShow holds Show and the format's page against the type: each key is in both, once, in one order.

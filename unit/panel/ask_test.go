@@ -1,4 +1,4 @@
-package panel
+package panel_test
 
 import (
 	"context"
@@ -7,22 +7,25 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
 )
 
 // buttons is a panel whose keys are no letters, as on a display.
 type buttons struct {
-	Script
+	script.Panel
 }
 
 func (b *buttons) Types() bool { return false }
 
 // showOnly has no keys.
-type showOnly struct{ s Script }
+type showOnly struct{ s script.Panel }
 
-func (p *showOnly) Show(v View) error { return p.s.Show(v) }
+func (p *showOnly) Show(v panel.View) error { return p.s.Show(v) }
 
-func board(t *testing.T, panels ...Panel) *Board {
-	b := New()
+func board(t *testing.T, panels ...panel.Panel) *panel.Board {
+	b := panel.New()
 	for i, p := range panels {
 		b.Add(string(rune('a'+i)), p)
 	}
@@ -30,52 +33,44 @@ func board(t *testing.T, panels ...Panel) *Board {
 	return b
 }
 
-func last(s *Script) View {
-	v := s.Views()
-	if len(v) == 0 {
-		return View{}
-	}
-	return v[len(v)-1]
-}
-
 // inBubble runs f with a virtual clock, and closes the board so that no goroutine is left.
-func inBubble(t *testing.T, f func(t *testing.T, b *Board, one, two *Script)) {
+func inBubble(t *testing.T, f func(t *testing.T, b *panel.Board, one, two *script.Panel)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		one, two := &Script{}, &Script{}
+		one, two := &script.Panel{}, &script.Panel{}
 		b := board(t, one, two)
 		f(t, b, one, two)
 	})
 }
 
 func TestAsk(t *testing.T) {
-	menu := Question{Title: "Menu", Options: []string{"Resume", "Power off", "Restore latest", "Restore original"}}
+	menu := panel.Question{Title: "Menu", Options: []string{"Resume", "Power off", "Restore latest", "Restore original"}}
 	for _, tc := range []struct {
 		name string
-		keys []Key
+		keys []panel.Key
 		want int
 		err  error
 	}{
-		{"the default", []Key{KeyEnter}, 0, nil},
-		{"down", []Key{KeyDown, KeyDown, KeyEnter}, 2, nil},
-		{"right and left", []Key{KeyRight, KeyRight, KeyLeft, KeyEnter}, 1, nil},
-		{"round the top", []Key{KeyUp, KeyEnter}, 3, nil},
-		{"round the bottom", []Key{KeyDown, KeyDown, KeyDown, KeyDown, KeyEnter}, 0, nil},
-		{"a digit", []Key{'3'}, 2, nil},
-		{"a digit that is no option", []Key{'9', '0', KeyEnter}, 0, nil},
-		{"a letter", []Key{'p', KeyEnter}, 1, nil},
-		{"a letter again and again", []Key{'R', 'r', KeyEnter}, 3, nil},
-		{"cancel", []Key{KeyCancel}, 0, ErrCancelled},
-		{"q", []Key{KeyDown, 'q'}, 1, ErrCancelled},
-		{"nonsense", []Key{KeyOther, 0xc3, 'x', ' ', KeyEnter}, 0, nil},
-		{"nothing", nil, 0, ErrTimeout},
+		{"the default", []panel.Key{panel.KeyEnter}, 0, nil},
+		{"down", []panel.Key{panel.KeyDown, panel.KeyDown, panel.KeyEnter}, 2, nil},
+		{"right and left", []panel.Key{panel.KeyRight, panel.KeyRight, panel.KeyLeft, panel.KeyEnter}, 1, nil},
+		{"round the top", []panel.Key{panel.KeyUp, panel.KeyEnter}, 3, nil},
+		{"round the bottom", []panel.Key{panel.KeyDown, panel.KeyDown, panel.KeyDown, panel.KeyDown, panel.KeyEnter}, 0, nil},
+		{"a digit", []panel.Key{'3'}, 2, nil},
+		{"a digit that is no option", []panel.Key{'9', '0', panel.KeyEnter}, 0, nil},
+		{"a letter", []panel.Key{'p', panel.KeyEnter}, 1, nil},
+		{"a letter again and again", []panel.Key{'R', 'r', panel.KeyEnter}, 3, nil},
+		{"cancel", []panel.Key{panel.KeyCancel}, 0, panel.ErrCancelled},
+		{"q", []panel.Key{panel.KeyDown, 'q'}, 1, panel.ErrCancelled},
+		{"nonsense", []panel.Key{panel.KeyOther, 0xc3, 'x', ' ', panel.KeyEnter}, 0, nil},
+		{"nothing", nil, 0, panel.ErrTimeout},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, b *Board, one, two *Script) {
+			inBubble(t, func(t *testing.T, b *panel.Board, one, two *script.Panel) {
 				one.Press('4') // before the question: it must not count
 				synctest.Wait()
 				began := time.Now()
-				one.Answer = func(Asked) []Key {
+				one.Answer = func(panel.Asked) []panel.Key {
 					time.Sleep(time.Millisecond) // of the bubble: the other panel has shown it by then
 					return tc.keys
 				}
@@ -83,7 +78,7 @@ func TestAsk(t *testing.T) {
 				if !errors.Is(err, tc.err) || (err == nil) != (tc.err == nil) || err == nil && got != tc.want {
 					t.Errorf("got %d, %v; want %d, %v", got, err, tc.want, tc.err)
 				}
-				if tc.err == ErrTimeout && time.Since(began) != AskTimeout {
+				if tc.err == panel.ErrTimeout && time.Since(began) != panel.AskTimeout {
 					t.Errorf("it waited %s", time.Since(began))
 				}
 				synctest.Wait()
@@ -91,8 +86,8 @@ func TestAsk(t *testing.T) {
 				for _, v := range two.Views() {
 					seen = seen || v.Ask != nil && v.Ask.Title == "Menu" && len(v.Ask.Options) == 4
 				}
-				if !seen || last(two).Ask != nil {
-					t.Errorf("the other panel shows the question: %t, and after its end %+v", seen, last(two))
+				if !seen || two.Last().Ask != nil {
+					t.Errorf("the other panel shows the question: %t, and after its end %+v", seen, two.Last())
 				}
 			})
 		})
@@ -100,17 +95,17 @@ func TestAsk(t *testing.T) {
 }
 
 func TestAskStays(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *Board, one, two *Script) {
-		b.Show(View{Job: "restore", Step: "Writing release"})
-		one.Answer = func(a Asked) []Key {
-			b.Progress(Progress{Done: 1, Total: 2})
+	inBubble(t, func(t *testing.T, b *panel.Board, one, two *script.Panel) {
+		b.Show(panel.View{Job: "restore", Step: "Writing release"})
+		one.Answer = func(a panel.Asked) []panel.Key {
+			b.Progress(panel.Progress{Done: 1, Total: 2})
 			b.Message("hello")
-			b.Show(View{Job: "repair"})
+			b.Show(panel.View{Job: "repair"})
 			return nil
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if _, err := b.Ask(ctx, Question{Title: "Sure", Options: []string{"a"}}); !errors.Is(err, context.Canceled) {
+		if _, err := b.Ask(ctx, panel.Question{Title: "Sure", Options: []string{"a"}}); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
 		synctest.Wait()
@@ -119,7 +114,7 @@ func TestAskStays(t *testing.T) {
 				t.Errorf("the question went with %+v", v)
 			}
 		}
-		if v := last(two); v.Job != "repair" || v.Ask != nil {
+		if v := two.Last(); v.Job != "repair" || v.Ask != nil {
 			t.Errorf("at the end: %+v", v)
 		}
 	})
@@ -127,12 +122,12 @@ func TestAskStays(t *testing.T) {
 
 // TestQuestionsTakeTurns asks twice at once: both are answered, one after the other.
 func TestQuestionsTakeTurns(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *Board, one, two *Script) {
-		two.Answer = func(a Asked) []Key { return []Key{Key('0' + len(a.Title))} }
+	inBubble(t, func(t *testing.T, b *panel.Board, one, two *script.Panel) {
+		two.Answer = func(a panel.Asked) []panel.Key { return []panel.Key{panel.Key('0' + len(a.Title))} }
 		got := make(chan int, 2)
 		for _, title := range []string{"x", "xx"} {
 			go func() {
-				i, err := b.Ask(t.Context(), Question{Title: title, Options: []string{"a", "b"}})
+				i, err := b.Ask(t.Context(), panel.Question{Title: title, Options: []string{"a", "b"}})
 				if err != nil || i != len(title)-1 {
 					t.Errorf("%s: got %d, %v", title, i, err)
 				}
@@ -148,23 +143,23 @@ func TestQuestionsTakeTurns(t *testing.T) {
 func TestNoInput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := board(t, &showOnly{})
-		if _, err := b.Ask(t.Context(), Question{Options: []string{"a"}}); !errors.Is(err, ErrNoInput) {
+		if _, err := b.Ask(t.Context(), panel.Question{Options: []string{"a"}}); !errors.Is(err, panel.ErrNoInput) {
 			t.Errorf("ask: %v", err)
 		}
-		if yes, err := b.Confirm(t.Context(), "x", ""); yes || !errors.Is(err, ErrNoInput) {
+		if yes, err := b.Confirm(t.Context(), "x", ""); yes || !errors.Is(err, panel.ErrNoInput) {
 			t.Errorf("confirm: %t, %v", yes, err)
 		}
 		if b.HasKeys() {
 			t.Error("a panel without keys has keys")
 		}
 		b.Add("buttons", &buttons{})
-		if _, _, err := b.Line(t.Context(), "Password", true); !errors.Is(err, ErrNoInput) {
+		if _, _, err := b.Line(t.Context(), "Password", true); !errors.Is(err, panel.ErrNoInput) {
 			t.Errorf("a line from a panel without letters: %v", err)
 		}
 		if !b.HasKeys() {
 			t.Error("buttons are keys")
 		}
-		if _, err := b.Ask(t.Context(), Question{}); err == nil {
+		if _, err := b.Ask(t.Context(), panel.Question{}); err == nil {
 			t.Error("a question without options was asked")
 		}
 	})
@@ -172,25 +167,25 @@ func TestNoInput(t *testing.T) {
 
 func TestConfirm(t *testing.T) {
 	for name, tc := range map[string]struct {
-		keys []Key
+		keys []panel.Key
 		want bool
 	}{
-		"enter is no":  {[]Key{KeyEnter}, false},
-		"yes":          {[]Key{KeyRight, KeyEnter}, true},
-		"2":            {[]Key{'2'}, true},
-		"y alone":      {[]Key{'y'}, false},
-		"y and enter":  {[]Key{'y', KeyEnter}, true},
-		"cancel is no": {[]Key{KeyDown, KeyCancel}, false},
+		"enter is no":  {[]panel.Key{panel.KeyEnter}, false},
+		"yes":          {[]panel.Key{panel.KeyRight, panel.KeyEnter}, true},
+		"2":            {[]panel.Key{'2'}, true},
+		"y alone":      {[]panel.Key{'y'}, false},
+		"y and enter":  {[]panel.Key{'y', panel.KeyEnter}, true},
+		"cancel is no": {[]panel.Key{panel.KeyDown, panel.KeyCancel}, false},
 		"nothing":      {nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, b *Board, one, two *Script) {
-				one.Answer = func(Asked) []Key { return tc.keys }
+			inBubble(t, func(t *testing.T, b *panel.Board, one, two *script.Panel) {
+				one.Answer = func(panel.Asked) []panel.Key { return tc.keys }
 				began := time.Now()
 				if yes, err := b.Confirm(t.Context(), "Restore", "All data is lost"); yes != tc.want || err != nil {
 					t.Errorf("got %t, %v", yes, err)
 				}
-				if time.Since(began) > ConfirmTimeout {
+				if time.Since(began) > panel.ConfirmTimeout {
 					t.Errorf("it waited %s", time.Since(began))
 				}
 			})
@@ -199,13 +194,13 @@ func TestConfirm(t *testing.T) {
 }
 
 func TestPressed(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *Board, one, two *Script) {
-		two.Press(KeyUp, 'x', KeyEnter)
+	inBubble(t, func(t *testing.T, b *panel.Board, one, two *script.Panel) {
+		two.Press(panel.KeyUp, 'x', panel.KeyEnter)
 		synctest.Wait()
-		if p := <-b.Pressed(); p != (Press{KeyUp, "b"}) {
+		if p := <-b.Pressed(); p != (panel.Press{panel.KeyUp, "b"}) {
 			t.Errorf("got %+v", p)
 		}
-		two.Press(KeyDown)
+		two.Press(panel.KeyDown)
 		synctest.Wait()
 		b.Forget()
 		b.Forget()
@@ -220,13 +215,13 @@ func TestPressed(t *testing.T) {
 func TestLine(t *testing.T) {
 	for _, secret := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			one, two, lcd := &Script{}, &Script{}, &buttons{}
+			one, two, lcd := &script.Panel{}, &script.Panel{}, &buttons{}
 			b := board(t, one, two, lcd)
 			shown := ""
-			press := func(s *Script, keys ...Key) {
+			press := func(s *script.Panel, keys ...panel.Key) {
 				for _, k := range keys {
 					synctest.Wait()
-					if a := last(&lcd.Script).Ask; a != nil {
+					if a := lcd.Panel.Last().Ask; a != nil {
 						shown += a.Typed + "|"
 					}
 					s.Press(k)
@@ -240,10 +235,10 @@ func TestLine(t *testing.T) {
 				}
 				ended <- err
 			}()
-			press(one, []Key("hid")...)
-			press(&lcd.Script, KeyEnter, KeyUp) // ends no line: nothing can be typed there
-			press(two, []Key("hunté2")...)
-			press(two, KeyBackspace, KeyBackspace, KeyUp, 'e', 'r', 'q', '2', KeyEnter)
+			press(one, []panel.Key("hid")...)
+			press(&lcd.Panel, panel.KeyEnter, panel.KeyUp) // ends no line: nothing can be typed there
+			press(two, []panel.Key("hunté2")...)
+			press(two, panel.KeyBackspace, panel.KeyBackspace, panel.KeyUp, 'e', 'r', 'q', '2', panel.KeyEnter)
 			if err := <-ended; err != nil {
 				t.Error(err)
 			}
@@ -254,8 +249,8 @@ func TestLine(t *testing.T) {
 				_, _, err := b.Line(t.Context(), "Again", secret)
 				ended <- err
 			}()
-			press(two, 'a', KeyCancel)
-			if err := <-ended; !errors.Is(err, ErrCancelled) {
+			press(two, 'a', panel.KeyCancel)
+			if err := <-ended; !errors.Is(err, panel.ErrCancelled) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -265,22 +260,30 @@ func TestLine(t *testing.T) {
 // TestSlowPanelDoesNotHoldUpAQuestion answers on one panel while another one is stuck.
 func TestSlowPanelDoesNotHoldUpAQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		stuck, quick := &slow{gate: make(chan struct{})}, &Script{Answer: func(Asked) []Key { return []Key{'2'} }}
+		stuck, quick := &slow{gate: make(chan struct{})}, &script.Panel{Answer: func(panel.Asked) []panel.Key { return []panel.Key{'2'} }}
 		b := board(t, stuck, quick)
-		if i, err := b.Ask(t.Context(), Question{Title: "x", Options: []string{"a", "b"}}); i != 1 || err != nil {
+		if i, err := b.Ask(t.Context(), panel.Question{Title: "x", Options: []string{"a", "b"}}); i != 1 || err != nil {
 			t.Errorf("got %d, %v", i, err)
 		}
 		close(stuck.gate)
 	})
 }
 
+// unplugged is a panel whose keys may end.
+type unplugged struct{ keys chan panel.Key }
+
+func (u unplugged) Show(panel.View) error  { return nil }
+func (u unplugged) Keys() <-chan panel.Key { return u.keys }
+
 // TestInputThatEnds closes the keys of the only panel that has any.
 func TestInputThatEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &Script{}
-		b := board(t, s)
-		s.Keys()
-		close(s.keys)
+		u := unplugged{make(chan panel.Key)}
+		b := board(t, u)
+		if !b.HasKeys() {
+			t.Error("the keys do not count")
+		}
+		close(u.keys)
 		synctest.Wait()
 		if b.HasKeys() {
 			t.Error("closed keys still count")

@@ -195,13 +195,6 @@ func (b *Board) change(f func(last *View)) {
 	}
 }
 
-// Last returns the view that was shown last.
-func (b *Board) Last() View {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.last
-}
-
 // Message shows one line and leaves the job as it is.
 func (b *Board) Message(text string) {
 	b.change(func(v *View) { *v = View{Job: v.Job, Message: text, Ask: v.Ask} })

@@ -1,4 +1,4 @@
-package panel
+package panel_test
 
 import (
 	"bytes"
@@ -13,31 +13,33 @@ import (
 
 	"gprovision/model/fault"
 	"gprovision/model/step"
+	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
 )
 
 type slow struct {
-	Script
+	script.Panel
 	gate chan struct{}
 }
 
-func (s *slow) Show(v View) error { <-s.gate; return s.Script.Show(v) }
+func (s *slow) Show(v panel.View) error { <-s.gate; return s.Panel.Show(v) }
 
 type broken struct{}
 
-func (broken) Show(View) error { panic("no display") }
+func (broken) Show(panel.View) error { panic("no display") }
 
 func TestSlowPanelBlocksNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := New()
-		s, quick := &slow{gate: make(chan struct{})}, &Script{}
+		b := panel.New()
+		s, quick := &slow{gate: make(chan struct{})}, &script.Panel{}
 		b.Add("slow", s)
 		b.Add("quick", quick)
 		b.Add("broken", broken{})
 		for i := 1; i <= 3; i++ {
-			b.Show(View{Job: "restore", Step: fmt.Sprint("step ", i), Index: i, Total: 3})
+			b.Show(panel.View{Job: "restore", Step: fmt.Sprint("step ", i), Index: i, Total: 3})
 			synctest.Wait()
 			for n := range 100 {
-				b.Progress(Progress{Done: int64(n + 1), Total: 100})
+				b.Progress(panel.Progress{Done: int64(n + 1), Total: 100})
 				synctest.Wait()
 			}
 		}
@@ -67,7 +69,7 @@ func TestSlowPanelBlocksNobody(t *testing.T) {
 		if len(v) > 6 || len(steps) != 3 {
 			t.Errorf("the slow panel saw %d views of %d steps", len(v), len(steps))
 		}
-		b.Show(View{Message: "after the end"})
+		b.Show(panel.View{Message: "after the end"})
 		if err := b.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -75,10 +77,10 @@ func TestSlowPanelBlocksNobody(t *testing.T) {
 }
 
 func TestLatePanelSeesTheLastView(t *testing.T) {
-	b := New()
-	b.Show(View{Message: "one"})
-	b.Show(View{Message: "two"})
-	s := &Script{}
+	b := panel.New()
+	b.Show(panel.View{Message: "one"})
+	b.Show(panel.View{Message: "two"})
+	s := &script.Panel{}
 	b.Add("late", s)
 	if err := b.Flush(t.Context()); err != nil {
 		t.Fatal(err)
@@ -90,14 +92,14 @@ func TestLatePanelSeesTheLastView(t *testing.T) {
 }
 
 func TestProblem(t *testing.T) {
-	p := ProblemOf(&step.Error{Step: "x", Err: fault.Because(fault.NoSpace, errors.New("want 5, have 3"))})
+	p := panel.ProblemOf(&step.Error{Step: "x", Err: fault.Because(fault.NoSpace, errors.New("want 5, have 3"))})
 	if p.Code != "G144" || p.Hint == "" || p.Detail != "want 5, have 3" {
 		t.Errorf("got %+v", p)
 	}
-	if p := ProblemOf(io.EOF); p.Code != "G902" || p.Detail != "EOF" {
+	if p := panel.ProblemOf(io.EOF); p.Code != "G902" || p.Detail != "EOF" {
 		t.Errorf("got %+v", p)
 	}
-	if ProblemOf(nil) != nil {
+	if panel.ProblemOf(nil) != nil {
 		t.Error("a problem without an error")
 	}
 }
@@ -106,8 +108,8 @@ func TestProblem(t *testing.T) {
 func job(t *testing.T, terminal bool) string {
 	var out bytes.Buffer
 	now := time.Unix(0, 0)
-	b := New()
-	b.Add("console", Console(&out, ConsoleOptions{Terminal: terminal, Now: func() time.Time { return now }}))
+	b := panel.New()
+	b.Add("console", panel.Console(&out, panel.ConsoleOptions{Terminal: terminal, Now: func() time.Time { return now }}))
 	sync := func() {
 		if err := b.Flush(t.Context()); err != nil {
 			t.Fatal(err)
@@ -117,7 +119,7 @@ func job(t *testing.T, terminal bool) string {
 		{Name: "format-main", Say: "Format main disk", Run: func(context.Context) error { sync(); return nil }},
 		{Name: "write-image", Say: "Write image", Run: func(ctx context.Context) error {
 			sync()
-			m := NewMeter(func() time.Time { return now }, 200e6)
+			m := panel.NewMeter(func() time.Time { return now }, 200e6)
 			for range 200 {
 				now = now.Add(100 * time.Millisecond)
 				m.Add(1e6)
@@ -133,7 +135,7 @@ func job(t *testing.T, terminal bool) string {
 	if err := step.Run(t.Context(), steps, b.Observe("restore")); err == nil {
 		t.Fatal("the job should fail")
 	}
-	b.Show(View{Message: "retry in 60 s"})
+	b.Show(panel.View{Message: "retry in 60 s"})
 	if err := b.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +177,7 @@ func TestTerminalRedraws(t *testing.T) {
 
 func TestMeter(t *testing.T) {
 	now := time.Unix(100, 0)
-	m := NewMeter(func() time.Time { return now }, 1000)
+	m := panel.NewMeter(func() time.Time { return now }, 1000)
 	if p := m.Progress(); p.Percent() != 0 || p.Rate != 0 || p.Left >= 0 {
 		t.Errorf("at the start: %+v", p)
 	}
@@ -200,7 +202,7 @@ func TestMeter(t *testing.T) {
 	}
 
 	// A resumed download begins its rate where it begins.
-	m = NewMeter(func() time.Time { return now }, 1000)
+	m = panel.NewMeter(func() time.Time { return now }, 1000)
 	now = now.Add(time.Second)
 	m.Set(500)
 	for range 10 {
@@ -211,12 +213,12 @@ func TestMeter(t *testing.T) {
 		t.Errorf("resumed: %+v", p)
 	}
 
-	m = NewMeter(nil, 0)
+	m = panel.NewMeter(nil, 0)
 	n, err := io.Copy(io.Discard, m.Reader(strings.NewReader("0123456789")))
 	if p := m.Progress(); err != nil || n != 10 || p.Done != 10 || p.Percent() != -1 || !strings.HasPrefix(p.String(), "10 B") {
 		t.Errorf("without a total: %+v %q", p, p.String())
 	}
-	for want, p := range map[string]Progress{
+	for want, p := range map[string]panel.Progress{
 		" 45 %  120.3 MB/s  0:35 left":  {Done: 45, Total: 100, Rate: 120.3e6, Left: 34500 * time.Millisecond},
 		"  0 %  1.0 kB/s  2:00:01 left": {Done: 0, Total: 100, Rate: 1000, Left: 2*time.Hour + time.Second},
 		"100 %":                         {Done: 5, Total: 5},
@@ -229,10 +231,10 @@ func TestMeter(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := NewMeter(nil, 10)
+		m := panel.NewMeter(nil, 10)
 		n := 0
-		var last Progress
-		stop := m.Watch(t.Context(), time.Second, func(p Progress) { n, last = n+1, p })
+		var last panel.Progress
+		stop := m.Watch(t.Context(), time.Second, func(p panel.Progress) { n, last = n+1, p })
 		time.Sleep(5500 * time.Millisecond)
 		m.Set(10)
 		stop()

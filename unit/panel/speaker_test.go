@@ -1,4 +1,4 @@
-package panel
+package panel_test
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gprovision/model/fault"
+	"gprovision/unit/panel"
 )
 
 // TestSpeaker: each new problem is heard, and one that is only shown again is not.
@@ -13,8 +14,8 @@ func TestSpeaker(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	beeps := 0
-	b := New()
-	b.Add("speaker", Speaker(func(time.Duration) error { beeps++; return nil }))
+	b := panel.New()
+	b.Add("speaker", panel.Speaker(func(time.Duration) error { beeps++; return nil }))
 	heard := func(what string, want int) {
 		t.Helper()
 		if err := b.Flush(ctx); err != nil || beeps != want {
@@ -22,7 +23,7 @@ func TestSpeaker(t *testing.T) {
 		}
 		beeps = 0
 	}
-	b.Show(View{Job: "restore", Step: "Looking"})
+	b.Show(panel.View{Job: "restore", Step: "Looking"})
 	heard("a step", 0)
 	b.Fail(fault.Newf(fault.NoSpace, "want 5, have 3"))
 	heard("a problem", 3)

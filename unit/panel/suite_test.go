@@ -1,4 +1,4 @@
-package panel
+package panel_test
 
 import (
 	"bytes"
@@ -16,13 +16,15 @@ import (
 	"gprovision/hw/lcd"
 	"gprovision/hw/lcd/simulator"
 	"gprovision/model/fault"
+	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
 )
 
 // rig is a panel in the suite: what can be seen of it, and its keys.
 type rig struct {
-	panel Panel
+	panel panel.Panel
 	shows func(text string) bool
-	press func(Key)
+	press func(panel.Key)
 }
 
 // paper is a console that everything stays on.
@@ -50,8 +52,8 @@ func (p *paper) take(text string) bool {
 }
 
 func consoleRig(terminal bool) rig {
-	keys, out := make(chan Key, 16), &paper{}
-	return rig{Console(out, ConsoleOptions{Terminal: terminal, Keys: keys}), out.take, func(k Key) { keys <- k }}
+	keys, out := make(chan panel.Key, 16), &paper{}
+	return rig{panel.Console(out, panel.ConsoleOptions{Terminal: terminal, Keys: keys}), out.take, func(k panel.Key) { keys <- k }}
 }
 
 // lcdOf makes a display on a simulated LCD.
@@ -65,18 +67,18 @@ func lcdOf(s *simulator.LCD) *lcd.Display {
 
 func lcdRig(m lcd.Model) rig {
 	s := simulator.New(m)
-	keys := map[Key]lcd.Key{KeyUp: lcd.KeyUp, KeyDown: lcd.KeyDown, KeyEnter: lcd.KeyEnter, KeyCancel: lcd.KeyExit}
+	keys := map[panel.Key]lcd.Key{panel.KeyUp: lcd.KeyUp, panel.KeyDown: lcd.KeyDown, panel.KeyEnter: lcd.KeyEnter, panel.KeyCancel: lcd.KeyExit}
 	if m == lcd.Model631 {
-		keys = map[Key]lcd.Key{KeyUp: lcd.KeyUL, KeyDown: lcd.KeyLL, KeyEnter: lcd.KeyUR, KeyCancel: lcd.KeyLR}
+		keys = map[panel.Key]lcd.Key{panel.KeyUp: lcd.KeyUL, panel.KeyDown: lcd.KeyLL, panel.KeyEnter: lcd.KeyUR, panel.KeyCancel: lcd.KeyLR}
 	}
-	return rig{LCD(lcdOf(s)), func(text string) bool { return s.Screen().Contains(text) }, func(k Key) { s.Tap(keys[k]) }}
+	return rig{panel.LCD(lcdOf(s)), func(text string) bool { return s.Screen().Contains(text) }, func(k panel.Key) { s.Tap(keys[k]) }}
 }
 
 // scriptRig sees what is in the views.
 func scriptRig() rig {
-	s := &Script{}
+	s := &script.Panel{}
 	return rig{s, func(text string) bool {
-		v := last(s)
+		v := s.Last()
 		all := []string{v.Job, v.Step, fmt.Sprintf("%d/%d", v.Index, v.Total), v.Message}
 		if v.Progress != nil {
 			all = append(all, v.Progress.String())
@@ -88,7 +90,7 @@ func scriptRig() rig {
 			all = append(append(all, v.Ask.Title, v.Ask.Text), v.Ask.Options...)
 		}
 		return strings.Contains(strings.Join(all, "\n"), text)
-	}, func(k Key) { s.Press(k) }}
+	}, func(k panel.Key) { s.Press(k) }}
 }
 
 // TestPanels is what every panel that a person looks at must do.
@@ -115,12 +117,12 @@ func TestPanels(t *testing.T) {
 						}
 					}
 				}
-				ask := func(want int, fails error, keys ...Key) {
+				ask := func(want int, fails error, keys ...panel.Key) {
 					t.Helper()
 					done := make(chan struct{})
 					go func() {
 						defer close(done)
-						i, err := b.Ask(t.Context(), Question{Title: "Menu", Options: []string{"Resume", "Power off", "Restore latest"}})
+						i, err := b.Ask(t.Context(), panel.Question{Title: "Menu", Options: []string{"Resume", "Power off", "Restore latest"}})
 						if !errors.Is(err, fails) || (err == nil) != (fails == nil) || err == nil && i != want {
 							t.Errorf("answered %d, %v", i, err)
 						}
@@ -133,25 +135,25 @@ func TestPanels(t *testing.T) {
 					<-done
 				}
 
-				b.Show(View{Job: "restore", Step: "Writing release", Index: 7, Total: 14})
+				b.Show(panel.View{Job: "restore", Step: "Writing release", Index: 7, Total: 14})
 				sees("7/14", "Writing release")
-				b.Progress(Progress{Done: 45, Total: 100, Rate: 1, Left: 55 * time.Second})
+				b.Progress(panel.Progress{Done: 45, Total: 100, Rate: 1, Left: 55 * time.Second})
 				sees("45 %", "0:55")
 				b.Message("Press a key for menu")
 				sees("Press a key for menu")
-				r.press(KeyDown)
-				if p := <-b.Pressed(); p.Key != KeyDown {
+				r.press(panel.KeyDown)
+				if p := <-b.Pressed(); p.Key != panel.KeyDown {
 					t.Errorf("pressed %+v", p)
 				}
-				ask(0, nil, KeyEnter)
-				ask(2, nil, KeyDown, KeyDown, KeyEnter)
-				ask(2, nil, KeyUp, KeyEnter)
-				ask(0, ErrCancelled, KeyDown, KeyCancel)
+				ask(0, nil, panel.KeyEnter)
+				ask(2, nil, panel.KeyDown, panel.KeyDown, panel.KeyEnter)
+				ask(2, nil, panel.KeyUp, panel.KeyEnter)
+				ask(0, panel.ErrCancelled, panel.KeyDown, panel.KeyCancel)
 				go func() {
 					time.Sleep(30 * time.Second)
-					r.press(KeyDown)
+					r.press(panel.KeyDown)
 					time.Sleep(time.Second)
-					r.press(KeyEnter)
+					r.press(panel.KeyEnter)
 				}()
 				done := make(chan struct{})
 				go func() {
@@ -164,7 +166,7 @@ func TestPanels(t *testing.T) {
 				<-done
 				b.Fail(fault.Newf(fault.NoSpace, "want 5, have 3"))
 				sees("G144")
-				b.Show(View{Message: "Powering off"})
+				b.Show(panel.View{Message: "Powering off"})
 				sees("Powering off")
 				if err := b.Close(t.Context()); err != nil {
 					t.Error(err)

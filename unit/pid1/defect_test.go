@@ -18,6 +18,7 @@ import (
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
 	"gprovision/unit/state"
 )
 
@@ -43,8 +44,8 @@ func TestDefects(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
 			u := testUnit(t, &out)
-			script := &panel.Script{Answer: func(panel.Asked) []panel.Key { return nil }}
-			u.m.Panel.Add("script", script)
+			keys := &script.Panel{Answer: func(panel.Asked) []panel.Key { return nil }}
+			u.m.Panel.Add("script", keys)
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel() // nobody reads: nothing is waited for
 			texts := u.tellDefects(ctx, defects(&c.f))
@@ -63,7 +64,7 @@ func TestDefects(t *testing.T) {
 				t.Error(err)
 			}
 			shown := "" // only the last view is certain to be seen by a panel that is slow
-			for _, v := range script.Views() {
+			for _, v := range keys.Views() {
 				if v.Problem != nil {
 					shown = v.Problem.Code
 				}

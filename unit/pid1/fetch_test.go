@@ -9,6 +9,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
 )
 
 // TestNewest: which image of a manifest a network recovery takes.
@@ -33,6 +34,8 @@ func TestNewest(t *testing.T) {
 func TestTrackStages(t *testing.T) {
 	var seen [][2]int64
 	u := &unit{m: &machine.Machine{Panel: panel.New(), OnProgress: func(p panel.Progress) { seen = append(seen, [2]int64{p.Done, p.Total}) }}}
+	screen := &script.Panel{}
+	u.m.Panel.Add("script", screen)
 	_, stop := u.trackStages(t.Context())
 	stop() // a step that fails before it moves
 	show, stop := u.trackStages(t.Context())
@@ -45,7 +48,10 @@ func TestTrackStages(t *testing.T) {
 			t.Errorf("%v was not seen: %v", want, seen)
 		}
 	}
-	if p := u.m.Panel.Last().Progress; p == nil || p.Done != 20 || p.Total != 100 {
+	if err := u.m.Panel.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if p := screen.Last().Progress; p == nil || p.Done != 20 || p.Total != 100 {
 		t.Errorf("the panels show %+v", p)
 	}
 }

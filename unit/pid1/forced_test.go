@@ -13,6 +13,7 @@ import (
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
 )
 
 // firmware stands for the variables of one that started the entry with the description.
@@ -84,7 +85,7 @@ func TestForcedRestoreNeedsAYes(t *testing.T) {
 			u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Panel: panel.New(), Policy: tc.p}, args: decide.Args{Forced: true}}
 			asked := false
 			if tc.keys != nil {
-				u.m.Panel.Add("script", &panel.Script{Answer: func(panel.Asked) []panel.Key { asked = true; return tc.keys }})
+				u.m.Panel.Add("script", &script.Panel{Answer: func(panel.Asked) []panel.Key { asked = true; return tc.keys }})
 			}
 			for range 2 { // a second pass of the same boot does not ask again
 				asked = false

@@ -81,12 +81,20 @@ func (u *unit) holdSafely(ctx context.Context, err error) {
 	}
 }
 
-// release flushes what is logged and unmounts everything, in bounded time.
+// release flushes what is logged and shown and unmounts everything, in bounded time: the machine goes off.
 func (u *unit) release(ctx context.Context) {
 	u.flushQueue(ctx)
 	u.letGo(ctx)
 	u.closeJournal(ctx)
 	u.releaseDisplay()
+	u.closePanels(ctx)
+}
+
+// closePanels has every panel show what was shown last, as far as it does so in time.
+func (u *unit) closePanels(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	_ = u.m.Panel.Close(ctx) // the machine goes off: nobody could be told
 }
 
 // flushQueue gives the server some time to take what waits for it.

@@ -20,12 +20,13 @@ import (
 	"gprovision/unit/job/rescue"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
 )
 
 // withKeys returns a unit with a panel that has keys.
 func withKeys(p policy.Policy) *unit {
 	u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Panel: panel.New(), Policy: p}}
-	u.m.Panel.Add("script", &panel.Script{Answer: func(panel.Asked) []panel.Key { return nil }})
+	u.m.Panel.Add("script", &script.Panel{Answer: func(panel.Asked) []panel.Key { return nil }})
 	return u
 }
 

@@ -15,6 +15,7 @@ import (
 	"gprovision/model/step"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
 	"gprovision/unit/report"
 )
 
@@ -100,7 +101,7 @@ func TestAfterFailedSetup(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Panel: panel.New()}}
 			u.wanted, u.held = tc.wanted, true
-			u.m.Panel.Add("script", &panel.Script{Answer: func(panel.Asked) []panel.Key {
+			u.m.Panel.Add("script", &script.Panel{Answer: func(panel.Asked) []panel.Key {
 				keys := tc.keys[0]
 				tc.keys = tc.keys[1:]
 				return keys

@@ -84,20 +84,6 @@ type item struct {
 	seg   uint64 // file that holds it, 0 for none
 }
 
-// Stats says how a Queue is doing.
-type Stats struct {
-	// Waiting is how many events are not known to be at the server.
-	Waiting int
-	// Unsaved is how many of them are not in a file; all of them before Persist.
-	Unsaved int
-	// Sent is how many events the server took.
-	Sent int
-	// Dropped is how many events were lost because the queue was full, or because the server refused them for good.
-	Dropped int
-	// Err is the newest error of sending or saving, nil after a success.
-	Err error
-}
-
 // NewQueue returns an empty Queue in memory for the events of this boot.
 func NewQueue(boot string) *Queue {
 	return &Queue{boot: boot, max: MaxQueue, now: time.Now, next: 1, changed: make(chan struct{}), wakeSend: make(chan struct{}, 1), wakeDisk: make(chan struct{}, 1)}
@@ -381,23 +367,6 @@ func (q *Queue) fail(err error) {
 func (q *Queue) tell() {
 	close(q.changed)
 	q.changed = make(chan struct{})
-}
-
-// Stats returns how the queue is doing.
-func (q *Queue) Stats() Stats {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.stats()
-}
-
-func (q *Queue) stats() Stats {
-	s := Stats{Waiting: len(q.items), Sent: q.sent, Dropped: q.dropped, Err: q.lastErr}
-	for _, it := range q.items {
-		if it.seg == 0 {
-			s.Unsaved++
-		}
-	}
-	return s
 }
 
 // Flush waits until the server has every event that was added before the call, or ctx ends.

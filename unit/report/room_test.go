@@ -105,7 +105,7 @@ func TestQueueDiskFull(t *testing.T) {
 	q.Add(record.Event{Kind: record.KindQA})
 	q.Start(s)
 	ctx := within(t)
-	for q.Stats().Waiting > 1 {
+	for q.stats().waiting > 1 {
 		q.mu.Lock()
 		ch := q.changed
 		waiting := len(q.items)
@@ -129,7 +129,7 @@ func TestQueueDiskFull(t *testing.T) {
 	if got := s.told(); got != "state , qa , log INFOearly, log INFOlate" {
 		t.Error(got)
 	}
-	if st := q.Stats(); st.Dropped != 0 {
+	if st := q.stats(); st.dropped != 0 {
 		t.Errorf("%+v", st)
 	}
 	must(t, q.Close())
@@ -162,7 +162,7 @@ func TestQueueTalksTooMuch(t *testing.T) {
 		t.Error("it tells of each one:", got)
 	}
 	var p *Refusal
-	if errors.As(q.Stats().Err, &p) {
+	if errors.As(q.stats().err, &p) {
 		t.Error(p)
 	}
 	must(t, q.Close())

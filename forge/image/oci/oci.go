@@ -150,9 +150,6 @@ func load(s store, name, reference string) (*Image, error) {
 // Close closes the files of the image.
 func (im *Image) Close() error { return im.store.Close() }
 
-// Layers is how many layers the image has.
-func (im *Image) Layers() int { return len(im.layers) }
-
 func (im *Image) find(reference string) error {
 	index, err := im.read("index.json")
 	switch {

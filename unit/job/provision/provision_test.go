@@ -19,6 +19,7 @@ import (
 	"gprovision/site"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
 )
@@ -262,7 +263,7 @@ func TestPermit(t *testing.T) {
 			j.HasRecovery, j.Panel = tc.complete, panel.New()
 			asked := false
 			if tc.keys != nil {
-				j.Panel.Add("script", &panel.Script{Answer: func(panel.Asked) []panel.Key { asked = true; return tc.keys }})
+				j.Panel.Add("script", &script.Panel{Answer: func(panel.Asked) []panel.Key { asked = true; return tc.keys }})
 			}
 			if err := j.permit(t.Context()); fault.Of(err) != tc.want || tc.want == nil && err != nil || asked != tc.asks {
 				t.Errorf("got %v, asked: %t", err, asked)

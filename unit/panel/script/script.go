@@ -1,23 +1,26 @@
-package panel
+// Package script is a panel for the tests of what shows and asks: it remembers the views, and presses keys. No command has it.
+package script
 
 import (
 	"slices"
 	"sync"
+
+	"gprovision/unit/panel"
 )
 
-// Script is a Panel for tests: it remembers the views, and presses keys. The zero value is ready.
-type Script struct {
+// Panel is a panel.Panel that types. The zero value is ready.
+type Panel struct {
 	// Answer, if there is one, is called once for each question, and the keys that it returns are pressed.
-	Answer func(Asked) []Key
+	Answer func(panel.Asked) []panel.Key
 
 	mu    sync.Mutex
-	views []View
-	keys  chan Key
+	views []panel.View
+	keys  chan panel.Key
 	asked int // the last question that was answered
 }
 
 // Show remembers v, and answers a question in it.
-func (s *Script) Show(v View) error {
+func (s *Panel) Show(v panel.View) error {
 	s.mu.Lock()
 	s.views = append(s.views, v)
 	fresh := v.Ask != nil && v.Ask.ID != s.asked && s.Answer != nil
@@ -32,20 +35,20 @@ func (s *Script) Show(v View) error {
 }
 
 // Keys returns the channel of the keys that are pressed.
-func (s *Script) Keys() <-chan Key {
+func (s *Panel) Keys() <-chan panel.Key {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.keys == nil {
-		s.keys = make(chan Key, 256)
+		s.keys = make(chan panel.Key, 256)
 	}
 	return s.keys
 }
 
-// Types says that a Script can type.
-func (s *Script) Types() bool { return true }
+// Types says that a Panel can type.
+func (s *Panel) Types() bool { return true }
 
 // Press presses keys. More than 256 that nobody takes are waited for.
-func (s *Script) Press(keys ...Key) {
+func (s *Panel) Press(keys ...panel.Key) {
 	s.Keys()
 	for _, k := range keys {
 		s.keys <- k
@@ -53,15 +56,25 @@ func (s *Script) Press(keys ...Key) {
 }
 
 // Type presses the keys of a text.
-func (s *Script) Type(text string) {
+func (s *Panel) Type(text string) {
 	for _, c := range []byte(text) {
-		s.Press(Key(c))
+		s.Press(panel.Key(c))
 	}
 }
 
 // Views returns all views in order.
-func (s *Script) Views() []View {
+func (s *Panel) Views() []panel.View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.views)
+}
+
+// Last returns the view that was shown last, the zero value if there was none.
+func (s *Panel) Last() panel.View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.views) == 0 {
+		return panel.View{}
+	}
+	return s.views[len(s.views)-1]
 }
