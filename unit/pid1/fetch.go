@@ -2,29 +2,24 @@ package pid1
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
-	"os"
 	"path"
-	"path/filepath"
 	"time"
 
 	"gprovision/hw/filesystem"
-	"gprovision/hw/nic"
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
 	"gprovision/model/policy"
 	"gprovision/model/record"
 	"gprovision/model/release"
-	"gprovision/model/signature"
 	"gprovision/model/step"
 	"gprovision/unit/image"
-	"gprovision/unit/job/provision"
 	"gprovision/unit/panel"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
 	"gprovision/unit/update"
+	"gprovision/unit/uplink"
 )
 
 const (
@@ -32,8 +27,6 @@ const (
 	fetchNetwork = time.Minute
 	// fetchPatience is how long it goes on with a download that breaks off.
 	fetchPatience = 2 * time.Hour
-	// maxManifest is the largest manifest that is looked at, in bytes.
-	maxManifest = 4 << 20
 )
 
 // fetchImage brings an image from the network onto the recovery volume, which is mounted writable: the newest of the manifest that
@@ -48,7 +41,7 @@ func (u *unit) fetchImage(ctx context.Context, f *Found) error {
 		u.log.Warn("which manifests were used cannot be read", "err", err)
 	}
 	prefix, source := f.Unit.ImagePrefix, ""
-	var signed provision.Signed
+	var signed uplink.Signed
 	if prefix == "" {
 		prefix = u.m.Site.Names.ImagePrefix
 	}
@@ -70,7 +63,7 @@ func (u *unit) fetchImage(ctx context.Context, f *Found) error {
 				return err
 			}
 			u.log.Info("image fetched", "image", r.Image, "bytes", r.Size, "present", r.Present)
-			if signed != (provision.Signed{}) {
+			if signed != (uplink.Signed{}) {
 				if err := f.Volume.WriteManifests(used.Used(signed.Product, signed.Serial)); err != nil {
 					u.log.Warn("the manifest cannot be remembered: an older one would not be refused", "err", err)
 				}
@@ -100,70 +93,26 @@ func (u *unit) trackStages(ctx context.Context) (show func(stage string, done, t
 func (u *unit) raiseNetwork(ctx context.Context) error {
 	u.stopNetwork()
 	ctx, u.stopNetwork = context.WithCancel(ctx)
-	ports, err := nic.List(u.m.Sys)
-	if err != nil {
-		return fault.Because(fault.NoNetwork, err)
-	}
-	leases, err := nic.Configure(ctx, u.log, nic.Real(ports), u.args.BootMAC, fetchNetwork)
-	if err != nil {
-		return fault.Because(fault.NoNetwork, err)
-	}
-	if conf := leases[0].ResolvConf(); conf != "" {
-		if err := os.WriteFile("/etc/resolv.conf", []byte(conf), 0o644); err != nil {
-			u.log.Warn("name servers cannot be used", "err", err)
-		}
-	}
-	return nil
+	_, err := uplink.Raise(ctx, u.log, u.m.Sys, u.args.BootMAC, fetchNetwork)
+	return err
 }
 
 // fetchable reads the manifest that the policy names and returns the address of its newest image for this unit, and what its signature
 // says. A manifest that is older than one of those that were used is refused.
-func (u *unit) fetchable(ctx context.Context, client *http.Client, prefix string, used state.Manifests) (address string, signed provision.Signed, err error) {
+func (u *unit) fetchable(ctx context.Context, client *http.Client, prefix string, used state.Manifests) (address string, signed uplink.Signed, err error) {
 	base, err := url.Parse(u.m.Policy.NetworkRecovery)
 	if err != nil {
 		return "", signed, fault.Because(fault.ManifestMissing, err)
 	}
-	dir, err := os.MkdirTemp("", "fetch-")
+	get := func(ctx context.Context, address string, most int64) ([]byte, error) {
+		return uplink.Small(ctx, u.log, client, address, most)
+	}
+	m, err := uplink.Fetch(ctx, base, uplink.Trust{Policy: u.m.Policy, Keys: u.m.Keys, Used: used}, get)
 	if err != nil {
 		return "", signed, err
 	}
-	defer os.RemoveAll(dir)
-	small := func(name, address string, most int64) ([]byte, error) {
-		o := report.FetchOptions{URL: address, Dest: filepath.Join(dir, name), MaxSize: most, Client: client, Patience: time.Minute, Log: u.log}
-		if _, err := report.Fetch(ctx, o); err != nil {
-			return nil, err
-		}
-		return os.ReadFile(o.Dest)
-	}
-	raw, err := small("manifest", base.String(), maxManifest)
-	if err != nil {
-		return "", signed, fault.Rename(fault.ManifestMissing, err)
-	}
-	beside := *base
-	beside.Path += signature.Suffix
-	sig, err := small("signature", beside.String(), signature.MaxSize)
-	switch {
-	case err == nil:
-		signed, err = provision.VerifyManifest(raw, sig, u.m.Keys, u.m.Policy, used)
-	case errors.Is(err, report.ErrNotFound) && u.m.Policy.AllowUnsigned:
-		err = nil
-	case errors.Is(err, report.ErrNotFound):
-		err = fault.Newf(fault.ManifestUnsigned, "%s does not exist", beside.Redacted())
-	default:
-		err = fault.Rename(fault.ManifestMissing, err)
-	}
-	if err != nil {
-		return "", signed, err
-	}
-	m, err := manifest.Parse(raw)
-	if err == nil {
-		m, err = m.Resolve(base)
-	}
-	if err != nil {
-		return "", signed, fault.Because(fault.ManifestSyntax, err)
-	}
-	address, err = newest(m, prefix, u.m.Policy)
-	return address, signed, err
+	address, err = newest(m.Full, prefix, u.m.Policy)
+	return address, m.Signed, err
 }
 
 // newest returns the address of the newest image of a manifest that has a name of this unit's images and is allowed.

@@ -3,13 +3,11 @@ package pid1
 import (
 	"context"
 	"errors"
-	"os"
 	"strings"
 	"time"
 
 	"gprovision/hw/block"
 	"gprovision/hw/filesystem"
-	"gprovision/hw/nic"
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/model/step"
@@ -18,6 +16,7 @@ import (
 	"gprovision/unit/panel"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
+	"gprovision/unit/uplink"
 )
 
 // began, succeeded and failed tell panels, log and server where a job stands.
@@ -152,14 +151,7 @@ func (u *unit) connect(ctx context.Context, f *Found) {
 	}
 	ctx, u.stopNetwork = context.WithCancel(ctx)
 	u.background("connect", func() {
-		ports, err := nic.List(u.m.Sys)
-		var leases []nic.Lease
-		if err == nil {
-			leases, err = nic.Configure(ctx, u.log, nic.Real(ports), "", reportNetwork)
-		}
-		if err == nil && leases[0].ResolvConf() != "" {
-			err = os.WriteFile("/etc/resolv.conf", []byte(leases[0].ResolvConf()), 0o644)
-		}
+		_, err := uplink.Raise(ctx, u.log, u.m.Sys, "", reportNetwork)
 		if err != nil {
 			u.log.Info("no network; records are sent later", "err", err)
 			return
@@ -172,11 +164,9 @@ func (u *unit) connect(ctx context.Context, f *Found) {
 // hello tells the server that the unit is there, with its key and with what it holds: a server that was restored from a backup may
 // not know. Records wait for a server that does not know the key yet.
 func (u *unit) hello(ctx context.Context, c *report.Client, rec state.Unit) {
-	var macs []string
-	if ports, err := nic.List(u.m.Sys); err == nil {
-		for _, p := range nic.Real(ports) {
-			macs = append(macs, p.MAC)
-		}
+	macs, err := uplink.MACs(u.m.Sys)
+	if err != nil {
+		u.log.Debug("network ports cannot be listed", "err", err)
 	}
 	v := u.m.Identity.Variant
 	reason, err := c.Hello(ctx, record.EnrolRequest{Platform: v.DevCodeName, SerialField: v.SerNumField, MACs: macs, Build: u.m.Build.Number,

@@ -25,35 +25,17 @@ import (
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/report"
+	"gprovision/unit/uplink"
 )
 
-// maxManifest is the largest manifest that is looked at, in bytes.
-const maxManifest = 4 << 20
-
-// fetchSmall returns the content of a small file. What it returns is not verified yet. A server that takes no connection is a
-// fault.NoServer: who asked for the file cannot know that the file is not to blame.
-func (j *job) fetchSmall(ctx context.Context, url string, most int64) ([]byte, error) {
-	dir, err := os.MkdirTemp("", "fetch-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
+// fetchSmall returns the content of a small file (uplink.Small).
+func (j *job) fetchSmall(ctx context.Context, address string, most int64) ([]byte, error) {
 	client, err := j.source()
 	if err != nil {
 		return nil, err
 	}
 	defer client.CloseIdleConnections()
-	// A connection is given up after 30 s by the client itself, so Idle must be longer for its reason to be seen.
-	o := report.FetchOptions{Client: client, URL: url, Dest: filepath.Join(dir, "file"), MaxSize: most, Idle: 40 * time.Second, Patience: time.Minute, Log: j.Log}
-	_, err = report.Fetch(ctx, o)
-	var dial *net.OpError
-	if errors.As(err, &dial) && dial.Op == "dial" {
-		return nil, fault.Newf(fault.NoServer, "get %s: %w", url, dial)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return os.ReadFile(o.Dest)
+	return uplink.Small(ctx, j.Log, client, address, most)
 }
 
 // rules is what this unit knows when it judges a manifest.

@@ -8,7 +8,6 @@
 package provision
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -30,10 +29,8 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
-	"gprovision/model/policy"
 	"gprovision/model/record"
 	"gprovision/model/secret"
-	"gprovision/model/signature"
 	"gprovision/model/step"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
@@ -41,6 +38,7 @@ import (
 	"gprovision/unit/report"
 	"gprovision/unit/state"
 	"gprovision/unit/sysroot"
+	"gprovision/unit/uplink"
 )
 
 // Options is what the job needs beside the machine.
@@ -92,7 +90,7 @@ type job struct {
 	ports    *nic.Network
 	fetched  *manifest.Manifest // as it was written
 	manifest *manifest.Manifest // with all addresses in full
-	signed   Signed
+	signed   uplink.Signed
 	spec     manifest.Specs
 	client   *report.Client
 	recovery block.Disk
@@ -143,31 +141,9 @@ func (j *job) steps() []step.Step {
 	}
 }
 
-func (j *job) network(ctx context.Context) error {
-	ports, err := nic.List(j.Sys)
-	if err != nil {
-		return err
-	}
-	ports = nic.Real(ports)
-	if len(ports) == 0 {
-		return fault.Newf(fault.NoNetwork, "the kernel found no network port")
-	}
-	j.ports = nic.Start(ctx, j.Log, ports, j.BootMAC)
-	patient, cancel := context.WithTimeout(ctx, networkPatience)
-	defer cancel()
-	leases, err := j.ports.Wait(patient)
-	if err != nil {
-		return fault.Because(fault.NoNetwork, err)
-	}
-	for _, l := range leases {
-		j.Log.Info("network port configured", "port", l.Port.Name, "address", l.Addr.String())
-	}
-	if conf := leases[0].ResolvConf(); conf != "" {
-		if err := os.WriteFile("/etc/resolv.conf", []byte(conf), 0o644); err != nil {
-			j.Log.Warn("name servers cannot be used", "err", err)
-		}
-	}
-	return nil
+func (j *job) network(ctx context.Context) (err error) {
+	j.ports, err = uplink.Raise(ctx, j.Log, j.Sys, j.BootMAC, networkPatience)
+	return err
 }
 
 // obeyManifest fetches the manifest and judges it, as 'gprov manifest check' does: nothing in it stops the job later.
@@ -184,36 +160,18 @@ func (j *job) fetchManifest(ctx context.Context) error {
 		return fault.Newf(fault.ManifestMissing, "mfgurl is %q, want an http or https address", j.ManifestURL)
 	}
 	j.base = base
-	raw, err := j.fetchSmall(ctx, base.String(), maxManifest)
-	if err != nil {
-		return fault.Rename(fault.ManifestMissing, err)
-	}
-	sig, err := j.fetchSmall(ctx, base.String()+signature.Suffix, signature.MaxSize)
-	switch {
-	case errors.Is(err, report.ErrNotFound) && j.Policy.AllowUnsigned:
-		j.Log.Warn("manifest is not signed, and the policy allows that")
-	case errors.Is(err, report.ErrNotFound):
-		return fault.Newf(fault.ManifestUnsigned, "%s%s does not exist", base, signature.Suffix)
-	case err != nil:
-		return fault.Rename(fault.ManifestMissing, err)
-	}
-	m, err := manifest.Parse(raw)
-	if err != nil {
-		return fault.Because(fault.ManifestSyntax, err)
-	}
-	if sig != nil {
-		j.signed, err = VerifyManifest(raw, sig, j.Keys, j.Policy, j.Manifests)
-	} else {
-		err = j.checkUnsignedSteps(m)
-	}
+	m, err := uplink.Fetch(ctx, base, uplink.Trust{Policy: j.Policy, Keys: j.Keys, Used: j.Manifests}, j.fetchSmall)
 	if err != nil {
 		return err
 	}
-	j.fetched = m
-	if j.manifest, err = m.Resolve(base); err != nil {
-		return fault.Because(fault.ManifestSyntax, err)
+	if m.Signed == (uplink.Signed{}) {
+		j.Log.Warn("manifest is not signed, and the policy allows that")
+		if err := j.checkUnsignedSteps(m.Written); err != nil {
+			return err
+		}
 	}
-	j.Log.Info("manifest fetched", "url", base.String(), "files", len(m.Files))
+	j.fetched, j.manifest, j.signed = m.Written, m.Full, m.Signed
+	j.Log.Info("manifest fetched", "url", base.String(), "files", len(m.Full.Files))
 	return nil
 }
 
@@ -268,30 +226,6 @@ func (j *job) source() (*http.Client, error) {
 	}, nil
 }
 
-// Signed is what the signature of a manifest says of it. The zero value is that of one without.
-type Signed struct {
-	Product string
-	// Serial is the manifest's own, as it was signed: mostly a number.
-	Serial string
-}
-
-// VerifyManifest checks the detached signature of a manifest, that it was made for a manifest and no other kind of file, that the policy
-// wants this product and serial number, and that the unit has not used a newer one.
-func VerifyManifest(raw, sig []byte, keys []signature.PublicKey, p policy.Policy, used state.Manifests) (Signed, error) {
-	trusted, err := signature.Verify(keys, sig, bytes.NewReader(raw))
-	if err != nil {
-		return Signed{}, fault.Because(fault.ManifestSignature, err)
-	}
-	var s Signed
-	if s.Product, s.Serial, err = signature.ParseManifestComment(trusted); err != nil {
-		return Signed{}, fault.Because(fault.ManifestSignature, err)
-	}
-	if err := errors.Join(p.CheckManifest(trusted), used.Check(s.Product, s.Serial)); err != nil {
-		return Signed{}, fault.Because(fault.ManifestRefused, err)
-	}
-	return s, nil
-}
-
 // announce enrols the unit at the server that the boot script names, so that the server hears of whatever goes wrong with the
 // manifest. That this fails ends nothing: the manifest says which server counts.
 func (j *job) announce(ctx context.Context) error {
@@ -334,13 +268,9 @@ func (j *job) connectTo(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
-	ports, err := nic.List(j.Sys)
+	macs, err := uplink.MACs(j.Sys)
 	if err != nil {
 		return err
-	}
-	var macs []string
-	for _, p := range nic.Real(ports) {
-		macs = append(macs, p.MAC)
 	}
 	v := j.Identity.Variant
 	request := record.EnrolRequest{Token: j.Token, Platform: v.DevCodeName, SerialField: v.SerNumField, MACs: macs, Build: j.Build.Number, Held: j.held}
@@ -622,7 +552,7 @@ func (j *job) bootRecovery(context.Context) error {
 }
 
 func (j *job) writeRecord(context.Context) error {
-	if j.signed != (Signed{}) {
+	if j.signed != (uplink.Signed{}) {
 		if err := j.volume.WriteManifests(j.Manifests.Used(j.signed.Product, j.signed.Serial)); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}

@@ -173,64 +173,6 @@ func TestManifestAddress(t *testing.T) {
 	}
 }
 
-func TestVerifyManifest(t *testing.T) {
-	key := testKey(t)
-	const text = `{"Files": []}`
-	keys := []signature.PublicKey{testKey(t).Public(), key.Public()}
-	for _, tc := range []struct {
-		name, sig string
-		keys      []signature.PublicKey
-		want      *fault.Fault
-	}{
-		{"one of two keys", testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), keys, nil},
-		{"no keys", testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), nil, fault.ManifestSignature},
-		{"another key", testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), keys[:1], fault.ManifestSignature},
-		{"another file", testSign(t, key, text+"\n", signature.ManifestComment("WIDGET", "7")), keys, fault.ManifestSignature},
-		{"comment changed", strings.Replace(testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), "manifest WIDGET 7", "manifest WIDGET 8", 1), keys, fault.ManifestSignature},
-		{"an image's", testSign(t, key, text, signature.ImageComment("WIDGET.LNX.SHINY.2026-11-22.0001.upd")), keys, fault.ManifestSignature},
-		{"a word that begins in the same way", testSign(t, key, text, "manifesto WIDGET 7"), keys, fault.ManifestSignature},
-		{"no serial number", testSign(t, key, text, "manifest WIDGET"), keys, fault.ManifestSignature},
-		{"nothing", "", keys, fault.ManifestSignature},
-	} {
-		s, err := VerifyManifest([]byte(text), []byte(tc.sig), tc.keys, policy.Policy{}, state.Manifests{})
-		if fault.Of(err) != tc.want || err == nil && s != (Signed{"WIDGET", "7"}) {
-			t.Errorf("%s: got %v, %v, want %v", tc.name, s, err, tc.want)
-		}
-	}
-}
-
-// TestVerifyManifestObeyed: a signature that holds is not enough. The product and the age are those that the policy wants, and nothing
-// older than what was used comes back.
-func TestVerifyManifestObeyed(t *testing.T) {
-	key := testKey(t)
-	const text = `{"Files": []}`
-	used := state.Manifests{}.Used("WIDGET", "7")
-	for _, tc := range []struct {
-		name            string
-		product, serial string
-		p               policy.Policy
-		used            state.Manifests
-		want            string
-	}{
-		{"a new unit", "WIDGET", "1", policy.Policy{}, state.Manifests{}, ""},
-		{"the same again", "WIDGET", "7", policy.Policy{}, used, ""},
-		{"newer", "WIDGET", "8", policy.Policy{}, used, ""},
-		{"older than used", "WIDGET", "6", policy.Policy{}, used, "sign the old content with a higher one"},
-		{"not comparable with what was used", "WIDGET", "six", policy.Policy{}, used, "whole number"},
-		{"of another product, older", "GADGET", "1", policy.Policy{}, used, ""},
-		{"of another product than wanted", "GADGET", "9", policy.Policy{ManifestProduct: "WIDGET"}, used, `"GADGET"`},
-		{"of the wanted product", "WIDGET", "9", policy.Policy{ManifestProduct: "WIDGET"}, used, ""},
-		{"older than wanted", "WIDGET", "9", policy.Policy{OldestManifest: 10}, used, "wants 10"},
-		{"wanted, and older than used", "WIDGET", "6", policy.Policy{OldestManifest: 5}, used, "used 7"},
-	} {
-		sig := testSign(t, key, text, signature.ManifestComment(tc.product, tc.serial))
-		_, err := VerifyManifest([]byte(text), []byte(sig), []signature.PublicKey{key.Public()}, tc.p, tc.used)
-		if (err == nil) != (tc.want == "") || err != nil && (fault.Of(err) != fault.ManifestRefused || !strings.Contains(err.Error(), tc.want)) {
-			t.Errorf("%s: got %v, want %q", tc.name, err, tc.want)
-		}
-	}
-}
-
 // TestPermit: a complete unit is provisioned again only if somebody wants just that: on the server, or at the machine.
 func TestPermit(t *testing.T) {
 	yes, no := []panel.Key{panel.KeyDown, panel.KeyEnter}, []panel.Key{panel.KeyEnter}

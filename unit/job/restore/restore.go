@@ -20,7 +20,6 @@ import (
 	"gprovision/hw/efi"
 	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
-	"gprovision/hw/nic"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
@@ -31,6 +30,7 @@ import (
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 	"gprovision/unit/sysroot"
+	"gprovision/unit/uplink"
 )
 
 // Options is what the job needs beside the machine.
@@ -374,13 +374,9 @@ func (j *job) configure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ports, err := nic.List(j.Sys)
+	macs, err := uplink.MACs(j.Sys)
 	if err != nil {
 		return err
-	}
-	var macs []string
-	for _, p := range nic.Real(ports) {
-		macs = append(macs, p.MAC)
 	}
 	v := j.Identity.Variant
 	mounts, err := j.mounts()
