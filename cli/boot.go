@@ -36,6 +36,7 @@ type BootBuildCmd struct {
 	Out       string   `required:"" placeholder:"FILE" help:"File to write."`
 	Policy    string   `required:"" placeholder:"FILE" help:"Policy: what the artifact may do (docs/formats/policy.md)."`
 	Platforms string   `placeholder:"FILE" help:"Appliance table (appliance.json). Default: the built-in one."`
+	Names     string   `placeholder:"FILE" help:"Names of the product: how its images are called, labels, host names (docs/formats/names.md). Default: those of this gprov."`
 	Init      string   `placeholder:"FILE" help:"The init program. Default: init beside this program."`
 	Add       []string `sep:"none" placeholder:"PATH[:DEST]" help:"Add a file or directory, with the libraries that its programs need, 64-bit or 32-bit. May be repeated."`
 	Tools     string   `placeholder:"PATH" help:"Directory or tar file with mke2fs and e2fsck and their libraries, used in place of those in the root filesystem."`
@@ -61,6 +62,7 @@ func (*BootUKICmd) Help() string {
 
   BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy policy.json --out norm_boot
   BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy policy.json --provision --out provision.pxe
+  BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy policy.json --names names.json --out norm_boot
   BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy locked.json --sb-key db.key --sb-cert db.pem --out norm_boot
   BUILD_NUMBER=7 gprov boot build --rootfs rootfs.tar --policy policy.json --module drivers/net/ethernet/chelsio/ --out norm_boot
 
@@ -224,6 +226,9 @@ func (b *BootBuildCmd) options(c *Context) (boot.Options, error) {
 	if o.Policy, err = readPolicy(c, b.Policy); err != nil {
 		return o, err
 	}
+	if o.Names, err = namesFor(c, b.Names); err != nil {
+		return o, err
+	}
 	if b.Platforms != "" {
 		var ps []source.Problem
 		if o.Platforms, ps, err = loadPlatforms(b.Platforms); err != nil {
@@ -290,16 +295,10 @@ func (*BootInspectCmd) Help() string {
 
 // Run prints what the artifact is made of.
 func (b *BootInspectCmd) Run(c *Context) error {
-	f, err := os.Open(b.File)
-	if err != nil {
+	in, err := inspect(b.File)
+	if errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	in, err := boot.Inspect(f, st.Size())
 	if err != nil {
 		return &HintError{fmt.Errorf("inspect %s: %w", b.File, err), "want a boot artifact, as 'gprov boot build' makes it: norm_boot or provision.pxe"}
 	}
@@ -346,6 +345,11 @@ func printInspection(c *Context, file string, in boot.Inspection) error {
 		for _, p := range in.Initrd.Parts {
 			row("part", "%-13s %11d bytes in %d files", p.Name, p.Size, p.Files)
 		}
+	}
+	if n := in.Names; n != nil {
+		row("names", "%s", namesText(*n))
+	} else if in.Policy != nil {
+		row("names", "none of its own: those of its init")
 	}
 	if in.Policy != nil {
 		row("policy", "as 'gprov policy show' has it, * is its own:")

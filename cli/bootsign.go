@@ -7,13 +7,14 @@ import (
 	"os"
 
 	"gprovision/forge/boot"
+	"gprovision/model/naming"
 	"gprovision/model/signature"
 )
 
 // BootSignCmd is "gprov boot sign".
 type BootSignCmd struct {
 	Files   []string `arg:"" name:"file" help:"The boot artifacts."`
-	Product string   `placeholder:"PREFIX" help:"How the names of the product's images begin. Default: as this gprov names images."`
+	Product string   `placeholder:"PREFIX" help:"How the names of the product's images begin. Default: as the artifact's names say, else as this gprov names images."`
 	SigningFlags
 }
 
@@ -36,12 +37,8 @@ func (s *BootSignCmd) Run(c *Context) error {
 	if key == nil {
 		return &UsageError{errors.New("no key: give --key FILE, or --signer and --signer-key, or set GPROV_SIGNING_KEY")}
 	}
-	product := s.Product
-	if product == "" {
-		product = c.Site.Names.ImagePrefix
-	}
 	for _, name := range s.Files {
-		comment, sig, err := signArtifact(name, product, key.Sign)
+		comment, sig, err := signArtifact(name, s.Product, c.Site.Names.Chosen(), key.Sign)
 		if err != nil {
 			return &HintError{fmt.Errorf("sign %s: %w", name, err), "want a boot artifact with a build number, as 'gprov boot build' makes it"}
 		}
@@ -53,7 +50,8 @@ func (s *BootSignCmd) Run(c *Context) error {
 	return nil
 }
 
-func signArtifact(name, product string, sign func(io.Reader, string) ([]byte, error)) (comment string, sig []byte, err error) {
+// signArtifact signs for a product; empty: the one that the artifact's names are of, or else the others.
+func signArtifact(name, product string, others naming.Names, sign func(io.Reader, string) ([]byte, error)) (comment string, sig []byte, err error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return "", nil, err
@@ -69,6 +67,9 @@ func signArtifact(name, product string, sign func(io.Reader, string) ([]byte, er
 	}
 	if in.Build == nil {
 		return "", nil, errors.New("it has no build number")
+	}
+	if product == "" {
+		product = in.NamesOr(others).ImagePrefix
 	}
 	comment = signature.ArtifactComment(product, *in.Build)
 	sig, err = sign(io.NewSectionReader(f, 0, st.Size()), comment)

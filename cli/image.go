@@ -44,11 +44,12 @@ type ImageBuildCmd struct {
 	Reference string `name:"image-ref" placeholder:"NAME" help:"Which of several images in an OCI layout: its name or tag."`
 	Out       string `required:"" placeholder:"DIR" help:"Directory in which the image is put."`
 	Name      string `xor:"name" required:"" placeholder:"NAME.upd" help:"Name of the image: PRODUCT.OS.PLATFORM.YYYY-MM-DD.NNNN.upd."`
-	Build     string `xor:"name" required:"" placeholder:"N" help:"Build number; the rest of the name is the product's prefix and today."`
+	Build     string `xor:"name" required:"" placeholder:"N" help:"Build number; the rest of the name is the prefix of the boot artifact's names and today."`
 	SigningFlags
 	Add        []string `sep:"none" placeholder:"LOCAL:DEST" help:"Put a file in, such as norm_boot:/boot/norm_boot. May be repeated."`
 	Policy     string   `placeholder:"FILE" help:"Make /boot/norm_boot from the root filesystem's own kernel, with this policy."`
 	Platforms  string   `placeholder:"FILE" help:"Appliance table for that. Default: the built-in one."`
+	Names      string   `placeholder:"FILE" help:"Names of the product for that. Default: those of this gprov."`
 	Init       string   `placeholder:"FILE" help:"The init program for that. Default: init beside this program."`
 	BootAdd    []string `name:"boot-add" sep:"none" placeholder:"PATH[:DEST]" help:"Put a file or directory into the boot artifact that is made. May be repeated."`
 	Kernel     string   `placeholder:"RELEASE" help:"Kernel for that. Default: the newest plain one in the root filesystem."`
@@ -93,9 +94,10 @@ func (b *ImageBuildCmd) Run(c *Context) error {
 		RootFS: b.RootFS, Out: b.Out, Time: at, Source: b.Source, Builder: c.Version, Preset: b.Preset, BlockSize: b.BlockSize,
 		ImportJob: b.ImportJob, ImageJob: b.ImageJob, Stream: b.Stream, AllowIncomplete: b.Incomplete, Reference: b.Reference, NoSBOM: b.NoSBOM,
 	}
-	if o.Name, err = b.name(c.Site.Names.ImagePrefix, at); err != nil {
+	if o.Name, err = b.name(at); err != nil {
 		return &UsageError{err}
 	}
+	o.Names = c.Site.Names.Chosen()
 	for _, a := range b.Add {
 		local, dest, ok := strings.Cut(a, ":")
 		if !ok || local == "" || dest == "" {
@@ -144,12 +146,12 @@ func (b *ImageBuildCmd) Run(c *Context) error {
 // boot says how the boot artifact is made; nil: it is not.
 func (b *ImageBuildCmd) boot(c *Context) (*boot.Options, error) {
 	if b.Policy == "" {
-		if b.Platforms != "" || b.Init != "" || len(b.BootAdd) > 0 || b.Kernel != "" || len(b.BootModule) > 0 {
-			return nil, &UsageError{errors.New("--platforms, --init, --kernel, --boot-module and --boot-add are for making the boot artifact, which needs --policy")}
+		if b.Platforms != "" || b.Names != "" || b.Init != "" || len(b.BootAdd) > 0 || b.Kernel != "" || len(b.BootModule) > 0 {
+			return nil, &UsageError{errors.New("--platforms, --names, --init, --kernel, --boot-module and --boot-add are for making the boot artifact, which needs --policy")}
 		}
 		return nil, nil
 	}
-	o, err := (&BootBuildCmd{RootFS: b.RootFS, Policy: b.Policy, Platforms: b.Platforms, Init: b.Init, Add: b.BootAdd, Build: b.BootBuild}).options(c)
+	o, err := (&BootBuildCmd{RootFS: b.RootFS, Policy: b.Policy, Platforms: b.Platforms, Names: b.Names, Init: b.Init, Add: b.BootAdd, Build: b.BootBuild}).options(c)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +159,8 @@ func (b *ImageBuildCmd) boot(c *Context) (*boot.Options, error) {
 	return &o, nil
 }
 
-func (b *ImageBuildCmd) name(prefix string, at time.Time) (release.Name, error) {
+// name is that of the image; without a prefix where the names of the boot artifact decide.
+func (b *ImageBuildCmd) name(at time.Time) (release.Name, error) {
 	if b.Name != "" && b.Build != "" {
 		return release.Name{}, errors.New("--name and --build cannot be used together")
 	}
@@ -168,8 +171,7 @@ func (b *ImageBuildCmd) name(prefix string, at time.Time) (release.Name, error) 
 	if err != nil {
 		return release.Name{}, fmt.Errorf("--build %q: want a number, or give --name", b.Build)
 	}
-	full := fmt.Sprintf("%s%s.%04d%s", prefix, at.Format("2006-01-02"), n, release.Suffix)
-	return release.ParseName(full, prefix)
+	return release.ParseVersion(fmt.Sprintf("%s.%04d", at.Format("2006-01-02"), n))
 }
 
 // imageTime is the time of SOURCE_DATE_EPOCH (reproducible-builds.org), else the present, UTC.
@@ -195,7 +197,7 @@ type ImageVerifyCmd struct {
 // Help returns what --help prints below the usage.
 func (*ImageVerifyCmd) Help() string {
 	return `Reads all of the image: its name, every check of the compressed stream, every entry of the tar inside, and imgmeta.json.
-With --key it must also be signed by one of the keys, under the very name that it has.
+Its name must begin as units with the boot artifact inside want it. With --key it must also be signed by one of the keys, under the very name that it has.
 
 Examples:
   gprov image verify images/WIDGET.LNX.SHINY.2026-11-22.0042.upd --key release.pub
@@ -209,7 +211,7 @@ func (v *ImageVerifyCmd) Run(c *Context) error {
 		return err
 	}
 	show := newStages(c)
-	rep, err := image.Verify(c, v.File, image.CheckOptions{Keys: keys, Progress: show.progress})
+	rep, err := image.Verify(c, v.File, image.CheckOptions{Keys: keys, Names: c.Site.Names.Chosen(), Progress: show.progress})
 	show.end(err)
 	if err != nil {
 		return imageHint(err)
@@ -489,7 +491,10 @@ func imageHint(err error) error {
 	var root *boot.MissingError
 	var kernel *boot.KernelError
 	var have *HintError
+	var prefix *boot.PrefixError
 	switch {
+	case errors.As(err, &prefix):
+		hint = prefix.Hint()
 	case errors.As(err, &have):
 		return err
 	case errors.As(err, &missing):

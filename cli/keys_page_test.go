@@ -30,37 +30,12 @@ func TestKeysPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, bin := t.TempDir(), t.TempDir()
-	source := filepath.Join(t.TempDir(), "main.go")
-	if err := errors.Join(os.Symlink(self, filepath.Join(bin, "gprov")), os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o644)); err != nil {
-		t.Fatal(err)
-	}
-	build := exec.Command("go", "build", "-o", filepath.Join(bin, "init"), source)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	wholeRoot(t, filepath.Join(dir, "root"))
+	dir, run := pageShell(t)
 	blocks := regexp.MustCompile("(?s)\n```sh\n(.*?)```").FindAllStringSubmatch(string(page), -1)
 	if len(blocks) != 5 {
 		t.Fatalf("docs/keys.md has %d blocks of commands, want 5", len(blocks))
 	}
 	const original, newest = "WIDGET.LNX.SHINY.2026-11-22.0001.upd", "WIDGET.LNX.SHINY.2026-12-15.0004.upd"
-	run := func(block string) {
-		t.Helper()
-		// The page's reader has init beside gprov, and the time to compress. A failed command behind ! would not end the shell.
-		script := "gprov() { case \"$1 $2\" in 'boot build') set -- \"$@\" --no-bios --init " + bin + "/init;; 'image build') set -- \"$@\" --preset 0;; esac; command gprov \"$@\"; }\nset -e\n" +
-			regexp.MustCompile(`(?m)^! (.*)$`).ReplaceAllString(block, "if $1; then exit 1; fi")
-		cmd := exec.Command("bash", "-c", script)
-		cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SOURCE_DATE_EPOCH=1795305600")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s\n%s", err, out, block)
-		}
-	}
 	// judge asks the code of a unit that runs the artifact of a build.
 	judge := func(build, file string) error {
 		t.Helper()
@@ -129,6 +104,41 @@ func TestKeysPage(t *testing.T) {
 		if st, err := os.Stat(filepath.Join(dir, name)); err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, st, err)
 		}
+	}
+}
+
+// pageShell returns a directory with a root filesystem, and what runs a block of commands of a page there, as a reader would: the result is what
+// they printed.
+func pageShell(t *testing.T) (dir string, run func(block string) string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	bin := t.TempDir()
+	source := filepath.Join(t.TempDir(), "main.go")
+	if err := errors.Join(os.Symlink(self, filepath.Join(bin, "gprov")), os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-o", filepath.Join(bin, "init"), source)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	wholeRoot(t, filepath.Join(dir, "root"))
+	return dir, func(block string) string {
+		t.Helper()
+		// The page's reader has init beside gprov, and the time to compress. A failed command behind ! would not end the shell.
+		script := "gprov() { case \"$1 $2\" in 'boot build') set -- \"$@\" --no-bios --init " + bin + "/init;; 'image build') set -- \"$@\" --preset 0;; esac; command gprov \"$@\"; }\nset -e\n" +
+			regexp.MustCompile(`(?m)^! (.*)$`).ReplaceAllString(block, "if $1; then exit 1; fi")
+		cmd := exec.Command("bash", "-c", script)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SOURCE_DATE_EPOCH=1795305600")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s\n%s", err, out, block)
+		}
+		return string(out)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"gprovision/cli/shown"
 	"gprovision/model/manifest"
+	"gprovision/model/naming"
 	"gprovision/model/signature"
 	"gprovision/model/source"
 )
@@ -63,7 +64,7 @@ func (m *ManifestMakeCmd) Run(c *Context) error {
 	if err != nil {
 		return err
 	}
-	made, err := m.make(c)
+	made, names, err := m.make(c)
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func (m *ManifestMakeCmd) Run(c *Context) error {
 	if err != nil {
 		return err
 	}
-	problems := manifest.Check(b, rules(c))
+	problems := manifest.Check(b, rules(c, names))
 	printProblems(c.Stderr, m.Out, problems)
 	if err := source.Join(problems); err != nil && !m.AllowIncomplete {
 		return &HintError{errors.New("units would refuse this manifest, so it was not written"), "add what is missing, or write it all the same with --allow-incomplete"}
@@ -115,25 +116,46 @@ func (m *ManifestMakeCmd) key(c *Context) (*signature.PrivateKey, error) {
 	return &k, nil
 }
 
-func (m *ManifestMakeCmd) make(c *Context) (*manifest.Manifest, error) {
-	out := &manifest.Manifest{}
+// make makes the manifest, for units that go by the names which it returns.
+func (m *ManifestMakeCmd) make(c *Context) (*manifest.Manifest, naming.Names, error) {
+	out, root, err := m.begin()
+	if err != nil {
+		return nil, naming.Names{}, err
+	}
+	names, _, err := manifestNames(c, out, root, "")
+	if err != nil {
+		return nil, names, err
+	}
+	if m.Boot != "" {
+		if in, err := inspect(m.Boot); err == nil && in.Policy != nil {
+			names = in.NamesOr(c.Site.Names.Chosen())
+		}
+	}
+	out, err = m.fill(c, out, root, names.ImagePrefix)
+	return out, names, err
+}
+
+// begin returns the manifest to start from, and the directory that is served.
+func (m *ManifestMakeCmd) begin() (out *manifest.Manifest, root string, err error) {
+	out = &manifest.Manifest{}
 	if m.From != "" {
 		b, err := os.ReadFile(m.From)
 		if err != nil {
-			return nil, fmt.Errorf("read manifest: %w", err)
+			return nil, "", fmt.Errorf("read manifest: %w", err)
 		}
 		if out, err = manifest.Parse(b); err != nil {
-			return nil, fmt.Errorf("%s: %w", m.From, err)
+			return nil, "", fmt.Errorf("%s: %w", m.From, err)
 		}
 	}
-	root := m.FilesDir
-	if root == "" {
+	if root = m.FilesDir; root == "" {
 		root = filepath.Dir(m.Out)
 	}
-	root, err := filepath.Abs(root)
-	if err != nil {
-		return nil, err
-	}
+	root, err = filepath.Abs(root)
+	return out, root, err
+}
+
+// fill puts in what the flags say.
+func (m *ManifestMakeCmd) fill(c *Context, out *manifest.Manifest, root, prefix string) (*manifest.Manifest, error) {
 	var files []manifest.File
 	add := func(name, dest string) error {
 		src, err := relativeSrc(root, name)
@@ -148,8 +170,8 @@ func (m *ManifestMakeCmd) make(c *Context) (*manifest.Manifest, error) {
 		return nil
 	}
 	for _, name := range m.Image {
-		if f := (manifest.File{Src: url.PathEscape(filepath.Base(name))}); !f.IsImage(c.Site.Names.ImagePrefix) {
-			return nil, &HintError{fmt.Errorf("%s is not named like an image of this product", name), "the name begins with " + c.Site.Names.ImagePrefix + " and ends in .upd"}
+		if f := (manifest.File{Src: url.PathEscape(filepath.Base(name))}); !f.IsImage(prefix) {
+			return nil, &HintError{fmt.Errorf("%s is not named like an image of this product", name), "the name begins with " + prefix + ", as the names of the boot artifact say (gprov boot inspect), and ends in .upd"}
 		}
 		if err := add(name, ""); err != nil {
 			return nil, err
@@ -253,8 +275,9 @@ func (m *ManifestMakeCmd) specs(out *manifest.Manifest) error {
 
 // ManifestCheckCmd checks a manifest.
 type ManifestCheckCmd struct {
-	File string `arg:"" help:"Manifest to check."`
-	JSON bool   `name:"json" help:"Print the problems as a JSON list."`
+	File     string `arg:"" help:"Manifest to check."`
+	Artifact string `placeholder:"FILE" help:"The artifact that provisions (provision.pxe): its names count. Default: the boot artifact that the manifest lists, if it lies beside the manifest."`
+	JSON     bool   `name:"json" help:"Print the problems as a JSON list."`
 }
 
 // Help returns the examples of the verb.
@@ -262,6 +285,7 @@ func (*ManifestCheckCmd) Help() string {
 	return `Examples:
 
   gprov manifest check manufData.json
+  gprov manifest check --artifact files/provision.pxe files/manufData.json
   gprov manifest check --json manufData.json
 
 Warnings do not change the exit status. The signature is not checked: units do that, with the keys of their policy.`
@@ -273,7 +297,15 @@ func (m *ManifestCheckCmd) Run(c *Context) error {
 	if err != nil {
 		return fmt.Errorf("read manifest: %w", err)
 	}
-	return reportProblems(c, m.File, manifest.Check(b, rules(c)), m.JSON)
+	names, more := c.Site.Names.Chosen(), []source.Problem(nil)
+	parsed, err := manifest.Parse(b)
+	if err != nil { // Check says it with its line
+		parsed = &manifest.Manifest{}
+	}
+	if names, more, err = manifestNames(c, parsed, filepath.Dir(m.File), m.Artifact); err != nil {
+		return err
+	}
+	return reportProblems(c, m.File, append(manifest.Check(b, rules(c, names)), more...), m.JSON)
 }
 
 // reportProblems prints what is wrong with a file, and returns an error if more than warnings are.
@@ -341,7 +373,7 @@ func replaceFile(name string, b []byte) (err error) {
 	return os.Rename(f.Name(), name)
 }
 
-// rules is what units of the Site know when they judge a manifest.
-func rules(c *Context) manifest.Rules {
-	return manifest.Rules{Prefix: c.Site.Names.ImagePrefix, BootFile: c.Site.Names.BootFile}
+// rules is what units with these names know when they judge a manifest.
+func rules(c *Context, names naming.Names) manifest.Rules {
+	return manifest.Rules{Prefix: names.ImagePrefix, BootFile: c.Site.Names.BootFile}
 }

@@ -300,8 +300,9 @@ func (s *ServeCmd) serve(c *Context, ca *api.Authority, db *store.DB, logins *lo
 	group := guard.NewGroup(log)
 	byPerson := s.Enrol == "approve"
 	vt := vault.New(db, recipients)
+	named := servedNames{c: c, dir: filepath.Join(s.Data, dataFiles), manifest: s.Manifest}
 	problems := func() []string {
-		out := boot.CheckFiles()
+		out := append(boot.CheckFiles(), named.check()...)
 		if err := vt.Ready(); err != nil {
 			out = append(out, err.Error())
 		}
@@ -550,7 +551,8 @@ func (s *ServeCmd) check(c *Context) error {
 	}
 	boot, err := netboot.NewHTTP(netboot.HTTPConfig{Files: filepath.Join(s.Data, dataFiles), IPXE: s.IPXE, Manifest: s.Manifest})
 	if err == nil {
-		for _, p := range boot.CheckFiles() {
+		named := servedNames{c: c, dir: filepath.Join(s.Data, dataFiles), manifest: s.Manifest}
+		for _, p := range append(boot.CheckFiles(), named.check()...) {
 			say("files", errors.New(p))
 		}
 		err = boot.Close()

@@ -39,7 +39,7 @@ Examples:
 
 // Run makes the stick and prints a report.
 func (s *StickMakeCmd) Run(c *Context) error {
-	o := stick.Options{Artifact: s.Artifact, Image: s.Image, Out: s.Out, Confirmed: s.Yes, Sys: os.DirFS("/sys")}
+	o := stick.Options{Names: c.Site.Names.Chosen(), Artifact: s.Artifact, Image: s.Image, Out: s.Out, Confirmed: s.Yes, Sys: os.DirFS("/sys")}
 	if s.Size != "" {
 		n, err := parseSize(s.Size)
 		if err != nil {

@@ -2,7 +2,12 @@
 // own main fills a Site and passes it to the same entry points as the stock commands; there are no globals to set.
 package site
 
-import "gprovision/model/step"
+import (
+	"cmp"
+
+	"gprovision/model/naming"
+	"gprovision/model/step"
+)
 
 // Site is one company's names and parts. Stock returns the complete default.
 type Site struct {
@@ -11,7 +16,7 @@ type Site struct {
 	Hooks []Hook
 }
 
-// Names are the names and labels that a company may choose.
+// Names are the names and labels that a company may choose. Prefixes and labels are defaults: those in the boot artifact come first.
 type Names struct {
 	Recovery    string // filesystem label of the recovery volume
 	Primary     string // filesystem label of the main system
@@ -20,6 +25,20 @@ type Names struct {
 	ImagePrefix string // the first three parts of an image's name, with the final dot
 	BootFile    string // name of the boot artifact in /boot of an image and on the recovery volume
 	ConfDir     string // directory of facts inside the main system
+}
+
+// Of returns n with what a boot artifact, or a unit's record, names in place of its own.
+func (n Names) Of(chosen naming.Names) Names {
+	n.ImagePrefix = cmp.Or(chosen.ImagePrefix, n.ImagePrefix)
+	n.Recovery = cmp.Or(chosen.RecoveryLabel, n.Recovery)
+	n.Primary = cmp.Or(chosen.PrimaryLabel, n.Primary)
+	n.HostPrefix = cmp.Or(chosen.HostPrefix, n.HostPrefix)
+	return n
+}
+
+// Chosen returns those of n that a boot artifact carries.
+func (n Names) Chosen() naming.Names {
+	return naming.Names{Version: naming.Version, ImagePrefix: n.ImagePrefix, RecoveryLabel: n.Recovery, PrimaryLabel: n.Primary, HostPrefix: n.HostPrefix}
 }
 
 // Hook is an extra step.

@@ -11,6 +11,7 @@ import (
 	"gprovision/cli/shown"
 	"gprovision/unit/job/support"
 	"gprovision/unit/state"
+	"gprovision/unit/sysroot"
 )
 
 // SupportBundleCmd writes the bundle for support staff.
@@ -55,7 +56,7 @@ func (s *SupportBundleCmd) Run(c *Context) (err error) {
 			o.Missing = append(o.Missing, fmt.Sprintf("%s: %s: %v", p.name, strings.Join(p.args, " "), err))
 		}
 	}
-	for _, name := range []string{state.BootFile, state.PolicyFile, c.Site.Names.Mark, c.Site.Names.ConfDir + "/network.json"} {
+	for _, name := range []string{state.BootFile, state.PolicyFile, c.Site.Names.Mark, c.Site.Names.ConfDir + "/network.json", c.Site.Names.ConfDir + "/" + sysroot.NamesFile} {
 		if b, err := c.read(name, state.MaxBoot); err == nil {
 			o.Files = append(o.Files, support.File{Name: "system/" + strings.TrimPrefix(name, "/"), Data: b})
 		}

@@ -24,6 +24,7 @@ import (
 	"gprovision/cli/shown"
 	"gprovision/hw/host"
 	"gprovision/model/fault"
+	"gprovision/model/naming"
 	"gprovision/site"
 	"gprovision/unit/splash"
 	"gprovision/unit/state"
@@ -131,6 +132,9 @@ func Run(c *Context, args []string, version string) (code int) {
 		fmt.Fprintf(c.Stderr, "gprov-unit: %v\nhint: gprov-unit --help\n", err)
 		return 2
 	}
+	if err := c.ownNames(); err != nil {
+		fmt.Fprintf(c.Stderr, "warning: the unit's names cannot be read, going by the defaults: %s\n", shown.Line(err.Error()))
+	}
 	err = verb.Run(c)
 	if err == nil {
 		return 0
@@ -178,6 +182,24 @@ func (c *Context) read(name string, most int64) ([]byte, error) {
 	}
 	defer r.Close()
 	return state.ReadFile(r, strings.TrimPrefix(name, "/"), most)
+}
+
+// ownNames makes the names count that the restore has left in the running system. One that has none was restored when there were only
+// those of the Site.
+func (c *Context) ownNames() error {
+	b, err := c.read(c.Site.Names.ConfDir+"/"+sysroot.NamesFile, naming.MaxSize)
+	if missing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n, err := naming.Parse(b)
+	if err != nil {
+		return err
+	}
+	c.Site.Names = c.Site.Names.Of(n)
+	return nil
 }
 
 // mark returns the mark of the running system.

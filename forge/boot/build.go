@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"gprovision/model/bootimage"
+	"gprovision/model/naming"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
 	"gprovision/model/revision"
@@ -50,6 +51,8 @@ type Options struct {
 	Provision bool
 	// Platforms is an appliance table (appliance.json). Empty: the built-in one of package platform is used, and no file is added.
 	Platforms []byte
+	// Names are those of the product. The zero value: no file is added, and init's own are used.
+	Names naming.Names
 	// Add are files and directories of the building host that are added.
 	Add []Addition
 	// Modules are modules that the artifact gets beside those that every artifact has: directories with a final slash, or patterns of
@@ -189,6 +192,9 @@ func (o *Options) check() error {
 			return err
 		}
 	}
+	if err := o.checkNames(); err != nil {
+		return err
+	}
 	if err := o.checkLocked(); err != nil {
 		return err
 	}
@@ -202,16 +208,35 @@ func (o *Options) check() error {
 	return nil
 }
 
-// raid says whether a platform of the artifact has RAID. The table was checked.
-func (o *Options) raid() bool {
-	table := platform.Default()
-	if len(o.Platforms) > 0 {
-		var err error
-		if table, err = platform.Parse(o.Platforms); err != nil {
-			return false
+// checkNames refuses names that cannot be used, or that a data partition of the appliance table has already.
+func (o *Options) checkNames() error {
+	if o.Names == (naming.Names{}) {
+		return nil
+	}
+	if err := o.Names.Validate(); err != nil {
+		return err
+	}
+	for _, v := range o.table().Variants {
+		if d := v.DataPartition; d != nil && (d.Label == o.Names.RecoveryLabel || d.Label == o.Names.PrimaryLabel) {
+			return fmt.Errorf("names: the label %s is that of the data partition of %s in the appliance table", d.Label, v.DevCodeName)
 		}
 	}
-	return slices.ContainsFunc(table.Variants, platform.Variant.HasRAID)
+	return nil
+}
+
+// table is the appliance table of the artifact, which was checked.
+func (o *Options) table() *platform.Table {
+	if len(o.Platforms) > 0 {
+		if t, err := platform.Parse(o.Platforms); err == nil {
+			return t
+		}
+	}
+	return platform.Default()
+}
+
+// raid says whether a platform of the artifact has RAID. The table was checked.
+func (o *Options) raid() bool {
+	return slices.ContainsFunc(o.table().Variants, platform.Variant.HasRAID)
 }
 
 type builder struct {
@@ -701,6 +726,15 @@ func (b *builder) addConfig(release string) error {
 	}
 	if len(b.o.Platforms) > 0 {
 		if err := b.put(PlatformsPath, 0o644, b.o.Platforms); err != nil {
+			return err
+		}
+	}
+	if b.o.Names != (naming.Names{}) {
+		n, err := b.o.Names.Marshal()
+		if err != nil {
+			return err
+		}
+		if err := b.put(naming.Path, 0o644, n); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"gprovision/forge/plain"
 	"gprovision/hw/bootloader"
 	"gprovision/model/bootimage"
+	"gprovision/model/naming"
 	"gprovision/model/policy"
 )
 
@@ -43,6 +44,8 @@ type Inspection struct {
 	Policy    *policy.Policy  `json:"policy,omitempty"`
 	Info      *BuildInfo      `json:"info,omitempty"`
 	Platforms json.RawMessage `json:"platforms,omitempty"`
+	// Names are those of the product; nil: the artifact has none, and its init's own are used.
+	Names *naming.Names `json:"names,omitempty"`
 	// GRUB is the boot loader for BIOS machines in the initramfs; empty if it has none.
 	GRUB bootloader.Images `json:"-"`
 }
@@ -136,6 +139,51 @@ func Inspect(r io.ReaderAt, size int64) (Inspection, error) {
 		return Inspection{}, fmt.Errorf("read initramfs: %w", err)
 	}
 	return in, nil
+}
+
+// NamesOr returns the names that units with this artifact go by: its own, and others for what they leave out.
+func (in *Inspection) NamesOr(others naming.Names) naming.Names {
+	if in.Names == nil {
+		return others
+	}
+	return in.Names.Or(others)
+}
+
+// Judge says why units with this artifact would take no image whose name begins with prefix; nil if they would. others are the names of
+// artifacts that have none; without a prefix in them nothing is said of such an artifact, nor ever of one that is not ours.
+func (in *Inspection) Judge(prefix string, others naming.Names) error {
+	want := in.NamesOr(others).ImagePrefix
+	if want == "" || want == prefix || in.Policy == nil && in.Names == nil {
+		return nil
+	}
+	return &PrefixError{Prefix: prefix, Want: want, Named: in.Names != nil}
+}
+
+// NamesError says that the names in an artifact cannot be used: no init would take them.
+type NamesError struct{ error }
+
+// Unwrap returns what is wrong with them.
+func (e *NamesError) Unwrap() error { return e.error }
+
+// PrefixError says that an image and a boot artifact are of two products.
+type PrefixError struct {
+	// Prefix is how the image's name begins, Want how those of units with the artifact do.
+	Prefix, Want string
+	// Named says that the artifact has names of its own.
+	Named bool
+}
+
+func (e *PrefixError) Error() string {
+	how := "has no names of its own, and units with it"
+	if e.Named {
+		how = "says by its names that its units"
+	}
+	return fmt.Sprintf("the boot artifact %s take images called %s..., not %s...: no unit would take this image", how, e.Want, e.Prefix)
+}
+
+// Hint says what to do.
+func (e *PrefixError) Hint() string {
+	return fmt.Sprintf("build the artifact with --names and a file with imagePrefix %q (docs/formats/names.md), or name the image %sYYYY-MM-DD.NNNN.upd", e.Prefix, e.Want)
 }
 
 func (in *Inspection) signatures(r io.ReaderAt, size int64) error {
@@ -282,7 +330,7 @@ func partOf(f bootimage.File) string {
 
 func (in *Inspection) config(name string, size int64, r io.Reader) error {
 	switch name {
-	case strings.TrimPrefix(policy.Path, "/"), BuildInfoPath, PlatformsPath, GRUBBootPath, GRUBCorePath:
+	case strings.TrimPrefix(policy.Path, "/"), strings.TrimPrefix(naming.Path, "/"), BuildInfoPath, PlatformsPath, GRUBBootPath, GRUBCorePath:
 	default:
 		return nil
 	}
@@ -299,6 +347,12 @@ func (in *Inspection) config(name string, size int64, r io.Reader) error {
 		if json.Unmarshal(b, &info) == nil {
 			in.Info = &info
 		}
+	case strings.TrimPrefix(naming.Path, "/"):
+		n, err := naming.Parse(b)
+		if err != nil { // init refuses it too
+			return &NamesError{err}
+		}
+		in.Names = &n
 	case GRUBBootPath:
 		in.GRUB.Boot = b
 	case GRUBCorePath:

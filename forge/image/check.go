@@ -20,6 +20,7 @@ import (
 	"gprovision/hw/filesystem"
 	"gprovision/model/bootimage"
 	"gprovision/model/fault"
+	"gprovision/model/naming"
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
@@ -72,6 +73,8 @@ type Signature struct {
 type CheckOptions struct {
 	// Keys are trusted. With one or more, the image must be signed by one of them; with none, Verify looks at integrity only.
 	Keys []signature.PublicKey
+	// Names are those of a boot artifact that has none itself. With a prefix in them, Verify holds the image's name against its artifact.
+	Names naming.Names
 	// Workers is how many blocks are decoded at a time; 0: as many as there are CPUs.
 	Workers int
 	// Progress, if set, is called often.
@@ -261,7 +264,8 @@ func verify(ctx context.Context, im *image, o CheckOptions) (Report, error) {
 	defer r.Close()
 	rep := im.report(r)
 	t := newTree()
-	t.shallow = true
+	defer t.close()
+	t.shallow, t.looks = true, o.Names.ImagePrefix != ""
 	m := &meter{r: r, say: func(n int64) { o.say(Progress{"verify", n, r.Size()}) }}
 	first := true
 	err = filesystem.WalkTar(m, func(h *tar.Header, content io.Reader) error {
@@ -307,6 +311,16 @@ func verify(ctx context.Context, im *image, o CheckOptions) (Report, error) {
 	rep.Need = &need
 	if m := rep.Meta; m != nil && m.Version > 0 && (m.Entries != t.count || m.Bytes != t.bytes) {
 		return rep, fault.Newf(fault.ImageCorrupt, "%s: imgmeta.json names %d entries and %d bytes, inside are %d and %d", file, m.Entries, m.Bytes, t.count, t.bytes)
+	}
+	in, err := t.inspect()
+	var names *boot.NamesError
+	if err == nil {
+		err = in.Judge(im.name.Prefix, o.Names)
+	} else if !errors.As(err, &names) {
+		err = nil
+	}
+	if err != nil {
+		return rep, fault.Because(fault.ImageName, fmt.Errorf("%s: %w", file, err))
 	}
 	rep.Verified = true
 	return rep, nil

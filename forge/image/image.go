@@ -34,6 +34,7 @@ import (
 	"gprovision/forge/boot"
 	"gprovision/forge/tool"
 	"gprovision/hw/filesystem"
+	"gprovision/model/naming"
 	"gprovision/model/release"
 	"gprovision/model/signature"
 )
@@ -65,8 +66,10 @@ type Options struct {
 	Boot *boot.Options
 	// Out is the directory in which the image is put.
 	Out string
-	// Name is the image's name.
+	// Name is the image's name; without a prefix: that of the boot artifact's names.
 	Name release.Name
+	// Names are those of a boot artifact that has none itself. Without a prefix in them the image's name is not held against them.
+	Names naming.Names
 	// Time is written as the time of building; with the same input and time the result has the same bytes.
 	Time time.Time
 	// Source is text for people about where the root filesystem came from; empty: the last part of RootFS.
@@ -149,8 +152,10 @@ func Build(ctx context.Context, log *slog.Logger, o Options) (_ Result, err erro
 	if o.BlockSize < 64<<10 || o.BlockSize > 1<<30 {
 		return Result{}, fmt.Errorf("block size of %d bytes, want 64 KiB to 1 GiB", o.BlockSize)
 	}
-	if err := release.CheckPrefix(o.Name.Prefix); err != nil {
-		return Result{}, err
+	if o.Name.Prefix != "" {
+		if err := release.CheckPrefix(o.Name.Prefix); err != nil {
+			return Result{}, err
+		}
 	}
 	if _, err := tool.Need("xz", "xz-utils"); err != nil {
 		return Result{}, err
@@ -186,6 +191,12 @@ func Build(ctx context.Context, log *slog.Logger, o Options) (_ Result, err erro
 		return Result{}, err
 	}
 	problems := t.problems()
+	if p := t.name(&o); p != nil {
+		problems = append(problems, *p)
+	}
+	if err := release.CheckPrefix(o.Name.Prefix); err != nil {
+		return Result{}, err
+	}
 	if len(problems) > 0 && !o.AllowIncomplete {
 		return Result{}, &ContractError{problems}
 	}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"gprovision/forge/boot"
 	"gprovision/hw/filesystem"
 	"gprovision/model/bootimage"
 	"gprovision/model/release"
@@ -26,7 +27,8 @@ type tree struct {
 	files   map[string][]byte // content of the files that tell something
 	boot    *os.File          // a copy of boot/norm_boot, without a name
 	bootLen int64
-	shallow bool // do not look into files
+	shallow bool // do not look into files, but the boot artifact if that is wanted
+	looks   bool // keep the boot artifact, if shallow
 	judge   *filesystem.Judge
 }
 
@@ -114,6 +116,9 @@ func (t *tree) forget(name string) {
 
 // look keeps the content of files that tell something.
 func (t *tree) look(name string, h *tar.Header, content io.Reader) error {
+	if t.shallow && t.looks && name == bootFile {
+		return t.keepBoot(content)
+	}
 	if t.shallow {
 		return nil
 	}
@@ -205,6 +210,34 @@ func (t *tree) bootBuild() (uint64, error) {
 		return 0, fmt.Errorf("%s is not there, or not a regular file", bootFile)
 	}
 	return bootimage.BuildNumber(t.boot, t.bootLen)
+}
+
+// name gives the image that is built the prefix of the boot artifact's names, if it has none, and holds the one that it has against them.
+func (t *tree) name(o *Options) *Problem {
+	in, err := t.inspect()
+	if o.Name.Prefix == "" {
+		o.Name.Prefix = in.NamesOr(o.Names).ImagePrefix
+	}
+	if err == nil {
+		err = in.Judge(o.Name.Prefix, o.Names)
+	}
+	var wrong *boot.PrefixError
+	var names *boot.NamesError
+	switch {
+	case errors.As(err, &wrong):
+		return &Problem{bootFile, wrong.Error(), wrong.Hint()}
+	case errors.As(err, &names):
+		return &Problem{bootFile, names.Error(), "make it again with 'gprov boot build'"}
+	}
+	return nil
+}
+
+// inspect looks into the boot artifact. One that cannot be read whole is judged elsewhere, and says nothing.
+func (t *tree) inspect() (boot.Inspection, error) {
+	if t.boot == nil {
+		return boot.Inspection{}, nil
+	}
+	return boot.Inspect(t.boot, t.bootLen)
 }
 
 // packages makes the digest of the installed Debian packages.

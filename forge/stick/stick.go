@@ -33,12 +33,10 @@ import (
 	"gprovision/hw/partition"
 	"gprovision/model/bootimage"
 	"gprovision/model/layout"
+	"gprovision/model/naming"
 	"gprovision/model/release"
 	"gprovision/model/signature"
 )
-
-// ImageLabel is the label of the ext4 partition.
-const ImageLabel = "GPROVSTICK"
 
 // bootDir is where kernel and initramfs for BIOS lie, and bundleSize the least size of the partition for the bundle, bytes.
 const (
@@ -52,6 +50,8 @@ type Options struct {
 	Artifact string
 	// Image is a release image, with its signature beside it.
 	Image string
+	// Names are those of an artifact that has none itself.
+	Names naming.Names
 	// Out is the file or the device to write. A file is replaced when it is complete.
 	Out string
 	// Size is that of the disk in a file, bytes. 0: no larger than needed.
@@ -203,6 +203,9 @@ func (m *maker) checkImage() error {
 		return err
 	}
 	m.rep.Image = m.name.String()
+	if err := m.boot.Judge(m.name.Prefix, m.Names); err != nil {
+		return err
+	}
 	f, err := os.Open(m.Image)
 	if err != nil {
 		return err
@@ -360,7 +363,7 @@ func (m *maker) layout(used int64) layout.Table {
 	}
 	fat := func() string { id := fmt.Sprintf("%08X", uuid.New().ID()); return id[:4] + "-" + id[4:] }
 	add(layout.Partition{Role: layout.BIOSBoot, Type: layout.TypeBIOSBoot, Name: "BIOS boot", Size: layout.BIOSBootSize})
-	add(layout.Partition{Type: layout.TypeStick, UUID: m.id, Name: "gprovision stick", FSLabel: ImageLabel, FSUUID: uuid.NewString(), Size: whole(used+used/16) + 32*layout.MiB})
+	add(layout.Partition{Type: layout.TypeStick, UUID: m.id, Name: "gprovision stick", FSLabel: layout.StickLabel, FSUUID: uuid.NewString(), Size: whole(used+used/16) + 32*layout.MiB})
 	add(layout.Partition{Role: layout.ESP, Type: layout.TypeESP, Name: "ESP", FSLabel: "ESP", FSUUID: fat(), Size: max(64*layout.MiB, whole(int64(len(m.artifact))+16*layout.MiB))})
 	rest := m.Size/layout.MiB*layout.MiB - layout.MiB - at
 	add(layout.Partition{Type: layout.TypeData, Name: "support", FSLabel: layout.BundleLabel, FSUUID: fat(), Size: max(bundleSize, rest)})

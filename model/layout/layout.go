@@ -67,6 +67,9 @@ const (
 // at most, is the name of the image as it was signed.
 const EmergencyPrefix = "EmergencyFile_"
 
+// StickLabel is the label of the ext4 partition of a recovery stick.
+const StickLabel = "GPROVSTICK"
+
 // BundleLabel is the label of the FAT32 partition of a recovery stick that takes support bundles.
 const BundleLabel = "SUPPORT"
 

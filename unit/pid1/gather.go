@@ -15,6 +15,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
+	"gprovision/site"
 	"gprovision/unit/decide"
 	"gprovision/unit/job/rescue"
 	"gprovision/unit/machine"
@@ -176,6 +177,7 @@ func records(disks []block.Disk, main []state.Disk, nothing bool) []state.Disk {
 func (u *unit) look(ctx context.Context) *Found {
 	f := &Found{Facts: decide.Facts{EraseAsked: u.args.Erase, ManifestURL: u.args.ManifestURL, Recovery: decide.RecoveryMissing, Main: decide.MainAbsent,
 		Repairs: u.repairs, RecoveryRepairs: u.recoveryRepairs, ShellAsked: u.args.Shell && !u.shellDone, Choice: u.choice}}
+	u.ownNames()
 	u.useBackupTables(f)
 	u.lookForRecovery(f)
 	u.judgeTables(f)
@@ -190,6 +192,14 @@ func (u *unit) look(ctx context.Context) *Found {
 	return f
 }
 
+// ownNames makes the artifact's names count again, until a record says what those of the unit are.
+func (u *unit) ownNames() {
+	if u.names == (site.Names{}) {
+		u.names = u.m.Site.Names
+	}
+	u.m.Site.Names = u.names
+}
+
 // forget releases what look mounted.
 func (u *unit) forget(*Found) {
 	for _, dir := range []string{mainMount, recoveryMount} {
@@ -201,21 +211,24 @@ func (u *unit) forget(*Found) {
 	}
 }
 
-// lookForRecovery finds the recovery volume: an ext4 partition with the Site's label on a bus that the platform allows, whose
-// own record names this unit and this partition. A label alone proves nothing.
+// lookForRecovery finds the recovery volume: an ext4 partition on a bus that the platform allows, whose own record names this unit and
+// this partition. A label proves nothing: those that have the one of the artifact that runs are looked at first, and the others
+// where none of these is the unit's, since a unit keeps the labels that it was provisioned with.
 func (u *unit) lookForRecovery(f *Found) {
 	parts, err := u.m.Partitions(platform.AllowedRecovery)
 	if err != nil {
 		f.note("recovery: %v", err)
 		return
 	}
-	var hits, damaged []machine.Found
+	var hits, damaged, others []machine.Found
 	mounted := "" // a candidate that proved itself stays mounted, unless there is another
 	for _, p := range parts {
 		info, noted, err := machine.ProbePartition(p.Path)
 		if err != nil || info.Type != "ext4" || info.Label != u.m.Site.Names.Recovery {
 			if u.lostRecovery(f, p) {
 				damaged = append(damaged, p)
+			} else if err == nil && info.Type == "ext4" {
+				others = append(others, p)
 			}
 			continue
 		}
@@ -234,6 +247,11 @@ func (u *unit) lookForRecovery(f *Found) {
 		default:
 			f.note("recovery: %s ignored: %v", p.Path, err)
 		}
+	}
+	if len(hits) == 0 {
+		var newer []machine.Found
+		hits, newer = u.otherLabels(f, others)
+		damaged = append(damaged, newer...)
 	}
 	switch {
 	case len(hits) > 1:
@@ -258,6 +276,29 @@ func (u *unit) lookForRecovery(f *Found) {
 	u.readVolume(f)
 }
 
+// otherLabels returns the recovery volumes of this unit among partitions with a label that the artifact does not know, and those whose
+// record is newer than this init. Nothing is written to any of them, not even their journal is replayed, and none stays mounted.
+func (u *unit) otherLabels(f *Found, parts []machine.Found) (hits, newer []machine.Found) {
+	for _, p := range parts {
+		info, noted, err := machine.ProbePartition(p.Path)
+		if err != nil {
+			continue
+		}
+		switch err := u.proves(p, info.UUID, "noload"); {
+		case err == nil:
+			u.forget(f)
+			hits = append(hits, p)
+			f.RecoveryErrors = noted
+			f.note("recovery: %s has the label %q", p.Path, info.Label)
+		case errors.Is(err, state.ErrNewer):
+			newer = append(newer, p)
+			f.newer = true
+			f.note("recovery: %s: %v", p.Path, err)
+		}
+	}
+	return hits, newer
+}
+
 var (
 	errUnreadable = errors.New("the volume cannot be read")
 	errForeign    = errors.New("the volume is not of this unit")
@@ -265,8 +306,11 @@ var (
 
 // provesRecovery mounts a candidate read-only, reads its record and compares that with the machine and with the partition itself. One
 // that proves nothing is unmounted.
-func (u *unit) provesRecovery(p machine.Found, fsUUID string) (err error) {
-	if err := mountVolume(p.Path, true); err != nil {
+func (u *unit) provesRecovery(p machine.Found, fsUUID string) error { return u.proves(p, fsUUID, "") }
+
+// proves is provesRecovery with options of the filesystem.
+func (u *unit) proves(p machine.Found, fsUUID, data string) (err error) {
+	if err := mountWith(p.Path, true, data); err != nil {
 		return fmt.Errorf("%w: %v", errUnreadable, err)
 	}
 	defer func() {
@@ -311,8 +355,10 @@ func (u *unit) checkRecord(rec state.Unit, p machine.Found, fsUUID string) error
 	return nil
 }
 
-func mountVolume(part string, readOnly bool) error {
-	return host.Mount(part, recoveryMount, "ext4", host.MountOptions{ReadOnly: readOnly, NoExec: true, NoSUID: true, NoDev: true})
+func mountVolume(part string, readOnly bool) error { return mountWith(part, readOnly, "") }
+
+func mountWith(part string, readOnly bool, data string) error {
+	return host.Mount(part, recoveryMount, "ext4", host.MountOptions{ReadOnly: readOnly, NoExec: true, NoSUID: true, NoDev: true, Data: data})
 }
 
 func (u *unit) readVolume(f *Found) {
@@ -323,6 +369,7 @@ func (u *unit) readVolume(f *Found) {
 		return
 	}
 	u.m.UnitArgs = f.Unit.BootArgs
+	u.m.Site.Names = u.m.Site.Names.Of(f.Unit.Names())
 	switch r, err := f.Volume.ReadRequest(); {
 	case err == nil:
 		f.Request = &r

@@ -55,7 +55,7 @@ func (u *unit) recordNames(code string) bool {
 	}
 	for _, p := range parts {
 		info, _, err := machine.ProbePartition(p.Path)
-		if err != nil || info.Type != "ext4" || info.Label != u.m.Site.Names.Recovery || u.provesRecovery(p, info.UUID) != nil {
+		if err != nil || info.Type != "ext4" || u.proves(p, info.UUID, "noload") != nil { // whatever its label
 			continue
 		}
 		rec, err := state.Open(recoveryMount).ReadUnit()

@@ -152,6 +152,20 @@ func stickImage(t *testing.T, u *unit) image.Image {
 	return image.Image{Path: path, Name: n, Size: int64(len(content))}
 }
 
+// withLoader gives a unit the boot loader for BIOS, as bootloader.Images wants it.
+func withLoader(t *testing.T, u *unit) {
+	t.Helper()
+	u.m.Initramfs = t.TempDir()
+	boot, core := make([]byte, 512), make([]byte, 4096)
+	boot[510], boot[511], boot[0x66] = 0x55, 0xaa, 0xeb
+	binary.LittleEndian.PutUint16(core[0x1fe:], 0x820)
+	grub := filepath.Join(u.m.Initramfs, "usr/lib/gprov/grub")
+	err := errors.Join(os.MkdirAll(grub, 0o755), os.WriteFile(filepath.Join(grub, "boot.img"), boot, 0o600), os.WriteFile(filepath.Join(grub, "core.img"), core, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // stopBefore makes a rebuild end before a step, as a power cut would.
 func stopBefore(u *unit, name string) error {
 	stop := errors.New("stopped")
@@ -169,15 +183,7 @@ func TestRebuildOneDisk(t *testing.T) {
 	ownMounts(t)
 	var out bytes.Buffer
 	u := testUnit(t, &out)
-	u.m.Initramfs = t.TempDir()
-	boot, core := make([]byte, 512), make([]byte, 4096) // as bootloader.Images wants them
-	boot[510], boot[511], boot[0x66] = 0x55, 0xaa, 0xeb
-	binary.LittleEndian.PutUint16(core[0x1fe:], 0x820)
-	grub := filepath.Join(u.m.Initramfs, "usr/lib/gprov/grub")
-	err := errors.Join(os.MkdirAll(grub, 0o755), os.WriteFile(filepath.Join(grub, "boot.img"), boot, 0o600), os.WriteFile(filepath.Join(grub, "core.img"), core, 0o600))
-	if err != nil {
-		t.Fatal(err)
-	}
+	withLoader(t, u)
 	dev, table := onlyDisk(t, u)
 	im := stickImage(t, u)
 	for _, at := range []int64{0, 128 * layout.MiB} { // the superblock, and the copy of it that a repair takes

@@ -1,8 +1,10 @@
 package pid1
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"gprovision/hw/host"
 	"gprovision/model/fault"
@@ -13,10 +15,18 @@ import (
 )
 
 // lostRecovery says whether a partition that does not carry a recovery volume did so once and may do so again: its first superblock is
-// lost, and the copy that a repair takes has the label of one. In a GPT the partition has that name too. One that cannot be read at all
+// lost, and the copy that a repair takes has the label of one: that of the artifact, or of the Site before that. In a GPT the partition has that name too. One that cannot be read at all
 // is noted, and is no candidate: nothing is known of it.
 func (u *unit) lostRecovery(f *Found, p machine.Found) bool {
-	label := u.m.Site.Names.Recovery
+	for _, label := range slices.Compact([]string{u.m.Site.Names.Recovery, cmp.Or(u.siteLabel, u.m.Site.Names.Recovery)}) {
+		if u.lostWith(f, p, label) {
+			return true
+		}
+	}
+	return false
+}
+
+func (u *unit) lostWith(f *Found, p machine.Found, label string) bool {
 	if p.Table.Kind == layout.GPT && p.Partition.Name != label {
 		return false
 	}

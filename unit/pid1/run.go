@@ -30,6 +30,7 @@ import (
 	"gprovision/hw/smbios"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
+	"gprovision/model/naming"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
 	"gprovision/model/record"
@@ -78,6 +79,10 @@ type unit struct {
 	m       *machine.Machine
 	args    decide.Args
 	modules *host.Modules
+	// names are those of the boot artifact, or of the Site where it has none.
+	names site.Names
+	// siteLabel is the label of recovery volumes that the artifact's names have replaced; empty: none.
+	siteLabel string
 	// changed gets a value when a block device came or went.
 	changed chan struct{}
 	// key is the key of the unit that this boot may make, or the one that a provisioning has found.
@@ -245,6 +250,9 @@ func (u *unit) readArtifact() error {
 	if u.m.Policy, err = policy.Parse(b); err != nil {
 		return err
 	}
+	if err := u.readNames(); err != nil {
+		return err
+	}
 	for _, k := range u.m.Policy.Keys {
 		key, err := signature.ParsePublicKey(k)
 		if err != nil {
@@ -252,6 +260,24 @@ func (u *unit) readArtifact() error {
 		}
 		u.m.Keys = append(u.m.Keys, key)
 	}
+	return nil
+}
+
+// readNames reads the product's names. An artifact without them has those of the Site.
+func (u *unit) readNames() error {
+	b, err := os.ReadFile(filepath.Join(u.m.Initramfs, naming.Path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n, err := naming.Parse(b)
+	if err != nil {
+		return err
+	}
+	u.siteLabel = u.m.Site.Names.Recovery
+	u.m.Site.Names = u.m.Site.Names.Of(n)
 	return nil
 }
 
@@ -505,6 +531,7 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 		}
 	}
 	u.forget(f)
+	u.ownNames() // a unit that is provisioned again is made anew
 	u.began(record.JobProvision)
 	err := provision.Run(ctx, u.m, provision.Options{
 		ManifestURL: u.args.ManifestURL,

@@ -29,6 +29,7 @@ import (
 	"gprovision/hw/block"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
+	"gprovision/model/naming"
 	"gprovision/model/release"
 )
 
@@ -153,6 +154,27 @@ func (u Unit) System() *layout.Partition {
 		return &layout.Partition{Role: layout.Primary, FSUUID: a.FSUUID, FSLabel: a.FSLabel}
 	}
 	return u.Main[0].Table.Find(layout.Primary)
+}
+
+// Names are those that the unit was provisioned with, and keeps. The record lies on a volume that anybody may have written to: names
+// that no artifact could have are left out.
+func (u Unit) Names() naming.Names {
+	n := naming.Names{Version: naming.Version, ImagePrefix: u.ImagePrefix}
+	if p := u.Recovery.Table.Find(layout.Recovery); p != nil {
+		n.RecoveryLabel = p.FSLabel
+	}
+	if len(u.Main) > 0 {
+		if p := u.System(); p != nil {
+			n.PrimaryLabel = p.FSLabel
+		}
+	}
+	if n.Validate() != nil {
+		n.RecoveryLabel, n.PrimaryLabel = "", ""
+	}
+	if n.Validate() != nil {
+		n.ImagePrefix = ""
+	}
+	return n
 }
 
 // Kinds of requests.

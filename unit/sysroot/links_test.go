@@ -98,7 +98,7 @@ func TestLinks(t *testing.T) {
 	needed := map[string]bool{"etc": true, "etc/passwd": true}
 	for _, name := range []string{
 		"etc", "etc/fstab", "etc/hosts", "etc/hostname", "etc/machine-id", "etc/timezone", "etc/localtime", "etc/passwd", "etc/shadow", "etc/group",
-		"etc/mdadm", "etc/mdadm/mdadm.conf", "etc/provisioning", "etc/provisioning/serial", "etc/provisioning/platform_facts.json", "etc/provisioning/network.json",
+		"etc/mdadm", "etc/mdadm/mdadm.conf", "etc/provisioning", "etc/provisioning/serial", "etc/provisioning/platform_facts.json", "etc/provisioning/names.json", "etc/provisioning/network.json",
 		"etc/systemd", "etc/systemd/network", "etc/systemd/network-defaults", "etc/systemd/network/90-ethernet.network",
 		"mnt", "mnt/RECOVERY", "boot", "boot/efi", "var", "var/log", "var/log/journal", "var/lib", "var/lib/dbus", "var/lib/dbus/machine-id",
 	} {
@@ -122,7 +122,7 @@ func TestLinks(t *testing.T) {
 				}
 				for file, want := range map[string]string{
 					"etc/fstab": "PARTUUID=p-2", "etc/hosts": "gp-sn-0001", "etc/hostname": "gp-sn-0001\n", "etc/shadow": c.Hash, "etc/mdadm/mdadm.conf": c.Array,
-					"etc/provisioning/serial": c.Serial, "etc/provisioning/platform_facts.json": "VIRT", "etc/provisioning/network.json": "90-ethernet.network",
+					"etc/provisioning/serial": c.Serial, "etc/provisioning/platform_facts.json": "VIRT", "etc/provisioning/names.json": string(c.Names), "etc/provisioning/network.json": "90-ethernet.network",
 					"etc/systemd/network/90-ethernet.network": "DHCP=yes", "etc/systemd/network-defaults/90-ethernet.network": "DHCP=yes", "etc/machine-id": "\n",
 				} {
 					at, _ := follow(dir, file)

@@ -69,6 +69,8 @@ type Config struct {
 	Admin, Hash string
 	// Facts is the content of platform_facts.json; nil writes none.
 	Facts []byte
+	// Names is the content of names.json; nil writes none.
+	Names []byte
 	// Release is the name of the disktag: the release without ".upd".
 	Release string
 	// Mounts is the content of fstab, see Mounts.
@@ -80,6 +82,9 @@ type Config struct {
 	// Preserved are the unit's own network files, see UnpackNetwork. None: the image's, or the defaults.
 	Preserved []File
 }
+
+// NamesFile is the file of a restored system with the unit's names, in the directory of facts; package model/naming has the format.
+const NamesFile = "names.json"
 
 // Configure makes all edits but the mark, and stops at the first that fails. It logs each.
 func Configure(dir string, log *slog.Logger, c Config) error {
@@ -112,6 +117,12 @@ func Configure(dir string, log *slog.Logger, c Config) error {
 				return nil
 			}
 			return s.SetFacts(c.ConfDir, c.Facts)
+		}},
+		{"names", func() error {
+			if c.Names == nil {
+				return nil
+			}
+			return s.writeIn(c.ConfDir, NamesFile, c.Names)
 		}},
 		{"network", func() error {
 			used, err := s.SetNetwork(c.ConfDir, c.Network, c.Preserved)

@@ -109,7 +109,7 @@ func config() Config {
 		panic(err)
 	}
 	return Config{HostPrefix: "gp-", Serial: "SN-0001", ConfDir: "/etc/provisioning", Secret: []byte(strings.Repeat("s", 32)),
-		Hash: "$2b$10$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234", Facts: []byte(`{"DevCodeName":"VIRT"}`),
+		Hash: "$2b$10$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234", Facts: []byte(`{"DevCodeName":"VIRT"}`), Names: []byte(`{"version":1}`),
 		Release: "WIDGET.LNX.SHINY.2026-11-22.0001", Mounts: mounts}
 }
 
@@ -122,14 +122,15 @@ func TestConfigure(t *testing.T) {
 		}
 		id, _ := MachineID(c.Secret)
 		for name, want := range map[string]string{
-			"etc/hostname":                         "gp-sn-0001\n",
-			"etc/hosts":                            "127.0.0.1   gp-sn-0001 localhost\n::1 localhost ip6-localhost\n10.0.0.1 server\n",
-			"etc/machine-id":                       id + "\n",
-			"etc/timezone":                         "Etc/UTC\n",
-			"etc/provisioning/serial":              "SN-0001",
-			"etc/provisioning/platform_facts.json": `{"DevCodeName":"VIRT"}`,
-			"etc/passwd":                           "root:x:0:0:root:/root:/bin/bash\nadmin:x:1001:1001::/home/admin:/bin/bash\n",
-			"etc/shadow":                           "root:*:19000:0:99999:7:::\nadmin:" + c.Hash + ":19000:0:99999:7:::\n",
+			"etc/hostname":                             "gp-sn-0001\n",
+			"etc/hosts":                                "127.0.0.1   gp-sn-0001 localhost\n::1 localhost ip6-localhost\n10.0.0.1 server\n",
+			"etc/machine-id":                           id + "\n",
+			"etc/timezone":                             "Etc/UTC\n",
+			"etc/provisioning/serial":                  "SN-0001",
+			"etc/provisioning/platform_facts.json":     `{"DevCodeName":"VIRT"}`,
+			"etc/provisioning/names.json":              `{"version":1}`,
+			"etc/passwd":                               "root:x:0:0:root:/root:/bin/bash\nadmin:x:1001:1001::/home/admin:/bin/bash\n",
+			"etc/shadow":                               "root:*:19000:0:99999:7:::\nadmin:" + c.Hash + ":19000:0:99999:7:::\n",
 			"WIDGET.LNX.SHINY.2026-11-22.0001.disktag": "",
 			"etc/fstab": "# Written by the factory restore.\nPARTUUID=p-2 / ext4 errors=remount-ro,discard 0 1\n" +
 				"PARTUUID=r-2 /mnt/RECOVERY ext4 ro,nofail,noexec,nosuid,nodev,x-systemd.device-timeout=90s 0 0\nPARTUUID=e-1 /boot/efi vfat noauto,nofail,umask=0077 0 0\n",

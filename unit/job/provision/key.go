@@ -15,7 +15,7 @@ import (
 )
 
 // findKey takes the key that an earlier provisioning of this unit has left on a recovery volume, also one that was cut off before the
-// volume had the unit's record: the server has given credentials to that key, and to no other one. Where there is none the unit goes
+// volume had the unit's record, and whatever that volume is called: the server has given credentials to that key, and to no other one. Where there is none the unit goes
 // on with a new key.
 func (j *job) findKey(context.Context) error {
 	parts, err := j.Partitions(platform.AllowedRecovery)
@@ -26,10 +26,14 @@ func (j *job) findKey(context.Context) error {
 	var found []keep
 	for _, p := range parts {
 		info, _, err := machine.ProbePartition(p.Path)
-		if err != nil || info.Type != "ext4" || info.Label != j.Site.Names.Recovery {
+		if err != nil || info.Type != "ext4" {
 			continue
 		}
-		k, err := keyOn(p.Path, j.Serial)
+		data := ""
+		if info.Label != j.Site.Names.Recovery { // it may be anybody's: not even its journal is replayed
+			data = "noload"
+		}
+		k, err := keyOn(p.Path, j.Serial, data)
 		if err != nil {
 			j.Log.Info("recovery volume without a key of this unit", "partition", p.Path, "why", err)
 			continue
@@ -65,8 +69,8 @@ func (j *job) takeKey(found []keep) {
 }
 
 // keyOn reads the key of a unit from a partition.
-func keyOn(part, serial string) (k keep, err error) {
-	if err := host.Mount(part, Mount, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true}); err != nil {
+func keyOn(part, serial, data string) (k keep, err error) {
+	if err := host.Mount(part, Mount, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true, Data: data}); err != nil {
 		return keep{}, err
 	}
 	defer func() { err = errors.Join(err, host.Unmount(Mount)) }()

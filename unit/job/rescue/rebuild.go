@@ -17,6 +17,7 @@ import (
 	"gprovision/hw/raid"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
+	"gprovision/model/naming"
 	"gprovision/model/platform"
 	"gprovision/model/signature"
 	"gprovision/model/step"
@@ -129,13 +130,20 @@ func (r *Rebuild) isMain(path string) (filesystem.Info, error) {
 	if err != nil {
 		return info, err
 	}
-	if info.Type != "ext4" || info.Label != r.Site.Names.Primary {
+	if info.Type != "ext4" {
 		return info, errOther
 	}
 	if noted {
-		return info, errors.New("the kernel has noted errors in its filesystem")
+		err = errors.New("the kernel has noted errors in its filesystem")
+	} else {
+		err = r.salvage(path)
 	}
-	return info, r.salvage(path)
+	// The mark says whose system it is, not the label. What has another label, and no such mark, may be anything.
+	if err != nil && info.Label != r.Site.Names.Primary {
+		r.Log.Info("filesystem without the unit's main system", "path", path, "label", info.Label, "why", err)
+		return info, errOther
+	}
+	return info, err
 }
 
 // findArray finds the only array that has the complete main system of this unit, and starts it.
@@ -314,7 +322,10 @@ func OneDisk(m *machine.Machine, main machine.Found) (layout.Table, error) {
 		}
 		plan.UUID = main.Table.UUID
 		for i, q := range plan.Partitions {
-			plan.Partitions[i].UUID = main.Table.Partitions[i].UUID
+			plan.Partitions[i].UUID, plan.Partitions[i].Name = main.Table.Partitions[i].UUID, main.Table.Partitions[i].Name
+			if was := plan.Partitions[i].Name; q.Role == layout.Recovery && was != "" && (naming.Names{Version: naming.Version, RecoveryLabel: was}).Validate() == nil {
+				plan.Partitions[i].FSLabel = was // the unit keeps the label that it was provisioned with
+			}
 			if q.Role == layout.Primary {
 				plan.Partitions[i].FSUUID, plan.Partitions[i].FSLabel = main.Partition.FSUUID, main.Partition.FSLabel
 			}
@@ -324,13 +335,19 @@ func OneDisk(m *machine.Machine, main machine.Found) (layout.Table, error) {
 	return layout.Table{}, fmt.Errorf("the partition table of %s is not one that provisioning makes for the platform %s on %s firmware", main.Disk.Path, m.Identity.Variant.DevCodeName, m.Firmware)
 }
 
-// alike says whether two tables have the same partitions in the same order, but for identifiers, roles and filesystems.
-func alike(a, b layout.Table) bool {
+// alike says whether a disk has the partitions of a plan in their order, but for identifiers, roles and filesystems, and in a GPT for the
+// names of recovery volume and main system: a unit keeps those that it was provisioned with.
+func alike(plan, disk layout.Table) bool {
 	bare := func(p layout.Partition) layout.Partition {
 		p.Role, p.UUID, p.FSUUID, p.FSLabel = layout.Other, "", "", ""
 		return p
 	}
-	return a.Kind == b.Kind && slices.EqualFunc(a.Partitions, b.Partitions, func(x, y layout.Partition) bool { return bare(x) == bare(y) })
+	return plan.Kind == disk.Kind && slices.EqualFunc(plan.Partitions, disk.Partitions, func(x, y layout.Partition) bool {
+		if plan.Kind == layout.GPT && (x.Role == layout.Recovery || x.Role == layout.Primary) {
+			y.Name = x.Name
+		}
+		return bare(x) == bare(y)
+	})
 }
 
 // Planned chooses among disks the recovery device as a provisioning would. Where the platform names no size, it is the only one that

@@ -378,6 +378,10 @@ func (j *job) configure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	names, err := j.Site.Names.Chosen().Marshal()
+	if err != nil {
+		return err
+	}
 	v := j.Identity.Variant
 	mounts, err := j.mounts()
 	if err != nil {
@@ -390,6 +394,7 @@ func (j *job) configure(ctx context.Context) error {
 		Secret:     key.Seed(),
 		Hash:       hash,
 		Facts:      facts,
+		Names:      names,
 		Release:    j.image.Name.Base(),
 		Mounts:     mounts,
 		Array:      j.arrayConf(),

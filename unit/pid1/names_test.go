@@ -1,0 +1,130 @@
+package pid1
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"gprovision/hw/host"
+	"gprovision/model/layout"
+	"gprovision/model/naming"
+	"gprovision/site"
+	"gprovision/unit/decide"
+	"gprovision/unit/job/rescue"
+	"gprovision/unit/state"
+)
+
+// TestOtherLabels: a unit finds its recovery volume and keeps its own names, whatever the artifact that runs calls such a volume. A new
+// release with other labels, or an older artifact without names, changes nothing of it.
+func TestOtherLabels(t *testing.T) {
+	acme := site.Stock().Names.Of(naming.Names{ImagePrefix: "ACME.LNX.FOX.", RecoveryLabel: "ACMEREC", PrimaryLabel: "ACMEROOT", HostPrefix: "acme-"})
+	later := site.Stock().Names.Of(naming.Names{ImagePrefix: "ACME.LNX.FOX.", RecoveryLabel: "FOXREC", PrimaryLabel: "FOXROOT", HostPrefix: "fox-"})
+	for name, c := range map[string]struct{ made, runs site.Names }{
+		"a company takes names of its own":      {site.Stock().Names, acme},
+		"and changes them":                      {acme, later},
+		"an artifact of before names were data": {acme, site.Stock().Names},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ownMounts(t)
+			var log bytes.Buffer
+			u := testUnit(t, &log)
+			u.m.Site.Names = c.made
+			dev, part := recoveryDisk(t, u)
+			change(t, part, func(r *state.Unit) { r.ImagePrefix = c.made.ImagePrefix })
+			u.m.Sys = virtio(t, dev)
+			u.m.Site.Names = c.runs
+			for range 2 { // facts are gathered again and again
+				f := u.look(t.Context())
+				if f.Recovery != decide.RecoveryFound {
+					t.Fatalf("recovery volume: %s\n%v", f.Recovery, f.Notes)
+				}
+				want := c.runs
+				want.ImagePrefix, want.Recovery = c.made.ImagePrefix, c.made.Recovery
+				if got := u.m.Site.Names; got != want {
+					t.Errorf("names are %+v, want %+v", got, want)
+				}
+				if p := u.prefix(f); p != c.made.ImagePrefix {
+					t.Errorf("images begin with %s", p)
+				}
+				u.forget(f)
+			}
+			t.Run("of another unit", func(t *testing.T) {
+				u.m.Serial = "SN-0002"
+				f := u.look(t.Context())
+				defer u.forget(f)
+				if f.Recovery != decide.RecoveryMissing {
+					t.Errorf("recovery volume of another unit: %s", f.Recovery)
+				}
+				if u.m.Site.Names != c.runs {
+					t.Errorf("names are %+v, want the artifact's", u.m.Site.Names)
+				}
+			})
+		})
+	}
+}
+
+// TestLabelsOfRecord: a record lies on a hostile volume. Labels that no provisioning could have written are not used.
+func TestLabelsOfRecord(t *testing.T) {
+	ownMounts(t)
+	var log bytes.Buffer
+	u := testUnit(t, &log)
+	dev, part := recoveryDisk(t, u)
+	change(t, part, func(r *state.Unit) {
+		for i := range r.Recovery.Table.Partitions {
+			r.Recovery.Table.Partitions[i].FSLabel = "../../etc"
+		}
+	})
+	u.m.Sys = virtio(t, dev)
+	f := u.look(t.Context())
+	defer u.forget(f)
+	if f.Recovery != decide.RecoveryFound || u.m.Site.Names != site.Stock().Names {
+		t.Errorf("%s, names %+v", f.Recovery, u.m.Site.Names)
+	}
+}
+
+// TestRebuildKeepsLabels: a stick with other names rebuilds a unit all the same, whose main system is known by its mark; and a recovery volume
+// that it makes anew has the label of the stick, which the unit keeps from then on.
+func TestRebuildKeepsLabels(t *testing.T) {
+	ownMounts(t)
+	var log bytes.Buffer
+	u := testUnit(t, &log)
+	withLoader(t, u)
+	u.m.Site.Names = u.m.Site.Names.Of(naming.Names{RecoveryLabel: "ACMEREC", PrimaryLabel: "ACMEROOT"})
+	dev, table := onlyDisk(t, u)
+	u.m.Site = site.Stock()
+	im := stickImage(t, u)
+	for _, at := range []int64{0, 128 * layout.MiB} {
+		overwrite(t, part(dev, table, layout.Recovery), at, bytes.Repeat([]byte{0xff}, 8192))
+	}
+	u.m.Sys = virtio(t, dev)
+	plan, err := rescue.PlanRebuild(t.Context(), u.m, nil)
+	if err == nil {
+		err = plan.Run(t.Context(), im, state.NewKey(), noLog, nil)
+	}
+	if err != nil {
+		t.Fatalf("%v; log:\n%s", err, log.String())
+	}
+	u.m.Site.Names = u.m.Site.Names.Of(naming.Names{RecoveryLabel: "FOXREC", PrimaryLabel: "FOXROOT"})
+	f := u.look(t.Context())
+	defer u.forget(f)
+	if n := u.m.Site.Names; f.Recovery != decide.RecoveryFound || f.Main != decide.MainMarked || n.Recovery != "RECOVERY" || n.Primary != "ACMEROOT" {
+		t.Errorf("found %s and %s, names %+v", f.Recovery, f.Main, n)
+	}
+}
+
+// change rewrites the record on a recovery volume.
+func change(t *testing.T, part string, f func(*state.Unit)) {
+	t.Helper()
+	if err := mountVolume(part, false); err != nil {
+		t.Fatal(err)
+	}
+	v := state.Open(recoveryMount)
+	rec, err := v.ReadUnit()
+	if err == nil {
+		f(&rec)
+		err = v.WriteUnit(rec)
+	}
+	if err := errors.Join(err, host.Unmount(recoveryMount)); err != nil {
+		t.Fatal(err)
+	}
+}
