@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"gprovision/cli/answer"
 	"gprovision/cli/shown"
 	"gprovision/forge/boot"
 	"gprovision/model/bootimage"
@@ -199,7 +199,7 @@ func leftOutText(all []boot.LeftOut) string {
 // report prints what was built.
 func (b *BootBuildCmd) report(c *Context, r boot.Report) error {
 	if b.JSON {
-		return bootJSON(c, r)
+		return answer.JSON(c.Stdout, r)
 	}
 	initrd := fmt.Sprintf("%s as %s, ", megabytes(r.InitrdSize), r.Compression)
 	if r.InitrdSize == 0 {
@@ -303,7 +303,7 @@ func (b *BootInspectCmd) Run(c *Context) error {
 		return &HintError{fmt.Errorf("inspect %s: %w", b.File, err), "want a boot artifact, as 'gprov boot build' makes it: norm_boot or provision.pxe"}
 	}
 	if b.JSON {
-		return bootJSON(c, in)
+		return answer.JSON(c.Stdout, in)
 	}
 	return printInspection(c, b.File, in)
 }
@@ -375,12 +375,6 @@ func bootHint(err error) error {
 		}
 	}
 	return err
-}
-
-func bootJSON(c *Context, v any) error {
-	e := json.NewEncoder(c.Stdout)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"gprovision/cli/answer"
 	"gprovision/cli/shown"
 	"gprovision/forge/boot"
 	"gprovision/forge/image"
@@ -125,7 +125,7 @@ func (b *ImageBuildCmd) Run(c *Context) error {
 		fmt.Fprintf(c.Stderr, "warning: %s\n", shown.Line("/"+w.Path+": "+w.Text))
 	}
 	if b.JSON {
-		return imageJSON(c, res)
+		return answer.JSON(c.Stdout, res)
 	}
 	state := "made"
 	if res.Unchanged {
@@ -217,7 +217,7 @@ func (v *ImageVerifyCmd) Run(c *Context) error {
 		return imageHint(err)
 	}
 	if v.JSON {
-		return imageJSON(c, rep)
+		return answer.JSON(c.Stdout, rep)
 	}
 	fmt.Fprintf(c.Stdout, "good %s\n", v.File)
 	var trust string
@@ -272,7 +272,7 @@ func (i *ImageInspectCmd) Run(c *Context) error {
 		return imageHint(err)
 	}
 	if i.JSON {
-		return imageJSON(c, rep)
+		return answer.JSON(c.Stdout, rep)
 	}
 	fmt.Fprintln(c.Stdout, i.File)
 	rows := reportRows(rep)
@@ -347,7 +347,7 @@ func (e *ImageExtractCmd) Run(c *Context) error {
 		return imageHint(err)
 	}
 	if e.JSON {
-		return imageJSON(c, rep)
+		return answer.JSON(c.Stdout, rep)
 	}
 	fmt.Fprintf(c.Stdout, "extracted %s: %d entries, %s in %.1f s\n", e.Into, rep.Entries, bytesText(rep.Bytes), rep.Seconds)
 	return nil
@@ -394,7 +394,7 @@ func (s *ImageSignCmd) Run(c *Context) error {
 		}
 	}
 	if s.JSON {
-		return imageJSON(c, done)
+		return answer.JSON(c.Stdout, map[string]any{"signatures": done})
 	}
 	return nil
 }
@@ -455,7 +455,7 @@ func (l *ImageListCmd) print(c *Context, list []image.Listed) error {
 		if list == nil {
 			list = []image.Listed{}
 		}
-		return imageJSON(c, list)
+		return answer.JSON(c.Stdout, map[string]any{"images": list})
 	}
 	if len(list) == 0 {
 		fmt.Fprintf(c.Stderr, "no images in %s\n", l.Dir)
@@ -555,12 +555,6 @@ func readPublicKeys(args []string) ([]signature.PublicKey, error) {
 		keys = append(keys, k)
 	}
 	return keys, nil
-}
-
-func imageJSON(c *Context, v any) error {
-	e := json.NewEncoder(c.Stdout)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }
 
 func imageTable(w io.Writer, rows [][2]string) {

@@ -185,11 +185,11 @@ func TestImageVerbs(t *testing.T) {
 	if len(lines) != 3 || !strings.HasPrefix(lines[0], filepath.Base(second)) || !strings.Contains(lines[2], "never chosen") {
 		t.Errorf("list says %s", strings.Join(lines, "\n"))
 	}
-	var list []image.Listed
-	if err := json.Unmarshal([]byte(good("image", "list", p("out"), "--json")), &list); err != nil || len(list) != 3 {
+	var list struct{ Images []image.Listed }
+	if err := json.Unmarshal([]byte(good("image", "list", p("out"), "--json")), &list); err != nil || len(list.Images) != 3 {
 		t.Errorf("%+v, %v", list, err)
 	}
-	if out := good("image", "list", t.TempDir(), "--json"); strings.TrimSpace(out) != "[]" {
+	if out := good("image", "list", t.TempDir(), "--json"); out != "{\n  \"version\": 1,\n  \"images\": []\n}\n" {
 		t.Errorf("empty list: %s", out)
 	}
 
@@ -284,8 +284,8 @@ func TestImageKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	signer := "'" + program + "' " + p("hsm.pem")
-	var signed []image.Signature
-	if err := json.Unmarshal([]byte(good("image", "sign", "--signer", signer, "--signer-key", p("hsm.pub"), "--json", img)), &signed); err != nil || len(signed) != 1 {
+	var signed struct{ Signatures []image.Signature }
+	if err := json.Unmarshal([]byte(good("image", "sign", "--signer", signer, "--signer-key", p("hsm.pub"), "--json", img)), &signed); err != nil || len(signed.Signatures) != 1 {
 		t.Errorf("%v, %v", signed, err)
 	}
 	good("image", "verify", img, "--key", p("hsm.pub"))
@@ -321,12 +321,12 @@ func TestImageListRetention(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var list []image.Listed
-		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 5 {
+		var list struct{ Images []image.Listed }
+		if err := json.Unmarshal([]byte(text), &list); err != nil || len(list.Images) != 5 {
 			t.Fatalf("%v, %v", list, err)
 		}
 		var b strings.Builder
-		for _, l := range list {
+		for _, l := range list.Images {
 			if l.Prune {
 				b.WriteString(strings.TrimSuffix(l.File, ".upd")[len(l.Name)-1:])
 			}

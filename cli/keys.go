@@ -16,6 +16,7 @@ import (
 	"github.com/google/shlex"
 	"golang.org/x/term"
 
+	"gprovision/cli/answer"
 	"gprovision/forge/image"
 	"gprovision/forge/image/signer"
 	"gprovision/model/secret"
@@ -182,7 +183,7 @@ func (k *KeysNewCmd) Run(c *Context) error {
 		return fmt.Errorf("write public key: %w", err)
 	}
 	if k.JSON {
-		return imageJSON(c, map[string]any{"public": pub, "private": priv, "keyID": key.Public().ID(), "key": key.Public().String(), "encrypted": !pass.Empty()})
+		return answer.JSON(c.Stdout, map[string]any{"public": pub, "private": priv, "keyID": key.Public().ID(), "key": key.Public().String(), "encrypted": !pass.Empty()})
 	}
 	fmt.Fprintf(c.Stdout, "made %s and %s\n", pub, priv)
 	imageTable(c.Stdout, [][2]string{{"key", key.Public().ID()}, {"public", key.Public().String()}})

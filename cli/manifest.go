@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"gprovision/cli/answer"
 	"gprovision/cli/shown"
 	"gprovision/model/manifest"
 	"gprovision/model/naming"
@@ -277,7 +277,7 @@ func (m *ManifestMakeCmd) specs(out *manifest.Manifest) error {
 type ManifestCheckCmd struct {
 	File     string `arg:"" help:"Manifest to check."`
 	Artifact string `placeholder:"FILE" help:"The artifact that provisions (provision.pxe): its names count. Default: the boot artifact that the manifest lists, if it lies beside the manifest."`
-	JSON     bool   `name:"json" help:"Print the problems as a JSON list."`
+	JSON     bool   `name:"json" help:"Print the problems as JSON."`
 }
 
 // Help returns the examples of the verb.
@@ -320,10 +320,8 @@ func reportProblems(c *Context, file string, ps []source.Problem, asJSON bool) e
 		if ps == nil {
 			ps = []source.Problem{}
 		}
-		e := json.NewEncoder(c.Stdout)
-		e.SetIndent("", "  ")
-		if err := e.Encode(ps); err != nil {
-			return fmt.Errorf("write the problems: %w", err)
+		if err := answer.JSON(c.Stdout, map[string]any{"problems": ps}); err != nil {
+			return err
 		}
 	} else {
 		printProblems(c.Stdout, file, ps)

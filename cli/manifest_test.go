@@ -183,8 +183,8 @@ func TestManifestCheck(t *testing.T) {
 		t.Errorf("%v\n%s", err, stdout)
 	}
 	stdout, _, err = calling(t, "manifest", "check", "--json", file)
-	var ps []source.Problem
-	if e := json.Unmarshal([]byte(stdout), &ps); e != nil || err == nil || len(ps) != 1 || ps[0].Line != 5 {
+	var answer struct{ Problems []source.Problem }
+	if e := json.Unmarshal([]byte(stdout), &answer); e != nil || err == nil || len(answer.Problems) != 1 || answer.Problems[0].Line != 5 {
 		t.Errorf("%v, %v: %s", e, err, stdout)
 	}
 	if _, _, err := calling(t, "manifest", "check", file+"x"); err == nil {

@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
 	"strings"
 	"testing/fstest"
 
+	"gprovision/cli/answer"
 	"gprovision/cli/shown"
 	"gprovision/hw/block"
 	"gprovision/hw/nic"
@@ -27,7 +29,7 @@ type PlatformCmd struct {
 // PlatformCheckCmd checks an appliance table.
 type PlatformCheckCmd struct {
 	File string `arg:"" help:"Appliance table (appliance.json)."`
-	JSON bool   `name:"json" help:"Print the problems as a JSON list."`
+	JSON bool   `name:"json" help:"Print the problems as JSON."`
 }
 
 // Help returns the examples of the verb.
@@ -114,8 +116,7 @@ func (p *PlatformIdentifyCmd) Run(c *Context) error {
 		if err != nil {
 			return err
 		}
-		_, err = c.Stdout.Write(b)
-		return err
+		return answer.JSON(c.Stdout, json.RawMessage(b))
 	}
 	fmt.Fprintf(c.Stdout, "platform      %s (family %s)\n", shown.Line(id.Variant.DevCodeName), shown.Line(id.Variant.Familyname))
 	fmt.Fprintf(c.Stdout, "recognised by %s: %q %q, SKU %q\n", id.From, id.Mfg, id.Prod, id.SKU)

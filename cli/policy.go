@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"gprovision/cli/answer"
 	"gprovision/cli/shown"
 	"gprovision/model/policy"
 	"gprovision/model/source"
@@ -20,7 +21,7 @@ type PolicyCmd struct {
 // PolicyCheckCmd checks a policy.
 type PolicyCheckCmd struct {
 	File string `arg:"" help:"Policy to check."`
-	JSON bool   `name:"json" help:"Print the problems as a JSON list."`
+	JSON bool   `name:"json" help:"Print the problems as JSON."`
 }
 
 // Help returns the examples of the verb.
@@ -50,7 +51,7 @@ func (p *PolicyCheckCmd) Run(c *Context) error {
 // PolicyShowCmd shows a policy.
 type PolicyShowCmd struct {
 	File string `arg:"" help:"Policy to show."`
-	JSON bool   `name:"json" help:"Print the keys, their values and meaning as a JSON list."`
+	JSON bool   `name:"json" help:"Print the keys, their values and meaning as JSON."`
 }
 
 // Help returns the examples of the verb.
@@ -70,7 +71,7 @@ func (p *PolicyShowCmd) Run(c *Context) error {
 		return err
 	}
 	if p.JSON {
-		return bootJSON(c, pol.Show())
+		return answer.JSON(c.Stdout, map[string]any{"keys": pol.Show()})
 	}
 	return printPolicy(c.Stdout, "", pol)
 }

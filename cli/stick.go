@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 
+	"gprovision/cli/answer"
 	"gprovision/forge/stick"
 	"gprovision/model/challenge"
 )
@@ -56,7 +57,7 @@ func (s *StickMakeCmd) Run(c *Context) error {
 		return bootHint(err)
 	}
 	if s.JSON {
-		return bootJSON(c, r)
+		return answer.JSON(c.Stdout, r)
 	}
 	starts := "UEFI and BIOS"
 	if !r.BIOS {

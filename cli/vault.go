@@ -18,6 +18,7 @@ import (
 
 	"filippo.io/age"
 
+	"gprovision/cli/answer"
 	"gprovision/cli/shown"
 	"gprovision/factory/api"
 	"gprovision/factory/store"
@@ -291,8 +292,7 @@ func (v *VaultReadCmd) Run(c *Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(c.Stdout, string(wire))
-		return nil
+		return answer.JSON(c.Stdout, json.RawMessage(wire))
 	}
 	fmt.Fprintf(c.Stdout, "os    %s\nbios  %s\nipmi  %s\n", cr.OS.Reveal(), cr.BIOS.Reveal(), cr.IPMI.Reveal())
 	return nil
@@ -326,9 +326,7 @@ func (v *VaultListCmd) Run(c *Context) error {
 		return noSuchUnit(v.Unit, err)
 	}
 	if v.JSON {
-		e := json.NewEncoder(c.Stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(l)
+		return answer.JSON(c.Stdout, l)
 	}
 	when := func(t time.Time) string {
 		if t.IsZero() {

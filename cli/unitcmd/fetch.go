@@ -2,7 +2,6 @@ package unitcmd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"gprovision/cli/answer"
 	"gprovision/cli/shown"
 	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
@@ -93,9 +93,7 @@ func (f *FetchCmd) Run(c *Context) (err error) {
 		return err
 	}
 	if f.JSON {
-		e := json.NewEncoder(c.Stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(r)
+		return answer.JSON(c.Stdout, r)
 	}
 	if r.Present {
 		fmt.Fprintf(c.Stdout, "%s is on the recovery volume already, and good.\n", r.Image)

@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"gprovision/cli/answer"
 	"gprovision/cli/shown"
 	"gprovision/hw/watchdog"
 	"gprovision/model/bootimage"
@@ -21,7 +22,7 @@ import (
 
 // StatusCmd shows what the unit is.
 type StatusCmd struct {
-	JSON bool `help:"Print JSON."`
+	JSON bool `help:"Print JSON, with a version."`
 }
 
 // Help returns examples.
@@ -78,9 +79,7 @@ func (s *StatusCmd) Run(c *Context) error {
 		return err
 	}
 	if s.JSON {
-		e := json.NewEncoder(c.Stdout)
-		e.SetIndent("", "  ")
-		if err := e.Encode(st); err != nil {
+		if err := answer.JSON(c.Stdout, st); err != nil {
 			return err
 		}
 	} else {
