@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"gprovision/lab"
+	"gprovision/model/edit"
 )
 
 // logBytes builds a write log. A write of n sectors holds n sectors of the given byte.
@@ -103,8 +104,12 @@ func TestWriteLogRefuses(t *testing.T) {
 }
 
 func FuzzWriteLog(f *testing.F) {
-	f.Add(newLog().put(0, 8, 0, 'a').put(0, 0, 1, 0).put(4, 2, 4, 0).Bytes())
-	f.Fuzz(func(t *testing.T, b []byte) {
+	good := newLog().put(0, 8, 0, 'a').put(0, 0, 1, 0).put(4, 2, 4, 0).Bytes()
+	for _, s := range edit.Scripts() {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, script []byte) {
+		b := edit.Apply(good, script)
 		l, err := readLog(b)
 		if err != nil {
 			return

@@ -24,6 +24,7 @@ import (
 
 	"gprovision/factory/store"
 	"gprovision/model/bootimage"
+	"gprovision/model/edit"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -226,9 +227,12 @@ func FuzzDHCP(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(m.ToBytes(), true)
-	f.Fuzz(func(t *testing.T, b []byte, pxe bool) {
-		m, err := dhcpv4.FromBytes(b)
+	good := m.ToBytes()
+	for _, s := range edit.Scripts() {
+		f.Add(s, true)
+	}
+	f.Fuzz(func(t *testing.T, script []byte, pxe bool) {
+		m, err := parse(edit.Apply(good, script))
 		if err != nil {
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"gprovision/hw/block"
+	"gprovision/model/edit"
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
 	"gprovision/model/policy"
@@ -152,7 +153,13 @@ func TestCheckSpeaksForUnits(t *testing.T) {
 }
 
 func FuzzCheckSpeaksForUnits(f *testing.F) {
-	f.Add(obeyable)
-	f.Add(`{"ValidationData":[{}]}`)
-	f.Fuzz(func(t *testing.T, text string) { agree(t, text) })
+	good := []string{obeyable, `{"ValidationData":[{}]}`}
+	for _, s := range edit.Scripts() {
+		for i := range good {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		agree(t, string(edit.Apply([]byte(good[int(which)%len(good)]), script)))
+	})
 }
