@@ -5,7 +5,9 @@
 package usb
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -47,8 +49,9 @@ type Address struct {
 
 // Doors are what Read needs of the machine beside sysfs.
 type Doors struct {
-	// Connected says whether something is connected to a port of a hub, from 1.
-	Connected func(hub Address, port int) (bool, error)
+	// Connected returns those of some ports of a hub, from 1, that say that something is connected, and an error where it could not ask all of
+	// them. It is asked once for each hub.
+	Connected func(hub Address, ports []int) ([]int, error)
 	// Age is how long the kernel has had the device.
 	Age func(a Address) (time.Duration, error)
 }
@@ -109,6 +112,8 @@ func (s *State) hub(sys fs.FS, at, name string, names []string, doors Doors) {
 	if age, err := doors.Age(h); err == nil && age < settleTime {
 		s.Settling = max(s.Settling, settleTime-age)
 	}
+	var empty []int // those of which the kernel has nothing
+	byNumber := map[int]string{}
 	for _, p := range ports {
 		m := portName.FindStringSubmatch(path.Base(p))
 		if m == nil {
@@ -122,13 +127,17 @@ func (s *State) hub(sys fs.FS, at, name string, names []string, doors Doors) {
 		if slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, child+":") }) {
 			continue
 		}
-		number, err := strconv.Atoi(m[1])
-		if err != nil {
-			continue
+		if number, err := strconv.Atoi(m[1]); err == nil {
+			empty = append(empty, number)
+			byNumber[number] = path.Base(p)
 		}
-		if connected, err := doors.Connected(h, number); err == nil && connected {
-			s.Pending = append(s.Pending, path.Base(p))
-		}
+	}
+	if len(empty) == 0 {
+		return
+	}
+	connected, _ := doors.Connected(h, empty) // what does not answer says nothing
+	for _, number := range connected {
+		s.Pending = append(s.Pending, byNumber[number])
 	}
 }
 
@@ -174,7 +183,7 @@ func Machine(dev string) Doors {
 		return filepath.Join(dev, "bus/usb", fmt.Sprintf("%03d/%03d", h.Bus, h.Number))
 	}
 	return Doors{
-		Connected: func(h Address, port int) (bool, error) { return connected(node(h), port) },
+		Connected: func(h Address, ports []int) ([]int, error) { return connected(node(h), ports) },
 		Age:       func(a Address) (time.Duration, error) { return age(node(a)) },
 	}
 }
@@ -209,22 +218,37 @@ const (
 	answerTime      = 200 // ms
 )
 
-// connected asks a hub for the status of a port.
-func connected(node string, port int) (bool, error) {
+// connected asks a hub for the status of ports. It ends at the first that gets no answer: each one takes time. A port that the hub refuses
+// to talk about (a stall, EPIPE) is left out.
+func connected(node string, ports []int) (out []int, err error) {
 	f, err := os.OpenFile(node, os.O_RDWR, 0)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer f.Close()
+	for _, port := range ports {
+		yes, err := askPort(f, port)
+		switch {
+		case errors.Is(err, unix.EPIPE):
+		case err != nil:
+			return out, fmt.Errorf("ask %s for the status of port %d: %w", node, port, err)
+		case yes:
+			out = append(out, port)
+		}
+	}
+	return out, nil
+}
+
+func askPort(hub *os.File, port int) (connected bool, err error) {
 	var status [4]byte
 	c := controlTransfer{requestType: getPortStatus, index: uint16(port), length: uint16(len(status)), timeout: answerTime, data: unsafe.Pointer(&status)}
-	n, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(usbdevfsControl), uintptr(unsafe.Pointer(&c)))
+	n, _, e := unix.Syscall(unix.SYS_IOCTL, hub.Fd(), uintptr(usbdevfsControl), uintptr(unsafe.Pointer(&c)))
 	runtime.KeepAlive(&c)
 	if e != 0 {
-		return false, fmt.Errorf("ask %s for the status of port %d: %w", node, port, e)
+		return false, e
 	}
 	if int(n) < len(status) {
-		return false, fmt.Errorf("ask %s for the status of port %d: %d bytes came", node, port, n)
+		return false, io.ErrUnexpectedEOF
 	}
 	return status[0]&portConnection != 0, nil
 }
