@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gprovision/lab"
+	"gprovision/lab/usbredir"
 	"gprovision/model/layout"
 )
 
@@ -150,4 +151,54 @@ func TestSoakBadMedium(t *testing.T) {
 	seen(t, u, 1, lab.Msg("emergency medium refused"), "refusal")
 	seen(t, u, 0, jobState("restore", "started"), "restore")
 	shown(t, u, 0, "*** G251")
+}
+
+// TestSoakSlowStick has an emergency medium that is in a port before power-on, so that the port says that something is there, and that answers
+// later: nothing at all until then, or no SCSI command. The unit waits for it. One that never answers is told, and the unit boots.
+func TestSoakSlowStick(t *testing.T) {
+	t.Parallel()
+	l := needLife(t)
+	for name, c := range map[string]struct {
+		stage usbredir.Stage
+		after time.Duration // since init's start; 0: never
+	}{
+		"nothing for 1 s":       {usbredir.Connected, time.Second},
+		"no command for 5 s":    {usbredir.Starting, 5 * time.Second},
+		"nothing for 20 s":      {usbredir.Connected, 20 * time.Second},
+		"nothing, and for ever": {usbredir.Connected, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := l.fork(t, network(t), layout.UEFI, nil)
+			raw := filepath.Join(u.Dir, "slow.raw")
+			emergencyImage(t, raw, l.tiny.Path(l.images[0]), l.tiny.Path(l.images[0]+".minisig"))
+			f, err := os.OpenFile(raw, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.Close() })
+			st, err := f.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stick, err := usbredir.NewStick(f, st.Size(), "SLOW")
+			if err != nil {
+				t.Fatal(err)
+			}
+			stick.Set(c.stage)
+			u.Stick = stick
+			start(t, u)
+			began := expect(t, u, bootPatience, lab.Msg("init")).At
+			if c.after == 0 {
+				whole(t, up(t, u), "2")
+				seen(t, u, 1, lab.Msg("USB devices do not answer, and are not waited for any longer"), "word about the stick")
+				seen(t, u, 0, lab.All(lab.Msg("decision"), lab.Field("job", "rescue")), "decision for the stick")
+				return
+			}
+			answers := time.AfterFunc(time.Until(began.Add(c.after)), func() { stick.Set(usbredir.Ready) })
+			defer answers.Stop()
+			shown(t, u, 0, "Restore from medium")
+			t.Logf("offered %v after init's start", time.Since(began).Round(time.Second/10))
+			seen(t, u, 0, lab.Msg("USB devices do not answer, and are not waited for any longer"), "word about the stick")
+		})
+	}
 }

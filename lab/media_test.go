@@ -26,12 +26,18 @@ func run(t *testing.T, name string, args ...string) string {
 func emergency(t *testing.T, u *lab.Unit, disk string, files ...string) {
 	t.Helper()
 	raw := filepath.Join(u.Dir, disk+".raw")
+	emergencyImage(t, raw, files...)
+	insert(t, u, disk, raw)
+}
+
+// emergencyImage makes the file of such a disk.
+func emergencyImage(t *testing.T, raw string, files ...string) {
+	t.Helper()
 	run(t, "truncate", "-s", "512M", raw)
 	run(t, "mkfs.vfat", "-F", "32", "-n", "EMERGENCY", raw)
 	for _, f := range files {
 		run(t, "mcopy", "-i", raw, f, "::/"+layout.EmergencyPrefix+filepath.Base(f))
 	}
-	insert(t, u, disk, raw)
 }
 
 // insert makes a raw image the content of a disk of a unit.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gprovision/hw/lcd/simulator"
+	"gprovision/lab/usbredir"
 	"gprovision/model/layout"
 )
 
@@ -82,6 +83,8 @@ type Unit struct {
 	Dir string
 	// Events is what the unit says.
 	Events *Events
+	// Stick, if there is one, is in a USB port from power-on. It is set while the unit is off.
+	Stick *usbredir.Stick
 
 	display *simulator.LCD
 
@@ -256,9 +259,12 @@ func (u *Unit) start(ctx context.Context, o startOptions) (err error) {
 	}
 	defer tap.Close()
 	files := []*os.File{tap}
-	lines := make([]line, 3, 4)
+	lines := make([]line, 3, 5)
 	if u.display != nil {
 		lines = lines[:4]
+	}
+	if u.Stick != nil {
+		lines = lines[:len(lines)+1] // the last one
 	}
 	for i := range lines {
 		if lines[i], err = newLine(); err != nil {
@@ -299,6 +305,13 @@ func (u *Unit) start(ctx context.Context, o startOptions) (err error) {
 		u.display.PowerCycle()
 		go func() { _ = u.display.Serve(lines[3].ours) }() // ends with the machine
 	}
+	if u.Stick != nil {
+		go func() { // ends with the machine
+			if err := u.Stick.Serve(lines[len(lines)-1].ours); err != nil {
+				u.log.Warn("the stick fell out", "err", err)
+			}
+		}()
+	}
 	q, err := newQMP(ctx, lines[2].ours, func(name string, data map[string]any) {
 		if name == "RTC_CHANGE" { // each time that the guest sets its clock
 			return
@@ -326,10 +339,10 @@ func (u *Unit) start(ctx context.Context, o startOptions) (err error) {
 	return nil
 }
 
-// arguments are QEMU's. Descriptor 3 is the tap device, 4 the console, 5 the event port, 6 QMP, 7 the display.
+// arguments are QEMU's. Descriptor 3 is the tap device, 4 the console, 5 the event port, 6 QMP, then the display and the stick.
 func (u *Unit) arguments(o startOptions) ([]string, error) {
 	machine := "q35,graphics=off"
-	var devices, nodes []object
+	var devices, sticks, nodes []object
 	var globals []string
 	if u.Firmware == layout.UEFI {
 		machine += ",pflash0=code,pflash1=vars"
@@ -352,6 +365,14 @@ func (u *Unit) arguments(o startOptions) ([]string, error) {
 		"-netdev", "tap,id=net0,fd=3")
 	if u.display != nil {
 		args = append(args, "-chardev", "socket,id=display,fd=7", "-serial", "chardev:display")
+	}
+	if u.Stick != nil {
+		fd := 7
+		if u.display != nil {
+			fd++
+		}
+		args = append(args, "-chardev", fmt.Sprintf("socket,id=stick,fd=%d", fd))
+		sticks = append(sticks, object{"driver": "usb-redir", "id": "dev-slow", "chardev": "stick", "bus": "usb0.0"})
 	}
 	args = append(args, globals...)
 	if o.noReboot {
@@ -382,6 +403,7 @@ func (u *Unit) arguments(o startOptions) ([]string, error) {
 		object{"driver": "virtserialport", "bus": "vser0.0", "chardev": "events", "name": EventPort},
 		object{"driver": "virtio-scsi-pci", "id": "scsi0"},
 		object{"driver": "qemu-xhci", "id": "usb0"})
+	devices = append(devices, sticks...)
 	if u.Screen {
 		devices = append(devices, object{"driver": "VGA"})
 	}

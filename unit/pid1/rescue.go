@@ -36,6 +36,8 @@ type media struct {
 	answered map[string]string
 	// told are the media about whose unusable files the person was told, by device.
 	told map[string]bool
+	// silence says that the log has which USB devices never answered.
+	silence bool
 }
 
 // finder finds media.
@@ -145,6 +147,17 @@ func (u *unit) mediaPatience(f *Found, waited time.Duration) time.Duration {
 		patience = max(patience, min(waited+ports.Settling, usbPending))
 	}
 	return patience
+}
+
+// tellOfSilence says once in a boot that what is in USB ports never answered. waited is how long the unit has waited.
+func (u *unit) tellOfSilence(waited time.Duration) {
+	if waited < usbPending || u.media.silence || u.provisions() {
+		return
+	}
+	if ports := u.usbState().Pending; len(ports) > 0 {
+		u.media.silence = true
+		u.log.Warn("USB devices do not answer, and are not waited for any longer", "ports", ports, journal.ForPerson())
+	}
 }
 
 // usbState is what the USB ports say now.
