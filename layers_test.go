@@ -57,6 +57,15 @@ func pureDirs() map[string][]string {
 	}
 }
 
+// doors are what packages of unit reach through machine.Doors only.
+func doors() map[string][]string {
+	return map[string][]string{
+		"hw/block": {"List", "Open", "OpenShared", "WriteBlock"},
+		"hw/efi":   {"New"},
+		"hw/host":  {"IsMountPoint", "Mount", "Runner", "SetClock", "Unmount"},
+	}
+}
+
 // mayRun names the places that may start programs.
 func mayRun(dir, file string) bool {
 	return dir == "hw/host" || dir == "forge/tool" || dir == "lab" && file == "run.go"
@@ -259,6 +268,8 @@ func checkUses(f sourceFile, names map[string]string, say func(ast.Node, string,
 			if f.dir != "hw/host" && wing != "lab" && wing != "forge" {
 				say(s, "only hw/host mounts")
 			}
+		case wing == "unit" && f.dir != "unit/machine" && slices.Contains(doors()[strings.TrimPrefix(p, module+"/")], what):
+			say(s, "a job reaches disks, mounts, firmware and clock through the doors of its machine (unit/machine, Doors): tests could not stand in for this")
 		case p == module+"/hw/host" && slices.Contains([]string{"Reboot", "PowerOff"}, what):
 			if f.dir != "unit/pid1" {
 				say(s, "only unit/pid1 ends the machine: return an Outcome instead")
@@ -383,6 +394,8 @@ func TestLayersFinds(t *testing.T) {
 		{"other/x.go", `package x; import "fmt"; var _ = fmt.Sprint`, "no place in the house"},
 		{"unit/job/a/x.go", `package x; import "gprovision/unit/job/b"; var _ = b.B`, "no job knows another"},
 		{"unit/job/a/x.go", `package x; import ("gprovision/unit/job/a/c"; "gprovision/unit/image"); var _, _ = c.C, image.X`, ""},
+		{"unit/job/a/x.go", `package x; import "gprovision/hw/host"; func f() { host.Mount("", "", "", host.MountOptions{}) }`, "doors of its machine"},
+		{"unit/machine/x.go", `package x; import "gprovision/hw/host"; func f() { host.Mount("", "", "", host.MountOptions{}) }`, ""},
 		{"unit/decide/x.go", `package x; import "os"; var _ = os.Open`, "does no input or output"},
 		{"unit/decide/x.go", `package x; import "gprovision/hw/host"; var _ = host.Run`, "is pure"},
 		{"unit/decide/x.go", `package x; import ("gprovision/unit/state"; "gprovision/model/m"); var _, _ = state.X, m.X`, ""},

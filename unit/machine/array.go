@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"gprovision/hw/block"
 	"gprovision/hw/filesystem"
 	"gprovision/hw/partition"
 	"gprovision/hw/raid"
@@ -37,7 +36,7 @@ func (m *Machine) Members() ([]raid.Part, error) {
 	}
 	var out []raid.Part
 	for _, p := range parts {
-		member, err := readMember(p.Path)
+		member, err := m.readMember(p.Path)
 		if errors.Is(err, raid.ErrNone) {
 			continue
 		}
@@ -50,8 +49,8 @@ func (m *Machine) Members() ([]raid.Part, error) {
 	return out, nil
 }
 
-func readMember(path string) (raid.Member, error) {
-	dev, err := block.Open(path, false)
+func (m *Machine) readMember(path string) (raid.Member, error) {
+	dev, err := m.Open(path, Read)
 	if err != nil {
 		return raid.Member{}, err
 	}
@@ -120,9 +119,9 @@ func (m *Machine) ProbeDataArray(ctx context.Context, a raid.Array) (info filesy
 	if err := raid.Assemble(ctx, raid.Runner(m.Run), DataArrayPath, a); err != nil {
 		return info, false, err
 	}
-	info, _, err = ProbePartition(DataArrayPath)
+	info, _, err = m.ProbePartition(DataArrayPath)
 	if err == nil {
-		blank, _, err = BlankDisk(DataArrayPath)
+		blank, _, err = m.BlankDisk(DataArrayPath)
 	}
 	return info, blank, errors.Join(err, raid.Stop(ctx, raid.Runner(m.Run), DataArrayPath))
 }
@@ -133,8 +132,8 @@ func ReadMember(disk io.ReaderAt, p layout.Partition) (raid.Member, error) {
 }
 
 // Carries says what a disk carries, for the log of a plan: a member of an array, on itself or in a partition, before all else.
-func Carries(path string) (string, error) {
-	dev, err := block.Open(path, false)
+func (m *Machine) Carries(path string) (string, error) {
+	dev, err := m.Open(path, Read)
 	if err != nil {
 		return "", err
 	}

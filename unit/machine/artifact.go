@@ -147,16 +147,16 @@ func SyncDir(dir string) error {
 
 // PutArtifactESP puts the boot artifact src on the ESP on device esp, as the file with the given path, whose separators are
 // backslashes. Not a byte of the ESP is written if it is there already.
-func PutArtifactESP(esp, file, src string) error {
+func (m *Machine) PutArtifactESP(esp, file, src string) error {
 	same := false
-	err := OnESP(esp, file, func(path string) (err error) {
+	err := m.OnESP(esp, file, func(path string) (err error) {
 		same, err = sameContent(path, src)
 		return err
 	})
 	if err != nil || same {
 		return err
 	}
-	return withMounted(esp, "vfat", host.MountOptions{}, func(dir string) error {
+	return m.withMounted(esp, "vfat", host.MountOptions{}, func(dir string) error {
 		dst := onESP(dir, file)
 		rel, err := filepath.Rel(dir, filepath.Dir(dst))
 		if err != nil {
@@ -177,8 +177,8 @@ func PutArtifactESP(esp, file, src string) error {
 
 // OnESP mounts the ESP on device esp read-only for the time of do, which gets the path of a file on it. The file need not be there. Its
 // separators are backslashes.
-func OnESP(esp, file string, do func(path string) error) error {
-	return withMounted(esp, "vfat", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true}, func(dir string) error {
+func (m *Machine) OnESP(esp, file string, do func(path string) error) error {
+	return m.withMounted(esp, "vfat", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true}, func(dir string) error {
 		return do(onESP(dir, file))
 	})
 }
@@ -201,17 +201,17 @@ func sameContent(a, b string) (bool, error) {
 }
 
 // withMounted mounts a device for the time of do.
-func withMounted(dev, fstype string, o host.MountOptions, do func(dir string) error) error {
-	dir, err := os.MkdirTemp("/run", "mount-")
+func (m *Machine) withMounted(dev, fstype string, o host.MountOptions, do func(dir string) error) error {
+	dir, err := os.MkdirTemp(m.Places.Temp, "mount-")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(dir)
-	if err := host.Mount(dev, dir, fstype, o); err != nil {
+	if err := m.Mount(dev, dir, fstype, o); err != nil {
 		return err
 	}
 	err = do(dir)
-	if uerr := host.Unmount(dir); err == nil {
+	if uerr := m.Unmount(dir); err == nil {
 		err = uerr
 	}
 	return err
@@ -254,7 +254,7 @@ func (m *Machine) InstallLoader(disk string, t layout.Table) error {
 		return errors.Join(ErrNoGRUB, err)
 	}
 	images := bootloader.Images{Boot: boot, Core: core}
-	dev, err := block.OpenShared(disk)
+	dev, err := m.Open(disk, Share)
 	if err != nil {
 		return err
 	}

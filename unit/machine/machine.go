@@ -34,6 +34,7 @@ import (
 
 // Machine is one unit during one boot.
 type Machine struct {
+	Doors
 	Log      *slog.Logger
 	Panel    *panel.Board
 	Site     site.Site
@@ -49,8 +50,6 @@ type Machine struct {
 	Sys fs.FS
 	// Initramfs is the directory that holds the files of the boot artifact, "/" on a unit.
 	Initramfs string
-	// Run starts a program and waits for it.
-	Run filesystem.Runner
 	// BootID identifies this boot.
 	BootID string
 	// Cmdline is the kernel command line, without secrets.
@@ -115,7 +114,7 @@ func (m *Machine) LayMain(d block.Disk, volume int64, ids layout.IDs) (layout.Ta
 }
 
 // Disks lists the disks of the machine.
-func (m *Machine) Disks() ([]block.Disk, error) { return block.List(m.Sys) }
+func (m *Machine) Disks() ([]block.Disk, error) { return m.List() }
 
 // Candidates returns disks as the platform's choice of disks wants them.
 func Candidates(disks []block.Disk) []platform.Candidate {
@@ -152,7 +151,7 @@ func (m *Machine) PartitionsOn(disks []block.Disk, allow func(platform.Variant, 
 		if allow != nil && !allow(m.Identity.Variant, c) {
 			continue
 		}
-		t, err := ReadTable(c.Path)
+		t, err := m.ReadTable(c.Path)
 		if err != nil {
 			m.Log.Warn("partition table cannot be read", "disk", c.Name, "err", err)
 			continue
@@ -177,8 +176,8 @@ func node(d block.Disk, p layout.Partition) (string, bool) {
 }
 
 // ReadTable reads the partition table of a disk.
-func ReadTable(path string) (layout.Table, error) {
-	dev, err := block.Open(path, false)
+func (m *Machine) ReadTable(path string) (layout.Table, error) {
+	dev, err := m.Open(path, Read)
 	if err != nil {
 		return layout.Table{}, err
 	}
@@ -187,8 +186,8 @@ func ReadTable(path string) (layout.Table, error) {
 }
 
 // ProbePartition says which filesystem a partition carries, and whether the kernel has noted errors in it if it is ext4.
-func ProbePartition(path string) (info filesystem.Info, noted bool, err error) {
-	dev, err := block.Open(path, false)
+func (m *Machine) ProbePartition(path string) (info filesystem.Info, noted bool, err error) {
+	dev, err := m.Open(path, Read)
 	if err != nil {
 		return info, false, err
 	}
@@ -201,8 +200,8 @@ func ProbePartition(path string) (info filesystem.Info, noted bool, err error) {
 
 // LostExt4 says whether a partition carried an ext4 filesystem with the label, whose first superblock is lost or damaged: the copy of it
 // that a repair would take holds, and nothing else is recognised there.
-func LostExt4(path, label string) (bool, error) {
-	dev, err := block.Open(path, false)
+func (m *Machine) LostExt4(path, label string) (bool, error) {
+	dev, err := m.Open(path, Read)
 	if err != nil {
 		return false, err
 	}
@@ -224,8 +223,8 @@ func LostExt4(path, label string) (bool, error) {
 }
 
 // BlankDisk says whether a disk provably carries nothing, and if not, what was found.
-func BlankDisk(path string) (bool, string, error) {
-	dev, err := block.Open(path, false)
+func (m *Machine) BlankDisk(path string) (bool, string, error) {
+	dev, err := m.Open(path, Read)
 	if err != nil {
 		return false, "", err
 	}
@@ -235,8 +234,8 @@ func BlankDisk(path string) (bool, string, error) {
 
 // OnlyTable says whether nothing is recognised on a disk but the partition table t, whole or in part: what is left where writing
 // it was cut off. Other data may be there that nothing recognises.
-func OnlyTable(path string, t layout.Table) (bool, error) {
-	dev, err := block.Open(path, false)
+func (m *Machine) OnlyTable(path string, t layout.Table) (bool, error) {
+	dev, err := m.Open(path, Read)
 	if err != nil {
 		return false, err
 	}
@@ -266,8 +265,8 @@ const (
 )
 
 // Wipe overwrites the head and the tail of a disk with zeros and makes the kernel forget its partitions.
-func Wipe(path string) error {
-	return withDisk(path, func(dev *block.Device) error {
+func (m *Machine) Wipe(path string) error {
+	return m.withDisk(path, func(dev Device) error {
 		if err := partition.Wipe(dev, min(wipeHead, dev.Size()), min(wipeTail, dev.Size())); err != nil {
 			return err
 		}
@@ -282,8 +281,8 @@ var passOn = []byte{0xcd, 0x18, 0xf4, 0xeb, 0xfd}
 // WriteTable wipes the places of older tables and filesystems, writes t and waits for the partitions' nodes. Until a boot loader
 // is installed BIOS firmware goes on to the next device: a table without boot code would make it hang. What the partitions of the
 // roles in keep hold is not touched.
-func WriteTable(path string, t layout.Table, keep ...layout.Role) error {
-	return withDisk(path, func(dev *block.Device) error {
+func (m *Machine) WriteTable(path string, t layout.Table, keep ...layout.Role) error {
+	return m.withDisk(path, func(dev Device) error {
 		if err := partition.Wipe(dev, layout.MiB, layout.MiB); err != nil {
 			return err
 		}
@@ -307,8 +306,8 @@ func WriteTable(path string, t layout.Table, keep ...layout.Role) error {
 
 // BackupTable returns the partition table of a disk whose first copy is damaged, from the one at its end; nil for all other disks. It
 // makes the kernel know those partitions, which it does not by itself. Nothing is written.
-func BackupTable(d block.Disk) (*layout.Table, error) {
-	dev, err := block.Open(d.Path, false)
+func (m *Machine) BackupTable(d block.Disk) (*layout.Table, error) {
+	dev, err := m.Open(d.Path, Read)
 	if err != nil {
 		return nil, err
 	}
@@ -327,8 +326,8 @@ func BackupTable(d block.Disk) (*layout.Table, error) {
 
 // RepairTable writes t again where one of its copies on the disk is not valid, and leaves everything else alone. Partitions of the
 // disk may be mounted.
-func RepairTable(path string, t layout.Table) error {
-	dev, err := block.OpenShared(path)
+func (m *Machine) RepairTable(path string, t layout.Table) error {
+	dev, err := m.Open(path, Share)
 	if err != nil {
 		return err
 	}
@@ -343,25 +342,25 @@ func RepairTable(path string, t layout.Table) error {
 }
 
 // ClearPartition overwrites both ends of a partition, so that nothing is recognised in it.
-func ClearPartition(path string) error {
-	return withDisk(path, func(dev *block.Device) error { return zeroEnds(dev, 0, dev.Size()) })
+func (m *Machine) ClearPartition(path string) error {
+	return m.withDisk(path, func(dev Device) error { return zeroEnds(dev, 0, dev.Size()) })
 }
 
 // zeroEnds zeros both ends of a partition: members of arrays have their signature at either.
-func zeroEnds(dev *block.Device, at, size int64) error {
+func zeroEnds(dev Device, at, size int64) error {
 	n := min(size, 4*layout.MiB)
 	return errors.Join(zero(dev, at, n), zero(dev, at+size-n, n))
 }
 
-func zero(dev *block.Device, at, n int64) error {
+func zero(dev Device, at, n int64) error {
 	if _, err := dev.WriteAt(make([]byte, n), at); err != nil {
 		return fmt.Errorf("zero %d bytes at %d: %w", n, at, err)
 	}
 	return nil
 }
 
-func withDisk(path string, do func(*block.Device) error) error {
-	dev, err := block.Open(path, true)
+func (m *Machine) withDisk(path string, do func(Device) error) error {
+	dev, err := m.Open(path, Write)
 	if err != nil {
 		return err
 	}
@@ -386,7 +385,7 @@ func (m *Machine) Format(ctx context.Context, path string, t layout.Table, roles
 		part := block.PartitionPath(path, p.Number)
 		switch p.Role {
 		case layout.ESP:
-			if err := withDisk(path, func(dev *block.Device) error { return filesystem.MakeFAT32(dev, p) }); err != nil {
+			if err := m.withDisk(path, func(dev Device) error { return filesystem.MakeFAT32(dev, p) }); err != nil {
 				return fmt.Errorf("make FAT32: %w", err)
 			}
 		case layout.Recovery, layout.Primary, layout.Data:
@@ -403,7 +402,7 @@ const discardBound = 20 * time.Second
 
 // MakeExt4 makes an ext4 filesystem on the device path (filesystem.MakeExt4). What was there is discarded first, where that is quick.
 func (m *Machine) MakeExt4(ctx context.Context, path, label, uuid string) error {
-	err := withDisk(path, func(dev *block.Device) error {
+	err := m.withDisk(path, func(dev Device) error {
 		meter, end := m.Track(ctx, dev.Size())
 		defer end()
 		began := time.Now()
@@ -465,8 +464,8 @@ func DiskRecord(d block.Disk, t layout.Table) state.Disk {
 }
 
 // SetReadOnly makes the kernel refuse writes to a disk, or take them again, until the next boot.
-func SetReadOnly(path string, on bool) error {
-	dev, err := block.Open(path, false)
+func (m *Machine) SetReadOnly(path string, on bool) error {
+	dev, err := m.Open(path, Read)
 	if err != nil {
 		return err
 	}

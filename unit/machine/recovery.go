@@ -113,22 +113,22 @@ func (m *Machine) PutMainArtifact(u state.Unit, disks []string, root string) err
 // was on it.
 func (m *Machine) putESP(disk string, p layout.Partition, file, artifact string) error {
 	path := block.PartitionPath(disk, p.Number)
-	info, _, err := ProbePartition(path)
+	info, _, err := m.ProbePartition(path)
 	if err != nil {
 		return err
 	}
 	if info.Type != "vfat" {
 		m.Log.Warn("the ESP carries no FAT, making it anew", "partition", path, "found", info.Type)
-		if err := makeESP(disk, p); err != nil {
+		if err := m.makeESP(disk, p); err != nil {
 			return err
 		}
 	}
-	return PutArtifactESP(path, file, artifact)
+	return m.PutArtifactESP(path, file, artifact)
 }
 
 // makeESP makes the filesystem of an ESP while other partitions of its disk may be mounted.
-func makeESP(disk string, p layout.Partition) error {
-	dev, err := block.OpenShared(disk)
+func (m *Machine) makeESP(disk string, p layout.Partition) error {
+	dev, err := m.Open(disk, Share)
 	if err != nil {
 		return err
 	}

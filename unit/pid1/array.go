@@ -82,7 +82,7 @@ func (u *unit) guessArray(ctx context.Context, f *Found, fsUUID string) {
 			f.note("main: %v", err)
 			continue
 		}
-		if info, _, err := machine.ProbePartition(machine.ArrayPath); err == nil && strings.EqualFold(info.UUID, fsUUID) {
+		if info, _, err := u.m.ProbePartition(machine.ArrayPath); err == nil && strings.EqualFold(info.UUID, fsUUID) {
 			u.useArray(ctx, f, a)
 			return
 		}
@@ -152,12 +152,12 @@ func (u *unit) arrayDisks(f *Found) ([]block.Disk, error) {
 		if slices.Contains(f.members, d.Name) {
 			continue
 		}
-		blank, _, err := machine.BlankDisk(d.Path)
+		blank, _, err := u.m.BlankDisk(d.Path)
 		if err != nil {
 			return nil, err
 		}
-		if !blank && !f.lostMember(d) {
-			what, err := machine.Carries(d.Path)
+		if !blank && !u.lostMember(f, d) {
+			what, err := u.m.Carries(d.Path)
 			return nil, errors.Join(fmt.Errorf("%s is no member of the array and carries: %s", d.Path, what), err)
 		}
 	}
@@ -166,8 +166,8 @@ func (u *unit) arrayDisks(f *Found) ([]block.Disk, error) {
 
 // lostMember says whether a disk is one of the unit's record, and nothing is recognised on it but its recorded table: that whole, or on
 // a disk that is known by its serial number in part.
-func (f *Found) lostMember(d block.Disk) bool {
-	now, err := machine.ReadTable(d.Path)
+func (u *unit) lostMember(f *Found, d block.Disk) bool {
+	now, err := u.m.ReadTable(d.Path)
 	if err != nil {
 		f.note("main: %s: %v", d.Path, err)
 	}
@@ -175,7 +175,7 @@ func (f *Found) lostMember(d block.Disk) bool {
 		if !recorded(d, r, err == nil && r.Table.Kind != layout.None && r.Table.On(now)) {
 			return false
 		}
-		only, err := machine.OnlyTable(d.Path, r.Table)
+		only, err := u.m.OnlyTable(d.Path, r.Table)
 		if err != nil {
 			f.note("main: %s: %v", d.Path, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -63,6 +64,7 @@ func member(level, n, active int, place uint16, events uint64) []byte {
 // TestDiskWithoutMember: a restore of an array that was cut off leaves disks of the unit without their member. It is taken up with them.
 func TestDiskWithoutMember(t *testing.T) {
 	const size = 64 * layout.MiB
+	real := &machine.Machine{Doors: machine.Real(slog.New(slog.DiscardHandler), nil)}
 	table := func() layout.Table {
 		return layout.Table{Kind: layout.GPT, UUID: machine.NewIDs().UUID(), Partitions: []layout.Partition{
 			{Number: 1, Start: layout.MiB, Size: 32 * layout.MiB, Type: layout.TypeRAID, UUID: machine.NewIDs().UUID(), Role: layout.Member}}}
@@ -73,12 +75,12 @@ func TestDiskWithoutMember(t *testing.T) {
 	}{
 		"blank": {func(*testing.T, string, state.Disk) {}, true},
 		"a restore was cut off": {func(t *testing.T, dev string, own state.Disk) {
-			if err := machine.WriteTable(dev, own.Table); err != nil {
+			if err := real.WriteTable(dev, own.Table); err != nil {
 				t.Fatal(err)
 			}
 		}, true},
 		"somebody's table": {func(t *testing.T, dev string, _ state.Disk) {
-			if err := machine.WriteTable(dev, table()); err != nil {
+			if err := real.WriteTable(dev, table()); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
@@ -148,7 +150,7 @@ func TestLookForArray(t *testing.T) {
 				dev := loopDisk(t, 64*layout.MiB)
 				table := layout.Table{Kind: layout.GPT, UUID: machine.NewIDs().UUID(), Partitions: []layout.Partition{
 					{Number: 1, Start: layout.MiB, Size: 32 * layout.MiB, Type: layout.TypeLinux, UUID: machine.NewIDs().UUID(), Role: layout.Member}}}
-				if err := machine.WriteTable(dev, table); err != nil {
+				if err := u.m.WriteTable(dev, table); err != nil {
 					t.Fatal(err)
 				}
 				part := block.PartitionPath(dev, 1)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/model/policy"
 	"gprovision/model/signature"
@@ -90,11 +89,11 @@ func TestDamagedRequest(t *testing.T) {
 			ownMounts(t)
 			u := testUnit(t, &bytes.Buffer{})
 			dev, part := recoveryDisk(t, u)
-			if err := mountVolume(part, false); err != nil {
+			if err := u.mountVolume(part, false); err != nil {
 				t.Fatal(err)
 			}
-			err := os.WriteFile(state.Open(recoveryMount).Path(state.RequestFile), []byte(text), 0o600)
-			if err := errors.Join(err, host.Unmount(recoveryMount)); err != nil {
+			err := os.WriteFile(state.Open(u.m.Places.Recovery).Path(state.RequestFile), []byte(text), 0o600)
+			if err := errors.Join(err, u.m.Unmount(u.m.Places.Recovery)); err != nil {
 				t.Fatal(err)
 			}
 			u.m.Sys = virtio(t, dev)

@@ -29,7 +29,7 @@ func (u *unit) forced(vars *efi.Vars) bool {
 // askForced makes a forced restore the person's choice, once in a boot and after a question where the policy wants one. What was
 // chosen in the menu after that counts more. A disk that is not of this unit is never overwritten without a question.
 func (u *unit) askForced(ctx context.Context, f *Found) {
-	if u.asked || u.provisions() || f.Choice.Kind != decide.NoChoice || f.Recovery != decide.RecoveryFound || f.RestoreRequested() || !u.forced(efi.New(efi.DefaultDir)) {
+	if u.asked || u.provisions() || f.Choice.Kind != decide.NoChoice || f.Recovery != decide.RecoveryFound || f.RestoreRequested() || !u.forced(u.m.Vars) {
 		return
 	}
 	u.asked = true

@@ -22,12 +22,6 @@ import (
 	"gprovision/unit/state"
 )
 
-// Mount points of a unit's volumes while init runs.
-const (
-	recoveryMount = "/mnt/recovery"
-	mainMount     = "/mnt/main"
-)
-
 // recoveryPatience is how long a missing recovery volume may hold up a complete main system.
 const recoveryPatience = 10 * time.Second
 
@@ -203,9 +197,9 @@ func (u *unit) ownNames() {
 
 // forget releases what look mounted.
 func (u *unit) forget(*Found) {
-	for _, dir := range []string{mainMount, recoveryMount} {
-		if yes, err := host.IsMountPoint(dir); err == nil && yes {
-			if err := host.Unmount(dir); err != nil {
+	for _, dir := range []string{u.m.Places.Main, u.m.Places.Recovery} {
+		if yes, err := u.m.Mounted(dir); err == nil && yes {
+			if err := u.m.Unmount(dir); err != nil {
 				u.m.Log.Warn("volume cannot be unmounted", "dir", dir, "err", err)
 			}
 		}
@@ -224,7 +218,7 @@ func (u *unit) lookForRecovery(f *Found) {
 	var hits, damaged, others []machine.Found
 	mounted := "" // a candidate that proved itself stays mounted, unless there is another
 	for _, p := range parts {
-		info, noted, err := machine.ProbePartition(p.Path)
+		info, noted, err := u.m.ProbePartition(p.Path)
 		if err != nil || info.Type != "ext4" || info.Label != u.m.Site.Names.Recovery {
 			if u.lostRecovery(f, p) {
 				damaged = append(damaged, p)
@@ -267,13 +261,13 @@ func (u *unit) lookForRecovery(f *Found) {
 		return
 	}
 	if mounted == "" {
-		if err := mountVolume(hits[0].Path, true); err != nil {
+		if err := u.mountVolume(hits[0].Path, true); err != nil {
 			f.note("recovery: %s: %v", hits[0].Path, err)
 			u.judgeDamaged(f, hits)
 			return
 		}
 	}
-	f.Recovery, f.RecoveryPart, f.Volume = decide.RecoveryFound, &hits[0], state.Open(recoveryMount)
+	f.Recovery, f.RecoveryPart, f.Volume = decide.RecoveryFound, &hits[0], state.Open(u.m.Places.Recovery)
 	u.readVolume(f)
 }
 
@@ -281,7 +275,7 @@ func (u *unit) lookForRecovery(f *Found) {
 // record is newer than this init. Nothing is written to any of them, not even their journal is replayed, and none stays mounted.
 func (u *unit) otherLabels(f *Found, parts []machine.Found) (hits, newer []machine.Found) {
 	for _, p := range parts {
-		info, noted, err := machine.ProbePartition(p.Path)
+		info, noted, err := u.m.ProbePartition(p.Path)
 		if err != nil {
 			continue
 		}
@@ -311,15 +305,15 @@ func (u *unit) provesRecovery(p machine.Found, fsUUID string) error { return u.p
 
 // proves is provesRecovery with options of the filesystem.
 func (u *unit) proves(p machine.Found, fsUUID, data string) (err error) {
-	if err := mountWith(p.Path, true, data); err != nil {
+	if err := u.mountWith(p.Path, true, data); err != nil {
 		return fmt.Errorf("%w: %v", errUnreadable, err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, host.Unmount(recoveryMount))
+			err = errors.Join(err, u.m.Unmount(u.m.Places.Recovery))
 		}
 	}()
-	v := state.Open(recoveryMount)
+	v := state.Open(u.m.Places.Recovery)
 	rec, err := v.ReadUnit()
 	if errors.Is(err, fs.ErrNotExist) {
 		lost, err := v.HasLostUnit(u.recordFits(p, fsUUID))
@@ -356,10 +350,11 @@ func (u *unit) checkRecord(rec state.Unit, p machine.Found, fsUUID string) error
 	return nil
 }
 
-func mountVolume(part string, readOnly bool) error { return mountWith(part, readOnly, "") }
+func (u *unit) mountVolume(part string, readOnly bool) error { return u.mountWith(part, readOnly, "") }
 
-func mountWith(part string, readOnly bool, data string) error {
-	return host.Mount(part, recoveryMount, "ext4", host.MountOptions{ReadOnly: readOnly, NoExec: true, NoSUID: true, NoDev: true, Data: data})
+// mountWith is mountVolume with options of the filesystem.
+func (u *unit) mountWith(part string, readOnly bool, data string) error {
+	return u.m.Mount(part, u.m.Places.Recovery, "ext4", host.MountOptions{ReadOnly: readOnly, NoExec: true, NoSUID: true, NoDev: true, Data: data})
 }
 
 func (u *unit) readVolume(f *Found) {
@@ -417,7 +412,7 @@ func (u *unit) lookForMain(ctx context.Context, f *Found) {
 	}
 	var hits []machine.Found
 	probe := func(path string) (filesystem.Info, error) {
-		info, _, err := machine.ProbePartition(path)
+		info, _, err := u.m.ProbePartition(path)
 		return info, err
 	}
 	for _, p := range parts {
@@ -439,7 +434,7 @@ func (u *unit) lookForMain(ctx context.Context, f *Found) {
 
 // judgeMain mounts the main system read-only and reads its mark.
 func (u *unit) judgeMain(f *Found) {
-	info, noted, err := machine.ProbePartition(f.MainPart.Path)
+	info, noted, err := u.m.ProbePartition(f.MainPart.Path)
 	if err != nil {
 		f.Main, f.Unreadable = decide.MainDamaged, true
 		f.note("main: %s cannot be read: %v", f.MainPart.Path, err)
@@ -455,17 +450,17 @@ func (u *unit) judgeMain(f *Found) {
 		f.note("main: the kernel has noted errors in the filesystem of %s", f.MainPart.Path)
 		return
 	}
-	if err := host.Mount(f.MainPart.Path, mainMount, "ext4", host.MountOptions{ReadOnly: true}); err != nil {
+	if err := u.m.Mount(f.MainPart.Path, u.m.Places.Main, "ext4", host.MountOptions{ReadOnly: true}); err != nil {
 		f.Main = decide.MainDamaged
 		f.note("main: %v", err)
 		return
 	}
 	defer func() {
-		if err := host.Unmount(mainMount); err != nil {
+		if err := u.m.Unmount(u.m.Places.Main); err != nil {
 			f.note("main: %v", err)
 		}
 	}()
-	mark, err := readMark(u.m.Site.Names.Mark)
+	mark, err := u.readMark()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		f.Main = decide.MainUnmarked
@@ -487,13 +482,13 @@ func otherContent(info filesystem.Info) decide.MainState {
 	return decide.MainForeign
 }
 
-func readMark(name string) (state.Mark, error) {
-	root, err := os.OpenRoot(mainMount)
+func (u *unit) readMark() (state.Mark, error) {
+	root, err := os.OpenRoot(u.m.Places.Main)
 	if err != nil {
 		return state.Mark{}, err
 	}
 	defer root.Close()
-	b, err := state.ReadFile(root, name, state.MaxMark)
+	b, err := state.ReadFile(root, u.m.Site.Names.Mark, state.MaxMark)
 	if err != nil {
 		return state.Mark{}, err
 	}
@@ -515,7 +510,7 @@ func (u *unit) lookForPlannedDisk(f *Found) {
 	f.Planned = chosen
 	f.Main = decide.MainBlank
 	for _, c := range chosen {
-		blank, why, err := machine.BlankDisk(c.Path)
+		blank, why, err := u.m.BlankDisk(c.Path)
 		switch {
 		case err != nil:
 			f.Main = decide.MainAbsent
@@ -529,17 +524,17 @@ func (u *unit) lookForPlannedDisk(f *Found) {
 	if f.Recovery != decide.RecoveryFound {
 		return
 	}
-	if f.Main == decide.MainForeign && f.begun() {
+	if f.Main == decide.MainForeign && u.begunMain(f) {
 		f.Main = decide.MainBegun
 	}
 	f.Recorded = records(f.Planned, f.Unit.Main, f.Main != decide.MainForeign) != nil
 }
 
-// begun says whether the planned disks are the recorded ones, and nothing is recognised on them but their recorded tables.
-func (f *Found) begun() bool {
+// begunMain says whether the planned disks are the recorded ones, and nothing is recognised on them but their recorded tables.
+func (u *unit) begunMain(f *Found) bool {
 	own := records(f.Planned, f.Unit.Main, true)
 	for i, r := range own {
-		only, err := machine.OnlyTable(f.Planned[i].Path, r.Table)
+		only, err := u.m.OnlyTable(f.Planned[i].Path, r.Table)
 		if err != nil {
 			f.note("main: %s: %v", f.Planned[i].Path, err)
 		}

@@ -25,7 +25,7 @@ func (u *unit) mend(f *Found) {
 	if u.m.Policy.Provision || f.Recovery != decide.RecoveryFound || f.Mends >= maxMends {
 		return // another artifact's policy, no record to go by, or enough
 	}
-	vars := efi.New(efi.DefaultDir)
+	vars := u.m.Vars
 	fromMain := u.startedFromMain(vars)
 	var change efi.Change
 	var err, fileErr error
@@ -66,25 +66,25 @@ func (u *unit) startedFromMain(vars *efi.Vars) bool {
 // mendMain makes the main disk boot its own system again.
 func (u *unit) mendMain(f *Found) error {
 	// On BIOS the files are on the main system itself.
-	if err := host.Mount(f.MainPart.Path, mainMount, "ext4", host.MountOptions{ReadOnly: u.m.Firmware == layout.UEFI}); err != nil {
+	if err := u.m.Mount(f.MainPart.Path, u.m.Places.Main, "ext4", host.MountOptions{ReadOnly: u.m.Firmware == layout.UEFI}); err != nil {
 		return err
 	}
-	artifact := filepath.Join(mainMount, "boot", u.m.Site.Names.BootFile)
+	artifact := filepath.Join(u.m.Places.Main, "boot", u.m.Site.Names.BootFile)
 	_, err := machine.ReadArtifact(artifact)
 	var disks []string
 	if err == nil {
 		disks, err = u.mainDisks(f)
 	}
 	if err == nil {
-		err = u.m.PutMainArtifact(f.Unit, disks, mainMount)
+		err = u.m.PutMainArtifact(f.Unit, disks, u.m.Places.Main)
 	}
-	return errors.Join(err, host.Unmount(mainMount))
+	return errors.Join(err, u.m.Unmount(u.m.Places.Main))
 }
 
 // mendRecovery makes the recovery device boot the recovery artifact that the running system has put on the recovery volume.
 func (u *unit) mendRecovery(f *Found) error {
 	return u.change(f, func(v *state.Volume) error {
-		if err := u.m.PutRecoveryArtifact(f.Unit, recoveryMount); err != nil {
+		if err := u.m.PutRecoveryArtifact(f.Unit, u.m.Places.Recovery); err != nil {
 			return err
 		}
 		u.log.Info("the recovery device boots the fetched recovery artifact")

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"gprovision/model/platform"
-	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
 
@@ -54,11 +53,11 @@ func (u *unit) recordNames(code string) bool {
 		return false
 	}
 	for _, p := range parts {
-		info, _, err := machine.ProbePartition(p.Path)
+		info, _, err := u.m.ProbePartition(p.Path)
 		if err != nil || info.Type != "ext4" || u.proves(p, info.UUID, "noload") != nil { // whatever its label
 			continue
 		}
-		rec, err := state.Open(recoveryMount).ReadUnit()
+		rec, err := state.Open(u.m.Places.Recovery).ReadUnit()
 		u.forget(nil)
 		if err == nil && rec.Named && rec.Platform == code {
 			return true

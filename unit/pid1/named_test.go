@@ -5,7 +5,6 @@ import (
 	"errors"
 	"testing"
 
-	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
@@ -46,16 +45,16 @@ func TestNamedPlatform(t *testing.T) {
 			v.SerNumField, v.DmiMbMfg = "system-serial-number", "Acme"
 			table := &platform.Table{Variants: []platform.Variant{{DevCodeName: "OTHER", SerNumField: "system-serial-number"}, v}}
 			dev, part := recoveryDisk(t, u)
-			if err := mountVolume(part, false); err != nil {
+			if err := u.mountVolume(part, false); err != nil {
 				t.Fatal(err)
 			}
-			vol := state.Open(recoveryMount)
+			vol := state.Open(u.m.Places.Recovery)
 			rec, err := vol.ReadUnit()
 			if err == nil {
 				tc.change(&rec)
 				err = vol.WriteUnit(rec)
 			}
-			if err := errors.Join(err, host.Unmount(recoveryMount)); err != nil {
+			if err := errors.Join(err, u.m.Unmount(u.m.Places.Recovery)); err != nil {
 				t.Fatal(err)
 			}
 			u.m.Sys = virtio(t, dev)
@@ -68,7 +67,7 @@ func TestNamedPlatform(t *testing.T) {
 			if !tc.want && (!errors.Is(err, why) || u.m.Serial != "" || u.m.Identity.Variant.DevCodeName != "") {
 				t.Errorf("%v, it became %q", err, u.m.Identity.Variant.DevCodeName)
 			}
-			if used, err := host.IsMountPoint(recoveryMount); err != nil || used {
+			if used, err := u.m.Mounted(u.m.Places.Recovery); err != nil || used {
 				t.Error("the volume stays mounted", err)
 			}
 		})

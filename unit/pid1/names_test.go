@@ -5,7 +5,6 @@ import (
 	"errors"
 	"testing"
 
-	"gprovision/hw/host"
 	"gprovision/model/layout"
 	"gprovision/model/naming"
 	"gprovision/site"
@@ -30,7 +29,7 @@ func TestOtherLabels(t *testing.T) {
 			u := testUnit(t, &log)
 			u.m.Site.Names = c.made
 			dev, part := recoveryDisk(t, u)
-			change(t, part, func(r *state.Unit) { r.ImagePrefix = c.made.ImagePrefix })
+			u.rewrite(t, part, func(r *state.Unit) { r.ImagePrefix = c.made.ImagePrefix })
 			u.m.Sys = virtio(t, dev)
 			u.m.Site.Names = c.runs
 			for range 2 { // facts are gathered again and again
@@ -69,7 +68,7 @@ func TestLabelsOfRecord(t *testing.T) {
 	var log bytes.Buffer
 	u := testUnit(t, &log)
 	dev, part := recoveryDisk(t, u)
-	change(t, part, func(r *state.Unit) {
+	u.rewrite(t, part, func(r *state.Unit) {
 		for i := range r.Recovery.Table.Partitions {
 			r.Recovery.Table.Partitions[i].FSLabel = "../../etc"
 		}
@@ -112,19 +111,19 @@ func TestRebuildKeepsLabels(t *testing.T) {
 	}
 }
 
-// change rewrites the record on a recovery volume.
-func change(t *testing.T, part string, f func(*state.Unit)) {
+// rewrite rewrites the record on a recovery volume.
+func (u *unit) rewrite(t *testing.T, part string, f func(*state.Unit)) {
 	t.Helper()
-	if err := mountVolume(part, false); err != nil {
+	if err := u.mountVolume(part, false); err != nil {
 		t.Fatal(err)
 	}
-	v := state.Open(recoveryMount)
+	v := state.Open(u.m.Places.Recovery)
 	rec, err := v.ReadUnit()
 	if err == nil {
 		f(&rec)
 		err = v.WriteUnit(rec)
 	}
-	if err := errors.Join(err, host.Unmount(recoveryMount)); err != nil {
+	if err := errors.Join(err, u.m.Unmount(u.m.Places.Recovery)); err != nil {
 		t.Fatal(err)
 	}
 }

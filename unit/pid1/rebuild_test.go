@@ -55,7 +55,7 @@ func onlyDisk(t *testing.T, u *unit) (dev string, table layout.Table) {
 	dev = loopDisk(t, size)
 	table, err := u.m.LayMain(block.Disk{Size: size, SectorSize: 512}, 560*layout.MiB, machine.NewIDs())
 	if err == nil {
-		err = machine.WriteTable(dev, table)
+		err = u.m.WriteTable(dev, table)
 	}
 	if err == nil {
 		err = u.m.Format(t.Context(), dev, table, []layout.Role{layout.Recovery, layout.Primary, layout.Data})
@@ -71,16 +71,16 @@ func onlyDisk(t *testing.T, u *unit) (dev string, table layout.Table) {
 		"boot.normal": mark, "etc/passwd": []byte("admin:x:1000:1000::/:/bin/sh\n"), "boot/norm_boot": bzImage(7),
 		"etc/shadow": []byte("admin:$2b$10$abcdefghijklmnopqrstuvabcdefghijklmnopqrstuvabcdefghijk:1::::::\n"),
 	}
-	if err := host.Mount(part(dev, table, layout.Primary), mainMount, "ext4", host.MountOptions{}); err != nil {
+	if err := u.m.Mount(part(dev, table, layout.Primary), u.m.Places.Main, "ext4", host.MountOptions{}); err != nil {
 		skip(t, fmt.Sprintf("mount ext4: %v", err))
 	}
 	for name, b := range files {
-		path := filepath.Join(mainMount, name)
+		path := filepath.Join(u.m.Places.Main, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b, 0o600)); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := host.Unmount(mainMount); err != nil {
+	if err := u.m.Unmount(u.m.Places.Main); err != nil {
 		t.Fatal(err)
 	}
 	return dev, table
@@ -228,7 +228,7 @@ func TestRebuildOneDisk(t *testing.T) {
 	if f.Recovery != decide.RecoveryFound || f.Main != decide.MainMarked || !f.Recorded || !f.Unit.OneDisk() {
 		t.Fatalf("found %s and %s, one disk: %t; notes %q", f.Recovery, f.Main, f.Unit.OneDisk(), f.Notes)
 	}
-	now, err := machine.ReadTable(dev)
+	now, err := u.m.ReadTable(dev)
 	if err != nil || !table.On(now) || !f.Unit.Main[0].Table.On(now) {
 		t.Errorf("the table is %+v, recorded %+v; %v", now, f.Unit.Main[0].Table, err)
 	}
@@ -250,7 +250,7 @@ func TestRebuildRefused(t *testing.T) {
 		want   string
 	}{
 		"blank disk": {func(t *testing.T, u *unit, dev string, _ layout.Table) {
-			if err := machine.Wipe(dev); err != nil {
+			if err := u.m.Wipe(dev); err != nil {
 				t.Fatal(err)
 			}
 		}, "provision it again"},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/unit/decide"
@@ -30,7 +29,7 @@ func (u *unit) lostWith(f *Found, p machine.Found, label string) bool {
 	if p.Table.Kind == layout.GPT && p.Partition.Name != label {
 		return false
 	}
-	lost, err := machine.LostExt4(p.Path, label)
+	lost, err := u.m.LostExt4(p.Path, label)
 	if err != nil {
 		f.note("recovery: %s cannot be read: %v", p.Path, err)
 		return false
@@ -64,7 +63,7 @@ func (u *unit) judgeDamaged(f *Found, damaged []machine.Found) {
 // adopt takes a damaged recovery volume whose filesystem was repaired as the unit's own, if its record says that it is. It is not
 // mounted afterwards.
 func (u *unit) adopt(f *Found) error {
-	info, _, err := machine.ProbePartition(f.RecoveryPart.Path)
+	info, _, err := u.m.ProbePartition(f.RecoveryPart.Path)
 	if err != nil {
 		return err
 	}
@@ -73,23 +72,23 @@ func (u *unit) adopt(f *Found) error {
 		err = u.provesRecovery(*f.RecoveryPart, info.UUID)
 	}
 	if err == nil {
-		err = host.Unmount(recoveryMount)
+		err = u.m.Unmount(u.m.Places.Recovery)
 	}
 	if err != nil {
 		return fault.Because(fault.RecoveryDamaged, fmt.Errorf("after the repair of %s: %w", f.RecoveryPart.Path, err))
 	}
-	f.Recovery, f.Volume = decide.RecoveryFound, state.Open(recoveryMount)
+	f.Recovery, f.Volume = decide.RecoveryFound, state.Open(u.m.Places.Recovery)
 	return nil
 }
 
 // putLostBack gives the unit's record its name again if the repair has found it without one.
 func (u *unit) putLostBack(p machine.Found, fsUUID string) error {
-	if err := mountVolume(p.Path, false); err != nil {
+	if err := u.mountVolume(p.Path, false); err != nil {
 		return err
 	}
-	names, err := state.Open(recoveryMount).PutLostBack(u.recordFits(p, fsUUID))
+	names, err := state.Open(u.m.Places.Recovery).PutLostBack(u.recordFits(p, fsUUID))
 	if len(names) > 0 {
 		u.log.Warn("files of the recovery volume had lost their names and have them again", "partition", p.Path, "files", names)
 	}
-	return errors.Join(err, host.Unmount(recoveryMount))
+	return errors.Join(err, u.m.Unmount(u.m.Places.Recovery))
 }

@@ -52,7 +52,7 @@ func ownMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { lock.Close() })
-	for _, dir := range []string{recoveryMount, mainMount} {
+	for _, dir := range []string{machine.RealPlaces().Recovery, machine.RealPlaces().Main} {
 		switch err := os.Mkdir(dir, 0o700); {
 		case err == nil:
 			t.Cleanup(func() { os.Remove(dir) })
@@ -127,7 +127,9 @@ const testSerial = "SN-0001"
 func testUnit(t *testing.T, out *bytes.Buffer) *unit {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(out, nil))
-	m := &machine.Machine{Log: log, Site: site.Stock(), Panel: panel.New(), Firmware: layout.UEFI, Serial: testSerial, BootID: "b1", Run: host.Runner(log)}
+	m := &machine.Machine{Log: log, Site: site.Stock(), Panel: panel.New(), Firmware: layout.UEFI, Serial: testSerial, BootID: "b1"}
+	m.Doors = machine.Real(log, nil)
+	m.List = func() ([]block.Disk, error) { return block.List(m.Sys) } // which tests set later
 	m.Identity.Variant = platform.Variant{DevCodeName: "VIRT"}
 	m.Identity.Variant.RecoveryMedia.Bus, m.Identity.Variant.MainDisk.Bus = []platform.Bus{platform.Virtio}, []platform.Bus{platform.Virtio}
 	return &unit{log: log, m: m, queue: report.NewQueue("b1")}
@@ -140,7 +142,7 @@ func recoveryDisk(t *testing.T, u *unit, main ...state.Disk) (dev, part string) 
 	dev = loopDisk(t, size)
 	table, err := layout.ForRecovery(layout.UEFI, layout.Device{Size: size, SectorSize: 512}, u.m.Labels(), machine.NewIDs())
 	if err == nil {
-		err = machine.WriteTable(dev, table)
+		err = u.m.WriteTable(dev, table)
 	}
 	if err == nil {
 		err = u.m.Format(t.Context(), dev, table, []layout.Role{layout.Recovery})
@@ -149,15 +151,15 @@ func recoveryDisk(t *testing.T, u *unit, main ...state.Disk) (dev, part string) 
 		t.Fatal(err)
 	}
 	part = block.PartitionPath(dev, table.Find(layout.Recovery).Number)
-	if err := mountVolume(part, false); err != nil {
+	if err := u.mountVolume(part, false); err != nil {
 		skip(t, fmt.Sprintf("mount ext4: %v", err))
 	}
 	rec := state.Unit{Serial: testSerial, Platform: "VIRT", Firmware: layout.UEFI, Recovery: state.Disk{Size: size, Table: table}, Main: []state.Disk{{Size: 1}}}
 	if len(main) > 0 {
 		rec.Main = main
 	}
-	err = state.Open(recoveryMount).WriteUnit(rec)
-	if err := errors.Join(err, host.Unmount(recoveryMount)); err != nil {
+	err = state.Open(u.m.Places.Recovery).WriteUnit(rec)
+	if err := errors.Join(err, u.m.Unmount(u.m.Places.Recovery)); err != nil {
 		t.Fatal(err)
 	}
 	return dev, part
@@ -318,15 +320,15 @@ func TestManyRecoveries(t *testing.T) {
 				if i != foreign {
 					continue
 				}
-				if err := mountVolume(parts[i], false); err != nil {
+				if err := u.mountVolume(parts[i], false); err != nil {
 					t.Fatal(err)
 				}
-				rec, err := state.Open(recoveryMount).ReadUnit()
+				rec, err := state.Open(u.m.Places.Recovery).ReadUnit()
 				if err == nil {
 					rec.Serial = "SN-0002"
-					err = state.Open(recoveryMount).WriteUnit(rec)
+					err = state.Open(u.m.Places.Recovery).WriteUnit(rec)
 				}
-				if err := errors.Join(err, host.Unmount(recoveryMount)); err != nil {
+				if err := errors.Join(err, u.m.Unmount(u.m.Places.Recovery)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -340,7 +342,7 @@ func TestManyRecoveries(t *testing.T) {
 				t.Fatal(err)
 			}
 			for line := range strings.Lines(string(mounts)) {
-				if w := strings.Fields(line); w[1] == recoveryMount {
+				if w := strings.Fields(line); w[1] == u.m.Places.Recovery {
 					mounted = append(mounted, w[0]+" "+w[3][:2])
 				}
 			}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"gprovision/hw/host"
 	"gprovision/hw/usb"
 	"gprovision/model/fault"
 	"gprovision/unit/decide"
@@ -42,7 +41,7 @@ type media struct {
 
 // finder finds media.
 func (u *unit) finder(f *Found) rescue.Finder {
-	return rescue.Finder{Machine: u.m, Load: u.modules.Filesystem, Dir: "/mnt/medium", Prefix: u.prefix(f)}
+	return rescue.Finder{Machine: u.m, Load: u.modules.Filesystem, Dir: u.m.Places.Medium, Prefix: u.prefix(f)}
 }
 
 // lookForMedia looks for emergency media among the disks that are not the unit's own.
@@ -319,21 +318,21 @@ func (u *unit) noteRemoved(f *Found) {
 
 // change mounts the recovery volume writable for the time of do. Afterwards it is mounted as it was.
 func (u *unit) change(f *Found, do func(*state.Volume) error) error {
-	mounted, err := host.IsMountPoint(recoveryMount)
+	mounted, err := u.m.Mounted(u.m.Places.Recovery)
 	if err != nil {
 		return err
 	}
 	if mounted {
-		if err := host.Unmount(recoveryMount); err != nil {
+		if err := u.m.Unmount(u.m.Places.Recovery); err != nil {
 			return err
 		}
 	}
-	if err := mountVolume(f.RecoveryPart.Path, false); err != nil {
+	if err := u.mountVolume(f.RecoveryPart.Path, false); err != nil {
 		return err
 	}
-	err = errors.Join(do(f.Volume), host.Unmount(recoveryMount))
+	err = errors.Join(do(f.Volume), u.m.Unmount(u.m.Places.Recovery))
 	if mounted {
-		err = errors.Join(err, mountVolume(f.RecoveryPart.Path, true))
+		err = errors.Join(err, u.mountVolume(f.RecoveryPart.Path, true))
 	}
 	return err
 }

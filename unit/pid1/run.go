@@ -23,7 +23,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"gprovision/hw/block"
 	"gprovision/hw/console"
 	"gprovision/hw/efi"
 	"gprovision/hw/host"
@@ -123,7 +122,8 @@ func Run(s site.Site, version string) {
 	u := &unit{start: now, since: now, key: state.NewKey(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
 	u.journal = journal.New(journal.Options{})
 	u.log = u.journal.Logger()
-	u.m = &machine.Machine{Log: u.log, Site: s, Panel: panel.New(), Initramfs: "/", BootID: uuid.NewString(), Firmware: layout.BIOS}
+	sys := os.DirFS("/sys")
+	u.m = &machine.Machine{Doors: machine.Real(u.log, sys), Log: u.log, Sys: sys, Site: s, Panel: panel.New(), Initramfs: "/", BootID: uuid.NewString(), Firmware: layout.BIOS}
 	u.queue = report.NewQueue(u.m.BootID)
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "init: this program is process 1 of a unit and does nothing else")
@@ -170,7 +170,7 @@ func (u *unit) setup(ctx context.Context, version string) error {
 	})
 	u.background("read modules", func() { _, _ = modules() })
 	mountErr := host.EarlyMounts()
-	for _, dir := range []string{recoveryMount, mainMount} {
+	for _, dir := range []string{u.m.Places.Recovery, u.m.Places.Main} {
 		mountErr = errors.Join(mountErr, os.MkdirAll(dir, 0o700))
 	}
 	artifactErr := u.readArtifact()
@@ -187,14 +187,12 @@ func (u *unit) setup(ctx context.Context, version string) error {
 	if err := os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
 		return err
 	}
-	u.m.Sys = os.DirFS("/sys")
-	u.m.Run = host.Runner(u.log)
 	if efi.Present(u.m.Sys) {
 		u.m.Firmware = layout.UEFI
 	}
 	if now := time.Now(); !plausible(now, u.m.Build.Time) {
 		u.log.Warn("the clock cannot be right, setting it to the artifact's build time", "clock", now, "build", u.m.Build.Time)
-		if err := host.SetClock(u.m.Build.Time); err != nil {
+		if err := u.m.SetClock(u.m.Build.Time); err != nil {
 			u.log.Warn("clock cannot be set", "err", err)
 		}
 	}
@@ -575,11 +573,11 @@ func (u *unit) restore(ctx context.Context, d decide.Decision, f *Found) Outcome
 // to take when init goes back to it by itself, else "".
 func (u *unit) restoreImage(ctx context.Context, f *Found, image *image.Image, request *state.Request, back string) Outcome {
 	u.forget(f)
-	if err := mountVolume(f.RecoveryPart.Path, false); err != nil {
+	if err := u.mountVolume(f.RecoveryPart.Path, false); err != nil {
 		return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
 	}
 	u.makeRoom(f.Volume)
-	if err := u.attachVolume(recoveryMount, "recov"); err != nil {
+	if err := u.attachVolume(u.m.Places.Recovery, "recov"); err != nil {
 		u.log.Warn("logs and records cannot be kept on the recovery volume", "err", err)
 	}
 	if f.badRequest != nil {
@@ -598,7 +596,7 @@ func (u *unit) restoreImage(ctx context.Context, f *Found, image *image.Image, r
 	u.connect(ctx, f)
 	u.began(record.JobRestore)
 	o := restore.Options{
-		Recovery: recoveryMount, Volume: f.Volume, Unit: f.Unit, Request: request, Image: image, Back: back, Main: f.MainPart, Planned: f.Planned,
+		Recovery: u.m.Places.Recovery, Volume: f.Volume, Unit: f.Unit, Request: request, Image: image, Back: back, Main: f.MainPart, Planned: f.Planned,
 		Blank: f.Main == decide.MainBlank && image == nil && !f.RestoreRequested(), Oldest: u.args.Oldest, KeepRecovery: u.args.KeepRecovery,
 		Observe: u.observer(record.JobRestore),
 	}
@@ -680,17 +678,17 @@ func (u *unit) count(f *Found, change func(state.Counts) state.Counts) error {
 		u.log.Warn("no recovery volume to count on")
 		return nil
 	}
-	if yes, err := host.IsMountPoint(recoveryMount); err == nil && yes {
-		if err := host.Unmount(recoveryMount); err != nil {
+	if yes, err := u.m.Mounted(u.m.Places.Recovery); err == nil && yes {
+		if err := u.m.Unmount(u.m.Places.Recovery); err != nil {
 			return err
 		}
 	}
-	if err := mountVolume(f.RecoveryPart.Path, false); err != nil {
+	if err := u.mountVolume(f.RecoveryPart.Path, false); err != nil {
 		return err
 	}
 	c, err := f.Volume.ReadCounts()
 	if errors.Is(err, state.ErrNewer) { // never rewritten
-		return errors.Join(err, host.Unmount(recoveryMount))
+		return errors.Join(err, u.m.Unmount(u.m.Places.Recovery))
 	}
 	if err != nil {
 		u.log.Warn("counts cannot be read, beginning at zero", "err", err)
@@ -701,7 +699,7 @@ func (u *unit) count(f *Found, change func(state.Counts) state.Counts) error {
 	if f.Unit.Server != "" {
 		err = errors.Join(err, u.queue.Persist(f.Volume.Path(state.QueueDir)), u.queue.Release())
 	}
-	return errors.Join(err, host.Unmount(recoveryMount))
+	return errors.Join(err, u.m.Unmount(u.m.Places.Recovery))
 }
 
 // enough is the room on the recovery volume that a job needs for what it notes there, in bytes.
@@ -740,7 +738,7 @@ func (u *unit) countBoot(f *Found) (attempts int, err error) {
 		if b, err = change(c).Marshal(); err != nil {
 			return 0, err
 		}
-		if err = block.WriteBlock(f.RecoveryPart.Path, b, place); err == nil {
+		if err = u.m.WriteBlock(f.RecoveryPart.Path, b, place); err == nil {
 			return attempts, nil
 		}
 	}
@@ -771,7 +769,7 @@ func (u *unit) boot(ctx context.Context, d decide.Decision, f *Found) Outcome {
 		}},
 		{Name: "check-boot", Say: "Starting", Run: func(context.Context) error { u.mend(f); return nil }},
 		{Name: "mount-main", Say: "Starting", Run: func(context.Context) error {
-			return host.Mount(f.MainPart.Path, mainMount, "ext4", host.MountOptions{ReadOnly: true})
+			return u.m.Mount(f.MainPart.Path, u.m.Places.Main, "ext4", host.MountOptions{ReadOnly: true})
 		}},
 		{Name: "tell-system", Say: "Starting", Run: func(context.Context) error { return u.tellSystem(b) }},
 	})), u.observer(record.JobBoot))
@@ -783,7 +781,7 @@ func (u *unit) boot(ctx context.Context, d decide.Decision, f *Found) Outcome {
 		return Outcome{Kind: HoldOn, Err: err}
 	}
 	u.log.Info("handing over", "elapsed", time.Since(u.start).Round(time.Millisecond).String(), "release", f.Mark.Release, "attempts", b.Attempts, journal.ForPerson())
-	return Outcome{Kind: SwitchRoot, Root: mainMount}
+	return Outcome{Kind: SwitchRoot, Root: u.m.Places.Main}
 }
 
 // blaming returns the steps with failures of the kind f, so that whoever watches them is told of the same one as whoever ran them.
@@ -811,7 +809,7 @@ func (u *unit) tellSystem(b state.Boot) error {
 	if err := errors.Join(u.queue.Persist(state.RunQueue), u.queue.Release()); err != nil {
 		u.log.Warn("the running system does not get the unsent records", "err", err)
 	}
-	taken, err := systemTakesOver()
+	taken, err := u.systemTakesOver()
 	if err != nil {
 		return err
 	}

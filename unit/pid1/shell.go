@@ -16,7 +16,6 @@ import (
 	"gprovision/unit/image"
 	"gprovision/unit/job/shell"
 	"gprovision/unit/journal"
-	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
 
@@ -102,13 +101,13 @@ func (u *unit) shellSystem(f *Found) shell.System {
 			if err := u.modules.Filesystem(fstype); err != nil {
 				return err
 			}
-			return host.Mount(source, target, fstype, o)
+			return u.m.Mount(source, target, fstype, o)
 		},
-		Unmount: host.Unmount,
+		Unmount: u.m.Unmount,
 		Mounts:  host.Mounts,
 		Disks:   u.m.Disks,
 		Probe: func(path string) (filesystem.Info, error) {
-			i, _, err := machine.ProbePartition(path)
+			i, _, err := u.m.ProbePartition(path)
 			return i, err
 		},
 		Kernel:    host.KernelMessages,

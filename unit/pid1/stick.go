@@ -27,9 +27,9 @@ import (
 
 // lookForSticks looks for recovery sticks, and for the one that this boot came from.
 func (u *unit) lookForSticks(f *Found, disks []block.Disk, own map[string]bool) {
-	sticks := rescue.Sticks(disks, own)
+	sticks := u.finder(f).Sticks(disks, own)
 	f.Sticks = sticks
-	from := u.startedFrom(efi.New(efi.DefaultDir))
+	from := u.startedFrom(u.m.Vars)
 	i := slices.IndexFunc(sticks, func(s rescue.Stick) bool { return s.Carries(from) })
 	if i < 0 {
 		f.originMissing = from != "" && !u.carried(disks, from)

@@ -38,7 +38,7 @@ func (u *unit) useBackupTables(f *Found) {
 		if v := u.m.Identity.Variant; !platform.AllowedMain(v, c) && !platform.AllowedRecovery(v, c) {
 			continue
 		}
-		t, err := machine.BackupTable(disks[i])
+		t, err := u.m.BackupTable(disks[i])
 		if err != nil {
 			f.note("tables: %s: %v", c.Path, err)
 		}
@@ -75,7 +75,7 @@ func (u *unit) repairTable(ctx context.Context, f *Found) Outcome {
 				if !t.recorded {
 					continue
 				}
-				if err := machine.RepairTable(t.disk.Path, t.table); err != nil {
+				if err := u.m.RepairTable(t.disk.Path, t.table); err != nil {
 					all = errors.Join(all, fmt.Errorf("%s: %w", t.disk.Path, err))
 					continue
 				}

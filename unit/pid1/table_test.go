@@ -26,7 +26,7 @@ func mainDisk(t *testing.T, u *unit) (dev string, rec state.Disk) {
 	dev = loopDisk(t, size)
 	table, err := layout.ForMain(layout.UEFI, layout.Device{Size: size, SectorSize: 512}, u.m.Labels(), u.m.Identity.Variant.Parts(0), machine.NewIDs())
 	if err == nil {
-		err = machine.WriteTable(dev, table)
+		err = u.m.WriteTable(dev, table)
 	}
 	if err == nil {
 		err = u.m.Format(t.Context(), dev, table, []layout.Role{layout.Primary})
@@ -34,14 +34,14 @@ func mainDisk(t *testing.T, u *unit) (dev string, rec state.Disk) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := host.Mount(block.PartitionPath(dev, table.Find(layout.Primary).Number), mainMount, "ext4", host.MountOptions{}); err != nil {
+	if err := u.m.Mount(block.PartitionPath(dev, table.Find(layout.Primary).Number), u.m.Places.Main, "ext4", host.MountOptions{}); err != nil {
 		skip(t, fmt.Sprintf("mount ext4: %v", err))
 	}
 	mark, err := state.Mark{Release: "A.B.C.2026-11-22.0001", Serial: testSerial}.Marshal()
 	if err == nil {
-		err = os.WriteFile(mainMount+"/"+u.m.Site.Names.Mark, mark, 0o600)
+		err = os.WriteFile(u.m.Places.Main+"/"+u.m.Site.Names.Mark, mark, 0o600)
 	}
-	if err := errors.Join(err, host.Unmount(mainMount)); err != nil {
+	if err := errors.Join(err, u.m.Unmount(u.m.Places.Main)); err != nil {
 		t.Fatal(err)
 	}
 	return dev, state.Disk{Size: size, Bus: "virtio", Table: table}
@@ -155,7 +155,7 @@ func TestDamagedTable(t *testing.T) {
 				dev   string
 				table layout.Table
 			}{{main, rec.Table}, {recovery, f.Unit.Recovery.Table}} {
-				dev, err := block.Open(r.dev, false)
+				dev, err := u.m.Open(r.dev, machine.Read)
 				if err != nil {
 					t.Fatal(err)
 				}

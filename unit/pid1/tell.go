@@ -6,13 +6,13 @@ import (
 	"strings"
 	"time"
 
-	"gprovision/hw/block"
 	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/model/step"
 	"gprovision/unit/job/provision"
 	"gprovision/unit/journal"
+	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
@@ -178,7 +178,7 @@ func (u *unit) hello(ctx context.Context, c *report.Client, rec state.Unit) {
 
 // check runs e2fsck on a partition. That it cannot is a failure of the kind f.
 func (u *unit) check(ctx context.Context, part string, f *fault.Fault) error {
-	dev, err := block.Open(part, true) // e2fsck does not wait until an unmounted partition is free
+	dev, err := u.m.Open(part, machine.Write) // e2fsck does not wait until an unmounted partition is free
 	if err == nil {
 		err = dev.Close()
 	}

@@ -199,8 +199,8 @@ func setting(root fs.FS, name, key string) (value string, ok bool) {
 }
 
 // systemTakesOver is takesOver for the mounted main system.
-func systemTakesOver() (bool, error) {
-	r, err := os.OpenRoot(mainMount)
+func (u *unit) systemTakesOver() (bool, error) {
+	r, err := os.OpenRoot(u.m.Places.Main)
 	if err != nil {
 		return false, err
 	}

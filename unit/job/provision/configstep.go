@@ -32,7 +32,7 @@ func (j *job) runSteps(ctx context.Context, when manifest.When) error {
 
 func (j *job) runStep(ctx context.Context, s manifest.Step) error {
 	vars := manifest.Variables{
-		RecoveryDir: Mount, Serial: j.Serial,
+		RecoveryDir: j.Places.Recovery, Serial: j.Serial,
 		BiosPass: j.passwords.BIOS.Reveal(), IpmiPass: j.passwords.IPMI.Reveal(), OSPass: j.passwords.OS.Reveal(),
 	}
 	if len(s.Files) > 0 {

@@ -171,7 +171,7 @@ func (j *job) writeFiles(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		dest := filepath.Join(Mount, place)
+		dest := filepath.Join(j.Places.Recovery, place)
 		if err := os.MkdirAll(filepath.Dir(dest), 0o755); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}
@@ -286,7 +286,7 @@ func (j *job) artifactSignature(ctx context.Context, f manifest.File, dest strin
 
 // checkArtifact makes sure that the boot artifact is one before the unit depends on it.
 func (j *job) checkArtifact() error {
-	if _, err := machine.ReadArtifact(filepath.Join(Mount, j.Site.Names.BootFile)); err != nil {
+	if _, err := machine.ReadArtifact(filepath.Join(j.Places.Recovery, j.Site.Names.BootFile)); err != nil {
 		return fault.Because(fault.ManifestIncomplete, fmt.Errorf("%s is no boot artifact: %w", j.Site.Names.BootFile, err))
 	}
 	return nil

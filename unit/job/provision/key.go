@@ -10,7 +10,6 @@ import (
 	"gprovision/hw/host"
 	"gprovision/model/platform"
 	"gprovision/model/record"
-	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
 
@@ -25,7 +24,7 @@ func (j *job) findKey(context.Context) error {
 	}
 	var found []keep
 	for _, p := range parts {
-		info, _, err := machine.ProbePartition(p.Path)
+		info, _, err := j.ProbePartition(p.Path)
 		if err != nil || info.Type != "ext4" {
 			continue
 		}
@@ -33,7 +32,7 @@ func (j *job) findKey(context.Context) error {
 		if info.Label != j.Site.Names.Recovery { // it may be anybody's: not even its journal is replayed
 			data = "noload"
 		}
-		k, err := keyOn(p.Path, j.Serial, data)
+		k, err := j.keyOn(p.Path, data)
 		if err != nil {
 			j.Log.Info("recovery volume without a key of this unit", "partition", p.Path, "why", err)
 			continue
@@ -68,13 +67,13 @@ func (j *job) takeKey(found []keep) {
 	}
 }
 
-// keyOn reads the key of a unit from a partition.
-func keyOn(part, serial, data string) (k keep, err error) {
-	if err := host.Mount(part, Mount, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true, Data: data}); err != nil {
+// keyOn reads the key of this unit from a partition. data are options of the filesystem.
+func (j *job) keyOn(part, data string) (k keep, err error) {
+	if err := j.Mount(part, j.Places.Recovery, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true, Data: data}); err != nil {
 		return keep{}, err
 	}
-	defer func() { err = errors.Join(err, host.Unmount(Mount)) }()
-	return keyIn(state.Open(Mount), serial)
+	defer func() { err = errors.Join(err, j.Unmount(j.Places.Recovery)) }()
+	return keyIn(state.Open(j.Places.Recovery), j.Serial)
 }
 
 // keyIn reads the key of a unit from a volume. The key of another unit is an error: two units must never have the same.

@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"gprovision/hw/block"
-	"gprovision/hw/efi"
 	"gprovision/hw/host"
 	"gprovision/hw/nic"
 	"gprovision/model/fault"
@@ -78,9 +77,6 @@ const networkPatience = 2 * time.Minute
 
 // announcePatience is how long the job waits for the server that the boot script names.
 const announcePatience = 20 * time.Second
-
-// Mount is where the recovery volume is mounted while the job runs.
-const Mount = "/mnt/recovery"
 
 // job is one provisioning in progress.
 type job struct {
@@ -301,7 +297,7 @@ func (j *job) clock(ctx context.Context) error {
 		return nil
 	}
 	delta := time.Until(now)
-	if err := host.SetClock(now); err != nil {
+	if err := j.SetClock(now); err != nil {
 		j.Log.Warn("clock cannot be set", "err", err)
 		return nil
 	}
@@ -473,12 +469,12 @@ func (j *job) protect(disks []block.Disk) error {
 			continue
 		}
 		if planned {
-			if err := machine.SetReadOnly(d.Path, false); err != nil {
+			if err := j.SetReadOnly(d.Path, false); err != nil {
 				return fault.Because(fault.DiskWrite, fmt.Errorf("make disk %s writable: %w", d.Name, err))
 			}
 			continue
 		}
-		if err := machine.SetReadOnly(d.Path, true); err != nil {
+		if err := j.SetReadOnly(d.Path, true); err != nil {
 			return fmt.Errorf("protect disk %s: %w", d.Name, err)
 		}
 		j.Log.Info("disk is not in the plan and is read-only now", "disk", d.Name, "model", d.Model, "bytes", d.Size)
@@ -491,7 +487,7 @@ func (j *job) clearMain(ctx context.Context) error {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	for _, d := range j.main {
-		if err := machine.Wipe(d.Path); err != nil {
+		if err := j.Wipe(d.Path); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}
 	}
@@ -499,7 +495,7 @@ func (j *job) clearMain(ctx context.Context) error {
 }
 
 func (j *job) partition(context.Context) error {
-	return because(fault.DiskWrite, machine.WriteTable(j.recovery.Path, j.unit.Recovery.Table))
+	return because(fault.DiskWrite, j.WriteTable(j.recovery.Path, j.unit.Recovery.Table))
 }
 
 func (j *job) format(ctx context.Context) error {
@@ -508,18 +504,18 @@ func (j *job) format(ctx context.Context) error {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	part := block.PartitionPath(j.recovery.Path, t.Find(layout.Recovery).Number)
-	if err := host.Mount(part, Mount, "ext4", host.MountOptions{NoExec: true, NoSUID: true, NoDev: true}); err != nil {
+	if err := j.Mount(part, j.Places.Recovery, "ext4", host.MountOptions{NoExec: true, NoSUID: true, NoDev: true}); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	if err := os.Chmod(Mount, 0o700); err != nil {
+	if err := os.Chmod(j.Places.Recovery, 0o700); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	j.volume = state.Open(Mount)
+	j.volume = state.Open(j.Places.Recovery)
 	if err := j.volume.WriteKeyOf(j.Key, j.Serial); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	if j.Attach != nil {
-		return because(fault.DiskWrite, j.Attach(Mount))
+		return because(fault.DiskWrite, j.Attach(j.Places.Recovery))
 	}
 	return nil
 }
@@ -548,7 +544,7 @@ func (j *job) credentials(ctx context.Context) error {
 }
 
 func (j *job) bootRecovery(context.Context) error {
-	return because(fault.BootSetup, j.PutRecoveryArtifact(j.unit, Mount))
+	return because(fault.BootSetup, j.PutRecoveryArtifact(j.unit, j.Places.Recovery))
 }
 
 func (j *job) writeRecord(context.Context) error {
@@ -577,7 +573,7 @@ func (j *job) bootEntries(context.Context) error {
 	if j.Firmware != layout.UEFI {
 		return nil
 	}
-	_, err := j.EnsureEntries(efi.New(efi.DefaultDir), j.unit)
+	_, err := j.EnsureEntries(j.Vars, j.unit)
 	return because(fault.BootSetup, err)
 }
 

@@ -12,14 +12,13 @@ import (
 	"gprovision/hw/block"
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
-	"gprovision/unit/machine"
 )
 
 // carriesData says whether one of the planned disks is not blank: the unit may be complete, and must stay so if the files of
 // the manifest turn out to be bad.
 func (j *job) carriesData() (bool, error) {
 	for _, d := range append([]block.Disk{j.recovery}, j.main...) {
-		blank, why, err := machine.BlankDisk(d.Path)
+		blank, why, err := j.BlankDisk(d.Path)
 		if err != nil {
 			return false, fault.Because(fault.DiskWrite, err)
 		}

@@ -108,7 +108,7 @@ func foreign(d block.Disk) bool { return d.Bus == block.USB || d.Removable }
 // filesystems returns the filesystems of a disk that can be mounted, those with a label of a unit's own volumes left out.
 func (f Finder) filesystems(d block.Disk) []Medium {
 	stick := 0
-	if t, err := machine.ReadTable(d.Path); err == nil {
+	if t, err := f.Machine.ReadTable(d.Path); err == nil {
 		stick = stickPartition(t)
 	}
 	parts := d.Partitions
@@ -117,7 +117,7 @@ func (f Finder) filesystems(d block.Disk) []Medium {
 	}
 	var out []Medium
 	for _, p := range parts {
-		info, _, err := machine.ProbePartition(p.Path)
+		info, _, err := f.Machine.ProbePartition(p.Path)
 		if err != nil || !slices.Contains([]string{"vfat", "exfat", "ext4", "ext2"}, info.Type) {
 			continue
 		}
@@ -179,11 +179,11 @@ func (f Finder) mount(path, fstype string, o host.MountOptions) (dir string, don
 	if dir, err = os.MkdirTemp(f.Dir, "medium-"); err != nil {
 		return "", nil, err
 	}
-	if err := host.Mount(path, dir, fstype, o); err != nil {
+	if err := f.Machine.Mount(path, dir, fstype, o); err != nil {
 		return "", nil, errors.Join(err, os.Remove(dir))
 	}
 	return dir, func() error {
-		if err := host.Unmount(dir); err != nil {
+		if err := f.Machine.Unmount(dir); err != nil {
 			return errors.Join(err, host.UnmountLazy(dir))
 		}
 		return os.Remove(dir)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"gprovision/hw/block"
-	"gprovision/hw/efi"
 	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
 	"gprovision/hw/raid"
@@ -25,12 +24,6 @@ import (
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 	"gprovision/unit/sysroot"
-)
-
-// Mount points while a recovery volume is rebuilt.
-const (
-	recoveryMount = "/mnt/recovery"
-	mainMount     = "/mnt/main"
 )
 
 // spare is what must be left on a new recovery volume beside images and boot files, bytes.
@@ -126,7 +119,7 @@ var (
 // isMain says what filesystem is on a device if that is the complete main system of this unit. The error is errOther if it is something
 // else.
 func (r *Rebuild) isMain(path string) (filesystem.Info, error) {
-	info, noted, err := machine.ProbePartition(path)
+	info, noted, err := r.ProbePartition(path)
 	if err != nil {
 		return info, err
 	}
@@ -214,10 +207,10 @@ func (r *Rebuild) lookUpMembers() error {
 
 // salvage reads from a main system what the unit needs to stay the one it is, and proves that a boot artifact is there.
 func (r *Rebuild) salvage(part string) error {
-	if err := host.Mount(part, mainMount, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true}); err != nil {
+	if err := r.Mount(part, r.Places.Main, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true}); err != nil {
 		return err
 	}
-	return errors.Join(r.readSystem(mainMount), host.Unmount(mainMount))
+	return errors.Join(r.readSystem(r.Places.Main), r.Unmount(r.Places.Main))
 }
 
 func (r *Rebuild) readSystem(dir string) error {
@@ -277,7 +270,7 @@ func (r *Rebuild) lookAt(path string) (err error) {
 	if r.Device.ReadOnly {
 		return fmt.Errorf("%s is read-only", r.Device.Path)
 	}
-	if r.Content, err = machine.Carries(path); err != nil {
+	if r.Content, err = r.Carries(path); err != nil {
 		return fmt.Errorf("%s cannot be read: %w", path, err)
 	}
 	return nil
@@ -293,9 +286,9 @@ func (r *Rebuild) choosePartition(map[string]bool) error {
 	}
 	r.unit.Recovery.Table = t
 	part := block.PartitionPath(r.Device.Path, t.Find(layout.Recovery).Number)
-	if err := host.Mount(part, recoveryMount, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true}); err == nil {
-		rec, err := state.Open(recoveryMount).ReadUnit()
-		if err := host.Unmount(recoveryMount); err != nil {
+	if err := r.Mount(part, r.Places.Recovery, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true}); err == nil {
+		rec, err := state.Open(r.Places.Recovery).ReadUnit()
+		if err := r.Unmount(r.Places.Recovery); err != nil {
 			return err
 		}
 		if err == nil {
@@ -492,7 +485,7 @@ func (r *Rebuild) filesystems(d block.Disk, t layout.Table) (layout.Table, error
 		if p.Role != layout.ESP && p.Role != layout.Data {
 			continue
 		}
-		info, _, err := machine.ProbePartition(block.PartitionPath(d.Path, p.Number))
+		info, _, err := r.ProbePartition(block.PartitionPath(d.Path, p.Number))
 		if err != nil {
 			return t, err
 		}
@@ -536,12 +529,12 @@ func Roles(fw layout.Firmware, t layout.Table, system layout.Partition, role lay
 // Run rebuilds the volume. im is a proven image of a medium that is mounted. The unit's record is written last: until then no boot
 // takes the volume for one of the unit's, and the work may begin anew. Afterwards nothing is mounted.
 func (r *Rebuild) Run(ctx context.Context, im image.Image, key ed25519.PrivateKey, keepLog func(*state.Volume) error, observe func(step.Event)) error {
-	volume := state.Open(recoveryMount)
+	volume := state.Open(r.Places.Recovery)
 	r.unit.Original = im.Name.String()
 	defer func() {
-		for _, dir := range []string{mainMount, recoveryMount} {
-			if yes, err := host.IsMountPoint(dir); err == nil && yes {
-				if err := host.Unmount(dir); err != nil {
+		for _, dir := range []string{r.Places.Main, r.Places.Recovery} {
+			if yes, err := r.Mounted(dir); err == nil && yes {
+				if err := r.Unmount(dir); err != nil {
 					r.Log.Warn("volume cannot be unmounted", "dir", dir, "err", err)
 				}
 			}
@@ -550,7 +543,7 @@ func (r *Rebuild) Run(ctx context.Context, im image.Image, key ed25519.PrivateKe
 	err := step.Run(ctx, r.Site.Weave("rebuild", []step.Step{
 		{Name: "check-room", Say: "Checking room", Run: func(context.Context) error { return r.checkRoom(im) }},
 		{Name: "mount-main", Say: "Reading system", Run: func(context.Context) error {
-			return host.Mount(r.Main.Path, mainMount, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true})
+			return r.Mount(r.Main.Path, r.Places.Main, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true})
 		}},
 		{Name: "partition-recovery", Say: "Partitioning", Run: func(context.Context) error { return r.partition() }},
 		{Name: "format-recovery", Say: "Formatting", Run: r.format},
@@ -558,12 +551,12 @@ func (r *Rebuild) Run(ctx context.Context, im image.Image, key ed25519.PrivateKe
 		{Name: "credentials", Say: "Credentials", Run: func(context.Context) error {
 			return errors.Join(volume.WriteKey(key), volume.WriteHash(r.hash))
 		}},
-		{Name: "boot-recovery", Say: "Making it boot", Run: func(context.Context) error { return r.PutRecoveryArtifact(r.unit, recoveryMount) }},
+		{Name: "boot-recovery", Say: "Making it boot", Run: func(context.Context) error { return r.PutRecoveryArtifact(r.unit, r.Places.Recovery) }},
 		{Name: "boot-entries", Say: "Boot entries", Run: func(context.Context) error {
 			if r.Firmware != layout.UEFI {
 				return nil
 			}
-			_, err := r.EnsureEntries(efi.New(efi.DefaultDir), r.unit)
+			_, err := r.EnsureEntries(r.Vars, r.unit)
 			return err
 		}},
 		{Name: "write-record", Say: "Writing record", Run: func(context.Context) error {
@@ -592,7 +585,7 @@ func (r *Rebuild) checkRoom(im image.Image) error {
 		return d.Path == r.Device.Path && d.Size == r.Device.Size && d.Model == r.Device.Model && d.Serial == r.Device.Serial && d.WWN == r.Device.WWN
 	})
 	if same && r.unit.OneDisk() {
-		now, err := machine.ReadTable(r.Device.Path)
+		now, err := r.ReadTable(r.Device.Path)
 		if err != nil {
 			return err
 		}
@@ -612,9 +605,9 @@ func (r *Rebuild) volume() string {
 // partition makes room for the new recovery volume. On the only disk of a unit that is its partition, and no byte beside it.
 func (r *Rebuild) partition() error {
 	if r.unit.OneDisk() {
-		return machine.ClearPartition(r.volume())
+		return r.ClearPartition(r.volume())
 	}
-	return machine.WriteTable(r.Device.Path, r.unit.Recovery.Table)
+	return r.WriteTable(r.Device.Path, r.unit.Recovery.Table)
 }
 
 func (r *Rebuild) format(ctx context.Context) error {
@@ -625,10 +618,10 @@ func (r *Rebuild) format(ctx context.Context) error {
 	if err := r.Format(ctx, r.Device.Path, r.unit.Recovery.Table, roles); err != nil {
 		return err
 	}
-	if err := host.Mount(r.volume(), recoveryMount, "ext4", host.MountOptions{NoExec: true, NoSUID: true, NoDev: true}); err != nil {
+	if err := r.Mount(r.volume(), r.Places.Recovery, "ext4", host.MountOptions{NoExec: true, NoSUID: true, NoDev: true}); err != nil {
 		return err
 	}
-	return os.Chmod(recoveryMount, 0o700)
+	return os.Chmod(r.Places.Recovery, 0o700)
 }
 
 // writeFiles copies the image with its signature, and the boot artifact of the main system.
@@ -640,7 +633,7 @@ func (r *Rebuild) writeFiles(ctx context.Context, v *state.Volume, im image.Imag
 	for _, f := range []struct{ from, to string }{
 		{im.Path + signature.Suffix, file + signature.Suffix},
 		{im.Path, file},
-		{filepath.Join(mainMount, "boot", r.Site.Names.BootFile), v.Path(r.Site.Names.BootFile)},
+		{filepath.Join(r.Places.Main, "boot", r.Site.Names.BootFile), v.Path(r.Site.Names.BootFile)},
 	} {
 		err := copyFile(f.from, f.to)
 		if errors.Is(err, os.ErrNotExist) && f.from == im.Path+signature.Suffix && r.Policy.AllowUnsigned {
@@ -667,7 +660,7 @@ func (r *Rebuild) newerArtifact(own string) error {
 	if esp == nil || !r.unit.OneDisk() {
 		return nil
 	}
-	return machine.OnESP(block.PartitionPath(r.Device.Path, esp.Number), machine.RemovablePath, func(file string) error {
+	return r.OnESP(block.PartitionPath(r.Device.Path, esp.Number), machine.RemovablePath, func(file string) error {
 		if _, err := machine.ReadArtifact(file); err != nil {
 			r.Log.Warn("the ESP has no recovery artifact, it gets that of the main system", "err", err)
 			return nil

@@ -20,12 +20,12 @@ type Stick struct {
 }
 
 // Sticks returns the recovery sticks among disks, those in own left out, and those whose partitions the kernel has not read yet.
-func Sticks(disks []block.Disk, own map[string]bool) (out []Stick) {
+func (f Finder) Sticks(disks []block.Disk, own map[string]bool) (out []Stick) {
 	for _, d := range disks {
 		if own[d.Name] || !foreign(d) {
 			continue
 		}
-		t, err := machine.ReadTable(d.Path)
+		t, err := f.Machine.ReadTable(d.Path)
 		if err != nil {
 			continue
 		}
@@ -43,14 +43,14 @@ func (s Stick) Carries(id string) bool {
 	return id != "" && slices.ContainsFunc(s.Table.Partitions, func(p layout.Partition) bool { return p.UUID == id })
 }
 
-// bundlePartition returns the device node of the partition that takes support bundles.
-func (s Stick) bundlePartition() (string, error) {
+// bundlePartition returns the device node of the partition of a stick that takes support bundles.
+func (f Finder) bundlePartition(s Stick) (string, error) {
 	for _, p := range s.Disk.Partitions {
 		i := slices.IndexFunc(s.Table.Partitions, func(t layout.Partition) bool { return t.Number == p.Number && t.Type == layout.TypeData })
 		if i < 0 {
 			continue
 		}
-		if info, _, err := machine.ProbePartition(p.Path); err == nil && info.Type == "vfat" && info.Label == layout.BundleLabel {
+		if info, _, err := f.Machine.ProbePartition(p.Path); err == nil && info.Type == "vfat" && info.Label == layout.BundleLabel {
 			return p.Path, nil
 		}
 	}
@@ -60,7 +60,7 @@ func (s Stick) bundlePartition() (string, error) {
 // Save writes a file with this name to the partition of a stick that takes support bundles, and reads it back from the device. A
 // file that cannot be written whole does not stay.
 func (f Finder) Save(s Stick, name string, content []byte) error {
-	part, err := s.bundlePartition()
+	part, err := f.bundlePartition(s)
 	if err != nil {
 		return err
 	}

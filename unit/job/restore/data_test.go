@@ -87,7 +87,9 @@ func TestDataArray(t *testing.T) {
 					commands = append(commands, path+" "+strings.Join(args, " "))
 					return nil, 0, nil
 				}
-				m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Firmware: fw, Identity: platform.Identity{Variant: v}, Run: run}
+				m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Firmware: fw, Identity: platform.Identity{Variant: v}}
+				m.Doors = machine.Real(m.Log, nil)
+				m.Run = run
 				m.Site.Names.Primary, m.Site.Names.Recovery = "PRIMARY", "RECOVERY"
 				j := &job{Machine: m, Options: Options{Unit: state.Unit{
 					Array:     &state.Array{Level: 1, UUID: arrayID(0x33), FSUUID: arrayID(0x44), FSLabel: "PRIMARY"},

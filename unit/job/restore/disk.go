@@ -60,7 +60,7 @@ func (j *job) chooseDisk(ctx context.Context) error {
 		if err := j.layOut(i); err != nil {
 			return err
 		}
-		carries, err := machine.Carries(d.Path)
+		carries, err := j.Carries(d.Path)
 		if err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}
@@ -100,7 +100,7 @@ func (j *job) mainDisks() ([]block.Disk, error) {
 			return nil, fault.Newf(fault.MainMissing, "%s is not what it was when the restore began", p.Path)
 		}
 		if j.Blank {
-			blank, why, err := machine.BlankDisk(disks[i].Path)
+			blank, why, err := j.BlankDisk(disks[i].Path)
 			if err != nil {
 				return nil, fault.Because(fault.MainMissing, err)
 			}
@@ -143,12 +143,12 @@ func sameDisk(a, b block.Disk) bool {
 func (j *job) layOut(i int) error {
 	d, record := &j.disks[i], j.Unit.Main[i].Table
 	d.keep = nil
-	dev, err := block.Open(d.Path, false)
+	dev, err := j.Open(d.Path, machine.Read)
 	if err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	defer dev.Close()
-	now, err := machine.ReadTable(d.Path)
+	now, err := j.ReadTable(d.Path)
 	if err != nil {
 		j.Log.Warn("partition table cannot be read", "disk", d.Name, "err", err)
 	}
@@ -336,14 +336,14 @@ func (j *job) partition(ctx context.Context) error {
 
 func (j *job) writeTable(d target) error {
 	if !d.recorded {
-		return machine.WriteTable(d.Path, d.table, d.keep...)
+		return j.WriteTable(d.Path, d.table, d.keep...)
 	}
-	if err := machine.RepairTable(d.Path, d.table); err != nil {
+	if err := j.RepairTable(d.Path, d.table); err != nil {
 		return err
 	}
 	for _, p := range d.table.Partitions {
 		if slices.Contains(j.fresh(d), p.Role) {
-			if err := machine.ClearPartition(block.PartitionPath(d.Path, p.Number)); err != nil {
+			if err := j.ClearPartition(block.PartitionPath(d.Path, p.Number)); err != nil {
 				return err
 			}
 		}
@@ -411,7 +411,7 @@ func (j *job) formatData(ctx context.Context) error {
 			continue
 		}
 		kept = true
-		member, err := readMember(d.Path, *p)
+		member, err := j.readMember(d.Path, *p)
 		if err == nil && member.UUID == a.UUID {
 			parts = append(parts, raid.Part{Member: member, Path: path, Disk: d.Name})
 		} else {
@@ -428,7 +428,7 @@ func (j *job) formatData(ctx context.Context) error {
 			return nil
 		}
 		for _, d := range j.disks { // a member would be taken for one that is in use
-			if err := machine.ClearPartition(block.PartitionPath(d.Path, d.table.Find(layout.DataMember).Number)); err != nil {
+			if err := j.ClearPartition(block.PartitionPath(d.Path, d.table.Find(layout.DataMember).Number)); err != nil {
 				return fault.Because(fault.DiskWrite, err)
 			}
 		}
@@ -449,8 +449,8 @@ func (j *job) probeData(ctx context.Context, a raid.Array) (carries string, blan
 	return info.Type, blank, err
 }
 
-func readMember(disk string, p layout.Partition) (raid.Member, error) {
-	dev, err := block.Open(disk, false)
+func (j *job) readMember(disk string, p layout.Partition) (raid.Member, error) {
+	dev, err := j.Open(disk, machine.Read)
 	if err != nil {
 		return raid.Member{}, err
 	}

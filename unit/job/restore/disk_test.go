@@ -129,6 +129,7 @@ func TestLayOut(t *testing.T) {
 					u.Recovery, v.RecoveryMedia.Layout = u.Main[0], platform.OnMain
 				}
 				m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Firmware: fw, Identity: platform.Identity{Variant: v}}
+				m.Doors = machine.Real(m.Log, nil)
 				m.Site.Names.Primary = "PRIMARY"
 				j := &job{Machine: m, Options: Options{Unit: u}, disks: []target{{Disk: block.Disk{Path: path, Size: diskSize, SectorSize: 512}}}}
 				err := j.layOut(0)
@@ -143,7 +144,7 @@ func TestLayOut(t *testing.T) {
 					t.Errorf("recorded %t, table %+v", d.recorded, d.table)
 				}
 				if d.recorded {
-					if err := machine.RepairTable(path, d.table); err != nil {
+					if err := m.RepairTable(path, d.table); err != nil {
 						t.Error(err)
 					}
 					onDisk(t, path, func(dev *block.Device) error { return partition.Verify(dev, d.table) })

@@ -67,12 +67,12 @@ func (j *job) saveNetwork(context.Context) error {
 }
 
 func (j *job) salvageNetwork() error {
-	err := host.Mount(j.Main.Path, j.root, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true})
+	err := j.Mount(j.Main.Path, j.root, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true})
 	if err != nil {
 		return err
 	}
 	archive, left, err := sysroot.SaveNetwork(j.root, j.Site.Names.ConfDir)
-	if uerr := host.Unmount(j.root); uerr != nil {
+	if uerr := j.Unmount(j.root); uerr != nil {
 		return errors.Join(err, uerr)
 	}
 	if errors.Is(err, sysroot.ErrNoNetworkRecord) {

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"gprovision/hw/block"
-	"gprovision/hw/efi"
 	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
 	"gprovision/model/fault"
@@ -83,7 +82,7 @@ func Run(ctx context.Context, m *machine.Machine, o Options) error {
 	if o.Unit.ImagePrefix == "" {
 		o.Unit.ImagePrefix = m.Site.Names.ImagePrefix
 	}
-	j := &job{Machine: m, Options: o, root: "/mnt/main"}
+	j := &job{Machine: m, Options: o, root: m.Places.Main}
 	err := j.run(ctx)
 	if err != nil && ctx.Err() == nil {
 		if err := j.count(state.Counts.RestoreFailed); err != nil {
@@ -299,12 +298,12 @@ func (j *job) clearMark(ctx context.Context) error {
 	if j.Main == nil {
 		return nil
 	}
-	if err := host.Mount(j.Main.Path, j.root, "ext4", host.MountOptions{}); err != nil {
+	if err := j.Mount(j.Main.Path, j.root, "ext4", host.MountOptions{}); err != nil {
 		j.Log.Info("main system cannot be mounted, no mark to clear", "err", err)
 		return nil
 	}
 	err := sysroot.ClearMark(j.root, j.Site.Names.Mark)
-	if uerr := host.Unmount(j.root); err == nil {
+	if uerr := j.Unmount(j.root); err == nil {
 		err = uerr
 	}
 	if err != nil {
@@ -315,7 +314,7 @@ func (j *job) clearMark(ctx context.Context) error {
 
 func (j *job) write(ctx context.Context) error {
 	j.wrote = true
-	if err := host.Mount(j.system(), j.root, "ext4", host.MountOptions{}); err != nil {
+	if err := j.Mount(j.system(), j.root, "ext4", host.MountOptions{}); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	f, err := os.Open(j.image.Path)
@@ -413,7 +412,7 @@ func (j *job) bootEntries(context.Context) error {
 	if j.Firmware != layout.UEFI {
 		return nil
 	}
-	if _, err := j.EnsureEntries(efi.New(efi.DefaultDir), j.Unit); err != nil {
+	if _, err := j.EnsureEntries(j.Vars, j.Unit); err != nil {
 		j.Log.Warn("boot entries cannot be repaired, the firmware finds the devices by itself", "err", err, journal.ForPerson())
 	}
 	return nil
@@ -441,7 +440,7 @@ func (j *job) setMark(context.Context) error {
 	if err := sysroot.SetMark(j.root, j.Site.Names.Mark, mark); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	return because(fault.DiskWrite, host.Unmount(j.root))
+	return because(fault.DiskWrite, j.Unmount(j.root))
 }
 
 // clearRequest ends the job on the recovery volume. The mark names the request already, so a failure here changes nothing.
@@ -466,8 +465,8 @@ func (j *job) count(change func(state.Counts) state.Counts) error {
 }
 
 func (j *job) unmount() {
-	if yes, err := host.IsMountPoint(j.root); err == nil && yes {
-		if err := host.Unmount(j.root); err != nil {
+	if yes, err := j.Mounted(j.root); err == nil && yes {
+		if err := j.Unmount(j.root); err != nil {
 			j.Log.Warn("main system cannot be unmounted", "err", err)
 		}
 	}

@@ -55,7 +55,7 @@ func TestNoRoom(t *testing.T) {
 		{"one inode more", filesystem.Need{Inodes: most.Inodes + 1, Blocks: most.Blocks}, false},
 		{"a tar of a few bytes with many files", filesystem.Need{Inodes: 1 << 20, Blocks: 1000}, false},
 	} {
-		j := &job{Machine: &machine.Machine{Run: run, Firmware: layout.UEFI, Site: site.Stock()}, Options: Options{Recovery: t.TempDir()}, need: c.need,
+		j := &job{Machine: &machine.Machine{Doors: machine.Doors{Run: run}, Firmware: layout.UEFI, Site: site.Stock()}, Options: Options{Recovery: t.TempDir()}, need: c.need,
 			disks: []target{{Disk: block.Disk{}, table: layout.Table{Partitions: []layout.Partition{{Role: layout.Primary, Size: size}}}}}}
 		err := j.fits(t.Context())
 		if (err == nil) != c.fits || err != nil && (fault.Of(err) != fault.DiskTooSmall || !badImage(err)) {
@@ -103,6 +103,7 @@ func TestNextImage(t *testing.T) {
 				return c.fails[tries-1]
 			}}})
 			m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Site: s}
+			m.Doors = machine.Real(m.Log, nil)
 			err := Run(t.Context(), m, Options{Recovery: volume, Volume: state.Open(volume), Unit: state.Unit{ImagePrefix: imagetest.Prefix}})
 			if !c.want(err) || tries != len(c.fails) {
 				t.Errorf("after %d tries: %v", tries, err)
