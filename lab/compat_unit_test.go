@@ -29,6 +29,7 @@ type oldUnit struct {
 	*loopUnit
 	artifacts map[string]*loopUnit // by what they are: each with the same disks
 	said      []lab.Event          // since the last start
+	names     site.Names           // that its running system has
 }
 
 // newOldUnit makes a unit of two disks, which may be those of the cache, copied.
@@ -36,7 +37,7 @@ func newOldUnit(t *testing.T, dir, disks string, artifacts map[string]string) *o
 	t.Helper()
 	c := config(layout.BIOS, lab.VirtIO)
 	c.MAC, c.SMBIOS.UUID = "52:54:00:77:00:01", "4c4c4544-0010-4a10-8010-b6c04f303030"
-	u := &oldUnit{artifacts: map[string]*loopUnit{}}
+	u := &oldUnit{artifacts: map[string]*loopUnit{}, names: site.Stock().Names}
 	var files []string
 	for _, d := range c.Disks {
 		file := filepath.Join(dir, d.Name)
@@ -59,7 +60,7 @@ func newOldUnit(t *testing.T, dir, disks string, artifacts map[string]string) *o
 func (u *oldUnit) choose(t *testing.T) (name string, a *loopUnit, args string) {
 	t.Helper()
 	disks := []int{0}
-	if _, err := u.grub(1, "cat", "/"+site.Stock().Names.Mark); err == nil {
+	if _, err := u.grub(1, "cat", "/"+u.names.Mark); err == nil {
 		disks = []int{1, 0}
 	}
 	for _, disk := range disks {
@@ -89,11 +90,12 @@ func (u *oldUnit) session(t *testing.T, version string, commands ...[]string) (s
 		name, a, args := u.choose(t)
 		started = append(started, name)
 		held, up := "", false
-		todo := []map[string]any{{"do": "mount", "path": "/mnt/RECOVERY", "text": "ro"}}
+		volume := "/mnt/" + u.names.Recovery
+		todo := []map[string]any{{"do": "mount", "path": volume, "text": "ro"}}
 		for _, c := range commands {
 			todo = append(todo, map[string]any{"do": "run", "path": "/usr/sbin/gprov-unit", "args": c})
 		}
-		todo = append(todo, map[string]any{"do": "unmount", "path": "/mnt/RECOVERY"})
+		todo = append(todo, map[string]any{"do": "unmount", "path": volume})
 		next := func() bool { // whether all is done
 			if len(todo) == 0 {
 				return true
@@ -118,7 +120,7 @@ func (u *oldUnit) session(t *testing.T, version string, commands ...[]string) (s
 				return true
 			case "tiny system up":
 				up = true
-				complete(t, e, version)
+				completeAs(t, e, version, u.names)
 				todo[0]["device"] = a.loops[0] + "p1"
 				return next()
 			case "done":

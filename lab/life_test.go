@@ -22,6 +22,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/record"
 	"gprovision/model/secret"
+	"gprovision/site"
 	"gprovision/unit/pid1"
 	"gprovision/unit/splash"
 )
@@ -403,10 +404,17 @@ func whole(t *testing.T, e lab.Event, version string) {
 // complete is the part of whole that holds for the systems and the inits of all releases.
 func complete(t *testing.T, e lab.Event, version string) {
 	t.Helper()
+	completeAs(t, e, version, site.Stock().Names)
+}
+
+// completeAs is complete for a unit with names of its own.
+func completeAs(t *testing.T, e lab.Event, version string, n site.Names) {
+	t.Helper()
 	if got := e.Text("version"); got != version {
 		t.Errorf("release %q runs, want %q", got, version)
 	}
-	if e.Text("mark") == "" || e.Text("machineID") == "" || !strings.Contains(e.Text("hostname"), "gp-") || !strings.Contains(e.Text("fstab"), " / ") {
+	if e.Text("mark") == "" || e.Text("machineID") == "" || !strings.HasPrefix(strings.TrimSpace(e.Text("hostname")), n.HostPrefix) ||
+		!strings.Contains(e.Text("fstab"), " / ") || !strings.Contains(e.Text("fstab"), " /mnt/"+n.Recovery+" ") {
 		t.Errorf("the restored system is not complete: %s", e)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"gprovision/forge/boot"
 	"gprovision/forge/image"
 	"gprovision/model/manifest"
+	"gprovision/model/naming"
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/secret"
@@ -58,6 +59,8 @@ type Product struct {
 	// provisioning artifact is not: it needs the manifest's address from the server.
 	Policy    policy.Policy
 	Platforms []byte
+	// Names are those of the boot artifacts; the zero value: they have none, and init goes by those of the stock Site.
+	Names naming.Names
 	// SecureBoot signs the boot artifacts; nil: they are not signed.
 	SecureBoot *SecureBootKey
 	// Operator is the operator's private age key, as text, and OperatorPublic the public one.
@@ -105,7 +108,7 @@ func (p *Product) Path(name string) string { return filepath.Join(p.Dir, FilesDi
 // Artifacts builds both boot artifacts, norm_boot and provision.pxe, with that build number from a root filesystem.
 func (p *Product) Artifacts(ctx context.Context, log *slog.Logger, rootfs, init string, build uint64) error {
 	for name, provision := range map[string]bool{BootFile: false, ProvisionFile: true} {
-		o := boot.Options{RootFS: rootfs, Init: init, Policy: p.Policy, Platforms: p.Platforms, Provision: provision, BuildNumber: build, Time: time.Now(), Out: p.Path(name)}
+		o := boot.Options{RootFS: rootfs, Init: init, Policy: p.Policy, Platforms: p.Platforms, Names: p.Names, Provision: provision, BuildNumber: build, Time: time.Now(), Out: p.Path(name)}
 		o.Policy.Locked = o.Policy.Locked && !provision
 		if p.SecureBoot != nil {
 			o.Signer, o.Certificates = p.SecureBoot.Signer, []*x509.Certificate{p.SecureBoot.Certificate}
@@ -119,12 +122,15 @@ func (p *Product) Artifacts(ctx context.Context, log *slog.Logger, rootfs, init 
 
 // Sign writes the signature of an image beside it.
 func (p *Product) Sign(name string) error {
-	n, err := release.ParseName(name, site.Stock().Names.ImagePrefix)
+	n, err := release.ParseName(name, p.prefix())
 	if err != nil {
 		return err
 	}
 	return p.sign(name, signature.ImageComment(n.Base()))
 }
+
+// prefix is how the images are called.
+func (p *Product) prefix() string { return site.Stock().Names.Of(p.Names).ImagePrefix }
 
 func (p *Product) sign(name, comment string) error {
 	f, err := os.Open(p.Path(name))
@@ -227,7 +233,7 @@ func (p *Product) Reveal(unit string, generation uint64, ciphertext []byte) (sec
 func (p *Product) Release(ctx context.Context, log *slog.Logger, rootfs string, n uint64, preset string, progress func(image.Progress), add ...image.File) (string, error) {
 	r, err := image.Build(ctx, log, image.Options{
 		RootFS: rootfs, Out: p.Path(""), Preset: preset, BlockSize: 4 << 20, Key: &p.key, Time: time.Now(), Progress: progress,
-		Name: release.Name{Prefix: site.Stock().Names.ImagePrefix, Date: time.Now().UTC().Truncate(24 * time.Hour), Build: n},
+		Name: release.Name{Prefix: p.prefix(), Date: time.Now().UTC().Truncate(24 * time.Hour), Build: n},
 		Add:  append([]image.File{{Local: p.Path(BootFile), Dest: "boot/" + BootFile, Mode: 0o644}}, add...),
 	})
 	if err != nil {

@@ -62,6 +62,37 @@ func TestOtherLabels(t *testing.T) {
 	}
 }
 
+// TestLostLabels: a recovery volume that has lost its superblock is repaired if it has the label of the artifact that runs, or that of the Site
+// before that. One with a label that neither knows is missing: nothing else says that it is one.
+func TestLostLabels(t *testing.T) {
+	acme := site.Stock().Names.Of(naming.Names{RecoveryLabel: "ACMEREC", PrimaryLabel: "ACMEROOT"})
+	fox := site.Stock().Names.Of(naming.Names{RecoveryLabel: "FOXREC", PrimaryLabel: "FOXROOT"})
+	for name, c := range map[string]struct {
+		made, runs site.Names
+		site       string
+		want       decide.RecoveryState
+	}{
+		"the artifact's own":               {acme, acme, "RECOVERY", decide.RecoveryDamaged},
+		"a company takes names of its own": {site.Stock().Names, acme, "RECOVERY", decide.RecoveryDamaged},
+		"and changes them":                 {acme, fox, "RECOVERY", decide.RecoveryMissing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ownMounts(t)
+			u := testUnit(t, &bytes.Buffer{})
+			u.m.Site.Names = c.made
+			dev, part := recoveryDisk(t, u)
+			overwrite(t, part, 1024, make([]byte, 1024))
+			u.m.Sys = virtio(t, dev)
+			u.m.Site.Names, u.siteLabel = c.runs, c.site
+			f := u.look(t.Context())
+			defer u.forget(f)
+			if f.Recovery != c.want || f.RecoveryRepairable != (c.want == decide.RecoveryDamaged) {
+				t.Errorf("%s, repairable: %t, want %s; notes %q", f.Recovery, f.RecoveryRepairable, c.want, f.Notes)
+			}
+		})
+	}
+}
+
 // TestLabelsOfRecord: a record lies on a hostile volume. Labels that no provisioning could have written are not used.
 func TestLabelsOfRecord(t *testing.T) {
 	ownMounts(t)

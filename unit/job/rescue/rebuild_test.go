@@ -53,6 +53,19 @@ func TestOneDisk(t *testing.T) {
 			got.Find(layout.Primary).Number != main.Partition.Number || got.Find(layout.Primary).FSUUID != main.Partition.FSUUID || got.Find(layout.Data) == nil {
 			t.Errorf("%s: %+v", fw, got)
 		}
+		// A unit keeps the names that it was provisioned with. In an MBR there are none.
+		if m, main = oneDisk(t, fw); fw == layout.UEFI {
+			for i := range main.Table.Partitions {
+				main.Table.Partitions[i].Name = strings.NewReplacer("RECOVERY", "ACMEREC", "PRIMARY", "ACMEROOT").Replace(main.Table.Partitions[i].Name)
+			}
+			got, err := OneDisk(m, main)
+			if err != nil {
+				t.Fatalf("other names: %v", err)
+			}
+			if r, p := got.Find(layout.Recovery), got.Find(layout.Primary); r.Name != "ACMEREC" || r.FSLabel != "ACMEREC" || p.Name != "ACMEROOT" {
+				t.Errorf("other names: %+v, %+v", r, p)
+			}
+		}
 		for name, change := range map[string]func(*platform.Variant, *machine.Found){
 			"another firmware": func(*platform.Variant, *machine.Found) {
 				m.Firmware = map[bool]layout.Firmware{true: layout.BIOS, false: layout.UEFI}[fw == layout.UEFI]
