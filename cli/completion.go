@@ -77,7 +77,11 @@ const (
 // completions appends what the node and all nodes below it offer.
 func completions(out []completion, n *kong.Node, verb string) []completion {
 	c := completion{verb: verb}
-	for _, level := range n.AllFlags(true) {
+	levels := n.AllFlags(true)
+	if d := n.DefaultCmd; d != nil { // what is typed without its name
+		levels = append(levels, d.Flags)
+	}
+	for _, level := range levels {
 		for _, f := range level {
 			values := []string(nil)
 			if f.Tag.Enum != "" {
