@@ -2,8 +2,13 @@ package state
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"gprovision/model/page"
+	"gprovision/model/release"
 )
 
 // The examples of the format's page are what the parsers accept.
@@ -38,9 +43,76 @@ func TestExamplesOfTheDocs(t *testing.T) {
 	for name := range parsers {
 		t.Errorf("there is no example of %s", name)
 	}
-	for arg := range allowedArgs {
-		if !strings.Contains(string(b), "`"+arg+"`") {
-			t.Errorf("the kernel argument %s is not among those of BootArgs", arg)
+}
+
+// TestNumbersOfThePage: how large the files may be, and what may come from the volume, as the page of the format says.
+func TestNumbersOfThePage(t *testing.T) {
+	docs := os.DirFS("../../docs")
+	for says, ok := range map[string]bool{
+		"at most 256 KiB (`unit.json`) or 16 KiB (the others)":                                       maxUnit == 256<<10 && maxSmall == 16<<10,
+		"the last request that was damaged, its first 16 KiB":                                        maxSmall == 16<<10,
+		"at most 4 MiB | restore, `gprov-unit boot-ok`":                                              release.MaxHistory == 4<<20,
+		"A tar archive, at most 1 MiB and":                                                           MaxNetwork == 1<<20,
+		"The file has 4096 bytes, filled up with spaces, and all that changes lies in the first 512": countsBlock(t),
+	} {
+		if !ok {
+			t.Errorf("the page says %q, and it is not so", says)
+		}
+		if err := page.Says(docs, "formats/recovery-volume.md", says); err != nil {
+			t.Error(err)
 		}
 	}
+
+	// The list of kernel arguments, in both directions.
+	b, err := os.ReadFile("../../docs/formats/recovery-volume.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(b), "Of `BootArgs` only these are used, with values of the right form:")
+	list, _, ok := strings.Cut(list, "None of them chooses")
+	if !ok {
+		t.Fatal("the page has no list of kernel arguments")
+	}
+	for { // what stands in brackets are values
+		before, rest, found := strings.Cut(list, "(")
+		_, after, closed := strings.Cut(rest, ")")
+		if !found || !closed {
+			break
+		}
+		list = before + after
+	}
+	var have []string
+	for arg := range allowedArgs {
+		have = append(have, arg)
+	}
+	said := page.Codes(list)
+	slices.Sort(have)
+	slices.Sort(said)
+	if !slices.Equal(have, said) {
+		t.Errorf("the page has %v,\nthe code %v", said, have)
+	}
+	for arg, good := range map[string]bool{"acpi=off": false, "acpi=force": true, "intel_iommu=on": true, "intel_iommu=off": false, "iommu=force": true, "iommu=off": false, "panic=0": false, "panic=10": true,
+		"nmi_watchdog=1": true, "nmi_watchdog=0": false, "libata.force=disable": false, "libata.force=1:noncq": true, "pci=noaer,nocrs": true, "pci=nomsi": true, "pci=off": false} {
+		if kept, _ := AllowedArgs(arg); (kept == arg) != good {
+			t.Errorf("%s: kept %q", arg, kept)
+		}
+	}
+}
+
+// countsBlock reports whether counts are one block of 4096 bytes of which the first 512 say all.
+func countsBlock(t *testing.T) bool {
+	t.Helper()
+	v := Open(t.TempDir())
+	if err := os.Mkdir(v.Path(Dir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	full := Counts{BootAttempts: 1_000_000, Repairs: 1_000_000, RecoveryRepairs: 1_000_000, WatchdogResets: 1_000_000, RestoreFailures: 1_000_000, Restores: 1_000_000, Mends: 1_000_000, LastGood: time.Now().UTC()}
+	if err := v.WriteCounts(full); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(v.Path(CountsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(b) == 4096 && len(strings.TrimRight(string(b), " \n")) <= 512
 }

@@ -123,7 +123,7 @@ func (r *Recipe) check() error {
 		say("suite %q: want the name of a Debian release, such as bookworm", r.Suite)
 	}
 	if r.Variant != "" && !slices.Contains([]string{"apt", "essential", "minbase", "required", "important", "standard", "buildd"}, r.Variant) {
-		say("variant %q is not one of apt, essential, minbase, required, important, standard", r.Variant)
+		say("variant %q is not one of apt, essential, minbase, required, important, standard, buildd", r.Variant)
 	}
 	for _, c := range r.Components {
 		if !matches(`[a-z][a-z0-9/-]*`, c) {

@@ -1,0 +1,30 @@
+package store
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"gprovision/model/page"
+)
+
+// TestNumbersOfThePage: what units may store and how long things stay, as the page of the records says it.
+func TestNumbersOfThePage(t *testing.T) {
+	b := defaultBounds()
+	for says, ok := range map[string]bool{
+		"One boot of a unit may store 64 MiB and 100,000 records, documents included, the last eighth for what is not a log record": b.boot == usage{64 << 20, 100_000},
+		"a unit in all 256 MiB of events":                             b.unit.bytes == 256<<20,
+		"and 128 MiB of documents, of which the newest stay":          b.documents == 128<<20,
+		"as long as less than 2 GiB are free on the server's disk":    diskLow == 2<<30,
+		"16 tokens and 8 keys that wait":                              maxTokensAddress == 16 && maxPendingAddress == 8,
+		"a key that waits for a day without asking again is rejected": pendingAge == 24*time.Hour,
+		"403 `rejected`, for two days":                                2*pendingAge == 48*time.Hour,
+	} {
+		if !ok {
+			t.Errorf("the page says %q, and it is not so", says)
+		}
+		if err := page.Says(os.DirFS("../../docs"), "formats/records.md", says); err != nil {
+			t.Error(err)
+		}
+	}
+}
