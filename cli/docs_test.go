@@ -72,7 +72,7 @@ func TestCommandsOfTheDocs(t *testing.T) {
 		}
 		for _, command := range shown {
 			command, _, _ := strings.Cut(command, "  ") // what stands behind explains it
-			if command == "gprov capture 1" { // the first line of a file
+			if command == "gprov capture 1" {           // the first line of a file
 				continue
 			}
 			words := strings.Fields(command)
@@ -93,15 +93,23 @@ func TestCommandsOfTheDocs(t *testing.T) {
 					}
 					continue
 				}
-				if slices.ContainsFunc(below, func(s string) bool { return !strings.HasPrefix(s, "--") && have[verb+" "+s] != nil }) {
-					switch next := verb + " " + w; {
+				if !slices.ContainsFunc(below, func(s string) bool { return have[verb+" "+s] != nil }) {
+					continue // it is no verb, but what one takes
+				}
+				next := ""
+				for _, one := range strings.Split(w, "|") { // "image build|verify"
+					next = verb + " " + one
+					switch {
 					case have[next] != nil:
-						verb, below = next, have[next]
 						seen++
-					case placeholder.MatchString(w) || w == "..." || slices.ContainsFunc(below, func(s string) bool { return s == "--interface" }): // of "gprov serve": it runs by itself
+					case placeholder.MatchString(one) || one == "...":
+					case slices.Contains(below, "--interface"): // "gprov serve" runs by itself, so this is a value
 					default:
 						t.Errorf("%s: %q: there is no verb%s of %s", page, command, next, words[0])
 					}
+				}
+				if have[next] != nil {
+					verb, below = next, have[next]
 				}
 			}
 		}
