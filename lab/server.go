@@ -163,6 +163,21 @@ func (s *Server) Release(ctx context.Context, unit string) error {
 	return s.ask(ctx, http.MethodPost, "/v1/units/"+url.PathEscape(unit)+"/release", struct{}{}, nil)
 }
 
+// Approve lets a unit in with the key of that fingerprint, as an operator does who has compared it with the unit's panel.
+func (s *Server) Approve(ctx context.Context, unit, fingerprint string) error {
+	d, err := s.Unit(ctx, unit)
+	if err != nil {
+		return err
+	}
+	for _, e := range d.Enrolments {
+		if e.Status == store.Pending && e.Fingerprint == fingerprint {
+			path := fmt.Sprintf("/v1/units/%s/enrolments/%d/approve", url.PathEscape(unit), e.ID)
+			return s.ask(ctx, http.MethodPost, path, api.ApproveRequest{Fingerprint: fingerprint}, nil)
+		}
+	}
+	return fmt.Errorf("no key %s of the unit %s waits for approval", fingerprint, unit)
+}
+
 // ReadCredentials returns the newest confirmed credentials of a unit, still encrypted to the operators. The server records it.
 func (s *Server) ReadCredentials(ctx context.Context, unit string) (store.Secret, error) {
 	var out store.Secret

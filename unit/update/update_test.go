@@ -268,8 +268,10 @@ func TestTake(t *testing.T) {
 			}
 		}
 	}
-	if _, err := f.take(filepath.Join(f.source, "nonsense.upd")); fault.Of(err) != fault.ImageName {
-		t.Errorf("a wrong name: %v", err)
+	for _, name := range []string{"nonsense.upd", "ACME.LNX.FOX.2026-11-22.0001.upd"} { // the second is another product's
+		if _, err := f.take(filepath.Join(f.source, name)); fault.Of(err) != fault.ImageName {
+			t.Errorf("a wrong name, %s: %v", name, err)
+		}
 	}
 	if _, err := f.take(server.URL + "/" + name("2026-12-01.0001")); fault.Of(err) != fault.ImageUnsigned {
 		t.Errorf("not there: %v", err)
