@@ -143,20 +143,6 @@ func (n *Network) Leases() []Lease {
 	return out
 }
 
-// Configure is Start and Wait in one: it returns as soon as one port is configured, while the others go on. patience bounds the waiting
-// alone: leases are renewed until ctx ends. If there is no address in that time, everything ends.
-func Configure(ctx context.Context, log *slog.Logger, ports []Port, bootif string, patience time.Duration) ([]Lease, error) {
-	n := Start(ctx, log, ports, bootif)
-	patient, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	leases, err := n.Wait(patient)
-	if err != nil {
-		n.Close()
-		return nil, err
-	}
-	return leases, nil
-}
-
 func (n *Network) say(p Port, state string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -156,7 +156,7 @@ func FuzzParseLease(f *testing.F) {
 }
 
 func TestNoPorts(t *testing.T) {
-	if _, err := Configure(t.Context(), slog.New(slog.DiscardHandler), nil, "", time.Second); fault.Of(err) != fault.NoNetwork {
+	if _, err := configure(t.Context(), slog.New(slog.DiscardHandler), nil, "", time.Second); fault.Of(err) != fault.NoNetwork {
 		t.Error(err)
 	}
 }
@@ -303,7 +303,7 @@ func inside(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	const patience = 5 * time.Second
 	began, had := time.Now(), slow.requests.Load()
-	_, err = Configure(ctx, slog.New(slog.DiscardHandler), ports[:1], "", patience)
+	_, err = configure(ctx, slog.New(slog.DiscardHandler), ports[:1], "", patience)
 	check(err)
 	eventually(t, "a lease is renewed when the patience for the first one is long over", func() bool {
 		return time.Since(began) > 2*patience || slow.requests.Load() >= had+5
@@ -314,7 +314,7 @@ func inside(t *testing.T) {
 	stop()
 	eventually(t, "nothing is left running", func() bool { return runtime.NumGoroutine() <= before })
 
-	_, err = Configure(t.Context(), slog.New(slog.DiscardHandler), ports[2:], "", 300*time.Millisecond)
+	_, err = configure(t.Context(), slog.New(slog.DiscardHandler), ports[2:], "", 300*time.Millisecond)
 	if fault.Of(err) != fault.NoNetwork || !strings.Contains(err.Error(), "near2") {
 		t.Errorf("no link: %v", err)
 	}
@@ -331,4 +331,17 @@ func eventually(t *testing.T, what string, f func() bool) {
 			t.Fatalf("not within 20 s: %s", what)
 		}
 	}
+}
+
+// configure is Start and Wait, as a job does it: when there is no address in time, everything ends.
+func configure(ctx context.Context, log *slog.Logger, ports []Port, bootif string, patience time.Duration) ([]Lease, error) {
+	n := Start(ctx, log, ports, bootif)
+	patient, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	leases, err := n.Wait(patient)
+	if err != nil {
+		n.Close()
+		return nil, err
+	}
+	return leases, nil
 }

@@ -156,7 +156,12 @@ func network() error {
 	if err != nil {
 		return err
 	}
-	_, err = nic.Configure(context.Background(), slog.New(slog.DiscardHandler), nic.Real(ports), "", time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // for the first address: leases are renewed for ever
+	defer cancel()
+	n := nic.Start(context.Background(), slog.New(slog.DiscardHandler), nic.Real(ports), "")
+	if _, err = n.Wait(ctx); err != nil {
+		n.Close()
+	}
 	return err
 }
 
