@@ -27,7 +27,7 @@ func (o old) product(t *testing.T, debian string) string {
 	if err := errors.Join(lab.TinyRoot(f, o.program("tiny"), "1", nil, o.program("gprov-unit")), f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile("tinyroot.go")
+	source, err := os.ReadFile("tinyroot_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
