@@ -113,6 +113,7 @@ func (s *State) hub(sys fs.FS, at, name string, names []string, doors Doors) {
 		s.Settling = max(s.Settling, settleTime-age)
 	}
 	var empty []int // those of which the kernel has nothing
+	busy := false   // the kernel talks to what is connected to one, and lets nobody ask the hub until that answers (usb_lock_device in hub_event)
 	byNumber := map[int]string{}
 	for _, p := range ports {
 		m := portName.FindStringSubmatch(path.Base(p))
@@ -127,18 +128,33 @@ func (s *State) hub(sys fs.FS, at, name string, names []string, doors Doors) {
 		if slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, child+":") }) {
 			continue
 		}
+		if underWay(text(sys, p+"/state")) {
+			s.Pending = append(s.Pending, path.Base(p))
+			busy = true
+			continue
+		}
 		if number, err := strconv.Atoi(m[1]); err == nil {
 			empty = append(empty, number)
 			byNumber[number] = path.Base(p)
 		}
 	}
-	if len(empty) == 0 {
+	if len(empty) == 0 || busy {
 		return
 	}
 	connected, _ := doors.Connected(h, empty) // what does not answer says nothing
 	for _, number := range connected {
 		s.Pending = append(s.Pending, byNumber[number])
 	}
+}
+
+// underWay says whether the state of a port, a file since Linux 6.5, is that of a device on its way to be configured
+// (usb_state_string in drivers/usb/common/common.c).
+func underWay(state string) bool {
+	switch state {
+	case "attached", "powered", "reconnecting", "unauthenticated", "default", "addressed":
+		return true
+	}
+	return false
 }
 
 // address returns the address of a device.

@@ -57,6 +57,9 @@ func TestRead(t *testing.T) {
 		"a disk":                      {disk, []string{"1/1/2"}, time.Minute, State{Ports: true}},
 		"an optical drive":            {with(taken, map[string]string{"1-2:1.0/host4/target4:0:0/4:0:0:0/type": "5"}), []string{"1/1/2"}, time.Minute, State{Ports: true}},
 		"a keyboard":                  {with(device, map[string]string{"1-2:1.0/bInterfaceClass": "03"}), []string{"1/1/2"}, time.Minute, State{Ports: true}},
+		"the kernel talks to it":      {map[string]string{"usb1/1-0:1.0/usb1-port2/state": "default"}, nil, time.Minute, State{Ports: true, Pending: []string{"usb1-port2"}}},
+		"nothing, says the kernel":    {map[string]string{"usb1/1-0:1.0/usb1-port2/state": "not attached"}, nil, time.Minute, State{Ports: true}},
+		"the kernel does not know it": {map[string]string{"usb1/1-0:1.0/usb1-port2/state": "not attached"}, []string{"1/1/2"}, time.Minute, State{Ports: true, Pending: []string{"usb1-port2"}}},
 		"behind a hub":                {hub, []string{"1/1/1", "1/2/1"}, time.Minute, State{Ports: true, Pending: []string{"1-1-port1"}}},
 		"there, behind a hub":         {with(hub, map[string]string{"1-1.1:1.0/bInterfaceClass": "03"}), []string{"1/1/1", "1/2/1"}, time.Minute, State{Ports: true}},
 	} {
@@ -88,6 +91,12 @@ func TestRead(t *testing.T) {
 	half := Doors{Connected: func(_ Address, ports []int) ([]int, error) { return ports[:1], bad }, Age: silent.Age}
 	if got := Read(machine(nil), half); !slices.Equal(got.Pending, []string{"usb1-port1"}) {
 		t.Errorf("what a hub says before it falls silent is lost: %+v", got)
+	}
+	// While the kernel talks to what is connected, nobody can ask the hub, and would wait for that.
+	talks := machine(map[string]string{"usb1/1-0:1.0/usb1-port1/state": "powered"})
+	never := Doors{Connected: func(Address, []int) ([]int, error) { t.Error("a busy hub is asked"); return nil, nil }, Age: silent.Age}
+	if got := Read(talks, never); !slices.Equal(got.Pending, []string{"usb1-port1"}) {
+		t.Errorf("%+v", got)
 	}
 	if got := Read(fstest.MapFS{}, silent); got.Ports {
 		t.Errorf("no USB: %+v", got)
