@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
 
@@ -49,6 +50,46 @@ func Background(ctx context.Context, args []string) (*os.Process, error) {
 	}
 	return p, nil
 }
+
+// Companion starts this very program once more, as a process that reads what is written to the connection, on its standard input, and whose
+// standard output is read from it. args are its arguments, args[0] is how it is called. Its input ends when the connection is closed, this
+// process ends or is replaced: it has to end itself then, nobody waits for it.
+func Companion(args []string) (io.ReadWriteCloser, error) {
+	failed := func(err error) (io.ReadWriteCloser, error) { return nil, fmt.Errorf("start %s: %w", args[0], err) }
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return failed(err)
+	}
+	defer null.Close()
+	in, toIn, err := os.Pipe()
+	if err != nil {
+		return failed(err)
+	}
+	defer in.Close()
+	fromOut, out, err := os.Pipe()
+	if err != nil {
+		toIn.Close()
+		return failed(err)
+	}
+	defer out.Close()
+	p, err := os.StartProcess("/proc/self/exe", args, &os.ProcAttr{Dir: "/", Env: []string{}, Files: []*os.File{in, out, null}})
+	if err != nil {
+		toIn.Close()
+		fromOut.Close()
+		return failed(err)
+	}
+	go func() { _, _ = p.Wait() }() // so that none is left of it
+	return &companion{fromOut, toIn}, nil
+}
+
+type companion struct {
+	*os.File // its output
+	in       *os.File
+}
+
+func (c *companion) Write(b []byte) (int, error) { return c.in.Write(b) }
+
+func (c *companion) Close() error { return errors.Join(c.in.Close(), c.File.Close()) }
 
 // SetName gives this process the name under which other programs, such as pkill, find it: at most 15 bytes (proc_pid_comm(5)). One that
 // Background started has none of its own before that. It needs /proc.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -18,6 +19,12 @@ func childStage() {
 	switch os.Args[1] {
 	case "ends":
 		os.Exit(3)
+	case "companion":
+		n, err := io.Copy(os.Stdout, os.Stdin)
+		if err == nil {
+			err = os.WriteFile(os.Args[2], fmt.Append(nil, n), 0o600)
+		}
+		fail(err)
 	case "never":
 		time.Sleep(time.Hour)
 	}
@@ -83,5 +90,33 @@ func TestBackground(t *testing.T) {
 	}
 	if err := End(p); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCompanion talks with a process, whose input ends when the connection is closed.
+func TestCompanion(t *testing.T) {
+	end := filepath.Join(t.TempDir(), "end")
+	c, err := Companion([]string{child, "companion", end})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 5)
+	for _, text := range []string{"first", "later"} {
+		if _, err := c.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != text {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	out := c.(*companion).File
+	if err := c.(*companion).in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(out); err != nil || len(rest) > 0 { // until the process has ended
+		t.Errorf("%q, %v", rest, err)
+	}
+	if n, err := os.ReadFile(end); err != nil || string(n) != "10" {
+		t.Errorf("it read %s bytes, %v", n, err)
 	}
 }

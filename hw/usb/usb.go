@@ -27,9 +27,11 @@ import (
 type State struct {
 	// Ports says that there are any.
 	Ports bool
-	// Pending are what is on its way, by the kernel's names: ports with something connected that is no configured device yet, storage
-	// interfaces whose disk is not there yet, and new ones that no driver has taken.
+	// Pending are what is on its way, by the kernel's names: ports with something connected that is no configured device yet, hubs with which the
+	// kernel is busy, storage interfaces whose disk is not there yet, and new ones that no driver has taken.
 	Pending []string
+	// Storage says that a storage interface is among them: its device answers, and takes a while until it has a disk.
+	Storage bool
 	// Settling is how long it takes until the youngest hub knows what is connected to it; 0: all know.
 	Settling time.Duration
 }
@@ -50,7 +52,7 @@ type Address struct {
 // Doors are what Read needs of the machine beside sysfs.
 type Doors struct {
 	// Connected returns those of some ports of a hub, from 1, that say that something is connected, and an error where it could not ask all of
-	// them. It is asked once for each hub.
+	// them; ErrBusy where the kernel talks to something at the hub. It is asked once for each hub.
 	Connected func(hub Address, ports []int) ([]int, error)
 	// Age is how long the kernel has had the device.
 	Age func(a Address) (time.Duration, error)
@@ -85,11 +87,11 @@ func Read(sys fs.FS, doors Doors) State {
 				device, _, _ := strings.Cut(name, ":")
 				if a, ok := address(sys, dir+"/"+device); ok {
 					if age, err := doors.Age(a); err == nil && age < driverTime {
-						s.Pending = append(s.Pending, name)
+						s.Pending, s.Storage = append(s.Pending, name), true
 					}
 				}
 			case diskMissing(sys, at):
-				s.Pending = append(s.Pending, name)
+				s.Pending, s.Storage = append(s.Pending, name), true
 			}
 		}
 		if hubName.MatchString(name) {
@@ -141,9 +143,15 @@ func (s *State) hub(sys fs.FS, at, name string, names []string, doors Doors) {
 	if len(empty) == 0 || busy {
 		return
 	}
-	connected, _ := doors.Connected(h, empty) // what does not answer says nothing
-	for _, number := range connected {
-		s.Pending = append(s.Pending, byNumber[number])
+	connected, err := doors.Connected(h, empty)
+	if errors.Is(err, ErrBusy) {
+		s.Pending = append(s.Pending, name)
+		return
+	}
+	for _, number := range connected { // also beside another error: what does not answer says nothing
+		if port := byNumber[number]; port != "" {
+			s.Pending = append(s.Pending, port)
+		}
 	}
 }
 

@@ -78,7 +78,8 @@ func TestRead(t *testing.T) {
 			},
 			Age: func(Address) (time.Duration, error) { return c.young, nil },
 		})
-		if got.Ports != c.want.Ports || !slices.Equal(got.Pending, c.want.Pending) || got.Settling != c.want.Settling {
+		c.want.Storage = slices.Contains(c.want.Pending, "1-2:1.0")
+		if got.Ports != c.want.Ports || got.Storage != c.want.Storage || !slices.Equal(got.Pending, c.want.Pending) || got.Settling != c.want.Settling {
 			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
 		}
 	}
@@ -91,6 +92,10 @@ func TestRead(t *testing.T) {
 	half := Doors{Connected: func(_ Address, ports []int) ([]int, error) { return ports[:1], bad }, Age: silent.Age}
 	if got := Read(machine(nil), half); !slices.Equal(got.Pending, []string{"usb1-port1"}) {
 		t.Errorf("what a hub says before it falls silent is lost: %+v", got)
+	}
+	busy := Doors{Connected: func(Address, []int) ([]int, error) { return nil, ErrBusy }, Age: silent.Age}
+	if got := Read(machine(nil), busy); !slices.Equal(got.Pending, []string{"usb1"}) {
+		t.Errorf("a hub that the kernel talks to is not waited for: %+v", got)
 	}
 	// While the kernel talks to what is connected, nobody can ask the hub, and would wait for that.
 	talks := machine(map[string]string{"usb1/1-0:1.0/usb1-port1/state": "powered"})

@@ -83,7 +83,7 @@ func (u *unit) Gather(ctx context.Context, changed <-chan struct{}, start time.T
 		f := u.look(ctx)
 		wait, more := u.hopes(f, time.Since(start))
 		if !more || u.wanted {
-			u.tellOfSilence(time.Since(start))
+			u.tellOfSilence()
 			return f, nil
 		}
 		u.m.Log.Debug("waiting for devices", "recovery", string(f.Recovery), "main", string(f.Main), "left", wait.Round(time.Second).String())

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"gprovision/hw/usb"
 	"gprovision/model/fault"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
@@ -19,11 +18,12 @@ import (
 	"gprovision/unit/state"
 )
 
-// How long USB disks are waited for after init's start: for a medium that was there at the last boot, and for what is connected and not there
-// yet. With nothing connected there is no wait.
+// How long USB disks are waited for: for a medium that was there at the last boot, from init's start; and from when something was seen to be
+// connected, for that to be a device, and for a storage device to have a disk. With nothing connected there is no wait.
 const (
 	usbExpected = 10 * time.Second
 	usbPending  = 30 * time.Second
+	usbStorage  = 60 * time.Second // Linux waits for the first commands for 20 s each
 )
 
 // showFailure is how long a message about a medium stays before the unit goes on.
@@ -35,7 +35,10 @@ type media struct {
 	answered map[string]string
 	// told are the media about whose unusable files the person was told, by device.
 	told map[string]bool
-	// silence says that the log has which USB devices never answered.
+	// pendingSince is how long after the begin of the wait something was on its way in a USB port for the first time; 0: never.
+	pendingSince time.Duration
+	// silent are the USB ports whose devices were waited for long enough, and silence says that the log has them.
+	silent  []string
 	silence bool
 }
 
@@ -139,8 +142,19 @@ func (u *unit) mediaPatience(f *Found, waited time.Duration) time.Duration {
 	if f.LastMedium.ID != "" && !f.LastMedium.Removed && !f.lastPresent {
 		patience = usbExpected
 	}
+	u.media.silent = nil
 	if len(ports.Pending) > 0 {
-		patience = max(patience, usbPending)
+		if since := u.media.pendingSince; since == 0 || waited < since { // the second: the wait began anew
+			u.media.pendingSince = max(waited, 1)
+		}
+		bound := usbPending
+		if ports.Storage {
+			bound = usbStorage
+		}
+		if bound += u.media.pendingSince; waited >= bound {
+			u.media.silent = ports.Pending
+		}
+		patience = max(patience, bound)
 	}
 	if ports.Settling > 0 {
 		patience = max(patience, min(waited+ports.Settling, usbPending))
@@ -148,19 +162,13 @@ func (u *unit) mediaPatience(f *Found, waited time.Duration) time.Duration {
 	return patience
 }
 
-// tellOfSilence says once in a boot that what is in USB ports never answered. waited is how long the unit has waited.
-func (u *unit) tellOfSilence(waited time.Duration) {
-	if waited < usbPending || u.media.silence || u.provisions() {
-		return
-	}
-	if ports := u.usbState().Pending; len(ports) > 0 {
+// tellOfSilence says once in a boot that what is in USB ports never answered.
+func (u *unit) tellOfSilence() {
+	if len(u.media.silent) > 0 && !u.media.silence {
 		u.media.silence = true
-		u.log.Warn("USB devices do not answer, and are not waited for any longer", "ports", ports, journal.ForPerson())
+		u.log.Warn("USB devices do not answer, and are not waited for any longer", "ports", u.media.silent, journal.ForPerson())
 	}
 }
-
-// usbState is what the USB ports say now.
-func (u *unit) usbState() usb.State { return usb.Read(u.m.Sys, usb.Machine("/dev")) }
 
 // usbChanged returns a channel that is closed when the USB ports say something else than they did, for who waits for them: the kernel sends
 // no event when what was connected and no device yet goes away. stop ends the watch.

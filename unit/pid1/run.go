@@ -27,6 +27,7 @@ import (
 	"gprovision/hw/efi"
 	"gprovision/hw/host"
 	"gprovision/hw/smbios"
+	"gprovision/hw/usb"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/naming"
@@ -108,6 +109,8 @@ type unit struct {
 	person
 	display display
 	media   media
+	// ports asks USB hubs.
+	ports atomic.Pointer[usb.Asker]
 	// offered says that the menu was shown because this boot came from a recovery stick.
 	offered bool
 	// shellDone says that the recovery shell was asked for and opened, or refused, in this boot.
@@ -117,6 +120,7 @@ type unit struct {
 // Run is process 1. It never returns.
 func Run(s site.Site, version string) {
 	splash.Main(os.Args)
+	portsMain(os.Args)
 	debug.SetGCPercent(bootGC)
 	now := time.Now()
 	u := &unit{start: now, since: now, key: state.NewKey(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
@@ -170,6 +174,7 @@ func (u *unit) setup(ctx context.Context, version string) error {
 	})
 	u.background("read modules", func() { _, _ = modules() })
 	mountErr := host.EarlyMounts()
+	u.background("start who asks USB hubs", u.askPorts)
 	for _, dir := range []string{u.m.Places.Recovery, u.m.Places.Main} {
 		mountErr = errors.Join(mountErr, os.MkdirAll(dir, 0o700))
 	}

@@ -124,6 +124,7 @@ func TestMediaPatience(t *testing.T) {
 	const usbDir = "bus/usb/devices/"
 	looked := fstest.MapFS{usbDir + "1-2:1.0/bInterfaceClass": {Data: []byte("08\n")}, usbDir + "1-2:1.0/driver/x": {}}
 	ready := fstest.MapFS{usbDir + "1-2:1.0/host4/target4:0:0/4:0:0:0/type": {Data: []byte("0\n")}, usbDir + "1-2:1.0/host4/target4:0:0/4:0:0:0/block/sda/size": {}}
+	silent := fstest.MapFS{usbDir + "usb1/busnum": {Data: []byte("1\n")}, usbDir + "usb1/devnum": {Data: []byte("1\n")}, usbDir + "usb1/1-0:1.0/usb1-port1/state": {Data: []byte("default\n")}}
 	for name, file := range looked {
 		ready[name] = file
 	}
@@ -136,7 +137,8 @@ func TestMediaPatience(t *testing.T) {
 		"the stick that started it":  {fstest.MapFS{}, Found{originMissing: true}, usbExpected},
 		"it, and another medium":     {fstest.MapFS{}, Found{originMissing: true, Offer: &rescue.Medium{}}, usbExpected},
 		"ports with nothing on them": {fstest.MapFS{usbDir + "usb1/speed": {Data: []byte("480\n")}}, Found{}, 0},
-		"a stick that is looked at":  {looked, Found{}, usbPending},
+		"a stick that is looked at":  {looked, Found{}, usbStorage + time.Second},
+		"a port that is busy":        {silent, Found{}, usbPending + time.Second},
 		"the same, and one is there": {looked, Found{Offer: &rescue.Medium{}}, 0},
 		"a stick":                    {ready, Found{}, 0},
 	} {
@@ -145,6 +147,17 @@ func TestMediaPatience(t *testing.T) {
 		for _, waited := range []time.Duration{time.Second, 20 * time.Second} { // however late it is
 			if got := u.mediaPatience(&c.found, waited); got != c.want {
 				t.Errorf("%s, after %s: %v, want %v", name, waited, got, c.want)
+			}
+		}
+		if u.tellOfSilence(); u.media.silence {
+			t.Errorf("%s: told to be silent while it is waited for", name)
+		}
+		if c.want > usbExpected { // it never comes
+			if got := u.mediaPatience(&c.found, c.want); got != c.want {
+				t.Errorf("%s, at the end: %v, want %v", name, got, c.want)
+			}
+			if u.tellOfSilence(); !u.media.silence {
+				t.Errorf("%s: nobody is told that it does not answer", name)
 			}
 		}
 	}
