@@ -22,22 +22,21 @@ func portsMain(args []string) {
 	os.Exit(0)
 }
 
-// askPorts starts the process. It needs /proc. Without it no hub is asked.
-func (u *unit) askPorts() {
+// startPorts starts the process, and returns who asks through it. It needs /proc. Without it hubs are asked from here, and may hold up init.
+func (u *unit) startPorts() usb.Doors {
 	c, err := host.Companion([]string{portsName})
 	if err != nil {
-		u.log.Warn("USB hubs cannot be asked", "err", err)
-		return
+		u.log.Warn("USB hubs are asked by init itself", "err", err)
+		return usb.Machine("/dev")
 	}
-	u.ports.Store(usb.NewAsker(c, "/dev"))
+	return usb.NewAsker(c, "/dev").Doors()
 }
 
 // usbState is what the USB ports say now.
 func (u *unit) usbState() usb.State {
 	doors := usb.Machine("/dev")
-	doors.Connected = func(usb.Address, []int) ([]int, error) { return nil, nil }
-	if a := u.ports.Load(); a != nil {
-		doors = a.Doors()
+	if u.ports != nil {
+		doors = u.ports()
 	}
 	return usb.Read(u.m.Sys, doors)
 }

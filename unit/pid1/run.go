@@ -109,8 +109,8 @@ type unit struct {
 	person
 	display display
 	media   media
-	// ports asks USB hubs.
-	ports atomic.Pointer[usb.Asker]
+	// ports returns what asks USB hubs, when that has started.
+	ports func() usb.Doors
 	// offered says that the menu was shown because this boot came from a recovery stick.
 	offered bool
 	// shellDone says that the recovery shell was asked for and opened, or refused, in this boot.
@@ -174,7 +174,8 @@ func (u *unit) setup(ctx context.Context, version string) error {
 	})
 	u.background("read modules", func() { _, _ = modules() })
 	mountErr := host.EarlyMounts()
-	u.background("start who asks USB hubs", u.askPorts)
+	u.ports = sync.OnceValue(u.startPorts)
+	u.background("start who asks USB hubs", func() { u.ports() })
 	for _, dir := range []string{u.m.Places.Recovery, u.m.Places.Main} {
 		mountErr = errors.Join(mountErr, os.MkdirAll(dir, 0o700))
 	}
