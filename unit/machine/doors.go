@@ -68,6 +68,8 @@ type Doors struct {
 	Mount func(source, dir, fstype string, o host.MountOptions) error
 	// Unmount unmounts what is mounted at a directory.
 	Unmount func(dir string) error
+	// UnmountAll unmounts whatever is mounted in Places, however deep.
+	UnmountAll func() error
 	// Mounted reports whether something is mounted at a directory.
 	Mounted func(dir string) (bool, error)
 	// Run starts a program and waits for it.
@@ -105,6 +107,7 @@ func Real(log *slog.Logger, sys fs.FS) Doors {
 		WriteBlock: block.WriteBlock,
 		Mount:      host.Mount,
 		Unmount:    host.Unmount,
+		UnmountAll: func() error { return host.UnmountBelow("/mnt") },
 		Mounted:    host.IsMountPoint,
 		Run:        host.Runner(log),
 		Vars:       efi.New(efi.DefaultDir),

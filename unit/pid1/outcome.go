@@ -115,7 +115,7 @@ func (u *unit) letGo(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	u.stopNetwork()
-	err := errors.Join(u.journal.Detach(ctx, "file"), u.queue.Release(), host.UnmountBelow("/mnt"))
+	err := errors.Join(u.journal.Detach(ctx, "file"), u.queue.Release(), u.m.UnmountAll())
 	if err != nil {
 		u.log.Warn("volumes are not released cleanly", "err", err)
 	}

@@ -1,0 +1,557 @@
+// Package machinetest is a machine that is not there: disks that are sparse files, filesystems that are directories, firmware variables,
+// programs, and a power switch. Tests put it in the place of the doors of a unit (machine.Doors) and run whole jobs on it, without root
+// and without a virtual machine.
+//
+// It counts what passes the doors. At any such call the power can be cut, or the call can fail: so that a test can show that a job which
+// is cut off anywhere ends, when it is started anew, where one ends that was not.
+//
+// What it does not imitate: caches. A byte that was written is on the medium, so that a missing sync is not seen here. That is shown in
+// virtual machines (package lab), which log writes and flushes.
+package machinetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"gprovision/hw/block"
+	"gprovision/hw/efi"
+	"gprovision/hw/filesystem"
+	"gprovision/hw/host"
+	"gprovision/hw/partition"
+	"gprovision/model/layout"
+	"gprovision/unit/machine"
+)
+
+// ErrCut is what every call answers when the power was cut, until Start.
+var ErrCut = errors.New("the power was cut")
+
+// Rig is a machine. Its zero value is not useful.
+type Rig struct {
+	t   *testing.T
+	dir string
+
+	mu      sync.Mutex
+	disks   []*disk
+	volumes map[string]string // by the filesystem's UUID: the directory that is its content
+	mounts  map[string]mount  // by mount point
+	made    map[string][]byte // what mke2fs wrote, by its arguments
+	calls   []string
+	dead    bool
+	fault   func(n int, call string) error
+	opened  map[string]bool // devices that were opened for writing
+}
+
+type disk struct {
+	block.Disk
+	file string
+}
+
+type mount struct {
+	source, uuid string
+	readOnly     bool
+	before       string // what the volume held, for one that is read-only
+}
+
+// New returns a machine without disks, switched on.
+func New(t *testing.T) *Rig {
+	t.Helper()
+	r := &Rig{t: t, dir: memory(t), volumes: map[string]string{}, made: map[string][]byte{}, opened: map[string]bool{}}
+	for _, d := range []string{"dev", "vars", "volumes", "mnt", "run"} {
+		if err := os.MkdirAll(filepath.Join(r.dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Start(nil)
+	return r
+}
+
+// AddDisk adds a disk of size bytes that carries nothing, and returns its device node.
+func (r *Rig) AddDisk(d block.Disk) string {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d.Path = filepath.Join(r.dir, "dev", d.Name)
+	d.SectorSize = 512
+	f, err := os.Create(d.Path)
+	if err == nil {
+		err = f.Truncate(d.Size)
+	}
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.disks = append(r.disks, &disk{Disk: d, file: d.Path})
+	return d.Path
+}
+
+// Clone returns a machine with the same disks and the same content, switched on.
+func (r *Rig) Clone(t *testing.T) *Rig {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := New(t)
+	c.made = r.made
+	for _, d := range r.disks {
+		path := filepath.Join(c.dir, "dev", d.Name)
+		if err := copySparse(path, d.file); err != nil {
+			t.Fatal(err)
+		}
+		n := &disk{Disk: d.Disk, file: path}
+		n.Path = path
+		c.disks = append(c.disks, n)
+	}
+	for uuid, from := range r.volumes {
+		if err := os.CopyFS(c.content(uuid), os.DirFS(from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.CopyFS(filepath.Join(c.dir, "vars"), os.DirFS(filepath.Join(r.dir, "vars"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range c.disks {
+		c.reread(d)
+	}
+	return c
+}
+
+// Firmware returns the directory of the firmware's variables.
+func (r *Rig) Firmware() string { return filepath.Join(r.dir, "vars") }
+
+// Start switches the machine on, after a cut or at any other time: nothing is mounted, the kernel reads all tables, and calls are counted
+// from one. fault is asked at each call, by its number and what it is: an error is the answer to that call, ErrCut cuts the power. nil: no
+// call fails.
+func (r *Rig) Start(fault func(n int, call string) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for dir := range r.mounts {
+		r.detach(dir)
+	}
+	r.mounts, r.dead, r.calls, r.fault = map[string]mount{}, false, nil, fault
+	r.opened = map[string]bool{}
+	for _, d := range r.disks {
+		r.reread(d)
+	}
+}
+
+// Calls returns what has passed the doors since Start.
+func (r *Rig) Calls() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.calls)
+}
+
+// Written returns the devices that were opened for writing since Start, sorted.
+func (r *Rig) Written() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	for p := range r.opened {
+		out = append(out, filepath.Base(p))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Volume returns the directory that is the content of a filesystem, by its UUID; "" if no disk carries it.
+func (r *Rig) Volume(uuid string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.disks {
+		for _, p := range d.Partitions {
+			if info, err := r.probe(p.Path); err == nil && strings.EqualFold(info.UUID, uuid) {
+				return r.content(info.UUID)
+			}
+		}
+	}
+	return ""
+}
+
+// Doors returns the ways into the machine.
+func (r *Rig) Doors() machine.Doors {
+	return machine.Doors{
+		List: r.list,
+		Open: r.open,
+		WriteBlock: func(string, []byte, int64) error {
+			return errors.New("files are directories here: nothing has a place on the disk")
+		},
+		Mount:      r.mount,
+		Unmount:    r.unmount,
+		UnmountAll: r.unmountAll,
+		Mounted:    r.mounted,
+		Run:        r.run,
+		Vars:       efi.New(filepath.Join(r.dir, "vars")),
+		SetClock:   func(time.Time) error { return r.pass("set clock") },
+		Places: machine.Places{Recovery: filepath.Join(r.dir, "mnt", "recovery"), Main: filepath.Join(r.dir, "mnt", "main"),
+			Medium: filepath.Join(r.dir, "mnt", "medium"), Temp: filepath.Join(r.dir, "run")},
+	}
+}
+
+// pass counts a call and answers what it is to answer.
+func (r *Rig) pass(format string, a ...any) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.passed(format, a...)
+}
+
+func (r *Rig) passed(format string, a ...any) error {
+	if r.dead {
+		return ErrCut
+	}
+	call := strings.ReplaceAll(fmt.Sprintf(format, a...), r.dir, "")
+	r.calls = append(r.calls, call)
+	if r.fault == nil {
+		return nil
+	}
+	err := r.fault(len(r.calls), call)
+	r.dead = r.dead || errors.Is(err, ErrCut)
+	return err
+}
+
+func (r *Rig) list() ([]block.Disk, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.passed("list disks"); err != nil {
+		return nil, err
+	}
+	var out []block.Disk
+	for _, d := range r.disks {
+		c := d.Disk
+		c.Partitions = slices.Clone(d.Partitions)
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// find returns the disk of a device node, and where on it the device is.
+func (r *Rig) find(path string) (d *disk, at, size int64, err error) {
+	for _, d := range r.disks {
+		if d.Path == path {
+			return d, 0, d.Size, nil
+		}
+		for _, p := range d.Partitions {
+			if p.Path == path {
+				return d, p.Start, p.Size, nil
+			}
+		}
+	}
+	return nil, 0, 0, fmt.Errorf("open %s: %w", path, syscall.ENOENT)
+}
+
+func (r *Rig) open(path string, how machine.Access) (machine.Device, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.passed("open %s %d", path, how); err != nil {
+		return nil, err
+	}
+	d, at, size, err := r.find(path)
+	if err != nil {
+		return nil, err
+	}
+	if how == machine.Write {
+		for _, m := range r.mounts {
+			if m.source == path || at == 0 && strings.HasPrefix(m.source, path) {
+				return nil, fmt.Errorf("open %s: %w", path, syscall.EBUSY)
+			}
+		}
+	}
+	if how != machine.Read {
+		r.opened[path] = true
+	}
+	flag := os.O_RDWR
+	if how == machine.Read {
+		flag = os.O_RDONLY
+	}
+	f, err := os.OpenFile(d.file, flag, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &device{r: r, d: d, f: f, path: path, at: at, size: size}, nil
+}
+
+// reread makes the kernel know the partitions of a disk.
+func (r *Rig) reread(d *disk) {
+	f, err := os.Open(d.file)
+	if err != nil {
+		r.t.Error(err)
+		return
+	}
+	defer f.Close()
+	t, err := partition.Read(&device{d: d, f: f, size: d.Size, quiet: true})
+	d.Partitions = nil
+	if err != nil {
+		return
+	}
+	for _, p := range t.Partitions {
+		d.Partitions = append(d.Partitions, block.Partition{Number: p.Number, Path: block.PartitionPath(d.Path, p.Number), Start: p.Start, Size: p.Size})
+	}
+}
+
+// device is an open device.
+type device struct {
+	r        *Rig
+	d        *disk
+	f        *os.File
+	path     string
+	at, size int64
+	quiet    bool // what the kernel does itself passes no door
+}
+
+func (d *device) pass(what string) error {
+	if d.quiet {
+		return nil
+	}
+	return d.r.pass("%s %s", what, d.path)
+}
+
+func (d *device) ReadAt(b []byte, off int64) (int, error) {
+	if off < 0 || off > d.size {
+		return 0, syscall.EINVAL
+	}
+	n := min(int64(len(b)), d.size-off)
+	k, err := d.f.ReadAt(b[:n], d.at+off)
+	if err == nil && n < int64(len(b)) {
+		return k, errEnd
+	}
+	return k, err
+}
+
+func (d *device) WriteAt(b []byte, off int64) (int, error) {
+	if err := d.pass("write"); err != nil {
+		return 0, err
+	}
+	if off < 0 || off+int64(len(b)) > d.size {
+		return 0, syscall.ENOSPC
+	}
+	return writeSparse(d.f, b, d.at+off)
+}
+
+func (d *device) Size() int64     { return d.size }
+func (d *device) SectorSize() int { return d.d.SectorSize }
+func (d *device) Sync() error     { return d.pass("sync") }
+func (d *device) Close() error    { return d.f.Close() }
+func (d *device) RereadTable() error {
+	if err := d.pass("reread"); err != nil {
+		return err
+	}
+	d.r.mu.Lock()
+	defer d.r.mu.Unlock()
+	d.r.reread(d.d)
+	return nil
+}
+
+func (d *device) SetReadOnly(on bool) error { return d.pass(fmt.Sprintf("read-only %t", on)) }
+
+func (d *device) Discard(context.Context, time.Duration, func(int64)) block.Discarded {
+	if err := d.pass("discard"); err != nil {
+		return block.Discarded{Why: err.Error()}
+	}
+	return block.Discarded{Why: "nothing is discarded here"}
+}
+
+// probe says what a device carries, without passing a door.
+func (r *Rig) probe(path string) (filesystem.Info, error) {
+	d, at, size, err := r.find(path)
+	if err != nil {
+		return filesystem.Info{}, err
+	}
+	f, err := os.Open(d.file)
+	if err != nil {
+		return filesystem.Info{}, err
+	}
+	defer f.Close()
+	return filesystem.Probe(&device{d: d, f: f, at: at, size: size, quiet: true}, size)
+}
+
+// content is the directory of a filesystem, made when it is first asked for.
+func (r *Rig) content(uuid string) string {
+	if r.volumes[uuid] == "" {
+		dir, err := os.MkdirTemp(filepath.Join(r.dir, "volumes"), "")
+		if err != nil {
+			r.t.Error(err)
+		}
+		r.volumes[uuid] = dir
+	}
+	return r.volumes[uuid]
+}
+
+func (r *Rig) mount(source, dir, fstype string, o host.MountOptions) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	mode := "writable"
+	if o.ReadOnly {
+		mode = "read-only"
+	}
+	if err := r.passed("mount %s %s", source, mode); err != nil {
+		return err
+	}
+	if m, used := r.mounts[dir]; used {
+		return fmt.Errorf("mount %s: %s is mounted at %s: %w", source, m.source, dir, syscall.EBUSY)
+	}
+	info, err := r.probe(source)
+	if err != nil {
+		return err
+	}
+	if info.Type != fstype {
+		return fmt.Errorf("mount %s: it carries %q and no %s: %w", source, info.Type, fstype, syscall.EINVAL)
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	content := r.content(info.UUID)
+	if err := os.Symlink(content, dir); err != nil {
+		return err
+	}
+	m := mount{source: source, uuid: info.UUID, readOnly: o.ReadOnly}
+	if o.ReadOnly {
+		m.before = Tree(r.t, content)
+	}
+	r.mounts[dir] = m
+	return nil
+}
+
+func (r *Rig) unmount(dir string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.mounts[dir]; !ok {
+		return fmt.Errorf("unmount %s: %w", dir, syscall.EINVAL)
+	}
+	if err := r.passed("unmount %s", r.mounts[dir].source); err != nil {
+		return err
+	}
+	r.detach(dir)
+	return nil
+}
+
+func (r *Rig) unmountAll() error {
+	var dirs []string
+	r.mu.Lock()
+	for dir := range r.mounts {
+		dirs = append(dirs, dir)
+	}
+	r.mu.Unlock()
+	slices.Sort(dirs)
+	var all error
+	for _, dir := range dirs {
+		all = errors.Join(all, r.unmount(dir))
+	}
+	return all
+}
+
+// detach ends a mount. What was mounted read-only must hold what it held.
+func (r *Rig) detach(dir string) {
+	if m := r.mounts[dir]; m.readOnly && Tree(r.t, r.volumes[m.uuid]) != m.before {
+		r.t.Errorf("%s was mounted read-only and is changed", m.source)
+	}
+	delete(r.mounts, dir)
+	if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o755)); err != nil {
+		r.t.Error(err)
+	}
+}
+
+func (r *Rig) mounted(dir string) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.mounts[dir]
+	return ok, nil
+}
+
+// run imitates the programs that jobs start.
+func (r *Rig) run(ctx context.Context, path string, args ...string) (output []byte, exit int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	device := ""
+	if len(args) > 0 {
+		device = args[len(args)-1]
+	}
+	if err := r.passed("run %s %s", filepath.Base(path), device); err != nil {
+		return nil, 0, err
+	}
+	switch filepath.Base(path) {
+	case "mke2fs":
+		return r.mke2fs(ctx, args)
+	case "e2fsck":
+		return nil, 0, nil
+	}
+	return nil, 0, fmt.Errorf("%s: %w", path, os.ErrNotExist)
+}
+
+// superblock is how much of a new filesystem is put on the disk: all that anybody looks at here.
+const superblock = 64 << 10
+
+// mke2fs makes a filesystem by the real program, on a file of its own, and puts its head on the device. The directory of the filesystem
+// becomes empty.
+func (r *Rig) mke2fs(ctx context.Context, args []string) ([]byte, int, error) {
+	path := args[len(args)-1]
+	d, at, size, err := r.find(path)
+	if err != nil { // a file that is no device: what is asked is what would fit
+		return host.Run(ctx, "mke2fs", args...)
+	}
+	for _, m := range r.mounts {
+		if m.source == path {
+			return []byte("it is mounted"), 1, nil
+		}
+	}
+	r.opened[path] = true
+	key := fmt.Sprint(size, args[:len(args)-1])
+	head := r.made[key]
+	if head == nil {
+		f, err := os.CreateTemp(r.dir, "fs-")
+		if err != nil {
+			return nil, 0, err
+		}
+		defer os.Remove(f.Name())
+		defer f.Close()
+		if err := f.Truncate(size); err != nil {
+			return nil, 0, err
+		}
+		if out, exit, err := host.Run(ctx, "mke2fs", append(slices.Clone(args[:len(args)-1]), f.Name())...); err != nil || exit != 0 {
+			return out, exit, err
+		}
+		head = make([]byte, min(superblock, size))
+		if _, err := f.ReadAt(head, 0); err != nil {
+			return nil, 0, err
+		}
+		r.made[key] = head
+	}
+	f, err := os.OpenFile(d.file, os.O_RDWR, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(head, at); err != nil {
+		return nil, 0, err
+	}
+	info, err := r.probe(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	delete(r.volumes, info.UUID) // what was in it before is gone
+	return nil, 0, nil
+}
+
+// Table returns the partition table of a disk.
+func (r *Rig) Table(path string) (layout.Table, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d, _, _, err := r.find(path)
+	if err != nil {
+		return layout.Table{}, err
+	}
+	f, err := os.Open(d.file)
+	if err != nil {
+		return layout.Table{}, err
+	}
+	defer f.Close()
+	return partition.Read(&device{d: d, f: f, size: d.Size, quiet: true})
+}

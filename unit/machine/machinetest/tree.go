@@ -1,0 +1,121 @@
+package machinetest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// memory returns a directory that ends with the test: in memory where the machine has such a place, since what is synced there costs
+// nothing, and nothing is shown by it here.
+func memory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "gprov-rig-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// errEnd is the end of a device.
+var errEnd = io.EOF
+
+// Tree is what a directory holds, a line for each file: mode, name, and the hash of its content or where it leads.
+func Tree(t *testing.T, dir string) string {
+	t.Helper()
+	var out strings.Builder
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		what := ""
+		switch info.Mode().Type() {
+		case 0:
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			what = fmt.Sprintf("%x", sha256.Sum256(b))
+		case fs.ModeSymlink:
+			if what, err = os.Readlink(path); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(&out, "%s %s %s\n", info.Mode(), strings.TrimPrefix(path, dir), what)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return out.String()
+}
+
+// copySparse copies a file and leaves its holes.
+func copySparse(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	size, err := in.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	for at := int64(0); at < size; {
+		data, err := unix.Seek(int(in.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if at, err = unix.Seek(int(in.Fd()), data, unix.SEEK_HOLE); err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.NewOffsetWriter(out, data), io.NewSectionReader(in, data, at-data)); err != nil {
+			return err
+		}
+	}
+	return out.Truncate(size)
+}
+
+// writeSparse writes b and leaves a hole where the file has one and b is zero.
+func writeSparse(f *os.File, b []byte, off int64) (int, error) {
+	const chunk = 64 << 10
+	zero, old := make([]byte, chunk), make([]byte, chunk)
+	for n := 0; n < len(b); n += chunk {
+		part := b[n:min(n+chunk, len(b))]
+		if bytes.Equal(part, zero[:len(part)]) {
+			if _, err := f.ReadAt(old[:len(part)], off+int64(n)); err == nil && bytes.Equal(old[:len(part)], part) {
+				continue
+			}
+		}
+		if _, err := f.WriteAt(part, off+int64(n)); err != nil {
+			return n, err
+		}
+	}
+	return len(b), nil
+}
