@@ -64,7 +64,8 @@ vuln: ## known holes, by the newest database
 
 .PHONY: test
 test: deps check build ## every test, virtual machines included
-	$(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -timeout 80m ./...
+	@# Virtual machines wait a third of their time: three of them keep two processors busy.
+	$(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -timeout 80m -parallel 3 ./...
 
 .PHONY: test-unit
 test-unit: ## tests that need no privileges and no virtual machine, under 60 s
