@@ -202,7 +202,7 @@ func sameContent(a, b string) (bool, error) {
 
 // withMounted mounts a device for the time of do.
 func (m *Machine) withMounted(dev, fstype string, o host.MountOptions, do func(dir string) error) error {
-	dir, err := os.MkdirTemp(m.Places.Temp, "mount-")
+	dir, err := os.MkdirTemp(m.Places.Run, "mount-")
 	if err != nil {
 		return err
 	}

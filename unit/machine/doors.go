@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"time"
 
 	"gprovision/hw/block"
@@ -47,12 +48,15 @@ type Places struct {
 	Recovery string // the recovery volume
 	Main     string // the main system
 	Medium   string // below it emergency media, each in a directory of its own
-	Temp     string // below it what is mounted for a moment
+	Run      string // what the running system has as /run: it is handed over with its content; below it is mounted what is for a moment
 }
+
+// InRun returns where a file lies that the running system has below /run.
+func (p Places) InRun(file string) string { return p.Run + strings.TrimPrefix(file, "/run") }
 
 // RealPlaces are those of a unit. Jobs that run after each other, and the running system's init, find each other's volumes there.
 func RealPlaces() Places {
-	return Places{Recovery: "/mnt/recovery", Main: "/mnt/main", Medium: "/mnt/medium", Temp: "/run"}
+	return Places{Recovery: "/mnt/recovery", Main: "/mnt/main", Medium: "/mnt/medium", Run: "/run"}
 }
 
 // Doors are the ways by which init and its jobs reach disks, filesystems, programs, firmware and clock. On a unit they are those of Real;

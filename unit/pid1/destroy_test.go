@@ -16,6 +16,8 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"gprovision/hw/block"
 	"gprovision/hw/host"
 	"gprovision/model/layout"
@@ -308,8 +310,8 @@ func TestDestroyLaw(t *testing.T) {
 						begun(t, r)
 					}
 					did := boots(t, r, cut)
-					if got := ends(t, r); got != want {
-						t.Fatalf("%v at call %d, %s: %s\nends as\n%s\nwant\n%s", err, n, call, strings.Join(did, "; "), got, want)
+					if diff := cmp.Diff(want, ends(t, r)); diff != "" {
+						t.Fatalf("%v at call %d, %s: %s: ends elsewhere:\n%s", err, n, call, strings.Join(did, "; "), diff)
 					}
 				}
 			}

@@ -809,10 +809,10 @@ func (u *unit) tellSystem(b state.Boot) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(state.BootFile), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(u.m.Places.InRun(state.BootFile)), 0o755); err != nil {
 		return err
 	}
-	if err := errors.Join(u.queue.Persist(state.RunQueue), u.queue.Release()); err != nil {
+	if err := errors.Join(u.queue.Persist(u.m.Places.InRun(state.RunQueue)), u.queue.Release()); err != nil {
 		u.log.Warn("the running system does not get the unsent records", "err", err)
 	}
 	taken, err := u.systemTakesOver()
@@ -831,7 +831,7 @@ func (u *unit) tellSystem(b state.Boot) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.WriteFile(state.PolicyFile, rules, 0o600), os.WriteFile(state.BootFile, text, 0o600))
+	return errors.Join(os.WriteFile(u.m.Places.InRun(state.PolicyFile), rules, 0o600), os.WriteFile(u.m.Places.InRun(state.BootFile), text, 0o600))
 }
 
 // attachVolume begins to keep logs and unsent records on the mounted recovery volume.

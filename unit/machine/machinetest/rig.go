@@ -112,7 +112,7 @@ func (r *Rig) Clone(t *testing.T) *Rig {
 		c.disks = append(c.disks, n)
 	}
 	for uuid, from := range r.volumes {
-		if err := os.CopyFS(c.content(uuid), os.DirFS(from)); err != nil {
+		if err := copyTree(c.content(uuid), from); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -193,7 +193,7 @@ func (r *Rig) Doors() machine.Doors {
 		Vars:       efi.New(filepath.Join(r.dir, "vars")),
 		SetClock:   func(time.Time) error { return r.pass("set clock") },
 		Places: machine.Places{Recovery: filepath.Join(r.dir, "mnt", "recovery"), Main: filepath.Join(r.dir, "mnt", "main"),
-			Medium: filepath.Join(r.dir, "mnt", "medium"), Temp: filepath.Join(r.dir, "run")},
+			Medium: filepath.Join(r.dir, "mnt", "medium"), Run: filepath.Join(r.dir, "run")},
 	}
 }
 
@@ -454,7 +454,11 @@ func (r *Rig) detach(dir string) {
 		r.t.Errorf("%s was mounted read-only and is changed", m.source)
 	}
 	delete(r.mounts, dir)
-	if err := errors.Join(os.Remove(dir), os.Mkdir(dir, 0o755)); err != nil {
+	err := os.Remove(dir)
+	if err == nil || errors.Is(err, os.ErrNotExist) { // who mounted it for a moment may have removed it after a cut
+		err = os.Mkdir(dir, 0o755)
+	}
+	if err != nil {
 		r.t.Error(err)
 	}
 }

@@ -68,6 +68,43 @@ func Tree(t *testing.T, dir string) string {
 	return out.String()
 }
 
+// copyTree copies what a directory holds, with modes, to another one, which is there.
+func copyTree(to, from string) error {
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		dest := filepath.Join(to, strings.TrimPrefix(path, from))
+		switch info.Mode().Type() {
+		case fs.ModeDir:
+			if err := os.MkdirAll(dest, 0o700); err != nil {
+				return err
+			}
+		case fs.ModeSymlink:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(target, dest)
+		case 0:
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(dest, b, 0o600); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("%s is a %s", path, info.Mode())
+		}
+		return os.Chmod(dest, info.Mode())
+	})
+}
+
 // copySparse copies a file and leaves its holes.
 func copySparse(to, from string) error {
 	in, err := os.Open(from)
