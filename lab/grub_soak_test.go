@@ -26,9 +26,12 @@ func TestSoakGRUBLocked(t *testing.T) {
 			keys(t, u, key+escape)
 			s.shows(t, u, time.Minute, "Forced Factory Restore", "")
 			s.shows(t, u, time.Minute, "Enter username:", key)
-			// The firmware's console reads the same line, so that one of two keys may be lost: enter is pressed again until it is not.
-			keys(t, u, erase+"x")
-			s.shows(t, u, time.Minute, "Enter password:", enter)
+			// The firmware's console reads the same line, so that one of two keys may be lost: enter is pressed again until it is not. That is
+			// also why Escape may be there once more, which leads back to the menu.
+			if key != escape {
+				keys(t, u, erase+"x")
+				s.shows(t, u, time.Minute, "Enter password:", enter)
+			}
 			keys(t, u, erase+"x")
 			s.shows(t, u, bootPatience, "gprovision: ", enter) // in the menu it starts the first entry
 			whole(t, up(t, u), "2")
