@@ -140,6 +140,7 @@ func (r *Rig) Start(fault func(n int, call string) error) {
 	r.mounts, r.dead, r.calls, r.fault = map[string]mount{}, false, nil, fault
 	r.opened = map[string]bool{}
 	for _, d := range r.disks {
+		d.ReadOnly = false
 		r.reread(d)
 	}
 }
@@ -333,6 +334,9 @@ func (d *device) WriteAt(b []byte, off int64) (int, error) {
 	if off < 0 || off+int64(len(b)) > d.size {
 		return 0, syscall.ENOSPC
 	}
+	if d.d.ReadOnly {
+		return 0, syscall.EROFS
+	}
 	return writeSparse(d.f, b, d.at+off)
 }
 
@@ -350,7 +354,15 @@ func (d *device) RereadTable() error {
 	return nil
 }
 
-func (d *device) SetReadOnly(on bool) error { return d.pass(fmt.Sprintf("read-only %t", on)) }
+func (d *device) SetReadOnly(on bool) error {
+	if err := d.pass(fmt.Sprintf("read-only %t", on)); err != nil {
+		return err
+	}
+	d.r.mu.Lock()
+	defer d.r.mu.Unlock()
+	d.d.ReadOnly = on
+	return nil
+}
 
 func (d *device) Discard(context.Context, time.Duration, func(int64)) block.Discarded {
 	if err := d.pass("discard"); err != nil {
