@@ -63,17 +63,17 @@ func Fetch(ctx context.Context, base *url.URL, t Trust, get func(ctx context.Con
 	case err != nil:
 		return Manifest{}, fault.Rename(fault.ManifestMissing, err)
 	}
-	var out Manifest
+	// What is no manifest at all, such as a server's page about an error, is told as such and not as a bad signature.
+	m, err := manifest.Parse(raw)
+	if err != nil {
+		return Manifest{}, fault.Because(fault.ManifestSyntax, err)
+	}
+	out := Manifest{Written: m}
 	if sig != nil {
 		if out.Signed, err = Verify(raw, sig, t); err != nil {
 			return Manifest{}, err
 		}
 	}
-	m, err := manifest.Parse(raw)
-	if err != nil {
-		return Manifest{}, fault.Because(fault.ManifestSyntax, err)
-	}
-	out.Written = m
 	if out.Full, err = m.Resolve(base); err != nil {
 		return Manifest{}, fault.Because(fault.ManifestSyntax, err)
 	}

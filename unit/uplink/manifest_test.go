@@ -112,6 +112,7 @@ func TestFetch(t *testing.T) {
 		{"not signed, where that is allowed", true, map[string]string{"m.json": text}, nil, Signed{}},
 		{"not there", true, nil, fault.ManifestMissing, Signed{}},
 		{"no manifest", true, map[string]string{"m.json": "<html>"}, fault.ManifestSyntax, Signed{}},
+		{"no manifest, beside a signature", false, map[string]string{"m.json": "{no", "m.json.minisig": good}, fault.ManifestSyntax, Signed{}},
 	} {
 		get := func(_ context.Context, address string, _ int64) ([]byte, error) {
 			a, err := url.Parse(address)
