@@ -58,6 +58,10 @@ dead: ## functions that no command reaches, tests apart; those that stay are in 
 	if ! diff <(sort <<<"$$kept") <(grep . <<<"$$dead" | sort) | sed -n 's/^>/no command reaches/p; s/^</it stays, and is reached or gone:/p' | (! grep .); then \
 		echo "remove it, move it to the tests, or use it"; exit 1; fi
 
+.PHONY: tidy
+tidy: ## shorten the lists of what is too large (.ci/tidy), after something was made smaller
+	GPROV_TIDY=lower go test -count=1 -run '^TestTidy$$' .
+
 .PHONY: vuln
 vuln: ## known holes, by the newest database
 	go -C .ci/vuln run . -root $(CURDIR) -newest

@@ -52,11 +52,11 @@ type rule struct {
 func rules() []rule {
 	return []rule{
 		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChoosePowerOff },
-			Decision{Job: PowerOff, Reason: "a person at the machine chose it"}},
+			Decision{Job: PowerOff, Reason: "a person at the machine chose to power off"}},
 		{wantsShell,
 			Decision{Job: Shell, Reason: "the recovery shell is asked for, and the policy has it"}},
 		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseSupport },
-			Decision{Job: Support, Reason: "a person at the machine chose it"}},
+			Decision{Job: Support, Reason: "a person at the machine chose the support bundle"}},
 		{func(f Facts, p policy.Policy) bool { return f.EraseAsked },
 			Decision{Job: Hold, Reason: "a data erase was asked for, and this artifact cannot erase", Fault: fault.Policy}},
 		{func(f Facts, p policy.Policy) bool { return p.Provision && f.ManifestURL != "" },
@@ -64,7 +64,7 @@ func rules() []rule {
 		{func(f Facts, p policy.Policy) bool { return f.RecoveryRepairable && f.RecoveryRepairs == 0 },
 			Decision{Job: RepairRecovery, Reason: "the recovery volume cannot be read, and its filesystem was not repaired in this boot"}},
 		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseRebuild && f.Recovery.Lost() },
-			Decision{Job: Rebuild, Reason: "a person at the machine chose it, and the recovery volume is lost"}},
+			Decision{Job: Rebuild, Reason: "a person at the machine chose a rebuild, and the recovery volume is lost"}},
 		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryAmbiguous },
 			Decision{Job: Hold, Reason: "two devices look like the recovery volume", Fault: fault.RecoveryAmbiguous}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainAmbiguous },
@@ -78,7 +78,7 @@ func rules() []rule {
 		{func(f Facts, p policy.Policy) bool { return chosen(f) && f.Main == MainAbsent },
 			Decision{Job: Hold, Reason: "a person chose a restore and the main disk is missing", Fault: fault.MainMissing}},
 		{func(f Facts, p policy.Policy) bool { return chosen(f) },
-			Decision{Job: Restore, Reason: "a person at the machine chose it"}},
+			Decision{Job: Restore, Reason: "a person at the machine chose a restore"}},
 		{func(f Facts, p policy.Policy) bool { return wantsMedium(f) && f.Recovery == RecoveryFound },
 			Decision{Job: Rescue, Reason: "an emergency medium has an image for this unit"}},
 		{func(f Facts, p policy.Policy) bool {
