@@ -362,12 +362,11 @@ func TestNamedTestsExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	named := 0
-	for _, page := range append(pages, "SECURITY.md") {
+	for _, page := range texts(t) {
+		if !strings.HasSuffix(page, ".md") {
+			continue
+		}
 		b, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -380,5 +379,106 @@ func TestNamedTestsExist(t *testing.T) {
 	}
 	if named < 20 {
 		t.Errorf("only %d tests are named", named)
+	}
+}
+
+// stepsOf returns the names of the steps of a job, in order: those of its function steps.
+func stepsOf(t *testing.T, job string) []string {
+	t.Helper()
+	var names []string
+	for _, f := range load(t, token.NewFileSet()) {
+		if f.dir != "unit/job/"+job {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Name.Name == "steps" {
+				ast.Inspect(fn, func(n ast.Node) bool {
+					if kv, ok := n.(*ast.KeyValueExpr); ok {
+						if k, ok := kv.Key.(*ast.Ident); ok && k.Name == "Name" {
+							names = append(names, literal(kv.Value))
+						}
+					}
+					return true
+				})
+			}
+		}
+	}
+	if len(names) == 0 {
+		t.Fatalf("this test does not see the steps of %s", job)
+	}
+	return names
+}
+
+// TestStepsOfTheReadme fails for a step of a job in README.md that is not where the README has it.
+func TestStepsOfTheReadme(t *testing.T) {
+	b, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var steps []string
+	seen := 0
+	for _, line := range strings.Split(string(b), "\n") {
+		if m := regexp.MustCompile(`the unit decides: ([a-z]+),`).FindStringSubmatch(line); m != nil && m[1] != "boot" {
+			steps = stepsOf(t, m[1])
+		}
+		m := regexp.MustCompile(`^ +\d+:\d\d +(\d+)/(\d+) ([a-z-]+)$`).FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		if want := fmt.Sprintf("%d/%d", slices.Index(steps, m[3])+1, len(steps)); m[1]+"/"+m[2] != want {
+			t.Errorf("README.md has the step %s as %s/%s, it is %s", m[3], m[1], m[2], want)
+		}
+		seen++
+	}
+	if seen < 5 {
+		t.Errorf("only %d steps are seen", seen)
+	}
+}
+
+// TestBenchmarksPage fails for a command or a variable that docs/benchmarks.md names and the benchmarks do not use, or the other way round.
+func TestBenchmarksPage(t *testing.T) {
+	page, err := os.ReadFile("docs/benchmarks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, name := range []string{"lab/bench_test.go", "lab/bench_boot_test.go"} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code.Write(b)
+	}
+	variables := func(s string) []string {
+		all := regexp.MustCompile(`GPROV_BENCH_[A-Z]+`).FindAllString(s, -1)
+		slices.Sort(all)
+		return slices.DeleteFunc(slices.Compact(all), func(v string) bool { return v == "GPROV_BENCH_CHILD" })
+	}
+	if said, have := variables(string(page)), variables(code.String()); !slices.Equal(said, have) {
+		t.Errorf("docs/benchmarks.md has %v, the benchmarks %v", said, have)
+	}
+	_, measured, _ := strings.Cut(string(page), "\n## What is measured\n")
+	measured, _, _ = strings.Cut(measured, "\n## ")
+	seen := 0
+	for _, m := range regexp.MustCompile("`((?:tar|xz|minisign|mkinitramfs|dracut) ?[^`]*)`").FindAllStringSubmatch(measured, -1) {
+		// FILE, DIR and "..." stand for what the code puts in.
+		for _, part := range regexp.MustCompile(`\.\.\.|\bFILE\b|\bDIR\b|\\\||&&`).Split(m[1], -1) {
+			if part = strings.TrimSpace(part); part == "" {
+				continue
+			}
+			if seen++; !strings.Contains(code.String(), part) {
+				t.Errorf("docs/benchmarks.md measures %q, the benchmarks have no %q", m[1], part)
+			}
+		}
+	}
+	if seen < 10 {
+		t.Errorf("only %d parts of commands are seen", seen)
+	}
+	for says, has := range map[string]string{
+		"five rounds (three for builds)": `"GPROV_BENCH_ROUNDS", 5), benchCount(t, "GPROV_BENCH_BUILDS", 3)`,
+	} {
+		if !strings.Contains(string(page), says) || !strings.Contains(code.String(), has) {
+			t.Errorf("docs/benchmarks.md says %q, the benchmarks %q", says, has)
+		}
 	}
 }
