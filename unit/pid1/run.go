@@ -550,6 +550,7 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 		Connect:     u.toServer,
 		QABegins:    func() { u.checks++ },
 		QA:          u.qa,
+		Proc:        os.DirFS("/proc"),
 		Attach:      func(dir string) error { return u.attachVolume(dir, "provision") },
 		Observe:     u.observer(record.JobProvision),
 	})

@@ -2,7 +2,6 @@ package provision
 
 import (
 	"context"
-	"os"
 
 	"gprovision/hw/nic"
 	"gprovision/hw/smbios"
@@ -17,11 +16,6 @@ func (j *job) checkHardware(ctx context.Context) error {
 	if err := j.runSteps(ctx, manifest.RunBeforeQA); err != nil {
 		return err
 	}
-	code := j.Identity.Variant.DevCodeName
-	var err error
-	if j.spec, err = j.manifest.SpecsFor(code); err != nil {
-		return err
-	}
 	dmi, err := smbios.Read(j.Sys)
 	if err != nil {
 		return err
@@ -34,15 +28,15 @@ func (j *job) checkHardware(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o, err := Collect(os.DirFS("/proc"), j.Sys, dmi, disks, ports, j.Serial)
+	o, err := Collect(j.Proc, j.Sys, dmi, disks, ports, j.Serial)
 	if err != nil {
 		j.Log.Warn("hardware cannot be read completely", "err", err)
 	}
-	device, err := j.chooseRecovery(disks)
+	device, err := j.plan.chooseRecovery(j.Identity.Variant, disks)
 	if err != nil {
 		return err
 	}
-	spec, recovery := j.spec, device.Path
+	spec, recovery := j.plan.Spec, device.Path
 	if j.Identity.Variant.OneDisk() { // the volume is on a main disk: no device to compare
 		spec.Recovery, recovery = manifest.Disk{}, ""
 	}
@@ -59,12 +53,12 @@ func (j *job) checkHardware(ctx context.Context) error {
 	j.Log.Info("hardware compared", "result", Tally(lines), journal.ForPerson())
 	j.Panel.Message(Tally(lines))
 	if err := Judge(lines); err != nil {
-		dump, derr := Dump(o, code, recovery, j.Identity.Variant.MACPrefixes())
+		dump, derr := Dump(o, spec.DevCodeName, recovery, j.Identity.Variant.MACPrefixes())
 		if derr == nil {
 			j.Log.Info("hardware as a specification", "json", string(dump))
 		}
 		// what is wrong with the disks is a kind of its own, with a better hint
-		if _, disks := j.chooseMain(disks, device); disks != nil {
+		if _, disks := chooseMain(j.Identity.Variant, disks, device); disks != nil {
 			return disks
 		}
 		return err

@@ -15,13 +15,15 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
 	"gprovision/model/release"
-	"gprovision/unit/report"
 )
 
 // runSteps runs the manifest's extra steps for this platform at one place of the job, in the manifest's order. The first that
 // fails ends the job.
 func (j *job) runSteps(ctx context.Context, when manifest.When) error {
-	for _, s := range j.manifest.StepsFor(j.Identity.Variant.DevCodeName, when) {
+	for _, s := range j.plan.Steps {
+		if s.When != when {
+			continue
+		}
 		j.Log.Info("manifest step", "name", s.Name, "when", when.String())
 		if err := j.runStep(ctx, s); err != nil {
 			return fmt.Errorf("manifest step %q: %w", s.Name, err)
@@ -30,7 +32,7 @@ func (j *job) runSteps(ctx context.Context, when manifest.When) error {
 	return nil
 }
 
-func (j *job) runStep(ctx context.Context, s manifest.Step) error {
+func (j *job) runStep(ctx context.Context, s Step) error {
 	vars := manifest.Variables{
 		RecoveryDir: j.Places.Recovery, Serial: j.Serial,
 		BiosPass: j.passwords.BIOS.Reveal(), IpmiPass: j.passwords.IPMI.Reveal(), OSPass: j.passwords.OS.Reveal(),
@@ -56,24 +58,14 @@ func (j *job) runStep(ctx context.Context, s manifest.Step) error {
 	return nil
 }
 
-// fetchInto fetches a file into a directory, and unpacks it there if it is a compressed tar.
-func (j *job) fetchInto(ctx context.Context, f manifest.File, dir string) error {
-	hash, err := manifest.HashFor(f, j.Policy.AllowSHA1)
-	if err != nil {
-		return err
-	}
-	if f.Base() == "" {
-		return fault.Newf(fault.ManifestSyntax, "the address %s names no file", f.Src)
-	}
-	dest := filepath.Join(dir, f.Base())
-	client, err := j.source()
-	if err != nil {
-		return err
-	}
-	defer client.CloseIdleConnections()
-	o := report.FetchOptions{Client: client, URL: f.Src, Dest: dest, Size: f.Size, Log: j.Log}
-	setHash(&o, hash)
-	if _, err := report.Fetch(ctx, o); err != nil {
+// fetchInto brings a file into a directory, and unpacks it there if it is a compressed tar.
+func (j *job) fetchInto(ctx context.Context, f File, dir string) error {
+	dest := filepath.Join(dir, f.Name)
+	if f.kept != "" {
+		if err := os.Rename(f.kept, dest); err != nil {
+			return err
+		}
+	} else if err := from(j.Machine).fetch(ctx, f, dest, nil); err != nil {
 		return err
 	}
 	if !strings.HasSuffix(dest, ".txz") && !strings.HasSuffix(dest, ".tar.xz") {

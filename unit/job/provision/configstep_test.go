@@ -18,11 +18,11 @@ import (
 
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
-	"gprovision/model/platform"
 	"gprovision/model/policy"
 	"gprovision/model/record"
 	"gprovision/model/secret"
 	"gprovision/model/signature"
+	"gprovision/unit/panel"
 )
 
 func TestExpand(t *testing.T) {
@@ -218,13 +218,19 @@ func TestRunSteps(t *testing.T) {
 	wrong := files[0]
 	wrong.Sha256 = strings.Repeat("00", 32)
 
-	newJob := func(steps ...manifest.Step) *job {
-		j, _ := testJob(t, policy.Policy{})
-		j.Identity = platform.Identity{Variant: platform.Variant{DevCodeName: "FOX"}}
-		j.manifest = &manifest.Manifest{CustomPlatCfgSteps: []manifest.PlatformSteps{
+	planned := func(steps ...manifest.Step) (Plan, error) {
+		return newPlan(&manifest.Manifest{LogEndpoint: "h:1", ValidationData: []manifest.Specs{{DevCodeName: "FOX"}}, CustomPlatCfgSteps: []manifest.PlatformSteps{
 			{DevCodeName: "OWL", ConfigSteps: []manifest.Step{{Name: "other platform", Commands: []manifest.Command{{Command: "false"}}}}},
 			{DevCodeName: "FOX", ConfigSteps: steps},
-		}}
+		}}, manifest.Rules{Platform: "FOX"}, policy.Policy{})
+	}
+	newJob := func(steps ...manifest.Step) *job {
+		j, _ := testJob(t, policy.Policy{})
+		j.Panel = panel.New()
+		var err error
+		if j.plan, err = planned(steps...); err != nil {
+			t.Fatal(err)
+		}
 		return j
 	}
 	j := newJob(step("second place", "x", manifest.RunAfterQA, files...), step("one", "1", manifest.RunBeforeQA, files...), step("two", "{{.Serial}}", manifest.RunBeforeQA, files...))
@@ -260,11 +266,11 @@ func TestRunSteps(t *testing.T) {
 	for name, f := range map[string]manifest.File{
 		"no hash": {Src: s.URL + "/run.sh"}, "SHA-1 alone": {Src: s.URL + "/run.sh", Sha1: strings.Repeat("ab", 20)},
 	} {
-		if err := newJob(step(name, "1", manifest.RunBeforeQA, f)).runSteps(t.Context(), manifest.RunBeforeQA); fault.Of(err) != fault.HashMissing {
+		if _, err := planned(step(name, "1", manifest.RunBeforeQA, f)); fault.Of(err) != fault.HashMissing {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	if err := newJob(step("no name", "1", manifest.RunBeforeQA, manifest.File{Src: s.URL + "/", Dest: "x", Sha256: strings.Repeat("ab", 32)})).runSteps(t.Context(), manifest.RunBeforeQA); fault.Of(err) != fault.ManifestSyntax {
+	if _, err := planned(step("no name", "1", manifest.RunBeforeQA, manifest.File{Src: s.URL + "/", Dest: "x", Sha256: strings.Repeat("ab", 32)})); fault.Of(err) != fault.ManifestSyntax {
 		t.Errorf("an address without a name: got %v", err)
 	}
 }
@@ -326,7 +332,7 @@ func TestUnsignedSteps(t *testing.T) {
 				j.Policy.Keys = []string{key.Public().String()}
 			}
 			j.ManifestURL = tc.url
-			if err := j.fetchManifest(t.Context()); fault.Of(err) != tc.want {
+			if _, err := j.fetchManifest(t.Context()); fault.Of(err) != tc.want {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
 		})

@@ -28,7 +28,6 @@ func TestOnlyPlannedDisks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j.recovery, j.main = disks[1], disks[2:3]
 	for _, on := range []bool{true, false} { // an earlier plan of this boot may have been another one
 		if err := j.SetReadOnly(main, on); err != nil {
 			t.Fatal(err)
@@ -36,7 +35,8 @@ func TestOnlyPlannedDisks(t *testing.T) {
 		if disks, err = j.Disks(); err != nil {
 			t.Fatal(err)
 		}
-		if err := j.protect(disks); err != nil {
+		j.plan.Recovery, j.plan.Main, j.plan.Others = disks[1], disks[2:3], []block.Disk{disks[0], disks[3]}
+		if err := j.protect(); err != nil {
 			t.Fatal(err)
 		}
 		if disks, err = j.Disks(); err != nil {
@@ -75,14 +75,14 @@ func TestProtectFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j.recovery = disks[0]
+	j.plan.Recovery, j.plan.Others = disks[0], disks[1:]
 	r.Start(func(_ int, call string) error {
 		if strings.HasPrefix(call, "read-only true") {
 			return syscall.EIO
 		}
 		return nil
 	})
-	if err := j.protect(disks); !errors.Is(err, syscall.EIO) {
+	if err := j.protect(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
@@ -24,6 +25,18 @@ import (
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
 )
+
+// filesPlan is the plan of a manifest with these files.
+func filesPlan(t *testing.T, p policy.Policy, files ...manifest.File) Plan {
+	t.Helper()
+	names := site.Stock().Names
+	plan, err := newPlan(&manifest.Manifest{LogEndpoint: "h:1", Files: files, ValidationData: []manifest.Specs{{DevCodeName: "FOX"}}},
+		manifest.Rules{Platform: "FOX", Prefix: names.ImagePrefix, BootFile: names.BootFile}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
 
 // TestCheckServer: what shows without a download is found before anything is cleared.
 func TestCheckServer(t *testing.T) {
@@ -84,10 +97,11 @@ func TestCheckServer(t *testing.T) {
 			server := httptest.NewServer(mux)
 			defer server.Close()
 			j := &job{
-				Machine:  &machine.Machine{Log: slog.New(slog.DiscardHandler), Site: stock, Policy: policy.Policy{AllowUnsigned: tc.unsigned}, Keys: []signature.PublicKey{key.Public()}},
-				manifest: &manifest.Manifest{Files: []manifest.File{{Src: server.URL + "/" + name + ".upd", Size: tc.size}}},
+				Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler), Site: stock, Keys: []signature.PublicKey{key.Public()}},
+				plan: filesPlan(t, policy.Policy{AllowUnsigned: tc.unsigned},
+					manifest.File{Src: server.URL + "/" + name + ".upd", Size: tc.size, Sha256: sixtyFour}),
 			}
-			if err := j.lookAtServer(t.Context(), j.head); fault.Of(err) != tc.want {
+			if err := j.lookAtServer(t.Context(), false); fault.Of(err) != tc.want {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
 		})
@@ -141,9 +155,23 @@ func TestRehearse(t *testing.T) {
 		file manifest.File
 		want *fault.Fault
 	}{{"good", good, nil}, {"cut", cut, fault.DownloadTruncated}, {"missing", missing, fault.Download}, {"wrong hash", wrong, fault.DownloadHash}} {
-		j := &job{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New()}}
-		if err := j.rehearse(t.Context(), tc.file); fault.Of(err) != tc.want {
-			t.Errorf("%s: got %v, want %v", tc.name, err, tc.want)
+		for _, free := range []int{0, 1000} { // read to its end, or kept in memory
+			if free > 0 && tc.file.Src == cut.Src {
+				continue // that is tried again and again
+			}
+			j, _ := testJob(t, policy.Policy{})
+			j.Panel, j.plan = panel.New(), filesPlan(t, policy.Policy{}, tc.file)
+			j.Proc = fstest.MapFS{"meminfo": {Data: fmt.Appendf(nil, "MemAvailable: %d kB\n", free<<10)}}
+			if err := j.lookAtServer(t.Context(), true); fault.Of(err) != tc.want {
+				t.Errorf("%s, %d MiB free: got %v, want %v", tc.name, free, err, tc.want)
+			}
+			if kept := j.plan.Files[0].kept != ""; kept != (free > 0 && tc.want == nil) {
+				t.Errorf("%s, %d MiB free: kept %t", tc.name, free, kept)
+			}
+			j.letGo()
+			if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
+				t.Errorf("%s: what was fetched stays: %v, %v", tc.name, left, err)
+			}
 		}
 	}
 }
@@ -178,11 +206,19 @@ func TestArtifactSignature(t *testing.T) {
 				files["/norm_boot"+signature.Suffix] = tc.sig
 			}
 			j, _ := testJob(t, policy.Policy{}, tc.keys...)
+			for _, k := range tc.keys {
+				j.Policy.Keys = append(j.Policy.Keys, k.String())
+			}
+			f := filesPlan(t, j.Policy, manifest.File{Src: serve(t, files).URL + "/norm_boot", Sha256: sixtyFour}).Files[0]
 			dest := filepath.Join(t.TempDir(), "norm_boot")
 			if err := os.WriteFile(dest, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := j.artifactSignature(t.Context(), manifest.File{Src: serve(t, files).URL + "/norm_boot"}, dest); fault.Of(err) != tc.want {
+			err := j.findSignature(t.Context(), &f)
+			if err == nil {
+				err = j.prove(t.Context(), f, dest)
+			}
+			if fault.Of(err) != tc.want {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
 			if _, err := os.Stat(dest + signature.Suffix); (err == nil) != tc.put {
@@ -206,7 +242,7 @@ func TestImageFits(t *testing.T) {
 		out, err := exec.CommandContext(ctx, mke2fs, args...).CombinedOutput()
 		return out, 0, err
 	}
-	j.unit.Main = []state.Disk{{Table: layout.Table{Kind: layout.GPT, Partitions: []layout.Partition{{Role: layout.Primary, Number: 1, Size: 2 * layout.GiB}}}}}
+	j.plan.Unit.Main = []state.Disk{{Table: layout.Table{Kind: layout.GPT, Partitions: []layout.Partition{{Role: layout.Primary, Number: 1, Size: 2 * layout.GiB}}}}}
 	for _, tc := range []struct {
 		need filesystem.Need
 		want *fault.Fault

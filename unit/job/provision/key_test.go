@@ -27,7 +27,7 @@ func TestKeyIn(t *testing.T) {
 	recorded := func(v *state.Volume, serial string) {
 		written(v, serial)
 		j, _ := testJob(t, policy.Policy{})
-		u := j.unit
+		u := j.plan.Unit
 		u.Serial, u.Platform, u.Firmware, u.Created, u.Credentials = serial, "P", layout.UEFI, time.Now(), 7
 		u.Main = []state.Disk{u.Recovery}
 		if err := v.WriteUnit(u); err != nil {

@@ -10,12 +10,9 @@ package provision
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
+	"io/fs"
 	"net/url"
 	"os"
 	"slices"
@@ -27,7 +24,6 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/manifest"
-	"gprovision/model/platform"
 	"gprovision/model/record"
 	"gprovision/model/secret"
 	"gprovision/model/step"
@@ -61,6 +57,8 @@ type Options struct {
 	HasRecovery bool
 	// Manifests are those that the unit has used, as the recovery volume remembers them.
 	Manifests state.Manifests
+	// Proc is /proc.
+	Proc fs.FS
 	// Connect attaches the client to the log queue: from then on the server gets what is logged.
 	Connect func(*report.Client)
 	// QABegins is told when a hardware check begins, and QA each of its lines; nil: nobody.
@@ -82,17 +80,16 @@ const announcePatience = 20 * time.Second
 type job struct {
 	*machine.Machine
 	Options
-	base     *url.URL
-	ports    *nic.Network
-	fetched  *manifest.Manifest // as it was written
-	manifest *manifest.Manifest // with all addresses in full
-	signed   uplink.Signed
-	spec     manifest.Specs
-	client   *report.Client
-	recovery block.Disk
-	main     []block.Disk
-	unit     state.Unit
-	volume   *state.Volume
+	ports *nic.Network
+	// plan is made by the steps before the first write: manifest, plan and check-server. All others only read it.
+	plan Plan
+	// client speaks to the server whose address is server.
+	client *report.Client
+	server string
+	volume *state.Volume
+	// waiting is the directory of the files that are kept in memory, and memory is how many bytes that may be. Empty: there is none yet.
+	waiting string
+	memory  int64
 	// held is what the unit has from an earlier provisioning.
 	held record.Held
 	// generation is the server's number of the credentials that were set.
@@ -105,11 +102,21 @@ type job struct {
 // mounted: the caller has logs on it.
 func Run(ctx context.Context, m *machine.Machine, o Options) error {
 	j := &job{Machine: m, Options: o}
-	err := step.Run(ctx, m.Site.Weave("provision", j.steps()), o.Observe)
+	defer j.letGo()
+	return step.Run(ctx, m.Site.Weave("provision", j.steps()), o.Observe)
+}
+
+// letGo gives back what the job holds beside the recovery volume.
+func (j *job) letGo() {
 	if j.ports != nil {
 		j.ports.Close()
 	}
-	return err
+	if j.waiting == "" {
+		return
+	}
+	if err := os.RemoveAll(j.waiting); err != nil {
+		j.Log.Warn("files that were kept in memory stay there", "err", err)
+	}
 }
 
 // steps returns the job as data. Nothing before clear-main changes a disk.
@@ -123,7 +130,7 @@ func (j *job) steps() []step.Step {
 		{Name: "clock", Say: "Setting clock", Run: j.clock},
 		{Name: "permit", Say: "Asking server", Run: j.permit},
 		{Name: "check-hardware", Say: "Checking hardware", Run: j.checkHardware},
-		{Name: "plan", Say: "Planning", Run: j.plan},
+		{Name: "plan", Say: "Planning", Run: j.planDisks},
 		{Name: "check-server", Say: "Checking server", Run: j.checkServer},
 		{Name: "clear-main", Say: "Clearing main disk", Run: j.clearMain},
 		{Name: "partition-recovery", Say: "Partitioning", Run: j.partition},
@@ -142,84 +149,57 @@ func (j *job) network(ctx context.Context) (err error) {
 	return err
 }
 
-// obeyManifest fetches the manifest and judges it, as 'gprov manifest check' does: nothing in it stops the job later.
+// obeyManifest fetches the manifest, judges it as 'gprov manifest check' does, so that nothing in it stops the job later, and reads it into
+// the plan.
 func (j *job) obeyManifest(ctx context.Context) error {
-	if err := j.fetchManifest(ctx); err != nil {
-		return err
-	}
-	return manifest.Err(j.fetched.Refusals(j.rules()))
-}
-
-func (j *job) fetchManifest(ctx context.Context) error {
-	base, err := url.Parse(j.ManifestURL)
-	if err != nil || (base.Scheme != "http" && base.Scheme != "https") {
-		return fault.Newf(fault.ManifestMissing, "mfgurl is %q, want an http or https address", j.ManifestURL)
-	}
-	j.base = base
-	m, err := uplink.Fetch(ctx, base, uplink.Trust{Policy: j.Policy, Keys: j.Keys, Used: j.Manifests}, j.fetchSmall)
+	m, err := j.fetchManifest(ctx)
 	if err != nil {
 		return err
 	}
+	if err := manifest.Err(m.Written.Refusals(j.rules())); err != nil {
+		return err
+	}
+	p, err := newPlan(m.Full, j.rules(), j.Policy)
+	if err != nil {
+		return err
+	}
+	p.Manifest, p.Signed = redacted(j.ManifestURL), m.Signed
+	j.plan = p
+	return nil
+}
+
+func (j *job) fetchManifest(ctx context.Context) (uplink.Manifest, error) {
+	base, err := url.Parse(j.ManifestURL)
+	if err != nil || (base.Scheme != "http" && base.Scheme != "https") {
+		return uplink.Manifest{}, fault.Newf(fault.ManifestMissing, "mfgurl is %q, want an http or https address", j.ManifestURL)
+	}
+	m, err := uplink.Fetch(ctx, base, uplink.Trust{Policy: j.Policy, Keys: j.Keys, Used: j.Manifests}, from(j.Machine).small)
+	if err != nil {
+		return uplink.Manifest{}, err
+	}
 	if m.Signed == (uplink.Signed{}) {
 		j.Log.Warn("manifest is not signed, and the policy allows that")
-		if err := j.checkUnsignedSteps(m.Written); err != nil {
-			return err
+		if err := j.checkUnsignedSteps(m.Written, base); err != nil {
+			return uplink.Manifest{}, err
 		}
 	}
-	j.fetched, j.manifest, j.signed = m.Written, m.Full, m.Signed
-	j.Log.Info("manifest fetched", "url", base.String(), "files", len(m.Full.Files))
-	return nil
+	j.Log.Info("manifest fetched", "url", base.Redacted(), "files", len(m.Full.Files))
+	return m, nil
 }
 
 // checkUnsignedSteps refuses a manifest without a signature that has steps, whose commands run as root, unless somebody else vouches for
 // them: the policy has no keys, which a missing signature would get round, and its CA knows the server.
-func (j *job) checkUnsignedSteps(m *manifest.Manifest) error {
+func (j *job) checkUnsignedSteps(m *manifest.Manifest, base *url.URL) error {
 	has := slices.ContainsFunc(m.CustomPlatCfgSteps, func(p manifest.PlatformSteps) bool { return len(p.ConfigSteps) > 0 })
 	switch {
 	case !has:
 		return nil
 	case len(j.Policy.Keys) > 0:
 		return fault.Newf(fault.ManifestUnsigned, "it has steps, and the policy has keys: one of them must have signed it")
-	case j.base.Scheme != "https" || j.Policy.ServerCA == "":
+	case base.Scheme != "https" || j.Policy.ServerCA == "":
 		return fault.Newf(fault.ManifestUnsigned, "it has steps: without a signature it must come over https from a server that the policy's CA knows")
 	}
 	return nil
-}
-
-// source returns a client for the manifest and its files. Over https the policy's CA vouches for servers: it alone where the policy has no
-// keys, so that nothing else vouches for what they say, and beside the authorities of the artifact otherwise. Nothing leads away from
-// https.
-func (j *job) source() (*http.Client, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, Time: func() time.Time {
-		if now := time.Now(); now.After(j.Build.Time) {
-			return now
-		}
-		return j.Build.Time
-	}}
-	if j.Policy.ServerCA != "" {
-		pool, err := x509.SystemCertPool()
-		if err != nil || len(j.Policy.Keys) == 0 {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM([]byte(j.Policy.ServerCA)) {
-			return nil, fault.Newf(fault.Policy, "serverCA holds no certificate in PEM")
-		}
-		conf.RootCAs = pool
-	}
-	protocols := &http.Protocols{}
-	protocols.SetHTTP1(true)
-	return &http.Client{
-		Transport: &http.Transport{Protocols: protocols, TLSHandshakeTimeout: 30 * time.Second, TLSClientConfig: conf, DialContext: (&net.Dialer{Timeout: 30 * time.Second}).DialContext},
-		CheckRedirect: func(r *http.Request, via []*http.Request) error {
-			if len(via) >= 10 {
-				return errors.New("more than ten redirects")
-			}
-			if via[0].URL.Scheme == "https" && r.URL.Scheme != "https" {
-				return fault.Newf(fault.Download, "%s leads away from https, to %s", via[0].URL, r.URL)
-			}
-			return nil
-		},
-	}, nil
 }
 
 // announce enrols the unit at the server that the boot script names, so that the server hears of whatever goes wrong with the
@@ -242,17 +222,10 @@ func (j *job) announce(ctx context.Context) error {
 
 // enrol enrols the unit at the server that the manifest names.
 func (j *job) enrol(ctx context.Context) error {
-	endpoint, err := record.Endpoint(j.manifest.LogEndpoint)
-	if errors.Is(err, record.ErrPlain) {
-		return fault.Because(fault.PlainSecrets, err)
-	}
-	if err != nil {
-		return fault.Because(fault.ManifestIncomplete, err)
-	}
-	if j.client != nil && j.unit.Server == endpoint {
+	if j.client != nil && j.server == j.plan.Server {
 		return nil
 	}
-	return j.connectTo(ctx, endpoint)
+	return j.connectTo(ctx, j.plan.Server)
 }
 
 func (j *job) connectTo(ctx context.Context, endpoint string) error {
@@ -277,7 +250,7 @@ func (j *job) connectTo(ctx context.Context, endpoint string) error {
 	if err := client.Enrol(ctx, request, waiting); err != nil {
 		return err
 	}
-	j.client, j.unit.Server = client, endpoint
+	j.client, j.server = client, endpoint
 	j.Log.Info("enrolled", "unit", j.Serial, "server", endpoint)
 	if j.Connect != nil {
 		j.Connect(j.client)
@@ -323,157 +296,18 @@ func (j *job) permit(ctx context.Context) error {
 	return nil
 }
 
-func (j *job) plan(context.Context) error {
-	disks, err := j.Disks()
-	if err != nil {
-		return err
-	}
-	if err := j.chooseDisks(disks); err != nil {
-		return err
-	}
-	j.unit = state.Unit{
-		Serial: j.Serial, Platform: j.Identity.Variant.DevCodeName, Firmware: j.Firmware, Server: j.unit.Server, ManifestSerial: j.signed.Serial,
-		Named:       j.Identity.From == "name",
-		ImagePrefix: j.Site.Names.ImagePrefix, Created: time.Now().UTC(),
-	}
-	if err := j.layOut(machine.NewIDs()); err != nil {
-		return err
-	}
-	if err := j.checkFiles(); err != nil {
-		return err
-	}
-	j.logPlan()
-	return j.protect(disks)
-}
-
-// layOut makes the tables of all planned disks.
-func (j *job) layOut(ids layout.IDs) error {
-	for _, d := range j.main {
-		t, err := j.LayMain(d, j.volumeSize(), ids)
-		if err != nil {
-			return err
-		}
-		j.unit.Main = append(j.unit.Main, machine.DiskRecord(d, t))
-	}
-	if v := j.Identity.Variant; v.HasRAID() {
-		j.unit.Array = &state.Array{Level: v.SwRaidlevel, UUID: ids.UUID(), FSUUID: ids.UUID(), FSLabel: j.Site.Names.Primary}
-		if v.DataPartition != nil {
-			j.unit.DataArray = &state.Array{Level: v.SwRaidlevel, UUID: ids.UUID(), FSUUID: ids.UUID(), FSLabel: v.DataPartition.Label}
-		}
-	}
-	if j.Identity.Variant.OneDisk() {
-		j.unit.Recovery = j.unit.Main[0]
-		return nil
-	}
-	t, err := layout.ForRecovery(j.Firmware, layout.Device{Size: j.recovery.Size, SectorSize: j.recovery.SectorSize}, j.Labels(), ids)
-	if err != nil {
-		return err
-	}
-	j.unit.Recovery = machine.DiskRecord(j.recovery, t)
-	return nil
-}
-
-// volumeSize is the size that the recovery volume must have on the only disk of a unit, bytes.
-func (j *job) volumeSize() int64 {
-	if j.spec.Recovery.Size > 0 {
-		return j.spec.Recovery.Size
-	}
-	return j.Identity.Variant.RecoveryMedia.Size
-}
-
-// chooseRecovery picks the recovery device: on a platform with one disk that disk, whose recovery volume must have a size.
-func (j *job) chooseRecovery(disks []block.Disk) (platform.Candidate, error) {
-	v := j.Identity.Variant
-	if !v.OneDisk() {
-		return platform.ChooseRecovery(v, recoverySpec(j.spec), machine.Candidates(disks))
-	}
-	if j.volumeSize() == 0 {
-		return platform.Candidate{}, fault.Newf(fault.ManifestIncomplete, "neither the manifest (Recovery.Size) nor the appliance table (RecoveryMedia.Size) says how large the recovery volume of %s is", v.DevCodeName)
-	}
-	main, err := platform.ChooseMain(v, machine.Candidates(disks), "")
-	if err != nil {
-		return platform.Candidate{}, err
-	}
-	return main[0], nil
-}
-
-// chooseMain picks the main disks.
-func (j *job) chooseMain(disks []block.Disk, recovery platform.Candidate) ([]platform.Candidate, error) {
-	if j.Identity.Variant.OneDisk() {
-		return []platform.Candidate{recovery}, nil
-	}
-	return platform.ChooseMain(j.Identity.Variant, machine.Candidates(disks), recovery.Path)
-}
-
-// chooseDisks picks the recovery device and the main disks, and stops when two fit equally well.
-func (j *job) chooseDisks(disks []block.Disk) error {
-	r, err := j.chooseRecovery(disks)
-	if err != nil {
-		return err
-	}
-	chosen, err := j.chooseMain(disks, r)
-	if err != nil {
-		return err
-	}
-	for _, d := range disks {
-		if d.Path == r.Path {
-			j.recovery = d
-		}
-	}
-	for _, c := range chosen {
-		for _, d := range disks {
-			if d.Path == c.Path {
-				j.main = append(j.main, d)
-			}
-		}
-	}
-	if len(j.main) != 1 && !j.Identity.Variant.HasRAID() {
-		return fault.Newf(fault.DiskMissing, "the platform asks for %d main disks and no array", len(j.main))
-	}
-	return nil
-}
-
-func (j *job) logPlan() {
-	show := func(what string, d state.Disk, name string) {
-		j.Log.Info("plan", "what", what, "disk", name, "model", d.Model, "serial", d.Serial, "bytes", d.Size, "table", string(d.Table.Kind))
-		for _, p := range d.Table.Partitions {
-			j.Log.Info("plan", "what", what, "partition", p.Number, "role", string(p.Role), "start", p.Start, "bytes", p.Size, "uuid", p.UUID)
-		}
-	}
-	if !j.unit.OneDisk() {
-		show("recovery device, all data is lost", j.unit.Recovery, j.recovery.Name)
-	}
-	if a := j.unit.Array; a != nil {
-		j.Log.Info("plan", "what", "array over the main disks", "level", a.Level, "uuid", a.UUID)
-	}
-	if a := j.unit.DataArray; a != nil {
-		j.Log.Info("plan", "what", "array over the main disks for the data", "level", a.Level, "uuid", a.UUID)
-	}
-	for i, d := range j.unit.Main {
-		show("main disk, all data is lost", d, j.main[i].Name)
-	}
-	for _, f := range j.manifest.Files {
-		j.Log.Info("plan", "what", "file", "src", f.Src, "bytes", f.Size)
-	}
-}
-
 // protect sets every disk that is not in the plan read-only for this run. A planned one may have been set so by an earlier run of
 // this boot that planned otherwise.
-func (j *job) protect(disks []block.Disk) error {
-	for _, d := range disks {
-		planned := d.Name == j.recovery.Name
-		for _, m := range j.main {
-			planned = planned || d.Name == m.Name
-		}
-		if planned && !d.ReadOnly {
+func (j *job) protect() error {
+	for _, d := range append([]block.Disk{j.plan.Recovery}, j.plan.Main...) {
+		if !d.ReadOnly {
 			continue
 		}
-		if planned {
-			if err := j.SetReadOnly(d.Path, false); err != nil {
-				return fault.Because(fault.DiskWrite, fmt.Errorf("make disk %s writable: %w", d.Name, err))
-			}
-			continue
+		if err := j.SetReadOnly(d.Path, false); err != nil {
+			return fault.Because(fault.DiskWrite, fmt.Errorf("make disk %s writable: %w", d.Name, err))
 		}
+	}
+	for _, d := range j.plan.Others {
 		if err := j.SetReadOnly(d.Path, true); err != nil {
 			return fmt.Errorf("protect disk %s: %w", d.Name, err)
 		}
@@ -486,7 +320,7 @@ func (j *job) clearMain(ctx context.Context) error {
 	if err := j.StopArray(ctx); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	for _, d := range j.main {
+	for _, d := range j.plan.Main {
 		if err := j.Wipe(d.Path); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}
@@ -495,15 +329,15 @@ func (j *job) clearMain(ctx context.Context) error {
 }
 
 func (j *job) partition(context.Context) error {
-	return because(fault.DiskWrite, j.WriteTable(j.recovery.Path, j.unit.Recovery.Table))
+	return because(fault.DiskWrite, j.WriteTable(j.plan.Recovery.Path, j.plan.Unit.Recovery.Table))
 }
 
 func (j *job) format(ctx context.Context) error {
-	t := j.unit.Recovery.Table
-	if err := j.Format(ctx, j.recovery.Path, t, []layout.Role{layout.ESP, layout.Recovery}); err != nil {
+	t := j.plan.Unit.Recovery.Table
+	if err := j.Format(ctx, j.plan.Recovery.Path, t, []layout.Role{layout.ESP, layout.Recovery}); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	part := block.PartitionPath(j.recovery.Path, t.Find(layout.Recovery).Number)
+	part := block.PartitionPath(j.plan.Recovery.Path, t.Find(layout.Recovery).Number)
 	if err := j.Mount(part, j.Places.Recovery, "ext4", host.MountOptions{NoExec: true, NoSUID: true, NoDev: true}); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
@@ -544,12 +378,12 @@ func (j *job) credentials(ctx context.Context) error {
 }
 
 func (j *job) bootRecovery(context.Context) error {
-	return because(fault.BootSetup, j.PutRecoveryArtifact(j.unit, j.Places.Recovery))
+	return because(fault.BootSetup, j.PutRecoveryArtifact(j.plan.Unit, j.Places.Recovery))
 }
 
 func (j *job) writeRecord(context.Context) error {
-	if j.signed != (uplink.Signed{}) {
-		if err := j.volume.WriteManifests(j.Manifests.Used(j.signed.Product, j.signed.Serial)); err != nil {
+	if signed := j.plan.Signed; signed != (uplink.Signed{}) {
+		if err := j.volume.WriteManifests(j.Manifests.Used(signed.Product, signed.Serial)); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}
 	}
@@ -560,20 +394,21 @@ func (j *job) writeRecord(context.Context) error {
 	if err := j.volume.WriteRequest(r); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	if j.KeepLog && j.unit.Server != "" {
-		if err := j.volume.WriteRestoreData(state.RestoreData{Preserve: true, XLog: j.unit.Server}); err != nil {
+	if j.KeepLog {
+		if err := j.volume.WriteRestoreData(state.RestoreData{Preserve: true, XLog: j.plan.Server}); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}
 	}
-	j.unit.Credentials = j.generation
-	return because(fault.DiskWrite, j.volume.WriteUnit(j.unit))
+	u := j.plan.Unit
+	u.Credentials = j.generation
+	return because(fault.DiskWrite, j.volume.WriteUnit(u))
 }
 
 func (j *job) bootEntries(context.Context) error {
 	if j.Firmware != layout.UEFI {
 		return nil
 	}
-	_, err := j.EnsureEntries(j.Vars, j.unit)
+	_, err := j.EnsureEntries(j.Vars, j.plan.Unit)
 	return because(fault.BootSetup, err)
 }
 

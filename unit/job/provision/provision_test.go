@@ -37,7 +37,7 @@ func testJob(t *testing.T, p policy.Policy, keys ...signature.PublicKey) (*job, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &job{Machine: m, unit: state.Unit{Recovery: state.Disk{Table: table}}}, log
+	return &job{Machine: m, plan: Plan{Unit: state.Unit{Recovery: state.Disk{Table: table}}}}, log
 }
 
 func testKey(t *testing.T) signature.PrivateKey {
@@ -114,14 +114,14 @@ func TestFetchManifest(t *testing.T) {
 				j.Keys = []signature.PublicKey{key.Public()}
 			}
 			j.ManifestURL = s.URL + path
-			err := j.fetchManifest(t.Context())
+			got, err := j.fetchManifest(t.Context())
 			if fault.Of(err) != tt.want || err != nil && !strings.Contains(err.Error(), tt.says) {
 				t.Fatalf("got %v, want %v saying %q", err, tt.want, tt.says)
 			}
-			if err == nil && j.manifest.Files[0].Src != s.URL+"/norm_boot" {
-				t.Errorf("not resolved: %+v", j.manifest.Files)
+			if err == nil && got.Full.Files[0].Src != s.URL+"/norm_boot" {
+				t.Errorf("not resolved: %+v", got.Full.Files)
 			}
-			if tt.want == fault.ManifestSignature && j.manifest != nil {
+			if tt.want == fault.ManifestSignature && got.Full != nil {
 				t.Error("a refused manifest is kept")
 			}
 		})
@@ -152,7 +152,7 @@ func TestFetchManifestNoServer(t *testing.T) {
 			// The job is patient. The test ends its patience at the first pause.
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
-			err := j.fetchManifest(ctx)
+			_, err := j.fetchManifest(ctx)
 			if fault.Of(err) != fault.NoServer || !strings.Contains(err.Error(), url) {
 				t.Errorf("got %v, want NoServer", err)
 			}
@@ -167,7 +167,7 @@ func TestManifestAddress(t *testing.T) {
 	for _, url := range []string{"", "manufData.json", "file:///manufData.json", "tftp://10.0.0.1/manufData.json", "http://[::1", "ftp://h/m"} {
 		j, _ := testJob(t, policy.Policy{AllowUnsigned: true})
 		j.ManifestURL = url
-		if err := j.fetchManifest(t.Context()); fault.Of(err) != fault.ManifestMissing {
+		if _, err := j.fetchManifest(t.Context()); fault.Of(err) != fault.ManifestMissing {
 			t.Errorf("%q: got %v, want ManifestMissing", url, err)
 		}
 	}

@@ -409,7 +409,7 @@ func Collect(proc, sys fs.FS, dmi platform.DMI, disks []block.Disk, ports []nic.
 	var err error
 	o.CPU, err = readCPU(proc, sys)
 	keep(err)
-	o.RamMegs, err = readMemory(proc)
+	o.RamMegs, err = readMemory(proc, "MemTotal")
 	keep(err)
 	o.PCI, err = readBus(sys, "bus/pci/devices", "vendor", "device", "class", 8)
 	keep(err)
@@ -455,14 +455,15 @@ func readCPU(proc, sys fs.FS) (manifest.CPU, error) {
 	return c, nil
 }
 
-func readMemory(proc fs.FS) (uint64, error) {
+// readMemory returns one amount of /proc/meminfo in MiB.
+func readMemory(proc fs.FS, name string) (uint64, error) {
 	b, err := fs.ReadFile(proc, "meminfo")
 	if err != nil {
 		return 0, fmt.Errorf("read memory: %w", err)
 	}
 	for line := range strings.Lines(string(b)) {
 		f := strings.Fields(line)
-		if len(f) >= 2 && f[0] == "MemTotal:" {
+		if len(f) >= 2 && f[0] == name+":" {
 			kb, err := strconv.ParseUint(f[1], 10, 64)
 			if err != nil {
 				return 0, fmt.Errorf("read memory: %w", err)
@@ -470,7 +471,7 @@ func readMemory(proc fs.FS) (uint64, error) {
 			return kb / 1024, nil
 		}
 	}
-	return 0, errors.New("read memory: /proc/meminfo has no MemTotal")
+	return 0, fmt.Errorf("read memory: /proc/meminfo has no %s", name)
 }
 
 // readBus reads the devices of a bus. Entries without a vendor are no devices. shift is dropped from the class.

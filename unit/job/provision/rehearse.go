@@ -1,23 +1,92 @@
 package provision
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"path"
-	"time"
+	"os"
+	"path/filepath"
 
 	"gprovision/hw/block"
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
+	"gprovision/model/signature"
+	"gprovision/unit/image"
+	"gprovision/unit/report"
 )
+
+// checkServer asks the server for what the job will fetch, before anything is cleared: each file is there and has its size, and beside
+// each image lies a signature for that name by a key of the policy. Where a disk is not blank, the unit may be complete, and each file is
+// read to its end as well.
+func (j *job) checkServer(ctx context.Context) error {
+	full, err := j.carriesData()
+	if err != nil {
+		return err
+	}
+	if full {
+		j.Log.Info("the disks are not blank: all files are read once before anything is erased")
+	}
+	return j.lookAtServer(ctx, full)
+}
+
+// lookAtServer asks for each file that is still to come and fetches the signatures; with full it reads the files to their ends.
+func (j *job) lookAtServer(ctx context.Context, full bool) error {
+	look := func(f *File) error {
+		err := from(j.Machine).head(ctx, *f)
+		if err == nil {
+			err = j.findSignature(ctx, f)
+		}
+		if err == nil && full {
+			err = j.rehearse(ctx, f)
+		}
+		return err
+	}
+	for i := range j.plan.Files {
+		if err := look(&j.plan.Files[i]); err != nil {
+			return err
+		}
+	}
+	for i := range j.plan.Steps {
+		s := &j.plan.Steps[i]
+		for k := range s.Files {
+			if s.When <= manifest.RunAfterQA {
+				continue // it is over
+			}
+			if err := look(&s.Files[k]); err != nil {
+				return fmt.Errorf("manifest step %q: %w", s.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// findSignature fetches the signature of a file, and checks it as far as that shows without the file.
+func (j *job) findSignature(ctx context.Context, f *File) error {
+	if f.Signature == "" {
+		return nil
+	}
+	sig, err := from(j.Machine).small(ctx, f.Signature, signature.MaxSize)
+	switch {
+	case errors.Is(err, report.ErrNotFound) && f.Demanded:
+		return fault.Newf(fault.ImageUnsigned, "%s does not exist", f.Signature)
+	case errors.Is(err, report.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	if f.Image != nil {
+		if err := image.CheckSignature(sig, j.Keys, *f.Image); err != nil {
+			return err
+		}
+	}
+	f.signed = sig
+	return nil
+}
 
 // carriesData says whether one of the planned disks is not blank: the unit may be complete, and must stay so if the files of
 // the manifest turn out to be bad.
 func (j *job) carriesData() (bool, error) {
-	for _, d := range append([]block.Disk{j.recovery}, j.main...) {
+	for _, d := range append([]block.Disk{j.plan.Recovery}, j.plan.Main...) {
 		blank, why, err := j.BlankDisk(d.Path)
 		if err != nil {
 			return false, fault.Because(fault.DiskWrite, err)
@@ -30,62 +99,52 @@ func (j *job) carriesData() (bool, error) {
 	return false, nil
 }
 
-// stall is how long a rehearsal waits for more bytes of a file.
-const stall = 30 * time.Second
-
-// rehearse reads a file of the manifest to its end and compares size and hash, without keeping it.
-func (j *job) rehearse(ctx context.Context, f manifest.File) error {
-	want, err := manifest.HashFor(f, j.Policy.AllowSHA1)
+// rehearse fetches a file before anything is erased. It is kept in memory for its place on the disk if there is room, and proven there;
+// else it is read to its end, and fetched again later.
+func (j *job) rehearse(ctx context.Context, f *File) error {
+	room, err := j.roomToKeep()
 	if err != nil {
 		return err
 	}
-	if err := j.head(ctx, f); err != nil {
-		return err
+	if f.Size == 0 || f.Size > room {
+		return from(j.Machine).readToEnd(ctx, *f)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	watchdog := time.AfterFunc(stall, cancel)
-	defer watchdog.Stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.Src, nil)
-	if err != nil {
-		return fault.Because(fault.ManifestSyntax, err)
-	}
-	req.Header.Set("Accept-Encoding", "identity")
-	client, err := j.source()
+	dir, err := os.MkdirTemp(j.waiting, "")
 	if err != nil {
 		return err
 	}
-	defer client.CloseIdleConnections()
-	resp, err := client.Do(req)
-	if err != nil {
-		return fault.Because(fault.Download, err)
+	j.Log.Info("fetching before anything is erased", "file", f.Name, "bytes", f.Size)
+	kept := filepath.Join(dir, f.Name)
+	if err := from(j.Machine).fetch(ctx, *f, kept, nil); err != nil {
+		return err
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fault.Newf(fault.Download, "get %s: HTTP status %s", f.Src, resp.Status)
+	if err := j.prove(ctx, *f, kept); err != nil {
+		return err
 	}
-	j.Log.Info("reading without keeping", "file", path.Base(f.Src), "bytes", f.Size)
-	meter, stop := j.Track(ctx, f.Size)
-	defer stop()
-	h := want.New()
-	body := readerFunc(func(b []byte) (int, error) {
-		watchdog.Reset(stall)
-		return resp.Body.Read(b)
-	})
-	n, err := io.Copy(h, meter.Reader(body))
-	if err != nil {
-		return fault.Because(fault.DownloadTruncated, fmt.Errorf("get %s: after %d bytes: %w", f.Src, n, err))
-	}
-	if f.Size > 0 && n < f.Size {
-		return fault.Newf(fault.DownloadTruncated, "get %s: %d bytes came, wanted are %d", f.Src, n, f.Size)
-	}
-	if got := h.Sum(nil); !bytes.Equal(got, want.Sum) {
-		return fault.Newf(fault.DownloadHash, "%s has %s %x, wanted is %s", path.Base(f.Src), want.Name, got, want)
-	}
+	f.kept = kept
 	return nil
 }
 
-// readerFunc is a function that reads.
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+// roomToKeep returns how large a file may be, in bytes, that is kept in memory now. All together take a quarter of it at most.
+func (j *job) roomToKeep() (int64, error) {
+	if j.waiting == "" {
+		dir, err := os.MkdirTemp("", "waiting-")
+		if err != nil {
+			return 0, err
+		}
+		j.waiting = dir
+		if free, err := readMemory(j.Proc, "MemAvailable"); err == nil {
+			j.memory = int64(free) << 20 / 4
+		} else {
+			j.Log.Warn("no file is kept in memory", "err", err)
+		}
+	}
+	kept := int64(0)
+	for _, f := range j.plan.all() {
+		if f.kept != "" {
+			kept += f.Size
+		}
+	}
+	free, err := report.FreeSpace(j.waiting)
+	return min(j.memory-kept, free/2), err
+}
