@@ -43,11 +43,12 @@ demo: deps build ## the whole life of a unit on a virtual machine (FIRMWARE=uefi
 	$(SUDO) bin/gprov demo --firmware $(FIRMWARE) $(if $(KEEP),--keep)
 
 .PHONY: check
-check: ## formatting, vet, vet for another architecture, dead code, and known holes (by a pinned database)
+check: ## formatting, vet, vet for another architecture, staticcheck, dead code, and known holes (by a pinned database)
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
 	go vet ./...
 	go vet -tags soak,bench ./lab ./forge/boot
 	GOARCH=arm64 go vet ./...
+	GOGC=400 "$$(go -C .ci/staticcheck tool -n staticcheck)" -tags soak,bench ./...
 	@$(MAKE) --no-print-directory dead
 	go -C .ci/vuln run . -root $(CURDIR)
 

@@ -297,12 +297,12 @@ func (m *ManifestCheckCmd) Run(c *Context) error {
 	if err != nil {
 		return fmt.Errorf("read manifest: %w", err)
 	}
-	names, more := c.Site.Names.Chosen(), []source.Problem(nil)
 	parsed, err := manifest.Parse(b)
 	if err != nil { // Check says it with its line
 		parsed = &manifest.Manifest{}
 	}
-	if names, more, err = manifestNames(c, parsed, filepath.Dir(m.File), m.Artifact); err != nil {
+	names, more, err := manifestNames(c, parsed, filepath.Dir(m.File), m.Artifact)
+	if err != nil {
 		return err
 	}
 	return reportProblems(c, m.File, append(manifest.Check(b, rules(c, names)), more...), m.JSON)

@@ -37,8 +37,9 @@ func childStage() {
 	}
 	for err == nil {
 		if _, e := os.Stat("/go"); e == nil {
-			err = os.WriteFile("/gone", []byte(fmt.Sprint(os.Getppid())), 0o600)
-			os.Exit(0)
+			if err = os.WriteFile("/gone", []byte(fmt.Sprint(os.Getppid())), 0o600); err == nil {
+				os.Exit(0)
+			}
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -80,7 +80,7 @@ func command(ctx context.Context, args []string, w io.Writer) (code int, err err
 		return 0, nil
 	case "ci":
 		start := time.Unix(*began, 0)
-		chosen, left := fitting(choose(items, *commit), start.Add(lastEnd).Sub(time.Now()))
+		chosen, left := fitting(choose(items, *commit), time.Until(start.Add(lastEnd)))
 		for _, it := range left {
 			fmt.Fprintf(w, "not started, it could not end in time: %s\n", it.name)
 		}

@@ -94,7 +94,7 @@ func ParseVersion(s string) (Name, error) {
 func CheckPrefix(p string) error {
 	parts := strings.Split(p, ".")
 	if len(parts) != 4 || parts[3] != "" || !plain(parts[0]) || !plain(parts[1]) || !plain(parts[2]) {
-		return fmt.Errorf("image prefix %q is not three parts, each followed by a dot, such as WIDGET.LNX.SHINY.", p)
+		return fmt.Errorf("image prefix %q is not three parts, each followed by a dot, such as \"WIDGET.LNX.SHINY.\"", p)
 	}
 	return nil
 }

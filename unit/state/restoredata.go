@@ -61,7 +61,7 @@ func ParseRestoreData(b []byte) (RestoreData, error) {
 
 func (d RestoreData) validate() error {
 	if d.Version < 0 {
-		return errors.New("Version is negative")
+		return errors.New("negative Version")
 	}
 	if err := printable("BootArgs", d.BootArgs, 1024); err != nil {
 		return err

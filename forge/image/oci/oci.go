@@ -439,7 +439,6 @@ type layerReader struct {
 	blob      *measured
 	content   *measured
 	layer     layer
-	checked   bool
 }
 
 // measured hashes and counts what is read.
