@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -479,6 +480,57 @@ func TestBenchmarksPage(t *testing.T) {
 	} {
 		if !strings.Contains(string(page), says) || !strings.Contains(code.String(), has) {
 			t.Errorf("docs/benchmarks.md says %q, the benchmarks %q", says, has)
+		}
+	}
+}
+
+// TestRooms fails unless the page of each wing, its README.md, has a row for each package below it that says what is in it, and
+// no other row, and unless the picture of docs/design.md has the names of those that are not a part of another. A wing without packages
+// below it says all in its package comment.
+func TestRooms(t *testing.T) {
+	rooms := map[string][]string{}
+	for _, f := range load(t, token.NewFileSet()) {
+		if wing, room, ok := strings.Cut(f.dir, "/"); ok && wing != "cmd" && !slices.Contains(rooms[wing], room) {
+			rooms[wing] = append(rooms[wing], room)
+		}
+	}
+	if len(rooms) < 7 {
+		t.Fatalf("this test does not see the wings: %v", rooms)
+	}
+	design, err := os.ReadFile("docs/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, picture, _ := strings.Cut(string(design), "\n## The house in one picture\n")
+	picture, _, _ = strings.Cut(picture, "\n## ")
+	row := regexp.MustCompile(`(?m)^\| \[([a-z0-9/]+)\]\(([a-z0-9/]+)/\) \| [^|]*\S[^|]* \|[^|]*\|$`)
+	for wing, have := range rooms {
+		b, err := os.ReadFile(wing + "/README.md")
+		if err != nil {
+			t.Errorf("%v: a table with a row for each of %v", err, have)
+			continue
+		}
+		var said []string
+		for _, m := range row.FindAllStringSubmatch(string(b), -1) {
+			if said = append(said, m[1]); m[1] != m[2] {
+				t.Errorf("%s/README.md: %s leads to %s", wing, m[1], m[2])
+			}
+		}
+		for _, room := range have {
+			if !slices.Contains(said, room) {
+				t.Errorf("%s/README.md has no row | [%s](%s/) | what is in it | what is not |", wing, room, room)
+			}
+			if strings.Contains(strings.TrimPrefix(room, "job/"), "/") {
+				continue // a part of its room
+			}
+			if !regexp.MustCompile(`\b` + path.Base(room) + `\b`).MatchString(picture) {
+				t.Errorf("the picture of docs/design.md does not have %s/%s", wing, room)
+			}
+		}
+		for _, room := range said {
+			if !slices.Contains(have, room) {
+				t.Errorf("%s/README.md has a row for %s, and there is no such package", wing, room)
+			}
 		}
 	}
 }
