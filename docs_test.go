@@ -534,3 +534,22 @@ func TestRooms(t *testing.T) {
 		}
 	}
 }
+
+// TestExamples fails for a package of hw, each of which says that it is usable alone, without an example of that.
+func TestExamples(t *testing.T) {
+	example := regexp.MustCompile(`(?m)^func Example[A-Za-z0-9_]*\(\) \{$`)
+	seen := map[string]bool{}
+	for _, f := range load(t, token.NewFileSet()) {
+		if !strings.HasPrefix(f.dir, "hw/") || seen[f.dir] {
+			continue
+		}
+		seen[f.dir] = true
+		b, err := os.ReadFile(f.dir + "/example_test.go")
+		if err != nil || !example.Match(b) {
+			t.Errorf("%s/example_test.go has no function Example: %v", f.dir, err)
+		}
+	}
+	if len(seen) < 10 {
+		t.Errorf("this test does not see the packages of hw: %v", seen)
+	}
+}
