@@ -24,9 +24,6 @@ const (
 	DataArrayName = "gprov-data"
 )
 
-// sysfs is where the kernel's own names of devices are.
-const sysfs = "/sys"
-
 // Members returns the members of arrays among the partitions on main disks. A partition that cannot be read is logged and left
 // out.
 func (m *Machine) Members() ([]raid.Part, error) {
@@ -61,12 +58,12 @@ func (m *Machine) readMember(path string) (raid.Member, error) {
 // StartArray starts an array at ArrayPath from the members that can be used. Nothing is written to them before something is
 // written to the array. An array that runs with the same members is left alone, another one is stopped.
 func (m *Machine) StartArray(ctx context.Context, a raid.Array) error {
-	running, err := raid.Running(sysfs, ArrayPath)
+	running, err := raid.Running(m.Places.Sysfs, ArrayPath)
 	if err != nil {
 		return err
 	}
 	if running {
-		now, err := filepath.Glob(filepath.Join(sysfs, "block", filepath.Base(ArrayPath), "slaves", "*"))
+		now, err := filepath.Glob(filepath.Join(m.Places.Sysfs, "block", filepath.Base(ArrayPath), "slaves", "*"))
 		if err != nil {
 			return err
 		}
@@ -80,7 +77,7 @@ func (m *Machine) StartArray(ctx context.Context, a raid.Array) error {
 	if err := m.StopArray(ctx); err != nil {
 		return err
 	}
-	if err := raid.StartReadOnly(sysfs); err != nil {
+	if err := raid.StartReadOnly(m.Places.Sysfs); err != nil {
 		m.Log.Warn("members may be written to before the array is", "err", err)
 	}
 	return raid.Assemble(ctx, raid.Runner(m.Run), ArrayPath, a)
@@ -88,7 +85,7 @@ func (m *Machine) StartArray(ctx context.Context, a raid.Array) error {
 
 // StopArray stops the array at ArrayPath if there is one.
 func (m *Machine) StopArray(ctx context.Context) error {
-	if raid.Known(sysfs, ArrayPath) {
+	if raid.Known(m.Places.Sysfs, ArrayPath) {
 		return raid.Stop(ctx, raid.Runner(m.Run), ArrayPath)
 	}
 	return nil
@@ -113,7 +110,7 @@ func (m *Machine) CreateDataArray(ctx context.Context, a state.Array, members []
 // ProbeDataArray says what is on the array of the data, of which a has the members. Nothing is written to them, and it is not started
 // afterwards. blank says that it provably carries nothing.
 func (m *Machine) ProbeDataArray(ctx context.Context, a raid.Array) (info filesystem.Info, blank bool, err error) {
-	if err := raid.StartReadOnly(sysfs); err != nil {
+	if err := raid.StartReadOnly(m.Places.Sysfs); err != nil {
 		return info, false, err
 	}
 	if err := raid.Assemble(ctx, raid.Runner(m.Run), DataArrayPath, a); err != nil {

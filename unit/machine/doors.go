@@ -43,12 +43,13 @@ const (
 	Share               // for writing, while partitions of the disk may be mounted
 )
 
-// Places are the directories at which volumes are mounted, one for each kind.
+// Places are the directories at which volumes are mounted, one for each kind, and where the kernel is asked about arrays.
 type Places struct {
 	Recovery string // the recovery volume
 	Main     string // the main system
 	Medium   string // below it emergency media, each in a directory of its own
 	Run      string // what the running system has as /run: it is handed over with its content; below it is mounted what is for a moment
+	Sysfs    string // what the kernel says of its arrays, and is told about starting them
 }
 
 // InRun returns where a file lies that the running system has below /run.
@@ -56,7 +57,7 @@ func (p Places) InRun(file string) string { return p.Run + strings.TrimPrefix(fi
 
 // RealPlaces are those of a unit. Jobs that run after each other, and the running system's init, find each other's volumes there.
 func RealPlaces() Places {
-	return Places{Recovery: "/mnt/recovery", Main: "/mnt/main", Medium: "/mnt/medium", Run: "/run"}
+	return Places{Recovery: "/mnt/recovery", Main: "/mnt/main", Medium: "/mnt/medium", Run: "/run", Sysfs: "/sys"}
 }
 
 // Doors are the ways by which init and its jobs reach disks, filesystems, programs, firmware and clock. On a unit they are those of Real;

@@ -19,7 +19,7 @@ import (
 // restored returns a machine whose main system is complete and was never started.
 func restored(t *testing.T) *machinetest.Rig {
 	t.Helper()
-	r := provisioned(t)
+	r := provisioned(t, twoDisks)
 	boots(t, r)
 	r.Start(nil)
 	return r

@@ -1,124 +1,42 @@
 package pid1
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"gprovision/hw/block"
 	"gprovision/hw/host"
 	"gprovision/model/layout"
-	"gprovision/model/release"
 	"gprovision/unit/decide"
-	"gprovision/unit/image/imagetest"
 	"gprovision/unit/journal"
-	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
 )
 
-// The destroy law: a job that destroys may be cut off, or fail, at any of its calls. Started anew, as often as that takes, it ends where a job
-// ends that nothing happened to; and until then the unit is not taken for complete.
-
-// rigDisks are the sizes of the recovery device and of the main disk.
-const rigRecovery, rigMain = 2 * layout.GiB, 8 * layout.GiB
+// The destroy law: a job that destroys may be cut off, or fail, at any of its calls. Started anew, as often as that takes, it ends where a
+// job ends that nothing happened to; and until then the unit is not taken for complete.
 
 // provisioned returns a machine that was provisioned and not restored yet: its main disk is blank.
-func provisioned(t *testing.T) *machinetest.Rig {
+func provisioned(t *testing.T, k machinetest.Kind) *machinetest.Rig {
 	t.Helper()
-	r := machinetest.New(t)
-	recovery := r.AddDisk(block.Disk{Name: "vda", Bus: block.VirtIO, Serial: "RECOVERY", Size: rigRecovery})
-	r.AddDisk(block.Disk{Name: "vdb", Bus: block.VirtIO, Serial: "MAIN", Size: rigMain})
-	r.AddDisk(block.Disk{Name: "sda", Bus: block.USB, Removable: true, Serial: "SOMEBODY'S", Size: layout.GiB})
-	u := onRig(t, r)
-	table, err := layout.ForRecovery(layout.UEFI, layout.Device{Size: rigRecovery, SectorSize: 512}, u.m.Labels(), machine.NewIDs())
-	if err == nil {
-		err = u.m.WriteTable(recovery, table)
-	}
-	if err == nil {
-		err = u.m.Format(t.Context(), recovery, table, []layout.Role{layout.ESP, layout.Recovery})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	disks, err := u.m.Disks()
-	if err != nil {
-		t.Fatal(err)
-	}
-	main, err := u.m.LayMain(disks[1], 0, machine.NewIDs())
-	if err == nil {
-		err = u.mountVolume(block.PartitionPath(recovery, table.Find(layout.Recovery).Number), false)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := state.Open(u.m.Places.Recovery)
-	for _, d := range []string{state.ImageDir, state.LogDir, state.Dir} {
-		if err := os.MkdirAll(v.Path(d), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	base := imagetest.Prefix + "2026-11-22.0001"
-	err = errors.Join(
-		v.WriteKey(state.NewKey()),
-		v.WriteHash("$2b$10$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234"),
-		os.WriteFile(v.Path(u.m.Site.Names.BootFile), imagetest.BzImage(7, ""), 0o600),
-		os.WriteFile(v.Path(state.ImageDir, base+".upd"), imagetest.XZ(t, smallSystem(t, base)), 0o600),
-		u.m.PutRecoveryArtifact(state.Unit{Serial: testSerial, Recovery: machine.DiskRecord(disks[0], table), Main: []state.Disk{machine.DiskRecord(disks[1], main)}}, v.Path()),
-		v.WriteUnit(state.Unit{Serial: testSerial, Platform: "VIRT", Firmware: layout.UEFI, ImagePrefix: imagetest.Prefix, Original: base + ".upd",
-			Recovery: machine.DiskRecord(disks[0], table), Main: []state.Disk{machine.DiskRecord(disks[1], main)}}),
-		u.m.Unmount(u.m.Places.Recovery),
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := machinetest.NewUnit(t, k)
+	machinetest.Provision(r, onRig(t, r).m)
 	return r
 }
 
-// smallSystem is the tar of a release of a few files.
-func smallSystem(t *testing.T, base string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	put := func(h tar.Header, content string) {
-		h.Uid, h.Gid, h.Size = os.Geteuid(), os.Getegid(), int64(len(content))
-		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(content)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put(tar.Header{Name: release.MetaPath, Typeflag: tar.TypeReg, Mode: 0o644}, fmt.Sprintf(`{"version":1,"name":%q,"build":1,"bytes":4000000}`, base))
-	for _, d := range []string{"boot/", "etc/", "home/", "var/", "usr/"} {
-		put(tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o755}, "")
-	}
-	for name, text := range map[string]string{
-		"boot/norm_boot": string(imagetest.BzImage(7, "")), "etc/passwd": "root:x:0:0:root:/root:/bin/bash\nadmin:x:1001:1001::/home/admin:/bin/bash\n",
-		"etc/group": "root:x:0:\nadmin:x:1001:\n", "etc/shadow": "root:*:19000:0:99999:7:::\nadmin:!:19000:0:99999:7:::\n",
-		"etc/hosts": "127.0.0.1\tlocalhost\n", "usr/program": strings.Repeat("program ", 1000),
-	} {
-		put(tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644}, text)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
+// twoDisks is a unit on UEFI firmware with one main disk.
+var twoDisks = machinetest.Kind{Firmware: layout.UEFI}
 
 // onRig is init of a machine that was just switched on.
 func onRig(t *testing.T, r *machinetest.Rig) *unit {
@@ -126,10 +44,9 @@ func onRig(t *testing.T, r *machinetest.Rig) *unit {
 	u := testUnit(t, &bytes.Buffer{})
 	u.journal = journal.New(journal.Options{})
 	u.log = u.journal.Logger()
-	u.m.Log, u.m.Doors = u.log, r.Doors()
-	u.m.Sys = fstest.MapFS{"class/net": {Mode: fs.ModeDir}, "block": {Mode: fs.ModeDir}}
+	u.m.Log = u.log
+	machinetest.Fit(r, u.m)
 	u.m.Policy.AllowUnsigned = true
-	u.m.Identity.Variant.NumDataDisks, u.m.Identity.Variant.Disksize, u.m.Identity.Variant.SwRaidlevel = 1, rigMain, -1
 	u.changed, u.stopNetwork, u.queue = make(chan struct{}, 1), func() {}, report.NewQueue("b1")
 	u.since = time.Now().Add(-time.Hour) // every disk that will come is there
 	var err error
@@ -174,7 +91,7 @@ func boots(t *testing.T, r *machinetest.Rig, faults ...func(n int, call string) 
 		if (out.Kind == HoldOn) != (out.Err != nil) {
 			t.Errorf("a pass ends with %+v", out)
 		}
-		if slices.ContainsFunc(r.Written(), func(name string) bool { return !strings.HasPrefix(name, "vda") && !strings.HasPrefix(name, "vdb") }) {
+		if slices.ContainsFunc(r.Written(), func(name string) bool { return !strings.HasPrefix(name, "vd") }) {
 			t.Errorf("a disk that is not planned was written to: %s", r.Written())
 		}
 		u.die(t)
@@ -191,21 +108,30 @@ func ends(t *testing.T, r *machinetest.Rig) string {
 	u := onRig(t, r)
 	f := u.look(t.Context())
 	u.forget(f)
-	table, err := r.Table(filepath.Join(filepath.Dir(f.RecoveryPart.Disk.Path), "vdb"))
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s %s, request %v\n", f.Recovery, f.Main, f.Request != nil)
+	disks, err := u.m.Disks()
 	if err != nil {
 		t.Error(err)
 	}
-	var out strings.Builder
-	fmt.Fprintf(&out, "%s %s, request %v\n%+v\n", f.Recovery, f.Main, f.Request != nil, table)
+	for _, d := range disks {
+		table, err := r.Table(d.Path)
+		fmt.Fprintf(&out, "%s %+v %v\n", d.Name, table, err)
+	}
 	for line := range strings.Lines(machinetest.Tree(t, r.Volume(f.Unit.System().FSUUID))) {
 		if !strings.Contains(line, " /"+u.m.Site.Names.Mark+" ") {
 			out.WriteString(line)
 		}
 	}
-	for _, p := range f.Unit.Main[0].Table.Partitions {
-		if p.Role == layout.ESP {
-			out.WriteString(machinetest.Tree(t, r.Volume(p.FSUUID)))
+	for _, d := range f.Unit.Main {
+		for _, p := range d.Table.Partitions {
+			if p.Role == layout.ESP {
+				out.WriteString(machinetest.Tree(t, r.Volume(p.FSUUID)))
+			}
 		}
+	}
+	for _, fs := range dataOf(t, r) {
+		out.WriteString(machinetest.Tree(t, r.Volume(fs)))
 	}
 	for line := range strings.Lines(machinetest.Tree(t, r.Volume(f.Unit.Recovery.Table.Find(layout.Recovery).FSUUID))) {
 		mode, rest, _ := strings.Cut(line, " ")
@@ -247,33 +173,95 @@ func sampled(calls []string) (out []int) {
 	return slices.Compact(out)
 }
 
-// TestDestroyLaw cuts a restore at each call and lets each call fail.
+// askedFor is what a person's request for a restore makes of a machine whose main system is complete.
+func askedFor(t *testing.T, r *machinetest.Rig) {
+	t.Helper()
+	boots(t, r)
+	for _, fs := range dataOf(t, r) {
+		if err := os.WriteFile(filepath.Join(r.Volume(fs), "precious"), []byte("a restore leaves it alone"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onVolume(t, r, func(v *state.Volume) error {
+		q, err := state.NewRequest(state.KindRestore, state.Latest, "a person", time.Now())
+		return errors.Join(err, v.WriteRequest(q))
+	})
+}
+
+// dataOf returns the filesystems of the data, by the record.
+func dataOf(t *testing.T, r *machinetest.Rig) (out []string) {
+	t.Helper()
+	onVolume(t, r, func(v *state.Volume) error {
+		rec, err := v.ReadUnit()
+		if err != nil {
+			return err
+		}
+		if rec.DataArray != nil {
+			out = append(out, rec.DataArray.FSUUID)
+		}
+		for _, d := range rec.Main {
+			if p := d.Table.Find(layout.Data); p != nil {
+				out = append(out, p.FSUUID)
+			}
+		}
+		return nil
+	})
+	return out
+}
+
+// newDisk is what remains when the main disk of a machine is replaced: a blank one, and no request.
+func newDisk(t *testing.T, r *machinetest.Rig) {
+	t.Helper()
+	onVolume(t, r, (*state.Volume).DeleteRequest)
+}
+
+// onVolume changes the recovery volume of a machine.
+func onVolume(t *testing.T, r *machinetest.Rig, do func(v *state.Volume) error) {
+	t.Helper()
+	r.Start(nil)
+	u := onRig(t, r)
+	f := u.look(t.Context())
+	err := u.change(f, do)
+	u.forget(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDestroyLaw cuts a restore at each call and lets each call fail: on all units but the first one, and where the tests are to be short,
+// at some of them.
 func TestDestroyLaw(t *testing.T) {
-	for name, prepare := range map[string]func(t *testing.T) *machinetest.Rig{
-		"blank main disk": provisioned,
-		"a person's request": func(t *testing.T) *machinetest.Rig {
-			r := provisioned(t)
-			boots(t, r)
-			r.Start(nil)
-			u := onRig(t, r)
-			f := u.look(t.Context())
-			q, err := state.NewRequest(state.KindRestore, state.Latest, "a person", time.Now())
-			if err == nil {
-				err = u.change(f, func(v *state.Volume) error { return v.WriteRequest(q) })
-			}
-			u.forget(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return r
-		},
+	bios := machinetest.Kind{Firmware: layout.BIOS}
+	mirror := machinetest.Kind{Firmware: layout.UEFI, Mirror: true, Data: true}
+	for name, c := range map[string]struct {
+		kind    machinetest.Kind
+		prepare func(t *testing.T, r *machinetest.Rig)
+		each    int // of how many calls one is tried: in short tests, and in others
+		long    int
+	}{
+		"blank main disk":             {twoDisks, newDisk, 4, 1},
+		"a person's request":          {twoDisks, askedFor, 4, 1},
+		"BIOS":                        {bios, askedFor, 12, 3},
+		"BIOS, one disk":              {machinetest.Kind{Firmware: layout.BIOS, OneDisk: true, Data: true}, askedFor, 12, 3},
+		"UEFI, one disk, provisioned": {machinetest.Kind{Firmware: layout.UEFI, OneDisk: true}, nil, 16, 4},
+		"a mirror, blank disks":       {mirror, newDisk, 16, 4},
+		"a mirror, asked for":         {mirror, askedFor, 16, 4},
+		"a mirror under BIOS":         {machinetest.Kind{Firmware: layout.BIOS, Mirror: true}, askedFor, 24, 6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			start := prepare(t)
+			start := provisioned(t, c.kind)
+			if c.prepare != nil {
+				c.prepare(t, start)
+			}
 			whole := start.Clone(t)
 			if did := boots(t, whole); len(did) != 2 || !strings.HasPrefix(did[0], "restore: ") {
 				t.Fatalf("without a cut: %s", did)
+			}
+			for _, fs := range dataOf(t, whole) {
+				if kept := start.Volume(fs); kept != "" && machinetest.Tree(t, kept) != machinetest.Tree(t, whole.Volume(fs)) {
+					t.Error("the data are not what they were")
+				}
 			}
 			want := ends(t, whole)
 			counted := start.Clone(t)
@@ -282,14 +270,17 @@ func TestDestroyLaw(t *testing.T) {
 			u.pass(t.Context())
 			u.die(t)
 			calls := counted.Calls()
-			first := slices.Index(calls, "open /dev/vdb 1") + 1
+			first := slices.IndexFunc(calls, func(c string) bool {
+				return strings.HasPrefix(c, "write /dev/vdb") && !strings.HasPrefix(c, "write /dev/vdb1")
+			}) + 1
 			if first == 0 {
-				t.Fatalf("the main disk is never opened for writing: %q", calls)
+				t.Fatalf("the main disk is never written to: %q", calls)
 			}
-			at := sampled(calls)
+			each := c.long
 			if testing.Short() {
-				at = slices.DeleteFunc(at, func(n int) bool { return n%4 != 0 && n != first })
+				each = c.each
 			}
+			at := slices.DeleteFunc(sampled(calls), func(n int) bool { return n%each != 0 && n != first })
 			t.Logf("%d calls, %d of them tried", len(calls), len(at))
 			for _, err := range []error{machinetest.ErrCut, syscall.EIO} {
 				for _, n := range at {

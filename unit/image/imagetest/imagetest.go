@@ -111,7 +111,8 @@ func Tar(t *testing.T, meta string) []byte {
 		if f.text == "" {
 			continue
 		}
-		if err := w.WriteHeader(&tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644, Uid: os.Geteuid(), Gid: os.Getegid(), Size: int64(len(f.text))}); err != nil {
+		h := tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644, Uid: os.Geteuid(), Gid: os.Getegid(), Size: int64(len(f.text))}
+		if err := w.WriteHeader(&h); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.WriteString(w, f.text); err != nil {
@@ -147,6 +148,38 @@ func WithArtifact(t *testing.T, meta string, artifact []byte) []byte {
 		t.Fatal(err)
 	}
 	return XZ(t, b.Bytes())
+}
+
+// System is the tar of a release of a few files.
+func System(t *testing.T, base string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	put := func(h tar.Header, content string) {
+		h.Uid, h.Gid, h.Size = os.Geteuid(), os.Getegid(), int64(len(content))
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	meta := fmt.Sprintf(`{"version":1,"name":%q,"build":1,"bytes":4000000}`, base)
+	put(tar.Header{Name: release.MetaPath, Typeflag: tar.TypeReg, Mode: 0o644}, meta)
+	for _, d := range []string{"boot/", "etc/", "home/", "var/", "usr/"} {
+		put(tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o755}, "")
+	}
+	for name, text := range map[string]string{
+		"boot/norm_boot": string(BzImage(7, "")), "etc/passwd": "root:x:0:0:root:/root:/bin/bash\nadmin:x:1001:1001::/home/admin:/bin/bash\n",
+		"etc/group": "root:x:0:\nadmin:x:1001:\n", "etc/shadow": "root:*:19000:0:99999:7:::\nadmin:!:19000:0:99999:7:::\n",
+		"etc/hosts": "127.0.0.1\tlocalhost\n", "usr/program": strings.Repeat("program ", 1000),
+	} {
+		put(tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644}, text)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // BzImage returns the smallest file that has a bzImage's header, with a build number. body tells two of them apart.

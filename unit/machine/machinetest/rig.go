@@ -24,7 +24,6 @@ import (
 
 	"gprovision/hw/block"
 	"gprovision/hw/efi"
-	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
 	"gprovision/hw/partition"
 	"gprovision/model/layout"
@@ -36,18 +35,18 @@ var ErrCut = errors.New("the power was cut")
 
 // Rig is a machine. Its zero value is not useful.
 type Rig struct {
-	t   *testing.T
-	dir string
+	t    *testing.T
+	dir  string
+	kind Kind // of unit, for a machine of NewUnit
 
 	mu      sync.Mutex
-	disks   []*disk
+	store   storage
 	volumes map[string]string // by the filesystem's UUID: the directory that is its content
 	mounts  map[string]mount  // by mount point
 	made    map[string][]byte // what mke2fs wrote, by its arguments
 	calls   []string
 	dead    bool
 	fault   func(n int, call string) error
-	opened  map[string]bool // devices that were opened for writing
 }
 
 type disk struct {
@@ -64,8 +63,9 @@ type mount struct {
 // New returns a machine without disks, switched on.
 func New(t *testing.T) *Rig {
 	t.Helper()
-	r := &Rig{t: t, dir: memory(t), volumes: map[string]string{}, made: map[string][]byte{}, opened: map[string]bool{}}
-	for _, d := range []string{"dev", "vars", "volumes", "mnt", "run"} {
+	r := &Rig{t: t, dir: memory(t), volumes: map[string]string{}, made: map[string][]byte{}}
+	r.store = storage{t: t, sys: filepath.Join(r.dir, "sys"), arrays: map[string]*array{}}
+	for _, d := range []string{"dev", "vars", "volumes", "mnt", "run", "sys/block", "sys/module/md_mod/parameters"} {
 		if err := os.MkdirAll(filepath.Join(r.dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +91,7 @@ func (r *Rig) AddDisk(d block.Disk) string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.disks = append(r.disks, &disk{Disk: d, file: d.Path})
+	r.store.disks = append(r.store.disks, &disk{Disk: d, file: d.Path})
 	return d.Path
 }
 
@@ -101,15 +101,15 @@ func (r *Rig) Clone(t *testing.T) *Rig {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := New(t)
-	c.made = r.made
-	for _, d := range r.disks {
+	c.made, c.kind = r.made, r.kind
+	for _, d := range r.store.disks {
 		path := filepath.Join(c.dir, "dev", d.Name)
 		if err := copySparse(path, d.file); err != nil {
 			t.Fatal(err)
 		}
 		n := &disk{Disk: d.Disk, file: path}
 		n.Path = path
-		c.disks = append(c.disks, n)
+		c.store.disks = append(c.store.disks, n)
 	}
 	for uuid, from := range r.volumes {
 		if err := copyTree(c.content(uuid), from); err != nil {
@@ -119,8 +119,8 @@ func (r *Rig) Clone(t *testing.T) *Rig {
 	if err := os.CopyFS(filepath.Join(c.dir, "vars"), os.DirFS(filepath.Join(r.dir, "vars"))); err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range c.disks {
-		c.reread(d)
+	for _, d := range c.store.disks {
+		c.store.reread(d)
 	}
 	return c
 }
@@ -137,11 +137,14 @@ func (r *Rig) Start(fault func(n int, call string) error) {
 	for dir := range r.mounts {
 		r.detach(dir)
 	}
+	for device := range r.store.arrays {
+		r.store.end(device)
+	}
 	r.mounts, r.dead, r.calls, r.fault = map[string]mount{}, false, nil, fault
-	r.opened = map[string]bool{}
-	for _, d := range r.disks {
+	r.store.written = map[string]bool{}
+	for _, d := range r.store.disks {
 		d.ReadOnly = false
-		r.reread(d)
+		r.store.reread(d)
 	}
 }
 
@@ -157,7 +160,7 @@ func (r *Rig) Written() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []string
-	for p := range r.opened {
+	for p := range r.store.written {
 		out = append(out, filepath.Base(p))
 	}
 	slices.Sort(out)
@@ -168,9 +171,9 @@ func (r *Rig) Written() []string {
 func (r *Rig) Volume(uuid string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, d := range r.disks {
+	for _, d := range r.store.disks {
 		for _, p := range d.Partitions {
-			if info, err := r.probe(p.Path); err == nil && strings.EqualFold(info.UUID, uuid) {
+			if info, err := r.store.carries(p.Path); err == nil && strings.EqualFold(info.UUID, uuid) {
 				return r.content(info.UUID)
 			}
 		}
@@ -194,7 +197,7 @@ func (r *Rig) Doors() machine.Doors {
 		Vars:       efi.New(filepath.Join(r.dir, "vars")),
 		SetClock:   func(time.Time) error { return r.pass("set clock") },
 		Places: machine.Places{Recovery: filepath.Join(r.dir, "mnt", "recovery"), Main: filepath.Join(r.dir, "mnt", "main"),
-			Medium: filepath.Join(r.dir, "mnt", "medium"), Run: filepath.Join(r.dir, "run")},
+			Medium: filepath.Join(r.dir, "mnt", "medium"), Run: filepath.Join(r.dir, "run"), Sysfs: filepath.Join(r.dir, "sys")},
 	}
 }
 
@@ -226,27 +229,12 @@ func (r *Rig) list() ([]block.Disk, error) {
 		return nil, err
 	}
 	var out []block.Disk
-	for _, d := range r.disks {
+	for _, d := range r.store.disks {
 		c := d.Disk
 		c.Partitions = slices.Clone(d.Partitions)
 		out = append(out, c)
 	}
 	return out, nil
-}
-
-// find returns the disk of a device node, and where on it the device is.
-func (r *Rig) find(path string) (d *disk, at, size int64, err error) {
-	for _, d := range r.disks {
-		if d.Path == path {
-			return d, 0, d.Size, nil
-		}
-		for _, p := range d.Partitions {
-			if p.Path == path {
-				return d, p.Start, p.Size, nil
-			}
-		}
-	}
-	return nil, 0, 0, fmt.Errorf("open %s: %w", path, syscall.ENOENT)
 }
 
 func (r *Rig) open(path string, how machine.Access) (machine.Device, error) {
@@ -255,7 +243,7 @@ func (r *Rig) open(path string, how machine.Access) (machine.Device, error) {
 	if err := r.passed("open %s %d", path, how); err != nil {
 		return nil, err
 	}
-	d, at, size, err := r.find(path)
+	d, at, size, err := r.store.find(path)
 	if err != nil {
 		return nil, err
 	}
@@ -265,9 +253,14 @@ func (r *Rig) open(path string, how machine.Access) (machine.Device, error) {
 				return nil, fmt.Errorf("open %s: %w", path, syscall.EBUSY)
 			}
 		}
+		for _, a := range r.store.arrays {
+			if slices.ContainsFunc(a.members, func(m string) bool { return m == path || at == 0 && strings.HasPrefix(m, path) }) {
+				return nil, fmt.Errorf("open %s: %w", path, syscall.EBUSY)
+			}
+		}
 	}
 	if how != machine.Read {
-		r.opened[path] = true
+		r.store.writes(path)
 	}
 	flag := os.O_RDWR
 	if how == machine.Read {
@@ -278,24 +271,6 @@ func (r *Rig) open(path string, how machine.Access) (machine.Device, error) {
 		return nil, err
 	}
 	return &device{r: r, d: d, f: f, path: path, at: at, size: size}, nil
-}
-
-// reread makes the kernel know the partitions of a disk.
-func (r *Rig) reread(d *disk) {
-	f, err := os.Open(d.file)
-	if err != nil {
-		r.t.Error(err)
-		return
-	}
-	defer f.Close()
-	t, err := partition.Read(&device{d: d, f: f, size: d.Size, quiet: true})
-	d.Partitions = nil
-	if err != nil {
-		return
-	}
-	for _, p := range t.Partitions {
-		d.Partitions = append(d.Partitions, block.Partition{Number: p.Number, Path: block.PartitionPath(d.Path, p.Number), Start: p.Start, Size: p.Size})
-	}
 }
 
 // device is an open device.
@@ -327,6 +302,23 @@ func (d *device) ReadAt(b []byte, off int64) (int, error) {
 	return k, err
 }
 
+// array reports whether the device is an array that runs.
+func (d *device) array() bool {
+	if d.quiet { // what the kernel does itself reaches the disks
+		return false
+	}
+	d.r.mu.Lock()
+	defer d.r.mu.Unlock()
+	return d.r.store.arrays[d.path] != nil
+}
+
+// mirror writes to all members of an array.
+func (d *device) mirror(b []byte, off int64) error {
+	d.r.mu.Lock()
+	defer d.r.mu.Unlock()
+	return d.r.store.put(d.path, b, off)
+}
+
 func (d *device) WriteAt(b []byte, off int64) (int, error) {
 	if err := d.pass("write"); err != nil {
 		return 0, err
@@ -336,6 +328,9 @@ func (d *device) WriteAt(b []byte, off int64) (int, error) {
 	}
 	if d.d.ReadOnly {
 		return 0, syscall.EROFS
+	}
+	if d.array() {
+		return len(b), d.mirror(b, off)
 	}
 	return writeSparse(d.f, b, d.at+off)
 }
@@ -350,7 +345,7 @@ func (d *device) RereadTable() error {
 	}
 	d.r.mu.Lock()
 	defer d.r.mu.Unlock()
-	d.r.reread(d.d)
+	d.r.store.reread(d.d)
 	return nil
 }
 
@@ -369,20 +364,6 @@ func (d *device) Discard(context.Context, time.Duration, func(int64)) block.Disc
 		return block.Discarded{Why: err.Error()}
 	}
 	return block.Discarded{Why: "nothing is discarded here"}
-}
-
-// probe says what a device carries, without passing a door.
-func (r *Rig) probe(path string) (filesystem.Info, error) {
-	d, at, size, err := r.find(path)
-	if err != nil {
-		return filesystem.Info{}, err
-	}
-	f, err := os.Open(d.file)
-	if err != nil {
-		return filesystem.Info{}, err
-	}
-	defer f.Close()
-	return filesystem.Probe(&device{d: d, f: f, at: at, size: size, quiet: true}, size)
 }
 
 // content is the directory of a filesystem, made when it is first asked for.
@@ -410,7 +391,7 @@ func (r *Rig) mount(source, dir, fstype string, o host.MountOptions) error {
 	if m, used := r.mounts[dir]; used {
 		return fmt.Errorf("mount %s: %s is mounted at %s: %w", source, m.source, dir, syscall.EBUSY)
 	}
-	info, err := r.probe(source)
+	info, err := r.store.probe(source)
 	if err != nil {
 		return err
 	}
@@ -490,10 +471,15 @@ func (r *Rig) run(ctx context.Context, path string, args ...string) (output []by
 	if len(args) > 0 {
 		device = args[len(args)-1]
 	}
+	if filepath.Base(path) == "mdadm" && len(args) > 1 {
+		device = strings.Join(args[:2], " ")
+	}
 	if err := r.passed("run %s %s", filepath.Base(path), device); err != nil {
 		return nil, 0, err
 	}
 	switch filepath.Base(path) {
+	case "mdadm":
+		return r.mdadm(args)
 	case "mke2fs":
 		return r.mke2fs(ctx, args)
 	case "e2fsck":
@@ -509,7 +495,7 @@ const superblock = 64 << 10
 // becomes empty.
 func (r *Rig) mke2fs(ctx context.Context, args []string) ([]byte, int, error) {
 	path := args[len(args)-1]
-	d, at, size, err := r.find(path)
+	_, _, size, err := r.store.find(path)
 	if err != nil { // a file that is no device: what is asked is what would fit
 		return host.Run(ctx, "mke2fs", args...)
 	}
@@ -518,7 +504,7 @@ func (r *Rig) mke2fs(ctx context.Context, args []string) ([]byte, int, error) {
 			return []byte("it is mounted"), 1, nil
 		}
 	}
-	r.opened[path] = true
+	r.store.writes(path)
 	key := fmt.Sprint(size, args[:len(args)-1])
 	head := r.made[key]
 	if head == nil {
@@ -540,15 +526,10 @@ func (r *Rig) mke2fs(ctx context.Context, args []string) ([]byte, int, error) {
 		}
 		r.made[key] = head
 	}
-	f, err := os.OpenFile(d.file, os.O_RDWR, 0)
-	if err != nil {
+	if err := r.store.put(path, head, 0); err != nil {
 		return nil, 0, err
 	}
-	defer f.Close()
-	if _, err := f.WriteAt(head, at); err != nil {
-		return nil, 0, err
-	}
-	info, err := r.probe(path)
+	info, err := r.store.probe(path)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -560,7 +541,7 @@ func (r *Rig) mke2fs(ctx context.Context, args []string) ([]byte, int, error) {
 func (r *Rig) Table(path string) (layout.Table, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d, _, _, err := r.find(path)
+	d, _, _, err := r.store.find(path)
 	if err != nil {
 		return layout.Table{}, err
 	}
@@ -570,4 +551,27 @@ func (r *Rig) Table(path string) (layout.Table, error) {
 	}
 	defer f.Close()
 	return partition.Read(&device{d: d, f: f, size: d.Size, quiet: true})
+}
+
+// Replace takes a disk out and puts a blank one of the same size in its place.
+func (r *Rig) Replace(name, serial string) {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.store.disks {
+		if d.Name == name {
+			d.Serial = serial
+			if err := errors.Join(os.Truncate(d.file, 0), os.Truncate(d.file, d.Size)); err != nil {
+				r.t.Fatal(err)
+			}
+			r.store.reread(d)
+		}
+	}
+}
+
+// Remove takes a disk out.
+func (r *Rig) Remove(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.store.disks = slices.DeleteFunc(r.store.disks, func(d *disk) bool { return d.Name == name })
 }

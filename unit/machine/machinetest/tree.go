@@ -156,3 +156,38 @@ func writeSparse(f *os.File, b []byte, off int64) (int, error) {
 	}
 	return len(b), nil
 }
+
+// Bytes identifies what the bytes of a disk are, those from from to to left out: the hash of all that is not zero, with its place.
+func (r *Rig) Bytes(name string, from, to int64) string {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f, err := os.Open(filepath.Join(r.dir, "dev", name))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer f.Close()
+	const chunk = 4096
+	h, b, zero := sha256.New(), make([]byte, chunk), make([]byte, chunk)
+	for at := int64(0); ; {
+		data, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return fmt.Sprintf("%x", h.Sum(nil))
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if at, err = unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE); err != nil {
+			r.t.Fatal(err)
+		}
+		for ; data < at; data += chunk {
+			n, err := f.ReadAt(b, data)
+			if err != nil && !errors.Is(err, io.EOF) {
+				r.t.Fatal(err)
+			}
+			if (data < from || data >= to) && !bytes.Equal(b[:n], zero[:n]) {
+				fmt.Fprintf(h, "%d %x\n", data, b[:n])
+			}
+		}
+	}
+}
