@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"gprovision/factory"
 	"gprovision/factory/api"
 	"gprovision/factory/store"
 )
@@ -61,7 +62,7 @@ func (v *ServeBackupCmd) Run(c *Context) error {
 
 // openStore opens the database of a data directory, which must be there.
 func openStore(c *Context, data string) (*store.DB, error) {
-	path := filepath.Join(data, dataStore)
+	path := filepath.Join(data, factory.StoreFile)
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
@@ -91,12 +92,12 @@ func (v *ServeRestoreCmd) Run(c *Context) error {
 	if _, err := api.OpenAuthority(v.Data); err != nil {
 		return &HintError{err, "put ca.pem and ca.key of the server there first: units trust no other one"}
 	}
-	lock, err := lockDir(v.Data)
+	lock, err := factory.Lock(v.Data)
 	if err != nil {
-		return err
+		return serverError(err)
 	}
 	defer lock.Close()
-	place := filepath.Join(v.Data, dataStore)
+	place := filepath.Join(v.Data, factory.StoreFile)
 	next := place + ".new"
 	if err := v.prepare(c, next); err != nil {
 		return errors.Join(err, removeStore(next))

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"gprovision/factory"
 	"gprovision/factory/store"
 	"gprovision/model/record"
 	"gprovision/site"
@@ -29,7 +30,7 @@ func TestServeRestore(t *testing.T) {
 	}
 	open := func() *store.DB {
 		t.Helper()
-		db, err := store.Open(t.Context(), filepath.Join(data, dataStore))
+		db, err := store.Open(t.Context(), filepath.Join(data, factory.StoreFile))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +60,7 @@ func TestServeRestore(t *testing.T) {
 		Attrs: record.State{Job: record.JobProvision, Phase: record.Succeeded, Percent: -1}.Attrs()}})
 	must(err)
 
-	lock, err := lockDir(data)
+	lock, err := factory.Lock(data)
 	must(err)
 	gprov(1, "another server", "serve", "restore", "--data", data, "--from", backup)
 	must(lock.Close())
@@ -89,7 +90,7 @@ func TestServeRestore(t *testing.T) {
 	if u, err := db.Unit(t.Context(), "S1"); err != nil || !u.Completed() {
 		t.Error("the unit is not complete again:", u, err)
 	}
-	old, err := filepath.Glob(filepath.Join(data, dataStore+".before-*"))
+	old, err := filepath.Glob(filepath.Join(data, factory.StoreFile+".before-*"))
 	if err != nil || len(old) != 1 {
 		t.Fatal(old, err)
 	}
@@ -101,7 +102,7 @@ func TestServeRestore(t *testing.T) {
 	}
 	// A database that cannot be read any more is replaced as well.
 	must(db.Close())
-	place := filepath.Join(data, dataStore)
+	place := filepath.Join(data, factory.StoreFile)
 	must(os.WriteFile(place, []byte("damaged, and longer than a header of a database would ever be: it must be set aside"), 0o600))
 	must(os.Rename(old[0], filepath.Join(dir, "before.db")))
 	gprov(0, place, "serve", "restore", "--data", data, "--from", backup)

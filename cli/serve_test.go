@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -21,7 +20,7 @@ import (
 
 	"github.com/creack/pty"
 
-	"gprovision/factory/guard"
+	"gprovision/factory"
 	"gprovision/factory/store"
 	"gprovision/model/record"
 	"gprovision/model/secret"
@@ -127,7 +126,7 @@ func TestServe(t *testing.T) {
 	client, err := unitreport.New(unitreport.Config{Endpoint: run.https, CA: pool, Unit: "SN 7/8", Boot: "b", Key: ed25519.NewKeyFromSeed(make([]byte, 32))})
 	must(err)
 	defer client.Close()
-	db, err := store.Open(t.Context(), filepath.Join(data, dataStore))
+	db, err := store.Open(t.Context(), filepath.Join(data, factory.StoreFile))
 	must(err)
 	defer db.Close()
 	must(db.AddToken(t.Context(), "tok", store.Token{MAC: "52:54:00:00:00:01", Serial: "SN 7/8", Created: time.Now(), Expires: time.Now().Add(time.Minute)}))
@@ -284,72 +283,5 @@ func TestServeListens(t *testing.T) {
 	}
 	if err := (&ServeCmd{Data: t.TempDir(), NoNetboot: true, Address: "127.0.0.2", HTTPSAddress: []string{"x"}, IPXE: t.TempDir(), Manifest: "m"}).Run(&Context{Context: t.Context(), Stdout: io.Discard, Stderr: io.Discard}); err == nil {
 		t.Error("an address that is none")
-	}
-}
-
-// brokenListener panics at its first connection.
-type brokenListener struct {
-	net.Listener
-	broke chan struct{}
-}
-
-func (b *brokenListener) Accept() (net.Conn, error) {
-	c, err := b.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	c.Close()
-	close(b.broke)
-	panic("accepting is out of order")
-}
-
-// TestServiceAgain: an HTTP service whose loop panics answers again at the same port, and the first page has what says so.
-func TestServiceAgain(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address, broke := l.Addr().String(), make(chan struct{})
-	log := slog.New(slog.DiscardHandler)
-	group := guard.NewGroup(log)
-	first := true
-	around := func(l net.Listener) net.Listener {
-		if first {
-			first = false
-			return &brokenListener{l, broke}
-		}
-		return l
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		done <- group.Run(ctx, httpService("HTTP", log, l, around, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "here") })))
-	}()
-	if _, err := http.Get("http://" + address); err == nil {
-		t.Error("the broken service answers")
-	}
-	<-broke
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		resp, err := http.Get("http://" + address)
-		if err == nil {
-			b, _ := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if string(b) != "here" {
-				t.Errorf("%q", b)
-			}
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("it is not started again:", err)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	if p := group.Problems(); len(p) != 1 || !strings.Contains(p[0], "HTTP") {
-		t.Error(p)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"gprovision/factory"
 	"gprovision/factory/api"
 	"gprovision/factory/store"
 	"gprovision/model/fault"
@@ -135,10 +136,10 @@ func newSegment(t *testing.T, change func(*ServeCmd)) *segment {
 	data := filepath.Join(s.dir, "data")
 	files := map[string][]byte{"provision.pxe": smallKernel(), "manufData.json": []byte("{}")}
 	for name, b := range files {
-		if err := os.MkdirAll(filepath.Join(data, dataFiles), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(data, factory.FilesDir), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(data, dataFiles, name), b, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(data, factory.FilesDir, name), b, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

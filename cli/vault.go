@@ -20,7 +20,9 @@ import (
 
 	"gprovision/cli/answer"
 	"gprovision/cli/shown"
+	"gprovision/factory"
 	"gprovision/factory/api"
+	"gprovision/factory/login"
 	"gprovision/factory/store"
 	"gprovision/factory/vault"
 	"gprovision/model/record"
@@ -87,7 +89,7 @@ type VaultSource struct {
 func (s *VaultSource) open(c *Context) (door, error) {
 	switch {
 	case s.Data != "":
-		path := filepath.Join(s.Data, dataStore)
+		path := filepath.Join(s.Data, factory.StoreFile)
 		if _, err := os.Stat(path); err != nil {
 			return nil, fmt.Errorf("open vault: %w", err)
 		}
@@ -151,7 +153,7 @@ func (s *VaultSource) remote() (*remoteDoor, error) {
 	}
 	d := &remoteDoor{base: base, operator: s.Operator, password: secret.Secret(os.Getenv("GPROV_PASSWORD"))}
 	if s.PasswordFile != "" {
-		if d.password, err = readPassword(s.PasswordFile); err != nil {
+		if d.password, err = login.ReadPassword(s.PasswordFile); err != nil {
 			return nil, err
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -306,4 +308,14 @@ func (w Who) Genuine(r *http.Request) bool {
 		got = r.PostFormValue("form")
 	}
 	return hmac.Equal([]byte(got), []byte(w.Form))
+}
+
+// ReadPassword returns the first line of a file.
+func ReadPassword(path string) (secret.Secret, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read password: %w", err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return secret.Secret(strings.TrimRight(line, "\r")), nil
 }

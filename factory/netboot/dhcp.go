@@ -118,6 +118,14 @@ func (d *DHCP) Serve(ctx context.Context) error {
 	return err
 }
 
+// Close closes the ports of a DHCP that is not served, and does nothing after Serve.
+func (d *DHCP) Close() error {
+	if d.conn == nil {
+		return nil
+	}
+	return errors.Join(d.conn.Close(), d.pxec.Close())
+}
+
 func (d *DHCP) loop(ctx context.Context, conn *net.UDPConn, pxePort bool) error {
 	buf := make([]byte, 4096)
 	for {

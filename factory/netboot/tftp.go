@@ -118,6 +118,14 @@ func (s *TFTP) Serve(ctx context.Context) error {
 	}
 }
 
+// Close closes the port of a TFTP that is not served, and does nothing after Serve.
+func (s *TFTP) Close() error {
+	if s.conn == nil {
+		return nil
+	}
+	return s.conn.Close()
+}
+
 // begin starts the transfer that a packet asks for.
 func (s *TFTP) begin(ctx context.Context, peer *net.UDPAddr, packet []byte) {
 	q, err := parseRequest(packet)

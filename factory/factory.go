@@ -1,0 +1,248 @@
+// Package factory is the front door of the factory server: New takes what the server is told, opens everything that it needs, and
+// returns a Server, which Serve runs until the end. Check looks at the same things and opens nothing for good.
+//
+// The rooms behind it are packages of their own: store, vault and login keep; api, web and netboot answer; limit bounds them, and
+// guard keeps them apart. What they have in common is done here: the data directory and its lock, certificates, ports, shutdown.
+//
+// The package prints nothing and reads no command line. Its errors name a setting by the flag of gprov serve that sets it, and are
+// of a kind (ErrConfig, ErrInUse, ErrPort, ...) where the caller has something to say about it.
+package factory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"gprovision/factory/api"
+	"gprovision/factory/guard"
+	"gprovision/factory/netboot"
+	"gprovision/factory/vault"
+	"gprovision/factory/web"
+	"gprovision/hw/nic"
+	"gprovision/model/secret"
+)
+
+// Kinds of errors. The text of an error says what is wrong; its kind is for errors.Is.
+var (
+	// ErrConfig is a setting that is wrong in itself.
+	ErrConfig = errors.New("wrong setting")
+	// ErrInUse is a data directory that another server uses.
+	ErrInUse = errors.New("data directory in use")
+	// ErrNotMade is a data directory that was never set up. Only Check minds.
+	ErrNotMade = errors.New("data directory not set up")
+	// ErrPort is a port that cannot be opened.
+	ErrPort = errors.New("port cannot be opened")
+	// ErrOtherDHCP is another DHCP server where this one is to give out addresses.
+	ErrOtherDHCP = errors.New("another DHCP server")
+	// ErrNoDHCP is no DHCP server where this one gives out no addresses. Only Check minds.
+	ErrNoDHCP = errors.New("no DHCP server")
+)
+
+// kind makes an error one of a kind. Its text stays.
+type kind struct {
+	error
+	of error
+}
+
+// Unwrap returns the error, and what it is.
+func (k kind) Unwrap() []error { return []error{k.error, k.of} }
+
+// Config is what the server is told.
+type Config struct {
+	// Data is the directory of everything that the server keeps. It is made if it is not there.
+	Data string
+	// Interface is the network interface of the station. It may be empty with NoNetboot and an Address.
+	Interface string
+	// Address is the server's IPv4 address on the interface. Empty: the first one that the interface has.
+	Address string
+	// HTTPSAddresses are where HTTPS listens beside the station's address. Empty: 127.0.0.1. The unspecified address is all of them.
+	HTTPSAddresses []string
+	// HTTPPort is the port of the boot script and the files. 0: any free one.
+	HTTPPort int
+	// HTTPSPort is the port of the dashboard and of /v1. 0: any free one.
+	HTTPSPort int
+	// NoNetboot leaves out DHCP and TFTP.
+	NoNetboot bool
+	// DHCPRange is the addresses to give out, as "A-B". Empty: the server names what to boot, beside another DHCP server.
+	DHCPRange string
+	// IPXE is the directory of the iPXE binaries.
+	IPXE string
+	// Manifest is the name of the manifest, below the directory of files, that units are told of.
+	Manifest string
+	// OperatorKeys are the public keys that credentials are encrypted to, or files of them. Those in OperatorsFile count too.
+	OperatorKeys []string
+	// AdminPasswordFile is a file with the password of the operator admin in its first line. Empty: New makes one at the first start.
+	AdminPasswordFile string
+	// FirstPassword tells a person the password that New makes. It is set only after that.
+	FirstPassword func(secret.Secret) error
+	// ByPerson makes every new key of a unit wait for an operator, who compares its fingerprint.
+	ByPerson bool
+	// Problems, if it is not nil, returns what is wrong with the files beyond what the server itself sees, in a sentence each.
+	Problems func() []string
+	// Log gets what happens. It must be there, except for Init and Check.
+	Log *slog.Logger
+}
+
+// Server is a factory server whose ports are open. Serve runs it, and must be called.
+type Server struct {
+	// Station is the server's address with the network that it serves.
+	Station netip.Prefix
+	// HTTP is where it listens without encryption.
+	HTTP netip.AddrPort
+	// HTTPS is where units reach it encrypted. It may listen at this port of other addresses, too.
+	HTTPS netip.AddrPort
+
+	group    *guard.Group
+	services []guard.Service
+	problems []func() []string
+	onEnd    []func()
+}
+
+// New sets up the data directory where that is needed, and opens it, the ports and all else. Nothing stays open after an error.
+func New(ctx context.Context, c Config) (_ *Server, err error) {
+	if c.Interface == "" && (!c.NoNetboot || c.Address == "") {
+		return nil, kind{errors.New("give --interface IF (or --no-netboot and --address IP)"), ErrConfig}
+	}
+	s := &Server{group: guard.NewGroup(c.Log)}
+	defer func() {
+		if err != nil {
+			s.end()
+		}
+	}()
+	d, err := openData(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	s.onEnd = append(s.onEnd, d.close)
+	if s.Station, err = c.station(); err != nil {
+		return nil, err
+	}
+	recipients, err := c.recipients()
+	if err != nil {
+		return nil, err
+	}
+	vt := vault.New(d.store, recipients)
+	open, crypt, err := s.listen(c)
+	if err != nil {
+		return nil, err
+	}
+
+	neighbours, err := nic.OpenNeighbours(c.Interface)
+	if err != nil {
+		return nil, err
+	}
+	s.onEnd = append(s.onEnd, neighbours.Close)
+	boot, err := netboot.NewHTTP(netboot.HTTPConfig{
+		Port: neighbours.Port, Base: netboot.BaseURL(s.HTTP.Addr().String(), int(s.HTTP.Port())), API: fmt.Sprintf("https://%s", s.HTTPS),
+		Files: c.files(), IPXE: c.IPXE, Manifest: c.Manifest, Units: d.store, Log: c.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.onEnd = append(s.onEnd, func() { boot.Close() })
+	s.problems = append(s.problems, boot.CheckFiles)
+	if c.Problems != nil {
+		s.problems = append(s.problems, c.Problems)
+	}
+	s.problems = append(s.problems, func() []string {
+		if err := vt.Ready(); err != nil {
+			return []string{err.Error()}
+		}
+		return nil
+	}, s.group.Problems)
+	hub := &api.Hub{}
+	units := api.New(api.Config{Store: d.store, Vault: vt, Login: d.login, Audience: d.ca.Audience(), Hub: hub, Log: c.Log, ByPerson: c.ByPerson})
+	pages, err := web.New(web.Config{ByPerson: c.ByPerson, Store: d.store, Login: d.login, Hub: hub, Log: c.Log, Problems: s.Problems})
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := d.ca.TLS(hosts(s.Station.Addr()))
+	if err != nil {
+		return nil, err
+	}
+	if !c.NoNetboot {
+		if err := s.netboot(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	s.serveOpen(c.Log, open, boot, d.ca)
+	s.serveCrypt(c.Log, crypt, tlsConfig, units, pages, boot)
+	return s, nil
+}
+
+// netboot opens what answers firmware.
+func (s *Server) netboot(ctx context.Context, c Config) error {
+	tftp, err := netboot.ListenTFTP(netip.AddrPortFrom(s.Station.Addr(), 69).String(), c.IPXE, c.Log)
+	if err != nil {
+		return kind{err, ErrPort}
+	}
+	s.onEnd = append(s.onEnd, func() { tftp.Close() })
+	dc := netboot.DHCPConfig{Interface: c.Interface, Address: s.Station, HTTPPort: int(s.HTTP.Port()), Log: c.Log}
+	if c.DHCPRange != "" {
+		r, err := netboot.ParseRange(c.DHCPRange, s.Station)
+		if err != nil {
+			return kind{err, ErrConfig}
+		}
+		dc.Range = &r
+		other, found, err := netboot.ProbeDHCP(ctx, c.Interface)
+		if err != nil {
+			return err
+		}
+		if found {
+			return kind{fmt.Errorf("another DHCP server (%s) answers on %s", other, c.Interface), ErrOtherDHCP}
+		}
+	} else {
+		s.services = append(s.services, guard.Service{Name: "the look for a DHCP server", Serve: func(ctx context.Context) error {
+			if _, found, err := netboot.ProbeDHCP(ctx, c.Interface); err == nil && !found {
+				c.Log.Warn("no DHCP server answers: units will get no address", "interface", c.Interface, "hint", "start one, or give addresses with --dhcp-range")
+			}
+			return nil
+		}})
+	}
+	dhcp, err := netboot.ListenDHCP(ctx, dc)
+	if err != nil {
+		return kind{err, ErrPort}
+	}
+	s.onEnd = append(s.onEnd, func() { dhcp.Close() })
+	s.services = append(s.services, guard.Service{Name: "TFTP", Serve: tftp.Serve}, guard.Service{Name: "DHCP", Serve: dhcp.Serve})
+	return nil
+}
+
+// Serve answers until ctx ends, and then closes all that New has opened. It is called once. A part that panics is started again; the
+// error is that of a part that cannot go on.
+func (s *Server) Serve(ctx context.Context) error {
+	defer s.end()
+	return s.group.Run(ctx, s.services...)
+}
+
+func (s *Server) end() {
+	for i := len(s.onEnd) - 1; i >= 0; i-- {
+		s.onEnd[i]()
+	}
+}
+
+// Problems returns what is wrong with the server at this moment, in a sentence each: files, keys, parts that have panicked.
+func (s *Server) Problems() []string {
+	var out []string
+	for _, f := range s.problems {
+		out = append(out, f()...)
+	}
+	return out
+}
+
+// station returns the server's address and network.
+func (c Config) station() (netip.Prefix, error) {
+	var wanted netip.Addr
+	if c.Address != "" {
+		a, err := netip.ParseAddr(c.Address)
+		if err != nil || !a.Is4() {
+			return netip.Prefix{}, kind{fmt.Errorf("--address %q: want an IPv4 address", c.Address), ErrConfig}
+		}
+		if wanted = a; c.Interface == "" {
+			return netip.PrefixFrom(a, 32), nil
+		}
+	}
+	return netboot.InterfaceAddress(c.Interface, wanted)
+}
