@@ -57,6 +57,9 @@ func pureDirs() map[string][]string {
 	}
 }
 
+// serverRooms are the parts of the server that nobody but factory needs: who has them puts together a server of his own.
+func serverRooms() []string { return []string{"factory/guard", "factory/limit", "factory/web"} }
+
 // doors are what packages of unit reach through machine.Doors only.
 func doors() map[string][]string {
 	return map[string][]string{
@@ -206,6 +209,8 @@ func badImport(dir, file, p string) string {
 		switch {
 		case jobOf(dir) != "" && jobOf(rest) != "" && jobOf(dir) != jobOf(rest):
 			return fmt.Sprintf("%s may not import %s: no job knows another; put what both need beside unit/job", dir, rest)
+		case wing != "factory" && slices.Contains(serverRooms(), rest):
+			return fmt.Sprintf("%s may not import %s: the server is put together in factory, call factory.New", dir, rest)
 		case otherRow < 0:
 			return fmt.Sprintf("it imports %s, which has no place in the house", p)
 		case other == wing:
@@ -390,6 +395,9 @@ func TestLayersFinds(t *testing.T) {
 		{"unit/x/x.go", `package x; import "gprovision/forge/y"; var _ = y.Y`, "never import each other"},
 		{"unit/x/x.go", `package x; import ("gprovision/unit/y"; "gprovision/hw/z"; "gprovision/site"; "gprovision/model/m"); var _ = y.Y`, ""},
 		{"lab/x.go", `package lab; import ("gprovision/unit/y"; "gprovision/factory/z"); var _ = y.Y`, ""},
+		{"cli/x.go", `package cli; import "gprovision/factory/web"; var _ = web.New`, "call factory.New"},
+		{"cli/x.go", `package cli; import ("gprovision/factory"; "gprovision/factory/store"); var _, _ = factory.New, store.Open`, ""},
+		{"factory/x.go", `package factory; import "gprovision/factory/web"; var _ = web.New`, ""},
 		{"lab/x.go", `package lab; import "gprovision/cli"; var _ = cli.X`, "above"},
 		{"other/x.go", `package x; import "fmt"; var _ = fmt.Sprint`, "no place in the house"},
 		{"unit/job/a/x.go", `package x; import "gprovision/unit/job/b"; var _ = b.B`, "no job knows another"},

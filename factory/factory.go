@@ -142,18 +142,17 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.onEnd = append(s.onEnd, func() { boot.Close() })
-	s.problems = append(s.problems, boot.CheckFiles)
-	if c.Problems != nil {
-		s.problems = append(s.problems, c.Problems)
-	}
-	s.problems = append(s.problems, func() []string {
+	keys := func() []string {
 		if err := vt.Ready(); err != nil {
 			return []string{err.Error()}
 		}
 		return nil
-	}, s.group.Problems)
+	}
+	s.problems = []func() []string{boot.CheckFiles, c.Problems, keys, s.group.Problems}
 	hub := &api.Hub{}
-	units := api.New(api.Config{Store: d.store, Vault: vt, Login: d.login, Audience: d.ca.Audience(), Hub: hub, Log: c.Log, ByPerson: c.ByPerson})
+	units := api.New(api.Config{
+		Store: d.store, Vault: vt, Login: d.login, Audience: d.ca.Audience(), Hub: hub, Log: c.Log, ByPerson: c.ByPerson,
+	})
 	pages, err := web.New(web.Config{ByPerson: c.ByPerson, Store: d.store, Login: d.login, Hub: hub, Log: c.Log, Problems: s.Problems})
 	if err != nil {
 		return nil, err
@@ -196,7 +195,8 @@ func (s *Server) netboot(ctx context.Context, c Config) error {
 	} else {
 		s.services = append(s.services, guard.Service{Name: "the look for a DHCP server", Serve: func(ctx context.Context) error {
 			if _, found, err := netboot.ProbeDHCP(ctx, c.Interface); err == nil && !found {
-				c.Log.Warn("no DHCP server answers: units will get no address", "interface", c.Interface, "hint", "start one, or give addresses with --dhcp-range")
+				c.Log.Warn("no DHCP server answers: units will get no address", "interface", c.Interface,
+					"hint", "start one, or give addresses with --dhcp-range")
 			}
 			return nil
 		}})
@@ -227,7 +227,9 @@ func (s *Server) end() {
 func (s *Server) Problems() []string {
 	var out []string
 	for _, f := range s.problems {
-		out = append(out, f()...)
+		if f != nil { // there need be no Config.Problems
+			out = append(out, f()...)
+		}
 	}
 	return out
 }

@@ -72,7 +72,8 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := served(t, s)
-	if s.Station.String() != "127.0.0.2/32" || s.HTTP.Addr() != s.Station.Addr() || s.HTTPS.Addr() != s.Station.Addr() || s.HTTP.Port() == 0 || s.HTTPS.Port() == 0 || s.HTTP == s.HTTPS {
+	if a := s.Station.Addr(); s.Station.String() != "127.0.0.2/32" || s.HTTP.Addr() != a || s.HTTPS.Addr() != a ||
+		s.HTTP.Port() == 0 || s.HTTPS.Port() == 0 || s.HTTP == s.HTTPS {
 		t.Errorf("it listens at %v and %v of %v", s.HTTP, s.HTTPS, s.Station)
 	}
 	pool := x509.NewCertPool()
@@ -85,7 +86,8 @@ func TestServe(t *testing.T) {
 		t.Error("the way to the dashboard is", resp.Header.Get("Location"))
 	}
 	for path, want := range map[string]int{"/v1/time": 200, "/login": 200, "/": 303, "/boot.ipxe": 200} {
-		if resp, b := get(t, client, "https://"+s.HTTPS.String()+path); resp.StatusCode != want || resp.Header.Get("Strict-Transport-Security") == "" {
+		resp, b := get(t, client, "https://"+s.HTTPS.String()+path)
+		if resp.StatusCode != want || resp.Header.Get("Strict-Transport-Security") == "" {
 			t.Errorf("%s: %d, want %d: %s", path, resp.StatusCode, want, b)
 		}
 	}
@@ -263,7 +265,8 @@ func TestCheck(t *testing.T) {
 		return slices.ContainsFunc(kinds, func(err error) bool { return errors.Is(err, kind) })
 	}
 
-	if got := check(); !strings.Contains(got, "bad data directory and CA\nbad operator keys\n") || !is(ErrNotMade) || !is(vault.ErrNoOperator) {
+	got := check()
+	if !strings.Contains(got, "bad data directory and CA\nbad operator keys\n") || !is(ErrNotMade) || !is(vault.ErrNoOperator) {
 		t.Errorf("before the set-up:\n%s%v", got, kinds)
 	}
 	if _, err := os.Stat(c.Data); err == nil {
@@ -272,7 +275,8 @@ func TestCheck(t *testing.T) {
 	if err := Init(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	const well = "ok data directory and CA\nok database\nbad operator keys\nbad files\nbad files\nbad files\nbad files\nbad files\nok directory of files\nok station network 127.0.0.2/32\n"
+	well := "ok data directory and CA\nok database\nbad operator keys\n" + strings.Repeat("bad files\n", 5) +
+		"ok directory of files\nok station network 127.0.0.2/32\n"
 	if got := check(); got != well+"ok HTTP port 0\nok HTTPS port 0 of 127.0.0.2\nok HTTPS port 0 of 127.0.0.1\n" {
 		t.Errorf("after it:\n%s%v", got, kinds)
 	}
@@ -281,7 +285,8 @@ func TestCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := served(t, s)
-	if got := check(); got != strings.Replace(well, "ok database", "note a server is running on this directory; its ports are not checked\nok database", 1) {
+	note := "note a server is running on this directory; its ports are not checked\n"
+	if got := check(); got != strings.Replace(well, "ok database", note+"ok database", 1) {
 		t.Errorf("while one runs:\n%s%v", got, kinds)
 	}
 	if err := stop(); err != nil {
@@ -333,7 +338,8 @@ func TestNetboot(t *testing.T) {
 	}
 	second := here()
 	here()
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "p1"}, PeerName: "p2", PeerNamespace: netlink.NsFd(second)}); err != nil {
+	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "p1"}, PeerName: "p2", PeerNamespace: netlink.NsFd(second)}
+	if err := netlink.LinkAdd(cable); err != nil {
 		t.Fatal(err)
 	}
 	c := local(t)

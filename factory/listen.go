@@ -113,17 +113,18 @@ func (s *Server) serveOpen(log *slog.Logger, l net.Listener, boot *netboot.HTTP,
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, fmt.Sprintf("https://%s/", s.HTTPS), http.StatusFound)
 	})
-	s.services = append(s.services, httpService("HTTP at "+l.Addr().String(), log, l, func(l net.Listener) net.Listener { return limit.NewListener(l) }, mux))
+	around := func(l net.Listener) net.Listener { return limit.NewListener(l) }
+	s.services = append(s.services, httpService("HTTP at "+l.Addr().String(), log, l, around, mux))
 }
 
 // serveCrypt adds the encrypted service at each of its addresses.
-func (s *Server) serveCrypt(log *slog.Logger, listeners []net.Listener, conf *tls.Config, units *api.Server, pages *web.Web, boot *netboot.HTTP) {
+func (s *Server) serveCrypt(log *slog.Logger, at []net.Listener, conf *tls.Config, units *api.Server, pages *web.Web, boot *netboot.HTTP) {
 	mux := http.NewServeMux()
 	units.Register(mux)
 	pages.Register(mux)
 	boot.Register(mux)
 	around := func(l net.Listener) net.Listener { return tls.NewListener(limit.NewListener(l), conf) }
-	for _, l := range listeners {
+	for _, l := range at {
 		s.services = append(s.services, httpService("HTTPS at "+l.Addr().String(), log, l, around, strict(mux)))
 	}
 }
@@ -155,7 +156,8 @@ func httpService(name string, log *slog.Logger, l net.Listener, around func(net.
 	}}
 }
 
-// serveHTTP serves HTTP/1.1, and nothing else, until ctx ends, then lets requests finish for five seconds. Streams end at once, with their context.
+// serveHTTP serves HTTP/1.1, and nothing else, until ctx ends. It then lets requests finish for five seconds. Streams end at once, with
+// their context.
 func serveHTTP(ctx context.Context, log *slog.Logger, l net.Listener, h http.Handler) error {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true) // HTTP/2 is a lot of code before any login, and nobody here needs it

@@ -48,7 +48,8 @@ func TestServiceAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- group.Run(ctx, httpService("HTTP", log, l, around, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "here") })))
+		here := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "here") })
+		done <- group.Run(ctx, httpService("HTTP", log, l, around, here))
 	}()
 	if _, err := http.Get("http://" + address); err == nil {
 		t.Error("the broken service answers")
