@@ -29,7 +29,7 @@ type LoadOption struct {
 	Optional []byte
 }
 
-// Node is one node of a device path (UEFI 2.10 section 10.2).
+// Node is one node of a device path (UEFI 2.10 section 10.3.1: type, subtype, length with these four bytes).
 type Node struct {
 	Type, Sub byte
 	Data      []byte // without the header of four bytes
@@ -45,6 +45,7 @@ type HardDrive struct {
 	Kind      byte     // of the signature: 0 none, 1 MBR, 2 GUID
 }
 
+// Types and subtypes of nodes (UEFI 2.10 sections 10.3.1 end, 10.3.5.1 hard drive, 10.3.5.4 file path).
 const (
 	typeMedia = 4
 	subHD     = 1

@@ -45,7 +45,7 @@ func ExtCopy(r io.ReaderAt, size int64) (info Info, ok bool, err error) {
 	if n, err := r.ReadAt(b, superblockCopy); n < len(b) {
 		return info, false, fmt.Errorf("read the copy of the superblock: %w", err)
 	}
-	const blocks4096, firstCopy = 2, 1 // s_log_block_size, s_block_group_nr
+	const blocks4096, firstCopy = 2, 1 // s_log_block_size, s_block_group_nr (super.rst, as above)
 	if !soundExt4(b) || le.Uint32(b[0x18:]) != blocks4096 || le.Uint16(b[0x5a:]) != firstCopy {
 		return info, false, nil
 	}

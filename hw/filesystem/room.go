@@ -39,7 +39,7 @@ func RoomOn(ctx context.Context, run Runner, dir string, size int64) (Need, erro
 	if err := MakeExt4(ctx, run, name, "ROOM", "00000000-0000-4000-8000-000000000000"); err != nil {
 		return Need{}, err
 	}
-	var b [1024]byte
+	var b [1024]byte // the superblock: Linux Documentation/filesystems/ext4/super.rst
 	if _, err := f.ReadAt(b[:], 1024); err != nil {
 		return Need{}, fmt.Errorf("read superblock: %w", err)
 	}

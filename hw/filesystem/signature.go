@@ -20,7 +20,8 @@ var le = binary.LittleEndian
 
 func one(i Info) []Info { return []Info{i} }
 
-// probeMD finds members of md arrays with metadata 1.0 (near the end), 1.1 (at the start) and 1.2 (4 KiB behind it).
+// probeMD finds members of md arrays with metadata 1.0 (near the end), 1.1 (at the start) and 1.2 (4 KiB behind it): struct
+// mdp_superblock_1 of linux/raid/md_p.h.
 func probeMD(v *view) []Info {
 	const magic = "\xfc\x4e\x2b\xa9"
 	for _, off := range []int64{0, 4096, (v.size/512 - 16) &^ 7 * 512} {
@@ -33,7 +34,7 @@ func probeMD(v *view) []Info {
 	return nil
 }
 
-// probeMD090 finds members of md arrays with metadata 0.90, in the byte order of whoever made them.
+// probeMD090 finds members of md arrays with metadata 0.90, in the byte order of whoever made them: mdp_super_t of linux/raid/md_p.h.
 func probeMD090(v *view) []Info {
 	off := v.size&^65535 - 65536
 	b := v.at(off, 64)
@@ -49,7 +50,7 @@ func probeMD090(v *view) []Info {
 	return one(Info{Type: "md", Class: Member, Offset: off, UUID: uuid(id)})
 }
 
-// probeIMSM finds Intel firmware RAID: the last but one sector.
+// probeIMSM finds Intel firmware RAID: the last but one sector (struct imsm_super of mdadm's super-intel.c).
 func probeIMSM(v *view) []Info {
 	for _, ss := range []int64{512, 4096} {
 		if off := v.size/ss*ss - 2*ss; v.has(off, "Intel Raid ISM Cfg Sig. ") {
@@ -59,7 +60,7 @@ func probeIMSM(v *view) []Info {
 	return nil
 }
 
-// probeDDF finds SNIA disk data format: the anchor in the last sector, or 257 sectors from the end.
+// probeDDF finds SNIA disk data format (Common RAID Disk Data Format 2.0): the anchor in the last sector, or 257 sectors from the end.
 func probeDDF(v *view) []Info {
 	for _, back := range []int64{512, 257 * 512, 4096} {
 		if off := v.size - back; v.has(off, "\xde\x11\xde\x11") || v.has(off, "\x11\xde\x11\xde") {
@@ -69,7 +70,8 @@ func probeDDF(v *view) []Info {
 	return nil
 }
 
-// probeLVM finds physical volumes of LVM2: a label in one of the first four sectors.
+// probeLVM finds physical volumes of LVM2: a label in one of the first four sectors (LVM2 lib/label/label.h, struct label_header;
+// lib/format_text/layout.h, struct pv_header).
 func probeLVM(v *view) []Info {
 	for off := int64(0); off < 4*512; off += 512 {
 		if !v.has(off, "LABELONE") || !v.has(off+24, "LVM2 001") {
@@ -88,7 +90,8 @@ func probeLVM(v *view) []Info {
 	return nil
 }
 
-// probeZFS finds members of ZFS pools: uberblocks in the second half of four labels of 256 KiB, two at each end.
+// probeZFS finds members of ZFS pools: uberblocks in the second half of four labels of 256 KiB, two at each end (ZFS On-Disk Specification,
+// chapter 1).
 func probeZFS(v *view) []Info {
 	const label = 256 << 10
 	end := v.size / label * label
@@ -106,6 +109,8 @@ func probeZFS(v *view) []Info {
 	return nil
 }
 
+// probeBcache finds bcache and bcachefs by the magic numbers of their superblocks (struct cache_sb of Linux's bcache, struct bch_sb of
+// bcachefs).
 func probeBcache(v *view) []Info {
 	b := v.at(4096, 56)
 	if b == nil {
@@ -120,7 +125,8 @@ func probeBcache(v *view) []Info {
 	return nil
 }
 
-// probeDRBD finds the metadata that DRBD keeps inside of its backing device, in the last 4 KiB.
+// probeDRBD finds the metadata that DRBD keeps inside of its backing device, in the last 4 KiB (struct meta_data_on_disk of Linux's
+// drivers/block/drbd).
 func probeDRBD(v *view) []Info {
 	off := v.size&^4095 - 4096
 	for _, magic := range []string{"\x83\x74\x02\x6c", "\x83\x74\x02\x6b", "\x83\x74\x02\x6d"} {
@@ -131,7 +137,8 @@ func probeDRBD(v *view) []Info {
 	return nil
 }
 
-// probeLUKS finds LUKS 1 and 2. The second header of LUKS 2 is at one of ten places.
+// probeLUKS finds LUKS 1 and 2 by their binary headers (LUKS On-Disk Format Specification 1.2.3; LUKS2 On-Disk Format
+// Specification, binary header). The second header of LUKS 2 is at one of ten places.
 func probeLUKS(v *view) []Info {
 	places := []int64{0, 0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x100000, 0x200000, 0x400000}
 	for _, off := range places {
@@ -154,6 +161,7 @@ func probeLUKS(v *view) []Info {
 	return nil
 }
 
+// probeBitLocker finds BitLocker by the name in its first sector, as libblkid does: there is no published format.
 func probeBitLocker(v *view) []Info {
 	if v.has(3, "-FVE-FS-") {
 		return one(Info{Type: "bitlocker", Class: Crypt})
@@ -161,7 +169,8 @@ func probeBitLocker(v *view) []Info {
 	return nil
 }
 
-// probeExt finds ext2, ext3 and ext4: the superblock at 1024.
+// probeExt finds ext2, ext3 and ext4: the superblock at 1024 (Linux Documentation/filesystems/ext4/super.rst, s_magic, s_rev_level,
+// s_log_block_size, the features, s_uuid, s_volume_name).
 func probeExt(v *view) []Info {
 	b := v.at(1024, 1024)
 	if b == nil || le.Uint16(b[0x38:]) != 0xef53 || le.Uint32(b[0x4c:]) > 1 || le.Uint32(b[0x18:]) > 6 {
@@ -178,7 +187,8 @@ func probeExt(v *view) []Info {
 	return one(i)
 }
 
-// probeFAT finds FAT12, FAT16 and FAT32 by what every reader of them must find in the first sector.
+// probeFAT finds FAT12, FAT16 and FAT32 by what every reader of them must find in the first sector (Microsoft's FAT specification,
+// sections 3.1 to 3.3; the label of the root directory: section 6).
 func probeFAT(v *view) []Info {
 	b := v.at(0, 512)
 	if b == nil || b[510] != 0x55 || b[511] != 0xaa || b[0] != 0xe9 && b[0] != 0xeb {
@@ -239,6 +249,7 @@ func fatName(b []byte) string {
 	return ""
 }
 
+// probeExFAT finds exFAT by its boot sector (Microsoft's exFAT specification, section 3.1: FileSystemName, VolumeSerialNumber).
 func probeExFAT(v *view) []Info {
 	if !v.has(3, "EXFAT   ") {
 		return nil
@@ -250,7 +261,7 @@ func probeExFAT(v *view) []Info {
 	return one(i)
 }
 
-// probeNTFS finds NTFS by its first sector, or by the copy in its last one.
+// probeNTFS finds NTFS by its first sector, or by the copy in its last one (Linux fs/ntfs3/ntfs.h, struct NTFS_BOOT).
 func probeNTFS(v *view) []Info {
 	for _, off := range []int64{0, v.size - 512} {
 		if !v.has(off+3, "NTFS    ") {
@@ -265,6 +276,7 @@ func probeNTFS(v *view) []Info {
 	return nil
 }
 
+// probeXFS finds XFS by its superblock (Linux fs/xfs/libxfs/xfs_format.h, struct xfs_dsb: sb_magicnum, sb_uuid, sb_fname).
 func probeXFS(v *view) []Info {
 	if b := v.at(0, 512); b != nil && string(b[:4]) == "XFSB" {
 		return one(Info{Type: "xfs", Class: FS, UUID: uuid(b[32:48]), Label: clean(b[108:120])})
@@ -272,6 +284,7 @@ func probeXFS(v *view) []Info {
 	return nil
 }
 
+// probeBtrfs finds btrfs by its first superblock (struct btrfs_super_block of Linux: fsid, magic, label).
 func probeBtrfs(v *view) []Info {
 	if b := v.at(0x10000, 1024); b != nil && string(b[0x40:0x48]) == "_BHRfS_M" {
 		return one(Info{Type: "btrfs", Class: FS, Offset: 0x10000, UUID: uuid(b[0x20:0x30]), Label: clean(b[0x12b : 0x12b+256])})
@@ -279,6 +292,7 @@ func probeBtrfs(v *view) []Info {
 	return nil
 }
 
+// probeF2FS finds F2FS by a superblock (Linux include/linux/f2fs_fs.h, struct f2fs_super_block: magic, uuid, volume_name).
 func probeF2FS(v *view) []Info {
 	for _, off := range []int64{1024, 4096 + 1024} { // two copies, in blocks of 4 KiB
 		if b := v.at(off, 124+1024); b != nil && le.Uint32(b) == 0xf2f52010 {
@@ -288,6 +302,7 @@ func probeF2FS(v *view) []Info {
 	return nil
 }
 
+// probeSquash finds squashfs by its magic number, in either byte order (Linux fs/squashfs/squashfs_fs.h, SQUASHFS_MAGIC).
 func probeSquash(v *view) []Info {
 	if v.has(0, "hsqs") || v.has(0, "sqsh") {
 		return one(Info{Type: "squashfs", Class: FS})
@@ -295,6 +310,7 @@ func probeSquash(v *view) []Info {
 	return nil
 }
 
+// probeISO finds ISO 9660 by its first volume descriptor (ECMA-119 section 8.4).
 func probeISO(v *view) []Info {
 	b := v.at(0x8000, 2048)
 	if b == nil || string(b[1:6]) != "CD001" {
@@ -323,7 +339,7 @@ func probeUDF(v *view) []Info {
 	return nil
 }
 
-// probeFixed finds what has one signature at one place, and is not looked into.
+// probeFixed finds what has one signature at one place, and is not looked into: the places that libblkid looks at.
 func probeFixed(v *view) []Info {
 	var out []Info
 	for _, s := range []struct {
@@ -345,7 +361,8 @@ func probeFixed(v *view) []Info {
 	return out
 }
 
-// probeSwap finds swap space and suspended systems, whose signature ends the first page of whatever size.
+// probeSwap finds swap space and suspended systems, whose signature ends the first page of whatever size (Linux include/linux/swap.h,
+// union swap_header).
 func probeSwap(v *view) []Info {
 	for _, page := range []int64{4096, 8192, 16384, 32768, 65536} {
 		b := v.at(page-10, 10)
@@ -367,7 +384,7 @@ func probeSwap(v *view) []Info {
 	return nil
 }
 
-// probeGPT finds either header of a GPT, for sectors of 512 and 4096 bytes.
+// probeGPT finds either header of a GPT, for sectors of 512 and 4096 bytes (UEFI 2.10 table 5.5).
 func probeGPT(v *view) []Info {
 	var out []Info
 	for _, off := range []int64{512, 4096, v.size/512*512 - 512, v.size/4096*4096 - 4096} {
@@ -383,7 +400,7 @@ func probeGPT(v *view) []Info {
 	return out
 }
 
-// probeMBR finds a master boot record. The first sector of FAT and NTFS ends like one.
+// probeMBR finds a master boot record (UEFI 2.10 tables 5.1 and 5.2). The first sector of FAT and NTFS ends like one.
 func probeMBR(v *view) []Info {
 	b := v.at(0, 512)
 	if b == nil || b[510] != 0x55 || b[511] != 0xaa {

@@ -11,6 +11,7 @@ import (
 	"gprovision/model/layout"
 )
 
+// The header of a GPT is UEFI 2.10 table 5.5, an entry table 5.6; the offsets below are those of these tables.
 const (
 	gptMagic     = "EFI PART"
 	gptRevision  = 0x00010000

@@ -40,6 +40,8 @@ const (
 	KeepBoot = 440
 )
 
+// Offsets in the first sector (UEFI 2.10 tables 5.1 and 5.2: legacy MBR and its partition record), and the type of a protective
+// entry (table 5.4).
 const (
 	mbrSignature = 510 // offset of 55 aa
 	mbrDiskID    = 440

@@ -114,7 +114,8 @@ func Read(r io.ReaderAt, size int64) (Member, error) {
 	return Member{}, ErrNone
 }
 
-// parse1 parses a superblock of version 1 (struct mdp_superblock_1) that lies at a sector. All numbers are little-endian.
+// parse1 parses a superblock of version 1 (struct mdp_superblock_1 of linux/raid/md_p.h) that lies at a sector. All numbers are
+// little-endian.
 func parse1(b []byte, sector int64) (Member, bool) {
 	roles := le.Uint32(b[220:])
 	if le.Uint32(b) != magic || le.Uint32(b[4:]) != 1 || roles > maxRoles || le.Uint64(b[144:]) != uint64(sector) {
@@ -171,7 +172,8 @@ func sum1(b []byte) uint32 {
 	return uint32(sum) + uint32(sum>>32)
 }
 
-// parse090 parses a superblock of version 0.90 (mdp_super_t): 1024 words in the byte order of the machine that made it.
+// parse090 parses a superblock of version 0.90 (mdp_super_t of linux/raid/md_p.h): 1024 words in the byte order of the machine that
+// made it.
 func parse090(b []byte, _ int64) (Member, bool) {
 	var order binary.ByteOrder = le
 	if binary.BigEndian.Uint32(b) == magic {
@@ -213,6 +215,7 @@ func parse090(b []byte, _ int64) (Member, bool) {
 	return m, m.sane()
 }
 
+// parseIMSM recognises Intel's metadata by their signature (struct imsm_super of mdadm's super-intel.c).
 func parseIMSM(b []byte, _ int64) (Member, bool) {
 	if !bytes.HasPrefix(b, []byte("Intel Raid ISM Cfg Sig. ")) {
 		return Member{}, false
@@ -220,7 +223,7 @@ func parseIMSM(b []byte, _ int64) (Member, bool) {
 	return Member{Name: clean(b[:32]), Place: Spare}, true
 }
 
-// parseDDF recognises the anchor header, in either byte order.
+// parseDDF recognises the anchor header, in either byte order (SNIA Common RAID Disk Data Format 2.0, DDF header).
 func parseDDF(b []byte, _ int64) (Member, bool) {
 	if m := binary.BigEndian.Uint32(b); m != 0xde11de11 && m != 0x11de11de {
 		return Member{}, false

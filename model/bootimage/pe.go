@@ -24,7 +24,8 @@ type Section struct {
 // Size is the length of the content that is in the file, bytes.
 func (s Section) Size() int64 { return int64(min(s.VirtualSize, s.RawSize)) }
 
-// peFile is the part of a PE32+ header that matters here (Microsoft PE/COFF specification, revision 11).
+// peFile is the part of a PE32+ header that matters here (Microsoft PE/COFF specification, revision 11: "COFF File Header",
+// "Optional Header" with its standard and Windows-specific fields, "Section Table").
 type peFile struct {
 	coff     int64 // offset of the COFF header
 	optional int64 // offset of the optional header
@@ -36,10 +37,10 @@ type peFile struct {
 }
 
 const (
-	peMachineAMD64 = 0x8664
-	pe32Plus       = 0x20b
-	sectionHeader  = 40
-	maxPESections  = 96
+	peMachineAMD64 = 0x8664 // "Machine Types"
+	pe32Plus       = 0x20b  // the magic number of the optional header
+	sectionHeader  = 40     // bytes
+	maxPESections  = 96     // "COFF File Header", NumberOfSections
 )
 
 var errNotPE = errors.New("not a PE file for x86-64")
@@ -128,7 +129,7 @@ const (
 	SectionCmdline = ".cmdline" // kernel arguments
 )
 
-// Section flags.
+// Section flags (the same specification, "Section Flags").
 const (
 	peCode    = 0x00000020
 	peData    = 0x00000040

@@ -30,7 +30,8 @@ var (
 )
 
 // Facts of the xz format, https://tukaani.org/xz/xz-file-format.txt (version 1.2.1): 2.1.1 stream header, 2.1.2 stream
-// footer, 2.2 stream padding, 4 index. Numbers are little endian.
+// footer, 2.2 stream padding, 3.1 block header, 3.4 check, 4 index, 1.2 the numbers in both, 5.3.1 the filter
+// LZMA2. Other numbers are little endian.
 const (
 	xzHeader   = 12 // bytes of a stream header, and of a stream footer
 	checkSHA   = 0x0a

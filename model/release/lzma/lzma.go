@@ -4,6 +4,8 @@
 // A Decoder decodes into a buffer that is dictionary and result at once, so that nothing is copied through a window: for a
 // block whose size is known the buffer holds all of it; for a larger one it slides. The output is always that of the data given,
 // or an error; what is damaged may be found late, so nothing is trusted before the check of the block.
+//
+// Sources: lzma-specification.txt of the LZMA SDK for what is inside a chunk; lib/xz/xz_dec_lzma2.c of Linux for the chunks.
 package lzma
 
 import (
