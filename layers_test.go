@@ -47,7 +47,8 @@ func modelCodecs() []string {
 
 // modelForbids are packages of the standard library that touch files, networks or processes.
 func modelForbids() []string {
-	return []string{"io/ioutil", "net", "net/http", "os", "os/exec", "os/signal", "os/user", "path/filepath", "plugin", "syscall", "testing", "testing/fstest", "unsafe"}
+	return []string{"io/ioutil", "net", "net/http", "os", "os/exec", "os/signal", "os/user", "path/filepath", "plugin", "syscall", "testing",
+		"testing/fstest", "unsafe"}
 }
 
 // pureDirs are the packages outside of model that compute and touch nothing outside, with what they know beside model.
@@ -69,9 +70,20 @@ func doors() map[string][]string {
 	}
 }
 
+// hands are what unit/survey may not have: it looks at a machine with machine.Eyes, which cannot write.
+func hands() map[string][]string {
+	return map[string][]string{
+		"unit/machine": {"Doors", "Machine", "PutFile", "Real"},
+		"unit/volume":  {"At", "Handle"},
+		"os": {"Chmod", "Create", "Link", "Mkdir", "MkdirAll", "OpenFile", "Remove", "RemoveAll", "Rename", "Symlink", "Truncate",
+			"WriteFile"},
+	}
+}
+
 // mayRun names the places that may start programs.
 func mayRun(dir, file string) bool {
-	return dir == "hw/host" || dir == "forge/tool" || dir == "lab" && file == "run.go"
+	return dir == "hw/host" || dir == "forge/tool" || dir == "lab" && file == "run.go" ||
+		dir == "unit/machine/machinetest" // that one is for tests alone
 }
 
 // sourceFile is one Go file.
@@ -217,7 +229,8 @@ func badImport(dir, file, p string) string {
 		case otherRow < row:
 			return fmt.Sprintf("%s may not import %s: it is above it in the house", dir, rest)
 		case otherRow == row:
-			return fmt.Sprintf("%s may not import %s: %s and %s never import each other; put what both need into model, hw or site", dir, rest, wing, other)
+			return fmt.Sprintf("%s may not import %s: %s and %s never import each other; put what both need into model, hw or site", dir, rest,
+				wing, other)
 		}
 		return ""
 	}
@@ -269,12 +282,15 @@ func checkUses(f sourceFile, names map[string]string, say func(ast.Node, string,
 			if !mayRun(f.dir, f.name) {
 				say(s, "programs are started in hw/host (units), forge/tool (builders) and lab/run.go only")
 			}
-		case system && slices.Contains([]string{"Mount", "Unmount", "MoveMount", "OpenTree", "PivotRoot", "Chroot", "Fsopen", "Fsmount", "SYS_MOUNT", "SYS_UMOUNT2"}, what):
+		case system && slices.Contains([]string{"Mount", "Unmount", "MoveMount", "OpenTree", "PivotRoot", "Chroot", "Fsopen", "Fsmount",
+			"SYS_MOUNT", "SYS_UMOUNT2"}, what):
 			if f.dir != "hw/host" && wing != "lab" && wing != "forge" {
 				say(s, "only hw/host mounts")
 			}
 		case wing == "unit" && !strings.HasPrefix(f.dir, "unit/machine") && slices.Contains(doors()[strings.TrimPrefix(p, module+"/")], what):
 			say(s, "a job reaches disks, mounts, firmware and clock through the doors of its machine (unit/machine, Doors): tests could not stand in for this")
+		case f.dir == "unit/survey" && slices.Contains(hands()[strings.TrimPrefix(p, module+"/")], what):
+			say(s, "a survey changes nothing, and has no way to: it looks with machine.Eyes")
 		case p == module+"/hw/host" && slices.Contains([]string{"Reboot", "PowerOff"}, what):
 			if f.dir != "unit/pid1" {
 				say(s, "only unit/pid1 ends the machine: return an Outcome instead")
@@ -343,7 +359,8 @@ func checkGlobals(f sourceFile, globals map[string]bool, names map[string]string
 				spec := s.(*ast.ValueSpec)
 				if sel, ok := spec.Type.(*ast.SelectorExpr); ok {
 					if id, ok := sel.X.(*ast.Ident); ok && (names[id.Name] == "sync" || names[id.Name] == "sync/atomic") {
-						say(spec, "the package variable %s holds state (%s.%s): put it into a value that is passed on", spec.Names[0].Name, id.Name, sel.Sel.Name)
+						say(spec, "the package variable %s holds state (%s.%s): put it into a value that is passed on", spec.Names[0].Name, id.Name,
+							sel.Sel.Name)
 					}
 				}
 			}
@@ -402,7 +419,8 @@ func TestLayersFinds(t *testing.T) {
 		{"other/x.go", `package x; import "fmt"; var _ = fmt.Sprint`, "no place in the house"},
 		{"unit/job/a/x.go", `package x; import "gprovision/unit/job/b"; var _ = b.B`, "no job knows another"},
 		{"unit/job/a/x.go", `package x; import ("gprovision/unit/job/a/c"; "gprovision/unit/image"); var _, _ = c.C, image.X`, ""},
-		{"unit/job/a/x.go", `package x; import "gprovision/hw/host"; func f() { host.Mount("", "", "", host.MountOptions{}) }`, "doors of its machine"},
+		{"unit/job/a/x.go", `package x; import "gprovision/hw/host"; func f() { host.Mount("", "", "", host.MountOptions{}) }`,
+			"doors of its machine"},
 		{"unit/machine/x.go", `package x; import "gprovision/hw/host"; func f() { host.Mount("", "", "", host.MountOptions{}) }`, ""},
 		{"unit/decide/x.go", `package x; import "os"; var _ = os.Open`, "does no input or output"},
 		{"unit/decide/x.go", `package x; import "gprovision/hw/host"; var _ = host.Run`, "is pure"},

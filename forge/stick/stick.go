@@ -3,7 +3,7 @@
 //
 // A stick is a GPT disk: a BIOS boot partition with GRUB; an ext4 partition of our own type with the image, its signature, and
 // kernel and initramfs for BIOS; an ESP with the boot artifact; and a FAT32 partition that everybody can read, for the bundle.
-// unit/job/rescue recognises it by the type of the second partition. docs/sticks.md says what a person does with it.
+// unit/medium recognises it by the type of the second partition. docs/sticks.md says what a person does with it.
 //
 // Nothing is mounted, and no privileges are needed for a file. A device is only written if the kernel says that it is removable or
 // on USB, and that nobody uses it.

@@ -18,6 +18,17 @@ func NotedErrors(r io.ReaderAt) (bool, error) {
 	return binary.LittleEndian.Uint16(b[:])&2 != 0, nil
 }
 
+// AwaitsReplay reports whether the ext4 filesystem in r has a journal that is to be replayed, since it was not unmounted: bit 2 of
+// s_feature_incompat (INCOMPAT_RECOVER), a little-endian 32-bit number at byte 0x60 of the superblock (Linux
+// Documentation/filesystems/ext4/super.rst). A mount replays it, a read-only one too: what was synced may be in the journal alone.
+func AwaitsReplay(r io.ReaderAt) (bool, error) {
+	var b [4]byte
+	if _, err := r.ReadAt(b[:], superblock+0x60); err != nil {
+		return false, fmt.Errorf("read the features of the superblock: %w", err)
+	}
+	return binary.LittleEndian.Uint32(b[:])&4 != 0, nil
+}
+
 // Where a superblock is, in bytes, and its size. The first copy that MakeExt4 leaves is at the start of the second group of blocks.
 const (
 	superblock     = 1024

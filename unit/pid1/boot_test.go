@@ -45,7 +45,6 @@ func handsOver(t *testing.T, r *machinetest.Rig) (out Outcome, told state.Boot, 
 	r.Start(nil)
 	u = onRig(t, r)
 	f := u.look(t.Context())
-	u.forget(f)
 	return out, told, f.Attempts
 }
 
@@ -105,7 +104,6 @@ func TestBootAfterDamage(t *testing.T) {
 	r := restored(t)
 	u := onRig(t, r)
 	f := u.look(t.Context())
-	u.forget(f)
 	esp := ""
 	for _, p := range f.Unit.Main[0].Table.Partitions {
 		if p.Role == layout.ESP {

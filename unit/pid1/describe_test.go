@@ -6,12 +6,13 @@ import (
 
 	"gprovision/model/release"
 	"gprovision/unit/state"
+	"gprovision/unit/survey"
 )
 
 // TestDescribe: the menu's line of an image says what it is for this unit. The mark has its name as a release, without ".upd".
 func TestDescribe(t *testing.T) {
 	const prefix, running, original = "WIDGET.LNX.SHINY.", "WIDGET.LNX.SHINY.2026-11-05.0001", "WIDGET.LNX.SHINY.2026-11-01.0001.upd"
-	f := &Found{}
+	f := &survey.Findings{}
 	f.Mark = state.Mark{Release: running}
 	f.Unit.Original = original
 	var h release.History

@@ -48,7 +48,7 @@ func onRig(t *testing.T, r *machinetest.Rig) *unit {
 	machinetest.Fit(r, u.m)
 	u.m.Policy.AllowUnsigned = true
 	u.changed, u.stopNetwork, u.queue = make(chan struct{}, 1), func() {}, report.NewQueue("b1")
-	u.since = time.Now().Add(-time.Hour) // every disk that will come is there
+	u.memory.Since = time.Now().Add(-time.Hour) // every disk that will come is there
 	var err error
 	if u.modules, err = host.NewModules(t.TempDir(), "none"); err != nil {
 		t.Fatal(err)
@@ -78,7 +78,6 @@ func boots(t *testing.T, r *machinetest.Rig, faults ...func(n int, call string) 
 		u := onRig(t, r)
 		f := u.look(t.Context())
 		d := decide.Decide(f.Facts, u.m.Policy)
-		u.forget(f)
 		if rebooted && fault == nil && d.Job != decide.Boot {
 			t.Errorf("a unit reboots whose restore is not at its end: %s", d)
 		}
@@ -107,7 +106,6 @@ func ends(t *testing.T, r *machinetest.Rig) string {
 	r.Start(nil)
 	u := onRig(t, r)
 	f := u.look(t.Context())
-	u.forget(f)
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s %s, request %v\n", f.Recovery, f.Main, f.Request != nil)
 	disks, err := u.m.Disks()
@@ -151,7 +149,6 @@ func begun(t *testing.T, r *machinetest.Rig) {
 	r.Start(nil)
 	u := onRig(t, r)
 	f := u.look(t.Context())
-	u.forget(f)
 	if f.Request == nil {
 		t.Error("the main disk is written to, and no request is on the recovery volume")
 	}
@@ -220,10 +217,8 @@ func onVolume(t *testing.T, r *machinetest.Rig, do func(v *state.Volume) error) 
 	t.Helper()
 	r.Start(nil)
 	u := onRig(t, r)
-	f := u.look(t.Context())
-	err := u.change(f, do)
-	u.forget(f)
-	if err != nil {
+	u.look(t.Context())
+	if err := u.volume.Change(do); err != nil {
 		t.Fatal(err)
 	}
 }

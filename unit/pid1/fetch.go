@@ -31,20 +31,17 @@ const (
 
 // fetchImage brings an image from the network onto the recovery volume, which is mounted writable: the newest of the manifest that
 // the policy names for this. It is proven before it is put where a restore finds it.
-func (u *unit) fetchImage(ctx context.Context, f *Found) error {
+func (u *unit) fetchImage(ctx context.Context, v *state.Volume, rec state.Unit) error {
 	client, err := report.NewSource(u.m.Policy, u.m.Build.Time)
 	if err != nil {
 		return err
 	}
-	used, err := f.Volume.ReadManifests()
+	used, err := v.ReadManifests()
 	if err != nil {
 		u.log.Warn("which manifests were used cannot be read", "err", err)
 	}
-	prefix, source := f.Unit.ImagePrefix, ""
+	prefix, source := u.m.Site.Names.ImagePrefix, ""
 	var signed uplink.Signed
-	if prefix == "" {
-		prefix = u.m.Site.Names.ImagePrefix
-	}
 	return step.Run(ctx, u.m.Site.Weave("fetch", []step.Step{
 		{Name: "network", Say: "Network", Run: func(context.Context) error { return u.raiseNetwork(ctx) }},
 		{Name: "manifest", Say: "Manifest", Run: func(ctx context.Context) (err error) {
@@ -55,16 +52,16 @@ func (u *unit) fetchImage(ctx context.Context, f *Found) error {
 			show, stop := u.trackStages(ctx)
 			defer stop()
 			room := func(ctx context.Context, need filesystem.Need) (filesystem.Need, error) {
-				return image.Room(ctx, u.m.Run, image.MainSize(f.Unit), need)
+				return image.Room(ctx, u.m.Run, image.MainSize(rec), need)
 			}
-			r, err := update.Take(ctx, update.Options{Source: source, Client: client, Volume: f.Volume, Policy: u.m.Policy, Keys: u.m.Keys, Prefix: prefix,
-				Room: room, Firmware: u.m.Firmware, BootFile: u.m.Site.Names.BootFile, Original: f.Unit.Original, Patience: fetchPatience, Log: u.log, Progress: show})
+			r, err := update.Take(ctx, update.Options{Source: source, Client: client, Volume: v, Policy: u.m.Policy, Keys: u.m.Keys, Prefix: prefix,
+				Room: room, Firmware: u.m.Firmware, BootFile: u.m.Site.Names.BootFile, Original: rec.Original, Patience: fetchPatience, Log: u.log, Progress: show})
 			if err != nil {
 				return err
 			}
 			u.log.Info("image fetched", "image", r.Image, "bytes", r.Size, "present", r.Present)
 			if signed != (uplink.Signed{}) {
-				if err := f.Volume.WriteManifests(used.Used(signed.Product, signed.Serial)); err != nil {
+				if err := v.WriteManifests(used.Used(signed.Product, signed.Serial)); err != nil {
 					u.log.Warn("the manifest cannot be remembered: an older one would not be refused", "err", err)
 				}
 			}

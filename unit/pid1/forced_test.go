@@ -14,6 +14,7 @@ import (
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/panel/script"
+	"gprovision/unit/survey"
 )
 
 // firmware stands for the variables of one that started the entry with the description.
@@ -89,9 +90,11 @@ func TestForcedRestoreNeedsAYes(t *testing.T) {
 			}
 			for range 2 { // a second pass of the same boot does not ask again
 				asked = false
-				f := &Found{Facts: tc.f}
-				u.askForced(t.Context(), f)
-				if d := decide.Decide(f.Facts, tc.p); d.Job != tc.want || asked != tc.asks {
+				facts := tc.f
+				if c, chosen := u.askForced(t.Context(), &survey.Findings{Facts: tc.f}); chosen {
+					facts.Choice = c
+				}
+				if d := decide.Decide(facts, tc.p); d.Job != tc.want || asked != tc.asks {
 					t.Errorf("%s, asked %t", d, asked)
 				}
 				if tc.asks = false; tc.want == decide.Restore {

@@ -11,6 +11,7 @@ import (
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
+	"gprovision/unit/survey"
 )
 
 // maxMends is how many boots in a row may repair what starts the unit. Firmware that undoes each repair, or a file that cannot be
@@ -21,8 +22,8 @@ const maxMends = 3
 // that is cheap. The files on the main disk are compared only when this boot did not come from there although its system is complete;
 // comparing them reads all of them. A recovery artifact that the running system fetched goes to the recovery device when the main disk
 // is known to boot. No failure here keeps the unit from starting.
-func (u *unit) mend(f *Found) {
-	if u.m.Policy.Provision || f.Recovery != decide.RecoveryFound || f.Mends >= maxMends {
+func (u *unit) mend(f *survey.Findings) {
+	if u.m.Policy.Provision || f.Recovery != decide.RecoveryFound || f.Counts.Mends >= maxMends {
 		return // another artifact's policy, no record to go by, or enough
 	}
 	vars := u.m.Vars
@@ -44,12 +45,12 @@ func (u *unit) mend(f *Found) {
 	}
 	count := state.Counts.Mended
 	if fromMain && change.Empty() && err == nil {
-		if f.Mends == 0 {
+		if f.Counts.Mends == 0 {
 			return
 		}
 		count = state.Counts.NotMended
 	}
-	if err := u.count(f, count); err != nil {
+	if err := u.count(f.Unit, count); err != nil {
 		u.log.Warn("repair of what starts the unit cannot be counted", "err", err)
 	}
 }
@@ -64,7 +65,7 @@ func (u *unit) startedFromMain(vars *efi.Vars) bool {
 }
 
 // mendMain makes the main disk boot its own system again.
-func (u *unit) mendMain(f *Found) error {
+func (u *unit) mendMain(f *survey.Findings) error {
 	// On BIOS the files are on the main system itself.
 	if err := u.m.Mount(f.MainPart.Path, u.m.Places.Main, "ext4", host.MountOptions{ReadOnly: u.m.Firmware == layout.UEFI}); err != nil {
 		return err
@@ -82,8 +83,8 @@ func (u *unit) mendMain(f *Found) error {
 }
 
 // mendRecovery makes the recovery device boot the recovery artifact that the running system has put on the recovery volume.
-func (u *unit) mendRecovery(f *Found) error {
-	return u.change(f, func(v *state.Volume) error {
+func (u *unit) mendRecovery(f *survey.Findings) error {
+	return u.volume.Change(func(v *state.Volume) error {
 		if err := u.m.PutRecoveryArtifact(f.Unit, u.m.Places.Recovery); err != nil {
 			return err
 		}

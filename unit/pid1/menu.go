@@ -16,6 +16,7 @@ import (
 	"gprovision/unit/journal"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
+	"gprovision/unit/survey"
 )
 
 // person is what init knows of the person at the machine.
@@ -27,8 +28,6 @@ type person struct {
 	held bool
 	// wanted says that the menu is to be shown.
 	wanted bool
-	// choice is for the running pass.
-	choice decide.Choice
 }
 
 // keys returns the keys of a console, or nil where the policy takes none from it.
@@ -88,8 +87,8 @@ func (u *unit) invite() {
 func (u *unit) provisions() bool { return u.m.Policy.Provision && u.args.ManifestURL != "" }
 
 // consult waits until the grace time is over and shows the menu if a person pressed a key: in that time, before it, or while the
-// unit held. It says whether the menu was shown: then what f says may be old, and nothing is mounted any more.
-func (u *unit) consult(ctx context.Context, f *Found) (bool, error) {
+// unit held. It reports whether the menu was shown: then what f says may be old.
+func (u *unit) consult(ctx context.Context, f *survey.Findings) (bool, error) {
 	u.wanted = u.wanted || u.offerMenu(f)
 	select {
 	case <-u.m.Panel.Pressed(): // also one pressed while the grace time went by unwatched
@@ -122,8 +121,7 @@ func (u *unit) consult(ctx context.Context, f *Found) (bool, error) {
 		c.Kind = decide.ChooseResume
 	}
 	u.log.Info("choice", "choice", string(c.Kind), "image", c.Image, journal.ForPerson())
-	u.choice = c
-	u.forget(f)
+	u.memory.Choice = c
 	return true, nil
 }
 
@@ -136,7 +134,7 @@ type item struct {
 }
 
 // items returns the menu; f is nil while nothing can be gathered. A data erase will have its place at the end.
-func (u *unit) items(f *Found) []item {
+func (u *unit) items(f *survey.Findings) []item {
 	resume := "Resume normal boot"
 	if u.held {
 		resume = "Try again"
@@ -165,7 +163,7 @@ func (u *unit) items(f *Found) []item {
 }
 
 // loss says what a restore destroys.
-func loss(f *Found) string {
+func loss(f *survey.Findings) string {
 	if f.Main == decide.MainForeign {
 		return "The main disk holds data that is not of this unit. All of it will be lost."
 	}
@@ -174,7 +172,7 @@ func loss(f *Found) string {
 
 // menu asks until a person has chosen something and confirmed it. That nobody answers, or gives up, is NoChoice; so is an error,
 // which is returned beside it.
-func (u *unit) menu(ctx context.Context, f *Found) (decide.Choice, error) {
+func (u *unit) menu(ctx context.Context, f *survey.Findings) (decide.Choice, error) {
 	none := decide.Choice{}
 	items := u.items(f)
 	q := panel.Question{Title: "Menu", Timeout: panel.AskTimeout}
@@ -218,19 +216,22 @@ func (u *unit) menu(ctx context.Context, f *Found) (decide.Choice, error) {
 var errNoImage = errors.New("no image was chosen")
 
 // askImage lets a person choose an image of the recovery volume. Without images, or an answer, it is errNoImage.
-func (u *unit) askImage(ctx context.Context, f *Found) (string, error) {
+func (u *unit) askImage(ctx context.Context, f *survey.Findings) (string, error) {
 	q := panel.Question{Title: "Choose image", Timeout: panel.AskTimeout}
 	var names []string
 	if f.Recovery == decide.RecoveryFound {
-		images, _, err := image.List(f.Volume.Path(state.ImageDir), u.prefix(f), false)
+		err := u.volume.View(func(v *state.Volume) error {
+			images, _, err := image.List(v.Path(state.ImageDir), u.prefix(f), false)
+			history := u.history(v)
+			for _, im := range images {
+				name := im.Name.String()
+				names = append(names, name)
+				q.Options = append(q.Options, describe(name, u.prefix(f), f, history))
+			}
+			return err
+		})
 		if err != nil {
 			u.log.Warn("images cannot be listed", "err", err)
-		}
-		history := u.history(f)
-		for _, im := range images {
-			name := im.Name.String()
-			names = append(names, name)
-			q.Options = append(q.Options, describe(name, u.prefix(f), f, history))
 		}
 	}
 	if len(names) == 0 {
@@ -246,16 +247,11 @@ func (u *unit) askImage(ctx context.Context, f *Found) (string, error) {
 	return names[i], nil
 }
 
-func (u *unit) prefix(f *Found) string {
-	if f.Unit.ImagePrefix != "" {
-		return f.Unit.ImagePrefix
-	}
-	return u.m.Site.Names.ImagePrefix
-}
+func (u *unit) prefix(f *survey.Findings) string { return f.Names.ImagePrefix }
 
 // history reads the history of the images. One that cannot be read marks none of them.
-func (u *unit) history(f *Found) release.History {
-	h, err := f.Volume.History()
+func (u *unit) history(v *state.Volume) release.History {
+	h, err := v.History()
 	if err != nil {
 		u.log.Warn("history cannot be read", "err", err)
 	}
@@ -268,7 +264,7 @@ func short(name, prefix string) string {
 }
 
 // describe is an image's line in the menu.
-func describe(name, prefix string, f *Found, h release.History) string {
+func describe(name, prefix string, f *survey.Findings, h release.History) string {
 	var marks []string
 	if strings.TrimSuffix(name, release.Suffix) == f.Mark.Release { // the mark has it without
 		marks = append(marks, "running")
@@ -285,22 +281,22 @@ func describe(name, prefix string, f *Found, h release.History) string {
 	return fmt.Sprintf("%s (%s)", short(name, prefix), strings.Join(marks, ", "))
 }
 
-// requestChoice writes the request for a restore that a person chose to the recovery volume, which is mounted: a restore that is
-// cut off is then taken up again, with the same image.
-func (u *unit) requestChoice(f *Found) error {
-	image, ok := f.Choice.Asked()
+// requestOf returns the request for a restore that a person chose; ok is false for all other choices.
+func requestOf(c decide.Choice) (r state.Request, ok bool, err error) {
+	image, ok := c.Asked()
 	if !ok {
+		return r, false, nil
+	}
+	r, err = state.NewRequest(state.KindRestore, image, "a person at the machine", time.Now())
+	return r, err == nil, err
+}
+
+// keepRequest writes a request to the recovery volume: a restore that is cut off is then taken up again, with the same image.
+func (u *unit) keepRequest(v *state.Volume, r state.Request) error {
+	err := v.WriteRequest(r)
+	if errors.Is(err, syscall.ENOSPC) {
+		u.log.Warn("the recovery volume is full: a restore that is cut off is not taken up by itself", "err", err)
 		return nil
 	}
-	r, err := state.NewRequest(state.KindRestore, image, "a person at the machine", time.Now())
-	if err != nil {
-		return err
-	}
-	if err := f.Volume.WriteRequest(r); errors.Is(err, syscall.ENOSPC) {
-		u.log.Warn("the recovery volume is full: a restore that is cut off is not taken up by itself", "err", err)
-	} else if err != nil {
-		return err
-	}
-	f.Request = &r
-	return nil
+	return err
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"gprovision/model/platform"
-	"gprovision/unit/state"
 )
 
 // identifyByRecord is for a machine that no platform of the table fits: one that was provisioned as a platform which somebody named
@@ -36,32 +35,15 @@ func (u *unit) named(table *platform.Table, dmi platform.DMI) bool {
 			continue
 		}
 		u.m.Identity, u.m.Serial = id, id.Serial
-		if u.recordNames(v.DevCodeName) {
+		found, err := u.surveyor().RecordNames(v.DevCodeName)
+		if err != nil {
+			u.log.Warn("disks cannot be read", "err", err)
+		}
+		if found {
 			u.log.Warn("no platform fits, taking the one that the unit was provisioned as", "platform", v.DevCodeName, "serial", id.Serial)
 			return true
 		}
 	}
 	u.m.Identity, u.m.Serial = platform.Identity{}, ""
-	return false
-}
-
-// recordNames says whether a recovery volume of this machine says that it was provisioned as a named platform.
-func (u *unit) recordNames(code string) bool {
-	parts, err := u.m.Partitions(platform.AllowedRecovery)
-	if err != nil {
-		u.log.Warn("disks cannot be read", "err", err)
-		return false
-	}
-	for _, p := range parts {
-		info, _, err := u.m.ProbePartition(p.Path)
-		if err != nil || info.Type != "ext4" || u.proves(p, info.UUID, "noload") != nil { // whatever its label
-			continue
-		}
-		rec, err := state.Open(u.m.Places.Recovery).ReadUnit()
-		u.forget(nil)
-		if err == nil && rec.Named && rec.Platform == code {
-			return true
-		}
-	}
 	return false
 }

@@ -8,6 +8,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
+	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 )
 
@@ -37,7 +38,7 @@ func TestNamedPlatform(t *testing.T) {
 		{"no serial number", "Default string", func(r *state.Unit) { r.Named = true }, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			ownMounts(t)
+			machinetest.OwnMounts(t)
 			var out bytes.Buffer
 			u := testUnit(t, &out)
 			u.changed, u.m.Policy = make(chan struct{}), policy.Policy{RootWaitSeconds: 1}
@@ -45,7 +46,7 @@ func TestNamedPlatform(t *testing.T) {
 			v.SerNumField, v.DmiMbMfg = "system-serial-number", "Acme"
 			table := &platform.Table{Variants: []platform.Variant{{DevCodeName: "OTHER", SerNumField: "system-serial-number"}, v}}
 			dev, part := recoveryDisk(t, u)
-			if err := u.mountVolume(part, false); err != nil {
+			if err := mountVolume(u, part); err != nil {
 				t.Fatal(err)
 			}
 			vol := state.Open(u.m.Places.Recovery)
@@ -57,7 +58,7 @@ func TestNamedPlatform(t *testing.T) {
 			if err := errors.Join(err, u.m.Unmount(u.m.Places.Recovery)); err != nil {
 				t.Fatal(err)
 			}
-			u.m.Sys = virtio(t, dev)
+			u.m.Sys = machinetest.VirtIO(t, dev)
 			u.m.Identity, u.m.Serial = platform.Identity{}, ""
 			why := fault.Newf(fault.PlatformUnknown, "odd")
 			err = u.identifyByRecord(t.Context(), table, oddDMI{tc.serial}, why)

@@ -10,6 +10,7 @@ import (
 	"gprovision/site"
 	"gprovision/unit/decide"
 	"gprovision/unit/job/rescue"
+	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 )
 
@@ -24,14 +25,14 @@ func TestOtherLabels(t *testing.T) {
 		"an artifact of before names were data": {acme, site.Stock().Names},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ownMounts(t)
+			machinetest.OwnMounts(t)
 			var log bytes.Buffer
 			u := testUnit(t, &log)
 			u.m.Site.Names = c.made
 			dev, part := recoveryDisk(t, u)
 			u.rewrite(t, part, func(r *state.Unit) { r.ImagePrefix = c.made.ImagePrefix })
-			u.m.Sys = virtio(t, dev)
-			u.m.Site.Names = c.runs
+			u.m.Sys = machinetest.VirtIO(t, dev)
+			u.names = c.runs
 			for range 2 { // facts are gathered again and again
 				f := u.look(t.Context())
 				if f.Recovery != decide.RecoveryFound {
@@ -45,12 +46,10 @@ func TestOtherLabels(t *testing.T) {
 				if p := u.prefix(f); p != c.made.ImagePrefix {
 					t.Errorf("images begin with %s", p)
 				}
-				u.forget(f)
 			}
 			t.Run("of another unit", func(t *testing.T) {
 				u.m.Serial = "SN-0002"
 				f := u.look(t.Context())
-				defer u.forget(f)
 				if f.Recovery != decide.RecoveryMissing {
 					t.Errorf("recovery volume of another unit: %s", f.Recovery)
 				}
@@ -77,15 +76,14 @@ func TestLostLabels(t *testing.T) {
 		"and changes them":                 {acme, fox, "RECOVERY", decide.RecoveryMissing},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ownMounts(t)
+			machinetest.OwnMounts(t)
 			u := testUnit(t, &bytes.Buffer{})
 			u.m.Site.Names = c.made
 			dev, part := recoveryDisk(t, u)
-			overwrite(t, part, 1024, make([]byte, 1024))
-			u.m.Sys = virtio(t, dev)
-			u.m.Site.Names, u.siteLabel = c.runs, c.site
+			machinetest.Overwrite(t, part, 1024, make([]byte, 1024))
+			u.m.Sys = machinetest.VirtIO(t, dev)
+			u.names, u.siteLabel = c.runs, c.site
 			f := u.look(t.Context())
-			defer u.forget(f)
 			if f.Recovery != c.want || f.RecoveryRepairable != (c.want == decide.RecoveryDamaged) {
 				t.Errorf("%s, repairable: %t, want %s; notes %q", f.Recovery, f.RecoveryRepairable, c.want, f.Notes)
 			}
@@ -95,7 +93,7 @@ func TestLostLabels(t *testing.T) {
 
 // TestLabelsOfRecord: a record lies on a hostile volume. Labels that no provisioning could have written are not used.
 func TestLabelsOfRecord(t *testing.T) {
-	ownMounts(t)
+	machinetest.OwnMounts(t)
 	var log bytes.Buffer
 	u := testUnit(t, &log)
 	dev, part := recoveryDisk(t, u)
@@ -104,9 +102,8 @@ func TestLabelsOfRecord(t *testing.T) {
 			r.Recovery.Table.Partitions[i].FSLabel = "../../etc"
 		}
 	})
-	u.m.Sys = virtio(t, dev)
+	u.m.Sys = machinetest.VirtIO(t, dev)
 	f := u.look(t.Context())
-	defer u.forget(f)
 	if f.Recovery != decide.RecoveryFound || u.m.Site.Names != site.Stock().Names {
 		t.Errorf("%s, names %+v", f.Recovery, u.m.Site.Names)
 	}
@@ -115,7 +112,7 @@ func TestLabelsOfRecord(t *testing.T) {
 // TestRebuildKeepsLabels: a stick with other names rebuilds a unit all the same, whose main system is known by its mark; and a recovery volume
 // that it makes anew has the label of the stick, which the unit keeps from then on.
 func TestRebuildKeepsLabels(t *testing.T) {
-	ownMounts(t)
+	machinetest.OwnMounts(t)
 	var log bytes.Buffer
 	u := testUnit(t, &log)
 	withLoader(t, u)
@@ -124,9 +121,9 @@ func TestRebuildKeepsLabels(t *testing.T) {
 	u.m.Site = site.Stock()
 	im := stickImage(t, u)
 	for _, at := range []int64{0, 128 * layout.MiB} {
-		overwrite(t, part(dev, table, layout.Recovery), at, bytes.Repeat([]byte{0xff}, 8192))
+		machinetest.Overwrite(t, part(dev, table, layout.Recovery), at, bytes.Repeat([]byte{0xff}, 8192))
 	}
-	u.m.Sys = virtio(t, dev)
+	u.m.Sys = machinetest.VirtIO(t, dev)
 	plan, err := rescue.PlanRebuild(t.Context(), u.m, nil)
 	if err == nil {
 		err = plan.Run(t.Context(), im, state.NewKey(), noLog, nil)
@@ -134,9 +131,8 @@ func TestRebuildKeepsLabels(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v; log:\n%s", err, log.String())
 	}
-	u.m.Site.Names = u.m.Site.Names.Of(naming.Names{RecoveryLabel: "FOXREC", PrimaryLabel: "FOXROOT"})
+	u.names = u.names.Of(naming.Names{RecoveryLabel: "FOXREC", PrimaryLabel: "FOXROOT"})
 	f := u.look(t.Context())
-	defer u.forget(f)
 	if n := u.m.Site.Names; f.Recovery != decide.RecoveryFound || f.Main != decide.MainMarked || n.Recovery != "RECOVERY" || n.Primary != "ACMEROOT" {
 		t.Errorf("found %s and %s, names %+v", f.Recovery, f.Main, n)
 	}
@@ -145,7 +141,7 @@ func TestRebuildKeepsLabels(t *testing.T) {
 // rewrite rewrites the record on a recovery volume.
 func (u *unit) rewrite(t *testing.T, part string, f func(*state.Unit)) {
 	t.Helper()
-	if err := u.mountVolume(part, false); err != nil {
+	if err := mountVolume(u, part); err != nil {
 		t.Fatal(err)
 	}
 	v := state.Open(u.m.Places.Recovery)

@@ -116,6 +116,9 @@ func (u *unit) letGo(ctx context.Context) {
 	defer cancel()
 	u.stopNetwork()
 	err := errors.Join(u.journal.Detach(ctx, "file"), u.queue.Release(), u.m.UnmountAll())
+	if u.volume != nil {
+		u.volume.Drop()
+	}
 	if err != nil {
 		u.log.Warn("volumes are not released cleanly", "err", err)
 	}
@@ -159,7 +162,7 @@ func (u *unit) hold(ctx context.Context, err error) {
 		u.holds = 0
 	case <-t.C:
 	}
-	u.since = time.Now()
+	u.memory.Since, u.memory.Replayed = time.Now(), nil
 }
 
 // pause is how long a unit holds for the reason f when it did so n times in a row already: twice as long each time, up to a bound.

@@ -33,12 +33,7 @@ func TestNumbersOfThePages(t *testing.T) {
 		{"screens.md", "the system has not said within five minutes that it is up", splash.Patience, 5 * time.Minute},
 		{"lcd.md", "or after five minutes with `OS did not say that it runs`", splash.Patience, 5 * time.Minute},
 		{"sticks.md", "Without an answer within a minute nothing is changed", panel.ConfirmTimeout, time.Minute},
-		{"sticks.md", "it waits for up to 30 seconds", usbPending, 30 * time.Second},
-		{"sticks.md", "for up to 60 seconds if it is a storage device that has no disk yet", usbStorage, time.Minute},
-		{"sticks.md", "is waited for, for 10 seconds", usbExpected, 10 * time.Second},
-		{"errors.md", "An array that lacks a disk and can do without starts after half a minute.", memberPatience, 30 * time.Second},
 		{"errors.md", "nobody said yes to the restore within a minute", panel.ConfirmTimeout, time.Minute},
-		{"design.md", "when some are missing, after half a minute, if it can do without them", memberPatience, 30 * time.Second},
 	} {
 		if tc.have != tc.want {
 			t.Errorf("docs/%s says %q, and it is %s", tc.page, tc.says, tc.have)

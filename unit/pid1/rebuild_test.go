@@ -29,6 +29,7 @@ import (
 	"gprovision/unit/image"
 	"gprovision/unit/job/rescue"
 	"gprovision/unit/machine"
+	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 )
 
@@ -52,7 +53,7 @@ func onlyDisk(t *testing.T, u *unit) (dev string, table layout.Table) {
 	u.m.Identity.Variant.RecoveryMedia.Layout = platform.OnMain
 	u.m.Identity.Variant.NumDataDisks, u.m.Identity.Variant.SwRaidlevel = 1, -1
 	u.m.Identity.Variant.DataPartition = &platform.DataPartition{Label: "DATA", Mount: "/data", Size: 64 * layout.MiB}
-	dev = loopDisk(t, size)
+	dev = machinetest.LoopDisk(t, size)
 	table, err := u.m.LayMain(block.Disk{Size: size, SectorSize: 512}, 560*layout.MiB, machine.NewIDs())
 	if err == nil {
 		err = u.m.WriteTable(dev, table)
@@ -72,7 +73,7 @@ func onlyDisk(t *testing.T, u *unit) (dev string, table layout.Table) {
 		"etc/shadow": []byte("admin:$2b$10$abcdefghijklmnopqrstuvabcdefghijklmnopqrstuvabcdefghijk:1::::::\n"),
 	}
 	if err := u.m.Mount(part(dev, table, layout.Primary), u.m.Places.Main, "ext4", host.MountOptions{}); err != nil {
-		skip(t, fmt.Sprintf("mount ext4: %v", err))
+		machinetest.Skip(t, fmt.Sprintf("mount ext4: %v", err))
 	}
 	for name, b := range files {
 		path := filepath.Join(u.m.Places.Main, name)
@@ -128,7 +129,7 @@ func stickImage(t *testing.T, u *unit) image.Image {
 	cmd.Stdin = &archive
 	content, err := cmd.Output()
 	if errors.Is(err, exec.ErrNotFound) {
-		skip(t, "the program xz is missing (Debian package xz-utils)")
+		machinetest.Skip(t, "the program xz is missing (Debian package xz-utils)")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -180,16 +181,16 @@ func noLog(*state.Volume) error { return nil }
 // the unit's, and its record names the partitions as they are. The ESP of a UEFI unit is for the virtual machines: not each kernel that runs
 // this has FAT.
 func TestRebuildOneDisk(t *testing.T) {
-	ownMounts(t)
+	machinetest.OwnMounts(t)
 	var out bytes.Buffer
 	u := testUnit(t, &out)
 	withLoader(t, u)
 	dev, table := onlyDisk(t, u)
 	im := stickImage(t, u)
 	for _, at := range []int64{0, 128 * layout.MiB} { // the superblock, and the copy of it that a repair takes
-		overwrite(t, part(dev, table, layout.Recovery), at, bytes.Repeat([]byte{0xff}, 8192))
+		machinetest.Overwrite(t, part(dev, table, layout.Recovery), at, bytes.Repeat([]byte{0xff}, 8192))
 	}
-	u.m.Sys = virtio(t, dev)
+	u.m.Sys = machinetest.VirtIO(t, dev)
 	before := beside(t, dev, *table.Find(layout.Recovery), layout.MiB) // the boot loader is in the first MiB
 	for _, name := range []string{"format-recovery", "credentials", "write-record"} {
 		stop := stopBefore(u, name)
@@ -206,7 +207,7 @@ func TestRebuildOneDisk(t *testing.T) {
 		if beside(t, dev, *table.Find(layout.Recovery), layout.MiB) != before {
 			t.Fatalf("before %s something changed beside the recovery volume's partition", name)
 		}
-		if f := lookRecovery(u); f.Recovery != decide.RecoveryMissing {
+		if f := u.look(t.Context()); f.Recovery != decide.RecoveryMissing {
 			t.Errorf("before %s the volume is %s; notes %q", name, f.Recovery, f.Notes)
 		}
 	}
@@ -221,10 +222,7 @@ func TestRebuildOneDisk(t *testing.T) {
 	if beside(t, dev, *table.Find(layout.Recovery), layout.MiB) != before {
 		t.Error("something changed beside the recovery volume's partition")
 	}
-	f := &Found{Facts: decide.Facts{Recovery: decide.RecoveryMissing, Main: decide.MainAbsent}}
-	u.lookForRecovery(f)
-	u.lookForMain(t.Context(), f)
-	u.forget(f)
+	f := u.look(t.Context())
 	if f.Recovery != decide.RecoveryFound || f.Main != decide.MainMarked || !f.Recorded || !f.Unit.OneDisk() {
 		t.Fatalf("found %s and %s, one disk: %t; notes %q", f.Recovery, f.Main, f.Unit.OneDisk(), f.Notes)
 	}
@@ -270,11 +268,11 @@ func TestRebuildRefused(t *testing.T) {
 		}, state.ErrNewer.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ownMounts(t)
+			machinetest.OwnMounts(t)
 			u := testUnit(t, &bytes.Buffer{})
 			dev, table := onlyDisk(t, u)
 			c.change(t, u, dev, table)
-			u.m.Sys = virtio(t, dev)
+			u.m.Sys = machinetest.VirtIO(t, dev)
 			if _, err := rescue.PlanRebuild(t.Context(), u.m, nil); fault.Of(err) != fault.NoRebuild || !strings.Contains(fmt.Sprint(err), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}

@@ -47,6 +47,8 @@ import (
 	"gprovision/unit/report"
 	"gprovision/unit/splash"
 	"gprovision/unit/state"
+	"gprovision/unit/survey"
+	"gprovision/unit/volume"
 )
 
 // PlatformsPath is where the appliance table lies inside the initramfs.
@@ -70,9 +72,7 @@ const bootGC = 800
 
 // unit is init while it runs.
 type unit struct {
-	start time.Time
-	// since is when the wait for disks began: with init, and anew after a hold.
-	since   time.Time
+	start   time.Time
 	journal *journal.Journal
 	log     *slog.Logger
 	queue   *report.Queue
@@ -89,16 +89,15 @@ type unit struct {
 	key ed25519.PrivateKey
 	// connected says that the queue has, or will have, a way to the server.
 	connected atomic.Bool
+	// memory is what this boot remembers of its earlier passes for a survey, and wait how it waits for what that lacks.
+	memory survey.Memory
+	wait   survey.Wait
+	// volume is the recovery volume that the last survey found, also a damaged one; nil: none.
+	volume *volume.Handle
 	// asked says that a forced restore of this boot was dealt with.
 	asked bool
 	// checks counts the hardware checks of this boot.
 	checks int
-	// repairs and recoveryRepairs count the repairs of this boot.
-	repairs, recoveryRepairs int
-	// tablesTried says that damaged partition tables were repaired, or could not be, in this boot.
-	tablesTried bool
-	// backFailed says that going back to another image did not work in this boot.
-	backFailed bool
 	// dog has the hardware watchdog.
 	dog guardian
 	// holds counts in a row the holds for the same reason, which is heldFor.
@@ -113,8 +112,6 @@ type unit struct {
 	ports func() usb.Doors
 	// offered says that the menu was shown because this boot came from a recovery stick.
 	offered bool
-	// shellDone says that the recovery shell was asked for and opened, or refused, in this boot.
-	shellDone bool
 }
 
 // Run is process 1. It never returns.
@@ -123,7 +120,7 @@ func Run(s site.Site, version string) {
 	portsMain(os.Args)
 	debug.SetGCPercent(bootGC)
 	now := time.Now()
-	u := &unit{start: now, since: now, key: state.NewKey(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
+	u := &unit{start: now, memory: survey.Memory{Since: now}, key: state.NewKey(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
 	u.journal = journal.New(journal.Options{})
 	u.log = u.journal.Logger()
 	sys := os.DirFS("/sys")
@@ -257,6 +254,7 @@ func (u *unit) readArtifact() error {
 	if err := u.readNames(); err != nil {
 		return err
 	}
+	u.names = u.m.Site.Names
 	for _, k := range u.m.Policy.Keys {
 		key, err := signature.ParsePublicKey(k)
 		if err != nil {
@@ -457,31 +455,31 @@ func readPlatforms() (*platform.Table, error) {
 func (u *unit) pass(ctx context.Context) Outcome {
 	var out Outcome
 	err := u.guard("pass", func() error {
-		u.choice = decide.Choice{} // that of the pass before is done with
+		u.memory.Choice = decide.Choice{} // that of the pass before is done with
 		u.invite()
-		found, err := u.Gather(ctx, u.changed, u.since)
+		found, err := u.gather(ctx)
 		if err != nil {
 			return err
 		}
 		if asked, err := u.consult(ctx, found); err != nil {
 			return err
 		} else if asked {
-			if found, err = u.Gather(ctx, u.changed, u.since); err != nil {
+			if found, err = u.gather(ctx); err != nil {
 				return err
 			}
 		}
-		u.askForced(ctx, found)
+		facts := found.Facts
+		if c, asked := u.askForced(ctx, found); asked {
+			facts.Choice = c
+		}
 		u.tellOfMedia(ctx, found)
-		d := decide.Decide(found.Facts, u.m.Policy)
+		d := decide.Decide(facts, u.m.Policy)
 		for _, n := range found.Notes {
 			u.log.Info("note", "text", n)
 		}
 		u.log.Info("decision", "job", string(d.Job), "reason", d.Reason, "recovery", string(found.Recovery), "main", string(found.Main),
 			"attempts", found.Attempts, "elapsed", time.Since(u.start).Round(time.Millisecond).String())
-		out = u.do(ctx, d, found)
-		if out.Kind == DecideAgain {
-			u.forget(found) // the next pass mounts anew
-		}
+		out = u.do(ctx, d, facts.Choice, found)
 		return nil
 	})
 	if err != nil {
@@ -490,7 +488,7 @@ func (u *unit) pass(ctx context.Context) Outcome {
 	return out
 }
 
-func (u *unit) do(ctx context.Context, d decide.Decision, f *Found) Outcome {
+func (u *unit) do(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) Outcome {
 	if d.Job != decide.Boot && d.Job != decide.PowerOff {
 		debug.SetGCPercent(100)
 		u.loadPorts(ctx)
@@ -499,7 +497,7 @@ func (u *unit) do(ctx context.Context, d decide.Decision, f *Found) Outcome {
 	case decide.Provision:
 		return u.provision(ctx, f)
 	case decide.Restore:
-		return u.restore(ctx, d, f)
+		return u.restore(ctx, d, chosen, f)
 	case decide.Repair:
 		return u.repair(ctx, f)
 	case decide.RepairRecovery:
@@ -526,16 +524,15 @@ func (u *unit) do(ctx context.Context, d decide.Decision, f *Found) Outcome {
 	return Outcome{Kind: HoldOn, Err: &fault.Occurrence{Fault: d.Fault, Cause: reason}}
 }
 
-func (u *unit) provision(ctx context.Context, f *Found) Outcome {
+func (u *unit) provision(ctx context.Context, f *survey.Findings) Outcome {
 	var used state.Manifests
 	if f.Recovery == decide.RecoveryFound {
-		var err error
-		if used, err = f.Volume.ReadManifests(); err != nil {
+		err := u.volume.View(func(v *state.Volume) (err error) { used, err = v.ReadManifests(); return err })
+		if err != nil {
 			u.log.Warn("which manifests were used cannot be read", "err", err)
 		}
 	}
-	u.forget(f)
-	u.ownNames() // a unit that is provisioned again is made anew
+	u.m.Site.Names = u.names // a unit that is provisioned again is made anew
 	u.began(record.JobProvision)
 	err := provision.Run(ctx, u.m, provision.Options{
 		ManifestURL: u.args.ManifestURL,
@@ -562,14 +559,20 @@ func (u *unit) provision(ctx context.Context, f *Found) Outcome {
 	return Outcome{Kind: RebootNow}
 }
 
-func (u *unit) restore(ctx context.Context, d decide.Decision, f *Found) Outcome {
+func (u *unit) restore(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) Outcome {
 	if !d.Back {
-		return u.restoreImage(ctx, f, nil, f.Request, "")
+		request := f.Request
+		if r, ok, err := requestOf(chosen); err != nil {
+			return Outcome{Kind: HoldOn, Err: err}
+		} else if ok {
+			request = &r
+		}
+		return u.restoreImage(ctx, f, nil, request, "")
 	}
 	u.log.Warn("going back to another image", "from", f.Mark.Release, "to", f.Previous, "attempts", f.Attempts, journal.ForPerson())
 	out := u.restoreImage(ctx, f, nil, nil, f.Previous)
 	if out.Kind == HoldOn { // nothing else was tried: the installed system, if it is there yet, is better than none
-		u.backFailed = true
+		u.memory.BackFailed = true
 		u.letGo(ctx)
 		out = Outcome{Kind: DecideAgain}
 	}
@@ -578,39 +581,38 @@ func (u *unit) restore(ctx context.Context, d decide.Decision, f *Found) Outcome
 
 // restoreImage restores an image of a medium for the request, or one of the recovery volume if that is nil. back is the only image
 // to take when init goes back to it by itself, else "".
-func (u *unit) restoreImage(ctx context.Context, f *Found, image *image.Image, request *state.Request, back string) Outcome {
-	u.forget(f)
-	if err := u.mountVolume(f.RecoveryPart.Path, false); err != nil {
+func (u *unit) restoreImage(ctx context.Context, f *survey.Findings, image *image.Image, request *state.Request, back string) Outcome {
+	v, err := u.volume.Hold()
+	if err != nil {
 		return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
 	}
-	u.makeRoom(f.Volume)
+	u.makeRoom(v)
 	if err := u.attachVolume(u.m.Places.Recovery, "recov"); err != nil {
 		u.log.Warn("logs and records cannot be kept on the recovery volume", "err", err)
 	}
-	if f.badRequest != nil {
-		u.log.Warn(requestIgnored, "code", fault.RequestDamaged.Code, "err", f.badRequest, journal.ForPerson())
-		u.setRequestAside(f, true)
+	if f.BadRequest != nil {
+		u.log.Warn(requestIgnored, "code", fault.RequestDamaged.Code, "err", f.BadRequest, journal.ForPerson())
+		u.setRequestAside(f)
 	}
-	if image == nil {
-		if err := u.requestChoice(f); err != nil {
+	if image == nil && request != nil && request != f.Request {
+		if err := u.keepRequest(v, *request); err != nil {
 			return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
 		}
-		request = f.Request
 	}
 	if back != "" {
-		u.giveUp(f)
+		u.giveUp(v, f)
 	}
-	u.connect(ctx, f)
+	u.connect(ctx, v, f.Unit)
 	u.began(record.JobRestore)
 	o := restore.Options{
-		Recovery: u.m.Places.Recovery, Volume: f.Volume, Unit: f.Unit, Request: request, Image: image, Back: back, Main: f.MainPart, Planned: f.Planned,
+		Recovery: u.m.Places.Recovery, Volume: v, Unit: f.Unit, Request: request, Image: image, Back: back, Main: f.MainPart, Planned: f.Planned,
 		Blank: f.Main == decide.MainBlank && image == nil && !f.RestoreRequested(), Oldest: u.args.Oldest, KeepRecovery: u.args.KeepRecovery,
 		Observe: u.observer(record.JobRestore),
 	}
-	err := restore.Run(ctx, u.m, o)
+	err = restore.Run(ctx, u.m, o)
 	if restore.BadImages(err) && image == nil && back == "" && u.m.Policy.NetworkRecovery != "" {
 		u.log.Warn("no image on the recovery volume can be restored, one is fetched", "err", err, journal.ForPerson())
-		if fetchErr := u.fetchImage(ctx, f); fetchErr == nil {
+		if fetchErr := u.fetchImage(ctx, v, f.Unit); fetchErr == nil {
 			err = restore.Run(ctx, u.m, o)
 		} else {
 			err = fmt.Errorf("%w; from the network: %v", err, fetchErr)
@@ -626,13 +628,12 @@ func (u *unit) restoreImage(ctx context.Context, f *Found, image *image.Image, r
 
 // repair checks and repairs the main filesystem. It counts before it works, so that a repair that crashes counts too. That a count
 // cannot be written is no reason not to try: else a full recovery volume would end in what the policy does after failed repairs.
-func (u *unit) repair(ctx context.Context, f *Found) Outcome {
-	u.repairs++
-	u.forget(f)
+func (u *unit) repair(ctx context.Context, f *survey.Findings) Outcome {
+	u.memory.Repairs++
 	u.began(record.JobRepair)
 	err := step.Run(ctx, u.m.Site.Weave("repair", []step.Step{
 		{Name: "count-repair", Say: "Counting", Run: func(context.Context) error {
-			if err := u.count(f, state.Counts.Repaired); err != nil {
+			if err := u.countFor(f, state.Counts.Repaired); err != nil {
 				u.log.Warn("repair cannot be counted for later boots", "err", err)
 			}
 			return nil
@@ -650,22 +651,23 @@ func (u *unit) repair(ctx context.Context, f *Found) Outcome {
 // repairRecovery checks and repairs the filesystem of the recovery volume. What it counts it counts afterwards: before, each write
 // may make things worse. A repair that crashes counts for this boot alone, and so does one that does not help: there is nothing to
 // count on. What a person chose is asked for anew.
-func (u *unit) repairRecovery(ctx context.Context, f *Found) Outcome {
-	u.recoveryRepairs++
+func (u *unit) repairRecovery(ctx context.Context, f *survey.Findings) Outcome {
+	u.memory.RecoveryRepairs++
 	u.wanted = f.Choice.Kind != decide.NoChoice && f.Choice.Kind != decide.ChooseResume
-	u.forget(f)
+	rec, known := f.Unit, f.Recovery == decide.RecoveryFound
 	u.began(record.JobRepair)
 	err := step.Run(ctx, u.m.Site.Weave("repair-recovery", []step.Step{
 		{Name: "check-recovery", Say: "Repairing recovery", Run: func(ctx context.Context) error {
 			return u.check(ctx, f.RecoveryPart.Path, fault.RecoveryDamaged)
 		}},
 		{Name: "count-repair", Say: "Counting", Run: func(context.Context) error {
-			if f.Recovery != decide.RecoveryFound {
-				if err := u.adopt(f); err != nil {
+			if !known {
+				var err error
+				if rec, err = u.adopt(*f.RecoveryPart); err != nil {
 					return err
 				}
 			}
-			if err := u.count(f, state.Counts.RecoveryRepaired); err != nil {
+			if err := u.count(rec, state.Counts.RecoveryRepaired); err != nil {
 				u.log.Warn("repair cannot be counted for later boots", "err", err)
 			}
 			return nil
@@ -679,34 +681,33 @@ func (u *unit) repairRecovery(ctx context.Context, f *Found) Outcome {
 	return Outcome{Kind: DecideAgain}
 }
 
-// count changes the counts on the recovery volume: one small write. Without a recovery volume there is nothing to count on.
-func (u *unit) count(f *Found, change func(state.Counts) state.Counts) error {
-	if f.RecoveryPart == nil || f.Recovery != decide.RecoveryFound {
+// countFor changes the counts on the recovery volume of f: one small write. Without a recovery volume there is nothing to count on.
+func (u *unit) countFor(f *survey.Findings, change func(state.Counts) state.Counts) error {
+	if f.Recovery != decide.RecoveryFound {
 		u.log.Warn("no recovery volume to count on")
 		return nil
 	}
-	if yes, err := u.m.Mounted(u.m.Places.Recovery); err == nil && yes {
-		if err := u.m.Unmount(u.m.Places.Recovery); err != nil {
+	return u.count(f.Unit, change)
+}
+
+// count changes the counts on the recovery volume, whose record is rec.
+func (u *unit) count(rec state.Unit, change func(state.Counts) state.Counts) error {
+	return u.volume.Change(func(v *state.Volume) error {
+		c, err := v.ReadCounts()
+		if errors.Is(err, state.ErrNewer) { // never rewritten
 			return err
 		}
-	}
-	if err := u.mountVolume(f.RecoveryPart.Path, false); err != nil {
+		if err != nil {
+			u.log.Warn("counts cannot be read, beginning at zero", "err", err)
+			c = state.Counts{}
+		}
+		u.makeRoom(v)
+		err = v.WriteCounts(change(c))
+		if rec.Server != "" {
+			err = errors.Join(err, u.queue.Persist(v.Path(state.QueueDir)), u.queue.Release())
+		}
 		return err
-	}
-	c, err := f.Volume.ReadCounts()
-	if errors.Is(err, state.ErrNewer) { // never rewritten
-		return errors.Join(err, u.m.Unmount(u.m.Places.Recovery))
-	}
-	if err != nil {
-		u.log.Warn("counts cannot be read, beginning at zero", "err", err)
-		c = state.Counts{}
-	}
-	u.makeRoom(f.Volume)
-	err = f.Volume.WriteCounts(change(c))
-	if f.Unit.Server != "" {
-		err = errors.Join(err, u.queue.Persist(f.Volume.Path(state.QueueDir)), u.queue.Release())
-	}
-	return errors.Join(err, u.m.Unmount(u.m.Places.Recovery))
+	})
 }
 
 // enough is the room on the recovery volume that a job needs for what it notes there, in bytes.
@@ -725,7 +726,7 @@ func (u *unit) makeRoom(v *state.Volume) {
 
 // countBoot counts the attempt: one block that is written to its place on the recovery device, which is not mounted for that. Where
 // that cannot be, the counts are written as any file.
-func (u *unit) countBoot(f *Found) (attempts int, err error) {
+func (u *unit) countBoot(f *survey.Findings) (attempts int, err error) {
 	change := func(c state.Counts) state.Counts {
 		u.display.fresh = splash.Fresh(f.Mark, c)
 		c = c.Attempted(u.dog.fact.Expired)
@@ -733,30 +734,27 @@ func (u *unit) countBoot(f *Found) (attempts int, err error) {
 		return c
 	}
 	if f.Recovery != decide.RecoveryFound {
-		u.forget(f)
 		u.log.Warn("no recovery volume to count on")
 		return 0, nil
 	}
-	c, err := f.Volume.ReadCounts()
-	place, placeErr := f.Volume.CountsPlace()
-	u.forget(f)
-	if err == nil && placeErr == nil {
+	err = f.BadCounts
+	if err == nil {
 		var b []byte
-		if b, err = change(c).Marshal(); err != nil {
+		if b, err = change(f.Counts).Marshal(); err != nil {
 			return 0, err
 		}
-		if err = u.m.WriteBlock(f.RecoveryPart.Path, b, place); err == nil {
+		if err = u.m.WriteBlock(f.RecoveryPart.Path, b, f.CountsPlace); err == nil {
 			return attempts, nil
 		}
 	}
-	u.log.Info("counts are written as a file", "why", errors.Join(err, placeErr))
-	return attempts, u.count(f, change)
+	u.log.Info("counts are written as a file", "why", err)
+	return attempts, u.count(f.Unit, change)
 }
 
 // boot counts the attempt and hands over to the installed system.
-func (u *unit) boot(ctx context.Context, d decide.Decision, f *Found) Outcome {
+func (u *unit) boot(ctx context.Context, d decide.Decision, f *survey.Findings) Outcome {
 	u.noteRemoved(f)
-	u.setRequestAside(f, false)
+	u.setRequestAside(f)
 	told := u.tellDefects(ctx, defects(f))
 	u.began(record.JobBoot)
 	b := state.Boot{Defects: told, ID: u.m.BootID, Job: string(d.Job), Reason: d.Reason, Build: u.m.Build.Number, ServerCA: u.m.Policy.ServerCA}

@@ -17,14 +17,15 @@ import (
 	"gprovision/unit/job/shell"
 	"gprovision/unit/journal"
 	"gprovision/unit/state"
+	"gprovision/unit/survey"
 )
 
 // shellLimit is how long a session of the recovery shell may last.
 const shellLimit = 4 * time.Hour
 
 // shell opens the recovery shell to whoever can open it.
-func (u *unit) shell(ctx context.Context, f *Found) Outcome {
-	u.shellDone = true
+func (u *unit) shell(ctx context.Context, f *survey.Findings) Outcome {
+	u.memory.ShellDone = true
 	ctx, cancel := context.WithTimeout(ctx, shellLimit)
 	defer cancel()
 	again := Outcome{Kind: DecideAgain}
@@ -35,21 +36,25 @@ func (u *unit) shell(ctx context.Context, f *Found) Outcome {
 	}
 	hash := ""
 	if f.Recovery == decide.RecoveryFound {
-		if hash, err = f.Volume.ReadHash(); err != nil {
+		if err := u.volume.View(func(v *state.Volume) (err error) { hash, err = v.ReadHash(); return err }); err != nil {
 			u.log.Warn("the hash of the unit's password cannot be read", "err", err)
 		}
 	}
 	gate := shell.Gate{
 		Terminal: t, Serial: u.m.Serial, Hash: hash, Keys: keys, Sleep: sleep,
-		Tries: func() (int, error) {
-			tries, err := f.Volume.ReadTries()
-			return tries.Failed, err
+		Tries: func() (n int, err error) {
+			err = u.volume.View(func(v *state.Volume) error {
+				tries, err := v.ReadTries()
+				n = tries.Failed
+				return err
+			})
+			return n, err
 		},
 		SetTries: func(n int) error {
 			if f.Recovery != decide.RecoveryFound {
 				return nil // nothing is counted there: without the volume no password is taken
 			}
-			return u.change(f, func(v *state.Volume) error { return v.WriteTries(n) })
+			return u.volume.Change(func(v *state.Volume) error { return v.WriteTries(n) })
 		},
 	}
 	console, who, err := gate.Open(ctx)
@@ -95,7 +100,7 @@ func (u *unit) print(console, text string) {
 }
 
 // shellSystem is the machine as the shell's commands see it.
-func (u *unit) shellSystem(f *Found) shell.System {
+func (u *unit) shellSystem(f *survey.Findings) shell.System {
 	return shell.System{
 		Mount: func(source, target, fstype string, o host.MountOptions) error {
 			if err := u.modules.Filesystem(fstype); err != nil {
@@ -139,7 +144,7 @@ func addresses(port string) ([]string, error) {
 	return out, nil
 }
 
-func (u *unit) showFacts(f *Found) func(context.Context, io.Writer, []string) error {
+func (u *unit) showFacts(f *survey.Findings) func(context.Context, io.Writer, []string) error {
 	return func(_ context.Context, w io.Writer, _ []string) error {
 		facts := f.Facts
 		facts.Choice, facts.ShellAsked = decide.Choice{}, false
@@ -152,7 +157,7 @@ func (u *unit) showFacts(f *Found) func(context.Context, io.Writer, []string) er
 	}
 }
 
-func (u *unit) showUnit(f *Found) func(context.Context, io.Writer, []string) error {
+func (u *unit) showUnit(f *survey.Findings) func(context.Context, io.Writer, []string) error {
 	return func(_ context.Context, w io.Writer, _ []string) error {
 		fmt.Fprintf(w, "serial number %s, platform %s, firmware %s\nartifact build %d of %s, kernel %s\nkernel arguments: %s\n", u.m.Serial, u.m.Identity.Variant.DevCodeName,
 			u.m.Firmware, u.m.Build.Number, u.m.Build.Time.UTC().Format(time.RFC3339), u.m.Build.Kernel, u.m.Cmdline)
@@ -160,8 +165,8 @@ func (u *unit) showUnit(f *Found) func(context.Context, io.Writer, []string) err
 			fmt.Fprintln(w, "the recovery volume is not there")
 			return nil
 		}
-		c, err := f.Volume.ReadCounts()
-		if err != nil {
+		var c state.Counts
+		if err := u.volume.View(func(v *state.Volume) (err error) { c, err = v.ReadCounts(); return err }); err != nil {
 			fmt.Fprintf(w, "counts: %v\n", err)
 		} else {
 			fmt.Fprintf(w, "boots since the last good one %d, repairs %d, restores %d, last good boot %s\n", c.BootAttempts, c.Repairs, c.Restores, c.LastGood.UTC().Format(time.RFC3339))
@@ -173,26 +178,28 @@ func (u *unit) showUnit(f *Found) func(context.Context, io.Writer, []string) err
 	}
 }
 
-func (u *unit) showImages(f *Found) func(context.Context, io.Writer, []string) error {
+func (u *unit) showImages(f *survey.Findings) func(context.Context, io.Writer, []string) error {
 	return func(_ context.Context, w io.Writer, _ []string) error {
 		if f.Recovery != decide.RecoveryFound {
 			return errors.New("the recovery volume is not there")
 		}
-		images, bad, err := image.List(f.Volume.Path(state.ImageDir), u.prefix(f), false)
-		if err != nil {
-			return err
-		}
-		history := u.history(f)
-		for _, im := range images {
-			fmt.Fprintf(w, "%12d  %s\n", im.Size, describe(im.Name.String(), "", f, history))
-			if err := image.Glance(im, u.m.Policy, u.m.Keys); err != nil {
-				fmt.Fprintf(w, "%12s  %v\n", "", err)
+		return u.volume.View(func(v *state.Volume) error {
+			images, bad, err := image.List(v.Path(state.ImageDir), u.prefix(f), false)
+			if err != nil {
+				return err
 			}
-		}
-		for _, b := range bad {
-			fmt.Fprintf(w, "%12s  %s: %v\n", "refused", b.File, b.Err)
-		}
-		return nil
+			history := u.history(v)
+			for _, im := range images {
+				fmt.Fprintf(w, "%12d  %s\n", im.Size, describe(im.Name.String(), "", f, history))
+				if err := image.Glance(im, u.m.Policy, u.m.Keys); err != nil {
+					fmt.Fprintf(w, "%12s  %v\n", "", err)
+				}
+			}
+			for _, b := range bad {
+				fmt.Fprintf(w, "%12s  %s: %v\n", "refused", b.File, b.Err)
+			}
+			return nil
+		})
 	}
 }
 

@@ -6,60 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"slices"
 	"time"
 
-	"gprovision/hw/block"
-	"gprovision/hw/efi"
 	"gprovision/model/fault"
-	"gprovision/model/layout"
 	"gprovision/model/record"
 	"gprovision/unit/decide"
 	"gprovision/unit/job/rescue"
 	"gprovision/unit/job/support"
 	"gprovision/unit/journal"
-	"gprovision/unit/machine"
+	"gprovision/unit/medium"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
+	"gprovision/unit/survey"
 )
-
-// lookForSticks looks for recovery sticks, and for the one that this boot came from.
-func (u *unit) lookForSticks(f *Found, disks []block.Disk, own map[string]bool) {
-	sticks := u.finder(f).Sticks(disks, own)
-	f.Sticks = sticks
-	from := u.startedFrom(u.m.Vars)
-	i := slices.IndexFunc(sticks, func(s rescue.Stick) bool { return s.Carries(from) })
-	if i < 0 {
-		f.originMissing = from != "" && !u.carried(disks, from)
-		return
-	}
-	f.FromStick = true
-	sticks[0], sticks[i] = sticks[i], sticks[0]
-	f.note("this boot came from the recovery stick %s", sticks[0].Disk.Name)
-}
-
-// carried says whether any of the disks has a partition with that GUID, and the kernel knows the partition.
-func (u *unit) carried(disks []block.Disk, id string) bool {
-	return slices.ContainsFunc(u.m.PartitionsOn(disks, nil), func(p machine.Found) bool { return p.Partition.UUID == id })
-}
-
-// startedFrom returns the GUID of a partition of the disk that this boot came from, "" if that is not known.
-func (u *unit) startedFrom(vars *efi.Vars) string {
-	if u.m.Firmware != layout.UEFI {
-		return u.args.Stick
-	}
-	id, err := vars.StartedFrom()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		u.log.Debug("what the EFI stub says of where it started from cannot be used", "err", err)
-	}
-	return id
-}
 
 // offerMenu says whether the menu is to be shown although nobody pressed a key: once, in a boot from a recovery stick, unless it is
 // clear what is to be done, or the unit was restored from the stick already.
-func (u *unit) offerMenu(f *Found) bool {
+func (u *unit) offerMenu(f *survey.Findings) bool {
 	if u.offered || !f.FromStick || !u.m.Panel.HasKeys() || u.provisions() {
 		return false
 	}
@@ -80,24 +44,23 @@ func (u *unit) offerMenu(f *Found) bool {
 }
 
 // rebuildImage returns the newest image of a recovery stick.
-func rebuildImage(f *Found) (rescue.Medium, rescue.File, bool) {
+func rebuildImage(f *survey.Findings) (medium.Medium, medium.File, bool) {
 	for _, m := range f.Media {
 		if m.Stick && len(m.Files) > 0 {
 			return m, m.Files[0], true
 		}
 	}
-	return rescue.Medium{}, rescue.File{}, false
+	return medium.Medium{}, medium.File{}, false
 }
 
 // canRebuild says whether a recovery volume is lost and a recovery stick with an image is there.
-func canRebuild(f *Found) bool {
+func canRebuild(f *survey.Findings) bool {
 	_, _, ok := rebuildImage(f)
 	return ok && f.Recovery.Lost()
 }
 
 // rebuild makes a lost recovery volume anew, after a person has seen which disk is overwritten.
-func (u *unit) rebuild(ctx context.Context, f *Found) Outcome {
-	u.forget(f)
+func (u *unit) rebuild(ctx context.Context, f *survey.Findings) Outcome {
 	again := Outcome{Kind: DecideAgain}
 	no := func(err error) Outcome {
 		u.log.Warn("recovery volume is not rebuilt", "code", fault.NoRebuild.Code, "err", err, journal.ForPerson())
@@ -122,7 +85,7 @@ func (u *unit) rebuild(ctx context.Context, f *Found) Outcome {
 	if err != nil {
 		return no(err)
 	}
-	dir, done, err := u.finder(f).Mount(m)
+	dir, done, err := u.surveyor().Finder(f.Names).Mount(m)
 	if err != nil {
 		return no(&fault.Occurrence{Fault: fault.NoRebuild, Cause: err})
 	}
@@ -170,7 +133,7 @@ func (u *unit) keepLog(v *state.Volume) error {
 }
 
 // support saves the support bundle to a recovery stick and shows the menu again.
-func (u *unit) support(ctx context.Context, f *Found) Outcome {
+func (u *unit) support(ctx context.Context, f *survey.Findings) Outcome {
 	u.m.Panel.Show(panel.View{Job: string(decide.Support), Step: "Saving"})
 	name, err := u.saveBundle(ctx, f)
 	if err != nil {
@@ -185,16 +148,13 @@ func (u *unit) support(ctx context.Context, f *Found) Outcome {
 	return Outcome{Kind: DecideAgain}
 }
 
-func (u *unit) saveBundle(ctx context.Context, f *Found) (name string, err error) {
+func (u *unit) saveBundle(ctx context.Context, f *survey.Findings) (name string, err error) {
 	if len(f.Sticks) == 0 {
 		return "", fault.Newf(fault.NoBundle, "no recovery stick is plugged in")
 	}
 	now := time.Now()
 	name = support.Name(u.m.Serial, now)
 	o := support.Options{Sys: u.m.Sys, Proc: os.DirFS("/proc"), By: fmt.Sprintf("init, artifact build %d", u.m.Build.Number), Now: now}
-	if f.Recovery == decide.RecoveryFound {
-		o.Volume = f.Volume
-	}
 	var text bytes.Buffer
 	for what, show := range map[string]func(context.Context, io.Writer, []string) error{"facts.txt": u.showFacts(f), "log.txt": u.showLog} {
 		text.Reset()
@@ -205,8 +165,14 @@ func (u *unit) saveBundle(ctx context.Context, f *Found) (name string, err error
 		o.Files = append(o.Files, support.File{Name: "init/" + what, Data: bytes.Clone(text.Bytes())})
 	}
 	var out bytes.Buffer
-	if err = support.Write(ctx, &out, o); err == nil {
-		err = u.finder(f).Save(f.Sticks[0], name, out.Bytes())
+	write := func(v *state.Volume) error { o.Volume = v; return support.Write(ctx, &out, o) }
+	if f.Recovery == decide.RecoveryFound {
+		err = u.volume.View(write)
+	} else {
+		err = write(nil)
+	}
+	if err == nil {
+		err = f.Sticks[0].Save(u.m, u.modules.Filesystem, name, out.Bytes())
 	}
 	if err != nil {
 		return "", &fault.Occurrence{Fault: fault.NoBundle, Cause: err}

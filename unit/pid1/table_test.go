@@ -16,14 +16,16 @@ import (
 	"gprovision/model/layout"
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
+	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
+	"gprovision/unit/survey"
 )
 
 // mainDisk makes a main disk of the unit with a complete system.
 func mainDisk(t *testing.T, u *unit) (dev string, rec state.Disk) {
 	t.Helper()
 	const size = 1200 * layout.MiB
-	dev = loopDisk(t, size)
+	dev = machinetest.LoopDisk(t, size)
 	table, err := layout.ForMain(layout.UEFI, layout.Device{Size: size, SectorSize: 512}, u.m.Labels(), u.m.Identity.Variant.Parts(0), machine.NewIDs())
 	if err == nil {
 		err = u.m.WriteTable(dev, table)
@@ -35,7 +37,7 @@ func mainDisk(t *testing.T, u *unit) (dev string, rec state.Disk) {
 		t.Fatal(err)
 	}
 	if err := u.m.Mount(block.PartitionPath(dev, table.Find(layout.Primary).Number), u.m.Places.Main, "ext4", host.MountOptions{}); err != nil {
-		skip(t, fmt.Sprintf("mount ext4: %v", err))
+		machinetest.Skip(t, fmt.Sprintf("mount ext4: %v", err))
 	}
 	mark, err := state.Mark{Release: "A.B.C.2026-11-22.0001", Serial: testSerial}.Marshal()
 	if err == nil {
@@ -60,7 +62,7 @@ func forgetPartitions(t *testing.T, dev string) {
 
 func parts(t *testing.T, dev string) []block.Partition {
 	t.Helper()
-	disks, err := block.List(virtio(t, dev))
+	disks, err := block.List(machinetest.VirtIO(t, dev))
 	if err != nil || len(disks) != 1 {
 		t.Fatal(disks, err)
 	}
@@ -106,7 +108,7 @@ func TestDamagedTable(t *testing.T) {
 		"none":                      {nil, true, false, decide.MainMarked, decide.Boot, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ownMounts(t)
+			machinetest.OwnMounts(t)
 			var out bytes.Buffer
 			u := testUnit(t, &out)
 			main, rec := mainDisk(t, u)
@@ -119,24 +121,15 @@ func TestDamagedTable(t *testing.T) {
 			recovery, _ := recoveryDisk(t, u, rec)
 			devs := map[string]string{"main": main, "recovery": recovery}
 			for _, d := range c.damage {
-				overwrite(t, devs[d], header, make([]byte, 512))
+				machinetest.Overwrite(t, devs[d], header, make([]byte, 512))
 				if c.atEnd {
-					overwrite(t, devs[d], 1200*layout.MiB-512, make([]byte, 512))
+					machinetest.Overwrite(t, devs[d], 1200*layout.MiB-512, make([]byte, 512))
 				}
 				forgetPartitions(t, devs[d])
 			}
 			before := systemOf(t, main, rec)
-			look := func() *Found {
-				f := &Found{Facts: decide.Facts{Recovery: decide.RecoveryMissing, Main: decide.MainAbsent}}
-				u.m.Sys = virtio(t, main, recovery)
-				u.useBackupTables(f)
-				u.m.Sys = virtio(t, main, recovery)
-				u.lookForRecovery(f)
-				u.judgeTables(f)
-				u.lookForMain(t.Context(), f)
-				u.forget(f)
-				return f
-			}
+			u.m.List = func() ([]block.Disk, error) { return block.List(machinetest.VirtIO(t, main, recovery)) } // as the kernel knows them now
+			look := func() *survey.Findings { return u.look(t.Context()) }
 			f := look()
 			d := decide.Decide(f.Facts, u.m.Policy)
 			if f.Recovery != decide.RecoveryFound || f.Main != c.main || d.Job != c.job {
@@ -147,8 +140,8 @@ func TestDamagedTable(t *testing.T) {
 					t.Errorf("%+v", o)
 				}
 				f = look()
-				if d := decide.Decide(f.Facts, u.m.Policy); d.Job != decide.Boot || len(f.tables) > 0 || len(defects(f)) > 0 {
-					t.Errorf("after the repair: %s; %+v; log:\n%s", d, f.tables, out.String())
+				if d := decide.Decide(f.Facts, u.m.Policy); d.Job != decide.Boot || len(f.Tables) > 0 || len(defects(f)) > 0 {
+					t.Errorf("after the repair: %s; %+v; log:\n%s", d, f.Tables, out.String())
 				}
 			}
 			for _, r := range []struct {
@@ -192,17 +185,14 @@ func systemOf(t *testing.T, dev string, rec state.Disk) []byte {
 // TestTableTriedOnce: a table that cannot be repaired does not keep the unit from starting, and is a defect.
 func TestTableTriedOnce(t *testing.T) {
 	u := testUnit(t, &bytes.Buffer{})
-	f := &Found{Facts: decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainMarked}, tables: []backupTable{{disk: block.Disk{Path: "/dev/none"}, table: layout.Table{Kind: layout.GPT, UUID: "a"}}}}
-	f.Unit.Main = []state.Disk{{Table: f.tables[0].table}}
-	u.judgeTables(f)
+	f := &survey.Findings{Facts: decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainMarked, TableDamaged: true},
+		Tables: []survey.BackupTable{{Disk: block.Disk{Path: "/dev/none"}, Table: layout.Table{Kind: layout.GPT, UUID: "a"}, Recorded: true}}}
 	if d := decide.Decide(f.Facts, u.m.Policy); d.Job != decide.RepairTable {
 		t.Fatalf("%s", d)
 	}
 	u.repairTable(t.Context(), f)
-	f.TableDamaged = false
-	u.judgeTables(f)
-	if d := decide.Decide(f.Facts, u.m.Policy); d.Job != decide.Boot {
-		t.Errorf("%s", d)
+	if !u.memory.TablesTried {
+		t.Error("it would be tried again in this boot")
 	}
 	if all := defects(f); len(all) != 1 || all[0].Fault != fault.TableDamaged || !strings.Contains(all[0].Error(), "/dev/none") {
 		t.Errorf("defects: %+v", all)

@@ -122,9 +122,9 @@ func logEvent(r journal.Record) record.Event {
 const reportNetwork = 2 * time.Minute
 
 // connect brings the network up in the background of a restore, so that the server hears of it. Nothing waits for it.
-func (u *unit) connect(ctx context.Context, f *Found) {
-	endpoint := f.Unit.Server
-	if d, err := f.Volume.ReadRestoreData(); err == nil && d.XLog != "" {
+func (u *unit) connect(ctx context.Context, v *state.Volume, rec state.Unit) {
+	endpoint := rec.Server
+	if d, err := v.ReadRestoreData(); err == nil && d.XLog != "" {
 		if other, err := d.Server(); err == nil {
 			endpoint = other
 		} else {
@@ -134,7 +134,7 @@ func (u *unit) connect(ctx context.Context, f *Found) {
 	if endpoint == "" || u.connected.Load() {
 		return
 	}
-	key, err := f.Volume.ReadKey()
+	key, err := v.ReadKey()
 	if err != nil {
 		u.log.Warn("the unit's key cannot be read, the server hears nothing", "err", err)
 		return
@@ -156,7 +156,7 @@ func (u *unit) connect(ctx context.Context, f *Found) {
 			u.log.Info("no network; records are sent later", "err", err)
 			return
 		}
-		u.hello(ctx, c, f.Unit)
+		u.hello(ctx, c, rec)
 		u.toServer(c)
 	})
 }
@@ -186,6 +186,7 @@ func (u *unit) check(ctx context.Context, part string, f *fault.Fault) error {
 		return fault.Because(f, err)
 	}
 	r, err := filesystem.CheckExt4(ctx, u.m.Run, part, true)
+	delete(u.memory.Replayed, part) // a repair replays it, or gives it up
 	if err != nil {
 		return fault.Because(f, err)
 	}

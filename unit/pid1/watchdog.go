@@ -55,6 +55,7 @@ func (u *unit) armWatchdog() {
 		u.log.Warn("watchdog keeps the time of its driver", "err", err)
 	}
 	u.dog.timer = t
+	u.memory.Expired = t.Expired()
 	u.dog.fact = state.Watchdog{Device: t.Path(), Identity: t.Identity(), Expired: t.Expired()}
 	u.log.Info("watchdog armed", "device", t.Path(), "identity", t.Identity(), "timeout", d.String(), "ended the last boot", t.Expired())
 	u.background("pet watchdog", func() {

@@ -1,3 +1,6 @@
+// Package rescue makes a dead recovery volume anew: from the complete main system that is there, and the image of a recovery stick.
+//
+// It asks nobody: unit/pid1 shows the plan to a person first.
 package rescue
 
 import (

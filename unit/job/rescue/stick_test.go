@@ -14,15 +14,6 @@ import (
 	"gprovision/unit/state"
 )
 
-func TestCarries(t *testing.T) {
-	s := Stick{Table: layout.Table{Partitions: []layout.Partition{{UUID: ""}, {UUID: "a"}, {UUID: "b"}}}}
-	for id, want := range map[string]bool{"a": true, "b": true, "c": false, "": false} {
-		if s.Carries(id) != want {
-			t.Errorf("%q: %v", id, !want)
-		}
-	}
-}
-
 func TestRoles(t *testing.T) {
 	esp, bb := layout.Partition{Number: 1, Type: layout.TypeESP}, layout.Partition{Number: 1, Type: layout.TypeBIOSBoot}
 	data := layout.Partition{Number: 2, Type: layout.TypeLinux, FSUUID: "from the probe"}

@@ -1,4 +1,4 @@
-package pid1
+package survey
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"gprovision/model/platform"
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
+	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 )
 
@@ -84,18 +85,19 @@ func TestDiskWithoutMember(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, false},
-		"somebody's data": {func(t *testing.T, dev string, _ state.Disk) { overwrite(t, dev, 512, []byte("data")) }, false},
+		"somebody's data": {func(t *testing.T, dev string, _ state.Disk) { machinetest.Overwrite(t, dev, 512, []byte("data")) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ownMounts(t)
-			u := testUnit(t, &bytes.Buffer{})
-			u.m.Identity.Variant.SwRaidlevel, u.m.Identity.Variant.NumDataDisks, u.m.Identity.Variant.Disksize = 1, 2, size
-			a, b := loopDisk(t, size), loopDisk(t, size)
+			machinetest.OwnMounts(t)
+			s, m := virtual(t)
+			m.Identity.Variant.SwRaidlevel, m.Identity.Variant.NumDataDisks, m.Identity.Variant.Disksize = 1, 2, size
+			a, b := machinetest.LoopDisk(t, size), machinetest.LoopDisk(t, size)
 			own := state.Disk{Size: size, SectorSize: 512, Bus: string(block.VirtIO), Table: table()}
 			c.change(t, b, own)
-			u.m.Sys = virtio(t, a, b)
-			f := &Found{members: []string{filepath.Base(a)}, Unit: state.Unit{Main: []state.Disk{{Size: size}, own}}}
-			if got, err := u.arrayDisks(f); (len(got) == 2) != c.want || (err == nil) != c.want {
+			m.Sys = machinetest.VirtIO(t, a, b)
+			f := &Findings{}
+			f.Members, f.Unit.Main = []string{filepath.Base(a)}, []state.Disk{{Size: size}, own}
+			if got, err := (mainLook{s, f}).arrayDisks(); (len(got) == 2) != c.want || (err == nil) != c.want {
 				t.Errorf("%d disks, %v", len(got), err)
 			}
 		})
@@ -115,14 +117,15 @@ func TestLookForArray(t *testing.T) {
 		awaits, degraded bool
 		main             decide.MainState
 	}{
-		"mirror":                          {1, 2, 2, []uint16{0, 1}, []uint64{5, 5}, false, []int{0, 1}, false, false, decide.MainDamaged},
-		"mirror, one is slow":             {1, 2, 2, []uint16{0}, []uint64{5}, false, nil, true, false, decide.MainAbsent},
-		"mirror, one is missing":          {1, 2, 2, []uint16{1}, []uint64{5}, true, []int{0}, false, true, decide.MainDamaged},
-		"mirror, one was missing before":  {1, 2, 1, []uint16{0}, []uint64{9}, false, []int{0}, false, true, decide.MainDamaged},
-		"mirror, one is outdated":         {1, 2, 1, []uint16{0, 1}, []uint64{9, 5}, false, []int{0}, false, true, decide.MainDamaged},
-		"mirror with a spare":             {1, 2, 1, []uint16{0, 0xffff}, []uint64{9, 9}, false, []int{0}, false, true, decide.MainDamaged},
-		"mirror, a blank disk beside it":  {1, 2, 2, []uint16{0, full}, []uint64{5, 0}, true, []int{0}, false, true, decide.MainDamaged},
-		"level 5, in another order":       {5, 3, 3, []uint16{2, 0, 1}, []uint64{5, 5, 5}, false, []int{0, 1, 2}, false, false, decide.MainDamaged},
+		"mirror":                         {1, 2, 2, []uint16{0, 1}, []uint64{5, 5}, false, []int{0, 1}, false, false, decide.MainDamaged},
+		"mirror, one is slow":            {1, 2, 2, []uint16{0}, []uint64{5}, false, nil, true, false, decide.MainAbsent},
+		"mirror, one is missing":         {1, 2, 2, []uint16{1}, []uint64{5}, true, []int{0}, false, true, decide.MainDamaged},
+		"mirror, one was missing before": {1, 2, 1, []uint16{0}, []uint64{9}, false, []int{0}, false, true, decide.MainDamaged},
+		"mirror, one is outdated":        {1, 2, 1, []uint16{0, 1}, []uint64{9, 5}, false, []int{0}, false, true, decide.MainDamaged},
+		"mirror with a spare":            {1, 2, 1, []uint16{0, 0xffff}, []uint64{9, 9}, false, []int{0}, false, true, decide.MainDamaged},
+		"mirror, a blank disk beside it": {1, 2, 2, []uint16{0, full}, []uint64{5, 0}, true, []int{0}, false, true, decide.MainDamaged},
+		"level 5, in another order": {5, 3, 3, []uint16{2, 0, 1}, []uint64{5, 5, 5}, false, []int{0, 1, 2}, false, false,
+			decide.MainDamaged},
 		"level 5, one is missing":         {5, 3, 3, []uint16{0, 2}, []uint64{5, 5}, true, []int{0, 1}, false, true, decide.MainDamaged},
 		"level 5, two are missing":        {5, 3, 3, []uint16{0}, []uint64{5}, true, nil, false, false, decide.MainAbsent},
 		"level 0, one is missing":         {0, 2, 2, []uint16{0}, []uint64{5}, true, nil, false, false, decide.MainAbsent},
@@ -130,40 +133,39 @@ func TestLookForArray(t *testing.T) {
 		"level 10, one of each pair":      {10, 4, 4, []uint16{1, 2}, []uint64{5, 5}, true, []int{0, 1}, false, true, decide.MainDamaged},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ownMounts(t)
-			var out bytes.Buffer
-			u := testUnit(t, &out)
-			u.m.Identity.Variant.SwRaidlevel, u.m.Identity.Variant.NumDataDisks = c.level, c.n
-			if u.since = time.Now(); c.late {
-				u.since = u.since.Add(-time.Hour)
+			machinetest.OwnMounts(t)
+			s, m := virtual(t)
+			m.Identity.Variant.SwRaidlevel, m.Identity.Variant.NumDataDisks = c.level, c.n
+			if s.Memory.Since = time.Now(); c.late {
+				s.Memory.Since = s.Memory.Since.Add(-time.Hour)
 			}
 			var commands [][]string
-			u.m.Run = func(_ context.Context, path string, args ...string) ([]byte, int, error) {
+			m.Run = func(_ context.Context, path string, args ...string) ([]byte, int, error) {
 				commands = append(commands, append([]string{path}, args...))
 				return nil, 0, nil
 			}
-			f := &Found{Facts: decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainAbsent}}
+			f := &Findings{Facts: decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainAbsent}}
 			f.Unit.Array = &state.Array{Level: c.level, UUID: testArray}
 			f.Unit.Main = make([]state.Disk, c.n)
 			var devs, partitions []string
 			for i, place := range c.members {
-				dev := loopDisk(t, 64*layout.MiB)
+				dev := machinetest.LoopDisk(t, 64*layout.MiB)
 				table := layout.Table{Kind: layout.GPT, UUID: machine.NewIDs().UUID(), Partitions: []layout.Partition{
 					{Number: 1, Start: layout.MiB, Size: 32 * layout.MiB, Type: layout.TypeLinux, UUID: machine.NewIDs().UUID(), Role: layout.Member}}}
-				if err := u.m.WriteTable(dev, table); err != nil {
+				if err := m.WriteTable(dev, table); err != nil {
 					t.Fatal(err)
 				}
 				part := block.PartitionPath(dev, 1)
 				if place != full {
-					overwrite(t, part, 4096, member(c.level, c.n, c.active, place, c.events[i]))
+					machinetest.Overwrite(t, part, 4096, member(c.level, c.n, c.active, place, c.events[i]))
 				}
 				f.Unit.Main[i].Table = table
 				devs, partitions = append(devs, dev), append(partitions, part)
 			}
-			u.m.Sys = virtio(t, devs...)
-			u.lookForArray(t.Context(), f)
-			if f.awaits != c.awaits || f.degraded != c.degraded || f.Main != c.main {
-				t.Errorf("waits %t, degraded %t, main %s; notes %q", f.awaits, f.degraded, f.Main, f.Notes)
+			m.Sys = machinetest.VirtIO(t, devs...)
+			mainLook{s, f}.lookForArray(t.Context())
+			if f.Awaits != c.awaits || f.Degraded != c.degraded || f.Main != c.main {
+				t.Errorf("waits %t, degraded %t, main %s; notes %q", f.Awaits, f.Degraded, f.Main, f.Notes)
 			}
 			var want []string
 			for _, i := range c.started {
@@ -185,24 +187,12 @@ func TestLookForArray(t *testing.T) {
 			if !slices.Equal(got, want) || len(commands) > 1 {
 				t.Errorf("started %q, want %q; notes %q", commands, want, f.Notes)
 			}
-			if c.degraded != slices.ContainsFunc(defects(f), func(d defect) bool { return d.Fault.Code == "G225" }) {
-				t.Errorf("defects: %v", defects(f))
-			}
-			if len(f.members) != len(slices.DeleteFunc(slices.Clone(c.members), func(p uint16) bool { return p == full })) {
-				t.Errorf("members %q", f.members) // each disk with a member is the unit's own, also an outdated one
+			if len(f.Members) != len(slices.DeleteFunc(slices.Clone(c.members), func(p uint16) bool { return p == full })) {
+				t.Errorf("members %q", f.Members) // each disk with a member is the unit's own, also an outdated one
 			}
 			// No state of an array leads to a restore.
-			if d := decide.Decide(f.Facts, u.m.Policy); d.Job == decide.Restore {
+			if d := decide.Decide(f.Facts, m.Policy); d.Job == decide.Restore {
 				t.Errorf("%s", d)
-			}
-			disks, err := func() ([]string, error) { f.MainPart = &machine.Found{}; return u.mainDisks(f) }()
-			if err != nil || !slices.Equal(disks[:len(devs)], devs) {
-				t.Errorf("disks that start the system: %q, %v", disks, err)
-			}
-			for _, d := range disks[len(devs):] {
-				if d != "" {
-					t.Errorf("a missing disk has the path %s", d)
-				}
 			}
 		})
 	}
@@ -219,17 +209,17 @@ func TestArrayDisks(t *testing.T) {
 		"what nobody knows": {bytes.Repeat([]byte{0x5a}, 512), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ownMounts(t)
-			u := testUnit(t, &bytes.Buffer{})
-			v := &u.m.Identity.Variant
+			machinetest.OwnMounts(t)
+			s, m := virtual(t)
+			v := &m.Identity.Variant
 			const size = 2 << 30
 			v.SwRaidlevel, v.NumDataDisks, v.Disksize, v.MainDisk.Bus = 1, 2, size, []platform.Bus{platform.Virtio}
-			a, b := loopDisk(t, size), loopDisk(t, size)
-			overwrite(t, b, 0, c.other)
-			u.m.Sys = virtio(t, a, b)
-			f := &Found{}
-			f.members = []string{strings.TrimPrefix(a, "/dev/")}
-			disks, err := u.arrayDisks(f)
+			a, b := machinetest.LoopDisk(t, size), machinetest.LoopDisk(t, size)
+			machinetest.Overwrite(t, b, 0, c.other)
+			m.Sys = machinetest.VirtIO(t, a, b)
+			f := &Findings{}
+			f.Members = []string{strings.TrimPrefix(a, "/dev/")}
+			disks, err := (mainLook{s, f}).arrayDisks()
 			if (err == nil) != c.ok || c.ok && len(disks) != 2 {
 				t.Errorf("%v, %v", disks, err)
 			}

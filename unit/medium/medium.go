@@ -1,13 +1,12 @@
-// Package rescue brings a unit back from what a person plugs in: it finds emergency media, restores from them, rebuilds a dead
-// recovery volume from a recovery stick and saves the support bundle to one.
+// Package medium finds what a person plugs in to bring a unit back, emergency media and recovery sticks, and mounts it.
 //
 // An emergency medium is a removable or USB disk with files EmergencyFile_* in the root of a FAT, exFAT or ext4 filesystem. A
 // recovery stick is one that gprov stick make wrote. Whatever is on them is hostile: they are mounted read-only and for a short
 // time, only regular files with the right names are looked at, and nothing of them is believed but signatures. The only thing ever
-// written to a stick is the support bundle, into a partition of its own.
+// written to a stick is the support bundle, into a partition of its own (Save).
 //
-// The package asks nobody and decides nothing: unit/pid1 does.
-package rescue
+// The package asks nobody and decides nothing.
+package medium
 
 import (
 	"context"
@@ -29,6 +28,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
+	"gprovision/site"
 	"gprovision/unit/image"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
@@ -73,13 +73,11 @@ type Medium struct {
 
 // Finder looks for media.
 type Finder struct {
-	Machine *machine.Machine
+	Eyes machine.Eyes
 	// Load loads what the kernel needs for a filesystem.
 	Load func(fstype string) error
-	// Dir is the directory below which media are mounted. It is made.
-	Dir string
-	// Prefix is how the names of images for this unit begin.
-	Prefix string
+	// Names are those of the unit: what has the label of a volume of its own is no medium, and images for it begin with its prefix.
+	Names site.Names
 }
 
 // Find returns the media among disks. own names the disks that belong to the unit: they are left out. A disk that cannot be read, or
@@ -108,7 +106,7 @@ func foreign(d block.Disk) bool { return d.Bus == block.USB || d.Removable }
 // filesystems returns the filesystems of a disk that can be mounted, those with a label of a unit's own volumes left out.
 func (f Finder) filesystems(d block.Disk) []Medium {
 	stick := 0
-	if t, err := f.Machine.ReadTable(d.Path); err == nil {
+	if t, err := f.Eyes.ReadTable(d.Path); err == nil {
 		stick = stickPartition(t)
 	}
 	parts := d.Partitions
@@ -117,11 +115,11 @@ func (f Finder) filesystems(d block.Disk) []Medium {
 	}
 	var out []Medium
 	for _, p := range parts {
-		info, _, err := f.Machine.ProbePartition(p.Path)
+		info, _, err := f.Eyes.ProbePartition(p.Path)
 		if err != nil || !slices.Contains([]string{"vfat", "exfat", "ext4", "ext2"}, info.Type) {
 			continue
 		}
-		if n := f.Machine.Site.Names; info.Label == n.Recovery || info.Label == n.Primary {
+		if n := f.Names; info.Label == n.Recovery || info.Label == n.Primary {
 			continue
 		}
 		if info.Type == "ext2" {
@@ -153,7 +151,7 @@ func (f Finder) look(ctx context.Context, m *Medium) error {
 		if err != nil {
 			return seen{}, err
 		}
-		files, refused, err := Scan(dir, m.UUID, f.Prefix, f.Machine.Policy, f.Machine.Keys)
+		files, refused, err := Scan(dir, m.UUID, f.Names.ImagePrefix, f.Eyes.Policy(), f.Eyes.Keys())
 		return seen{files, refused}, errors.Join(err, done())
 	})
 	m.Files, m.Refused = s.files, s.refused
@@ -165,25 +163,22 @@ func (f Finder) Mount(m Medium) (dir string, done func() error, err error) {
 	if err := f.Load(m.Type); err != nil {
 		return "", nil, err
 	}
-	o := host.MountOptions{ReadOnly: true, NoSUID: true, NoDev: true, NoExec: true}
-	if m.Type == "ext4" {
-		o.Data = "noload" // without it the kernel writes to a filesystem that was not unmounted
-	}
-	return f.mount(m.Path, m.Type, o)
+	return mount(f.Eyes.Places().Medium, func(dir string) error { return f.Eyes.Mount(m.Path, dir, m.Type) }, f.Eyes.Unmount)
 }
 
-func (f Finder) mount(path, fstype string, o host.MountOptions) (dir string, done func() error, err error) {
-	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
+// mount mounts something below the directory parent, which is made.
+func mount(parent string, on, off func(dir string) error) (dir string, done func() error, err error) {
+	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return "", nil, err
 	}
-	if dir, err = os.MkdirTemp(f.Dir, "medium-"); err != nil {
+	if dir, err = os.MkdirTemp(parent, "medium-"); err != nil {
 		return "", nil, err
 	}
-	if err := f.Machine.Mount(path, dir, fstype, o); err != nil {
+	if err := on(dir); err != nil {
 		return "", nil, errors.Join(err, os.Remove(dir))
 	}
 	return dir, func() error {
-		if err := f.Machine.Unmount(dir); err != nil {
+		if err := off(dir); err != nil {
 			return errors.Join(err, host.UnmountLazy(dir))
 		}
 		return os.Remove(dir)

@@ -1,4 +1,4 @@
-package rescue
+package medium
 
 import (
 	"bytes"
@@ -80,7 +80,8 @@ func TestScan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(files) != 2 || files[0].Base != layout.EmergencyPrefix+"_"+fresh || files[1].Base != layout.EmergencyPrefix+old || files[0].Name.String() != fresh {
+	if len(files) != 2 || files[0].Base != layout.EmergencyPrefix+"_"+fresh || files[1].Base != layout.EmergencyPrefix+old ||
+		files[0].Name.String() != fresh {
 		t.Fatalf("files %+v", files)
 	}
 	if im := files[0].Image("/x"); im.Path != "/x/"+layout.EmergencyPrefix+"_"+fresh || im.Size == 0 {
@@ -175,11 +176,21 @@ func TestWhichDisks(t *testing.T) {
 			}
 		}
 	}
-	table := layout.Table{Kind: layout.GPT, Partitions: []layout.Partition{{Number: 1, Type: layout.TypeBIOSBoot}, {Number: 2, Type: layout.TypeStick}}}
+	table := layout.Table{Kind: layout.GPT, Partitions: []layout.Partition{{Number: 1, Type: layout.TypeBIOSBoot}, {Number: 2,
+		Type: layout.TypeStick}}}
 	if n := stickPartition(table); n != 2 {
 		t.Errorf("the stick's partition is %d", n)
 	}
 	if n := stickPartition(layout.Table{}); n != 0 {
 		t.Errorf("no stick, and partition %d", n)
+	}
+}
+
+func TestCarries(t *testing.T) {
+	s := Stick{Table: layout.Table{Partitions: []layout.Partition{{UUID: ""}, {UUID: "a"}, {UUID: "b"}}}}
+	for id, want := range map[string]bool{"a": true, "b": true, "c": false, "": false} {
+		if s.Carries(id) != want {
+			t.Errorf("%q: %v", id, !want)
+		}
 	}
 }

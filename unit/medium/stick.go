@@ -1,4 +1,4 @@
-package rescue
+package medium
 
 import (
 	"bytes"
@@ -25,7 +25,7 @@ func (f Finder) Sticks(disks []block.Disk, own map[string]bool) (out []Stick) {
 		if own[d.Name] || !foreign(d) {
 			continue
 		}
-		t, err := f.Machine.ReadTable(d.Path)
+		t, err := f.Eyes.ReadTable(d.Path)
 		if err != nil {
 			continue
 		}
@@ -44,30 +44,33 @@ func (s Stick) Carries(id string) bool {
 }
 
 // bundlePartition returns the device node of the partition of a stick that takes support bundles.
-func (f Finder) bundlePartition(s Stick) (string, error) {
+func (s Stick) bundlePartition(m *machine.Machine) (string, error) {
 	for _, p := range s.Disk.Partitions {
 		i := slices.IndexFunc(s.Table.Partitions, func(t layout.Partition) bool { return t.Number == p.Number && t.Type == layout.TypeData })
 		if i < 0 {
 			continue
 		}
-		if info, _, err := f.Machine.ProbePartition(p.Path); err == nil && info.Type == "vfat" && info.Label == layout.BundleLabel {
+		if info, _, err := m.ProbePartition(p.Path); err == nil && info.Type == "vfat" && info.Label == layout.BundleLabel {
 			return p.Path, nil
 		}
 	}
 	return "", fmt.Errorf("the stick %s has no FAT partition %s", s.Disk.Name, layout.BundleLabel)
 }
 
-// Save writes a file with this name to the partition of a stick that takes support bundles, and reads it back from the device. A
-// file that cannot be written whole does not stay.
-func (f Finder) Save(s Stick, name string, content []byte) error {
-	part, err := f.bundlePartition(s)
+// Save writes a file with this name to the partition of the stick that takes support bundles, and reads it back from the device. A
+// file that cannot be written whole does not stay. load loads what the kernel needs for a filesystem.
+func (s Stick) Save(m *machine.Machine, load func(fstype string) error, name string, content []byte) error {
+	part, err := s.bundlePartition(m)
 	if err != nil {
 		return err
 	}
-	if err := f.Load("vfat"); err != nil {
+	if err := load("vfat"); err != nil {
 		return err
 	}
-	dir, done, err := f.mount(part, "vfat", host.MountOptions{NoSUID: true, NoDev: true, NoExec: true})
+	on := func(dir string) error {
+		return m.Mount(part, dir, "vfat", host.MountOptions{NoSUID: true, NoDev: true, NoExec: true})
+	}
+	dir, done, err := mount(m.Places.Medium, on, m.Unmount)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,109 @@
+package survey
+
+import (
+	"context"
+	"gprovision/hw/block"
+	"gprovision/site"
+	"gprovision/unit/decide"
+	"gprovision/unit/machine"
+	"gprovision/unit/medium"
+	"slices"
+)
+
+// Finder finds media of a unit with these names.
+func (s *Survey) Finder(names site.Names) medium.Finder {
+	return medium.Finder{Eyes: s.Eyes, Load: s.Load, Names: names}
+}
+
+// lookForMedia looks for emergency media among the disks that are not the unit's own.
+func (s *Survey) lookForMedia(ctx context.Context, f *Findings) {
+	if s.Provisions() {
+		return
+	}
+	own := map[string]bool{}
+	for _, p := range []*machine.Found{f.RecoveryPart, f.MainPart} {
+		if p != nil {
+			own[p.Disk.Name] = true
+		}
+	}
+	for _, d := range f.Planned {
+		own[d.Name] = true
+	}
+	for _, name := range f.Members {
+		own[name] = true
+	}
+	// One list for both: a stick that appears while this looks is seen whole or not at all, and then waited for if this boot came from it.
+	disks, err := s.Eyes.Disks()
+	if err != nil {
+		note(&f.Notes, "media: %v", err)
+		return
+	}
+	s.lookForSticks(f, disks, own)
+	found, notes := s.Finder(f.Names).Find(ctx, disks, own)
+	f.Notes = append(f.Notes, notes...)
+	f.Media = found
+	s.judgeMedia(f)
+}
+
+// judgeMedia sets the facts about media.
+func (s *Survey) judgeMedia(f *Findings) {
+	present := map[string]bool{}
+	for i, m := range f.Media {
+		for _, r := range m.Refused {
+			note(&f.Notes, "medium %s: %s: %v", m.Path, r.File, r.Err)
+		}
+		if len(m.Files) == 0 && f.Medium == decide.NoMedium {
+			f.Medium = decide.MediumUnusable
+		}
+		for _, file := range m.Files {
+			present[file.ID] = true
+			is := s.stateOf(f, file)
+			if f.Offer == nil || is != decide.MediumDone && f.Medium == decide.MediumDone || is == decide.MediumConfirmed {
+				f.Medium, f.Offer, f.OfferFile = is, &f.Media[i], file
+			}
+		}
+	}
+	f.LastPresent = present[f.LastMedium.ID]
+}
+
+func (s *Survey) stateOf(f *Findings, file medium.File) decide.MediumState {
+	again := f.LastMedium.ID == file.ID && f.LastMedium.Removed
+	switch {
+	case s.Memory.Answered[file.ID] != "":
+		note(&f.Notes, "medium: %s is left alone: %s", file.Base, s.Memory.Answered[file.ID])
+		return decide.MediumDone
+	case f.RestoreRequested() && f.Request.ID == file.ID:
+		return decide.MediumConfirmed
+	case !again && (f.LastMedium.ID == file.ID || f.Fulfilled == file.ID):
+		note(&f.Notes, "medium: the unit was restored from %s already: remove the medium", file.Base)
+		return decide.MediumDone
+	}
+	return decide.MediumOffered
+}
+
+// lookForSticks looks for recovery sticks, and for the one that this boot came from.
+func (s *Survey) lookForSticks(f *Findings, disks []block.Disk, own map[string]bool) {
+	sticks := s.Finder(f.Names).Sticks(disks, own)
+	f.Sticks = sticks
+	from := s.startedFrom(f)
+	i := slices.IndexFunc(sticks, func(s medium.Stick) bool { return s.Carries(from) })
+	if i < 0 {
+		f.OriginMissing = from != "" && !s.carried(disks, from)
+		return
+	}
+	f.FromStick = true
+	sticks[0], sticks[i] = sticks[i], sticks[0]
+	note(&f.Notes, "this boot came from the recovery stick %s", sticks[0].Disk.Name)
+}
+
+// carried reports whether any of the disks has a partition with that GUID, and the kernel knows the partition.
+func (s *Survey) carried(disks []block.Disk, id string) bool {
+	return slices.ContainsFunc(s.Eyes.PartitionsOn(disks, nil), func(p machine.Found) bool { return p.Partition.UUID == id })
+}
+
+// HasFile reports whether an image with the identifier is on a medium that is plugged in.
+func (m *MediaFindings) HasFile(id string) bool {
+	return slices.ContainsFunc(m.Media, func(m medium.Medium) bool {
+		return slices.ContainsFunc(m.Files, func(file medium.File) bool { return file.ID == id })
+	})
+}

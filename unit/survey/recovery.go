@@ -1,0 +1,337 @@
+package survey
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/platform"
+	"gprovision/model/release"
+	"gprovision/unit/decide"
+	"gprovision/unit/image"
+	"gprovision/unit/machine"
+	"gprovision/unit/state"
+	"io/fs"
+	"slices"
+)
+
+// Why a partition is not the recovery volume of this unit.
+var (
+	errUnreadable = errors.New("the volume cannot be read")
+	errForeign    = errors.New("the volume is not of this unit")
+)
+
+// candidate is a partition that proved to be the recovery volume of this unit, with what was read of it.
+type candidate struct {
+	part    machine.Found
+	noted   bool // the kernel has noted errors in its filesystem
+	request *state.Request
+	last    state.Medium
+	notes   []string
+	VolumeFindings
+}
+
+// recoveryLook is the part of a survey that is about the recovery volume.
+type recoveryLook struct {
+	s *Survey
+	f *Findings
+}
+
+// lookForRecovery finds the recovery volume: an ext4 partition on a bus that the platform allows, whose own record names this unit and
+// this partition. A label proves nothing: those that have the one of the artifact that runs are looked at first, and the others
+// where none of these is the unit's, since a unit keeps the labels that it was provisioned with.
+func (l recoveryLook) lookForRecovery() {
+	parts, err := l.s.Eyes.Partitions(platform.AllowedRecovery)
+	if err != nil {
+		note(&l.f.Notes, "recovery: %v", err)
+		return
+	}
+	var hits []candidate
+	var damaged, others []machine.Found
+	for _, p := range parts {
+		info, noted, err := l.s.Eyes.ProbePartition(p.Path)
+		if err != nil || info.Type != "ext4" || info.Label != l.s.Names.Recovery {
+			if l.lostRecovery(p) {
+				damaged = append(damaged, p)
+			} else if err == nil && info.Type == "ext4" {
+				others = append(others, p)
+			}
+			continue
+		}
+		c := candidate{part: p, noted: noted}
+		err = l.s.settled(l.f, p.Path)
+		switch {
+		case err == nil:
+			err = l.read(&c, info.UUID)
+		case !errors.Is(err, errReplay):
+			err = fmt.Errorf("%w: %w", errUnreadable, err)
+		}
+		switch {
+		case err == nil:
+			hits = append(hits, c)
+		case errors.Is(err, errReplay):
+		case errors.Is(err, errUnreadable):
+			damaged = append(damaged, p)
+			note(&l.f.Notes, "recovery: %s: %v", p.Path, err)
+			l.f.newer = l.f.newer || errors.Is(err, state.ErrNewer)
+		default:
+			note(&l.f.Notes, "recovery: %s ignored: %v", p.Path, err)
+		}
+	}
+	if len(l.f.Replay) > 0 {
+		return
+	}
+	if len(hits) == 0 {
+		var newer []machine.Found
+		hits, newer = l.otherLabels(others)
+		damaged = append(damaged, newer...)
+	}
+	switch {
+	case len(l.f.Replay) > 0:
+	case len(hits) > 1:
+		l.f.Recovery = decide.RecoveryAmbiguous
+		note(&l.f.Notes, "recovery: %s and %s", hits[0].part.Path, hits[1].part.Path)
+	case len(hits) == 1:
+		l.use(hits[0])
+	case len(damaged) > 0:
+		l.judgeDamaged(damaged)
+	}
+}
+
+// otherLabels returns the recovery volumes of this unit among partitions with a label that the artifact does not know, and those whose
+// record is newer than this init. A journal is only to be replayed on one that proved to be the unit's without that.
+func (l recoveryLook) otherLabels(parts []machine.Found) (hits []candidate, newer []machine.Found) {
+	for _, p := range parts {
+		info, noted, err := l.s.Eyes.ProbePartition(p.Path)
+		if err != nil {
+			continue
+		}
+		c := candidate{part: p, noted: noted}
+		switch err := l.read(&c, info.UUID); {
+		case err == nil:
+			if err := l.s.settled(l.f, p.Path); errors.Is(err, errReplay) {
+				continue
+			} else if err != nil {
+				note(&c.notes, "recovery: %s: %v", p.Path, err)
+			}
+			note(&c.notes, "recovery: %s has the label %q", p.Path, info.Label)
+			hits = append(hits, c)
+		case errors.Is(err, state.ErrNewer):
+			newer = append(newer, p)
+			l.f.newer = true
+			note(&l.f.Notes, "recovery: %s: %v", p.Path, err)
+		}
+	}
+	return hits, newer
+}
+
+// use makes a candidate the recovery volume of the unit.
+func (l recoveryLook) use(c candidate) {
+	l.f.Recovery, l.f.RecoveryErrors, l.f.Request, l.f.LastMedium, l.f.VolumeFindings = decide.RecoveryFound, c.noted, c.request, c.last,
+		c.VolumeFindings
+	l.f.RecoveryPart = &c.part
+	l.f.Names = l.s.Names.Of(l.f.Unit.Names())
+	l.f.Notes = append(l.f.Notes, c.notes...)
+	l.f.Repairs, l.f.RecoveryRepairs = max(l.f.Repairs, l.f.Counts.Repairs), max(l.f.RecoveryRepairs, l.f.Counts.RecoveryRepairs)
+	l.f.Attempts = l.f.Counts.BootAttempts
+}
+
+// read proves that a candidate is the recovery volume of this unit, and reads what lies there.
+func (l recoveryLook) read(c *candidate, fsUUID string) error {
+	return l.s.view(c.part.Path, func(v *state.Volume) error {
+		var err error
+		if c.Unit, err = l.s.prove(v, c.part, fsUUID); err != nil {
+			return err
+		}
+		l.readVolume(c, v)
+		return nil
+	})
+}
+
+// Proves returns nil if the volume on a partition, whose filesystem has this UUID, is the recovery volume of this unit.
+func (s *Survey) Proves(p machine.Found, fsUUID string) error {
+	return s.view(p.Path, func(v *state.Volume) error {
+		_, err := s.prove(v, p, fsUUID)
+		return err
+	})
+}
+
+// prove reads the record of a volume and compares it with the machine and with the partition p that it lies on.
+func (s *Survey) prove(v *state.Volume, p machine.Found, fsUUID string) (state.Unit, error) {
+	rec, err := v.ReadUnit()
+	if errors.Is(err, fs.ErrNotExist) {
+		lost, err := v.HasLostUnit(s.RecordFits(p, fsUUID))
+		if lost {
+			return rec, fmt.Errorf("%w: its record lies among the files that a repair has found without a name", errUnreadable)
+		}
+		if err != nil {
+			return rec, fmt.Errorf("%w: %w", errUnreadable, err)
+		}
+		return rec, fmt.Errorf("%w: it has no record; it was never provisioned to the end", errForeign)
+	}
+	if err != nil {
+		return rec, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return rec, s.checkRecord(rec, p, fsUUID)
+}
+
+// RecordFits reports whether a record is that of the volume on p.
+func (s *Survey) RecordFits(p machine.Found, fsUUID string) func(state.Unit) bool {
+	return func(rec state.Unit) bool { return s.checkRecord(rec, p, fsUUID) == nil }
+}
+
+// checkRecord compares a record with the machine and with the partition that it lies on. The error is errForeign.
+func (s *Survey) checkRecord(rec state.Unit, p machine.Found, fsUUID string) error {
+	want := rec.Recovery.Table.Find(layout.Recovery)
+	switch {
+	case rec.Serial != s.Eyes.Serial():
+		return fmt.Errorf("%w: its serial number is %q", errForeign, rec.Serial)
+	case want == nil || want.UUID != p.Partition.UUID || want.FSUUID != fsUUID:
+		return fmt.Errorf("%w: its record names another partition", errForeign)
+	case rec.Firmware != s.Eyes.Firmware():
+		return fmt.Errorf("%w: it was provisioned for %s firmware", errForeign, rec.Firmware)
+	}
+	return nil
+}
+
+// readVolume reads what a survey needs of a volume that is the unit's.
+func (l recoveryLook) readVolume(c *candidate, v *state.Volume) {
+	switch r, err := v.ReadRequest(); {
+	case err == nil:
+		c.request = &r
+	case errors.Is(err, state.ErrDamaged):
+		c.BadRequest = err
+		note(&c.notes, "request ignored: %v", err)
+	case !errors.Is(err, fs.ErrNotExist):
+		note(&c.notes, "request ignored: %v", err)
+	}
+	prefix := l.s.Names.Of(c.Unit.Names()).ImagePrefix
+	c.BadOriginal = l.judgeOriginal(v, c.Unit.Original, prefix)
+	if c.Counts, c.BadCounts = v.ReadCounts(); c.BadCounts != nil {
+		note(&c.notes, "counts ignored: %v", c.BadCounts)
+	} else {
+		c.CountsPlace, c.BadCounts = v.CountsPlace()
+	}
+	var err error
+	if c.Pending, err = v.ReadPending(); err != nil {
+		note(&c.notes, "pending work ignored: %v", err)
+	}
+	switch m, err := v.ReadMedium(); {
+	case err == nil:
+		c.last = m
+	case !errors.Is(err, fs.ErrNotExist):
+		note(&c.notes, "last medium: %v", err)
+	}
+	if p := l.s.Eyes.Policy(); p.FailedBoots > 0 && c.Counts.BootAttempts >= p.FailedBoots {
+		l.readImages(c, v, prefix)
+	}
+}
+
+// readImages reads which images the unit may go back to.
+func (l recoveryLook) readImages(c *candidate, v *state.Volume, prefix string) {
+	images, _, err := image.List(v.Path(state.ImageDir), prefix, false)
+	if err != nil {
+		note(&c.notes, "images: %v", err)
+		return
+	}
+	if c.history, err = v.History(); err != nil {
+		note(&c.notes, "history: %v", err)
+	}
+	for _, im := range images {
+		if image.CheckAge(im.Name, l.s.Eyes.Policy()) == nil {
+			c.images = append(c.images, im.Name)
+		}
+	}
+}
+
+// goBack returns the file name of the image to go back to from the installed one, or "".
+func goBack(f *Findings) string { return image.GoBack(f.images, f.history, f.Mark.Release) }
+
+// judgeOriginal says what speaks against the image that the unit was provisioned with. Its content is not read.
+func (l recoveryLook) judgeOriginal(v *state.Volume, original, prefix string) error {
+	if original == "" {
+		return nil
+	}
+	name, err := release.ParseName(original, prefix)
+	if err != nil {
+		return fault.Because(fault.ImageName, err)
+	}
+	err = image.Glance(image.Image{Path: v.Path(state.ImageDir, original), Name: name}, l.s.Eyes.Policy(), l.s.Eyes.Keys())
+	if errors.Is(err, fs.ErrNotExist) && fault.Of(err) != fault.ImageUnsigned {
+		return nil
+	}
+	return err
+}
+
+// lostRecovery reports whether a partition that does not carry a recovery volume did so once and may do so again: its first superblock is
+// lost, and the copy that a repair takes has the label of one: that of the artifact, or of the Site before that. In a GPT the partition
+// has that name too. One that cannot be read at all is noted, and is no candidate: nothing is known of it.
+func (l recoveryLook) lostRecovery(p machine.Found) bool {
+	for _, label := range slices.Compact([]string{l.s.Names.Recovery, cmp.Or(l.s.SiteLabel, l.s.Names.Recovery)}) {
+		if l.lostWith(p, label) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l recoveryLook) lostWith(p machine.Found, label string) bool {
+	if p.Table.Kind == layout.GPT && p.Partition.Name != label {
+		return false
+	}
+	lost, err := l.s.Eyes.LostExt4(p.Path, label)
+	if err != nil {
+		note(&l.f.Notes, "recovery: %s cannot be read: %v", p.Path, err)
+		return false
+	}
+	if lost {
+		note(&l.f.Notes, "recovery: the superblock of %s is lost", p.Path)
+	}
+	return lost
+}
+
+// judgeDamaged is for a recovery volume that cannot be read. Its filesystem can be repaired if it is clear which partition it is. One whose
+// record is merely newer than this init is not damaged. After a boot that the watchdog ended none is tried: a device that hangs must not
+// keep a complete system from starting. Which unit it belongs to is seen after the repair, from its record.
+func (l recoveryLook) judgeDamaged(damaged []machine.Found) {
+	l.f.Recovery = decide.RecoveryDamaged
+	if len(damaged) != 1 {
+		note(&l.f.Notes, "recovery: %d partitions could be the damaged one: none is repaired", len(damaged))
+		return
+	}
+	l.f.RecoveryPart = &damaged[0]
+	switch {
+	case l.f.newer:
+		l.f.Recovery = decide.RecoveryNewer
+	case l.s.Memory.Expired:
+		note(&l.f.Notes, "recovery: %s is not repaired in this boot: a watchdog ended the one before", damaged[0].Path)
+	default:
+		l.f.RecoveryRepairable = true
+	}
+}
+
+// RecordNames reports whether a recovery volume of this machine says that it was provisioned as the platform with this code, which somebody
+// named. The error is that of looking at the disks.
+func (s *Survey) RecordNames(code string) (bool, error) {
+	parts, err := s.Eyes.Partitions(platform.AllowedRecovery)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range parts {
+		info, _, err := s.Eyes.ProbePartition(p.Path)
+		if err != nil || info.Type != "ext4" { // whatever its label
+			continue
+		}
+		named := false
+		err = s.view(p.Path, func(v *state.Volume) error {
+			rec, err := s.prove(v, p, info.UUID)
+			named = err == nil && rec.Named && rec.Platform == code
+			return err
+		})
+		if err == nil && named {
+			return true, nil
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,29 @@
+package survey
+
+import (
+	"gprovision/hw/block"
+	"gprovision/model/layout"
+	"gprovision/model/platform"
+	"gprovision/site"
+	"gprovision/unit/machine"
+	"gprovision/unit/machine/machinetest"
+	"gprovision/unit/panel"
+	"log/slog"
+	"testing"
+	"testing/fstest"
+)
+
+// virtual returns a survey of a machine whose recovery device and main disk are of virtio. It has the doors of this machine, and lists the
+// disks of its Sys, which tests set.
+func virtual(t *testing.T) (*Survey, *machine.Machine) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	m := &machine.Machine{Log: log, Panel: panel.New(), Firmware: layout.UEFI, Serial: "SN-0001", Sys: fstest.MapFS{}}
+	m.Doors = machine.Real(log, nil)
+	m.List = func() ([]block.Disk, error) { return block.List(m.Sys) }
+	m.Identity.Variant = platform.Variant{DevCodeName: "VIRT"}
+	m.Identity.Variant.RecoveryMedia.Bus, m.Identity.Variant.MainDisk.Bus = []platform.Bus{platform.Virtio}, []platform.Bus{platform.Virtio}
+	return &Survey{Eyes: machine.EyesOf(m), Names: site.Stock().Names, Load: func(string) error { return nil }}, m
+}
+
+func TestMain(m *testing.M) { machinetest.Main(m) }
