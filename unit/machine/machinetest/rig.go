@@ -148,6 +148,13 @@ func (r *Rig) Start(fault func(n int, call string) error) {
 	}
 }
 
+// Fail is fault of Start for the calls that are left.
+func (r *Rig) Fail(fault func(n int, call string) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fault = fault
+}
+
 // Calls returns what has passed the doors since Start.
 func (r *Rig) Calls() []string {
 	r.mu.Lock()
@@ -192,10 +199,15 @@ func (r *Rig) Doors() machine.Doors {
 		Mount:      r.mount,
 		Unmount:    r.unmount,
 		UnmountAll: r.unmountAll,
-		Mounted:    r.mounted,
-		Run:        r.run,
-		Vars:       efi.New(filepath.Join(r.dir, "vars")),
-		SetClock:   func(time.Time) error { return r.pass("set clock") },
+		Mounted: func(dir string) (bool, error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			_, ok := r.mounts[dir]
+			return ok, nil
+		},
+		Run:      r.run,
+		Vars:     efi.New(filepath.Join(r.dir, "vars")),
+		SetClock: func(time.Time) error { return r.pass("set clock") },
 		Places: machine.Places{Recovery: filepath.Join(r.dir, "mnt", "recovery"), Main: filepath.Join(r.dir, "mnt", "main"),
 			Medium: filepath.Join(r.dir, "mnt", "medium"), Run: filepath.Join(r.dir, "run"), Sysfs: filepath.Join(r.dir, "sys")},
 	}
@@ -454,13 +466,6 @@ func (r *Rig) detach(dir string) {
 	if err != nil {
 		r.t.Error(err)
 	}
-}
-
-func (r *Rig) mounted(dir string) (bool, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, ok := r.mounts[dir]
-	return ok, nil
 }
 
 // run imitates the programs that jobs start.
