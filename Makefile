@@ -6,6 +6,7 @@ FIRMWARE ?= uefi
 KEEP ?=
 RUN ?= .
 N ?= 20
+PKG ?= ./...
 
 export CGO_ENABLED := 0
 # The toolchain is named here, since machines may have GOTOOLCHAIN=local, where go.mod's toolchain line does nothing.
@@ -23,7 +24,7 @@ PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe ipxe-qemu mmdebstrap e2fsprogs 
 .PHONY: help
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: FIRMWARE=uefi|bios KEEP=1 (demo), RUN=regexp (test-vm), N=20 (test-repeat), TEMPDIR=dir"
+	@echo "  variables: FIRMWARE=uefi|bios KEEP=1 (demo), RUN=regexp (test-vm), N=20 (test-repeat), PKG=packages (race), TEMPDIR=dir"
 
 .PHONY: deps
 deps: ## install the Debian packages that are missing
@@ -75,6 +76,11 @@ test: deps check build ## every test, virtual machines included
 .PHONY: test-unit
 test-unit: ## tests that need no privileges and no virtual machine, under 60 s
 	go test -short ./...
+
+.PHONY: race
+race: ## the tests of test-unit under the race detector, package by package (PKG=./unit/...); needs gcc
+	@all=$$(go list $(PKG)) && bad= && for p in $$all; do CGO_ENABLED=1 nice go test -race -short -timeout 20m $$p || bad="$$bad $$p"; done; \
+	if [ -n "$$bad" ]; then echo "make race: red:$$bad"; exit 1; fi
 
 .PHONY: test-vm
 test-vm: deps build ## virtual machine tests (RUN=regexp)
