@@ -82,6 +82,10 @@ race: ## the tests of test-unit under the race detector, package by package (PKG
 	@all=$$(go list $(PKG)) && bad= && for p in $$all; do CGO_ENABLED=1 nice go test -race -short -timeout 20m $$p || bad="$$bad $$p"; done; \
 	if [ -n "$$bad" ]; then echo "make race: red:$$bad"; exit 1; fi
 
+.PHONY: mutants
+mutants: ## break the code on purpose: each change by hand of .ci/mutants/hand.txt must be noticed by its test
+	go -C .ci/mutants run . -root $(CURDIR)
+
 .PHONY: test-vm
 test-vm: deps build ## virtual machine tests (RUN=regexp)
 	$(SUDO) env GPROV_NO_SKIP=1 CGO_ENABLED=0 $(shell which go) test -count=1 -timeout 80m -v -run '$(RUN)' ./lab

@@ -21,7 +21,7 @@ func TestToolchain(t *testing.T) {
 	want := ""
 	for file, line := range map[string]string{"Makefile": `(?m)^export GOTOOLCHAIN := (go\S+)$`, ".ci/run": `(?m)^export GOTOOLCHAIN=(go\S+)$`,
 		"go.mod": `(?m)^toolchain (go\S+)$`, ".ci/vuln/go.mod": `(?m)^toolchain (go\S+)$`, ".ci/deadcode/go.mod": `(?m)^toolchain (go\S+)$`,
-		".ci/staticcheck/go.mod": `(?m)^toolchain (go\S+)$`} {
+		".ci/staticcheck/go.mod": `(?m)^toolchain (go\S+)$`, ".ci/mutants/go.mod": `(?m)^toolchain (go\S+)$`} {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

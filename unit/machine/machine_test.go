@@ -3,12 +3,15 @@ package machine
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"gprovision/hw/filesystem"
+	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/unit/state"
@@ -58,6 +61,33 @@ func TestPutFileFollowsNoLink(t *testing.T) {
 	}
 	if _, err := os.Lstat(path + ".new"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the new name is left behind: %v", err)
+	}
+}
+
+// swapping puts another file in the place of the one that is written while it is read from: what comes back from the device is then not
+// what was written.
+type swapping struct {
+	io.Reader
+	path string
+}
+
+func (s swapping) Read(b []byte) (int, error) {
+	if err := errors.Join(os.Remove(s.path), os.WriteFile(s.path, []byte("artifacT"), 0o600)); err != nil {
+		return 0, err
+	}
+	return s.Reader.Read(b)
+}
+
+func TestPutFileReadsBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "norm_boot")
+	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := PutFile(path, 0o600, swapping{strings.NewReader("artifact"), path + ".new"}); fault.Of(err) != fault.ReadBack {
+		t.Errorf("got %v", err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "old" {
+		t.Errorf("the file holds %q, %v", b, err)
 	}
 }
 

@@ -1,7 +1,9 @@
 package pid1
 
 import (
+	"bytes"
 	"io/fs"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -54,5 +56,20 @@ func TestPlausible(t *testing.T) {
 		if got := plausible(clock, build); got != want {
 			t.Errorf("%s: %t", clock, got)
 		}
+	}
+}
+
+// TestGuard: a panic is the failure of what ran, and is logged with its place.
+func TestGuard(t *testing.T) {
+	var log bytes.Buffer
+	u := testUnit(t, &log)
+	if err := u.guard("work", func() error { panic("odd") }); fault.Of(err) != fault.Internal || !strings.Contains(err.Error(), "odd") {
+		t.Errorf("got %v", err)
+	}
+	if !strings.Contains(log.String(), "odd") || !strings.Contains(log.String(), "pid1_test.go") {
+		t.Errorf("the log has %s", log.String())
+	}
+	if err := u.guard("work", func() error { return nil }); err != nil {
+		t.Error(err)
 	}
 }

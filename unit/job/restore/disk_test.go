@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/unit/machine"
+	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 )
 
@@ -158,6 +160,48 @@ func TestLayOut(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestDisksThatChanged: what was decided for one disk is not done to another one, nor to one that is not blank any more.
+func TestDisksThatChanged(t *testing.T) {
+	r := machinetest.New(t)
+	main := r.AddDisk(block.Disk{Name: "vdb", Bus: block.VirtIO, Serial: "MAIN", Size: 8 * layout.GiB})
+	m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Doors: r.Doors()}
+	planned, err := m.Disks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &job{Machine: m, Options: Options{Planned: planned, Unit: state.Unit{Main: make([]state.Disk, 1)}, Blank: true}}
+	check := func(when string, want *fault.Fault) {
+		t.Helper()
+		if disks, err := j.mainDisks(); fault.Of(err) != want || (want == nil) != (len(disks) == 1) {
+			t.Errorf("%s: %v, %v, want %v", when, disks, err, want)
+		}
+	}
+	check("blank", nil)
+	dev, err := m.Open(main, machine.Write)
+	if err == nil {
+		_, err = dev.WriteAt([]byte("somebody's data"), 0)
+		err = errors.Join(err, dev.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("no longer blank", fault.MainForeign)
+	j.Blank = false
+	check("need not be blank", nil)
+	for name, other := range map[string]func(d *block.Disk){
+		"path": func(d *block.Disk) { d.Path += "x" }, "size": func(d *block.Disk) { d.Size++ }, "model": func(d *block.Disk) { d.Model = "M" },
+		"serial": func(d *block.Disk) { d.Serial = "S" }, "WWN": func(d *block.Disk) { d.WWN = "W" },
+	} {
+		j.Planned = slices.Clone(planned)
+		other(&j.Planned[0])
+		check("another "+name, fault.MainMissing)
+	}
+	j.Planned = append(slices.Clone(planned), planned...)
+	check("more than the record has", fault.PlanChanged)
+	j.Planned = nil
+	check("none", fault.MainMissing)
 }
 
 func TestInOrder(t *testing.T) {

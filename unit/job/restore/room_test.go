@@ -108,6 +108,16 @@ func TestNextImage(t *testing.T) {
 			if !c.want(err) || tries != len(c.fails) {
 				t.Errorf("after %d tries: %v", tries, err)
 			}
+			past, err := state.Open(volume).History()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, of := range []string{"2026-11-02.0001", "2026-11-01.0001"} {
+				r, _ := past.Find(imagetest.Prefix + of)
+				if want := i < len(c.fails) && fault.Of(c.fails[i]) == fault.ImageCorrupt; (r.ImagingFailures == 1) != want {
+					t.Errorf("the history has %+v of %s, which is to blame: %t", r, of, want)
+				}
+			}
 			if counts, err := state.Open(volume).ReadCounts(); err != nil || counts.RestoreFailures != 1 {
 				t.Errorf("counts: %+v, %v", counts, err)
 			}
