@@ -61,6 +61,10 @@ func pureDirs() map[string][]string {
 // serverRooms are the parts of the server that nobody but factory needs: who has them puts together a server of his own.
 func serverRooms() []string { return []string{"factory/guard", "factory/limit", "factory/web"} }
 
+// hwKnows are the packages of model that drivers may know: what a partition table is. All else there is the product's: its codes, records,
+// policy, names.
+func hwKnows() []string { return []string{"model/layout"} }
+
 // doors are what packages of unit reach through machine.Doors only.
 func doors() map[string][]string {
 	return map[string][]string{
@@ -221,6 +225,8 @@ func badImport(dir, file, p string) string {
 		switch {
 		case jobOf(dir) != "" && jobOf(rest) != "" && jobOf(dir) != jobOf(rest):
 			return fmt.Sprintf("%s may not import %s: no job knows another; put what both need beside unit/job", dir, rest)
+		case wing == "hw" && other == "model" && !slices.Contains(hwKnows(), rest):
+			return fmt.Sprintf("%s may not import %s: drivers know no product, and return errors of their own; say above what they mean", dir, rest)
 		case wing != "factory" && slices.Contains(serverRooms(), rest):
 			return fmt.Sprintf("%s may not import %s: the server is put together in factory, call factory.New", dir, rest)
 		case otherRow < 0:
@@ -259,6 +265,9 @@ func badImport(dir, file, p string) string {
 func checkUses(f sourceFile, names map[string]string, say func(ast.Node, string, ...any)) {
 	wing, _ := wingOf(f.dir)
 	ast.Inspect(f.ast, func(n ast.Node) bool {
+		if l, ok := n.(*ast.BasicLit); ok && wing == "hw" && strings.Contains(l.Value, "gprov") && !strings.HasPrefix(l.Value, `"`+module+"/") {
+			say(l, "drivers know no product, and this text names it")
+		}
 		s, ok := n.(*ast.SelectorExpr)
 		if !ok {
 			return true
@@ -409,6 +418,9 @@ func TestLayersFinds(t *testing.T) {
 		{"model/x/x.go", `package x; import "github.com/a/b"; var _ = b.C`, "pure codecs"},
 		{"model/x/x.go", `package x; import "github.com/mikelolasagasti/xz"; var _ = xz.C`, ""},
 		{"hw/x/x.go", `package x; import "gprovision/site"; var _ = site.Stock`, "never import each other"},
+		{"hw/x/x.go", `package x; import "gprovision/model/fault"; var _ = fault.X`, "drivers know no product"},
+		{"hw/x/x.go", `package x; import "gprovision/model/layout"; var _ = layout.X`, ""},
+		{"hw/x/x.go", `package x; const c = "Written by gprovision"`, "drivers know no product"},
 		{"unit/x/x.go", `package x; import "gprovision/forge/y"; var _ = y.Y`, "never import each other"},
 		{"unit/x/x.go", `package x; import ("gprovision/unit/y"; "gprovision/hw/z"; "gprovision/site"; "gprovision/model/m"); var _ = y.Y`, ""},
 		{"lab/x.go", `package lab; import ("gprovision/unit/y"; "gprovision/factory/z"); var _ = y.Y`, ""},

@@ -22,9 +22,9 @@ import (
 	"golang.org/x/term"
 
 	"gprovision/hw/block"
-	"gprovision/hw/bootloader"
 	"gprovision/lab"
 	"gprovision/model/bootimage"
+	"gprovision/model/grub"
 )
 
 // loopUnit is a unit without a machine of its own: its disks are files behind loop devices, and init of its boot artifact runs as
@@ -347,7 +347,7 @@ func (u *loopUnit) start(t *testing.T) string {
 
 // loads returns what GRUB's configuration on a disk loads for a normal boot, and with which kernel arguments, if it can.
 func (u *loopUnit) loads(disk int) (kernel, initrd, args string, ok bool) {
-	text, err := u.grub(disk, "cat", bootloader.ConfigPath)
+	text, err := u.grub(disk, "cat", grub.ConfigPath)
 	if err != nil {
 		return "", "", "", false
 	}

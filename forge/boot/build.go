@@ -627,7 +627,7 @@ func (b *builder) addGRUB() error {
 	if b.o.raid() {
 		parts = slices.Concat(parts, grubRAID)
 	}
-	boot, core, err := grub(b.ctx, b.log, b.root, newLinker(&bootimage.Tree{}, b.root), parts)
+	boot, core, err := linkGRUB(b.ctx, b.log, b.root, newLinker(&bootimage.Tree{}, b.root), parts)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 
 	"gprovision/forge/tool"
-	"gprovision/hw/bootloader"
+	"gprovision/model/grub"
 )
 
 // Where the boot loader for BIOS lies inside the initramfs. hw/bootloader installs it from there.
@@ -18,7 +18,7 @@ const (
 	GRUBCorePath = "usr/lib/gprov/grub/core.img" // goes behind it, or into the BIOS boot partition
 )
 
-// grubModules are the parts of GRUB in core.img: what the configurations of hw/bootloader use and nothing else, since a unit's disks have
+// grubModules are the parts of GRUB in core.img: what the configurations of model/grub use and nothing else, since a unit's disks have
 // no directory of modules. None of them shows a file or the memory (cat, hexdump, minicmd, ls).
 var grubModules = []string{"biosdisk", "part_msdos", "part_gpt", "ext2", "normal", "configfile", "linux", "search", "search_fs_uuid",
 	"search_fs_file", "test", "true", "echo", "serial", "terminal", "sleep", "keystatus", "reboot"}
@@ -33,9 +33,9 @@ var grubRAID = []string{"diskfilter", "mdraid1x", "raid5rec", "raid6rec"}
 // Before anything is read, GRUB's command line and its editor are locked: they need a superuser's password, and there is none. And they are
 // not come to: what follows the end of this script is GRUB's prompt, so its last command never returns, whatever a configuration did, or
 // that there was none. It is not the command "normal" that reads the configuration, since that one asks for commands when it is done.
-const grubStart = bootloader.Lock + `search.file ` + bootloader.ConfigPath + ` root --hint $root,msdos1 --hint $root,gpt2
+const grubStart = grub.Lock + `search.file ` + grub.ConfigPath + ` root --hint $root,msdos1 --hint $root,gpt2
 set prefix=($root)/boot/grub
-configfile ($root)` + bootloader.ConfigPath + `
+configfile ($root)` + grub.ConfigPath + `
 echo 'gprovision: no configuration that starts anything. Trying again in 30 seconds.'
 sleep 30
 reboot
@@ -46,9 +46,9 @@ const (
 	grubPackage = "grub-pc-bin"
 )
 
-// grub makes the boot loader for BIOS with the root filesystem's own grub-mkimage, which runs under that root filesystem's
+// linkGRUB makes the boot loader for BIOS with the root filesystem's own grub-mkimage, which runs under that root filesystem's
 // own loader and libraries. parts are grubModules and more.
-func grub(ctx context.Context, log *slog.Logger, root *rootFS, link *linker, parts []string) (boot, core []byte, err error) {
+func linkGRUB(ctx context.Context, log *slog.Logger, root *rootFS, link *linker, parts []string) (boot, core []byte, err error) {
 	if boot, err = root.read(grubDir+"/boot.img", grubPackage); err != nil {
 		return nil, nil, err
 	}

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"gprovision/hw/bootloader"
+	"gprovision/model/grub"
 )
 
 // TestGRUBTakesNoCommands: core.img locks GRUB's command line before it does anything else, never comes to the prompt that follows the end
@@ -18,7 +18,7 @@ func TestGRUBTakesNoCommands(t *testing.T) {
 	if lines[len(lines)-1] != "reboot" || slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "normal") }) {
 		t.Errorf("it ends where GRUB asks for commands: %q", lines)
 	}
-	if !slices.Contains(lines, "configfile ($root)"+bootloader.ConfigPath) {
+	if !slices.Contains(lines, "configfile ($root)"+grub.ConfigPath) {
 		t.Errorf("it reads no configuration: %q", lines)
 	}
 	for _, m := range slices.Concat(grubModules, grubRAID) {

@@ -32,6 +32,8 @@ import (
 	"gprovision/hw/filesystem"
 	"gprovision/hw/partition"
 	"gprovision/model/bootimage"
+	"gprovision/model/fault"
+	"gprovision/model/grub"
 	"gprovision/model/layout"
 	"gprovision/model/naming"
 	"gprovision/model/release"
@@ -334,7 +336,7 @@ func (m *maker) stageBIOS(put func(string, io.Reader) error) error {
 	if err != nil {
 		return err
 	}
-	e := bootloader.Entry{Title: "Recovery stick", Kernel: "/" + bootDir + "/vmlinuz", Args: strings.TrimSpace(m.boot.Policy.BootArgs + " " + layout.StickArg + "=" + m.id)}
+	e := grub.Entry{Title: "Recovery stick", Kernel: "/" + bootDir + "/vmlinuz", Args: strings.TrimSpace(m.boot.Policy.BootArgs + " " + layout.StickArg + "=" + m.id)}
 	var kernel io.Reader = bytes.NewReader(m.artifact)
 	if i.UKI != nil {
 		kernel, e.Initrd = i.UKI.Linux(), "/"+bootDir+"/initrd"
@@ -345,7 +347,7 @@ func (m *maker) stageBIOS(put func(string, io.Reader) error) error {
 	if err := e.Check(); err != nil {
 		return err
 	}
-	return errors.Join(put(e.Kernel, kernel), put(bootloader.ConfigPath, bytes.NewReader(bootloader.MainConfig(e))))
+	return errors.Join(put(e.Kernel, kernel), put(grub.ConfigPath, bytes.NewReader(grub.MainConfig(e))))
 }
 
 // layout returns the partitions for so many bytes of files on the ext4 partition.
@@ -389,7 +391,14 @@ func (m *maker) startable(dev *block.Device, t layout.Table) error {
 	if !m.rep.BIOS {
 		return nil
 	}
-	return bootloader.Install(dev, t, m.boot.GRUB)
+	err := bootloader.Install(dev, t, m.boot.GRUB)
+	switch {
+	case errors.Is(err, bootloader.ErrDevice):
+		return fault.Because(fault.DiskWrite, err)
+	case errors.Is(err, bootloader.ErrReadBack):
+		return fault.Because(fault.ReadBack, err)
+	}
+	return err // of the artifact, or of the layout: no code of a unit says more
 }
 
 // finish gives a file its name.

@@ -1,5 +1,5 @@
-// Package bootloader makes a disk boot on BIOS machines: it puts GRUB's two images into their places on a disk and writes
-// GRUB's configuration. No program of GRUB runs for that; forge/boot made the images from Debian's package.
+// Package bootloader makes a disk boot on BIOS machines: it puts GRUB's two images into their places on a disk. No program of GRUB runs
+// for that. It does not make the images, and does not write the configuration that they read.
 //
 // boot.img goes into the first 440 bytes of sector 0, beside the partition table, which is not touched. core.img goes behind
 // it: into the gap before the first partition (MBR), or into the BIOS boot partition (GPT). That area has two halves: a new
@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io"
 
-	"gprovision/model/fault"
 	"gprovision/model/layout"
 )
 
@@ -38,6 +37,27 @@ type Images struct {
 	Core []byte
 }
 
+// Kinds of errors, for errors.Is.
+var (
+	// ErrSectors is a disk whose sectors are not of 512 bytes.
+	ErrSectors = errors.New("sectors are not of 512 bytes")
+	// ErrUnfit is a disk that has no place for GRUB, or images that are not GRUB's.
+	ErrUnfit = errors.New("GRUB does not fit")
+	// ErrDevice is a disk that cannot be read or written.
+	ErrDevice = errors.New("disk error")
+	// ErrReadBack is a disk that does not return what was written.
+	ErrReadBack = errors.New("other data than was written")
+)
+
+// kind makes an error one of a kind. Its text stays.
+type kind struct {
+	error
+	of error
+}
+
+// Unwrap returns the error, and what it is.
+func (k kind) Unwrap() []error { return []error{k.error, k.of} }
+
 const sector = 512
 
 // Places inside boot.img and inside the first sector of core.img (GRUB 2.06 and 2.12: include/grub/i386/pc/boot.h,
@@ -55,7 +75,8 @@ const (
 // passes one of a floppy disk. GRUB's own installer does the same on hard disks.
 const nop = 0x90
 
-// Verify says whether the disk d with the table t boots with the images: nil if so. It reads and compares all of it.
+// Verify returns nil if the disk d with the table t boots with the images. It reads and compares all of it. A
+// disk that lacks no more than an Install gives an error of no kind.
 func Verify(d Device, t layout.Table, im Images) error {
 	a, err := prepare(d, t, im)
 	if err != nil {
@@ -78,8 +99,7 @@ func Verify(d Device, t layout.Table, im Images) error {
 // Install makes the disk d with the table t boot. t must be what is on the disk. It may be repeated; after an error or a
 // power cut the disk boots as before, or as wanted. Only the boot code of sector 0 and the area behind it are written.
 //
-// Errors: fault.Disk4KnBIOS for sectors that are not of 512 bytes, fault.BootSetup where GRUB does not fit or the images are
-// not GRUB's, fault.ReadBack where the disk does not return what was written.
+// An error is ErrSectors, ErrUnfit, ErrDevice or ErrReadBack.
 func Install(d Device, t layout.Table, im Images) error {
 	a, err := prepare(d, t, im)
 	if err != nil {
@@ -90,21 +110,21 @@ func Install(d Device, t layout.Table, im Images) error {
 		return err
 	}
 	if old[510] != 0x55 || old[511] != 0xaa {
-		return fault.Newf(fault.BootSetup, "install boot loader: sector 0 has no partition table")
+		return kind{errors.New("install boot loader: sector 0 has no partition table"), ErrUnfit}
 	}
 	at := a.free(binary.LittleEndian.Uint64(old[kernelAt:]))
 	if err := write(d, at, core(im.Core, at)); err != nil {
-		return fault.Because(fault.DiskWrite, fmt.Errorf("install boot loader: write core.img: %w", err))
+		return kind{fmt.Errorf("install boot loader: write core.img: %w", err), ErrDevice}
 	}
 	if err := compare(d, at, core(im.Core, at)); err != nil {
-		return fault.Because(fault.ReadBack, err)
+		return kind{err, ErrReadBack}
 	}
 	boot := mbr(im.Boot, old, at)
 	if err := write(d, 0, boot); err != nil {
-		return fault.Because(fault.DiskWrite, fmt.Errorf("install boot loader: write sector 0: %w", err))
+		return kind{fmt.Errorf("install boot loader: write sector 0: %w", err), ErrDevice}
 	}
 	if err := compare(d, 0, boot); err != nil {
-		return fault.Because(fault.ReadBack, err)
+		return kind{err, ErrReadBack}
 	}
 	return nil
 }
@@ -129,18 +149,18 @@ func (a area) free(used uint64) uint64 {
 // prepare checks everything that can be checked without writing.
 func prepare(d Device, t layout.Table, im Images) (area, error) {
 	if d.SectorSize() != sector {
-		return area{}, fault.Newf(fault.Disk4KnBIOS, "boot loader: sectors have %d bytes", d.SectorSize())
+		return area{}, kind{fmt.Errorf("boot loader: sectors have %d bytes", d.SectorSize()), ErrSectors}
 	}
 	if err := im.check(); err != nil {
-		return area{}, fault.Because(fault.BootSetup, err)
+		return area{}, kind{err, ErrUnfit}
 	}
 	start, end, err := bounds(t)
 	if err != nil {
-		return area{}, fault.Because(fault.BootSetup, err)
+		return area{}, kind{err, ErrUnfit}
 	}
 	need := uint64(len(im.Core)+sector-1) / sector
 	if end < start || need > end-start {
-		return area{}, fault.Newf(fault.BootSetup, "boot loader: core.img needs %d sectors, there are %d", need, int64(end)-int64(start))
+		return area{}, kind{fmt.Errorf("boot loader: core.img needs %d sectors, there are %d", need, int64(end)-int64(start)), ErrUnfit}
 	}
 	half := (end - start) / 2
 	return area{start: start, half: half, both: need <= half}, nil
@@ -205,7 +225,7 @@ func core(image []byte, at uint64) []byte {
 func readSector(d Device, at uint64) ([]byte, error) {
 	b := make([]byte, sector)
 	if _, err := d.ReadAt(b, int64(at)*sector); err != nil {
-		return nil, fault.Because(fault.DiskWrite, fmt.Errorf("boot loader: read sector %d: %w", at, err))
+		return nil, kind{fmt.Errorf("boot loader: read sector %d: %w", at, err), ErrDevice}
 	}
 	return b, nil
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"gprovision/hw/partition"
-	"gprovision/model/fault"
 	"gprovision/model/layout"
 )
 
@@ -49,19 +48,19 @@ type Change struct {
 // Empty says that nothing was written: all was there.
 func (c Change) Empty() bool { return len(c.Written)+len(c.Deleted) == 0 }
 
-// Ensure makes the boot entries of this product those in want, and the first in BootOrder, in that order; those with MenuOnly come
+// Ensure makes our boot entries those in want, and the first in BootOrder, in that order; those with MenuOnly come
 // last, behind all others. Entries are ours if their description is that of a wanted one or one of the names in ours; of ours,
 // those that are not wanted and duplicates are deleted, wrong ones rewritten in place. Foreign entries are not changed and keep
 // their order.
 //
 // An entry is left alone if it is active and leads to the same file in the same partition with the same arguments, even if the
 // firmware put other nodes before those. So a second call writes nothing. Entries are written before BootOrder and deleted after
-// it, so that an interruption leaves a bootable order and a repetition ends at the same place. Errors are of kind
-// fault.BootSetup; the Change is filled as far as it came.
+// it, so that an interruption leaves a bootable order and a repetition ends at the same place. After an error
+// the Change is filled as far as it came.
 func Ensure(v *Vars, want []Entry, ours ...string) (Change, error) {
 	c, err := ensure(v, want, ours)
 	if err != nil {
-		return c, fault.Because(fault.BootSetup, fmt.Errorf("write boot entries: %w", err))
+		return c, fmt.Errorf("write boot entries: %w", err)
 	}
 	return c, nil
 }

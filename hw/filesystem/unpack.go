@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UnpackOptions says how Unpack works. The zero value is right for a restore whose caller syncs.
+// UnpackOptions says how Unpack works. The zero value is right for a caller that syncs.
 type UnpackOptions struct {
 	// Progress, if set, is called now and then (each mebibyte of the stream, and at the end) with the state so far.
 	Progress func(UnpackStats)

@@ -201,7 +201,7 @@ var early = []struct {
 }
 
 // EarlyMounts mounts /proc, /sys, /dev, /dev/pts and /run, and makes the links in /dev that programs expect. What is mounted
-// already stays as it is, so it may be repeated. It goes on after an error and returns all of them: without /run a unit can
+// already stays as it is, so it may be repeated. It goes on after an error and returns all of them: without /run a caller can
 // still say why.
 func EarlyMounts() error {
 	var errs []error

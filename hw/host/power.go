@@ -7,11 +7,9 @@ import (
 )
 
 // Reboot writes back what is not on its devices and starts the machine anew. Unmount first. On success it does not return.
-// Only unit/pid1 calls it.
 func Reboot() error { return end("reboot", unix.LINUX_REBOOT_CMD_RESTART) }
 
 // PowerOff writes back what is not on its devices and turns the machine off. Unmount first. On success it does not return.
-// Only unit/pid1 calls it.
 func PowerOff() error { return end("power off", unix.LINUX_REBOOT_CMD_POWER_OFF) }
 
 func end(what string, cmd int) error {

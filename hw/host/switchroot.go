@@ -25,7 +25,6 @@ var moved = []string{"/dev", "/proc", "/sys", "/run"}
 // The mounts /dev, /proc, /sys and /run move along; every other mount of the caller must be gone. If the old root is an
 // initramfs, its files are deleted, which frees their memory. Everything that can be checked is checked before the first
 // change. On success it does not return. An error after the first change says so: the caller can then only reboot.
-// Only unit/pid1 calls it.
 func SwitchRoot(root, init string, args, env []string) error {
 	root = filepath.Clean(root)
 	is, err := IsMountPoint(root)

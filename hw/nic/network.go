@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"gprovision/model/fault"
-
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/vishvananda/netlink"
@@ -31,7 +29,7 @@ type Lease struct {
 	Time    time.Duration // how long the address may be used; it is renewed before
 	// Options are all options of the answer by number (RFC 2132), as bytes in network order.
 	Options map[uint8][]byte
-	// Boot says that it is the port that the unit was started from.
+	// Boot says that it is the port that the machine was started from.
 	Boot bool
 }
 
@@ -99,11 +97,11 @@ func (n *Network) Close() {
 	n.wg.Wait()
 }
 
-// Wait returns the leases as soon as there is one, that of the boot port first. If ctx ends before, the error is a
-// fault.NoNetwork that says for each port how far it got.
+// Wait returns the leases as soon as there is one, that of the boot port first. If ctx ends before, the error says
+// for each port how far it got.
 func (n *Network) Wait(ctx context.Context) ([]Lease, error) {
 	if len(n.ports) == 0 {
-		return nil, fault.Newf(fault.NoNetwork, "there is no network port, or no driver for it")
+		return nil, errors.New("there is no network port, or no driver for it")
 	}
 	for {
 		n.mu.Lock()
@@ -121,7 +119,7 @@ func (n *Network) Wait(ctx context.Context) ([]Lease, error) {
 			for _, p := range n.ports {
 				s = append(s, fmt.Sprintf("%s (%s, %s): %s", p.Name, p.MAC, p.Driver, n.state[p.Name]))
 			}
-			return nil, fault.Newf(fault.NoNetwork, "%s: %w", strings.Join(s, "; "), ctx.Err())
+			return nil, fmt.Errorf("%s: %w", strings.Join(s, "; "), ctx.Err())
 		}
 	}
 }

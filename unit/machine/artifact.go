@@ -19,6 +19,7 @@ import (
 	"gprovision/hw/host"
 	"gprovision/model/bootimage"
 	"gprovision/model/fault"
+	"gprovision/model/grub"
 	"gprovision/model/layout"
 	"gprovision/unit/state"
 )
@@ -223,7 +224,7 @@ const BootDir = "boot/gprov"
 // PutArtifactBIOS puts kernel and initramfs of the boot artifact src below the mounted volume, or the one file of an artifact whose
 // kernel holds its initramfs, and writes the boot loader's configuration. entry lacks the paths of kernel and initramfs; config makes
 // the configuration of it. InstallLoader makes a disk start it.
-func (m *Machine) PutArtifactBIOS(volume, src string, entry bootloader.Entry, config func(bootloader.Entry) []byte) error {
+func (m *Machine) PutArtifactBIOS(volume, src string, entry grub.Entry, config func(grub.Entry) []byte) error {
 	kernel, initrd, err := unpackArtifact(volume, src)
 	if err != nil {
 		return fmt.Errorf("take kernel and initramfs out of %s: %w", src, err)
@@ -234,10 +235,10 @@ func (m *Machine) PutArtifactBIOS(volume, src string, entry bootloader.Entry, co
 	if err := entry.Check(); err != nil {
 		return err
 	}
-	if err := MakeDir(volume, strings.TrimPrefix(filepath.Dir(bootloader.ConfigPath), "/")); err != nil {
+	if err := MakeDir(volume, strings.TrimPrefix(filepath.Dir(grub.ConfigPath), "/")); err != nil {
 		return err
 	}
-	if _, err := PutFile(filepath.Join(volume, bootloader.ConfigPath), 0o600, bytes.NewReader(config(entry))); err != nil {
+	if _, err := PutFile(filepath.Join(volume, grub.ConfigPath), 0o600, bytes.NewReader(config(entry))); err != nil {
 		return err
 	}
 	return removeOtherArtifacts(filepath.Join(volume, BootDir), filepath.Base(filepath.Dir(kernel)))
@@ -263,9 +264,24 @@ func (m *Machine) InstallLoader(disk string, t layout.Table) error {
 		return nil
 	}
 	if err := bootloader.Install(dev, t, images); err != nil {
-		return err
+		return loaderFault(err)
 	}
-	return bootloader.Verify(dev, t, images)
+	return loaderFault(bootloader.Verify(dev, t, images))
+}
+
+// loaderFault makes an error of package bootloader the fault that a person is told.
+func loaderFault(err error) error {
+	switch {
+	case errors.Is(err, bootloader.ErrSectors):
+		return fault.Because(fault.Disk4KnBIOS, err)
+	case errors.Is(err, bootloader.ErrUnfit):
+		return fault.Because(fault.BootSetup, err)
+	case errors.Is(err, bootloader.ErrDevice):
+		return fault.Because(fault.DiskWrite, err)
+	case errors.Is(err, bootloader.ErrReadBack):
+		return fault.Because(fault.ReadBack, err)
+	}
+	return err
 }
 
 // unpackArtifact returns the paths, below the volume, of the kernel and the initramfs that it has put there. initrd is empty if

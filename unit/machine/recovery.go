@@ -12,10 +12,10 @@ import (
 	"strings"
 
 	"gprovision/hw/block"
-	"gprovision/hw/bootloader"
 	"gprovision/hw/efi"
 	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
+	"gprovision/model/grub"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
@@ -25,10 +25,10 @@ import (
 
 // The descriptions of our boot entries.
 const (
-	NormalEntry   = bootloader.NormalTitle
+	NormalEntry   = grub.NormalTitle
 	RecoveryEntry = "Recovery"
 	// ForcedEntry is never started by itself, only from the firmware's menu or, on BIOS, the boot loader's.
-	ForcedEntry = bootloader.ForcedTitle
+	ForcedEntry = grub.ForcedTitle
 )
 
 // ForcedArg returns the kernel argument by which a person's choice in a boot menu reaches init. There is none where the policy
@@ -58,9 +58,9 @@ func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
 	if main == nil {
 		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system")
 	}
-	entry := bootloader.Entry{Title: RecoveryEntry, Args: m.KernelArgs(), Forced: m.ForcedArg()}
-	err = m.PutArtifactBIOS(dir, artifact, entry, func(e bootloader.Entry) []byte {
-		return bootloader.RecoveryConfig(bootloader.Recovery{Main: main.FSUUID, Mark: "/" + m.Site.Names.Mark, Entry: e})
+	entry := grub.Entry{Title: RecoveryEntry, Args: m.KernelArgs(), Forced: m.ForcedArg()}
+	err = m.PutArtifactBIOS(dir, artifact, entry, func(e grub.Entry) []byte {
+		return grub.RecoveryConfig(grub.Recovery{Main: main.FSUUID, Mark: "/" + m.Site.Names.Mark, Entry: e})
 	})
 	if err != nil {
 		return err
@@ -91,11 +91,11 @@ func (m *Machine) PutMainArtifact(u state.Unit, disks []string, root string) err
 		}
 		return nil
 	}
-	entry := bootloader.Entry{Title: NormalEntry, Args: m.MainArgs(u), Forced: m.ForcedArg()}
+	entry := grub.Entry{Title: NormalEntry, Args: m.MainArgs(u), Forced: m.ForcedArg()}
 	if volume := u.Recovery.Table.Find(layout.Recovery); volume != nil {
 		entry.Fallback = volume.FSUUID
 	}
-	if err := m.PutArtifactBIOS(root, artifact, entry, bootloader.MainConfig); err != nil {
+	if err := m.PutArtifactBIOS(root, artifact, entry, grub.MainConfig); err != nil {
 		return err
 	}
 	for i, disk := range disks { // each member of an array can start it
@@ -231,10 +231,13 @@ func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) (efi.Change, error
 		want = append(want, forced)
 	}
 	change, err := efi.Ensure(vars, want, ForcedEntry)
-	if err == nil && !change.Empty() {
+	if err != nil {
+		return change, fault.Because(fault.BootSetup, err)
+	}
+	if !change.Empty() {
 		m.Log.Info("boot entries", "written", change.Written, "deleted", change.Deleted)
 	}
-	return change, err
+	return change, nil
 }
 
 // RecoveryDisk returns the disk of the recovery volume that u records: the one on a bus that the platform allows whose table is

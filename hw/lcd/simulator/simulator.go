@@ -1,5 +1,5 @@
 // Package simulator behaves like a Crystalfontz 631 or 635 on any connection: it obeys the commands, keeps screen, cursor, keys
-// and lamps, and makes faults on demand. It is for tests, for virtual units and for those who have no LCD at hand.
+// and lamps, and makes faults on demand. It is for tests, for virtual machines and for those who have no LCD at hand.
 //
 // What the maker's data sheets leave open it does strictly: a command with wrong data is refused.
 package simulator

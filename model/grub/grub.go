@@ -1,4 +1,9 @@
-package bootloader
+// Package grub writes what GRUB is told on BIOS machines: the configuration beside a kernel, with the menu that a person sees and the way
+// from one disk to the other.
+//
+// It does not put GRUB on a disk (hw/bootloader) and does not make its images (forge/boot, which builds ConfigPath and Lock into them).
+// Whatever is passed in, nothing of it can be taken for a command.
+package grub
 
 import (
 	"bytes"
@@ -11,8 +16,9 @@ import (
 // ConfigPath is where GRUB finds its configuration on the volume that it boots from: forge/boot builds that into core.img.
 const ConfigPath = "/boot/grub/grub.cfg"
 
-// Lock are commands that lock GRUB's command line and its editor: both need the password of a superuser, and no user has one. Entries start
-// only if they say that anybody may start them. A core.img of ours starts with these commands, and so does each configuration, for older ones.
+// Lock are commands that lock GRUB's command line and its editor: both need the password of a superuser, and no user has one. Entries
+// start only if they say that anybody may start them. A core.img of ours starts with these commands, and so does each configuration, for
+// older ones.
 const Lock = "set superusers=nobody\nexport superusers\n"
 
 // What the menu offers.
@@ -62,7 +68,8 @@ func (e Entry) Check() error {
 		if i == 1 && p == "" {
 			continue
 		}
-		if !strings.HasPrefix(p, "/") || strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`'"\$`, r) }) {
+		bad := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`'"\$`, r) }
+		if !strings.HasPrefix(p, "/") || strings.ContainsFunc(p, bad) {
 			return fmt.Errorf("boot loader: bad path %q", p)
 		}
 	}
@@ -97,7 +104,8 @@ func RecoveryConfig(r Recovery) []byte {
 
 // config is the whole configuration around what a normal boot does. A person who presses ESC, or holds a shift key of the
 // keyboard, while GRUB starts is offered the menu, on every console. Whatever is chosen there is for this boot only. The first of two
-// configurations asks, and the menu ends by itself as long as nobody presses a key in it: a stray ESC on a serial line cannot stop the unit.
+// configurations asks, and the menu ends by itself as long as nobody presses a key in it: a stray ESC on a serial line cannot stop the
+// unit.
 func config(e Entry, normal func(*bytes.Buffer)) []byte {
 	var b bytes.Buffer
 	head(&b, e)
@@ -107,8 +115,10 @@ func config(e Entry, normal func(*bytes.Buffer)) []byte {
 		return b.Bytes()
 	}
 	fmt.Fprintf(&b, "set choose=\nif test -z \"$inner\"; then\n  echo 'gprovision: ESC for the boot menu'\n")
-	fmt.Fprintf(&b, "  if keystatus --shift; then\n    set choose=1\n  elif sleep --interruptible %d; then\n    set choose=\n  else\n    set choose=1\n  fi\nfi\n", keyWait)
-	fmt.Fprintf(&b, "if test -n \"$choose\"; then\nset default=0\nset timeout=%d\nmenuentry %s --unrestricted {\n", menuWait, quote(NormalTitle))
+	fmt.Fprintf(&b, "  if keystatus --shift; then\n    set choose=1\n"+
+		"  elif sleep --interruptible %d; then\n    set choose=\n  else\n    set choose=1\n  fi\nfi\n", keyWait)
+	fmt.Fprintf(&b, "if test -n \"$choose\"; then\nset default=0\nset timeout=%d\n", menuWait)
+	fmt.Fprintf(&b, "menuentry %s --unrestricted {\n", quote(NormalTitle))
 	normal(&b)
 	tail(&b)
 	fmt.Fprintf(&b, "}\nmenuentry %s --unrestricted {\n", quote(ForcedTitle))
@@ -127,7 +137,8 @@ func head(b *bytes.Buffer, e Entry) {
 	b.WriteString("# Written by gprovision, replaced by each restore.\n" + Lock + "set own=\"$root\"\nset inner=\"$gprov_inner\"\n")
 	unit, speed, ok := serialConsole(e.Args)
 	if ok {
-		fmt.Fprintf(b, "if serial --unit=%d --speed=%d; then\n  terminal_input serial console\n  terminal_output serial console\nfi\n", unit, speed)
+		fmt.Fprintf(b, "if serial --unit=%d --speed=%d; then\n", unit, speed)
+		b.WriteString("  terminal_input serial console\n  terminal_output serial console\nfi\n")
 	}
 }
 
@@ -138,7 +149,8 @@ func hop(b *bytes.Buffer, fsuuid, mark string) {
 	if mark != "" {
 		fmt.Fprintf(b, "    if test -f \"($other)\"%s; then\n", quote(mark))
 	}
-	fmt.Fprintf(b, "    if test -f %s; then\n      set gprov_inner=1\n      export gprov_inner\n      set root=\"$other\"\n      configfile %s\n    fi\n", other, other)
+	fmt.Fprintf(b, "    if test -f %s; then\n      set gprov_inner=1\n      export gprov_inner\n", other)
+	fmt.Fprintf(b, "      set root=\"$other\"\n      configfile %s\n    fi\n", other)
 	if mark != "" {
 		b.WriteString("    fi\n")
 	}
@@ -160,7 +172,8 @@ func load(b *bytes.Buffer, e Entry, args string) {
 
 // tail ends a configuration that could start nothing.
 func tail(b *bytes.Buffer) {
-	b.WriteString("if test -z \"$inner\"; then\n  echo 'gprovision: nothing to start on this disk. Trying again in 30 seconds.'\n  sleep 30\n  reboot\nfi\n")
+	b.WriteString("if test -z \"$inner\"; then\n  echo 'gprovision: nothing to start on this disk. Trying again in 30 seconds.'\n")
+	b.WriteString("  sleep 30\n  reboot\nfi\n")
 }
 
 // quote makes one word of GRUB's script language, in which nothing is expanded. Characters that end a line are left out.
