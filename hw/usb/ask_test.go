@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,13 +15,14 @@ import (
 func TestAsker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
-		talks, asked := make(chan struct{}), 0
+		talks := make(chan struct{})
+		var asked atomic.Int32
 		stuck := Address{1, 1}
 		go func() {
 			err := serve(theirs, theirs, func(h Address, ports []int) ([]int, error) {
 				switch h {
 				case stuck:
-					asked++
+					asked.Add(1)
 					<-talks
 					return ports, nil
 				case Address{3, 1}:
@@ -45,15 +47,15 @@ func TestAsker(t *testing.T) {
 		if p, err := connected(Address{3, 1}, []int{4, 5}); err == nil || !slices.Equal(p, []int{4}) {
 			t.Errorf("half an answer: %v, %v", p, err)
 		}
-		if asked != 1 {
-			t.Errorf("the hub that hangs was asked %d times", asked)
+		if n := asked.Load(); n != 1 {
+			t.Errorf("the hub that hangs was asked %d times", n)
 		}
 		time.AfterFunc(askTime/2, func() { close(talks) })
 		if p, err := connected(stuck, []int{2}); err != nil || !slices.Equal(p, []int{1, 2}) {
 			t.Errorf("%v, %v", p, err)
 		}
-		if p, err := connected(stuck, []int{2}); err != nil || !slices.Equal(p, []int{2}) || asked != 2 {
-			t.Errorf("a later question: %v, %v, asked %d times", p, err, asked)
+		if p, err := connected(stuck, []int{2}); err != nil || !slices.Equal(p, []int{2}) || asked.Load() != 2 {
+			t.Errorf("a later question: %v, %v, asked %d times", p, err, asked.Load())
 		}
 		theirs.Close()
 		synctest.Wait()

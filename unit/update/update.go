@@ -18,6 +18,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -412,11 +413,14 @@ func (t *taking) putArtifact(ctx context.Context, dest, name string, im image.Im
 	return diskFault(err)
 }
 
-// telling tells how far an image was read, and ends with its context.
+// telling tells how far an image was read, and ends with its context. It is read from several goroutines, and tells from one at a time.
 type telling struct {
 	ctx  context.Context
 	r    io.ReaderAt
 	tell func(int64)
+
+	mu   sync.Mutex
+	most int64 // that was told
 }
 
 func (c *telling) ReadAt(b []byte, off int64) (int, error) {
@@ -424,7 +428,12 @@ func (c *telling) ReadAt(b []byte, off int64) (int, error) {
 		return 0, err
 	}
 	n, err := c.r.ReadAt(b, off)
-	c.tell(off + int64(n))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if to := off + int64(n); to > c.most {
+		c.most = to
+		c.tell(to)
+	}
 	return n, err
 }
 
