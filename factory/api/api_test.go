@@ -24,7 +24,7 @@ import (
 
 	"filippo.io/age"
 	"github.com/santhosh-tekuri/jsonschema/v6"
-	"go.yaml.in/yaml/v4"
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/crypto/bcrypt"
 
 	"gprovision/factory/api"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -20,7 +22,6 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
-	"pack.ag/tftp"
 
 	"gprovision/factory/store"
 	"gprovision/model/bootimage"
@@ -264,34 +265,53 @@ func startTFTP(t *testing.T, dir string) string {
 	return s.conn.LocalAddr().String()
 }
 
-// TestTFTP fetches with another implementation's client, with and without options.
+// TestTFTP fetches with another implementation's client, with and without options, and looks at what was agreed on.
 func TestTFTP(t *testing.T) {
-	dir := t.TempDir()
+	client, err := exec.LookPath("atftp")
+	if err != nil {
+		if os.Getenv("GPROV_NO_SKIP") == "1" {
+			t.Fatal("needs package atftp")
+		}
+		t.Skip("needs package atftp")
+	}
+	dir, to := t.TempDir(), filepath.Join(t.TempDir(), "got")
 	for _, size := range []int{0, 511, 512, 1468 * 3, 300000} {
 		data := bytes.Repeat([]byte("iPXE!\n"), size/6+1)[:size]
 		if err := os.WriteFile(filepath.Join(dir, FileEFI), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		addr := startTFTP(t, dir)
-		for name, opts := range map[string][]tftp.ClientOpt{
-			"plain":   {tftp.ClientTransferSize(false)},
-			"size":    {tftp.ClientTransferSize(true)},
-			"large":   {tftp.ClientBlocksize(1468)},
-			"huge":    {tftp.ClientBlocksize(9000)},
-			"windows": {tftp.ClientBlocksize(1024), tftp.ClientWindowsize(16)},
+		host, port, err := net.SplitHostPort(startTFTP(t, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, tt := range map[string]struct{ ask, agreed []string }{
+			"plain":   {nil, nil},
+			"size":    {[]string{"tsize 0"}, []string{fmt.Sprintf("tsize: %d,", size)}},
+			"large":   {[]string{"blksize 1468"}, []string{"blksize: 1468,"}},
+			"huge":    {[]string{"blksize 9000"}, []string{"blksize: 1468,"}},
+			"windows": {[]string{"blksize 1024", "windowsize 16"}, []string{"blksize: 1024,", "windowsize: 16,"}},
 		} {
-			c, err := tftp.NewClient(append(opts, tftp.ClientMode(tftp.ModeOctet), tftp.ClientTimeout(2))...)
-			if err != nil {
-				t.Fatal(err)
+			args := []string{"--get", "--remote-file", FileEFI, "--local-file", to, "--trace", "--tftp-timeout", "2"}
+			for _, o := range tt.ask {
+				args = append(args, "--option", o)
 			}
-			r, err := c.Get("tftp://" + addr + "/" + FileEFI)
+			said, err := exec.CommandContext(t.Context(), client, append(args, host, port)...).CombinedOutput()
 			if err != nil {
-				t.Errorf("%d %s: %v", size, name, err)
+				t.Errorf("%d %s: %v: %s", size, name, err, said)
 				continue
 			}
-			got, err := io.ReadAll(r)
-			if err != nil || !bytes.Equal(got, data) {
+			if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, data) {
 				t.Errorf("%d %s: %d bytes, %v", size, name, len(got), err)
+			}
+			_, agreed, _ := strings.Cut(string(said), "received OACK <")
+			agreed, _, _ = strings.Cut(agreed, ">")
+			for _, want := range tt.agreed {
+				if !strings.Contains(agreed, want) {
+					t.Errorf("%d %s: agreed on %q, want %s", size, name, agreed, want)
+				}
+			}
+			if tt.agreed == nil && agreed != "" {
+				t.Errorf("%d %s: agreed on %q, and nothing was asked for", size, name, agreed)
 			}
 		}
 	}
