@@ -48,6 +48,7 @@ import (
 	"gprovision/unit/splash"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
+	"gprovision/unit/uplink"
 	"gprovision/unit/volume"
 )
 
@@ -541,7 +542,13 @@ func (u *unit) provision(ctx context.Context, f *survey.Findings) Outcome {
 		Token:       u.args.Token,
 		LogEndpoint: u.args.LogEndpoint,
 		KeepLog:     u.args.ContinueLogging,
-		BootMAC:     u.args.BootMAC,
+		Raise: func(ctx context.Context) (func(), error) {
+			n, err := uplink.Raise(ctx, u.log, u.m.Sys, u.args.BootMAC, provision.NetworkPatience)
+			if err != nil {
+				return nil, err
+			}
+			return n.Close, nil
+		},
 		HasRecovery: f.Complete(),
 		Manifests:   used,
 		Connect:     u.toServer,

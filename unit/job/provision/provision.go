@@ -20,7 +20,6 @@ import (
 
 	"gprovision/hw/block"
 	"gprovision/hw/host"
-	"gprovision/hw/nic"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/manifest"
@@ -51,8 +50,8 @@ type Options struct {
 	LogEndpoint string
 	// KeepLog is the kernel argument PROVISION_CONT_LOGGING: all later restores report to the server of this provisioning.
 	KeepLog bool
-	// BootMAC is the kernel argument BOOTIF: the port that the firmware booted from.
-	BootMAC string
+	// Raise brings the network up, and returns what lets it go again.
+	Raise func(ctx context.Context) (release func(), err error)
 	// HasRecovery says that the unit carries the recovery volume of a complete unit: a person has to want another provisioning.
 	HasRecovery bool
 	// Manifests are those that the unit has used, as the recovery volume remembers them.
@@ -70,8 +69,8 @@ type Options struct {
 	Observe func(step.Event)
 }
 
-// networkPatience is how long the job waits for an address.
-const networkPatience = 2 * time.Minute
+// NetworkPatience is how long the job waits for an address.
+const NetworkPatience = 2 * time.Minute
 
 // announcePatience is how long the job waits for the server that the boot script names.
 const announcePatience = 20 * time.Second
@@ -80,7 +79,8 @@ const announcePatience = 20 * time.Second
 type job struct {
 	*machine.Machine
 	Options
-	ports *nic.Network
+	// lower lets the network go; nil: it is not up.
+	lower func()
 	// plan is made by the steps before the first write: manifest, plan and check-server. All others only read it.
 	plan Plan
 	// client speaks to the server whose address is server.
@@ -108,8 +108,8 @@ func Run(ctx context.Context, m *machine.Machine, o Options) error {
 
 // letGo gives back what the job holds beside the recovery volume.
 func (j *job) letGo() {
-	if j.ports != nil {
-		j.ports.Close()
+	if j.lower != nil {
+		j.lower()
 	}
 	if j.waiting == "" {
 		return
@@ -145,7 +145,7 @@ func (j *job) steps() []step.Step {
 }
 
 func (j *job) network(ctx context.Context) (err error) {
-	j.ports, err = uplink.Raise(ctx, j.Log, j.Sys, j.BootMAC, networkPatience)
+	j.lower, err = j.Raise(ctx)
 	return err
 }
 

@@ -1,0 +1,127 @@
+package provision
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/unit/machine"
+	"gprovision/unit/machine/machinetest"
+	"gprovision/unit/state"
+)
+
+// TestWhole provisions machines of all kinds at a station, from the manifest to the confirmed credentials, and restores them: the mark is
+// set then, the request is gone, and the operator knows the password.
+func TestWhole(t *testing.T) {
+	g := newGoods(t)
+	for name, k := range kinds() {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, g, k)
+			asked := 0
+			b.asked = func(r *http.Request) {
+				if r.URL.Path != "/v1/credentials" {
+					return
+				}
+				asked++
+				key, owner, err := state.Open(b.Doors().Places.Recovery).ReadKeyOf()
+				if err != nil || owner != benchSerial || len(key) == 0 {
+					t.Errorf("credentials are asked for, and the volume has no key of %q: %v", owner, err)
+				}
+			}
+			if err := b.provision(nil); err != nil {
+				t.Fatalf("%v\n%s", err, b.log)
+			}
+			if asked != 1 {
+				t.Errorf("credentials were asked for %d times", asked)
+			}
+			b.fetched(t, 1, 1)
+			got := b.ends()
+			for _, want := range []string{
+				`request: restore latest by "provision", missing: false`, "the main disk is blank: true", "later restores report: true",
+				"/doc/manual.txt", "/doc/stamp", "/norm_boot.minisig", "its credentials: true, confirmed: true", "the key speaks for the unit: true",
+			} {
+				if k.OneDisk && strings.Contains(want, "blank") {
+					continue
+				}
+				if !strings.Contains(got, want) {
+					t.Errorf("%q is missing in\n%s", want, got)
+				}
+			}
+			u, _ := b.record(b.machine())
+			if err := b.opens(u); err != nil {
+				t.Errorf("the password that the operator reads: %v", err)
+			}
+			if u.ManifestSerial != "7" || (u.Array != nil) != k.Mirror || u.Original != benchRelease+".upd" || u.Server != b.url {
+				t.Errorf("the record says %+v", u)
+			}
+			if err := b.restore(); err != nil {
+				t.Fatalf("%v\n%s", err, b.log)
+			}
+			if got := b.ends(); !strings.Contains(got, "missing: true") || !strings.Contains(got, "/boot.normal") {
+				t.Errorf("no mark, or still a request, in\n%s", got)
+			}
+		})
+	}
+}
+
+// fetched holds how often the files, and everything else, may have been fetched. Their sizes are asked for once.
+func (b *bench) fetched(t *testing.T, files, others int) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	seen := 0
+	for call, n := range b.got {
+		most := others
+		path, isFile := strings.CutPrefix(call, "GET /files/")
+		if isFile && !strings.HasPrefix(path, "manufData") && !strings.HasSuffix(path, ".minisig") {
+			most = files
+			seen++
+		}
+		if call != "GET /v1/time" && n > most { // the clock is set by it, and each new connection begins with it
+			t.Errorf("%s: %d times, at most %d", call, n, most)
+		}
+	}
+	if seen != 4 {
+		t.Errorf("%d files were fetched: %v", seen, b.got)
+	}
+}
+
+// TestAgain provisions a unit again that is complete. An operator has to want it. Its key stays, it gets new credentials, and what has
+// room in memory is fetched once although all of it was read before anything was erased.
+func TestAgain(t *testing.T) {
+	g := newGoods(t)
+	first := newBench(t, g, machinetest.Kind{Firmware: layout.UEFI})
+	if err := first.provision(nil); err != nil {
+		t.Fatal(err)
+	}
+	want := first.ends()
+	before, _ := first.record(first.machine())
+	for name, tc := range map[string]struct {
+		free  int
+		files int
+	}{"much memory": {1000, 1}, "no memory": {0, 2}} {
+		t.Run(name, func(t *testing.T) {
+			b := first.clone(t)
+			memory := func(_ *machine.Machine, o *Options) { o.Proc, o.HasRecovery = proc(tc.free), true }
+			if err := b.provision(nil, memory); fault.Of(err) != fault.NotReleased || b.destroys {
+				t.Fatalf("nobody released it: %v", err)
+			}
+			if err := b.db.Release(t.Context(), benchSerial, "operator"); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.provision(nil, memory); err != nil {
+				t.Fatalf("%v\n%s", err, b.log)
+			}
+			b.fetched(t, tc.files, 1)
+			if got := b.ends(); got != want {
+				t.Errorf("ends elsewhere:\n%s\nand not\n%s", got, want)
+			}
+			u, _ := b.record(b.machine())
+			if err := b.opens(u); err != nil || u.Credentials <= before.Credentials {
+				t.Errorf("credentials %d after %d: %v", u.Credentials, before.Credentials, err)
+			}
+		})
+	}
+}
