@@ -24,9 +24,10 @@ type Step struct {
 // State says where a step stands.
 type State string
 
-// The states of a step, in the order in which an observer sees them.
+// The states of a step, in the order in which an observer sees them. A step may move any number of times, or not at all.
 const (
 	Started State = "started"
+	Moved   State = "moved"
 	Done    State = "done"
 	Failed  State = "failed"
 )
@@ -39,6 +40,24 @@ type Event struct {
 	State   State
 	Elapsed time.Duration // since the step started; 0 for Started
 	Err     error         // only for Failed
+	// Progress is how far the step is, only for Moved.
+	Progress Progress
+}
+
+// Progress is how far a step is, in whatever it counts.
+type Progress struct {
+	Done, Total int64 // a Total of 0 or less is not known
+}
+
+// reporter is the key of a context's value: who is told how far the step is that the context belongs to.
+type reporter struct{}
+
+// Report tells the observer of the step that ctx belongs to how far it is. It may be called beside the step's own work, and does nothing
+// where ctx is of no step.
+func Report(ctx context.Context, done, total int64) {
+	if tell, ok := ctx.Value(reporter{}).(func(Progress)); ok {
+		tell(Progress{Done: done, Total: total})
+	}
 }
 
 // Error is the failure of one step.
@@ -61,7 +80,8 @@ type PanicError struct {
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // Run runs the steps in order and returns the first failure as *Error. The observer, if there is one, is called
-// synchronously before and after each step. Run looks at ctx before each step; a cancelled ctx is a failure of that step.
+// synchronously before and after each step, and from any goroutine while a step reports how far it is (Report). Run looks at ctx before
+// each step; a cancelled ctx is a failure of that step.
 func Run(ctx context.Context, steps []Step, observe func(Event)) error {
 	if observe == nil {
 		observe = func(Event) {}
@@ -71,7 +91,9 @@ func Run(ctx context.Context, steps []Step, observe func(Event)) error {
 		start := time.Now()
 		err := ctx.Err()
 		if err == nil {
-			err = guard(ctx, s)
+			err = guard(context.WithValue(ctx, reporter{}, func(p Progress) {
+				observe(Event{Step: s, Index: i, Total: len(steps), State: Moved, Elapsed: time.Since(start), Progress: p})
+			}), s)
 		}
 		e := Event{Step: s, Index: i, Total: len(steps), State: Done, Elapsed: time.Since(start)}
 		if err != nil {

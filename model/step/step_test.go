@@ -3,6 +3,8 @@ package step
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -44,5 +46,24 @@ func TestRunCancelled(t *testing.T) {
 	err := Run(ctx, []Step{{Name: "x", Run: func(context.Context) error { t.Error("step ran"); return nil }}}, nil)
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v, want context.Canceled", err)
+	}
+}
+
+// TestReport: the observer hears how far a step is, from the step that says so and from nobody else.
+func TestReport(t *testing.T) {
+	var seen []string
+	var kept context.Context
+	err := Run(t.Context(), []Step{
+		{Name: "a", Run: func(ctx context.Context) error { kept = ctx; Report(ctx, 1, 2); return nil }},
+		{Name: "b", Run: func(context.Context) error { Report(context.Background(), 9, 9); return nil }},
+	}, func(e Event) {
+		seen = append(seen, fmt.Sprintf("%s %s %d/%d", e.Step.Name, e.State, e.Progress.Done, e.Progress.Total))
+	})
+	if err != nil || kept == nil {
+		t.Fatal(err)
+	}
+	want := []string{"a started 0/0", "a moved 1/2", "a done 0/0", "b started 0/0", "b done 0/0"}
+	if !slices.Equal(seen, want) {
+		t.Errorf("seen %q, want %q", seen, want)
 	}
 }

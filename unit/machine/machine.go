@@ -27,6 +27,7 @@ import (
 	"gprovision/model/platform"
 	"gprovision/model/policy"
 	"gprovision/model/signature"
+	"gprovision/model/step"
 	"gprovision/site"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
@@ -54,20 +55,15 @@ type Machine struct {
 	BootID string
 	// Cmdline is the kernel command line, without secrets.
 	Cmdline string
-	// UnitArgs are kernel arguments of this unit's installed system, as its record has them: nothing is taken from here but by MainArgs.
-	UnitArgs string
-	// OnProgress is told how far the running step is, about each second; nil: nobody.
-	OnProgress func(panel.Progress)
 }
 
-// Track returns a meter for a step with total units, and what ends it. Panels, and whoever else wants to know, see it move.
+// Track returns a meter for a step with total units, and what ends it. Panels see it move, and the observer of the step that ctx belongs
+// to.
 func (m *Machine) Track(ctx context.Context, total int64) (*panel.Meter, func()) {
 	meter := panel.NewMeter(nil, total)
 	return meter, meter.Watch(ctx, time.Second, func(p panel.Progress) {
 		m.Panel.Progress(p)
-		if m.OnProgress != nil {
-			m.OnProgress(p)
-		}
+		step.Report(ctx, p.Done, p.Total)
 	})
 }
 
@@ -120,7 +116,8 @@ func (m *Machine) Disks() ([]block.Disk, error) { return m.List() }
 func Candidates(disks []block.Disk) []platform.Candidate {
 	var out []platform.Candidate
 	for _, d := range disks {
-		out = append(out, platform.Candidate{Name: d.Name, Path: d.Path, Bus: string(d.Bus), Model: d.Model, Vendor: d.Vendor, Serial: d.Serial, Size: d.Size})
+		out = append(out, platform.Candidate{Name: d.Name, Path: d.Path, Bus: string(d.Bus), Model: d.Model, Vendor: d.Vendor, Serial: d.Serial,
+			Size: d.Size})
 	}
 	return out
 }
@@ -407,7 +404,8 @@ func (m *Machine) MakeExt4(ctx context.Context, path, label, uuid string) error 
 		defer end()
 		began := time.Now()
 		d := dev.Discard(ctx, discardBound, meter.Set)
-		m.Log.Info("what was on the device is discarded", "device", path, "bytes", d.Bytes, "of", dev.Size(), "seconds", time.Since(began).Seconds(), "left", d.Why)
+		m.Log.Info("what was on the device is discarded", "device", path, "bytes", d.Bytes, "of", dev.Size(), "seconds",
+			time.Since(began).Seconds(), "left", d.Why)
 		return nil
 	})
 	if err != nil { // mke2fs will say more, if that is more than this
@@ -422,19 +420,20 @@ func (m *Machine) MainArgs(u state.Unit) string {
 	if u.Array == nil {
 		root = "PARTUUID=" + u.System().UUID
 	}
-	if own := m.unitArgs(); own != "" {
+	if own := m.unitArgs(u.BootArgs); own != "" {
 		return m.KernelArgs(own, "real_root="+root)
 	}
 	return m.KernelArgs("real_root=" + root)
 }
 
-// unitArgs returns what counts of UnitArgs. They come from the recovery volume: a locked artifact takes none, others take what is on
+// unitArgs returns what counts of the kernel arguments of a unit's record. They come from the recovery volume: a locked artifact takes
+// none, others take what is on
 // the list and what the artifact itself says nothing about. A console is added to those that it has.
-func (m *Machine) unitArgs() string {
+func (m *Machine) unitArgs(args string) string {
 	if m.Policy.Locked {
 		return ""
 	}
-	kept, _ := state.AllowedArgs(m.UnitArgs)
+	kept, _ := state.AllowedArgs(args)
 	said := map[string]bool{}
 	for _, a := range strings.Fields(m.KernelArgs()) {
 		key, _, _ := strings.Cut(a, "=")

@@ -30,7 +30,8 @@ func TestMainArgs(t *testing.T) {
 		"policy's stay": {policy.Policy{BootArgs: "panic=10 console=tty0"}, "panic=900 console=ttyS0", "panic=10 console=tty0 console=ttyS0 real_root=PARTUUID=0011"},
 		"locked":        {policy.Policy{BootArgs: "quiet", Locked: true}, "nomodeset console=ttyS0", "quiet real_root=PARTUUID=0011"},
 	} {
-		if got := (&Machine{Policy: tc.policy, UnitArgs: tc.unit}).MainArgs(u); got != tc.want {
+		u.BootArgs = tc.unit
+		if got := (&Machine{Policy: tc.policy}).MainArgs(u); got != tc.want {
 			t.Errorf("%s: got %q, want %q", name, got, tc.want)
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"gprovision/hw/raid"
-	"gprovision/model/platform"
-	"gprovision/unit/survey"
 )
 
 // loadRAID loads what arrays of this platform need.
@@ -24,26 +22,4 @@ func (u *unit) awaitMembers(ctx context.Context) {
 	}
 	for left := u.surveyor().MemberTime(); left > 0 && u.await(ctx, left) == nil; left = u.surveyor().MemberTime() {
 	}
-}
-
-// mainDisks returns the paths of the disks that start the main system, in the order of the record: "" for one that is not there,
-// or whose table is not the recorded one.
-func (u *unit) mainDisks(f *survey.Findings) ([]string, error) {
-	out := make([]string, len(f.Unit.Main))
-	if f.Unit.Array == nil {
-		out[0] = f.MainPart.Disk.Path
-		return out, nil
-	}
-	parts, err := u.m.Partitions(platform.AllowedMain)
-	if err != nil {
-		return nil, err
-	}
-	for i, r := range f.Unit.Main {
-		for _, p := range parts {
-			if r.Table.On(p.Table) {
-				out[i] = p.Disk.Path
-			}
-		}
-	}
-	return out, nil
 }

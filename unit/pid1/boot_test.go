@@ -10,6 +10,7 @@ import (
 
 	"gprovision/model/layout"
 	"gprovision/unit/decide"
+	"gprovision/unit/job"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 
@@ -27,12 +28,12 @@ func restored(t *testing.T) *machinetest.Rig {
 
 // handsOver runs one boot of a machine that was just switched on, and returns what the running system is told, and the count of attempts
 // on the recovery volume.
-func handsOver(t *testing.T, r *machinetest.Rig) (out Outcome, told state.Boot, attempts int) {
+func handsOver(t *testing.T, r *machinetest.Rig) (out job.Outcome, told state.Boot, attempts int) {
 	t.Helper()
 	u := onRig(t, r)
 	out = u.pass(t.Context())
 	u.die(t)
-	if out.Kind == SwitchRoot {
+	if out.Kind == job.SwitchRoot {
 		if _, err := os.Stat(filepath.Join(out.Root, "etc", "hostname")); err != nil {
 			t.Errorf("what is handed over to is not the system: %v", err)
 		}
@@ -54,7 +55,7 @@ func TestBootIsCounted(t *testing.T) {
 	before := ends(t, r)
 	for n := 1; n <= 3; n++ {
 		out, told, attempts := handsOver(t, r)
-		if out.Kind != SwitchRoot || told.Attempts != n || attempts != n || told.Job != string(decide.Boot) {
+		if out.Kind != job.SwitchRoot || told.Attempts != n || attempts != n || told.Job != string(decide.Boot) {
 			t.Errorf("boot %d: %+v, told %+v, counted %d", n, out, told, attempts)
 		}
 	}
@@ -85,13 +86,13 @@ func TestBootWhateverFails(t *testing.T) {
 			u := onRig(t, r)
 			out := u.pass(t.Context())
 			u.die(t)
-			if out.Kind == RebootNow || out.Kind == PowerOffNow {
+			if out.Kind == job.RebootNow || out.Kind == job.PowerOffNow {
 				t.Errorf("%v at %s: %+v", err, calls[n-1], out)
 			}
 			if diff := cmp.Diff(want, ends(t, r)); diff != "" {
 				t.Fatalf("%v at %s: %+v; the unit is changed:\n%s", err, calls[n-1], out, diff)
 			}
-			if out, _, _ := handsOver(t, r); out.Kind != SwitchRoot {
+			if out, _, _ := handsOver(t, r); out.Kind != job.SwitchRoot {
 				t.Errorf("after %v at %s the next boot ends with %+v", err, calls[n-1], out)
 			}
 		}
@@ -121,7 +122,7 @@ func TestBootAfterDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Start(nil)
-	if out, _, _ := handsOver(t, r); out.Kind != SwitchRoot {
+	if out, _, _ := handsOver(t, r); out.Kind != job.SwitchRoot {
 		t.Errorf("%+v", out)
 	}
 	if diff := cmp.Diff(want, machinetest.Tree(t, esp)); diff != "" {

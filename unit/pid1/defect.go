@@ -10,7 +10,6 @@ import (
 	"gprovision/model/record"
 	"gprovision/unit/decide"
 	"gprovision/unit/journal"
-	"gprovision/unit/state"
 	"gprovision/unit/survey"
 )
 
@@ -87,14 +86,4 @@ func (u *unit) tellDefects(ctx context.Context, all []defect) []string {
 	}
 	u.queue.Add(record.Event{Kind: record.KindFact, Source: record.Observed, Attrs: map[string]any{"name": record.FactDefects, "value": texts}})
 	return texts
-}
-
-// setRequestAside keeps a damaged request from being found again at the next boot.
-func (u *unit) setRequestAside(f *survey.Findings) {
-	if f.BadRequest == nil || f.Recovery != decide.RecoveryFound {
-		return
-	}
-	if err := u.volume.Change((*state.Volume).SetRequestAside); err != nil {
-		u.log.Warn("the damaged request cannot be set aside", "err", err)
-	}
 }

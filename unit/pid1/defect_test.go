@@ -103,7 +103,7 @@ func TestDamagedRequest(t *testing.T) {
 			if d := decide.Decide(withMain(f, decide.MainMarked), policy.Policy{}); d.Job != decide.Boot {
 				t.Errorf("%s, want a normal boot", d)
 			}
-			u.setRequestAside(f)
+			u.env().SetRequestAside(f.BadRequest, f.Recovery)
 			var b []byte
 			err = u.volume.View(func(v *state.Volume) (err error) { b, err = os.ReadFile(v.Path(state.BadRequestFile)); return err })
 			if err != nil || string(b) != text {

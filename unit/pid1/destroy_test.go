@@ -18,6 +18,7 @@ import (
 	"gprovision/hw/host"
 	"gprovision/model/layout"
 	"gprovision/unit/decide"
+	"gprovision/unit/job"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/report"
@@ -86,8 +87,8 @@ func boots(t *testing.T, r *machinetest.Rig, faults ...func(n int, call string) 
 		}
 		out := u.pass(t.Context())
 		did = append(did, fmt.Sprintf("%s: %s %v", d, out.Kind, out.Err))
-		rebooted = out.Kind == RebootNow
-		if (out.Kind == HoldOn) != (out.Err != nil) {
+		rebooted = out.Kind == job.RebootNow
+		if (out.Kind == job.HoldOn) != (out.Err != nil) {
 			t.Errorf("a pass ends with %+v", out)
 		}
 		if slices.ContainsFunc(r.Written(), func(name string) bool { return !strings.HasPrefix(name, "vd") }) {

@@ -67,7 +67,7 @@ func (u *unit) fetchImage(ctx context.Context, v *state.Volume, rec state.Unit) 
 			}
 			return nil
 		}},
-	}), u.observer(record.JobRestore))
+	}), u.env().Observer(record.JobRestore))
 }
 
 // trackStages returns what shows how far a step is that has stages of its own, each from its beginning, and what ends that.

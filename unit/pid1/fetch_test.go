@@ -1,12 +1,14 @@
 package pid1
 
 import (
+	"context"
 	"slices"
 	"testing"
 
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
 	"gprovision/model/policy"
+	"gprovision/model/step"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/panel/script"
@@ -33,16 +35,26 @@ func TestNewest(t *testing.T) {
 // TestTrackStages: each stage of a step begins anew, and its end is seen.
 func TestTrackStages(t *testing.T) {
 	var seen [][2]int64
-	u := &unit{m: &machine.Machine{Panel: panel.New(), OnProgress: func(p panel.Progress) { seen = append(seen, [2]int64{p.Done, p.Total}) }}}
+	u := &unit{m: &machine.Machine{Panel: panel.New()}}
 	screen := &script.Panel{}
 	u.m.Panel.Add("script", screen)
-	_, stop := u.trackStages(t.Context())
-	stop() // a step that fails before it moves
-	show, stop := u.trackStages(t.Context())
-	show("fetch", 1, 0)
-	show("fetch", 50, 60)
-	show("check", 20, 100)
-	stop()
+	err := step.Run(t.Context(), []step.Step{{Name: "fetch", Run: func(ctx context.Context) error {
+		_, stop := u.trackStages(ctx)
+		stop() // a step that fails before it moves
+		show, stop := u.trackStages(ctx)
+		show("fetch", 1, 0)
+		show("fetch", 50, 60)
+		show("check", 20, 100)
+		stop()
+		return nil
+	}}}, func(e step.Event) {
+		if e.State == step.Moved {
+			seen = append(seen, [2]int64{e.Progress.Done, e.Progress.Total})
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range [][2]int64{{50, 60}, {20, 100}} {
 		if !slices.Contains(seen, want) {
 			t.Errorf("%v was not seen: %v", want, seen)

@@ -10,6 +10,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
+	"gprovision/unit/job"
 	"gprovision/unit/journal"
 	"gprovision/unit/medium"
 	"gprovision/unit/panel"
@@ -107,7 +108,7 @@ func (u *unit) answer(file medium.File, why string) {
 }
 
 // rescue restores from an emergency medium.
-func (u *unit) rescue(ctx context.Context, f *survey.Findings) Outcome {
+func (u *unit) rescue(ctx context.Context, f *survey.Findings) job.Outcome {
 	m, file := *f.Offer, f.OfferFile
 	sure := f.Medium == decide.MediumConfirmed || f.Choice.Kind == decide.ChooseMedium || u.m.Policy.MediumWithoutConfirmation &&
 		f.Main != decide.MainForeign
@@ -117,7 +118,7 @@ func (u *unit) rescue(ctx context.Context, f *survey.Findings) Outcome {
 	if err != nil {
 		u.answer(file, err.Error())
 		u.refuse(ctx, err)
-		return Outcome{Kind: DecideAgain}
+		return job.Outcome{Kind: job.DecideAgain}
 	}
 	defer func() {
 		if err := done(); err != nil {
@@ -128,7 +129,7 @@ func (u *unit) rescue(ctx context.Context, f *survey.Findings) Outcome {
 	if err := u.prove(ctx, im); err != nil {
 		u.answer(file, "it cannot be used")
 		u.refuse(ctx, fmt.Errorf("%s: %w", file.Base, err))
-		return Outcome{Kind: DecideAgain}
+		return job.Outcome{Kind: job.DecideAgain}
 	}
 	if !sure {
 		if out, ok := u.askMedium(ctx, f, file); !ok {
@@ -138,7 +139,7 @@ func (u *unit) rescue(ctx context.Context, f *survey.Findings) Outcome {
 	r := state.Request{Version: state.Version, ID: file.ID, Kind: state.KindRestore, Image: file.Name.String(), By: "an emergency medium",
 		Time: time.Now().UTC().Truncate(time.Second)}
 	out := u.restoreImage(ctx, f, &im, &r, "")
-	if out.Kind != RebootNow {
+	if out.Kind != job.RebootNow {
 		u.answer(file, "the restore from it failed")
 		return out
 	}
@@ -159,8 +160,8 @@ func (u *unit) prove(ctx context.Context, im image.Image) error {
 }
 
 // askMedium asks what to do with a good image. ok says that the restore is confirmed; otherwise out is what follows.
-func (u *unit) askMedium(ctx context.Context, f *survey.Findings, file medium.File) (out Outcome, ok bool) {
-	out = Outcome{Kind: DecideAgain}
+func (u *unit) askMedium(ctx context.Context, f *survey.Findings, file medium.File) (out job.Outcome, ok bool) {
+	out = job.Outcome{Kind: job.DecideAgain}
 	yes, err := u.m.Panel.Confirm(ctx, "Restore from medium", fmt.Sprintf("Restore %s? All data on the main disk will be lost.",
 		short(file.Name.String(), u.prefix(f))))
 	if err != nil || !yes {
@@ -183,16 +184,4 @@ func (u *unit) notConfirmed(ctx context.Context, file medium.File, err error) bo
 		u.pause(ctx, showFailure)
 	}
 	return false
-}
-
-// noteRemoved notes that the medium from which the unit was restored last is gone, so that it counts anew when it comes back.
-func (u *unit) noteRemoved(f *survey.Findings) {
-	if f.Recovery != decide.RecoveryFound || f.LastMedium.ID == "" || f.LastMedium.Removed || f.LastPresent {
-		return
-	}
-	m := f.LastMedium
-	m.Removed = true
-	if err := u.volume.Change(func(v *state.Volume) error { return v.WriteMedium(m) }); err != nil {
-		u.log.Warn("it cannot be noted that the medium was removed", "err", err)
-	}
 }

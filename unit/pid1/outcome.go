@@ -8,52 +8,32 @@ import (
 	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/unit/decide"
+	"gprovision/unit/job"
 	"gprovision/unit/journal"
 )
-
-// OutcomeKind is what is to happen after a job.
-type OutcomeKind string
-
-// The outcomes.
-const (
-	RebootNow   OutcomeKind = "reboot"
-	PowerOffNow OutcomeKind = "power-off"
-	SwitchRoot  OutcomeKind = "switch-root"
-	DecideAgain OutcomeKind = "decide-again"
-	HoldOn      OutcomeKind = "hold"
-)
-
-// Outcome is the result of a pass.
-type Outcome struct {
-	Kind OutcomeKind
-	// Root is the mounted root of the installed system, for SwitchRoot.
-	Root string
-	// Err is why the unit holds, for HoldOn.
-	Err error
-}
 
 // SystemInit is the program of the installed system that init hands over to.
 const SystemInit = "/usr/lib/systemd/systemd"
 
 // finish acts on an outcome. It returns when the unit shall decide again.
-func (u *unit) finish(ctx context.Context, o Outcome) {
+func (u *unit) finish(ctx context.Context, o job.Outcome) {
 	err := u.guard("finish", func() error {
 		switch o.Kind {
-		case DecideAgain:
+		case job.DecideAgain:
 			return nil
-		case RebootNow:
+		case job.RebootNow:
 			u.log.Info("rebooting", journal.ForPerson())
 			u.endWatchdog(false)
 			u.m.Panel.Message("Restarting")
 			u.release(ctx)
 			return host.Reboot()
-		case PowerOffNow:
+		case job.PowerOffNow:
 			u.log.Info("powering off", journal.ForPerson())
 			u.m.Panel.Message("Powering off")
 			u.endWatchdog(true)
 			u.release(ctx)
 			return host.PowerOff()
-		case SwitchRoot:
+		case job.SwitchRoot:
 			u.closeJournal(ctx)
 			u.leave(ctx, o.Root)
 			err := host.SwitchRoot(o.Root, SystemInit, nil, nil)
@@ -208,16 +188,16 @@ func (u *unit) settle() {
 func (u *unit) holdForever(ctx context.Context, err error) {
 	for {
 		u.holdSafely(ctx, err)
-		if o := u.chosenOutcome(ctx); o.Kind != HoldOn {
+		if o := u.chosenOutcome(ctx); o.Kind != job.HoldOn {
 			u.finish(ctx, o)
 		}
 	}
 }
 
 // chosenOutcome is what becomes of a unit whose setup failed, after a person who pressed a key has chosen.
-func (u *unit) chosenOutcome(ctx context.Context) Outcome {
+func (u *unit) chosenOutcome(ctx context.Context) job.Outcome {
 	if !u.wanted {
-		return Outcome{Kind: HoldOn}
+		return job.Outcome{Kind: job.HoldOn}
 	}
 	u.wanted = false
 	c, err := u.menu(ctx, nil)
@@ -227,9 +207,9 @@ func (u *unit) chosenOutcome(ctx context.Context) Outcome {
 	u.log.Info("choice", "choice", string(c.Kind), journal.ForPerson())
 	switch c.Kind {
 	case decide.ChoosePowerOff:
-		return Outcome{Kind: PowerOffNow}
+		return job.Outcome{Kind: job.PowerOffNow}
 	case decide.ChooseResume:
-		return Outcome{Kind: RebootNow}
+		return job.Outcome{Kind: job.RebootNow}
 	}
-	return Outcome{Kind: HoldOn}
+	return job.Outcome{Kind: job.HoldOn}
 }

@@ -19,6 +19,7 @@ import (
 	"gprovision/model/platform"
 	"gprovision/site"
 	"gprovision/unit/decide"
+	"gprovision/unit/job"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
@@ -149,7 +150,7 @@ func TestDamagedRecovery(t *testing.T) {
 			if d.Job != decide.RepairRecovery {
 				t.Fatalf("%s, want a repair; notes %q", d, f.Notes)
 			}
-			if o := u.repairRecovery(context.Background(), f); o.Kind != DecideAgain {
+			if o := u.repairRecovery(context.Background(), f); o.Kind != job.DecideAgain {
 				t.Errorf("after the repair: %+v", o)
 			}
 			again := u.look(t.Context())

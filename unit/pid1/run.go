@@ -35,11 +35,13 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/record"
 	"gprovision/model/signature"
-	"gprovision/model/step"
 	"gprovision/site"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
+	"gprovision/unit/job"
+	"gprovision/unit/job/handover"
 	"gprovision/unit/job/provision"
+	"gprovision/unit/job/repair"
 	"gprovision/unit/job/restore"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
@@ -133,13 +135,16 @@ func Run(s site.Site, version string) {
 	}
 	ctx := context.Background()
 	if err := u.guard("setup", func() error { return u.setup(ctx, version) }); err != nil {
-		_ = u.guard("setup", func() error { u.failed("", err); return nil })
+		_ = u.guard("setup", func() error { u.env().Ended("", err); return nil })
 		u.holdForever(ctx, err)
 	}
 	for {
 		u.finish(ctx, u.pass(ctx))
 	}
 }
+
+// env is what a job of this pass gets.
+func (u *unit) env() job.Env { return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue} }
 
 // guard turns a panic into an error.
 func (u *unit) guard(what string, do func() error) (err error) {
@@ -453,8 +458,8 @@ func readPlatforms() (*platform.Table, error) {
 }
 
 // pass is one run from facts to outcome.
-func (u *unit) pass(ctx context.Context) Outcome {
-	var out Outcome
+func (u *unit) pass(ctx context.Context) job.Outcome {
+	var out job.Outcome
 	err := u.guard("pass", func() error {
 		u.memory.Choice = decide.Choice{} // that of the pass before is done with
 		u.invite()
@@ -484,12 +489,12 @@ func (u *unit) pass(ctx context.Context) Outcome {
 		return nil
 	})
 	if err != nil {
-		return Outcome{Kind: HoldOn, Err: err}
+		return job.Hold(err)
 	}
 	return out
 }
 
-func (u *unit) do(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) Outcome {
+func (u *unit) do(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) job.Outcome {
 	if d.Job != decide.Boot && d.Job != decide.PowerOff {
 		debug.SetGCPercent(100)
 		u.loadPorts(ctx)
@@ -500,15 +505,18 @@ func (u *unit) do(ctx context.Context, d decide.Decision, chosen decide.Choice, 
 	case decide.Restore:
 		return u.restore(ctx, d, chosen, f)
 	case decide.Repair:
-		return u.repair(ctx, f)
+		u.memory.Repairs++
+		delete(u.memory.Replayed, f.MainPart.Path) // a repair replays its journal, or gives it up
+		return repair.Main(ctx, u.env(), f)
 	case decide.RepairRecovery:
 		return u.repairRecovery(ctx, f)
 	case decide.RepairTable:
-		return u.repairTable(ctx, f)
+		u.memory.TablesTried = true // a disk that does not take it works from the other copy
+		return repair.Table(ctx, u.env(), f)
 	case decide.Boot:
 		return u.boot(ctx, d, f)
 	case decide.PowerOff:
-		return Outcome{Kind: PowerOffNow}
+		return job.Outcome{Kind: job.PowerOffNow}
 	case decide.Shell:
 		return u.shell(ctx, f)
 	case decide.Rescue:
@@ -522,10 +530,10 @@ func (u *unit) do(ctx context.Context, d decide.Decision, chosen decide.Choice, 
 	if len(f.Notes) > 0 {
 		reason = fmt.Errorf("%s (%s)", d.Reason, strings.Join(f.Notes, "; "))
 	}
-	return Outcome{Kind: HoldOn, Err: &fault.Occurrence{Fault: d.Fault, Cause: reason}}
+	return job.Hold(&fault.Occurrence{Fault: d.Fault, Cause: reason})
 }
 
-func (u *unit) provision(ctx context.Context, f *survey.Findings) Outcome {
+func (u *unit) provision(ctx context.Context, f *survey.Findings) job.Outcome {
 	var used state.Manifests
 	if f.Recovery == decide.RecoveryFound {
 		err := u.volume.View(func(v *state.Volume) (err error) { used, err = v.ReadManifests(); return err })
@@ -534,7 +542,7 @@ func (u *unit) provision(ctx context.Context, f *survey.Findings) Outcome {
 		}
 	}
 	u.m.Site.Names = u.names // a unit that is provisioned again is made anew
-	u.began(record.JobProvision)
+	u.env().Began(record.JobProvision)
 	err := provision.Run(ctx, u.m, provision.Options{
 		ManifestURL: u.args.ManifestURL,
 		Key:         u.key,
@@ -556,21 +564,21 @@ func (u *unit) provision(ctx context.Context, f *survey.Findings) Outcome {
 		QA:          u.qa,
 		Proc:        os.DirFS("/proc"),
 		Attach:      func(dir string) error { return u.attachVolume(dir, "provision") },
-		Observe:     u.observer(record.JobProvision),
+		Observe:     u.env().Observer(record.JobProvision),
 	})
 	if err != nil {
-		u.failed(record.JobProvision, err)
-		return Outcome{Kind: HoldOn, Err: err}
+		u.env().Ended(record.JobProvision, err)
+		return job.Hold(err)
 	}
-	u.succeeded(record.JobProvision)
-	return Outcome{Kind: RebootNow}
+	u.env().Ended(record.JobProvision, nil)
+	return job.Outcome{Kind: job.RebootNow}
 }
 
-func (u *unit) restore(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) Outcome {
+func (u *unit) restore(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) job.Outcome {
 	if !d.Back {
 		request := f.Request
 		if r, ok, err := requestOf(chosen); err != nil {
-			return Outcome{Kind: HoldOn, Err: err}
+			return job.Hold(err)
 		} else if ok {
 			request = &r
 		}
@@ -578,43 +586,58 @@ func (u *unit) restore(ctx context.Context, d decide.Decision, chosen decide.Cho
 	}
 	u.log.Warn("going back to another image", "from", f.Mark.Release, "to", f.Previous, "attempts", f.Attempts, journal.ForPerson())
 	out := u.restoreImage(ctx, f, nil, nil, f.Previous)
-	if out.Kind == HoldOn { // nothing else was tried: the installed system, if it is there yet, is better than none
+	if out.Kind == job.HoldOn { // nothing else was tried: the installed system, if it is there yet, is better than none
 		u.memory.BackFailed = true
 		u.letGo(ctx)
-		out = Outcome{Kind: DecideAgain}
+		out = job.Outcome{Kind: job.DecideAgain}
 	}
 	return out
 }
 
+// repairRecovery repairs the recovery volume. What a person chose is asked for anew.
+func (u *unit) repairRecovery(ctx context.Context, f *survey.Findings) job.Outcome {
+	u.memory.RecoveryRepairs++
+	u.wanted = f.Choice.Kind != decide.NoChoice && f.Choice.Kind != decide.ChooseResume
+	delete(u.memory.Replayed, f.RecoveryPart.Path)
+	return repair.Recovery(ctx, u.env(), u.surveyor(), f)
+}
+
+// boot hands over to the installed system.
+func (u *unit) boot(ctx context.Context, d decide.Decision, f *survey.Findings) job.Outcome {
+	u.display.fresh = f.Recovery == decide.RecoveryFound && splash.Fresh(f.Mark, f.Counts)
+	return handover.Run(ctx, u.env(), handover.Options{Reason: d.Reason, Defects: u.tellDefects(ctx, defects(f)), Watchdog: &u.dog,
+		Expired: u.memory.Expired, Start: u.start}, f)
+}
+
 // restoreImage restores an image of a medium for the request, or one of the recovery volume if that is nil. back is the only image
 // to take when init goes back to it by itself, else "".
-func (u *unit) restoreImage(ctx context.Context, f *survey.Findings, image *image.Image, request *state.Request, back string) Outcome {
+func (u *unit) restoreImage(ctx context.Context, f *survey.Findings, image *image.Image, request *state.Request, back string) job.Outcome {
 	v, err := u.volume.Hold()
 	if err != nil {
-		return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
+		return job.Hold(fault.Because(fault.RecoveryDamaged, err))
 	}
-	u.makeRoom(v)
+	u.env().MakeRoom(v)
 	if err := u.attachVolume(u.m.Places.Recovery, "recov"); err != nil {
 		u.log.Warn("logs and records cannot be kept on the recovery volume", "err", err)
 	}
 	if f.BadRequest != nil {
 		u.log.Warn(requestIgnored, "code", fault.RequestDamaged.Code, "err", f.BadRequest, journal.ForPerson())
-		u.setRequestAside(f)
+		u.env().SetRequestAside(f.BadRequest, f.Recovery)
 	}
 	if image == nil && request != nil && request != f.Request {
 		if err := u.keepRequest(v, *request); err != nil {
-			return Outcome{Kind: HoldOn, Err: fault.Because(fault.RecoveryDamaged, err)}
+			return job.Hold(fault.Because(fault.RecoveryDamaged, err))
 		}
 	}
 	if back != "" {
 		u.giveUp(v, f)
 	}
 	u.connect(ctx, v, f.Unit)
-	u.began(record.JobRestore)
+	u.env().Began(record.JobRestore)
 	o := restore.Options{
 		Recovery: u.m.Places.Recovery, Volume: v, Unit: f.Unit, Request: request, Image: image, Back: back, Main: f.MainPart, Planned: f.Planned,
 		Blank: f.Main == decide.MainBlank && image == nil && !f.RestoreRequested(), Oldest: u.args.Oldest, KeepRecovery: u.args.KeepRecovery,
-		Observe: u.observer(record.JobRestore),
+		Observe: u.env().Observer(record.JobRestore),
 	}
 	err = restore.Run(ctx, u.m, o)
 	if restore.BadImages(err) && image == nil && back == "" && u.m.Policy.NetworkRecovery != "" {
@@ -626,218 +649,11 @@ func (u *unit) restoreImage(ctx context.Context, f *survey.Findings, image *imag
 		}
 	}
 	if err != nil {
-		u.failed(record.JobRestore, err)
-		return Outcome{Kind: HoldOn, Err: err}
+		u.env().Ended(record.JobRestore, err)
+		return job.Hold(err)
 	}
-	u.succeeded(record.JobRestore)
-	return Outcome{Kind: RebootNow}
-}
-
-// repair checks and repairs the main filesystem. It counts before it works, so that a repair that crashes counts too. That a count
-// cannot be written is no reason not to try: else a full recovery volume would end in what the policy does after failed repairs.
-func (u *unit) repair(ctx context.Context, f *survey.Findings) Outcome {
-	u.memory.Repairs++
-	u.began(record.JobRepair)
-	err := step.Run(ctx, u.m.Site.Weave("repair", []step.Step{
-		{Name: "count-repair", Say: "Counting", Run: func(context.Context) error {
-			if err := u.countFor(f, state.Counts.Repaired); err != nil {
-				u.log.Warn("repair cannot be counted for later boots", "err", err)
-			}
-			return nil
-		}},
-		{Name: "check-main", Say: "Repairing disk", Run: func(ctx context.Context) error { return u.check(ctx, f.MainPart.Path, fault.MainDamaged) }},
-	}), u.observer(record.JobRepair))
-	if err != nil {
-		u.failed(record.JobRepair, err)
-	} else {
-		u.succeeded(record.JobRepair)
-	}
-	return Outcome{Kind: DecideAgain}
-}
-
-// repairRecovery checks and repairs the filesystem of the recovery volume. What it counts it counts afterwards: before, each write
-// may make things worse. A repair that crashes counts for this boot alone, and so does one that does not help: there is nothing to
-// count on. What a person chose is asked for anew.
-func (u *unit) repairRecovery(ctx context.Context, f *survey.Findings) Outcome {
-	u.memory.RecoveryRepairs++
-	u.wanted = f.Choice.Kind != decide.NoChoice && f.Choice.Kind != decide.ChooseResume
-	rec, known := f.Unit, f.Recovery == decide.RecoveryFound
-	u.began(record.JobRepair)
-	err := step.Run(ctx, u.m.Site.Weave("repair-recovery", []step.Step{
-		{Name: "check-recovery", Say: "Repairing recovery", Run: func(ctx context.Context) error {
-			return u.check(ctx, f.RecoveryPart.Path, fault.RecoveryDamaged)
-		}},
-		{Name: "count-repair", Say: "Counting", Run: func(context.Context) error {
-			if !known {
-				var err error
-				if rec, err = u.adopt(*f.RecoveryPart); err != nil {
-					return err
-				}
-			}
-			if err := u.count(rec, state.Counts.RecoveryRepaired); err != nil {
-				u.log.Warn("repair cannot be counted for later boots", "err", err)
-			}
-			return nil
-		}},
-	}), u.observer(record.JobRepair))
-	if err != nil {
-		u.failed(record.JobRepair, err)
-	} else {
-		u.succeeded(record.JobRepair)
-	}
-	return Outcome{Kind: DecideAgain}
-}
-
-// countFor changes the counts on the recovery volume of f: one small write. Without a recovery volume there is nothing to count on.
-func (u *unit) countFor(f *survey.Findings, change func(state.Counts) state.Counts) error {
-	if f.Recovery != decide.RecoveryFound {
-		u.log.Warn("no recovery volume to count on")
-		return nil
-	}
-	return u.count(f.Unit, change)
-}
-
-// count changes the counts on the recovery volume, whose record is rec.
-func (u *unit) count(rec state.Unit, change func(state.Counts) state.Counts) error {
-	return u.volume.Change(func(v *state.Volume) error {
-		c, err := v.ReadCounts()
-		if errors.Is(err, state.ErrNewer) { // never rewritten
-			return err
-		}
-		if err != nil {
-			u.log.Warn("counts cannot be read, beginning at zero", "err", err)
-			c = state.Counts{}
-		}
-		u.makeRoom(v)
-		err = v.WriteCounts(change(c))
-		if rec.Server != "" {
-			err = errors.Join(err, u.queue.Persist(v.Path(state.QueueDir)), u.queue.Release())
-		}
-		return err
-	})
-}
-
-// enough is the room on the recovery volume that a job needs for what it notes there, in bytes.
-const enough = 1 << 20
-
-// makeRoom removes old logs from a full recovery volume, which is mounted writable. A volume that stays full stops nothing.
-func (u *unit) makeRoom(v *state.Volume) {
-	removed, err := v.MakeRoom(enough)
-	if err != nil {
-		u.log.Warn("the recovery volume may be full", "err", err)
-	}
-	if len(removed) > 0 {
-		u.log.Warn("the recovery volume was full", "removed", removed)
-	}
-}
-
-// countBoot counts the attempt: one block that is written to its place on the recovery device, which is not mounted for that. Where
-// that cannot be, the counts are written as any file.
-func (u *unit) countBoot(f *survey.Findings) (attempts int, err error) {
-	change := func(c state.Counts) state.Counts {
-		u.display.fresh = splash.Fresh(f.Mark, c)
-		c = c.Attempted(u.dog.fact.Expired)
-		attempts = c.BootAttempts
-		return c
-	}
-	if f.Recovery != decide.RecoveryFound {
-		u.log.Warn("no recovery volume to count on")
-		return 0, nil
-	}
-	err = f.BadCounts
-	if err == nil {
-		var b []byte
-		if b, err = change(f.Counts).Marshal(); err != nil {
-			return 0, err
-		}
-		if err = u.m.WriteBlock(f.RecoveryPart.Path, b, f.CountsPlace); err == nil {
-			return attempts, nil
-		}
-	}
-	u.log.Info("counts are written as a file", "why", err)
-	return attempts, u.count(f.Unit, change)
-}
-
-// boot counts the attempt and hands over to the installed system.
-func (u *unit) boot(ctx context.Context, d decide.Decision, f *survey.Findings) Outcome {
-	u.noteRemoved(f)
-	u.setRequestAside(f)
-	told := u.tellDefects(ctx, defects(f))
-	u.began(record.JobBoot)
-	b := state.Boot{Defects: told, ID: u.m.BootID, Job: string(d.Job), Reason: d.Reason, Build: u.m.Build.Number, ServerCA: u.m.Policy.ServerCA}
-	err := step.Run(ctx, u.m.Site.Weave("boot", blaming(fault.SwitchRoot, []step.Step{
-		{Name: "watch-boot", Say: "Starting", Run: func(context.Context) error {
-			if err := u.dog.watchBoot(u.m.Policy.Watchdog()); err != nil {
-				u.log.Warn("watchdog does not wait as long as it should", "err", err)
-			}
-			return nil
-		}},
-		{Name: "count-boot", Say: "Starting", Run: func(context.Context) error {
-			var err error
-			if b.Attempts, err = u.countBoot(f); err != nil {
-				u.log.Warn("boot attempt cannot be counted", "err", err)
-			}
-			return nil
-		}},
-		{Name: "check-boot", Say: "Starting", Run: func(context.Context) error { u.mend(f); return nil }},
-		{Name: "mount-main", Say: "Starting", Run: func(context.Context) error {
-			return u.m.Mount(f.MainPart.Path, u.m.Places.Main, "ext4", host.MountOptions{ReadOnly: true})
-		}},
-		{Name: "tell-system", Say: "Starting", Run: func(context.Context) error { return u.tellSystem(b) }},
-	})), u.observer(record.JobBoot))
-	if err != nil {
-		if err := u.dog.resume(); err != nil {
-			u.log.Warn("watchdog does not wait as long as it should", "err", err)
-		}
-		u.failed(record.JobBoot, err)
-		return Outcome{Kind: HoldOn, Err: err}
-	}
-	u.log.Info("handing over", "elapsed", time.Since(u.start).Round(time.Millisecond).String(), "release", f.Mark.Release, "attempts", b.Attempts, journal.ForPerson())
-	return Outcome{Kind: SwitchRoot, Root: u.m.Places.Main}
-}
-
-// blaming returns the steps with failures of the kind f, so that whoever watches them is told of the same one as whoever ran them.
-func blaming(f *fault.Fault, steps []step.Step) []step.Step {
-	for i, s := range steps {
-		steps[i].Run = func(ctx context.Context) error {
-			if err := s.Run(ctx); err != nil {
-				return fault.Because(f, err)
-			}
-			return nil
-		}
-	}
-	return steps
-}
-
-// tellSystem leaves for the running system what it is to know of this boot, and what the server is to hear, in memory.
-func (u *unit) tellSystem(b state.Boot) error {
-	rules, err := u.m.Policy.Marshal()
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(u.m.Places.InRun(state.BootFile)), 0o755); err != nil {
-		return err
-	}
-	if err := errors.Join(u.queue.Persist(u.m.Places.InRun(state.RunQueue)), u.queue.Release()); err != nil {
-		u.log.Warn("the running system does not get the unsent records", "err", err)
-	}
-	taken, err := u.systemTakesOver()
-	if err != nil {
-		return err
-	}
-	b.Watchdog, err = u.dog.handOver(taken)
-	if err != nil {
-		u.log.Warn("watchdog cannot be handed over", "err", err)
-	}
-	if dog := b.Watchdog; dog.Device != "" {
-		u.log.Info("watchdog handed over", "running", dog.Running, "seconds", dog.Seconds)
-	}
-	b.HandOver, b.Milliseconds = time.Now().UTC(), time.Since(u.start).Milliseconds()
-	text, err := b.Marshal()
-	if err != nil {
-		return err
-	}
-	return errors.Join(os.WriteFile(u.m.Places.InRun(state.PolicyFile), rules, 0o600), os.WriteFile(u.m.Places.InRun(state.BootFile), text, 0o600))
+	u.env().Ended(record.JobRestore, nil)
+	return job.Outcome{Kind: job.RebootNow}
 }
 
 // attachVolume begins to keep logs and unsent records on the mounted recovery volume.

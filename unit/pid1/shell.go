@@ -14,6 +14,7 @@ import (
 	"gprovision/model/signature"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
+	"gprovision/unit/job"
 	"gprovision/unit/job/shell"
 	"gprovision/unit/journal"
 	"gprovision/unit/state"
@@ -24,15 +25,15 @@ import (
 const shellLimit = 4 * time.Hour
 
 // shell opens the recovery shell to whoever can open it.
-func (u *unit) shell(ctx context.Context, f *survey.Findings) Outcome {
+func (u *unit) shell(ctx context.Context, f *survey.Findings) job.Outcome {
 	u.memory.ShellDone = true
 	ctx, cancel := context.WithTimeout(ctx, shellLimit)
 	defer cancel()
-	again := Outcome{Kind: DecideAgain}
+	again := job.Outcome{Kind: job.DecideAgain}
 	t := shell.Terminal{Line: u.m.Panel.Line, Print: u.print}
 	keys, err := signature.ParsePublicKeys(u.m.Policy.SupportKeys)
 	if err != nil {
-		return Outcome{Kind: HoldOn, Err: fmt.Errorf("supportKeys of the policy: %w", err)}
+		return job.Hold(fmt.Errorf("supportKeys of the policy: %w", err))
 	}
 	hash := ""
 	if f.Recovery == decide.RecoveryFound {
@@ -69,9 +70,9 @@ func (u *unit) shell(ctx context.Context, f *survey.Findings) Outcome {
 	u.log.Warn("recovery shell closed", "exit", string(exit), "err", err, journal.ForPerson())
 	switch exit {
 	case shell.Reboot:
-		return Outcome{Kind: RebootNow}
+		return job.Outcome{Kind: job.RebootNow}
 	case shell.PowerOff:
-		return Outcome{Kind: PowerOffNow}
+		return job.Outcome{Kind: job.PowerOffNow}
 	}
 	return again
 }

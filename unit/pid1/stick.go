@@ -12,6 +12,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/unit/decide"
+	"gprovision/unit/job"
 	"gprovision/unit/job/rescue"
 	"gprovision/unit/job/support"
 	"gprovision/unit/journal"
@@ -60,9 +61,9 @@ func canRebuild(f *survey.Findings) bool {
 }
 
 // rebuild makes a lost recovery volume anew, after a person has seen which disk is overwritten.
-func (u *unit) rebuild(ctx context.Context, f *survey.Findings) Outcome {
-	again := Outcome{Kind: DecideAgain}
-	no := func(err error) Outcome {
+func (u *unit) rebuild(ctx context.Context, f *survey.Findings) job.Outcome {
+	again := job.Outcome{Kind: job.DecideAgain}
+	no := func(err error) job.Outcome {
 		u.log.Warn("recovery volume is not rebuilt", "code", fault.NoRebuild.Code, "err", err, journal.ForPerson())
 		u.m.Panel.Fail(err)
 		u.pause(ctx, showFailure)
@@ -107,8 +108,8 @@ func (u *unit) rebuild(ctx context.Context, f *survey.Findings) Outcome {
 		return again
 	}
 	u.m.Panel.Show(panel.View{Job: string(decide.Rebuild)})
-	if err := plan.Run(ctx, im, u.key, u.keepLog, u.observer(record.Job(decide.Rebuild))); err != nil {
-		return Outcome{Kind: HoldOn, Err: err}
+	if err := plan.Run(ctx, im, u.key, u.keepLog, u.env().Observer(record.Job(decide.Rebuild))); err != nil {
+		return job.Hold(err)
 	}
 	u.answer(file, "the recovery volume was rebuilt from it")
 	u.log.Info("recovery volume rebuilt; the server does not know the unit's new key", "disk", d.Name, journal.ForPerson())
@@ -133,7 +134,7 @@ func (u *unit) keepLog(v *state.Volume) error {
 }
 
 // support saves the support bundle to a recovery stick and shows the menu again.
-func (u *unit) support(ctx context.Context, f *survey.Findings) Outcome {
+func (u *unit) support(ctx context.Context, f *survey.Findings) job.Outcome {
 	u.m.Panel.Show(panel.View{Job: string(decide.Support), Step: "Saving"})
 	name, err := u.saveBundle(ctx, f)
 	if err != nil {
@@ -145,7 +146,7 @@ func (u *unit) support(ctx context.Context, f *survey.Findings) Outcome {
 	}
 	u.pause(ctx, showFailure)
 	u.wanted = true
-	return Outcome{Kind: DecideAgain}
+	return job.Outcome{Kind: job.DecideAgain}
 }
 
 func (u *unit) saveBundle(ctx context.Context, f *survey.Findings) (name string, err error) {

@@ -13,6 +13,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/unit/decide"
+	"gprovision/unit/job"
 	"gprovision/unit/machine"
 	"gprovision/unit/medium"
 	"gprovision/unit/panel"
@@ -103,7 +104,7 @@ func TestChoiceCountsOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.memory.Since, u.memory.Choice = time.Now().Add(-time.Hour), decide.Choice{Kind: decide.ChoosePowerOff}
-	if out := u.pass(t.Context()); out.Kind != HoldOn || fault.Of(out.Err) != fault.MainMissing {
+	if out := u.pass(t.Context()); out.Kind != job.HoldOn || fault.Of(out.Err) != fault.MainMissing {
 		t.Errorf("got %+v", out)
 	}
 }

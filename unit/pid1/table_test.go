@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"gprovision/hw/block"
 	"gprovision/hw/host"
@@ -15,6 +16,8 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/unit/decide"
+	"gprovision/unit/job"
+	"gprovision/unit/job/repair"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
@@ -136,7 +139,7 @@ func TestDamagedTable(t *testing.T) {
 				t.Fatalf("recovery %s, main %s, %s; notes %q", f.Recovery, f.Main, d, f.Notes)
 			}
 			if c.job == decide.RepairTable {
-				if o := u.repairTable(t.Context(), f); o.Kind != DecideAgain {
+				if o := repair.Table(t.Context(), u.env(), f); o.Kind != job.DecideAgain {
 					t.Errorf("%+v", o)
 				}
 				f = look()
@@ -190,7 +193,12 @@ func TestTableTriedOnce(t *testing.T) {
 	if d := decide.Decide(f.Facts, u.m.Policy); d.Job != decide.RepairTable {
 		t.Fatalf("%s", d)
 	}
-	u.repairTable(t.Context(), f)
+	var err error
+	if u.modules, err = host.NewModules(t.TempDir(), "none"); err != nil {
+		t.Fatal(err)
+	}
+	u.m.Sys = fstest.MapFS{}
+	u.do(t.Context(), decide.Decision{Job: decide.RepairTable}, decide.Choice{}, f)
 	if !u.memory.TablesTried {
 		t.Error("it would be tried again in this boot")
 	}

@@ -1,13 +1,7 @@
 package pid1
 
 import (
-	"cmp"
 	"errors"
-	"io/fs"
-	"os"
-	"path"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -80,8 +74,8 @@ func (g *guardian) pet() bool {
 	return true
 }
 
-// watchBoot stops petting: from now on the unit has the given time to start its system.
-func (g *guardian) watchBoot(d time.Duration) error {
+// WatchBoot stops petting: from now on the unit has the given time to start its system.
+func (g *guardian) WatchBoot(d time.Duration) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.timer == nil {
@@ -93,8 +87,8 @@ func (g *guardian) watchBoot(d time.Duration) error {
 	return err
 }
 
-// resume goes back to petting after a boot that did not come to its hand-over.
-func (g *guardian) resume() error {
+// Resume goes back to petting after a boot that did not come to its hand-over.
+func (g *guardian) Resume() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.timer == nil || !g.watch {
@@ -121,9 +115,9 @@ func (g *guardian) end(off bool) error {
 	return errors.Join(err, t.Leave())
 }
 
-// handOver gives the watchdog to the running system: it runs on if that takes it over, and is stopped otherwise. It returns what
+// HandOver gives the watchdog to the running system: it runs on if that takes it over, and is stopped otherwise. It returns what
 // the running system is told.
-func (g *guardian) handOver(taken bool) (state.Watchdog, error) {
+func (g *guardian) HandOver(taken bool) (state.Watchdog, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.timer == nil {
@@ -138,73 +132,4 @@ func (g *guardian) handOver(taken bool) (state.Watchdog, error) {
 	}
 	g.timer = nil
 	return g.fact, err
-}
-
-// bootOK is the link that enables gprov-unit's service, which stops the watchdog if nobody else has it.
-const bootOK = "etc/systemd/system/multi-user.target.wants/gprov-boot-ok.service"
-
-// takesOver says whether the installed system takes over a watchdog that runs: its systemd is told to (RuntimeWatchdogSec,
-// systemd-system.conf(5)), or its boots are marked good by our service.
-func takesOver(root fs.FS) bool {
-	if _, err := fs.Lstat(root, bootOK); err == nil {
-		return true
-	}
-	// A file of the same name in etc hides the one in usr/lib; names are sorted over all directories; the last value counts.
-	files := map[string]string{}
-	for _, dir := range []string{"usr/lib/systemd", "etc/systemd"} {
-		if _, err := fs.Stat(root, dir+"/system.conf"); err == nil {
-			files[""] = dir + "/system.conf"
-		}
-		list, _ := fs.Glob(root, dir+"/system.conf.d/*.conf")
-		for _, f := range list {
-			files[path.Base(f)] = f
-		}
-	}
-	var names []string
-	for n := range files {
-		names = append(names, n)
-	}
-	slices.SortFunc(names, cmp.Compare[string])
-	value := ""
-	for _, n := range names {
-		if v, ok := setting(root, files[n], "RuntimeWatchdogSec"); ok {
-			value = v
-		}
-	}
-	switch strings.ToLower(value) {
-	case "", "0", "0s", "off", "no", "infinity":
-		return false
-	}
-	return true
-}
-
-const maxConf = 1 << 20
-
-// setting returns the last value of a key in a file of systemd's form.
-func setting(root fs.FS, name, key string) (value string, ok bool) {
-	st, err := fs.Stat(root, name)
-	if err != nil || !st.Mode().IsRegular() || st.Size() > maxConf {
-		return "", false
-	}
-	b, err := fs.ReadFile(root, name)
-	if err != nil {
-		return "", false
-	}
-	for line := range strings.Lines(string(b)) {
-		k, v, is := strings.Cut(line, "=")
-		if is && strings.TrimSpace(k) == key {
-			value, ok = strings.TrimSpace(v), true
-		}
-	}
-	return value, ok
-}
-
-// systemTakesOver is takesOver for the mounted main system.
-func (u *unit) systemTakesOver() (bool, error) {
-	r, err := os.OpenRoot(u.m.Places.Main)
-	if err != nil {
-		return false, err
-	}
-	defer r.Close()
-	return takesOver(r.FS()), nil
 }

@@ -270,11 +270,10 @@ func (j *job) noteRequest(context.Context) error {
 	for i, d := range j.disks {
 		main[i] = machine.DiskRecord(d.Disk, d.table)
 	}
-	j.UnitArgs = j.data.BootArgs
-	if reflect.DeepEqual(main, j.Unit.Main) && j.Unit.BootArgs == j.UnitArgs {
+	if reflect.DeepEqual(main, j.Unit.Main) && j.Unit.BootArgs == j.data.BootArgs {
 		return nil
 	}
-	j.Unit.BootArgs = j.UnitArgs
+	j.Unit.BootArgs = j.data.BootArgs
 	if j.Unit.OneDisk() {
 		j.Unit.Recovery = main[0]
 	}

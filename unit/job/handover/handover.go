@@ -1,0 +1,173 @@
+// Package handover starts the installed system: it counts the attempt, repairs what starts the unit, mounts the main system and leaves
+// there what it is to know of this boot. The switch of the root itself is unit/pid1's.
+package handover
+
+import (
+	"context"
+	"errors"
+	"gprovision/hw/host"
+	"gprovision/model/fault"
+	"gprovision/model/record"
+	"gprovision/model/step"
+	"gprovision/unit/decide"
+	"gprovision/unit/job"
+	"gprovision/unit/journal"
+	"gprovision/unit/state"
+	"gprovision/unit/survey"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Watchdog is the hardware watchdog of init. Its zero value has none.
+type Watchdog interface {
+	// WatchBoot stops petting: from now on the unit has the given time to start its system.
+	WatchBoot(time.Duration) error
+	// Resume goes back to petting after a boot that did not come to its hand-over.
+	Resume() error
+	// HandOver gives the watchdog to the running system: it runs on if that takes it over, and is stopped otherwise. It returns what the
+	// running system is told.
+	HandOver(taken bool) (state.Watchdog, error)
+}
+
+// Options are what a boot has beside the findings.
+type Options struct {
+	// Reason is why the unit boots, in words.
+	Reason string
+	// Defects are what is wrong with the unit, as the running system is told.
+	Defects []string
+	// Watchdog is that of init, and Expired reports whether it ended the boot before.
+	Watchdog Watchdog
+	Expired  bool
+	// Start is when init started.
+	Start time.Time
+}
+
+// boot is one hand-over.
+type boot struct {
+	job.Env
+	Options
+	f    *survey.Findings
+	told state.Boot
+}
+
+// Run hands over to the installed system, up to the switch of the root.
+func Run(ctx context.Context, e job.Env, o Options, f *survey.Findings) job.Outcome {
+	b := &boot{e, o, f, state.Boot{Defects: o.Defects, ID: e.Machine.BootID, Job: string(decide.Boot), Reason: o.Reason,
+		Build: e.Machine.Build.Number, ServerCA: e.Machine.Policy.ServerCA}}
+	b.noteRemoved()
+	e.SetRequestAside(f.BadRequest, f.Recovery)
+	e.Began(record.JobBoot)
+	err := e.Run(ctx, record.JobBoot, "boot", blaming(fault.SwitchRoot, []step.Step{
+		{Name: "watch-boot", Say: "Starting", Run: func(context.Context) error {
+			if err := o.Watchdog.WatchBoot(e.Machine.Policy.Watchdog()); err != nil {
+				e.Machine.Log.Warn("watchdog does not wait as long as it should", "err", err)
+			}
+			return nil
+		}},
+		{Name: "count-boot", Say: "Starting", Run: func(context.Context) error {
+			if err := b.count(); err != nil {
+				e.Machine.Log.Warn("boot attempt cannot be counted", "err", err)
+			}
+			return nil
+		}},
+		{Name: "check-boot", Say: "Starting", Run: func(context.Context) error { b.mend(); return nil }},
+		{Name: "mount-main", Say: "Starting", Run: func(context.Context) error {
+			return e.Machine.Mount(f.MainPart.Path, e.Machine.Places.Main, "ext4", host.MountOptions{ReadOnly: true})
+		}},
+		{Name: "tell-system", Say: "Starting", Run: func(context.Context) error { return b.tellSystem() }},
+	}))
+	if err != nil {
+		if err := o.Watchdog.Resume(); err != nil {
+			e.Machine.Log.Warn("watchdog does not wait as long as it should", "err", err)
+		}
+		e.Ended(record.JobBoot, err)
+		return job.Hold(err)
+	}
+	e.Machine.Log.Info("handing over", "elapsed", time.Since(o.Start).Round(time.Millisecond).String(), "release", f.Mark.Release,
+		"attempts", b.told.Attempts, journal.ForPerson())
+	return job.Outcome{Kind: job.SwitchRoot, Root: e.Machine.Places.Main}
+}
+
+// count counts the attempt: one block that is written to its place on the recovery device, which is not mounted for that. Where that cannot
+// be, the counts are written as any file.
+func (b *boot) count() error {
+	if b.f.Recovery != decide.RecoveryFound {
+		b.Machine.Log.Warn("no recovery volume to count on")
+		return nil
+	}
+	change := func(c state.Counts) state.Counts {
+		c = c.Attempted(b.Expired)
+		b.told.Attempts = c.BootAttempts
+		return c
+	}
+	why := b.f.BadCounts
+	if why == nil {
+		block, err := change(b.f.Counts).Marshal()
+		if err != nil {
+			return err
+		}
+		if why = b.Machine.WriteBlock(b.f.RecoveryPart.Path, block, b.f.CountsPlace); why == nil {
+			return nil
+		}
+	}
+	b.Machine.Log.Info("counts are written as a file", "why", why)
+	return b.Count(b.f.Unit, change)
+}
+
+// blaming returns the steps with failures of the kind f, so that whoever watches them is told of the same one as whoever ran them.
+func blaming(f *fault.Fault, steps []step.Step) []step.Step {
+	for i, s := range steps {
+		steps[i].Run = func(ctx context.Context) error {
+			if err := s.Run(ctx); err != nil {
+				return fault.Because(f, err)
+			}
+			return nil
+		}
+	}
+	return steps
+}
+
+// tellSystem leaves for the running system what it is to know of this boot, and what the server is to hear, in memory.
+func (b *boot) tellSystem() error {
+	rules, err := b.Machine.Policy.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(b.Machine.Places.InRun(state.BootFile)), 0o755); err != nil {
+		return err
+	}
+	if err := errors.Join(b.Queue.Persist(b.Machine.Places.InRun(state.RunQueue)), b.Queue.Release()); err != nil {
+		b.Machine.Log.Warn("the running system does not get the unsent records", "err", err)
+	}
+	taken, err := b.systemTakesOver()
+	if err != nil {
+		return err
+	}
+	b.told.Watchdog, err = b.Watchdog.HandOver(taken)
+	if err != nil {
+		b.Machine.Log.Warn("watchdog cannot be handed over", "err", err)
+	}
+	if dog := b.told.Watchdog; dog.Device != "" {
+		b.Machine.Log.Info("watchdog handed over", "running", dog.Running, "seconds", dog.Seconds)
+	}
+	b.told.HandOver, b.told.Milliseconds = time.Now().UTC(), time.Since(b.Start).Milliseconds()
+	text, err := b.told.Marshal()
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(b.Machine.Places.InRun(state.PolicyFile), rules, 0o600),
+		os.WriteFile(b.Machine.Places.InRun(state.BootFile), text, 0o600))
+}
+
+// noteRemoved notes that the medium from which the unit was restored last is gone, so that it counts anew when it comes back.
+func (b *boot) noteRemoved() {
+	if b.f.Recovery != decide.RecoveryFound || b.f.LastMedium.ID == "" || b.f.LastMedium.Removed || b.f.LastPresent {
+		return
+	}
+	m := b.f.LastMedium
+	m.Removed = true
+	if err := b.Volume.Change(func(v *state.Volume) error { return v.WriteMedium(m) }); err != nil {
+		b.Machine.Log.Warn("it cannot be noted that the medium was removed", "err", err)
+	}
+}

@@ -1,0 +1,173 @@
+// Package job is what the jobs of a unit have in common: what one gets (Env), and what it returns (Outcome). Each job is a folder of its
+// own
+// below this one; none knows another, and none acts on its outcome: unit/pid1 does.
+package job
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"gprovision/model/fault"
+	"gprovision/model/record"
+	"gprovision/model/step"
+	"gprovision/unit/decide"
+	"gprovision/unit/journal"
+	"gprovision/unit/machine"
+	"gprovision/unit/panel"
+	"gprovision/unit/report"
+	"gprovision/unit/state"
+	"gprovision/unit/volume"
+)
+
+// Kind is what is to happen after a job.
+type Kind string
+
+// The kinds of outcome.
+const (
+	RebootNow   Kind = "reboot"
+	PowerOffNow Kind = "power-off"
+	SwitchRoot  Kind = "switch-root"
+	DecideAgain Kind = "decide-again"
+	HoldOn      Kind = "hold"
+)
+
+// Outcome is how a job ended.
+type Outcome struct {
+	Kind Kind
+	// Root is the mounted root of the installed system, for SwitchRoot.
+	Root string
+	// Err is why the unit holds, for HoldOn.
+	Err error
+}
+
+// Hold is the outcome of a unit that holds because of err.
+func Hold(err error) Outcome { return Outcome{Kind: HoldOn, Err: err} }
+
+// Env is what a job gets beside what was found: the machine, the recovery volume, and who is told where the job stands.
+type Env struct {
+	Machine *machine.Machine
+	// Volume is the recovery volume, also a damaged one; nil if none was found.
+	Volume *volume.Handle
+	// Queue holds what the server is to hear.
+	Queue *report.Queue
+}
+
+// Run runs the steps of a job, those of the Site for the job with this name woven in, and tells panels, log and server of each.
+func (e Env) Run(ctx context.Context, j record.Job, name string, steps []step.Step) error {
+	return step.Run(ctx, e.Machine.Site.Weave(name, steps), e.Observer(j))
+}
+
+// Began tells panels, log and server that a job begins.
+func (e Env) Began(j record.Job) {
+	e.Machine.Panel.Show(panel.View{Job: string(j)})
+	e.tell(record.State{Job: j, Phase: record.Started, Percent: -1})
+}
+
+// Ended tells log and server how a job ended: whatever it was if err is nil, else with that.
+func (e Env) Ended(j record.Job, err error) {
+	if err == nil {
+		e.tell(record.State{Job: j, Phase: record.Succeeded, Percent: -1})
+		return
+	}
+	f := fault.Of(err)
+	if f == nil {
+		f = fault.Internal
+	}
+	text := f.Text
+	if d := fault.Detail(err); d != "" {
+		text += ": " + d
+	}
+	e.tell(record.State{Job: j, Phase: record.Failed, Percent: -1, Code: f.Code, Text: text, Hint: f.Hint})
+}
+
+func (e Env) tell(s record.State) {
+	e.Queue.Add(record.Event{Kind: record.KindState, Source: record.Observed, Message: s.String(), Attrs: s.Attrs()})
+	e.Machine.Log.Info("state", "job", string(s.Job), "state", string(s.Phase), "code", s.Code, "text", s.Text)
+}
+
+// Observer returns what tells panels, log and server of each step of a job.
+func (e Env) Observer(j record.Job) func(step.Event) {
+	show := e.Machine.Panel.Observe(string(j))
+	last := -1
+	return func(ev step.Event) {
+		show(ev)
+		name := ev.Step.Name
+		log, of, at := e.Machine.Log, journal.Job(string(j)), journal.Step(name)
+		elapsed := ev.Elapsed.Round(time.Millisecond).String()
+		switch ev.State {
+		case step.Started:
+			last = -1
+			log.Info("step", of, at, "index", ev.Index+1, "total", ev.Total)
+			e.queueStep(j, name, -1)
+		case step.Moved:
+			// When the percentage changes: the panels see more of it.
+			percent := panel.Progress{Done: ev.Progress.Done, Total: ev.Progress.Total}.Percent()
+			if percent == last || percent < 0 {
+				return
+			}
+			last = percent
+			log.Debug("progress", of, at, "percent", percent, "done", ev.Progress.Done, "total", ev.Progress.Total, journal.NotFile(),
+				journal.NotWire())
+			e.queueStep(j, name, percent)
+		case step.Done:
+			log.Info("step done", of, at, "elapsed", elapsed)
+		case step.Failed:
+			log.Error("step failed", of, at, "elapsed", elapsed, "err", ev.Err)
+			var p *step.PanicError
+			if errors.As(ev.Err, &p) {
+				log.Error("panic", "stack", string(p.Stack))
+			}
+		}
+	}
+}
+
+func (e Env) queueStep(j record.Job, name string, percent int) {
+	e.Queue.Add(record.Event{Kind: record.KindState, Source: record.Observed,
+		Attrs: record.State{Job: j, Phase: record.Step, Step: name, Percent: percent}.Attrs()})
+}
+
+// Count changes the counts on the recovery volume, whose record is rec, and keeps there what the server is to hear if the unit has one.
+func (e Env) Count(rec state.Unit, change func(state.Counts) state.Counts) error {
+	return e.Volume.Change(func(v *state.Volume) error {
+		c, err := v.ReadCounts()
+		if errors.Is(err, state.ErrNewer) { // never rewritten
+			return err
+		}
+		if err != nil {
+			e.Machine.Log.Warn("counts cannot be read, beginning at zero", "err", err)
+			c = state.Counts{}
+		}
+		e.MakeRoom(v)
+		err = v.WriteCounts(change(c))
+		if rec.Server != "" {
+			err = errors.Join(err, e.Queue.Persist(v.Path(state.QueueDir)), e.Queue.Release())
+		}
+		return err
+	})
+}
+
+// enough is the room on the recovery volume that a job needs for what it notes there, in bytes.
+const enough = 1 << 20
+
+// MakeRoom removes old logs from a full recovery volume, which is mounted writable. A volume that stays full stops nothing.
+func (e Env) MakeRoom(v *state.Volume) {
+	removed, err := v.MakeRoom(enough)
+	if err != nil {
+		e.Machine.Log.Warn("the recovery volume may be full", "err", err)
+	}
+	if len(removed) > 0 {
+		e.Machine.Log.Warn("the recovery volume was full", "removed", removed)
+	}
+}
+
+// SetRequestAside keeps a damaged request from being found again at the next boot. bad is why it cannot be used; nil: there is none. It may
+// only lie on a volume that was found.
+func (e Env) SetRequestAside(bad error, found decide.RecoveryState) {
+	if bad == nil || found != decide.RecoveryFound {
+		return
+	}
+	if err := e.Volume.Change((*state.Volume).SetRequestAside); err != nil {
+		e.Machine.Log.Warn("the damaged request cannot be set aside", "err", err)
+	}
+}

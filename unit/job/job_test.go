@@ -1,0 +1,76 @@
+package job
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"gprovision/model/fault"
+	"gprovision/model/record"
+	"gprovision/model/step"
+	"gprovision/unit/machine"
+	"gprovision/unit/panel"
+	"gprovision/unit/report"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// listener is a server that keeps the states that it hears of.
+type listener struct {
+	mu     sync.Mutex
+	states []record.State
+}
+
+func (l *listener) Send(_ context.Context, events []record.Event) (record.BatchReply, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range events {
+		if s, ok := record.StateOf(e); ok {
+			l.states = append(l.states, s)
+		}
+	}
+	return record.BatchReply{Stored: len(events)}, nil
+}
+
+// TestFailureIsToldOnce: a failure has its sentence once for the server and once on the panel, whatever lies around it.
+func TestFailureIsToldOnce(t *testing.T) {
+	for name, tc := range map[string]struct {
+		cause error
+		f     *fault.Fault
+		say   string // what lies behind the sentence
+	}{
+		"a kind":                 {fault.Newf(fault.NoSpace, "want 5, have 3"), fault.NoSpace, "want 5, have 3"},
+		"no kind":                {errors.New("out of luck"), fault.Internal, "out of luck"},
+		"a kind by itself":       {fault.Because(fault.NoServer, nil), fault.NoServer, ""},
+		"a kind without a cause": {fault.NoServer, fault.NoServer, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var screen bytes.Buffer
+			e := Env{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New()}, Queue: report.NewQueue("b1")}
+			e.Machine.Panel.Add("console", panel.Console(&screen, panel.ConsoleOptions{}))
+			err := e.Run(t.Context(), record.JobRestore, "restore", []step.Step{
+				{Name: "look", Say: "Looking", Run: func(context.Context) error { return tc.cause }},
+			})
+			e.Ended(record.JobRestore, err)
+			e.Machine.Panel.Fail(err)
+
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			server := &listener{}
+			e.Queue.Start(server)
+			if err := errors.Join(e.Queue.Flush(ctx), e.Queue.Close(), e.Machine.Panel.Close(ctx)); err != nil {
+				t.Fatal(err)
+			}
+			last := server.states[len(server.states)-1]
+			if last.Code != tc.f.Code || strings.Count(last.Text, tc.f.Text) != 1 || strings.Contains(last.Text, tc.f.Code) ||
+				strings.Count(last.Text, tc.say) < 1 {
+				t.Errorf("the server hears %+v", last)
+			}
+			if n := strings.Count(screen.String(), tc.f.Text); n != 1 {
+				t.Errorf("the panel shows it %d times:\n%s", n, &screen)
+			}
+		})
+	}
+}
