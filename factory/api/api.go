@@ -353,8 +353,8 @@ func (s *Server) permit(w http.ResponseWriter, r *http.Request, e store.Enrolmen
 		return
 	}
 	reply := record.PermitReply{Allowed: true}
-	switch err := s.Store.Permit(r.Context(), e.Unit, q.Boot); {
-	case errors.Is(err, store.ErrCompleted):
+	switch err := s.Store.Permit(r.Context(), e.Unit, e.ID, q.Boot); {
+	case errors.Is(err, store.ErrCompleted), errors.Is(err, store.ErrConfirmed):
 		reply = record.PermitReply{Reason: err.Error()}
 	case err != nil:
 		s.trouble(w, r, err)

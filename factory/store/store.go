@@ -307,9 +307,13 @@ func list[T any](ctx context.Context, d *DB, query string, scan func(scanner, *T
 	return out, rows.Err()
 }
 
-// Permit says whether the unit may be provisioned in this boot, and remembers a yes. A no is ErrCompleted.
-func (d *DB) Permit(ctx context.Context, unit, boot string) error {
+// Permit says whether the unit may be provisioned in this boot, and remembers a yes. A no is what AddSecret would say to the key of the
+// enrolment later, when the unit's disks are erased: ErrCompleted or ErrConfirmed.
+func (d *DB) Permit(ctx context.Context, unit string, enrolment int64, boot string) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
+		if err := d.mayAsk(ctx, tx, unit, enrolment); err != nil {
+			return err
+		}
 		res, err := tx.ExecContext(ctx, `UPDATE units SET permit_boot = ?, last_seen = ? WHERE id = ? AND (provisioned_at = 0 OR released_at > 0)`, boot, nano(d.now()), unit)
 		if err != nil {
 			return fmt.Errorf("permit: %w", err)

@@ -330,12 +330,12 @@ func testOrder(t *testing.T, db *DB, _ *clock) {
 
 func testRelease(t *testing.T, db *DB, _ *clock) {
 	ctx := t.Context()
-	enrol(t, db, "S1", 1)
-	if err := db.Permit(ctx, "S1", "b1"); err != nil {
+	e := enrol(t, db, "S1", 1)
+	if err := db.Permit(ctx, "S1", e.ID, "b1"); err != nil {
 		t.Fatal(err)
 	}
 	add(t, db, "S1", state("b1", 1, record.JobProvision, record.Failed))
-	if err := db.Permit(ctx, "S1", "b2"); err != nil {
+	if err := db.Permit(ctx, "S1", e.ID, "b2"); err != nil {
 		t.Error("not again after a failure:", err)
 	}
 	inferred := state("b2", 1, record.JobProvision, record.Succeeded)
@@ -345,7 +345,7 @@ func testRelease(t *testing.T, db *DB, _ *clock) {
 		t.Error("a success that nobody observed")
 	}
 	add(t, db, "S1", state("b2", 2, record.JobProvision, record.Succeeded))
-	if err := db.Permit(ctx, "S1", "b3"); !errors.Is(err, ErrCompleted) {
+	if err := db.Permit(ctx, "S1", e.ID, "b3"); !errors.Is(err, ErrCompleted) {
 		t.Error(err)
 	}
 	token(t, db, "t2", mac1, "S1")
@@ -365,12 +365,12 @@ func testRelease(t *testing.T, db *DB, _ *clock) {
 	if u, _ := db.Unit(ctx, "S1"); u.Released.IsZero() {
 		t.Error("an old success uses up the release")
 	}
-	enrol(t, db, "S1", 3)
-	if err := db.Permit(ctx, "S1", "b4"); err != nil {
+	e = enrol(t, db, "S1", 3)
+	if err := db.Permit(ctx, "S1", e.ID, "b4"); err != nil {
 		t.Error(err)
 	}
 	add(t, db, "S1", state("b4", 1, record.JobProvision, record.Succeeded))
-	if err := db.Permit(ctx, "S1", "b5"); !errors.Is(err, ErrCompleted) {
+	if err := db.Permit(ctx, "S1", e.ID, "b5"); !errors.Is(err, ErrCompleted) {
 		t.Error("the release is not used up:", err)
 	}
 }
@@ -405,6 +405,9 @@ func testSecrets(t *testing.T, db *DB, _ *clock) {
 	}
 	if _, err := ask(e.ID); !errors.Is(err, ErrConfirmed) {
 		t.Error("given after they were confirmed:", err)
+	}
+	if err := db.Permit(ctx, "S1", e.ID, "b"); !errors.Is(err, ErrConfirmed) {
+		t.Error("its disks may be erased, and it would get no credentials then:", err)
 	}
 	// The power went before the unit reported its success, and its recovery device was replaced: it starts again with a new key.
 	token(t, db, "t2", mac1, "S1")
