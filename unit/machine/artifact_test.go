@@ -12,20 +12,8 @@ import (
 	"testing"
 
 	"gprovision/model/bootimage"
+	"gprovision/unit/image/imagetest"
 )
-
-// bzImage returns the smallest file that has a bzImage's header, with a build number. body tells two of them apart.
-func bzImage(build int, body string) []byte {
-	b := make([]byte, 2048, 4096)
-	b[0x1f1] = 1
-	binary.LittleEndian.PutUint16(b[0x1fe:], 0xaa55)
-	copy(b[0x202:], "HdrS")
-	binary.LittleEndian.PutUint16(b[0x206:], 0x020f)
-	binary.LittleEndian.PutUint16(b[0x20e:], 0x100)
-	b[0x211] = 1
-	copy(b[0x300:], fmt.Sprintf("6.1.0-norm_boot (builder@host) #%d SMP Thu Jan 1 00:00:00 UTC 2026\x00", build))
-	return append(b, body...)
-}
 
 // uki returns a unified kernel image with a build number around the smallest stub.
 func uki(t *testing.T, build int, initrd string) []byte {
@@ -54,7 +42,7 @@ func uki(t *testing.T, build int, initrd string) []byte {
 	err := bootimage.WriteUKI(&b, stub, []bootimage.Part{
 		{Name: bootimage.SectionOSRel, Data: fmt.Appendf(nil, "BUILD_ID=%d\n", build)},
 		{Name: bootimage.SectionInitrd, Data: []byte(initrd)},
-		{Name: bootimage.SectionLinux, Data: bzImage(1, "kernel")},
+		{Name: bootimage.SectionLinux, Data: imagetest.BzImage(1, "kernel")},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +65,7 @@ func TestReadArtifact(t *testing.T) {
 		want Artifact
 	}{
 		"uki":     {uki(t, 42, "initrd"), Artifact{Build: 42}},
-		"bzImage": {bzImage(300, ""), Artifact{Build: 300, Monolithic: true}},
+		"bzImage": {imagetest.BzImage(300, ""), Artifact{Build: 300, Monolithic: true}},
 	} {
 		if got, err := ReadArtifact(put(t, filepath.Join(dir, name), c.file)); err != nil || got != c.want {
 			t.Errorf("%s: %+v, %v", name, got, err)
@@ -111,10 +99,10 @@ func TestUnpackArtifact(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if read(kernel) != string(bzImage(1, "kernel")) || read(initrd) != "the initramfs" {
+	if read(kernel) != string(imagetest.BzImage(1, "kernel")) || read(initrd) != "the initramfs" {
 		t.Error("kernel and initramfs of the unified kernel image are other ones")
 	}
-	whole := bzImage(7, "the initramfs is inside")
+	whole := imagetest.BzImage(7, "the initramfs is inside")
 	kernel, initrd, err = unpackArtifact(volume, put(t, src, whole))
 	if err != nil {
 		t.Fatal(err)
@@ -125,6 +113,7 @@ func TestUnpackArtifact(t *testing.T) {
 }
 
 func TestUpdateRecovery(t *testing.T) {
+	mono := imagetest.BzImage
 	for _, c := range []struct {
 		name       string
 		own, fresh []byte
@@ -136,14 +125,14 @@ func TestUpdateRecovery(t *testing.T) {
 		{"lower", uki(t, 8, "a"), uki(t, 7, "b"), false, "", false},
 		{"equal", uki(t, 7, "a"), uki(t, 7, "a"), false, "", false},
 		{"equal number, other content", uki(t, 7, "a"), uki(t, 7, "b"), false, "same build number and different content", false},
-		{"bzImage, higher", bzImage(7, "a"), bzImage(8, "b"), true, "", false},
-		{"bzImage, lower", bzImage(8, "a"), bzImage(7, "b"), false, "", false},
-		{"bzImage, equal number, other content", bzImage(7, "a"), bzImage(7, "b"), false, "same build number and different content", false},
-		{"other form, higher", uki(t, 7, "a"), bzImage(8, "b"), true, "", false},
+		{"bzImage, higher", mono(7, "a"), mono(8, "b"), true, "", false},
+		{"bzImage, lower", mono(8, "a"), mono(7, "b"), false, "", false},
+		{"bzImage, equal number, other content", mono(7, "a"), mono(7, "b"), false, "same build number and different content", false},
+		{"other form, higher", uki(t, 7, "a"), mono(8, "b"), true, "", false},
 		{"unreadable", []byte("damaged"), uki(t, 1, "b"), true, "cannot be read", false},
 		{"missing", nil, uki(t, 1, "b"), true, "cannot be read", false},
 		{"higher, and nothing vouches for it", uki(t, 7, "a"), uki(t, 8, "b"), false, "the recovery artifact stays", true},
-		{"bzImage, higher, and nothing vouches for it", bzImage(7, "a"), bzImage(8, "b"), false, "the recovery artifact stays", true},
+		{"bzImage, higher, and nothing vouches for it", mono(7, "a"), mono(8, "b"), false, "the recovery artifact stays", true},
 		{"unreadable, and nothing vouches for the other", []byte("damaged"), uki(t, 1, "b"), true, "cannot be read", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -168,7 +157,8 @@ func TestUpdateRecovery(t *testing.T) {
 	}
 	dir := t.TempDir()
 	own := put(t, filepath.Join(dir, "own"), uki(t, 7, "a"))
-	if _, err := UpdateRecovery(slog.New(slog.DiscardHandler), own, put(t, filepath.Join(dir, "fresh"), []byte("no artifact")), true); err == nil {
+	none := put(t, filepath.Join(dir, "fresh"), []byte("no artifact"))
+	if _, err := UpdateRecovery(slog.New(slog.DiscardHandler), own, none, true); err == nil {
 		t.Error("what is no artifact becomes the recovery artifact")
 	}
 }
