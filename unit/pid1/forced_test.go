@@ -2,7 +2,6 @@ package pid1
 
 import (
 	"encoding/binary"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,9 +11,6 @@ import (
 	"gprovision/model/policy"
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
-	"gprovision/unit/panel"
-	"gprovision/unit/panel/script"
-	"gprovision/unit/survey"
 )
 
 // firmware stands for the variables of one that started the entry with the description.
@@ -56,51 +52,5 @@ func TestForced(t *testing.T) {
 		if got := u.forced(firmware(t, tc.started)); got != tc.want {
 			t.Errorf("%s: got %t", tc.name, got)
 		}
-	}
-}
-
-// TestForcedRestoreNeedsAYes: what becomes of the choice in a boot menu.
-func TestForcedRestoreNeedsAYes(t *testing.T) {
-	unattended := policy.Policy{ForcedRestore: policy.ForcedRestoreUnattended}
-	yes, no := []panel.Key{panel.KeyDown, panel.KeyEnter}, []panel.Key{panel.KeyEnter}
-	whole := decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainMarked}
-	with := func(change func(*decide.Facts)) decide.Facts { f := whole; change(&f); return f }
-	for _, tc := range []struct {
-		name string
-		f    decide.Facts
-		p    policy.Policy
-		keys []panel.Key // nil: no panel has keys
-		want decide.Job
-		asks bool
-	}{
-		{"yes", whole, policy.Policy{}, yes, decide.Restore, true},
-		{"no", whole, policy.Policy{}, no, decide.Boot, true},
-		{"nobody can answer", whole, policy.Policy{}, nil, decide.Boot, false},
-		{"unattended", whole, unattended, nil, decide.Restore, false},
-		{"unattended, a disk of somebody", with(func(f *decide.Facts) { f.Main = decide.MainForeign }), unattended, nil, decide.Hold, false},
-		{"a disk of somebody, yes", with(func(f *decide.Facts) { f.Main = decide.MainForeign }), unattended, yes, decide.Restore, true},
-		{"resumed in the menu", with(func(f *decide.Facts) { f.Choice.Kind = decide.ChooseResume }), unattended, nil, decide.Boot, false},
-		{"no recovery volume", with(func(f *decide.Facts) { f.Recovery = decide.RecoveryMissing }), unattended, nil, decide.Boot, false},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Panel: panel.New(), Policy: tc.p}, args: decide.Args{Forced: true}}
-			asked := false
-			if tc.keys != nil {
-				u.m.Panel.Add("script", &script.Panel{Answer: func(panel.Asked) []panel.Key { asked = true; return tc.keys }})
-			}
-			for range 2 { // a second pass of the same boot does not ask again
-				asked = false
-				facts := tc.f
-				if c, chosen := u.askForced(t.Context(), &survey.Findings{Facts: tc.f}); chosen {
-					facts.Choice = c
-				}
-				if d := decide.Decide(facts, tc.p); d.Job != tc.want || asked != tc.asks {
-					t.Errorf("%s, asked %t", d, asked)
-				}
-				if tc.asks = false; tc.want == decide.Restore {
-					tc.want = decide.Decide(tc.f, tc.p).Job
-				}
-			}
-		})
 	}
 }

@@ -69,7 +69,7 @@ func (u *unit) gather(ctx context.Context) (*survey.Findings, error) {
 	for {
 		f := u.look(ctx)
 		left, more := u.wait.Hopes(u.surveyor(), f, u.usbState, time.Since(u.memory.Since))
-		if !more || u.wanted {
+		if !more || u.person.Wanted {
 			u.tellOfSilence()
 			return f, nil
 		}
@@ -91,7 +91,7 @@ func (u *unit) await(ctx context.Context, left time.Duration) error {
 	case <-ports:
 	case <-t.C:
 	case <-u.m.Panel.Pressed():
-		u.wanted = true
+		u.person.Wanted = true
 	case <-ctx.Done():
 		return ctx.Err()
 	}

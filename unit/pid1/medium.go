@@ -14,6 +14,7 @@ import (
 	"gprovision/unit/journal"
 	"gprovision/unit/medium"
 	"gprovision/unit/panel"
+	"gprovision/unit/person"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
 )
@@ -85,18 +86,7 @@ func (u *unit) refuse(ctx context.Context, err error) {
 	err = &fault.Occurrence{Fault: fault.MediumUnusable, Cause: err}
 	u.log.Warn("emergency medium refused", "code", fault.MediumUnusable.Code, "err", err, journal.ForPerson())
 	u.m.Panel.Fail(err)
-	u.pause(ctx, showFailure)
-}
-
-// pause waits, unless a person presses a key.
-func (u *unit) pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-u.m.Panel.Pressed():
-	case <-ctx.Done():
-	}
+	u.person.Pause(ctx, showFailure)
 }
 
 // answer remembers why an image on a medium is left alone until the medium is taken out.
@@ -163,7 +153,7 @@ func (u *unit) prove(ctx context.Context, im image.Image) error {
 func (u *unit) askMedium(ctx context.Context, f *survey.Findings, file medium.File) (out job.Outcome, ok bool) {
 	out = job.Outcome{Kind: job.DecideAgain}
 	yes, err := u.m.Panel.Confirm(ctx, "Restore from medium", fmt.Sprintf("Restore %s? All data on the main disk will be lost.",
-		short(file.Name.String(), u.prefix(f))))
+		person.Short(file.Name.String(), f.Names.ImagePrefix)))
 	if err != nil || !yes {
 		return out, u.notConfirmed(ctx, file, err)
 	}
@@ -181,7 +171,7 @@ func (u *unit) notConfirmed(ctx context.Context, file medium.File, err error) bo
 		why, journal.ForPerson())
 	u.m.Panel.Fail(why)
 	if errors.Is(err, panel.ErrNoInput) {
-		u.pause(ctx, showFailure)
+		u.person.Pause(ctx, showFailure)
 	}
 	return false
 }

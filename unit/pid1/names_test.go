@@ -43,7 +43,7 @@ func TestOtherLabels(t *testing.T) {
 				if got := u.m.Site.Names; got != want {
 					t.Errorf("names are %+v, want %+v", got, want)
 				}
-				if p := u.prefix(f); p != c.made.ImagePrefix {
+				if p := f.Names.ImagePrefix; p != c.made.ImagePrefix {
 					t.Errorf("images begin with %s", p)
 				}
 			}

@@ -124,7 +124,7 @@ func (u *unit) hold(ctx context.Context, err error) {
 	wait := pause(f, u.holds)
 	u.holds++
 	u.log.Error("hold", "code", f.Code, "text", f.Text, "hint", f.Hint, "err", fault.Detail(err), "retry", wait.String(), journal.ForPerson())
-	u.held = true
+	u.person.Held = true
 	u.m.Panel.Forget()
 	u.m.Panel.Fail(err)
 	u.flushQueue(ctx)
@@ -138,7 +138,7 @@ func (u *unit) hold(ctx context.Context, err error) {
 		u.settle()
 		u.holds = 0 // something is different: nothing speaks for a longer pause yet
 	case <-u.m.Panel.Pressed(): // the message is dismissed
-		u.wanted = true
+		u.person.Wanted = true
 		u.holds = 0
 	case <-t.C:
 	}
@@ -196,11 +196,11 @@ func (u *unit) holdForever(ctx context.Context, err error) {
 
 // chosenOutcome is what becomes of a unit whose setup failed, after a person who pressed a key has chosen.
 func (u *unit) chosenOutcome(ctx context.Context) job.Outcome {
-	if !u.wanted {
+	if !u.person.Wanted {
 		return job.Outcome{Kind: job.HoldOn}
 	}
-	u.wanted = false
-	c, err := u.menu(ctx, nil)
+	u.person.Wanted = false
+	c, err := u.person.Menu(ctx, nil, nil, u.provisions())
 	if err != nil {
 		u.log.Warn("menu", "err", err)
 	}

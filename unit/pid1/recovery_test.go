@@ -23,6 +23,7 @@ import (
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
+	"gprovision/unit/person"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
 )
@@ -38,7 +39,7 @@ func testUnit(t *testing.T, out *bytes.Buffer) *unit {
 	m.List = func() ([]block.Disk, error) { return block.List(m.Sys) } // which tests set later
 	m.Identity.Variant = platform.Variant{DevCodeName: "VIRT"}
 	m.Identity.Variant.RecoveryMedia.Bus, m.Identity.Variant.MainDisk.Bus = []platform.Bus{platform.Virtio}, []platform.Bus{platform.Virtio}
-	return &unit{log: log, m: m, names: m.Site.Names, queue: report.NewQueue("b1")}
+	return &unit{log: log, m: m, names: m.Site.Names, queue: report.NewQueue("b1"), person: person.Person{Machine: m}}
 }
 
 // mountVolume mounts the recovery volume on a partition for a test that changes it.
@@ -150,7 +151,7 @@ func TestDamagedRecovery(t *testing.T) {
 			if d.Job != decide.RepairRecovery {
 				t.Fatalf("%s, want a repair; notes %q", d, f.Notes)
 			}
-			if o := u.repairRecovery(context.Background(), f); o.Kind != job.DecideAgain {
+			if o := u.repairRecovery(context.Background(), decide.Choice{}, f); o.Kind != job.DecideAgain {
 				t.Errorf("after the repair: %+v", o)
 			}
 			again := u.look(t.Context())

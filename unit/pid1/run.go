@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,6 +47,7 @@ import (
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
+	"gprovision/unit/person"
 	"gprovision/unit/report"
 	"gprovision/unit/splash"
 	"gprovision/unit/state"
@@ -97,8 +99,6 @@ type unit struct {
 	wait   survey.Wait
 	// volume is the recovery volume that the last survey found, also a damaged one; nil: none.
 	volume *volume.Handle
-	// asked says that a forced restore of this boot was dealt with.
-	asked bool
 	// checks counts the hardware checks of this boot.
 	checks int
 	// dog has the hardware watchdog.
@@ -108,13 +108,13 @@ type unit struct {
 	heldFor *fault.Fault
 	// stopNetwork ends the background reporting of a restore.
 	stopNetwork func()
-	person
+	// person is who stands before the machine, and ttys are the consoles that take their keys.
+	person  person.Person
+	ttys    []*console.TTY
 	display display
 	media   media
 	// ports returns what asks USB hubs, when that has started.
 	ports func() usb.Doors
-	// offered says that the menu was shown because this boot came from a recovery stick.
-	offered bool
 }
 
 // Run is process 1. It never returns.
@@ -128,6 +128,7 @@ func Run(s site.Site, version string) {
 	u.log = u.journal.Logger()
 	sys := os.DirFS("/sys")
 	u.m = &machine.Machine{Doors: machine.Real(u.log, sys), Log: u.log, Sys: sys, Site: s, Panel: panel.New(), Initramfs: "/", BootID: uuid.NewString(), Firmware: layout.BIOS}
+	u.person.Machine = u.m
 	u.queue = report.NewQueue(u.m.BootID)
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "init: this program is process 1 of a unit and does nothing else")
@@ -457,26 +458,32 @@ func readPlatforms() (*platform.Table, error) {
 	return platform.Parse(b)
 }
 
+// provisions reports whether this boot provisions the unit, whatever is found.
+func (u *unit) provisions() bool { return u.surveyor().Provisions() }
+
 // pass is one run from facts to outcome.
 func (u *unit) pass(ctx context.Context) job.Outcome {
 	var out job.Outcome
 	err := u.guard("pass", func() error {
 		u.memory.Choice = decide.Choice{} // that of the pass before is done with
-		u.invite()
+		u.person.Invite(u.provisions())
 		found, err := u.gather(ctx)
 		if err != nil {
 			return err
 		}
-		if asked, err := u.consult(ctx, found); err != nil {
+		if c, shown, err := u.person.Consult(ctx, found, u.volume, u.provisions()); err != nil {
 			return err
-		} else if asked {
+		} else if shown {
+			u.memory.Choice = c
 			if found, err = u.gather(ctx); err != nil {
 				return err
 			}
 		}
 		facts := found.Facts
-		if c, asked := u.askForced(ctx, found); asked {
-			facts.Choice = c
+		if !u.provisions() && u.forced(u.m.Vars) {
+			if c, chosen := u.person.Forced(ctx, found); chosen {
+				facts.Choice = c
+			}
 		}
 		u.tellOfMedia(ctx, found)
 		d := decide.Decide(facts, u.m.Policy)
@@ -509,7 +516,7 @@ func (u *unit) do(ctx context.Context, d decide.Decision, chosen decide.Choice, 
 		delete(u.memory.Replayed, f.MainPart.Path) // a repair replays its journal, or gives it up
 		return repair.Main(ctx, u.env(), f)
 	case decide.RepairRecovery:
-		return u.repairRecovery(ctx, f)
+		return u.repairRecovery(ctx, chosen, f)
 	case decide.RepairTable:
 		u.memory.TablesTried = true // a disk that does not take it works from the other copy
 		return repair.Table(ctx, u.env(), f)
@@ -595,9 +602,9 @@ func (u *unit) restore(ctx context.Context, d decide.Decision, chosen decide.Cho
 }
 
 // repairRecovery repairs the recovery volume. What a person chose is asked for anew.
-func (u *unit) repairRecovery(ctx context.Context, f *survey.Findings) job.Outcome {
+func (u *unit) repairRecovery(ctx context.Context, chosen decide.Choice, f *survey.Findings) job.Outcome {
 	u.memory.RecoveryRepairs++
-	u.wanted = f.Choice.Kind != decide.NoChoice && f.Choice.Kind != decide.ChooseResume
+	u.person.Wanted = chosen.Kind != decide.NoChoice && chosen.Kind != decide.ChooseResume
 	delete(u.memory.Replayed, f.RecoveryPart.Path)
 	return repair.Recovery(ctx, u.env(), u.surveyor(), f)
 }
@@ -668,4 +675,24 @@ func (u *unit) attachVolume(dir, prefix string) error {
 		}
 	}
 	return errors.Join(err, u.queue.Persist(v.Path(state.QueueDir)))
+}
+
+// requestOf returns the request for a restore that a person chose; ok is false for all other choices.
+func requestOf(c decide.Choice) (r state.Request, ok bool, err error) {
+	image, ok := c.Asked()
+	if !ok {
+		return r, false, nil
+	}
+	r, err = state.NewRequest(state.KindRestore, image, "a person at the machine", time.Now())
+	return r, err == nil, err
+}
+
+// keepRequest writes a request to the recovery volume: a restore that is cut off is then taken up again, with the same image.
+func (u *unit) keepRequest(v *state.Volume, r state.Request) error {
+	err := v.WriteRequest(r)
+	if errors.Is(err, syscall.ENOSPC) {
+		u.log.Warn("the recovery volume is full: a restore that is cut off is not taken up by itself", "err", err)
+		return nil
+	}
+	return err
 }

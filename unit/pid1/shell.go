@@ -17,6 +17,7 @@ import (
 	"gprovision/unit/job"
 	"gprovision/unit/job/shell"
 	"gprovision/unit/journal"
+	"gprovision/unit/person"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
 )
@@ -185,13 +186,16 @@ func (u *unit) showImages(f *survey.Findings) func(context.Context, io.Writer, [
 			return errors.New("the recovery volume is not there")
 		}
 		return u.volume.View(func(v *state.Volume) error {
-			images, bad, err := image.List(v.Path(state.ImageDir), u.prefix(f), false)
+			images, bad, err := image.List(v.Path(state.ImageDir), f.Names.ImagePrefix, false)
 			if err != nil {
 				return err
 			}
-			history := u.history(v)
+			history, err := v.History()
+			if err != nil {
+				u.log.Warn("history cannot be read", "err", err) // none is marked then
+			}
 			for _, im := range images {
-				fmt.Fprintf(w, "%12d  %s\n", im.Size, describe(im.Name.String(), "", f, history))
+				fmt.Fprintf(w, "%12d  %s\n", im.Size, person.Describe(im.Name.String(), "", f, history))
 				if err := image.Glance(im, u.m.Policy, u.m.Keys); err != nil {
 					fmt.Fprintf(w, "%12s  %v\n", "", err)
 				}

@@ -16,49 +16,10 @@ import (
 	"gprovision/unit/job/rescue"
 	"gprovision/unit/job/support"
 	"gprovision/unit/journal"
-	"gprovision/unit/medium"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
 )
-
-// offerMenu says whether the menu is to be shown although nobody pressed a key: once, in a boot from a recovery stick, unless it is
-// clear what is to be done, or the unit was restored from the stick already.
-func (u *unit) offerMenu(f *survey.Findings) bool {
-	if u.offered || !f.FromStick || !u.m.Panel.HasKeys() || u.provisions() {
-		return false
-	}
-	switch f.Medium {
-	case decide.MediumConfirmed:
-		return false
-	case decide.MediumOffered:
-		if u.m.Policy.MediumWithoutConfirmation && f.Recovery == decide.RecoveryFound {
-			return false
-		}
-	case decide.MediumDone:
-		if f.Recovery == decide.RecoveryFound {
-			return false
-		}
-	}
-	u.offered = true
-	return true
-}
-
-// rebuildImage returns the newest image of a recovery stick.
-func rebuildImage(f *survey.Findings) (medium.Medium, medium.File, bool) {
-	for _, m := range f.Media {
-		if m.Stick && len(m.Files) > 0 {
-			return m, m.Files[0], true
-		}
-	}
-	return medium.Medium{}, medium.File{}, false
-}
-
-// canRebuild says whether a recovery volume is lost and a recovery stick with an image is there.
-func canRebuild(f *survey.Findings) bool {
-	_, _, ok := rebuildImage(f)
-	return ok && f.Recovery.Lost()
-}
 
 // rebuild makes a lost recovery volume anew, after a person has seen which disk is overwritten.
 func (u *unit) rebuild(ctx context.Context, f *survey.Findings) job.Outcome {
@@ -66,11 +27,11 @@ func (u *unit) rebuild(ctx context.Context, f *survey.Findings) job.Outcome {
 	no := func(err error) job.Outcome {
 		u.log.Warn("recovery volume is not rebuilt", "code", fault.NoRebuild.Code, "err", err, journal.ForPerson())
 		u.m.Panel.Fail(err)
-		u.pause(ctx, showFailure)
-		u.wanted = true
+		u.person.Pause(ctx, showFailure)
+		u.person.Wanted = true
 		return again
 	}
-	m, file, ok := rebuildImage(f)
+	m, file, ok := f.StickImage()
 	if !ok {
 		return no(fault.Newf(fault.NoRebuild, "no recovery stick has an image for this unit"))
 	}
@@ -104,7 +65,7 @@ func (u *unit) rebuild(ctx context.Context, f *survey.Findings) job.Outcome {
 	yes, err := u.m.Panel.Confirm(ctx, "Rebuild recovery", plan.Loss())
 	if err != nil || !yes {
 		u.log.Info("rebuild is not confirmed", "err", err, journal.ForPerson())
-		u.wanted = true
+		u.person.Wanted = true
 		return again
 	}
 	u.m.Panel.Show(panel.View{Job: string(decide.Rebuild)})
@@ -144,8 +105,8 @@ func (u *unit) support(ctx context.Context, f *survey.Findings) job.Outcome {
 		u.log.Info("support bundle saved", "file", name, journal.ForPerson())
 		u.m.Panel.Message("Saved " + name)
 	}
-	u.pause(ctx, showFailure)
-	u.wanted = true
+	u.person.Pause(ctx, showFailure)
+	u.person.Wanted = true
 	return job.Outcome{Kind: job.DecideAgain}
 }
 

@@ -25,14 +25,15 @@ func TestAfterFailedSetup(t *testing.T) {
 		"nobody is there":   {false, nil, job.HoldOn},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Panel: panel.New()}}
-			u.wanted, u.held = tc.wanted, true
+			u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New()}}
+			u.person.Machine = u.m
+			u.person.Wanted, u.person.Held = tc.wanted, true
 			u.m.Panel.Add("script", &script.Panel{Answer: func(panel.Asked) []panel.Key {
 				keys := tc.keys[0]
 				tc.keys = tc.keys[1:]
 				return keys
 			}})
-			if got := u.chosenOutcome(t.Context()); got.Kind != tc.want || u.wanted {
+			if got := u.chosenOutcome(t.Context()); got.Kind != tc.want || u.person.Wanted {
 				t.Errorf("got %s, want %s", got.Kind, tc.want)
 			}
 		})

@@ -107,3 +107,13 @@ func (m *MediaFindings) HasFile(id string) bool {
 		return slices.ContainsFunc(m.Files, func(file medium.File) bool { return file.ID == id })
 	})
 }
+
+// StickImage returns the newest image of a recovery stick; ok is false where there is none.
+func (m *MediaFindings) StickImage() (on medium.Medium, file medium.File, ok bool) {
+	for _, on := range m.Media {
+		if on.Stick && len(on.Files) > 0 {
+			return on, on.Files[0], true
+		}
+	}
+	return medium.Medium{}, medium.File{}, false
+}

@@ -1,4 +1,4 @@
-package pid1
+package person
 
 import (
 	"testing"
@@ -20,15 +20,16 @@ func TestDescribe(t *testing.T) {
 		h.Imaging("WIDGET.LNX.SHINY.2026-11-03.0001", false, time.Now())
 	}
 	for name, want := range map[string]string{
-		running + ".upd": "2026-11-05.0001 (running)", original: "2026-11-01.0001 (original)", "WIDGET.LNX.SHINY.2026-11-03.0001.upd": "2026-11-03.0001 (failed often)",
+		running + ".upd": "2026-11-05.0001 (running)", original: "2026-11-01.0001 (original)",
+		"WIDGET.LNX.SHINY.2026-11-03.0001.upd": "2026-11-03.0001 (failed often)",
 		"WIDGET.LNX.SHINY.2026-11-04.0001.upd": "2026-11-04.0001",
 	} {
-		if got := describe(name, prefix, f, h); got != want {
+		if got := Describe(name, prefix, f, h); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
 	f.Unit.Original = running + ".upd"
-	if got := describe(running+".upd", prefix, f, h); got != "2026-11-05.0001 (running, original)" {
+	if got := Describe(running+".upd", prefix, f, h); got != "2026-11-05.0001 (running, original)" {
 		t.Error(got)
 	}
 }

@@ -1,0 +1,132 @@
+package person
+
+import (
+	"gprovision/model/policy"
+	"gprovision/unit/decide"
+	"gprovision/unit/machine"
+	"gprovision/unit/medium"
+	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
+	"gprovision/unit/survey"
+	"log/slog"
+	"slices"
+	"testing"
+)
+
+// withKeys returns a person at a unit with a panel that has keys.
+func withKeys(p policy.Policy) *Person {
+	m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Policy: p}
+	m.Panel.Add("script", &script.Panel{Answer: func(panel.Asked) []panel.Key { return nil }})
+	return &Person{Machine: m}
+}
+
+// TestOfferMenu: a boot from a recovery stick shows the menu once, where there is something to choose.
+func TestOfferMenu(t *testing.T) {
+	for name, c := range map[string]struct {
+		from     bool
+		medium   decide.MediumState
+		recovery decide.RecoveryState
+		p        policy.Policy
+		want     bool
+	}{
+		"from the stick":               {from: true, medium: decide.MediumOffered, recovery: decide.RecoveryFound, want: true},
+		"a stick is only there":        {medium: decide.MediumOffered, recovery: decide.RecoveryFound},
+		"nothing on it for this unit":  {from: true, medium: decide.NoMedium, recovery: decide.RecoveryFound, want: true},
+		"a restore goes on":            {from: true, medium: decide.MediumConfirmed, recovery: decide.RecoveryFound},
+		"left in":                      {from: true, medium: decide.MediumDone, recovery: decide.RecoveryFound},
+		"left in, and the volume died": {from: true, medium: decide.MediumDone, recovery: decide.RecoveryMissing, want: true},
+		"nobody is asked": {from: true, medium: decide.MediumOffered, recovery: decide.RecoveryFound,
+			p: policy.Policy{MediumWithoutConfirmation: true}},
+		"nobody is asked, the volume is not": {from: true, medium: decide.MediumOffered, recovery: decide.RecoveryDamaged,
+			p: policy.Policy{MediumWithoutConfirmation: true}, want: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := withKeys(c.p)
+			f := &survey.Findings{Facts: decide.Facts{Medium: c.medium, Recovery: c.recovery},
+				MediaFindings: survey.MediaFindings{FromStick: c.from}}
+			if got := p.offers(f, false); got != c.want {
+				t.Errorf("got %v", got)
+			}
+			if p.offers(f, false) {
+				t.Error("the menu is offered twice")
+			}
+		})
+	}
+	p := &Person{Machine: &machine.Machine{Panel: panel.New()}}
+	if p.offers(&survey.Findings{Facts: decide.Facts{Medium: decide.MediumOffered}, MediaFindings: survey.MediaFindings{FromStick: true}},
+		false) {
+		t.Error("a menu that nobody can use is offered")
+	}
+}
+
+// TestStickMenu: a rebuild is offered only for a lost volume, and only from a recovery stick with an image.
+func TestStickMenu(t *testing.T) {
+	image := []medium.File{{Base: "x"}}
+	for name, c := range map[string]struct {
+		media    []medium.Medium
+		recovery decide.RecoveryState
+		want     bool
+	}{
+		"lost":              {[]medium.Medium{{}, {Stick: true, Files: image}}, decide.RecoveryMissing, true},
+		"damaged":           {[]medium.Medium{{Stick: true, Files: image}}, decide.RecoveryDamaged, true},
+		"there":             {[]medium.Medium{{Stick: true, Files: image}}, decide.RecoveryFound, false},
+		"two":               {[]medium.Medium{{Stick: true, Files: image}}, decide.RecoveryAmbiguous, false},
+		"no image":          {[]medium.Medium{{Stick: true}}, decide.RecoveryMissing, false},
+		"no recovery stick": {[]medium.Medium{{Files: image}}, decide.RecoveryMissing, false},
+	} {
+		items := withKeys(policy.Policy{}).items(&survey.Findings{Facts: decide.Facts{Recovery: c.recovery},
+			MediaFindings: survey.MediaFindings{Media: c.media}}, false)
+		has := func(k decide.ChoiceKind) bool {
+			return slices.ContainsFunc(items, func(i item) bool { return i.choice == k })
+		}
+		if has(decide.ChooseRebuild) != c.want || !has(decide.ChooseSupport) || has(decide.ChooseShell) {
+			t.Errorf("%s: %v", name, items)
+		}
+	}
+}
+
+// TestForcedRestoreNeedsAYes: what becomes of the choice in a boot menu.
+func TestForcedRestoreNeedsAYes(t *testing.T) {
+	unattended := policy.Policy{ForcedRestore: policy.ForcedRestoreUnattended}
+	yes, no := []panel.Key{panel.KeyDown, panel.KeyEnter}, []panel.Key{panel.KeyEnter}
+	whole := decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainMarked}
+	with := func(change func(*decide.Facts)) decide.Facts { f := whole; change(&f); return f }
+	for _, tc := range []struct {
+		name string
+		f    decide.Facts
+		p    policy.Policy
+		keys []panel.Key // nil: no panel has keys
+		want decide.Job
+		asks bool
+	}{
+		{"yes", whole, policy.Policy{}, yes, decide.Restore, true},
+		{"no", whole, policy.Policy{}, no, decide.Boot, true},
+		{"nobody can answer", whole, policy.Policy{}, nil, decide.Boot, false},
+		{"unattended", whole, unattended, nil, decide.Restore, false},
+		{"unattended, a disk of somebody", with(func(f *decide.Facts) { f.Main = decide.MainForeign }), unattended, nil, decide.Hold, false},
+		{"a disk of somebody, yes", with(func(f *decide.Facts) { f.Main = decide.MainForeign }), unattended, yes, decide.Restore, true},
+		{"resumed in the menu", with(func(f *decide.Facts) { f.Choice.Kind = decide.ChooseResume }), unattended, nil, decide.Boot, false},
+		{"no recovery volume", with(func(f *decide.Facts) { f.Recovery = decide.RecoveryMissing }), unattended, nil, decide.Boot, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := &Person{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Policy: tc.p}}
+			asked := false
+			if tc.keys != nil {
+				p.Machine.Panel.Add("script", &script.Panel{Answer: func(panel.Asked) []panel.Key { asked = true; return tc.keys }})
+			}
+			for range 2 { // a second pass of the same boot does not ask again
+				asked = false
+				facts := tc.f
+				if c, chosen := p.Forced(t.Context(), &survey.Findings{Facts: tc.f}); chosen {
+					facts.Choice = c
+				}
+				if d := decide.Decide(facts, tc.p); d.Job != tc.want || asked != tc.asks {
+					t.Errorf("%s, asked %t", d, asked)
+				}
+				if tc.asks = false; tc.want == decide.Restore {
+					tc.want = decide.Decide(tc.f, tc.p).Job
+				}
+			}
+		})
+	}
+}
