@@ -12,6 +12,7 @@ import (
 // Parts of a directory entry (Microsoft's FAT specification, section 6).
 const (
 	fatEntry     = 32
+	fatVolumeID  = 0x08
 	fatDirectory = 0x10
 	fatArchive   = 0x20
 	fatDate      = 0x21 // 1980-01-01, the first day there is

@@ -239,7 +239,10 @@ func TestFAT32(t *testing.T) {
 	for _, c := range []struct {
 		start, size int64
 		sector      int
-	}{{0, layout.ESPSize, 512}, {0, layout.ESPSize, 4096}, {1 << 20, 40 << 20, 512}, {0, 300 << 20, 4096}} {
+	}{
+		{0, layout.ESPSize, 512}, {0, layout.ESPSize, 4096}, {1 << 20, 40 << 20, 512}, {0, 300 << 20, 4096},
+		{0, 270 << 30, 512}, // a FAT of more than 2^16 sectors
+	} {
 		t.Run(fmt.Sprintf("%d MiB %d", c.size>>20, c.sector), func(t *testing.T) {
 			all := c.start + c.size + c.start
 			f := sparseFile(t, all)
@@ -259,6 +262,13 @@ func TestFAT32(t *testing.T) {
 			}
 			if info, err := f.Stat(); err != nil || info.Size() != all {
 				t.Errorf("size changed: %v", err)
+			}
+			head := make([]byte, 8*c.sector)
+			if _, err := f.ReadAt(head, p.Start); err != nil || !bytes.Equal(head[:2*c.sector], head[6*c.sector:]) {
+				t.Errorf("sectors 6 and 7 are no copies of 0 and 1: %v", err)
+			}
+			if at := binary.LittleEndian.Uint32(head[28:]); int64(at) != p.Start/int64(c.sector) {
+				t.Errorf("it says that it begins at sector %d", at)
 			}
 			got, err := filesystem.Probe(io.NewSectionReader(f, p.Start, p.Size), p.Size)
 			if want := (filesystem.Info{Type: "vfat", Class: filesystem.FS, Label: "ESP", UUID: "1D1B-D1A2"}); err != nil || got != want {
@@ -317,16 +327,70 @@ func TestFAT32Refused(t *testing.T) {
 		"no serial":          {with(func(p *layout.Partition) { p.FSUUID = "" }), 512},
 		"long serial":        {with(func(p *layout.Partition) { p.FSUUID = id }), 512},
 		"lower case":         {with(func(p *layout.Partition) { p.FSLabel = "esp" }), 512},
+		"not ASCII":          {with(func(p *layout.Partition) { p.FSLabel = "ÄSP" }), 512},
+		"control character":  {with(func(p *layout.Partition) { p.FSLabel = "E\x01P" }), 512},
 		"long label":         {with(func(p *layout.Partition) { p.FSLabel = "ABCDEFGHIJKL" }), 512},
 		"too small":          {with(func(p *layout.Partition) { p.Size = 16 << 20 }), 512},
 		"too small for 4096": {with(func(p *layout.Partition) { p.Size = 128 << 20 }), 4096},
+		"too large":          {with(func(p *layout.Partition) { p.Start, p.Size = 0, 512<<32 }), 512},
 		"outside":            {with(func(p *layout.Partition) { p.Start = 400 << 20 }), 512},
 		"empty":              {with(func(p *layout.Partition) { p.Size = 0 }), 512},
 		"sector size":        {good, 1024},
 	} {
-		if err := filesystem.MakeFAT32(image{f, 512 << 20, c.sector}, c.p); err == nil {
-			t.Errorf("%s: accepted", name)
+		written := &failing{image: image{f, max(512<<20, c.p.Size), c.sector}, left: 1 << 20}
+		if err := filesystem.MakeFAT32(written, c.p); err == nil || written.left < 1<<20 {
+			t.Errorf("%s: accepted, or written to before it was refused: %v", name, err)
 		}
+	}
+}
+
+// failing is an image whose writes fail after some.
+type failing struct {
+	image
+	left int
+}
+
+var errFull = errors.New("no write is left")
+
+func (f *failing) WriteAt(p []byte, off int64) (int, error) {
+	if f.left--; f.left < 0 {
+		return 0, errFull
+	}
+	return f.image.WriteAt(p, off)
+}
+
+// TestFAT32Fails lets each write fail. The error is told, and what the next try makes is the same as at the first.
+func TestFAT32Fails(t *testing.T) {
+	p := layout.Partition{Number: 1, Start: 1 << 20, Size: 40 << 20, FSLabel: "ESP", FSUUID: "1D1B-D1A2"}
+	all := func(f *os.File) []byte {
+		b := make([]byte, p.Size)
+		if _, err := f.ReadAt(b, p.Start); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	whole := sparseFile(t, p.Start+p.Size)
+	if err := filesystem.MakeFAT32(image{whole, p.Start + p.Size, 512}, p); err != nil {
+		t.Fatal(err)
+	}
+	f := sparseFile(t, p.Start+p.Size)
+	for n := 0; ; n++ {
+		err := filesystem.MakeFAT32(&failing{image: image{f, p.Start + p.Size, 512}, left: n}, p)
+		if err == nil {
+			if n < 6 {
+				t.Errorf("%d writes make a filesystem", n)
+			}
+			break
+		}
+		if !errors.Is(err, errFull) {
+			t.Fatalf("after %d writes: %v", n, err)
+		}
+		if info, err := filesystem.Probe(io.NewSectionReader(f, p.Start, p.Size), p.Size); err != nil || info.Type != "" {
+			t.Errorf("after %d writes it is taken for %+v", n, info)
+		}
+	}
+	if !bytes.Equal(all(f), all(whole)) {
+		t.Error("the same partition got other bytes")
 	}
 }
 
