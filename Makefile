@@ -6,7 +6,7 @@ FIRMWARE ?= uefi
 KEEP ?=
 RUN ?= .
 N ?= 20
-PKG ?= ./...
+PKG ?=
 
 export CGO_ENABLED := 0
 # The toolchain is named here, since machines may have GOTOOLCHAIN=local, where go.mod's toolchain line does nothing.
@@ -24,7 +24,7 @@ PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe ipxe-qemu mmdebstrap e2fsprogs 
 .PHONY: help
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: FIRMWARE=uefi|bios KEEP=1 (demo), RUN=regexp (test-vm), N=20 (test-repeat), PKG=packages (race), TEMPDIR=dir"
+	@echo "  variables: FIRMWARE=uefi|bios KEEP=1 (demo), RUN=regexp (test-vm), N=20 (test-repeat), PKG=packages (race, mutants), TEMPDIR=dir"
 
 .PHONY: deps
 deps: ## install the Debian packages that are missing
@@ -79,12 +79,18 @@ test-unit: ## tests that need no privileges and no virtual machine, under 60 s
 
 .PHONY: race
 race: ## the tests of test-unit under the race detector, package by package (PKG=./unit/...); needs gcc
-	@all=$$(go list $(PKG)) && bad= && for p in $$all; do CGO_ENABLED=1 nice go test -race -short -timeout 20m $$p || bad="$$bad $$p"; done; \
+	@all=$$(go list $(or $(PKG),./...)) && bad= && for p in $$all; do CGO_ENABLED=1 nice go test -race -short -timeout 20m $$p || bad="$$bad $$p"; done; \
 	if [ -n "$$bad" ]; then echo "make race: red:$$bad"; exit 1; fi
 
 .PHONY: mutants
-mutants: ## break the code on purpose: each change by hand of .ci/mutants/hand.txt must be noticed by its test
-	go -C .ci/mutants run . -root $(CURDIR)
+mutants: ## break the code on purpose, to see what no unit test notices (PKG="unit/decide hand", RENEW=1 writes .ci/mutants/figures.txt)
+	go -C .ci/mutants run . -root $(CURDIR) $(if $(PKG),-packages "$(PKG)") $(if $(RENEW),-renew)
+
+.PHONY: mutants-ci
+mutants-ci: ## those of the packages that the last commit changed, for ten minutes at most and not beyond an hour after BEGAN (date +%s)
+	@left=$$(( ($(or $(BEGAN),$$(date +%s)) + 3600 - $$(date +%s)) / 60 )); \
+	if [ $$left -lt 4 ]; then echo "no time is left for mutants: not measured"; exit 0; fi; \
+	go -C .ci/mutants run . -root $(CURDIR) -base HEAD~1 -minutes $$(( left < 10 ? left - 1 : 9 ))
 
 .PHONY: test-vm
 test-vm: deps build ## virtual machine tests (RUN=regexp)

@@ -18,18 +18,19 @@ const nobody = 65534
 
 // bench is a copy of the tree in which code is broken.
 type bench struct {
-	tmp  string
-	tree string
-	end  time.Time // when to stop; zero: never
+	tmp     string
+	tree    string
+	workers int
+	end     time.Time // when to stop; zero: never
 }
 
 // newBench copies what git knows or would know.
-func newBench(root string) (*bench, error) {
+func newBench(root string, workers int) (*bench, error) {
 	tmp, err := os.MkdirTemp("", "mutants-")
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{tmp: tmp, tree: filepath.Join(tmp, "tree")}
+	b := &bench{tmp: tmp, tree: filepath.Join(tmp, "tree"), workers: workers}
 	if err := b.copyTree(root); err != nil {
 		b.close()
 		return nil, err
@@ -69,7 +70,10 @@ func (b *bench) copyTree(root string) error {
 func (b *bench) close() { _ = os.RemoveAll(b.tmp) } // a leftover below the temporary directory is of no matter
 
 // late reports whether the time is up.
-func (b *bench) late() bool { return !b.end.IsZero() && time.Now().After(b.end) }
+func (b *bench) late() bool { return !b.end.IsZero() && !time.Now().Before(b.end) }
+
+// errLate says that the time was up while tests ran: nobody knows what they would have said.
+var errLate = errors.New("the time is up")
 
 // build compiles the tests of a package of the tree.
 func (b *bench) build(ctx context.Context, pkg string) (bin string, err error) {
@@ -82,16 +86,21 @@ func (b *bench) build(ctx context.Context, pkg string) (bin string, err error) {
 	return bin, nil
 }
 
-// run runs tests of a package, those that need long left out, and reports whether they pass. What takes longer than limit does not.
+// run runs tests of a package, those that need long left out, and reports whether they pass. What takes longer than limit does not, nor
+// what takes more than 4 GiB: changed code may allocate for ever.
 func (b *bench) run(ctx context.Context, bin, pkg, pattern string, limit time.Duration, env ...string) (passed bool, err error) {
 	dir, err := os.MkdirTemp(b.tmp, "run-")
 	if err != nil {
 		return false, err
 	}
 	defer os.RemoveAll(dir)
+	if !b.end.IsZero() {
+		limit = min(limit, time.Until(b.end))
+	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin, "-test.short", "-test.failfast", "-test.run", pattern)
+	const within = `ulimit -v 4194304 && exec "$0" "$@"` // KiB
+	cmd := exec.CommandContext(ctx, "sh", "-c", within, bin, "-test.short", "-test.failfast", "-test.run", pattern)
 	cmd.Dir = filepath.Join(b.tree, pkg)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -114,6 +123,9 @@ func (b *bench) run(ctx context.Context, bin, pkg, pattern string, limit time.Du
 	if strings.Contains(out.String(), "testing: warning: no tests to run") {
 		return false, fmt.Errorf("%s has no test %s", pkg, pattern)
 	}
+	if err != nil && b.late() {
+		return false, errLate
+	}
 	return err == nil, nil
 }
 
@@ -125,4 +137,21 @@ func (b *bench) edit(name, text string) (undo func() error, err error) {
 		return nil, err
 	}
 	return func() error { return os.WriteFile(path, old, 0o644) }, os.WriteFile(path, []byte(text), 0o644)
+}
+
+// list returns the tests of a package.
+func (b *bench) list(ctx context.Context, bin, pkg string) ([]string, error) {
+	cmd := exec.CommandContext(ctx, bin, "-test.list", ".")
+	cmd.Dir = filepath.Join(b.tree, pkg)
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the tests of %s: %w", pkg, err)
+	}
+	var names []string
+	for _, w := range strings.Fields(string(out)) {
+		if strings.HasPrefix(w, "Test") || strings.HasPrefix(w, "Fuzz") || strings.HasPrefix(w, "Example") {
+			names = append(names, w)
+		}
+	}
+	return names, nil
 }

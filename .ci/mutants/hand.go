@@ -92,18 +92,22 @@ func (b *bench) tryHand(ctx context.Context, file string) error {
 	var bad error
 	pass := map[string]bool{} // whether a test passes where nothing was changed
 	for i, h := range all {
-		if b.late() {
-			fmt.Printf("by hand: the time is up, %d of %d were tried\n", i, len(all))
-			break
-		}
 		key := h.pkg + " " + h.test
-		if _, known := pass[key]; !known {
-			if pass[key], err = b.try(ctx, h); err != nil || !pass[key] {
-				return errors.Join(err, fmt.Errorf("%s is red without a mutation", key))
+		var survives bool
+		var err error
+		if !pass[key] {
+			pass[key], err = b.try(ctx, h)
+			if err == nil && !pass[key] {
+				return errors.Join(bad, fmt.Errorf("%s is red without a mutation", key))
 			}
 		}
-		survives, err := b.mutate(ctx, h)
+		if err == nil {
+			survives, err = b.mutate(ctx, h)
+		}
 		switch {
+		case errors.Is(err, errLate):
+			fmt.Printf("by hand: the time is up, %d of %d were tried\n", i, len(all))
+			return bad
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:

@@ -116,6 +116,50 @@ func TestTooSmallForItsParts(t *testing.T) {
 	}
 }
 
+// TestBounds: the smallest disks and partitions that are taken, and the largest disk that an MBR is for.
+func TestBounds(t *testing.T) {
+	const mbr = MiB // before the first partition of an MBR; as much is left behind the last one
+	data := Parts{Data: true, System: 2 * GiB}
+	for _, tc := range []struct {
+		fw   Firmware
+		size int64
+		p    Parts
+		want *fault.Fault
+	}{
+		{UEFI, MinPrimary, Parts{}, nil},
+		{UEFI, MinPrimary - 1, Parts{}, fault.DiskTooSmall},
+		{BIOS, 2*mbr + 2*GiB + MinData, data, nil},
+		{BIOS, 2*mbr + 2*GiB + MinData - MiB, data, fault.DiskTooSmall},
+		{BIOS, 2*mbr + 2*GiB + MinData, Parts{Member: true, Data: true, System: 2 * GiB}, nil},
+		{BIOS, 2*mbr + 2*GiB + MinData - MiB, Parts{Member: true, Data: true, System: 2 * GiB}, fault.DiskTooSmall},
+		{BIOS, 2*mbr + 4*GiB + MinPrimary/4, Parts{Recovery: 4 * GiB}, nil},
+		{BIOS, 2*mbr + 4*GiB + MinPrimary/4 - MiB, Parts{Recovery: 4 * GiB}, fault.DiskTooSmall},
+		{BIOS, 2*mbr + 4*GiB, Parts{Data: true, System: 2 * GiB, DataSize: 2 * GiB}, nil}, // nothing gets the rest
+		{BIOS, 2*mbr + 4*GiB - MiB, Parts{Data: true, System: 2 * GiB, DataSize: 2 * GiB}, fault.DiskTooSmall},
+	} {
+		tab, err := ForMain(tc.fw, Device{tc.size, 512}, Labels{}, tc.p, counter())
+		if fault.Of(err) != tc.want {
+			t.Errorf("%s, %d bytes, %+v: got %v, want %v", tc.fw, tc.size, tc.p, err, tc.want)
+		}
+		if (len(tab.Partitions) == 0) != (err != nil) {
+			t.Errorf("%v, and the table is %+v", err, tab)
+		}
+	}
+	_, err := ForMain(BIOS, Device{4 * GiB, 512}, Labels{}, Parts{Data: true, System: 2 * GiB, DataSize: 2 * GiB}, counter())
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("need %d bytes", 2*mbr+4*GiB)) {
+		t.Errorf("got %v", err)
+	}
+	for size, want := range map[int64]Kind{2 * TiB: MBR, 2*TiB + 1: GPT} {
+		if tab, err := ForMain(BIOS, Device{size, 512}, Labels{}, Parts{}, counter()); err != nil || tab.Kind != want {
+			t.Errorf("%d bytes: %s, %v, want %s", size, tab.Kind, err, want)
+		}
+	}
+	tab, err := ForRecovery(UEFI, Device{2 * GiB, 512}, Labels{}, counter())
+	if err != nil || tab.Find(Recovery) != &tab.Partitions[1] || tab.Find(Data) != nil {
+		t.Errorf("%+v, %v", tab, err)
+	}
+}
+
 // TestOn compares a recorded table with those of disks.
 func TestOn(t *testing.T) {
 	recorded, err := ForMain(UEFI, Device{8 * GiB, 512}, Labels{}, Parts{Recovery: GiB, Data: true, DataSize: GiB}, counter())
@@ -140,6 +184,10 @@ func TestOn(t *testing.T) {
 		"one is missing":  {func(c *Table) { c.Partitions = c.Partitions[:2] }, false},
 		"one more":        {func(c *Table) { c.Partitions = append(c.Partitions, Partition{Number: 9, Start: 7 * GiB, Size: MiB}) }, false},
 		"one is moved":    {func(c *Table) { c.Partitions[2].Start += MiB }, false},
+		"another number":  {func(c *Table) { c.Partitions[2].Number += 5 }, false},
+		"another type":    {func(c *Table) { c.Partitions[2].Type = TypeRAID }, false},
+		"one is larger":   {func(c *Table) { c.Partitions[3].Size += MiB }, false},
+		"another kind":    {func(c *Table) { c.Kind = MBR }, false},
 		"another one":     {func(c *Table) { c.Partitions[1].UUID = c.Partitions[0].UUID }, false},
 		"another disk":    {func(c *Table) { c.UUID = c.Partitions[0].UUID }, false},
 		"no table at all": {func(c *Table) { *c = Table{} }, false},

@@ -158,9 +158,9 @@ type Root struct {
 
 // ParseRoot reads TYPE=IDENT. What has another form names nothing.
 func ParseRoot(s string) Root {
-	typ, ident, ok := strings.Cut(s, "=")
+	typ, ident, _ := strings.Cut(s, "=")
 	by := RootBy(strings.ToLower(typ))
-	if !ok || ident == "" {
+	if ident == "" {
 		return Root{}
 	}
 	switch by {

@@ -21,6 +21,26 @@ func TestParseArgs(t *testing.T) {
 	}
 }
 
+// TestWords: what is between words, and within them.
+func TestWords(t *testing.T) {
+	a := ParseArgs("mfgurl=\"http://a b\"\tBOOTIF=52-54-00-AA-BB-CC\nreal_root=PARTUUID=  PROTO_IDENT=x\n", false)
+	if a.ManifestURL != "http://a b" || a.BootMAC != "52:54:00:aa:bb:cc" || a.Root != (Root{}) || a.ProtoIdent != "x" {
+		t.Errorf("got %+v", a)
+	}
+	if a := ParseArgs("BOOTIF=20-52-54-00-AA-BB-CC", false); a.BootMAC != "20:52:54:00:aa:bb:cc" {
+		t.Errorf("hardware of another type: %q", a.BootMAC)
+	}
+	if a := ParseArgs("BOOTIF=01-52-54-00-AA-BB", false); a.BootMAC != "01:52:54:00:aa:bb" {
+		t.Errorf("no type, and a vendor that begins like one: %q", a.BootMAC)
+	}
+	if l := ParseArgs("real_root=LABEL=x", true); l != (Args{}) {
+		t.Errorf("a locked artifact takes %+v from the command line", l)
+	}
+	if s := WithoutSecrets("a  x=http://%zz b"); s != "a x=http://%zz b" {
+		t.Errorf("got %q", s)
+	}
+}
+
 func FuzzParseArgs(f *testing.F) {
 	f.Add(`a=b "c d" real_root=PARTUUID=x`)
 	f.Fuzz(func(t *testing.T, s string) {

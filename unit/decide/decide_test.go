@@ -93,6 +93,47 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// TestDecideSays holds the sentence where rows beside each other do the same, and facts that count in one row only.
+func TestDecideSays(t *testing.T) {
+	req := &state.Request{ID: "0123456789abcdef", Kind: state.KindRestore}
+	shell, mfg, tries := policy.Policy{Shell: true}, policy.Policy{Provision: true}, policy.Policy{FailedBoots: 3}
+	found := func(main MainState, change func(f *Facts)) Facts {
+		f := Facts{Recovery: RecoveryFound, Main: main}
+		change(&f)
+		return f
+	}
+	none, original := func(*Facts) {}, func(f *Facts) { f.Choice.Kind = ChooseOriginal }
+	const complete, opened = "the main system is complete", "the recovery shell is asked for, and the policy has it"
+	for _, tc := range []struct {
+		f    Facts
+		p    policy.Policy
+		want string
+	}{
+		{found(MainAbsent, none), policy.Policy{}, "the main disk is missing"},
+		{found(MainAbsent, func(f *Facts) { f.Request = req }), policy.Policy{}, "a restore is requested and the main disk is missing"},
+		{found(MainAbsent, original), policy.Policy{}, "a person chose a restore and the main disk is missing"},
+		{found(MainMarked, original), policy.Policy{}, "a person at the machine chose a restore"},
+		{found(MainMarked, func(f *Facts) { f.Choice = Choice{ChooseImage, "x"} }), policy.Policy{}, "a person at the machine chose a restore"},
+		{found(MainForeign, none), policy.Policy{}, "the main disk holds data that is not of this unit"},
+		{found(MainMarked, none), tries, complete},
+		{found(MainMarked, func(f *Facts) { f.Choice.Kind = ChooseMedium }), policy.Policy{}, complete},
+		{found(MainMarked, func(f *Facts) { f.Recovery, f.RecoveryErrors = RecoveryMissing, true }), policy.Policy{}, complete},
+		{found(MainMarked, func(f *Facts) { f.Recovery, f.TableDamaged = RecoveryMissing, true }), policy.Policy{}, complete},
+		{found(MainUnmarked, none), mfg, "the main system has no mark"},
+		{found(MainMarked, none), shell, complete},
+		{found(MainMarked, func(f *Facts) { f.ShellAsked = true }), policy.Policy{}, complete},
+		{found(MainMarked, func(f *Facts) { f.ShellAsked = true }), shell, opened},
+		{found(MainMarked, func(f *Facts) { f.Choice.Kind = ChooseShell }), shell, opened},
+	} {
+		if d := Decide(tc.f, tc.p); d.Reason != tc.want {
+			t.Errorf("%+v: %s, want %q", tc.f, d, tc.want)
+		}
+	}
+	if f := (Facts{Recovery: RecoveryFound, Main: MainBlank, Request: req, Fulfilled: req.ID}); !f.RestoreRequested() {
+		t.Error("a request counts as fulfilled by a system that is not there")
+	}
+}
+
 // TestDecideIsTotal walks through all combinations: there is always a decision, no decision destroys without a recovery volume
 // and proof, and Hold always has a fault.
 func TestDecideIsTotal(t *testing.T) {
