@@ -118,7 +118,7 @@ func pageShell(t *testing.T) (dir string, run func(block string) string) {
 	dir = t.TempDir()
 	bin := t.TempDir()
 	source := filepath.Join(t.TempDir(), "main.go")
-	if err := errors.Join(os.Symlink(self, filepath.Join(bin, "gprov")), os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o644)); err != nil {
+	if err := errors.Join(os.Symlink(self, filepath.Join(bin, "gprov")), os.Symlink(self, filepath.Join(bin, "gprov-unit")), os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	build := exec.Command("go", "build", "-o", filepath.Join(bin, "init"), source)
@@ -130,7 +130,8 @@ func pageShell(t *testing.T) (dir string, run func(block string) string) {
 	return dir, func(block string) string {
 		t.Helper()
 		// The page's reader has init beside gprov, and the time to compress. A failed command behind ! would not end the shell.
-		script := "gprov() { case \"$1 $2\" in 'boot build') set -- \"$@\" --no-bios --init " + bin + "/init;; 'image build') set -- \"$@\" --preset 0;; esac; command gprov \"$@\"; }\nset -e\n" +
+		script := "gprov() { case \"$1 $2\" in 'boot build') set -- \"$@\" --no-bios --init " + bin + "/init;; 'image build') set -- \"$@\" --preset 0;; esac; command gprov \"$@\"; }\n" +
+			"gprov-unit() { command gprov-unit \"$@\" --program " + bin + "/init; }\nset -e\n" +
 			regexp.MustCompile(`(?m)^! (.*)$`).ReplaceAllString(block, "if $1; then exit 1; fi")
 		cmd := exec.Command("bash", "-c", script)
 		cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SOURCE_DATE_EPOCH=1795305600")

@@ -16,6 +16,11 @@ import (
 
 const foxSpecs = `{"DevCodeName": "FOX", "MainDiskConfigs": [[{"Size": 500107862016, "SizeTolerancePct": 5}]]}`
 
+const foxTable = `{"Version": 1, "Variants": [{"Familyname": "fox", "DevCodeName": "FOX", "DmiMbMfg": "Acme", "DmiProdName": "Fox Board",
+	"DmiProdModelRegex": ".*", "SerNumField": "system-serial-number", "NumDataDisks": 1, "Disksize": 500107862016, "SwRaidlevel": -1,
+	"NICInfo": {"SharedDiagPorts": [], "WANIndex": 0, "DefaultNamesNoDiag": ["Port 1 (WAN)"]}, "Lcd": "none",
+	"RecoveryMedia": {"LocateRDMethod": "byLabel", "ValidateRDMethod": "usb", "FsType": "ext4", "SSD": true}}]}`
+
 // TestOwnNames does what README.md says of a product under its own name, with the real commands, and then what goes wrong most easily: each
 // command compares with the names in the artifact.
 func TestOwnNames(t *testing.T) {
@@ -29,8 +34,10 @@ func TestOwnNames(t *testing.T) {
 		t.Fatalf("README.md has %d blocks of commands, want 1", len(blocks))
 	}
 	dir, run := pageShell(t)
-	if err := os.WriteFile(filepath.Join(dir, "specs.json"), []byte(foxSpecs), 0o644); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{"specs.json": foxSpecs, "appliance.json": foxTable} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	out := run(blocks[0][1])
 	for _, want := range []string{"names    images ACME.LNX.FOX., recovery volume ACMEREC, main system ACMEROOT, hosts acme-", "made files/ACME.LNX.FOX.2026-11-22.0007.upd",
@@ -42,6 +49,11 @@ func TestOwnNames(t *testing.T) {
 	in, err := inspect(filepath.Join(dir, "files/provision.pxe"))
 	if want := (naming.Names{Version: 1, ImagePrefix: "ACME.LNX.FOX.", RecoveryLabel: "ACMEREC", PrimaryLabel: "ACMEROOT", HostPrefix: "acme-"}); err != nil || in.Names == nil || *in.Names != want {
 		t.Errorf("provision.pxe has the names %+v, %v", in.Names, err)
+	}
+
+	// What a unit needs from its first contact with the server on is in the artifact, and what reads passwords is not on the server.
+	if err != nil || in.Policy == nil || in.Policy.ServerCA == "" || !in.Policy.Provision {
+		t.Errorf("provision.pxe has the policy %+v", in.Policy)
 	}
 
 	// Names in part are completed with those of the Site, and an artifact without any has none.

@@ -11,12 +11,16 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"gprovision/cli/unitcmd"
 	"gprovision/site"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"gprov": func() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr, site.Stock(), "r42")) },
+		"gprov-unit": func() {
+			os.Exit(unitcmd.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, site.Stock(), "r42"))
+		},
 	})
 }
 
