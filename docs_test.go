@@ -553,3 +553,71 @@ func TestExamples(t *testing.T) {
 		t.Errorf("this test does not see the packages of hw: %v", seen)
 	}
 }
+
+// TestTour fails for a file, a test or a symbol that docs/tour.md names and that is not there. A symbol is written PACKAGE.NAME, or
+// PACKAGE.TYPE.METHOD.
+func TestTour(t *testing.T) {
+	b, err := os.ReadFile("docs/tour.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(b)
+	seen := 0
+	for _, p := range regexp.MustCompile(`\b(?:unit|factory|forge|hw|model|lab|cli|cmd|site)/[\w./-]*\w`).FindAllString(text, -1) {
+		if seen++; !exists(p) {
+			t.Errorf("docs/tour.md names %s, and there is none", p)
+		}
+	}
+	have := symbols(t)
+	file := []string{"go", "md", "upd", "minisig", "json", "txtar", "txt", "ipxe", "pxe"}
+	for _, m := range regexp.MustCompile(`\b([a-z]\w*)\.([A-Za-z]\w*)(\.[A-Z]\w*)?`).FindAllStringSubmatch(text, -1) {
+		if slices.Contains(file, m[2]) {
+			continue
+		}
+		if seen++; !have[m[0]] {
+			t.Errorf("docs/tour.md names %s, and there is none", m[0])
+		}
+	}
+	if seen < 80 {
+		t.Errorf("only %d files and symbols are seen", seen)
+	}
+	if files := regexp.MustCompile(`(?m)^\| \[[a-z0-9_/]+\.go\]\(`).FindAllString(text, -1); len(files) != 8 {
+		t.Errorf("docs/tour.md has %d files to read, not eight", len(files))
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// symbols returns all that is declared, as PACKAGE.NAME and PACKAGE.TYPE.METHOD.
+func symbols(t *testing.T) map[string]bool {
+	t.Helper()
+	out := map[string]bool{}
+	for _, f := range load(t, token.NewFileSet()) {
+		pkg := f.ast.Name.Name + "."
+		for _, d := range f.ast.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				name := d.Name.Name
+				out[pkg+name] = true // pid1.pass, whoever has it
+				if d.Recv != nil {
+					out[pkg+receiver(d.Recv.List[0].Type)+"."+name] = true
+				}
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					switch s := s.(type) {
+					case *ast.TypeSpec:
+						out[pkg+s.Name.Name] = true
+					case *ast.ValueSpec:
+						for _, n := range s.Names {
+							out[pkg+n.Name] = true
+						}
+					}
+				}
+			}
+		}
+	}
+	return out
+}
