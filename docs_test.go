@@ -141,6 +141,35 @@ func TestFaultsAreDocumented(t *testing.T) {
 	}
 }
 
+// TestFaultsOccur fails for a code that people can read about and that nothing ever says.
+func TestFaultsOccur(t *testing.T) {
+	said := map[string]bool{}
+	var all []string
+	for _, f := range load(t, token.NewFileSet()) {
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.SelectorExpr:
+				if p, ok := n.X.(*ast.Ident); ok && p.Name == "fault" {
+					said[n.Sel.Name] = true
+				}
+			case *ast.ValueSpec:
+				if f.dir == "model/fault" && f.name == "table.go" {
+					all = append(all, n.Names[0].Name)
+				}
+			}
+			return true
+		})
+	}
+	if len(all) != len(fault.All()) {
+		t.Errorf("this test sees %d of %d faults", len(all), len(fault.All()))
+	}
+	for _, name := range all {
+		if !said[name] {
+			t.Errorf("nothing says fault.%s", name)
+		}
+	}
+}
+
 // TestDependenciesAreDocumented fails unless the table in docs/design.md has each module that go.mod requires directly, with
 // the reason, and no other.
 func TestDependenciesAreDocumented(t *testing.T) {
