@@ -70,7 +70,7 @@ func (e External) Sign(r io.Reader, trusted string) ([]byte, error) {
 		if err != nil {
 			return fmt.Errorf("sign %s: %w", part, err)
 		}
-		if len(sig) != ed25519.SignatureSize || !ed25519.Verify(pub, message, sig) {
+		if !ed25519.Verify(pub, message, sig) { // one of another length neither
 			return fmt.Errorf("sign %s: the signer's answer is no signature by key %s: %w", part, e.public.ID(), ErrSignature)
 		}
 		copy(to, sig)
@@ -89,7 +89,7 @@ func (e External) Sign(r io.Reader, trusted string) ([]byte, error) {
 	return text, nil
 }
 
-// bytes returns the 32 bytes of the Ed25519 key: base64 of "Ed", 8 bytes of identifier, key.
+// bytes returns the 32 bytes of the Ed25519 key: base64 of "Ed", 8 bytes of identifier, key. A key that was never set has none.
 func (k PublicKey) bytes() (ed25519.PublicKey, error) {
 	raw, err := base64.StdEncoding.DecodeString(k.String())
 	if err != nil || len(raw) != 2+8+ed25519.PublicKeySize {

@@ -84,12 +84,21 @@ func TestSignVerify(t *testing.T) {
 		if _, err := Verify(tt.keys, tt.sig, bytes.NewReader(tt.data)); !errors.Is(err, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
 		}
-		if err := VerifyAs(tt.keys, tt.sig, bytes.NewReader(tt.data), comment); err == nil {
-			t.Errorf("%s: VerifyAs accepts it", tt.name)
+		want := tt.want
+		if tt.name == "changed comment" {
+			want = ErrComment
+		}
+		if err := VerifyAs(tt.keys, tt.sig, bytes.NewReader(tt.data), comment); !errors.Is(err, want) {
+			t.Errorf("%s: VerifyAs: got %v, want %v", tt.name, err, want)
 		}
 	}
 	if err := VerifyAs(trusted, sig, bytes.NewReader(data), "image OTHER"); !errors.Is(err, ErrComment) {
 		t.Errorf("other comment: %v", err)
+	}
+	// The untrusted comment may be as long as the file may be.
+	long := edited("untrusted comment: ", "untrusted comment: "+strings.Repeat("x", MaxSize-len(sig)))
+	if i, err := Parse(long); len(long) != MaxSize || err != nil || i.Trusted != comment {
+		t.Errorf("a signature of %d bytes: %v, %v", len(long), i, err)
 	}
 	boom := errors.New("boom")
 	if _, err := Verify(trusted, sig, failing{boom}); !errors.Is(err, boom) || errors.Is(err, ErrSignature) {
@@ -140,8 +149,17 @@ func TestKeyFiles(t *testing.T) {
 	if _, err := ParsePrivateKey(broken, ""); !errors.Is(err, ErrFormat) {
 		t.Errorf("inconsistent key: %v", err)
 	}
-	if _, err := ParsePublicKeys([]string{pub.String(), "x"}); err == nil {
-		t.Error("bad key in list accepted")
+	if _, err := ParsePublicKeys([]string{pub.String(), "x"}); err == nil || !strings.Contains(err.Error(), "key 2:") {
+		t.Errorf("bad key in list: %v", err)
+	}
+	long := strings.Repeat(" ", MaxSize-len(pub.String())) + pub.String()
+	if _, err := ParsePublicKey(long); err != nil {
+		t.Errorf("a key file of 16 KiB: %v", err)
+	}
+	for _, text := range []string{" " + long, "no comment\n" + pub.String()} {
+		if k, err := ParsePublicKey(text); !errors.Is(err, ErrFormat) || k.set {
+			t.Errorf("%d bytes: %v, %v", len(text), k, err)
+		}
 	}
 	if keys, err := ParsePublicKeys([]string{pub.String()}); err != nil || len(keys) != 1 {
 		t.Errorf("got %v, %v", keys, err)

@@ -22,7 +22,7 @@ func (k PrivateKey) SignText(text string) ([]byte, error) {
 // VerifyText returns the key among keys that signed the text with SignText. The error wraps ErrSignature if none did.
 func VerifyText(keys []PublicKey, text string, sig []byte) (PublicKey, error) {
 	for _, k := range keys {
-		if pub, err := k.bytes(); err == nil && k.set && len(sig) == ed25519.SignatureSize && ed25519.Verify(pub, []byte(textPrefix+text), sig) {
+		if pub, err := k.bytes(); err == nil && ed25519.Verify(pub, []byte(textPrefix+text), sig) { // one of another length neither
 			return k, nil
 		}
 	}
