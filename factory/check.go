@@ -17,16 +17,16 @@ import (
 	"gprovision/factory/vault"
 )
 
-// Report is told what Check finds.
+// Report receives what Check finds.
 type Report struct {
-	// Say is told of each thing whether it is well: nil, or what is wrong with it.
+	// Say is called for each thing that was checked. err is nil if it is well.
 	Say func(what string, err error)
-	// Note is told what was left out, and why.
+	// Note is called for each check that was left out, with the reason.
 	Note func(text string)
 }
 
-// Check looks at settings, files and ports without a change, and tells of each thing whether it is well. It makes no directory and
-// gives out no address, and leaves the ports of a server that runs alone.
+// Check checks settings, files and ports, and reports the result of each. It makes no directory and gives out no address. If a server is
+// running on the data directory, it does not try the ports.
 func Check(ctx context.Context, c Config, r Report) {
 	running := c.checkData(ctx, r)
 	keys, err := c.recipients()
@@ -55,7 +55,7 @@ func Check(ctx context.Context, c Config, r Report) {
 	c.checkNetwork(ctx, r, station, running)
 }
 
-// checkData looks at the data directory, and reports whether a server is running on it.
+// checkData checks the data directory, and reports whether a server is running on it.
 func (c Config) checkData(ctx context.Context, r Report) (running bool) {
 	_, err := os.Stat(filepath.Join(c.Data, api.CAFile))
 	if err != nil {

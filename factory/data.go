@@ -37,7 +37,7 @@ type data struct {
 	login *login.Service
 }
 
-// Init sets up the data directory, where that is needed: its folders, the CA, the database and the operator admin.
+// Init sets up what is missing of the data directory: its folders, the CA, the database and the operator admin.
 func Init(ctx context.Context, c Config) error {
 	d, err := openData(ctx, c)
 	if err != nil {
@@ -47,7 +47,7 @@ func Init(ctx context.Context, c Config) error {
 	return nil
 }
 
-// openData opens the data directory, and makes what is not there. Nothing stays open after an error.
+// openData opens the data directory, and sets up what is missing. After an error nothing stays open.
 func openData(ctx context.Context, c Config) (_ *data, err error) {
 	if err := os.MkdirAll(c.files(), 0o755); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -82,7 +82,7 @@ func (d *data) close() {
 	}
 }
 
-// Lock makes sure that one program uses a data directory, until the file that it returns is closed.
+// Lock locks a data directory until the returned file is closed. The error is ErrInUse if another program has locked it.
 func Lock(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -121,7 +121,7 @@ func (d *data) admin(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	if err := c.FirstPassword(p); err != nil { // first: a password that nobody knows helps nobody
+	if err := c.FirstPassword(p); err != nil { // first, since a password that nobody knows is of no use
 		return err
 	}
 	return d.login.SetPassword(ctx, login.Admin, p)

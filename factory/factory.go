@@ -1,11 +1,11 @@
-// Package factory is the front door of the factory server: New takes what the server is told, opens everything that it needs, and
-// returns a Server, which Serve runs until the end. Check looks at the same things and opens nothing for good.
+// Package factory is the front door of the factory server. New opens everything that a server needs and returns a Server. Its method Serve
+// runs until the end. Check checks the same things and leaves nothing open.
 //
-// The rooms behind it are packages of their own: store, vault and login keep; api, web and netboot answer; limit bounds them, and
-// guard keeps them apart. What they have in common is done here: the data directory and its lock, certificates, ports, shutdown.
+// The rooms behind the door are packages of their own. store, vault and login keep data; api, web and netboot answer requests; limit limits
+// them; guard keeps them apart. This package does what they have in common: data directory, lock, certificates, ports and shutdown.
 //
-// The package prints nothing and reads no command line. Its errors name a setting by the flag of gprov serve that sets it, and are
-// of a kind (ErrConfig, ErrInUse, ErrPort, ...) where the caller has something to say about it.
+// The package prints nothing and does not know the command line. In its errors a setting has the name of its flag of gprov serve. Errors
+// for which a caller has a hint are of a kind: ErrConfig, ErrInUse, ErrPort and others.
 package factory
 
 import (
@@ -26,30 +26,30 @@ import (
 
 // Kinds of errors. The text of an error says what is wrong; its kind is for errors.Is.
 var (
-	// ErrConfig is a setting that is wrong in itself.
+	// ErrConfig means that a setting is wrong in itself.
 	ErrConfig = errors.New("wrong setting")
-	// ErrInUse is a data directory that another server uses.
+	// ErrInUse means that another server uses the data directory.
 	ErrInUse = errors.New("data directory in use")
-	// ErrNotMade is a data directory that was never set up. Only Check minds.
+	// ErrNotMade means that the data directory was never set up. Only Check reports it.
 	ErrNotMade = errors.New("data directory not set up")
-	// ErrPort is a port that cannot be opened.
+	// ErrPort means that a port cannot be opened.
 	ErrPort = errors.New("port cannot be opened")
-	// ErrOtherDHCP is another DHCP server where this one is to give out addresses.
+	// ErrOtherDHCP means that there is another DHCP server, and this one is to give out addresses.
 	ErrOtherDHCP = errors.New("another DHCP server")
-	// ErrNoDHCP is no DHCP server where this one gives out no addresses. Only Check minds.
+	// ErrNoDHCP means that there is no DHCP server, and this one is to give out no addresses. Only Check reports it.
 	ErrNoDHCP = errors.New("no DHCP server")
 )
 
-// kind makes an error one of a kind. Its text stays.
+// kind gives an error a kind and keeps its text.
 type kind struct {
 	error
 	of error
 }
 
-// Unwrap returns the error, and what it is.
+// Unwrap returns the error and its kind.
 func (k kind) Unwrap() []error { return []error{k.error, k.of} }
 
-// Config is what the server is told.
+// Config holds the settings of the server.
 type Config struct {
 	// Data is the directory of everything that the server keeps. It is made if it is not there.
 	Data string
@@ -57,7 +57,7 @@ type Config struct {
 	Interface string
 	// Address is the server's IPv4 address on the interface. Empty: the first one that the interface has.
 	Address string
-	// HTTPSAddresses are where HTTPS listens beside the station's address. Empty: 127.0.0.1. The unspecified address is all of them.
+	// HTTPSAddresses are the addresses for HTTPS beside the station's. Empty: 127.0.0.1. The unspecified address stands for all.
 	HTTPSAddresses []string
 	// HTTPPort is the port of the boot script and the files. 0: any free one.
 	HTTPPort int
@@ -69,19 +69,19 @@ type Config struct {
 	DHCPRange string
 	// IPXE is the directory of the iPXE binaries.
 	IPXE string
-	// Manifest is the name of the manifest, below the directory of files, that units are told of.
+	// Manifest is the name of the manifest for units, below the directory of files.
 	Manifest string
 	// OperatorKeys are the public keys that credentials are encrypted to, or files of them. Those in OperatorsFile count too.
 	OperatorKeys []string
 	// AdminPasswordFile is a file with the password of the operator admin in its first line. Empty: New makes one at the first start.
 	AdminPasswordFile string
-	// FirstPassword tells a person the password that New makes. It is set only after that.
+	// FirstPassword tells a person the password that New has made. The password is set only after that.
 	FirstPassword func(secret.Secret) error
-	// ByPerson makes every new key of a unit wait for an operator, who compares its fingerprint.
+	// ByPerson reports whether an operator must approve each new key of a unit, with its fingerprint.
 	ByPerson bool
-	// Problems, if it is not nil, returns what is wrong with the files beyond what the server itself sees, in a sentence each.
+	// Problems, if it is not nil, returns a sentence for each problem of the files that the server itself does not find.
 	Problems func() []string
-	// Log gets what happens. It must be there, except for Init and Check.
+	// Log is the server's log. It must not be nil, except for Init and Check.
 	Log *slog.Logger
 }
 
@@ -89,9 +89,9 @@ type Config struct {
 type Server struct {
 	// Station is the server's address with the network that it serves.
 	Station netip.Prefix
-	// HTTP is where it listens without encryption.
+	// HTTP is the address and port of HTTP, without encryption.
 	HTTP netip.AddrPort
-	// HTTPS is where units reach it encrypted. It may listen at this port of other addresses, too.
+	// HTTPS is the address and port at which units reach the API. The server may listen on the same port of other addresses too.
 	HTTPS netip.AddrPort
 
 	group    *guard.Group
@@ -100,7 +100,7 @@ type Server struct {
 	onEnd    []func()
 }
 
-// New sets up the data directory where that is needed, and opens it, the ports and all else. Nothing stays open after an error.
+// New sets up the data directory, if that is needed, and opens it, the ports and everything else. After an error nothing stays open.
 func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if c.Interface == "" && (!c.NoNetboot || c.Address == "") {
 		return nil, kind{errors.New("give --interface IF (or --no-netboot and --address IP)"), ErrConfig}
@@ -171,7 +171,7 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	return s, nil
 }
 
-// netboot opens what answers firmware.
+// netboot opens the ports of TFTP and DHCP.
 func (s *Server) netboot(ctx context.Context, c Config) error {
 	tftp, err := netboot.ListenTFTP(netip.AddrPortFrom(s.Station.Addr(), 69).String(), c.IPXE, c.Log)
 	if err != nil {
@@ -210,8 +210,8 @@ func (s *Server) netboot(ctx context.Context, c Config) error {
 	return nil
 }
 
-// Serve answers until ctx ends, and then closes all that New has opened. It is called once. A part that panics is started again; the
-// error is that of a part that cannot go on.
+// Serve answers until ctx ends, and then closes everything that New has opened. It is called once. A service that panics is started again.
+// The error is that of a service that cannot go on.
 func (s *Server) Serve(ctx context.Context) error {
 	defer s.end()
 	return s.group.Run(ctx, s.services...)
@@ -223,11 +223,11 @@ func (s *Server) end() {
 	}
 }
 
-// Problems returns what is wrong with the server at this moment, in a sentence each: files, keys, parts that have panicked.
+// Problems returns a sentence for each present problem of the server: files, keys, services that have panicked.
 func (s *Server) Problems() []string {
 	var out []string
 	for _, f := range s.problems {
-		if f != nil { // there need be no Config.Problems
+		if f != nil { // Config.Problems may be nil
 			out = append(out, f()...)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 	"gprovision/factory/web"
 )
 
-// listenTCP opens a port. 0 is any free one.
+// listenTCP opens a port. 0 means any free one.
 func listenTCP(a netip.Addr, port int) (net.Listener, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(a.String(), strconv.Itoa(port)))
 	if err != nil {
@@ -30,7 +30,7 @@ func listenTCP(a netip.Addr, port int) (net.Listener, error) {
 	return l, nil
 }
 
-// listen opens the HTTP port of the station, and the HTTPS port on each address that was named, and on no other.
+// listen opens the HTTP port of the station, and the HTTPS port on each address of the configuration.
 func (s *Server) listen(c Config) (open net.Listener, crypt []net.Listener, err error) {
 	station := s.Station.Addr()
 	add := func(a netip.Addr, port int) (net.Listener, uint16, error) {
@@ -56,13 +56,13 @@ func (s *Server) listen(c Config) (open net.Listener, crypt []net.Listener, err 
 		if err != nil {
 			return nil, nil, err
 		}
-		crypt, next = append(crypt, l), int(port) // where it was 0, all get the same one
+		crypt, next = append(crypt, l), int(port) // if it was 0, all addresses get the same one
 	}
 	s.HTTPS = netip.AddrPortFrom(station, uint16(next))
 	return open, crypt, nil
 }
 
-// httpsAddresses returns where HTTPS listens.
+// httpsAddresses returns the addresses that HTTPS listens on.
 func (c Config) httpsAddresses(station netip.Addr) ([]netip.Addr, error) {
 	out := []netip.Addr{station} // units report there
 	more := c.HTTPSAddresses
@@ -84,7 +84,7 @@ func (c Config) httpsAddresses(station netip.Addr) ([]netip.Addr, error) {
 	return out, nil
 }
 
-// hosts are the names and addresses that the certificate must hold: those of the station and all others of this machine.
+// hosts returns the names and addresses in the certificate: those of the station and all others of this machine.
 func hosts(station netip.Addr) []string {
 	out := []string{station.String(), "localhost", "127.0.0.1", "::1"}
 	if name, err := os.Hostname(); err == nil {
@@ -102,7 +102,7 @@ func hosts(station netip.Addr) []string {
 	return out
 }
 
-// serveOpen adds the service without encryption: what firmware and iPXE fetch, the CA, and the way to the dashboard.
+// serveOpen adds the service without encryption: the files for firmware and iPXE, the CA, and a redirect to the dashboard.
 func (s *Server) serveOpen(log *slog.Logger, l net.Listener, boot *netboot.HTTP, ca *api.Authority) {
 	mux := http.NewServeMux()
 	boot.Register(mux)
@@ -129,7 +129,7 @@ func (s *Server) serveCrypt(log *slog.Logger, at []net.Listener, conf *tls.Confi
 	}
 }
 
-// strict tells browsers to come back encrypted only.
+// strict tells browsers to use HTTPS only.
 func strict(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
@@ -137,7 +137,7 @@ func strict(h http.Handler) http.Handler {
 	})
 }
 
-// httpService serves h at a port that is open. When it is started again it opens the port anew. around wraps the listener.
+// httpService serves h on the open port l. When it is started again it reopens the port. around wraps the listener.
 func httpService(name string, log *slog.Logger, l net.Listener, around func(net.Listener) net.Listener, h http.Handler) guard.Service {
 	address := l.Addr().String()
 	return guard.Service{Name: name, Serve: func(ctx context.Context) error {
@@ -160,7 +160,7 @@ func httpService(name string, log *slog.Logger, l net.Listener, around func(net.
 // their context.
 func serveHTTP(ctx context.Context, log *slog.Logger, l net.Listener, h http.Handler) error {
 	protocols := &http.Protocols{}
-	protocols.SetHTTP1(true) // HTTP/2 is a lot of code before any login, and nobody here needs it
+	protocols.SetHTTP1(true) // HTTP/2 is a lot of code before any login, and is not needed here
 	srv := &http.Server{
 		Protocols:         protocols,
 		Handler:           guard.Handler(log, h),

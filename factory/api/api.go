@@ -1,8 +1,8 @@
 // Package api serves /v1: the requests of units, signed with their own keys, and those of operators behind a login. The
 // requests are described in openapi.yaml, which is served too and tested against the handlers.
 //
-// It verifies who asks, checks sizes and forms, and leaves the decisions to package store. It must be served over TLS only:
-// it hands out credentials. The server's certificate authority lives here as well.
+// It verifies the sender of each request, checks sizes and formats, and leaves the decisions to package store. It must be served over TLS
+// only, because it hands out credentials. The server's certificate authority is here as well.
 package api
 
 import (
@@ -39,14 +39,14 @@ type Config struct {
 	Store *store.DB
 	Vault *vault.Vault
 	Login *login.Service
-	// Audience is what units name this server by in what they sign: Authority.Audience.
+	// Audience is the name of this server in the requests that units sign: Authority.Audience.
 	Audience string
 	// Hub is told of every change.
 	Hub *Hub
 	Log *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
-	// ByPerson says that each new key needs an operator who gives its fingerprint.
+	// ByPerson reports whether an operator must approve each new key, with its fingerprint.
 	ByPerson bool
 }
 
@@ -55,7 +55,7 @@ type Server struct {
 	Config
 	enrols *limit.Limiter
 	asks   *limit.Limiter
-	// what is under way: signed requests, those of units of version 0.1.0, enrolments
+	// Requests that are under way: signed ones, those of units of version 0.1.0, enrolments.
 	flight, oldFlight, enrolFlight *limit.Flight
 }
 
@@ -138,7 +138,7 @@ func (s *Server) refuse(w http.ResponseWriter, status int, code, text string) {
 	s.answer(w, status, record.Problem{Error: text, Code: code, Time: s.Now().UTC()})
 }
 
-// trouble answers with status 500 and tells the log, not the asker, what is wrong.
+// trouble answers with status 500. The cause goes to the log and not to the client.
 func (s *Server) trouble(w http.ResponseWriter, r *http.Request, err error) {
 	if r != nil && errors.Is(err, context.Canceled) {
 		return
@@ -161,7 +161,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 	w.Write(openAPI)
 }
 
-// verify checks a signature and answers if it does not hold.
+// verify reports whether a signature is valid. If it is not, verify has answered the request.
 func (s *Server) verify(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp) bool {
 	err := st.Verify(key, s.Audience, r.Method, r.URL.RequestURI(), s.Now())
 	if err == nil {
@@ -181,7 +181,7 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request, key ed25519.Publ
 	return false
 }
 
-// oldScheme says whether a unit may sign as version 0.1.0 did, and answers if it may not.
+// oldScheme reports whether a unit may sign its requests as version 0.1.0 did. If it may not, oldScheme has answered the request.
 func (s *Server) oldScheme(w http.ResponseWriter, r *http.Request, unit string) bool {
 	may, err := s.Store.OldSigner(r.Context(), unit)
 	switch {
@@ -194,8 +194,9 @@ func (s *Server) oldScheme(w http.ResponseWriter, r *http.Request, unit string) 
 	return err == nil && may
 }
 
-// signed reads the body of a signed request and answers if it is not what was signed. Of a request that carries the hash of its body
-// nothing is read before the signature holds. The caller calls leave when it holds nothing of the body any more.
+// signed reads the body of a signed request. If it is not ok, signed has answered the request: most often the body is not the signed one.
+// If the request carries the hash of its body, the signature is checked before anything is read. The caller calls leave when it has
+// released the body.
 func (s *Server) signed(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp, most int64) (body []byte, leave func(), ok bool) {
 	f := s.flight
 	if st.Scheme == record.SchemeV1 {
@@ -224,8 +225,8 @@ func (s *Server) signed(w http.ResponseWriter, r *http.Request, key ed25519.Publ
 	return body, leave, true
 }
 
-// whole says whether a body is the one that the stamp names, and answers if it is not. A stamp of the old scheme names none, and gets
-// the name of this one.
+// whole reports whether a body has the hash in the stamp. If it has not, whole has answered the request. A stamp of the old scheme has no
+// hash, and gets that of this body.
 func (s *Server) whole(w http.ResponseWriter, r *http.Request, st *record.Stamp, body []byte) bool {
 	hash := record.BodyHash(body)
 	if st.Scheme == record.SchemeV1 {
@@ -239,7 +240,7 @@ func (s *Server) whole(w http.ResponseWriter, r *http.Request, st *record.Stamp,
 	return false
 }
 
-// unit wraps a handler of signed requests. It gives it the active key of the unit and the verified body.
+// unit wraps a handler of signed requests. The handler gets the active key of the unit and the verified body.
 func (s *Server) unit(most int64, f func(http.ResponseWriter, *http.Request, store.Enrolment, []byte)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		st, err := record.ParseStamp(r.Header.Get)
@@ -247,7 +248,7 @@ func (s *Server) unit(most int64, f func(http.ResponseWriter, *http.Request, sto
 			s.refuse(w, http.StatusUnauthorized, record.ProblemSignature, err.Error())
 			return
 		}
-		// Who asks is looked up before anything large is read.
+		// The sender is looked up before anything large is read.
 		e, err := s.Store.ActiveKey(r.Context(), st.Unit)
 		if errors.Is(err, store.ErrNotFound) {
 			s.refuse(w, http.StatusForbidden, record.ProblemNotEnrolled, "no key is enrolled for this unit")
@@ -486,7 +487,7 @@ func (s *Server) confirm(w http.ResponseWriter, r *http.Request, e store.Enrolme
 	s.answer(w, http.StatusOK, struct{}{})
 }
 
-// vaultSaysNo answers for an error of the vault and reports whether there was one.
+// vaultSaysNo reports whether err is an error. If it is, vaultSaysNo has answered the request of the unit with enrolment e.
 func (s *Server) vaultSaysNo(w http.ResponseWriter, r *http.Request, e store.Enrolment, err error) bool {
 	if err == nil {
 		return false
@@ -511,7 +512,7 @@ func (s *Server) vaultSaysNo(w http.ResponseWriter, r *http.Request, e store.Enr
 	return true
 }
 
-// operator wraps a handler of operators' requests. Those that change something must carry the token of the session.
+// operator wraps a handler of operators' requests. A request that changes something must carry the token of the session.
 func (s *Server) operator(f func(http.ResponseWriter, *http.Request, login.Who)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.Login.From(r)
@@ -520,7 +521,7 @@ func (s *Server) operator(f func(http.ResponseWriter, *http.Request, login.Who))
 			w.Header().Set("Retry-After", "60")
 			s.refuse(w, http.StatusTooManyRequests, record.ProblemBusy, err.Error())
 			return
-		case err != nil && !errors.Is(err, login.ErrWrong): // says nothing about who asks
+		case err != nil && !errors.Is(err, login.ErrWrong): // not about the login: the store cannot be read
 			s.trouble(w, r, err)
 			return
 		case err != nil:
@@ -539,7 +540,7 @@ func (s *Server) operator(f func(http.ResponseWriter, *http.Request, login.Who))
 	}
 }
 
-// found answers for an error of the store and reports whether there was none.
+// found reports whether err is nil. If it is not, found has answered the request.
 func (s *Server) found(w http.ResponseWriter, r *http.Request, err error) bool {
 	switch {
 	case err == nil:
@@ -565,12 +566,12 @@ func (s *Server) found(w http.ResponseWriter, r *http.Request, err error) bool {
 // UnitView is a unit as operators see it.
 type UnitView struct {
 	store.Unit
-	// State is the state in words.
+	// State is the unit's state in words.
 	State string `json:"state"`
 	Job   string `json:"job"`
 	Phase string `json:"phase"`
 	Step  string `json:"step"`
-	// Percent is 0 to 100, or -1 for unknown.
+	// Percent is the progress, 0 to 100, or -1 if it is not known.
 	Percent int    `json:"percent"`
 	Code    string `json:"code"`
 	Text    string `json:"text"`
@@ -686,7 +687,7 @@ func ServeDocument(w http.ResponseWriter, d store.Document) {
 	w.Write(d.Body)
 }
 
-// escape writes a file name for a header as RFC 5987 says.
+// escape encodes a file name for a header (RFC 5987).
 func escape(s string) string {
 	out := ""
 	for _, c := range []byte(s) {
@@ -708,7 +709,8 @@ func (s *Server) release(w http.ResponseWriter, r *http.Request, who login.Who) 
 	}
 }
 
-// input reads the body of an operator's request, which may be empty, and answers if it cannot.
+// input reads the body of an operator's request, which may be empty. It reports whether the body is valid. If not, it has answered the
+// request.
 func (s *Server) input(w http.ResponseWriter, r *http.Request, into any) bool {
 	b, err := io.ReadAll(r.Body)
 	if err == nil && len(b) > 0 {
@@ -722,8 +724,7 @@ func (s *Server) input(w http.ResponseWriter, r *http.Request, into any) bool {
 
 // ApproveRequest is the body of an operator's approval.
 type ApproveRequest struct {
-	// Fingerprint is what the unit's panel shows. It must be that of the key. Where the server enrols by a person only it must not be
-	// empty.
+	// Fingerprint is the fingerprint of the key, as the unit's panel shows it. It may be empty, except with Config.ByPerson.
 	Fingerprint string `json:"fingerprint"`
 }
 
@@ -741,7 +742,7 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request, who login.Who) 
 	s.done(w, r, who, "approved", unit, err)
 }
 
-// NeedFingerprint is store.ErrFingerprint where an approval must name the key and does not.
+// NeedFingerprint returns store.ErrFingerprint if an approval needs a fingerprint and has none.
 func NeedFingerprint(byPerson bool, fingerprint string) error {
 	if byPerson && strings.TrimSpace(fingerprint) == "" {
 		return store.ErrFingerprint
@@ -749,7 +750,7 @@ func NeedFingerprint(byPerson bool, fingerprint string) error {
 	return nil
 }
 
-// done ends an operator's change: it tells the log and those who watch.
+// done ends an operator's change. It writes to the log and notifies the watchers.
 func (s *Server) done(w http.ResponseWriter, r *http.Request, who login.Who, what, unit string, err error) {
 	if s.found(w, r, err) {
 		s.Log.Info(what, "unit", unit, "operator", who.Operator)
@@ -766,7 +767,7 @@ func (s *Server) reject(w http.ResponseWriter, r *http.Request, who login.Who) {
 
 // JoinRequest is the body of an operator's request to make a mainboard part of a unit.
 type JoinRequest struct {
-	// Serial is the serial number of the new mainboard, and MAC its port; one may be empty.
+	// Serial is the serial number of the new mainboard, and MAC the address of its port. One of them may be empty.
 	Serial string `json:"serial"`
 	MAC    string `json:"mac"`
 }
@@ -779,7 +780,7 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request, who login.Who) {
 	}
 }
 
-// PortList is whose the ports are, and which are adapters that serve many units.
+// PortList is the list of ports with their units, and of the adapters that serve many units.
 type PortList struct {
 	Ports  []store.Port       `json:"ports"`
 	Shared []store.SharedPort `json:"shared"`
@@ -829,7 +830,7 @@ func (s *Server) unsharePort(w http.ResponseWriter, r *http.Request, who login.W
 
 // ReadRequest is the body of an operator's request to read credentials.
 type ReadRequest struct {
-	// Generation is which one, 0 for the newest confirmed one, or the newest of all where none is confirmed.
+	// Generation is the number of the credentials. 0 means the newest confirmed ones, or the newest of all if none are confirmed.
 	Generation uint64 `json:"generation"`
 }
 
@@ -856,8 +857,8 @@ func (s *Server) changes(w http.ResponseWriter, r *http.Request, who login.Who) 
 	Stream(w, r, s.Hub, s.Login, who)
 }
 
-// Stream sends the names of units that change as server-sent events named "unit", until the asker goes away or his login ends. An empty
-// name says that changes were missed. A comment every 15 seconds keeps the connection alive.
+// Stream sends the name of each unit that changes as a server-sent event named "unit", until the client disconnects or the login ends. An
+// empty name means that changes were missed. A comment every 15 seconds keeps the connection alive.
 func Stream(w http.ResponseWriter, r *http.Request, hub *Hub, logins *login.Service, who login.Who) {
 	ch, end := hub.Subscribe()
 	defer end()

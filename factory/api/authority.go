@@ -47,7 +47,7 @@ type Authority struct {
 	now  func() time.Time
 }
 
-// OpenAuthority reads the authority from a directory and makes it if there is none. One of the two files alone is an error:
+// OpenAuthority reads the authority from a directory. If neither of its two files exists, they are made. One of them alone is an error:
 // units trust the old certificate, and a new one would lock them out.
 func OpenAuthority(dir string) (*Authority, error) {
 	certPath, keyPath := filepath.Join(dir, CAFile), filepath.Join(dir, CAKeyFile)
@@ -132,11 +132,11 @@ func writeNew(path string, b []byte, mode os.FileMode) error {
 // PEM returns the certificate that units and browsers must trust.
 func (a *Authority) PEM() []byte { return bytes.Clone(a.pem) }
 
-// Audience returns what units name this server by in what they sign: see record.Audience.
+// Audience returns the name of this server in the requests that units sign: see record.Audience.
 func (a *Authority) Audience() string { return record.Audience(a.cert) }
 
-// TLS returns the configuration of a server that is reached by these names and addresses. Its certificate lives in memory
-// only, and is made anew before it expires.
+// TLS returns the configuration of a server with these names and addresses. The certificate is kept in memory only, and is made anew before
+// it expires.
 func (a *Authority) TLS(hosts []string) (*tls.Config, error) {
 	l := &leaf{a: a, hosts: hosts}
 	if _, err := l.get(nil); err != nil {

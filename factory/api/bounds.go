@@ -13,16 +13,16 @@ import (
 	"gprovision/model/record"
 )
 
-// What is held of requests at the same time. Requests of units of version 0.1.0 and enrolments, of which a part is read before their
-// signature can be checked, have room of their own, and little of it.
+// Limits of the requests that are held in memory at the same time. Enrolments and requests of units of version 0.1.0 have limits of their
+// own, which are lower: a part of each is read before its signature can be checked.
 const (
 	flights, flightBytes, flightsPerHost = 50, 64 << 20, 16
 	oldFlights, oldBytes, oldPerHost     = 8, 24 << 20, 4
 	enrolFlights, enrolBytes             = 32, 2 << 20
 )
 
-// admit takes a request into a Flight and gives its body the time that it needs, or answers why not. The caller calls leave when nothing of
-// the body is held any more.
+// admit enters a request into a Flight and sets the deadline of its body. If there is no room, admit has answered the request and ok is
+// false. The caller calls leave when it has released the body.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request, f *limit.Flight, most int64) (received, leave func(), ok bool) {
 	n := r.ContentLength
 	if n < 0 {
@@ -48,7 +48,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, f *limit.Flight, 
 	return received, leave, true
 }
 
-// body reads a body that was admitted, and answers for the sender if it does not come.
+// body reads the body of an admitted request. If it does not arrive, body has answered the request and ok is false.
 func (s *Server) body(w http.ResponseWriter, r *http.Request, received func()) ([]byte, bool) {
 	b := make([]byte, r.ContentLength)
 	_, err := io.ReadFull(r.Body, b)
@@ -64,7 +64,7 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, received func()) (
 	return nil, false
 }
 
-// noRoom answers if a unit's records have no room, and reports whether that was so.
+// noRoom reports whether err means that there is no room for a unit's records. If so, noRoom has answered the request.
 func (s *Server) noRoom(w http.ResponseWriter, unit string, err error) bool {
 	code := ""
 	switch {

@@ -168,7 +168,7 @@ func TestStreamEnds(t *testing.T) {
 	}
 }
 
-// TestStoreFails says that the server has trouble, not that the password is wrong.
+// TestStoreFails: a store that cannot be read is the server's trouble, and no wrong password.
 func TestStoreFails(t *testing.T) {
 	s := start(t, true)
 	s.db.Close()

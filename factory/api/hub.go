@@ -2,15 +2,14 @@ package api
 
 import "sync"
 
-// Hub tells those who watch that something about a unit has changed. It is safe for concurrent use, and its zero value is
-// ready.
+// Hub notifies watchers that something about a unit has changed. It is safe for concurrent use, and its zero value is ready.
 type Hub struct {
 	mu   sync.Mutex
 	subs map[chan string]bool
 }
 
-// Publish says that something about a unit has changed. It never waits: a watcher that is too slow misses changes and is told
-// so with an empty name, on which it should look at everything anew.
+// Publish notifies the watchers that something about a unit has changed. It never waits. A watcher that is too slow misses changes and gets
+// an empty name: it should then look at everything anew.
 func (h *Hub) Publish(unit string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -18,7 +17,7 @@ func (h *Hub) Publish(unit string) {
 		select {
 		case ch <- unit:
 		default:
-			select { // make room for the one message that says it all
+			select { // make room for the one message that stands for all
 			case <-ch:
 			default:
 			}
@@ -30,7 +29,7 @@ func (h *Hub) Publish(unit string) {
 	}
 }
 
-// Subscribe returns a channel of the names of units that change, and a function that ends it. The channel is not closed.
+// Subscribe returns a channel with the names of units that change, and a function that ends the subscription. The channel is never closed.
 func (h *Hub) Subscribe() (<-chan string, func()) {
 	ch := make(chan string, 64)
 	h.mu.Lock()

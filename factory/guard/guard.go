@@ -1,7 +1,7 @@
-// Package guard keeps the parts of the factory server apart: a panic of one request, one packet or one service ends that, is written
-// to the log with its stack, and leaves all else running.
+// Package guard keeps the parts of the factory server apart. A panic ends the request, the packet or the service in which it happens, and
+// nothing else. It is written to the log with its stack.
 //
-// It cannot help against what the runtime ends the program for, such as two goroutines in one map at the same time.
+// It does not help where the Go runtime itself ends the program, for example after concurrent writes to a map.
 package guard
 
 import (
@@ -13,10 +13,10 @@ import (
 	"runtime/debug"
 )
 
-// ErrPanic is in the error that Call returns after a panic.
+// ErrPanic is wrapped in the error that Call returns after a panic.
 var ErrPanic = errors.New("panic")
 
-// Call runs f. A panic in it is logged under the name of the part, and returned as an error with ErrPanic.
+// Call runs f. It logs a panic of f with the name of the part, and returns it as an error that wraps ErrPanic.
 func Call(log *slog.Logger, part string, f func() error) (err error) {
 	defer func() {
 		p := recover()
@@ -29,8 +29,7 @@ func Call(log *slog.Logger, part string, f func() error) (err error) {
 	return f()
 }
 
-// Handler returns a handler that answers with status 500 where h panics before it has answered, and cuts the connection where it
-// has begun to.
+// Handler returns h, guarded. If h panics before it has begun to answer, the answer is status 500. If it has begun, the connection is cut.
 func Handler(log *slog.Logger, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t := &tracked{ResponseWriter: w}
@@ -39,7 +38,7 @@ func Handler(log *slog.Logger, h http.Handler) http.Handler {
 			defer func() {
 				if p := recover(); p != nil {
 					if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-						abort = true // the handler means to
+						abort = true // the handler wants the connection to be cut
 						return
 					}
 					panic(p)
@@ -57,29 +56,29 @@ func Handler(log *slog.Logger, h http.Handler) http.Handler {
 	})
 }
 
-// tracked notes whether an answer has begun. http.ResponseController and sendfile reach what is below.
+// tracked notes whether an answer has begun. http.ResponseController and sendfile still reach the ResponseWriter inside.
 type tracked struct {
 	http.ResponseWriter
 	begun bool
 }
 
-// WriteHeader begins the answer.
+// WriteHeader implements http.ResponseWriter.
 func (t *tracked) WriteHeader(status int) {
 	t.begun = true
 	t.ResponseWriter.WriteHeader(status)
 }
 
-// Write begins the answer.
+// Write implements http.ResponseWriter.
 func (t *tracked) Write(p []byte) (int, error) {
 	t.begun = true
 	return t.ResponseWriter.Write(p)
 }
 
-// ReadFrom begins the answer, and lets the kernel copy a file.
+// ReadFrom implements io.ReaderFrom, so that the kernel can copy a file.
 func (t *tracked) ReadFrom(r io.Reader) (int64, error) {
 	t.begun = true
 	return io.Copy(t.ResponseWriter, r)
 }
 
-// Unwrap returns what is below.
+// Unwrap returns the ResponseWriter inside, for http.ResponseController.
 func (t *tracked) Unwrap() http.ResponseWriter { return t.ResponseWriter }

@@ -12,21 +12,21 @@ import (
 
 // Service is a part of the server that runs for as long as the server does.
 type Service struct {
-	// Name is how people know it: "DHCP".
+	// Name is the name of the service in logs and sentences: "DHCP".
 	Name string
-	// Serve runs until its context ends. It is called again after a panic, and opens anew what it needs and has closed.
+	// Serve runs until its context ends. After a panic it is called again, and must reopen what it has closed.
 	Serve func(ctx context.Context) error
 }
 
-// A service that panics is started again after firstDelay, and after twice as long each time that it does so again within window. With
-// maxPanics of them in it something is wrong that a new start does not mend.
+// A service that panics is started again after firstDelay. The delay doubles with each further panic within window. After maxPanics of them
+// within window the service is given up: a new start does not help.
 const (
 	firstDelay = time.Second
 	window     = time.Minute
 	maxPanics  = 5
 )
 
-// ErrService is the error of a service that goes on to panic, however often it is started again.
+// ErrService is the error of a service that panics again after each start.
 var ErrService = errors.New("a service panics again and again")
 
 // Group runs services beside each other. It is safe for concurrent use.
@@ -37,7 +37,7 @@ type Group struct {
 	fallen map[string]*fall
 }
 
-// fall is what is known of the panics of a service.
+// fall is the record of the panics of one service.
 type fall struct {
 	count int
 	last  time.Time
@@ -47,8 +47,9 @@ type fall struct {
 // NewGroup returns a Group that logs to log.
 func NewGroup(log *slog.Logger) *Group { return &Group{log: log, fallen: map[string]*fall{}} }
 
-// Run runs services until ctx ends or one of them ends with an error, which ends the others and is returned. One that returns nil has done its
-// work. One that panics is started again; if it goes on to panic, Run ends with ErrService, so that whoever watches over the program sees it.
+// Run runs services until ctx ends or one of them returns an error. An error ends the other services, and Run returns it. A service that
+// returns nil has done its work. A service that panics is started again. If it keeps panicking, Run returns ErrService, so that the
+// supervisor of the program sees it.
 func (g *Group) Run(ctx context.Context, services ...Service) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -107,7 +108,7 @@ func (g *Group) note(name string, change func(*fall)) {
 	change(g.fallen[name])
 }
 
-// Problems says in a sentence each which services have panicked since the start, by name.
+// Problems returns a sentence for each service that has panicked since the start, sorted by name.
 func (g *Group) Problems() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()

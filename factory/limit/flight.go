@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Flight bounds what is under way at the same time: how many calls, and how many bytes they may hold in memory. Nobody can fill it for
-// long: who comes when it is full takes the place of the oldest call of the key that has most, if that one has more than the newcomer and
-// still waits for its sender. It is safe for concurrent use.
+// Flight limits the calls that are under way at the same time: their number, and the bytes that they hold in memory. No key can keep it
+// full. When it is full, a new call takes the place of another one: the oldest of the key with most calls, provided that this key has more
+// of them than the new call's and that the call still waits for its sender. It is safe for concurrent use.
 type Flight struct {
 	calls, perKey int
 	bytes         int64
@@ -20,17 +20,17 @@ type Flight struct {
 type call struct {
 	key    string
 	bytes  int64
-	cancel func() // nil: it does not wait for anybody
+	cancel func() // nil: the call does not wait for its sender any more
 }
 
-// NewFlight returns a Flight for so many calls and bytes, of them at most perKey calls of one key.
+// NewFlight returns a Flight for at most so many calls and bytes, and at most perKey calls of one key.
 func NewFlight(calls int, bytes int64, perKey int) *Flight {
 	return &Flight{calls: calls, bytes: bytes, perKey: perKey}
 }
 
-// Enter begins a call of a key that will hold bytes. cancel makes it end soon: it is called, at most once, if the call has to make room,
-// and before Enter returns. received says that the call has all from its sender, so that it need not go any more; leave ends it.
-// ok is false if there is no room.
+// Enter begins a call of a key that will hold bytes. It is not ok if there is no room. The caller calls received when the call has all data
+// from its sender, after which the call keeps its place, and leave when the call ends. cancel must make the call end soon. It is called at
+// most once, if the call has to make room, possibly before Enter returns.
 func (f *Flight) Enter(key string, bytes int64, cancel func()) (received, leave func(), ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -72,7 +72,7 @@ func (f *Flight) count(key string) int {
 	return n
 }
 
-// victim returns the oldest call that waits, of the key that has most of them and more than so many calls, or nil.
+// victim returns the oldest of the waiting calls whose key has most calls, or nil if no key with a waiting call has more calls than more.
 func (f *Flight) victim(more int) *call {
 	var worst *call
 	most := more
@@ -84,7 +84,7 @@ func (f *Flight) victim(more int) *call {
 	return worst
 }
 
-// remove forgets a call; one that is forgotten already is none.
+// remove forgets a call. It may be repeated.
 func (f *Flight) remove(c *call) {
 	for i, o := range f.open {
 		if o == c {
@@ -95,7 +95,7 @@ func (f *Flight) remove(c *call) {
 	}
 }
 
-// BodyTime is how long the body of a request may take to arrive: ten seconds, and one more for each 64 KiB.
+// BodyTime returns how long the body of a request may take to arrive: ten seconds, and one more for each 64 KiB.
 func BodyTime(bytes int64) time.Duration {
 	return 10*time.Second + time.Duration(bytes/(64<<10))*time.Second
 }

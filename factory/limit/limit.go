@@ -1,7 +1,7 @@
-// Package limit slows down who asks too often: a token bucket for each key, such as a network address.
+// Package limit slows down clients that ask too often. Each key, such as a network address, has a token bucket.
 //
-// It keeps a bounded number of keys. When there are too many, the fullest buckets are forgotten, which only ever makes the
-// limit milder for those who asked least.
+// It keeps a limited number of keys. When there are too many, it forgets the fullest buckets. That only makes the limit milder, for the
+// clients that have asked least.
 package limit
 
 import (
@@ -15,7 +15,7 @@ import (
 
 const maxKeys = 4096
 
-// Limiter allows each key a burst of calls, refilled at a rate. It is safe for concurrent use.
+// Limiter allows each key a burst of calls, which is refilled at a rate. It is safe for concurrent use.
 type Limiter struct {
 	every time.Duration
 	burst int
@@ -30,18 +30,18 @@ type bucket struct {
 	at   time.Time
 }
 
-// New returns a Limiter that allows burst calls at once and one more after each pause of every.
+// New returns a Limiter that allows burst calls at once, and one more for each period of length every.
 func New(burst int, every time.Duration) *Limiter {
 	return &Limiter{every: every, burst: burst, now: time.Now, buckets: map[string]bucket{}}
 }
 
-// Allow takes one call of key from its bucket and reports whether there was one.
+// Allow takes one call from the bucket of key and reports whether there was one.
 func (l *Limiter) Allow(key string) bool { return l.take(key, 1) }
 
-// Ready reports whether key has a call left, without taking it.
+// Ready reports whether there is a call left in the bucket of key. It takes none.
 func (l *Limiter) Ready(key string) bool { return l.take(key, 0) }
 
-// Give puts one call of key back into its bucket.
+// Give puts one call back into the bucket of key.
 func (l *Limiter) Give(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -72,7 +72,7 @@ func (l *Limiter) take(key string, n float64) bool {
 	return allowed
 }
 
-// prune forgets full buckets, and the fullest half of the others if that is not enough: who has asked most stays known.
+// prune forgets full buckets and, if that is not enough, the fullest half of the others. The keys that have asked most stay known.
 func (l *Limiter) prune(now time.Time) {
 	left := func(b bucket) float64 { return b.left + float64(now.Sub(b.at))/float64(l.every) }
 	for k, b := range l.buckets {
@@ -89,7 +89,7 @@ func (l *Limiter) prune(now time.Time) {
 	}
 }
 
-// Remote returns the address without its port, as a key. IPv6 addresses are cut to their /64.
+// Remote returns an address without its port, as a key. An IPv6 address is cut to its /64.
 func Remote(addr string) string {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -9,20 +9,20 @@ import (
 	"time"
 )
 
-// Bounds of the connections of a Listener.
+// Limits of the connections of a Listener.
 const (
-	// MaxConns is how many connections there are at most.
+	// MaxConns is the largest number of connections.
 	MaxConns = 1024
-	// MaxConnsPerHost is how many of them are of one address.
+	// MaxConnsPerHost is the largest number of connections of one address.
 	MaxConnsPerHost = 64
-	// Stall is how long a piece of an answer may take to leave. A piece is at most 256 KiB.
+	// Stall is how long sending a piece of an answer, at most 256 KiB, may take.
 	Stall = 30 * time.Second
 )
 
 const piece = 256 << 10
 
-// Listener bounds the connections of another listener, in number and in time: who takes nothing of what was sent to him for Stall is cut
-// off, and so is the oldest connection of an address that opens too many, or, where there are too many in all, of the address that has most.
+// Listener limits the connections of another listener. A client that takes no data for Stall is cut off. If an address has too many
+// connections, its oldest one is closed. If there are too many in all, the oldest one of the address with most of them is closed.
 type Listener struct {
 	net.Listener
 	max, perHost int
@@ -32,12 +32,12 @@ type Listener struct {
 	conns []*conn // oldest first
 }
 
-// NewListener returns a Listener with the usual bounds.
+// NewListener returns a Listener with the usual limits.
 func NewListener(l net.Listener) *Listener {
 	return &Listener{Listener: l, max: MaxConns, perHost: MaxConnsPerHost, stall: Stall}
 }
 
-// Accept returns the next connection.
+// Accept implements net.Listener.
 func (l *Listener) Accept() (net.Conn, error) {
 	nc, err := l.Listener.Accept()
 	if err != nil {
@@ -54,7 +54,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// victim returns the connection that has to go, or nil.
+// victim returns the connection that must be closed, or nil.
 func (l *Listener) victim(newest string) *conn {
 	count := map[string]int{}
 	for _, c := range l.conns {
@@ -90,7 +90,7 @@ func (l *Listener) gone(c *conn) {
 	}
 }
 
-// conn is a connection whose writes end.
+// conn is a connection whose writes have a time limit.
 type conn struct {
 	net.Conn
 	l      *Listener
@@ -98,7 +98,7 @@ type conn struct {
 	closed atomic.Bool
 }
 
-// Close closes the connection and gives back its place.
+// Close closes the connection and frees its place.
 func (c *conn) Close() error {
 	if !c.closed.Swap(true) {
 		c.l.gone(c)
@@ -106,7 +106,7 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite ends the sending half, as the server does before it lets go of who still sends.
+// CloseWrite closes the sending half. The HTTP server does so before it drops a client that still sends.
 func (c *conn) CloseWrite() error {
 	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()
@@ -117,10 +117,10 @@ func (c *conn) CloseWrite() error {
 // SetWriteDeadline does nothing: each piece has its own.
 func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 
-// SetDeadline sets that of reading.
+// SetDeadline sets the deadline of reading only.
 func (c *conn) SetDeadline(t time.Time) error { return c.Conn.SetReadDeadline(t) }
 
-// Write sends in pieces, each of which has to leave in time.
+// Write sends p in pieces. Each has the time limit Stall.
 func (c *conn) Write(p []byte) (int, error) {
 	n := 0
 	for {
@@ -135,7 +135,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 }
 
-// ReadFrom sends what r has left, in pieces that the kernel copies by itself if r is a file.
+// ReadFrom sends the rest of r in pieces. If r is a file, the kernel copies them.
 func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	src, limited := r, int64(-1)
 	if lr, ok := r.(*io.LimitedReader); ok {

@@ -1,7 +1,7 @@
-// Package login says which operator is asking: by a session cookie after the login page, or by HTTP basic authentication
-// for programs. Passwords are kept as bcrypt hashes, wrong ones are slowed down, and forms carry a token against forgery.
+// Package login finds out which operator sends a request: by the session cookie of the login page or, for programs, by HTTP basic
+// authentication. Passwords are stored as bcrypt hashes. Wrong passwords slow down further tries. Forms carry a token against forgery.
 //
-// It knows one kind of operator, who may do everything. It does not decide what a page shows.
+// There is one kind of operator, who may do everything. The package does not decide what a page shows.
 package login
 
 import (
@@ -40,11 +40,11 @@ const (
 	MinPassword = 8
 )
 
-// Why a login is refused.
+// The reasons for which a login is refused.
 var (
-	// ErrWrong says that the name or the password is wrong.
+	// ErrWrong means that the name or the password is wrong.
 	ErrWrong = errors.New("wrong name or password")
-	// ErrSlow says that there were too many wrong passwords, or that too many are being tried at this moment.
+	// ErrSlow means that there were too many wrong passwords, or that too many are being tried at this moment.
 	ErrSlow = errors.New("too many wrong passwords: wait a minute")
 )
 
@@ -60,27 +60,27 @@ type Store interface {
 // Service checks logins. It is safe for concurrent use.
 type Service struct {
 	store Store
-	// Each try is counted before its hash is computed, so that many at the same time are as slow as many in a row; the right password is
-	// counted back. An address has ten tries, and one more every six seconds. Once there were many tries for one name, or for all
-	// of them, from wherever, an address has two and one more a minute. So nobody's guesses keep out a person who comes from elsewhere.
+	// Each try is counted before its hash is computed, so that parallel tries are as slow as successive ones. The right password is
+	// counted back. An address has ten tries, and one more every six seconds. After many tries for one name, or for all names together,
+	// from any addresses, an address has two tries and one more a minute. So guesses do not keep out a person at another address.
 	address, strict, name, all *limit.Limiter
-	queue                      *limit.Flight // those who wait for a hash, few of them of one address
-	busy                       chan struct{} // bounds how many hashes are computed at once
+	queue                      *limit.Flight // tries that wait for a hash; few of one address
+	busy                       chan struct{} // limits the number of hashes that are computed at the same time
 	dummy                      []byte
 	cost                       int
 
-	recheck time.Duration // how often Live looks whether a login still holds
+	recheck time.Duration // how often Live checks a login
 	mu      sync.Mutex
 	live    map[*living]bool
 }
 
-// living is something that goes on as long as a login holds.
+// living is an activity that goes on as long as a login is valid.
 type living struct {
 	who Who
 	end context.CancelFunc
 }
 
-// New returns a Service whose new hashes have a bcrypt cost, mostly Cost.
+// New returns a Service that makes hashes with a bcrypt cost, mostly Cost.
 func New(s Store, cost int) (*Service, error) {
 	dummy, err := bcrypt.GenerateFromPassword([]byte("nobody has this password"), cost)
 	if err != nil {
@@ -108,7 +108,7 @@ func (s *Service) SetPassword(ctx context.Context, operator string, password sec
 	return nil
 }
 
-// endAll ends what goes on for those whom f chooses.
+// endAll ends the activities of the logins that f chooses.
 func (s *Service) endAll(f func(Who) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,13 +119,13 @@ func (s *Service) endAll(f func(Who) bool) {
 	}
 }
 
-// counted is a call that was taken from a limiter.
+// counted is a call that was taken from a Limiter.
 type counted struct {
 	l   *limit.Limiter
 	key string
 }
 
-// try counts a try from an address. back counts it back; it is not ok if there are too many.
+// try counts a try from an address. It is not ok if there were too many. back counts the try back.
 func (s *Service) try(operator, key string) (back func(), ok bool) {
 	var taken []counted
 	take := func(l *limit.Limiter, key string) bool {
@@ -148,14 +148,14 @@ func (s *Service) try(operator, key string) (back func(), ok bool) {
 	return back, true
 }
 
-// Check says whether the password is right. remote is the address of who asks. The errors are ErrWrong and ErrSlow, and those of the
-// store, which say nothing about the password. It takes as long for operators that do not exist.
+// Check returns nil if the password is right. remote is the address of the client. The errors are ErrWrong and ErrSlow; an error of the
+// store does not depend on the password. It takes as long for an operator that does not exist.
 func (s *Service) Check(ctx context.Context, operator string, password secret.Secret, remote string) error {
 	_, err := s.check(ctx, operator, password, remote)
 	return err
 }
 
-// check is Check, and returns the hash that the password has.
+// check is Check, and also returns the hash of the password.
 func (s *Service) check(ctx context.Context, operator string, password secret.Secret, remote string) ([]byte, error) {
 	key := limit.Remote(remote)
 	back, ok := s.try(operator, key)
@@ -222,20 +222,20 @@ func (s *Service) End(w http.ResponseWriter, r *http.Request) {
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 }
 
-// Who says who asks.
+// Who is the operator who sends a request.
 type Who struct {
-	// Operator is the name.
+	// Operator is the operator's name.
 	Operator string
-	// Form is the token that forms of this session must carry. It is empty for basic authentication, where no browser can
-	// be tricked into sending a request, since no page here asks for it.
+	// Form is the token that forms of this session must carry. It is empty for basic authentication: no page here asks for that, so no
+	// browser can be tricked into sending it.
 	Form string
 
-	session string // its identifier, or empty
-	hash    []byte // that of the password, without a session
+	session string // its identifier; empty without a session
+	hash    []byte // of the password; empty with a session
 }
 
-// Live returns a context that ends when who asked may not ask any more: the session was ended or has expired, or the password is another
-// one. What is ended in this process ends at once, all else within ten seconds. The caller calls stop.
+// Live returns a context that ends when a login is not valid any more: when its session was ended or has expired, or when the password was
+// changed. If that happens in this process the context ends at once, else within ten seconds. The caller calls stop.
 func (s *Service) Live(ctx context.Context, who Who) (live context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &living{who, cancel}
@@ -262,7 +262,7 @@ func (s *Service) Live(ctx context.Context, who Who) (live context.Context, stop
 	}
 }
 
-// holds reports whether a login still holds. A store that cannot be read ends nothing.
+// holds reports whether a login is still valid. If the store cannot be read, it is.
 func (s *Service) holds(ctx context.Context, who Who) bool {
 	if who.session != "" {
 		_, err := s.store.Session(ctx, who.session)
@@ -272,7 +272,7 @@ func (s *Service) holds(ctx context.Context, who Who) bool {
 	return err == nil && bytes.Equal(h, who.hash) || err != nil && !errors.Is(err, store.ErrNotFound)
 }
 
-// From returns who asks, or ErrWrong or ErrSlow, or an error of the store.
+// From returns the operator who sends a request. The errors are ErrWrong, ErrSlow and those of the store.
 func (s *Service) From(r *http.Request) (Who, error) {
 	if name, password, ok := r.BasicAuth(); ok {
 		h, err := s.check(r.Context(), name, secret.Secret(password), r.RemoteAddr)
@@ -297,7 +297,7 @@ func (s *Service) From(r *http.Request) (Who, error) {
 	return Who{Operator: op, session: c.Value, Form: base64.RawURLEncoding.EncodeToString(m.Sum(nil))}, nil
 }
 
-// Genuine says whether a request that changes something was meant by who asks: its token, from the form field "form" or the
+// Genuine reports whether the operator meant to send a request that changes something: whether its token, in the form field "form" or the
 // header Gprov-Form, is that of the session.
 func (w Who) Genuine(r *http.Request) bool {
 	if w.Form == "" {

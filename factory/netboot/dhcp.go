@@ -20,18 +20,18 @@ import (
 
 // DHCPConfig is what a DHCP server needs.
 type DHCPConfig struct {
-	// Interface is where it listens. It answers on no other.
+	// Interface is the network interface that it listens on. It answers on no other.
 	Interface string
 	// Address is the server's address with its network.
 	Address netip.Prefix
 	// HTTPPort is the port of the boot script and the files.
 	HTTPPort int
-	// Range, if it is not nil, makes it a full DHCP server. nil: a proxy, which names what to boot and gives no addresses.
+	// Range is the addresses to give out. nil makes the server a proxy, which names what to boot and gives out no addresses.
 	Range *Range
 	Log   *slog.Logger
 }
 
-// DHCP answers boot clients, and with a range of its own every client.
+// DHCP answers network boot clients and, if it has a Range, all other clients too.
 type DHCP struct {
 	c          DHCPConfig
 	leases     *leases
@@ -90,8 +90,8 @@ func listen(ctx context.Context, name string, port int) (*net.UDPConn, error) {
 	return pc.(*net.UDPConn), nil
 }
 
-// Serve answers until ctx ends, and closes the ports. It may be called again, and opens the ports then; who has which address stays known.
-// After a panic the error has guard.ErrPanic.
+// Serve answers until ctx ends, and closes the ports. It may be called again: it then reopens the ports, and still knows the leases. After
+// a panic the error wraps guard.ErrPanic.
 func (d *DHCP) Serve(ctx context.Context) error {
 	if d.conn == nil {
 		if err := d.listen(ctx); err != nil {
@@ -118,7 +118,7 @@ func (d *DHCP) Serve(ctx context.Context) error {
 	return err
 }
 
-// Close closes the ports of a DHCP that is not served, and does nothing after Serve.
+// Close closes the ports if Serve was not called. After Serve it does nothing.
 func (d *DHCP) Close() error {
 	if d.conn == nil {
 		return nil
@@ -148,7 +148,7 @@ func (d *DHCP) loop(ctx context.Context, conn *net.UDPConn, pxePort bool) error 
 	}
 }
 
-// parse reads a packet. One without the end option, which RFC 2132 wants and some clients leave out, is read as if it had one.
+// parse reads a packet. RFC 2132 requires the end option. Some clients leave it out: their packets are read as if they had one.
 func parse(b []byte) (*dhcpv4.DHCPv4, error) {
 	m, err := dhcpv4.FromBytes(b)
 	if err != nil {
@@ -179,8 +179,8 @@ func (d *DHCP) packet(conn *net.UDPConn, peer *net.UDPAddr, b []byte, pxePort bo
 	}
 }
 
-// destination says where an answer goes (RFC 2131 section 4.1). A client without an address gets a broadcast in any case:
-// a unicast to it would need an ARP entry for an address that nobody has yet, and clients listen to both.
+// destination returns the address that an answer is sent to (RFC 2131 section 4.1). A client without an address always gets a broadcast: a
+// unicast would need an ARP entry for an address that no machine has yet, and clients accept both.
 func destination(m, reply *dhcpv4.DHCPv4, peer *net.UDPAddr, pxePort bool) *net.UDPAddr {
 	switch {
 	case pxePort && !peer.IP.IsUnspecified():
@@ -218,7 +218,7 @@ func (d *DHCP) url(path string) string {
 	return fmt.Sprintf("http://%s:%d%s", d.c.Address.Addr(), d.c.HTTPPort, path)
 }
 
-// bootOptions says what a client boots. ok is false for clients that boot nothing of ours.
+// bootOptions returns the options that tell a client what to boot. ok is false for a client that boots nothing of ours.
 func (d *DHCP) bootOptions(m *dhcpv4.DHCPv4, who client) (mods []dhcpv4.Modifier, ok bool) {
 	file := ""
 	switch who {
@@ -236,7 +236,7 @@ func (d *DHCP) bootOptions(m *dhcpv4.DHCPv4, who client) (mods []dhcpv4.Modifier
 	d.c.Log.Info("network boot", "client", m.ClientHWAddr.String(), "kind", who.String(), "file", file)
 	option := file
 	if who == biosPXE || who == efiPXE {
-		option += "\x00" // as other servers send it: some firmware reads up to it, and past the option's end without it
+		option += "\x00" // as other servers send it: some firmware reads up to this byte, or past the end of the option
 	}
 	mods = []dhcpv4.Modifier{
 		dhcpv4.WithServerIP(d.ip()),
@@ -246,14 +246,14 @@ func (d *DHCP) bootOptions(m *dhcpv4.DHCPv4, who client) (mods []dhcpv4.Modifier
 	if who == biosPXE || who == efiPXE {
 		mods = append(mods, dhcpv4.WithOption(dhcpv4.OptTFTPServerName(d.c.Address.Addr().String())))
 	}
-	if who == efiHTTP { // UEFI 2.8 24.7.3.3: only an answer of this class is one for HTTP boot
+	if who == efiHTTP { // UEFI 2.8 section 24.7.3.3: an answer for HTTP boot must have this class
 		mods = append(mods, dhcpv4.WithOption(dhcpv4.OptClassIdentifier("HTTPClient")))
 	}
 	return mods, true
 }
 
-// proxy answers as a proxy: what to boot, and no address. The form is the one that OVMF, SeaBIOS with iPXE, and iPXE take;
-// option 43 with discovery control 8 tells PXE firmware to take the file and ask no further.
+// proxy answers as a proxy: the answer names what to boot, and no address. OVMF, SeaBIOS with iPXE, and iPXE accept this form. Option 43
+// with discovery control 8 tells PXE firmware to load the file without further requests.
 func (d *DHCP) proxy(m *dhcpv4.DHCPv4, who client, t dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
 	mods, ok := d.bootOptions(m, who)
 	if !ok {
@@ -275,7 +275,7 @@ func (d *DHCP) proxy(m *dhcpv4.DHCPv4, who client, t dhcpv4.MessageType) (*dhcpv
 	return dhcpv4.NewReplyFromRequest(m, mods...)
 }
 
-// full answers as the one DHCP server of the network (RFC 2131 section 4.3).
+// full answers as the only DHCP server of the network (RFC 2131 section 4.3).
 func (d *DHCP) full(m *dhcpv4.DHCPv4, who client) (*dhcpv4.DHCPv4, error) {
 	hw := m.ClientHWAddr.String()
 	wish, _ := netip.AddrFromSlice(m.RequestedIPAddress().To4())
@@ -322,8 +322,8 @@ func (d *DHCP) full(m *dhcpv4.DHCPv4, who client) (*dhcpv4.DHCPv4, error) {
 	return nil, nil
 }
 
-// ProbeDHCP asks for an address on the interface, as any client would, and returns the server that answers first. ok is
-// false if none answers within three seconds. Nothing is leased.
+// ProbeDHCP asks for an address on the interface, as a client does, and returns the server that answers first. ok is false if none answers
+// within three seconds. It does not take the address.
 func ProbeDHCP(ctx context.Context, name string) (server netip.Addr, ok bool, err error) {
 	c, err := nclient4.New(name, nclient4.WithTimeout(time.Second), nclient4.WithRetry(2))
 	if err != nil {

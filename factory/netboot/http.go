@@ -27,7 +27,7 @@ import (
 	"gprovision/model/record"
 )
 
-// TokenLife is how long a unit has, from fetching its boot script to enrolling.
+// TokenLife is the time that a unit has between fetching its boot script and enrolling.
 const TokenLife = 30 * time.Minute
 
 // Names in the directory of files.
@@ -38,7 +38,7 @@ const (
 	DefaultManifest = "manufData.json"
 )
 
-// Units is what the boot script asks about. *store.DB is one.
+// Units finds units and stores their tokens. *store.DB is one.
 type Units interface {
 	FindUnit(ctx context.Context, serial, mac string) (store.Unit, error)
 	AddToken(ctx context.Context, token string, t store.Token) error
@@ -46,24 +46,24 @@ type Units interface {
 
 // HTTPConfig is what the plain HTTP side needs.
 type HTTPConfig struct {
-	// Base is the address that units reach it by, such as http://10.0.0.1:8080, without a slash at the end.
+	// Base is the address at which units reach this server, such as http://10.0.0.1:8080, without a slash at the end.
 	Base string
-	// API is the address of the server's API, such as https://10.0.0.1:8443. Units report there from their first step on. Empty:
-	// they wait for the manifest to name a server.
+	// API is the address of the server's API, such as https://10.0.0.1:8443. Units report there from their first step on. If it is empty,
+	// they report from when the manifest has named a server.
 	API string
-	// Files is the directory of manifests, images and the provisioning artifact; everything in it is public.
+	// Files is the directory of manifests, images and the provisioning artifact. Everything in it is public.
 	Files string
 	// IPXE is the directory of iPXE binaries.
 	IPXE string
-	// Manifest is the name of the manifest below Files; empty: DefaultManifest.
+	// Manifest is the name of the manifest below Files. Empty means DefaultManifest.
 	Manifest string
-	// Port returns the network port that has an address, as the network itself shows it. A port that it does not know gets no token.
+	// Port returns the MAC address of the machine that has an IP address, as the network shows it. If it knows none, the unit gets no token.
 	Port  func(netip.Addr) (mac string, err error)
 	Units Units
 	Log   *slog.Logger
 }
 
-// HTTP serves the boot script, the provisioning artifact and the files. Nothing of it is secret but the tokens.
+// HTTP serves the boot script, the provisioning artifact and the files. Only the tokens are secret.
 type HTTP struct {
 	HTTPConfig
 	files *os.Root
@@ -106,7 +106,7 @@ func (h *HTTP) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /ipxe/{name}", h.loader)
 }
 
-// open opens a regular file of the directory. Symbolic links are followed inside it only.
+// open opens a regular file of the directory. Symbolic links that lead out of it are not followed.
 func (h *HTTP) open(name string) (*os.File, os.FileInfo, error) {
 	name = path.Clean(name)
 	if !fs.ValidPath(name) {
@@ -127,7 +127,7 @@ func (h *HTTP) open(name string) (*os.File, os.FileInfo, error) {
 	return f, st, nil
 }
 
-// etag names the content of a file for sure: it changes when the file is written or replaced.
+// etag returns a tag of the content of a file. It changes whenever the file is written or replaced.
 func etag(st os.FileInfo, part string) string {
 	var ino, ctime int64
 	if s, ok := st.Sys().(*syscall.Stat_t); ok {
@@ -215,13 +215,13 @@ func (h *HTTP) loader(w http.ResponseWriter, r *http.Request) {
 	h.content(w, r, name, etag(st, ""), st.ModTime(), f)
 }
 
-// script answers boot.ipxe. Without parameters it is a script that asks again with them.
+// script answers boot.ipxe. To a request without parameters the answer is a script that asks again with them.
 func (h *HTTP) script(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	q := r.URL.Query()
 	if !q.Has("mac") {
-		// netX is the port that iPXE used last, hence the one it booted from.
+		// netX is the port that iPXE used last, which is the one that it was booted from.
 		fmt.Fprintf(w, "#!ipxe\nchain --replace %s/boot.ipxe?mac=${netX/mac}&serial=${serial:uristring}&uuid=${uuid}&platform=${platform}\n", h.Base)
 		return
 	}
@@ -235,7 +235,7 @@ func (h *HTTP) script(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, h.message(a, "this machine has no usable hardware address: "+q.Get("mac"), false))
 		return
 	}
-	if s := strings.TrimSpace(q.Get("serial")); store.IsSerial(s) { // what all boards of a model say is no serial number
+	if s := strings.TrimSpace(q.Get("serial")); store.IsSerial(s) { // a text that all boards of a model have is no serial number
 		a.serial = s
 	}
 	a.proven = h.fetched(r.RemoteAddr, a.mac)
@@ -247,16 +247,16 @@ func (h *HTTP) script(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, text)
 }
 
-// asker is who asks for a boot script.
+// asker is the machine that asks for a boot script.
 type asker struct {
-	mac, serial string // serial is empty for unknown
+	mac, serial string // serial is empty if it is not known
 	efi         bool
 	remote      string
-	// proven says that the network shows that the port mac asks.
+	// proven reports whether the network shows that the request comes from the port mac.
 	proven bool
 }
 
-// fetched reports whether the port mac is the one that asks from an address. A text in a request proves nothing: anybody can send it.
+// fetched reports whether the port mac has the address remote. A text in a request would prove nothing: any machine can send it.
 func (h *HTTP) fetched(remote, mac string) bool {
 	from, err := netip.ParseAddrPort(remote)
 	port := ""
@@ -274,7 +274,7 @@ func (h *HTTP) fetched(remote, mac string) bool {
 	return false
 }
 
-// decide returns the script for a unit: provision it, unless it is complete.
+// decide returns the script for a unit. It provisions the unit, unless that is complete.
 func (h *HTTP) decide(ctx context.Context, a asker) (string, error) {
 	u, err := h.Units.FindUnit(ctx, a.serial, a.mac)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -282,7 +282,7 @@ func (h *HTTP) decide(ctx context.Context, a asker) (string, error) {
 	}
 	if err == nil && u.Completed() {
 		h.Log.Info("boot script", "mac", a.mac, "serial", a.serial, "unit", u.ID, "decision", "boot from disk")
-		// UEFI goes on to its next boot entry only after an error; a success would begin the order anew.
+		// UEFI goes on to its next boot entry only after an error. After a success it would begin the boot order anew.
 		return "#!ipxe\necho gprovision: this unit is provisioned, booting from disk\nexit 1\n", nil
 	}
 	f, st, err := h.open(Artifact)
@@ -340,7 +340,7 @@ func (h *HTTP) decide(ctx context.Context, a asker) (string, error) {
 	return s.String(), nil
 }
 
-// message is a script that shows a text, and then asks again or gives back to the firmware.
+// message returns a script that shows a text, and then asks again or returns to the firmware.
 func (h *HTTP) message(a asker, text string, again bool) string {
 	s := "#!ipxe\necho gprovision: " + clean(text) + "\n"
 	if again {
@@ -349,14 +349,14 @@ func (h *HTTP) message(a asker, text string, again bool) string {
 	return s + "sleep 10\nexit 1\n"
 }
 
-// again is the end of a script: ask once more after a pause.
+// again returns the end of a script that asks again after a pause.
 func (h *HTTP) again(a asker) string {
 	q := url.Values{"mac": {a.mac}, "serial": {a.serial}, "platform": {map[bool]string{true: "efi", false: "pcbios"}[a.efi]}}
 	return "echo gprovision: trying again in 10 seconds\nimgfree\nsleep 10\nchain --replace " + h.Base + "/boot.ipxe?" + q.Encode() + "\n"
 }
 
-// clean makes a text safe for a line of an iPXE script: no control characters, and nothing that iPXE would expand or take
-// for an operator.
+// clean makes a text safe for a line of an iPXE script. It removes control characters and everything that iPXE would expand or take for an
+// operator.
 func clean(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
@@ -367,7 +367,7 @@ func clean(s string) string {
 	return strings.NewReplacer("$", "", "|", "", "&", "").Replace(s)
 }
 
-// CheckFiles says what of the directory of files is missing or wrong for booting units, in sentences; none: all is well.
+// CheckFiles returns a sentence for each file that is missing or wrong, so that units could not boot.
 func (h *HTTP) CheckFiles() []string {
 	var out []string
 	f, st, err := h.open(Artifact)
@@ -392,5 +392,5 @@ func (h *HTTP) CheckFiles() []string {
 	return out
 }
 
-// BaseURL returns the base address for an address and a port.
+// BaseURL returns the value of HTTPConfig.Base for an address and a port.
 func BaseURL(host string, port int) string { return "http://" + host + ":" + strconv.Itoa(port) }

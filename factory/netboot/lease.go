@@ -10,15 +10,15 @@ import (
 
 const (
 	leaseTime   = time.Hour
-	offerTime   = 2 * time.Minute  // how long an offered address is kept for who has not asked for it yet
-	declineTime = 10 * time.Minute // how long an address is avoided that a client found in use
+	offerTime   = 2 * time.Minute  // how long an offered address is kept for a client that has not asked for it yet
+	declineTime = 10 * time.Minute // how long an address is not given out after a client has found it in use
 )
 
-// errNoAddress says that all addresses of the range are taken.
+// errNoAddress means that all addresses of the range are taken.
 var errNoAddress = errors.New("all addresses of the range are taken")
 
-// leases gives out the addresses of a range. A client gets the same address each time, also after a restart of the server
-// unless two clients want the same one: the first choice follows from its hardware address.
+// leases gives out the addresses of a range. The first choice for a client follows from its hardware address. So it gets the same address
+// each time, also after a restart of the server, unless two clients have the same first choice.
 type leases struct {
 	r    Range
 	self netip.Addr
@@ -33,7 +33,7 @@ type leases struct {
 type lease struct {
 	ip    netip.Addr
 	until time.Time
-	// taken says that the client has asked for the address; else it was only offered.
+	// taken reports whether the client has asked for the address. If not, it was only offered.
 	taken bool
 }
 
@@ -69,7 +69,7 @@ func (l *leases) offer(hw string, wish netip.Addr) (netip.Addr, error) {
 	h.Write([]byte(hw))
 	n := l.r.size()
 	first := h.Sum32() % n
-	for _, evict := range []bool{false, true} { // a remembered address is taken from an absent client only when none is new
+	for _, evict := range []bool{false, true} { // the remembered address of an absent client is given away only when no other is free
 		for i := range n {
 			ip := l.r.at((first + i) % n)
 			if _, used := l.byIP[ip]; (evict || !used) && l.usable(ip, hw, now) {
@@ -77,7 +77,7 @@ func (l *leases) offer(hw string, wish netip.Addr) (netip.Addr, error) {
 			}
 		}
 	}
-	// Offers that nobody has taken up stop nobody else: the oldest one goes. Who floods the network with requests holds no address so.
+	// The oldest offer that was not taken makes room. So a client that floods the network with requests keeps no address from others.
 	oldest := ""
 	for other, le := range l.byHW {
 		if !le.taken && !now.Before(l.bad[le.ip]) && (oldest == "" || le.until.Before(l.byHW[oldest].until) || le.until.Equal(l.byHW[oldest].until) && other < oldest) {
@@ -90,7 +90,7 @@ func (l *leases) offer(hw string, wish netip.Addr) (netip.Addr, error) {
 	return netip.Addr{}, errNoAddress
 }
 
-// usable says whether hw may have ip now.
+// usable reports whether hw may have ip now.
 func (l *leases) usable(ip netip.Addr, hw string, now time.Time) bool {
 	if ip == l.self || now.Before(l.bad[ip]) {
 		return false
@@ -99,7 +99,7 @@ func (l *leases) usable(ip netip.Addr, hw string, now time.Time) bool {
 	return !ok || holder == hw || !now.Before(l.byHW[holder].until)
 }
 
-// confirm makes the address of a client a lease. It reports false if the client may not have that address.
+// confirm makes the address of a client a lease. It reports whether the client may have that address.
 func (l *leases) confirm(hw string, ip netip.Addr) bool {
 	if !l.r.contains(ip) {
 		return false
@@ -122,7 +122,7 @@ func (l *leases) release(hw string) {
 	}
 }
 
-// decline avoids the address of a client for a while: the client found it in use.
+// decline keeps the address of a client from being given out for a while: the client has found it in use.
 func (l *leases) decline(hw string, ip netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

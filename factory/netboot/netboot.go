@@ -1,13 +1,12 @@
-// Package netboot lets units boot over the network: DHCP (as a proxy beside another server, or with a range of its own),
-// TFTP for the first stage, HTTP for everything else, and the iPXE script that decides what a unit boots.
+// Package netboot boots units over the network. It has DHCP (as a proxy beside another server, or with a range of its own), TFTP for the
+// first stage, HTTP for everything else, and the iPXE script that decides what a unit boots.
 //
-// The way of a unit: firmware (PXE or UEFI HTTP boot) -> DHCP names iPXE -> TFTP or HTTP brings it -> iPXE asks DHCP
-// again and is told the address of boot.ipxe -> the script boots the provisioning artifact with a one-time token, or gives
-// back to the firmware, which boots from disk. Nothing here is secret but the tokens: what a unit boots is signed, or is
-// trusted because the station's network is.
+// A unit boots like this: firmware (PXE or UEFI HTTP boot) -> DHCP names iPXE -> TFTP or HTTP transfers it -> iPXE asks DHCP again and gets
+// the address of boot.ipxe -> the script boots the provisioning artifact with a one-time token, or returns to the firmware, which boots
+// from disk. Only the tokens are secret. A unit boots what is signed, or what it trusts because it trusts the station's network.
 //
-// The package stores nothing itself. It never answers requests that are not about booting in proxy mode, and refuses to
-// start with a range of its own where another DHCP server answers.
+// The package stores nothing itself. As a proxy it answers only requests that are about booting. Whoever gives it a range of its own asks
+// ProbeDHCP first: there must be no other DHCP server.
 package netboot
 
 import (
@@ -20,19 +19,19 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 )
 
-// Names of the first stages inside the directory of iPXE binaries. Both drive the card through the firmware that loaded them,
-// and give it back in order when the script says exit; ipxe.efi, which brings drivers of its own, was seen to hang then.
+// Names of the first stages inside the directory of iPXE binaries. Both use the network card through the firmware that loaded them, and
+// return it in order when the script exits. ipxe.efi, which has drivers of its own, was seen to hang then.
 const (
 	FileBIOS = "undionly.kpxe"
 	FileEFI  = "snponly.efi"
 )
 
-// Loaders are the only files that TFTP gives and that HTTP gives below /ipxe/. They come from Debian's package ipxe.
+// Loaders returns the names of the only files that TFTP serves, and HTTP below /ipxe/. They come from the Debian package ipxe.
 func Loaders() []string {
 	return []string{FileBIOS, FileEFI, "ipxe.efi", "ipxe.pxe", "undionly.kkpxe"}
 }
 
-// client says who sends a DHCP request, as far as booting goes.
+// client is the kind of program that sends a DHCP request.
 type client int
 
 const (
@@ -48,8 +47,8 @@ func (c client) String() string {
 	return [...]string{"ordinary", "PXE BIOS", "PXE UEFI", "HTTP UEFI", "iPXE", "foreign architecture"}[c]
 }
 
-// classify says who sends a request. Facts: RFC 4578 (93 architecture, 97 machine identifier), UEFI 2.8 section 24.7 (class
-// HTTPClient), ipxe.org/howto/dhcpd (77 "iPXE", 175).
+// classify returns the kind of program that sends a request. Facts: RFC 4578 (93 architecture, 97 machine identifier), UEFI 2.8 section
+// 24.7 (class HTTPClient), ipxe.org/howto/dhcpd (77 "iPXE", 175).
 func classify(m *dhcpv4.DHCPv4) client {
 	class := m.ClassIdentifier()
 	pxe, http := strings.HasPrefix(class, "PXEClient"), strings.HasPrefix(class, "HTTPClient")
@@ -95,7 +94,7 @@ func ParseRange(s string, in netip.Prefix) (Range, error) {
 
 func (r Range) contains(a netip.Addr) bool { return !a.Less(r.From) && !r.To.Less(a) }
 
-// size is how many addresses there are.
+// size returns the number of addresses.
 func (r Range) size() uint32 { return number(r.To) - number(r.From) + 1 }
 
 func (r Range) at(i uint32) netip.Addr { return address(number(r.From) + i) }
@@ -113,8 +112,7 @@ func broadcast(p netip.Prefix) netip.Addr {
 	return address(number(p.Masked().Addr()) | uint32(1<<(32-p.Bits())-1))
 }
 
-// InterfaceAddress returns the IPv4 address and network of an interface: the one that is wanted, or its first one where
-// wanted is not valid.
+// InterfaceAddress returns an IPv4 address of an interface with its network: wanted or, if that is not valid, the first one.
 func InterfaceAddress(name string, wanted netip.Addr) (netip.Prefix, error) {
 	i, err := net.InterfaceByName(name)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// seldom is for warnings that a stranger can cause as often as he likes: each kind is said once an hour, and there are few kinds.
+// seldom logs warnings that a stranger can cause as often as he likes. Each kind is logged once an hour, and there are few kinds.
 type seldom struct {
 	log *slog.Logger
 	now func() time.Time

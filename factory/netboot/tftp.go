@@ -20,12 +20,12 @@ import (
 	"gprovision/factory/guard"
 )
 
-// TFTP gives the iPXE binaries to firmware, read only: RFC 1350 with the options blksize (2348), tsize and timeout (2349)
-// and windowsize (7440). It is our own because the library that was tried is not maintained and bounds nothing: here only
-// the names of Loaders exist, transfers are few, short, and end when a client falls silent.
+// TFTP serves the iPXE binaries to firmware, read only: RFC 1350 with the options blksize (RFC 2348), tsize and timeout (RFC 2349) and
+// windowsize (RFC 7440). It is our own because the library that was tried is not maintained and has no limits. Here only the names of
+// Loaders exist. Transfers are few and short, and end when a client falls silent.
 type TFTP struct {
 	dir     string
-	address string // with the port that it has
+	address string // with the port that was opened
 	conn    *net.UDPConn
 	log     *slog.Logger
 
@@ -35,10 +35,10 @@ type TFTP struct {
 	done sync.WaitGroup
 }
 
-// opened is a transfer that goes on.
+// opened is a transfer that is under way.
 type opened struct {
 	peer *net.UDPAddr
-	// answered says that the peer has acknowledged something, so that it is there and wants it.
+	// answered reports whether the peer has acknowledged something, which shows that it is there and wants the file.
 	answered atomic.Bool
 	cancel   context.CancelFunc
 }
@@ -46,7 +46,7 @@ type opened struct {
 const (
 	tftpTransfers = 128
 	tftpPerHost   = 4
-	tftpFirst     = 3    // sends before the first acknowledgement: whoever did not ask gets no more
+	tftpFirst     = 3    // sends before the first acknowledgement: a machine that did not ask gets no more
 	tftpBlock     = 1468 // what fits into an Ethernet frame
 	tftpWindow    = 32
 	tftpRetries   = 6
@@ -80,7 +80,7 @@ func (s *TFTP) listen() error {
 	return nil
 }
 
-// Serve answers until ctx ends, and closes the port. It may be called again, and opens the port then.
+// Serve answers until ctx ends, and closes the port. It may be called again: it then reopens the port.
 func (s *TFTP) Serve(ctx context.Context) error {
 	if s.conn == nil {
 		if err := s.listen(); err != nil {
@@ -90,7 +90,7 @@ func (s *TFTP) Serve(ctx context.Context) error {
 	conn := s.conn
 	defer func() {
 		conn.Close()
-		s.done.Wait() // its transfers use it
+		s.done.Wait() // the transfers use the connection
 		s.conn = nil
 	}()
 	ctx, cancel := context.WithCancel(ctx)
@@ -118,7 +118,7 @@ func (s *TFTP) Serve(ctx context.Context) error {
 	}
 }
 
-// Close closes the port of a TFTP that is not served, and does nothing after Serve.
+// Close closes the port if Serve was not called. After Serve it does nothing.
 func (s *TFTP) Close() error {
 	if s.conn == nil {
 		return nil
@@ -150,8 +150,8 @@ func (s *TFTP) begin(ctx context.Context, peer *net.UDPAddr, packet []byte) {
 	}()
 }
 
-// enter makes room for a transfer: where its address has too many, or all together are too many, the oldest goes, one that nobody has
-// acknowledged first. It is not ok for the repetition of a request that is being answered.
+// enter adds a transfer, and makes room for it. If its address has too many transfers, or there are too many in all, the oldest one ends;
+// one that was not acknowledged yet ends first. enter returns false for the repetition of a request that is being answered.
 func (s *TFTP) enter(o *opened) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -275,10 +275,10 @@ func loaderName(name string) string {
 	return strings.TrimLeft(name[:end], "/\\.")
 }
 
-// errAborted says that the client ended a transfer.
+// errAborted means that the client has ended a transfer.
 var errAborted = errors.New("the client ended the transfer")
 
-// tftpSend is one file on its way.
+// tftpSend is the sending of one file.
 type tftpSend struct {
 	conn   *net.UDPConn
 	peer   *net.UDPAddr
@@ -286,11 +286,11 @@ type tftpSend struct {
 	block  int
 	window int
 	pause  time.Duration // before a packet is sent again
-	// answered says that the client has acknowledged something.
+	// answered reports whether the client has acknowledged something.
 	answered *atomic.Bool
 }
 
-// tries is how often a packet is sent: less often to an address that has not said that it is there.
+// tries returns how often a packet is sent. It is less often as long as the client has acknowledged nothing.
 func (t *tftpSend) tries() int {
 	if t.answered.Load() {
 		return tftpRetries
@@ -323,7 +323,7 @@ func (t *tftpSend) run(options map[string]string) error {
 	return nil
 }
 
-// accept takes over the options that it knows and returns the packet that says so, or nil if there are none.
+// accept applies the options that it knows and returns the packet that confirms them, or nil if there are none.
 func (t *tftpSend) accept(options map[string]string) []byte {
 	p := binary.BigEndian.AppendUint16(nil, opOptions)
 	add := func(name string, v int) {
@@ -355,8 +355,8 @@ func (t *tftpSend) accept(options map[string]string) []byte {
 	return p
 }
 
-// exchange sends packets until the last of them, block last, is acknowledged. base is the block before the first of them.
-// An acknowledgement of an earlier block of the window makes it go on behind that one (RFC 7440).
+// exchange sends packets until the last one, block last, is acknowledged. base is the number of the block before the first one. After an
+// acknowledgement of an earlier block of the window it goes on behind that block (RFC 7440).
 func (t *tftpSend) exchange(packets [][]byte, base, last int) error {
 	acked := base
 	buf := make([]byte, 2048)
@@ -399,7 +399,7 @@ func (t *tftpSend) exchange(packets [][]byte, base, last int) error {
 				case k > acked && k < last: // part of the window arrived
 					acked, again, tries = k, true, -1
 				}
-				// Repeated acknowledgements are not answered: that would double every packet (RFC 1123 4.2.3.1).
+				// A repeated acknowledgement is not answered, since that would double every packet (RFC 1123 section 4.2.3.1).
 			default:
 				t.conn.WriteToUDP(errorPacket(errIllegal, "illegal operation"), t.peer)
 				return errors.New("the client sent something else than an acknowledgement")

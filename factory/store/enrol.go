@@ -16,23 +16,23 @@ import (
 
 // Token is a one-time token as it was given out.
 type Token struct {
-	// MAC is the port that fetched the boot script.
+	// MAC is the address of the port that fetched the boot script.
 	MAC string `json:"mac"`
-	// Serial is what its firmware says, if that is a serial number.
+	// Serial is the serial number in the firmware, or empty if that has none.
 	Serial  string    `json:"serial"`
 	Remote  string    `json:"remote"`
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires"`
 }
 
-// hashToken is what is stored of a token. A token has 128 random bits or more, so that a plain hash is enough.
+// hashToken returns the hash under which a token is stored. A token has 128 random bits or more, so a plain hash is enough.
 func hashToken(token string) []byte {
 	h := sha256.Sum256([]byte(token))
 	return h[:]
 }
 
-// AddToken stores the hash of a token for the unit with this port. It replaces the unused tokens of the same port. There is always
-// room: each address has a few, and where all of them are too many, the oldest of the address with the most goes.
+// AddToken stores the hash of a token for the unit with this port. It replaces the unused tokens of the same port. There is always room:
+// each address has a few tokens, and if there are too many in all, the oldest one of the address with most of them is removed.
 func (d *DB) AddToken(ctx context.Context, token string, t Token) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		now := d.now()
@@ -58,7 +58,7 @@ func (d *DB) AddToken(ctx context.Context, token string, t Token) error {
 	})
 }
 
-// Tokens returns the tokens that may still be used, newest first: units that have fetched their boot script and have not
+// Tokens returns the tokens that may still be used, newest first. They are those of units that have fetched their boot script and have not
 // enrolled yet.
 func (d *DB) Tokens(ctx context.Context) ([]Token, error) {
 	return list(ctx, d, `SELECT mac, serial, remote, created, expires FROM tokens WHERE enrolment = 0 AND expires > ? ORDER BY created DESC LIMIT 200`, func(s scanner, t *Token) error {
@@ -69,15 +69,15 @@ func (d *DB) Tokens(ctx context.Context) ([]Token, error) {
 	}, nano(d.now()))
 }
 
-// EnrolStatus says what became of a key.
+// EnrolStatus is the status of a key.
 type EnrolStatus string
 
-// What can become of a key.
+// The statuses of a key.
 const (
-	Active   EnrolStatus = "active"   // it speaks for the unit
+	Active   EnrolStatus = "active"   // the key speaks for the unit
 	Pending  EnrolStatus = "pending"  // an operator has to decide
 	Replaced EnrolStatus = "replaced" // a newer key speaks for the unit
-	Rejected EnrolStatus = "rejected" // an operator said no, or nobody decided in time
+	Rejected EnrolStatus = "rejected" // an operator has rejected it, or nobody decided in time
 )
 
 // Enrolment is one key that asked to speak for a unit.
@@ -85,30 +85,30 @@ type Enrolment struct {
 	ID        int64  `json:"id"`
 	Unit      string `json:"unit"`
 	PublicKey []byte `json:"publicKey"`
-	// Fingerprint is what the unit's own panel shows of the key.
+	// Fingerprint is the fingerprint of the key, as the unit's panel shows it.
 	Fingerprint string      `json:"fingerprint"`
 	Status      EnrolStatus `json:"status"`
 	Boot        string      `json:"boot"`
 	Platform    string      `json:"platform"`
 	Remote      string      `json:"remote"`
-	// MAC is the port that the key's token was made for, empty for none.
+	// MAC is the port that the key's token was made for, or empty.
 	MAC string `json:"mac"`
-	// Reason says why an operator has to decide.
+	// Reason is why an operator has to decide.
 	Reason  string    `json:"reason"`
 	Created time.Time `json:"created"`
-	// Seen is when the key last asked to be enrolled.
+	// Seen is when the last request to enrol the key came.
 	Seen time.Time `json:"seen"`
-	// Asked is when it first got credentials, zero for never.
+	// Asked is when the key first got credentials, or zero.
 	Asked time.Time `json:"asked"`
-	// ApprovedBy is who decided about the key, empty if nobody had to.
+	// ApprovedBy is the operator who decided about the key, or empty if no operator had to.
 	ApprovedBy string `json:"approvedBy"`
 }
 
-// Held is what a unit says that it has from an earlier time, for a server that was restored from a backup.
+// Held is what a unit has from an earlier time by its own account, for a server that was restored from a backup.
 type Held struct {
-	// Generation is that of the credentials that are set on the unit, 0 for none.
+	// Generation is the generation of the credentials that are set on the unit, or 0.
 	Generation uint64
-	// Provisioned says that the unit was provisioned to the end.
+	// Provisioned reports whether the unit was provisioned to the end.
 	Provisioned bool
 }
 
@@ -116,15 +116,15 @@ type Held struct {
 type EnrolInput struct {
 	Unit      string
 	PublicKey []byte
-	Token     string // empty for none
+	Token     string // may be empty
 	Boot      string
 	Platform  string
-	// SerialField is the keyword of the appliance table that Unit comes from, empty for unknown.
+	// SerialField is the keyword of the appliance table that Unit comes from, or empty if it is not known.
 	SerialField   string
 	MACs, BMCMACs []string
 	Remote        string
 	Held          Held
-	// ByPerson says that each new key needs an operator.
+	// ByPerson reports whether an operator must approve each new key.
 	ByPerson bool
 }
 
@@ -145,7 +145,7 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// canonical returns the name of the unit that goes by name, which is name itself where no operator gave it to a unit.
+// canonical returns the own name of the unit with a name. That is the name itself, unless an operator has given it to a unit.
 func canonical(ctx context.Context, q querier, name string) (string, error) {
 	var unit string
 	err := q.QueryRowContext(ctx, `SELECT unit FROM aliases WHERE name = ? AND NOT EXISTS (SELECT 1 FROM units WHERE id = ?)`, name, name).Scan(&unit)
@@ -158,8 +158,8 @@ func canonical(ctx context.Context, q querier, name string) (string, error) {
 	return unit, nil
 }
 
-// ActiveKey returns the enrolment that speaks for a unit, or ErrNotFound. The unit may go by the name of a mainboard that was joined
-// to it; the Enrolment has its own.
+// ActiveKey returns the active enrolment of a unit, or ErrNotFound. unit may be the name of a mainboard that was joined to it. The
+// Enrolment has the unit's own name.
 func (d *DB) ActiveKey(ctx context.Context, unit string) (Enrolment, error) {
 	var e Enrolment
 	unit, err := canonical(ctx, d.r, unit)
@@ -175,17 +175,17 @@ func activeKey(ctx context.Context, q querier, unit string) (Enrolment, error) {
 	return e, err
 }
 
-// Enrolments returns all keys that asked to speak for a unit, newest first.
+// Enrolments returns all keys that were to speak for a unit, newest first.
 func (d *DB) Enrolments(ctx context.Context, unit string) ([]Enrolment, error) {
 	return list(ctx, d, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? ORDER BY id DESC LIMIT 100`, scanEnrolment, unit)
 }
 
 // Enrol decides about a key.
 //
-// A key that is active already stays so, which makes a repeated request harmless, and lets a unit keep its key for life. A completed
-// unit takes no other one (ErrCompleted). Another key becomes the active one by a token that is good for this unit (see judge), as
-// long as the active one has not got credentials. In all other cases it waits for an operator, and reason says why. A key that an
-// operator has rejected is ErrRejected.
+// An active key stays active. So a repeated request is harmless, and a unit can keep its key for life. A completed unit takes no other key
+// (ErrCompleted). Another key becomes the active one by a token that is good for this unit (see judge), as long as the active key has not
+// got credentials. In all other cases the key waits for an operator, and reason is why. For a key that an operator has rejected the error
+// is ErrRejected.
 func (d *DB) Enrol(ctx context.Context, in EnrolInput) (e Enrolment, reason string, err error) {
 	in.MACs, in.BMCMACs = cleanMACs(in.MACs), cleanMACs(in.BMCMACs)
 	err = d.tx(ctx, func(tx *sql.Tx) error {
@@ -246,7 +246,7 @@ func (d *DB) Enrol(ctx context.Context, in EnrolInput) (e Enrolment, reason stri
 	return e, reason, err
 }
 
-// sweep forgets what nobody decided about in time.
+// sweep removes the enrolments about which nobody decided in time.
 func sweep(ctx context.Context, tx *sql.Tx, now time.Time) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'rejected' WHERE status = 'pending' AND seen < ?`, nano(now.Add(-pendingAge))); err != nil {
 		return fmt.Errorf("enrol: %w", err)
@@ -261,24 +261,24 @@ func sweep(ctx context.Context, tx *sql.Tx, now time.Time) error {
 	return nil
 }
 
-// nothingElse is true for units of which nothing is known but that they asked once.
+// nothingElse is true for units about which nothing is known but a request to enrol.
 const nothingElse = ` AND NOT EXISTS (SELECT 1 FROM enrolments WHERE unit = units.id) AND NOT EXISTS (SELECT 1 FROM events WHERE unit = units.id)
 	AND NOT EXISTS (SELECT 1 FROM actions WHERE unit = units.id) AND NOT EXISTS (SELECT 1 FROM ports WHERE unit = units.id)
 	AND NOT EXISTS (SELECT 1 FROM aliases WHERE unit = units.id) AND NOT EXISTS (SELECT 1 FROM documents WHERE unit = units.id)`
 
-// verdict is what judge thinks of a key.
+// verdict is the result of judge.
 type verdict struct {
 	hash []byte
-	// mac is the port of a token that may be used and that the unit says it has.
+	// mac is the port of a usable token, if the unit lists that port as its own.
 	mac  string
 	good bool
 	why  string
 }
 
-// judge says whether the token of in lets another key than the active one speak for the unit, and if not, why.
+// judge decides whether the token of in lets a new key speak for the unit, and if not, why not.
 //
-// A token belongs to the port that fetched it, and so to the unit that has the port. It belongs to a serial number as well where the
-// unit's name comes from the field of the firmware that iPXE sends. The port must be free or the unit's own; an adapter that serves
+// A token belongs to the port that fetched it, and so to the unit that has the port. If the unit's name comes from the field of the
+// firmware that iPXE sends, the token belongs to a serial number as well. The port must be free or the unit's own. An adapter that serves
 // many units proves nothing about a unit that has a key, unless the serial number does.
 func (d *DB) judge(ctx context.Context, tx *sql.Tx, in EnrolInput, name string, active Enrolment, taken bool) (verdict, error) {
 	no := func(v verdict, why string) (verdict, error) {
@@ -346,7 +346,7 @@ func (d *DB) judge(ctx context.Context, tx *sql.Tx, in EnrolInput, name string, 
 	return v, nil
 }
 
-// wait writes down a key that needs an operator. There is always room, see makeRoom.
+// wait stores a key that needs an operator. There is always room, see makeRoom.
 func wait(ctx context.Context, tx *sql.Tx, in EnrolInput, v verdict, now time.Time) (e Enrolment, err error) {
 	err = scanEnrolment(tx.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? AND public_key = ?
 		AND (status = 'pending' OR status = 'rejected' AND approved_by <> '') ORDER BY id DESC LIMIT 1`, in.Unit, in.PublicKey), &e)
@@ -374,8 +374,8 @@ func wait(ctx context.Context, tx *sql.Tx, in EnrolInput, v verdict, now time.Ti
 	return insertEnrolment(ctx, tx, in, Pending, v, now)
 }
 
-// makeRoom drops keys that wait, so that one more fits: first those of the same address beyond its share, then of the address that
-// has the most. Of one address the key goes that has not asked for longest; a unit that is there asks every few seconds.
+// makeRoom removes waiting keys so that one more fits: first those of the same address beyond its share, then those of the address with
+// most of them. Of one address it removes the key whose last request is the oldest: a unit that is still there asks every few seconds.
 func makeRoom(ctx context.Context, tx *sql.Tx, in EnrolInput) error {
 	drop := func(query string, args ...any) error {
 		var id int64
@@ -428,7 +428,7 @@ func insertEnrolment(ctx context.Context, tx *sql.Tx, in EnrolInput, status Enro
 	return e, nil
 }
 
-// heldNumber is the generation that a unit says it has, 0 for one that cannot be.
+// heldNumber returns the generation that a unit claims to have, or 0 if that is not possible.
 func heldNumber(h Held) int64 {
 	if h.Generation > maxHeld {
 		return 0
@@ -445,8 +445,8 @@ func ensureUnit(ctx context.Context, tx *sql.Tx, unit string, now time.Time) err
 	return nil
 }
 
-// depose ends that the active key of a unit speaks for it. Credentials that it got and that no finished provisioning set are void:
-// nobody must take them for those of the unit.
+// depose makes the active key of a unit inactive. Credentials that it got, and that no finished provisioning has set, become void: nobody
+// must take them for those of the unit.
 func depose(ctx context.Context, tx *sql.Tx, unit string, u Unit) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE secrets SET void = 1 WHERE unit = ? AND enrolment IN (SELECT id FROM enrolments WHERE unit = ? AND status = 'active')
 		AND (confirmed = 0 OR confirmed > ?)`, unit, unit, nano(u.Provisioned)); err != nil {
@@ -458,8 +458,8 @@ func depose(ctx context.Context, tx *sql.Tx, unit string, u Unit) error {
 	return nil
 }
 
-// renew is for a request of the key that is active already. A port whose token it brings is the unit's from now on, such as that of a
-// new mainboard, unless it is another unit's.
+// renew handles a request of a key that is active already. If it brings the token of a port, such as that of a new mainboard, the port is
+// the unit's from now on, unless it is another unit's.
 func (d *DB) renew(ctx context.Context, tx *sql.Tx, in EnrolInput, e Enrolment, v verdict, now time.Time) error {
 	if err := tx.QueryRowContext(ctx, `UPDATE enrolments SET seen = ? WHERE id = ? RETURNING id`, nano(now), e.ID).Scan(&e.ID); err != nil {
 		return fmt.Errorf("enrol: %w", err)
@@ -472,7 +472,7 @@ func (d *DB) renew(ctx context.Context, tx *sql.Tx, in EnrolInput, e Enrolment, 
 	return d.accept(ctx, tx, in, e, now)
 }
 
-// accept writes down what an accepted key says about its unit.
+// accept stores what the request with an accepted key says about its unit.
 func (d *DB) accept(ctx context.Context, tx *sql.Tx, in EnrolInput, e Enrolment, now time.Time) error {
 	set := func(column, value string) error {
 		if value == "" {
@@ -506,8 +506,8 @@ func (d *DB) accept(ctx context.Context, tx *sql.Tx, in EnrolInput, e Enrolment,
 	return takeHeld(ctx, tx, in.Unit, in.Held, e.ID, now)
 }
 
-// Approve makes a pending key the active one of its unit. A fingerprint that is not empty must be that of the key, else it is
-// ErrFingerprint. It is ErrNotFound if there is no such key waiting, and ErrCompleted if the unit would have to be released first.
+// Approve makes a pending key the active one of its unit. The error is ErrFingerprint if fingerprint is neither empty nor that of the key,
+// ErrNotFound if no such key waits, and ErrCompleted if the unit must be released first.
 func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator, fingerprint string) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		u, err := scanUnit(tx.QueryRowContext(ctx, `SELECT `+unitColumns+` FROM units u WHERE u.id = ?`, unit))
@@ -541,7 +541,7 @@ func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator
 		if _, err := tx.ExecContext(ctx, `UPDATE units SET serial_field = (SELECT serial_field FROM enrolments WHERE id = ?) WHERE id = ?`, enrolment, unit); err != nil {
 			return fmt.Errorf("approve: %w", err)
 		}
-		// The ports are those of this key's machine: what another one has claimed is free again.
+		// The ports are those of this key's machine. Ports that another one has claimed are free again.
 		text, err := json.Marshal(macs)
 		if err != nil {
 			return err
@@ -566,8 +566,7 @@ func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator
 	})
 }
 
-// Reject makes a pending key one that may not speak for its unit. It is ErrNotFound if there is no such key waiting. The same key may
-// ask again after a few days.
+// Reject rejects a pending key. The error is ErrNotFound if no such key waits. The same key may ask again after a few days.
 func (d *DB) Reject(ctx context.Context, unit string, enrolment int64, operator string) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		e, _, err := waiting(ctx, tx, unit, enrolment)
@@ -582,7 +581,7 @@ func (d *DB) Reject(ctx context.Context, unit string, enrolment int64, operator 
 	})
 }
 
-// waiting returns a pending key and the ports that its unit named.
+// waiting returns a pending key and the ports that its unit has named.
 func waiting(ctx context.Context, tx *sql.Tx, unit string, enrolment int64) (e Enrolment, macs []string, err error) {
 	if err := scanEnrolment(tx.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE id = ? AND unit = ? AND status = 'pending'`, enrolment, unit), &e); err != nil {
 		return e, nil, err
@@ -597,7 +596,7 @@ func waiting(ctx context.Context, tx *sql.Tx, unit string, enrolment int64) (e E
 	return e, macs, nil
 }
 
-// IsSerial reports whether a text from a machine's firmware is a serial number, and no text that stands for none.
+// IsSerial reports whether a text from a machine's firmware is a serial number, and not one of the texts that stand for none.
 func IsSerial(s string) bool {
 	return record.CheckUnit(s) == nil && platform.Identity{Serial: s}.CheckSerial() == nil
 }

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// Epoch returns which backup the server was restored from last, as a random name, and when; "" and zero for none.
+// Epoch returns the random name of the last restore from a backup, and its time, or "" and zero.
 //
-// The time since is an epoch: units may know more than the server. Their keys are not replaced by themselves, what they say that
-// they hold is taken over, and credentials that they have confirmed are not made anew.
+// The time since then is an epoch, in which units may know more than the server. Their keys are not replaced without an operator. What they
+// claim to hold is taken over. Credentials that they have confirmed are not made anew.
 func (d *DB) Epoch(ctx context.Context) (id string, since time.Time, err error) {
 	return epoch(ctx, d.r)
 }
@@ -30,7 +30,7 @@ func epoch(ctx context.Context, q querier) (id string, since time.Time, err erro
 	return id, fromNano(t), nil
 }
 
-// BeginEpoch notes that this store is a backup that is used from now on. All tokens and sessions of the time before end.
+// BeginEpoch notes that this store is a backup that is used from now on. All earlier tokens and sessions end.
 func (d *DB) BeginEpoch(ctx context.Context) error {
 	b := make([]byte, 8)
 	rand.Read(b) // never fails: crypto/rand ends the program instead
@@ -47,8 +47,7 @@ func (d *DB) BeginEpoch(ctx context.Context) error {
 	})
 }
 
-// Backup writes a copy of the store, as it is at one moment, to a file that does not exist yet. The store may be in use:
-// writers wait.
+// Backup writes a copy of the store, as it is at one moment, to a file that must not exist. The store may be in use. Writers wait.
 func (d *DB) Backup(ctx context.Context, path string) error {
 	if _, err := d.w.ExecContext(ctx, `VACUUM INTO ?`, path); err != nil {
 		return fmt.Errorf("back up store: %w", err)
@@ -56,7 +55,7 @@ func (d *DB) Backup(ctx context.Context, path string) error {
 	return nil
 }
 
-// takeHeld takes over what a unit says that it holds, in an epoch only: at all other times the server knows better.
+// takeHeld takes over what a unit claims to hold. It does so in an epoch only: at other times the server knows better.
 func takeHeld(ctx context.Context, tx *sql.Tx, unit string, held Held, enrolment int64, now time.Time) error {
 	if _, since, err := epoch(ctx, tx); err != nil || since.IsZero() {
 		return err
@@ -74,7 +73,7 @@ func takeHeld(ctx context.Context, tx *sql.Tx, unit string, held Held, enrolment
 		AND generation = (SELECT max(generation) FROM secrets WHERE unit = ? AND enrolment = ?)`, nano(now), unit, gen, enrolment, unit, enrolment); err != nil {
 		return fmt.Errorf("store what the unit holds: %w", err)
 	}
-	// Credentials that were made after the backup: the number is used up, and that they are set is known.
+	// The credentials were made after the backup. Their number is used up, and it is known that they are set.
 	_, err := tx.ExecContext(ctx, `INSERT INTO secrets (unit, generation, enrolment, ciphertext, created, confirmed) SELECT ?, ?, ?, x'', ?, ?
 		WHERE ? > (SELECT coalesce(max(generation), 0) FROM secrets WHERE unit = ?)`, unit, gen, enrolment, nano(now), nano(now), gen, unit)
 	if err != nil {
@@ -83,7 +82,7 @@ func takeHeld(ctx context.Context, tx *sql.Tx, unit string, held Held, enrolment
 	return nil
 }
 
-// Check says what is wrong with the file, if anything is.
+// Check returns an error if the file is damaged.
 func (d *DB) Check(ctx context.Context) error {
 	var found string
 	if err := d.r.QueryRowContext(ctx, `PRAGMA integrity_check(1)`).Scan(&found); err != nil {

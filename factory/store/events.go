@@ -13,16 +13,16 @@ import (
 
 // Event is a stored event.
 type Event struct {
-	// ID grows in the order of arrival.
+	// ID is higher for a later arrival.
 	ID int64 `json:"id"`
-	// Received is by the server's clock.
+	// Received is when the event arrived, by the server's clock.
 	Received time.Time `json:"received"`
 	record.Event
 }
 
-// AddEvents stores the events of a unit that exists, each once, and applies what they say to the unit. It returns how many
-// were new. The events have been validated, and their Unit is not looked at. It is ErrQuota or ErrDisk if one of them has no room; then
-// none is stored.
+// AddEvents stores events of a unit that exists, each once, and applies them to the unit. It returns the number of new ones. The events
+// must have been validated. Their field Unit is not read. If there is no room for one of them, none is stored, and the error is ErrQuota or
+// ErrDisk.
 func (d *DB) AddEvents(ctx context.Context, unit string, events []record.Event) (stored int, err error) {
 	if events, err = d.fit(events); err != nil {
 		return 0, err
@@ -70,7 +70,7 @@ func (d *DB) AddEvents(ctx context.Context, unit string, events []record.Event) 
 	return stored, err
 }
 
-// eventTime is nano within the years that fit.
+// eventTime is nano, limited to the years that fit.
 func eventTime(t time.Time) int64 {
 	if y := t.Year(); y < 1970 || y > 2200 {
 		return 0
@@ -78,8 +78,8 @@ func eventTime(t time.Time) int64 {
 	return nano(t)
 }
 
-// applyState makes a state event the state of its unit, if it is the newest one. A provisioning that succeeded counts
-// whenever its event arrives; it uses up a release only if it was permitted after that release.
+// applyState makes a state event the state of its unit if it is the newest one. A successful provisioning counts whenever its event
+// arrives. It uses up a release only if it was permitted after that release.
 func applyState(ctx context.Context, tx *sql.Tx, unit string, e record.Event, now int64) error {
 	s, ok := record.StateOf(e)
 	if !ok {
@@ -102,7 +102,7 @@ func applyState(ctx context.Context, tx *sql.Tx, unit string, e record.Event, no
 	return nil
 }
 
-// applyFact stores a fact; those the server understands go into the unit as well.
+// applyFact stores a fact. A fact that the server understands goes into the unit as well.
 func applyFact(ctx context.Context, tx *sql.Tx, unit string, e record.Event, now int64) error {
 	name, _ := e.Attrs["name"].(string)
 	if name == "" || len(name) > record.MaxName {
@@ -112,7 +112,7 @@ func applyFact(ctx context.Context, tx *sql.Tx, unit string, e record.Event, now
 	if err != nil {
 		return fmt.Errorf("store fact: %w", err)
 	}
-	// What one unit can fill is bounded.
+	// The facts of one unit are limited.
 	_, err = tx.ExecContext(ctx, `INSERT INTO facts (unit, name, value, source, time) SELECT ?, ?, ?, ?, ?
 		WHERE (SELECT count(*) FROM facts WHERE unit = ?) < 1000 OR EXISTS (SELECT 1 FROM facts WHERE unit = ? AND name = ?)
 		ON CONFLICT (unit, name) DO UPDATE SET value = excluded.value, source = excluded.source, time = excluded.time`,
@@ -146,7 +146,7 @@ func applyFact(ctx context.Context, tx *sql.Tx, unit string, e record.Event, now
 	return nil
 }
 
-// Fact is something known about a unit.
+// Fact is something that is known about a unit.
 type Fact struct {
 	Name   string          `json:"name"`
 	Value  json.RawMessage `json:"value"`
@@ -154,8 +154,8 @@ type Fact struct {
 	Time   time.Time       `json:"time"`
 }
 
-// Facts returns what is known about a unit, by name. A value of more than maxFact bytes, and what is beyond maxFacts bytes of all values,
-// is replaced by a text that says how large it is.
+// Facts returns the facts about a unit, sorted by name. A value of more than maxFact bytes is replaced by a text with its size, and so are
+// the values beyond maxFacts bytes in all.
 func (d *DB) Facts(ctx context.Context, unit string) ([]Fact, error) {
 	total := 0
 	return list(ctx, d, `SELECT name, CASE WHEN octet_length(value) <= ? THEN value END, octet_length(value), source, time FROM facts WHERE unit = ? ORDER BY name LIMIT 1000`, func(s scanner, f *Fact) error {
@@ -171,15 +171,16 @@ func (d *DB) Facts(ctx context.Context, unit string) ([]Fact, error) {
 	}, maxFact, unit)
 }
 
-// Bounds of one answer, in bytes.
+// Limits of one answer, in bytes.
 const (
 	maxFact   = 8 << 10
 	maxFacts  = 1 << 20
 	maxEvents = 4 << 20
 )
 
-// Events returns at most limit events of a unit with an ID below before (0: from the newest), newest first. With kinds only
-// those. It returns fewer where they would be more than maxEvents bytes; more says that there are others behind them.
+// Events returns at most limit events of a unit with an ID below before (0: from the newest on), newest first. If kinds are given, it
+// returns events of these kinds only. It returns fewer events if they would have more than maxEvents bytes. more reports whether older ones
+// are left.
 func (d *DB) Events(ctx context.Context, unit string, before int64, limit int, kinds ...record.Kind) (events []Event, more bool, err error) {
 	if before <= 0 {
 		before = 1 << 62
@@ -221,14 +222,14 @@ type Secret struct {
 	Generation uint64    `json:"generation"`
 	Ciphertext []byte    `json:"ciphertext"`
 	Created    time.Time `json:"created"`
-	// Confirmed is when the unit said that it has set them, zero for never.
+	// Confirmed is when the unit reported that it has set them, or zero.
 	Confirmed time.Time `json:"confirmed"`
-	// Fingerprint is that of the key that got them, and Active whether it speaks for the unit now.
+	// Fingerprint is that of the key that got them. Active reports whether that key is the unit's active one.
 	Fingerprint string `json:"fingerprint"`
 	Active      bool   `json:"active"`
-	// Void says that another key took the unit over before a provisioning with these was finished: they are set nowhere.
+	// Void reports whether another key became active before a provisioning with these was finished, so that they are set nowhere.
 	Void bool `json:"void"`
-	// Lost says that the unit has them and the server, restored from a backup, does not.
+	// Lost reports whether the unit has them and the server, which was restored from a backup, has not.
 	Lost bool `json:"lost"`
 }
 
@@ -242,9 +243,9 @@ func scanSecret(s scanner, v *Secret, more ...any) error {
 	return err
 }
 
-// AddSecret stores a new generation of credentials for the key of an enrolment. seal is called with its number and returns
-// the ciphertext. It is ErrNotEnrolled if the enrolment is not the active one, ErrConfirmed if that key has confirmed
-// credentials and the unit was not released since, ErrCompleted if the unit is completed.
+// AddSecret stores a new generation of credentials for the key of an enrolment. seal gets its number and returns the ciphertext. The error
+// is ErrNotEnrolled if the enrolment is not the active one, ErrConfirmed if its key has confirmed credentials and the unit was not released
+// since, and ErrCompleted if the unit is completed.
 func (d *DB) AddSecret(ctx context.Context, unit string, enrolment int64, seal func(generation uint64) ([]byte, error)) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		if err := d.mayAsk(ctx, tx, unit, enrolment); err != nil {
@@ -261,7 +262,7 @@ func (d *DB) AddSecret(ctx context.Context, unit string, enrolment int64, seal f
 		if _, err := tx.ExecContext(ctx, `INSERT INTO secrets (unit, generation, enrolment, ciphertext, created) VALUES (?, ?, ?, ?, ?)`, unit, gen, enrolment, ciphertext, nano(d.now())); err != nil {
 			return fmt.Errorf("store credentials: %w", err)
 		}
-		// From here on no token lets another key take the unit over.
+		// From now on no token makes another key active.
 		if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET asked = ? WHERE id = ? AND asked = 0`, nano(d.now()), enrolment); err != nil {
 			return fmt.Errorf("store credentials: %w", err)
 		}
@@ -302,8 +303,8 @@ func isActive(ctx context.Context, tx *sql.Tx, unit string, enrolment int64) err
 	return nil
 }
 
-// ConfirmSecret marks a generation as the one that is set on the unit. Only the newest one of the active key can be
-// confirmed, else it is ErrGeneration; doing it again is no error.
+// ConfirmSecret marks a generation as the one that is set on the unit. It may be repeated. Only the newest generation of the active key can
+// be confirmed. For another one the error is ErrGeneration.
 func (d *DB) ConfirmSecret(ctx context.Context, unit string, enrolment int64, generation uint64) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		if err := isActive(ctx, tx, unit, enrolment); err != nil {
@@ -330,9 +331,9 @@ func (d *DB) Secrets(ctx context.Context, unit string) ([]Secret, error) {
 	return list(ctx, d, `SELECT `+secretColumns+` WHERE s.unit = ? ORDER BY s.generation DESC LIMIT 1000`, func(s scanner, v *Secret) error { return scanSecret(s, v) }, unit)
 }
 
-// ReadSecret returns the ciphertext of a generation and records that operator read it. Generation 0 is the newest one that the
-// active key has confirmed, else the newest that another key confirmed in a finished provisioning, else the newest of the active key.
-// Void ones are read by their number only. It is ErrNotFound if there is none, and ErrLost for one that only the unit has.
+// ReadSecret returns the ciphertext of a generation and records that operator has read it. Generation 0 means the newest one that the
+// active key has confirmed, else the newest one that another key has confirmed in a finished provisioning, else the newest one of the
+// active key. A void generation is read by its number only. The error is ErrNotFound if there is none, and ErrLost if only the unit has it.
 func (d *DB) ReadSecret(ctx context.Context, unit string, generation uint64, operator, remote string) (Secret, error) {
 	var v Secret
 	err := d.tx(ctx, func(tx *sql.Tx) error {
@@ -360,7 +361,7 @@ func (d *DB) ReadSecret(ctx context.Context, unit string, generation uint64, ope
 	return v, nil
 }
 
-// Reading says that somebody read the credentials of a unit.
+// Reading is the record that an operator has read the credentials of a unit.
 type Reading struct {
 	Generation uint64    `json:"generation"`
 	Time       time.Time `json:"time"`
@@ -368,7 +369,7 @@ type Reading struct {
 	Remote     string    `json:"remote"`
 }
 
-// Readings returns who read the credentials of a unit, newest first.
+// Readings returns the readings of the credentials of a unit, newest first.
 func (d *DB) Readings(ctx context.Context, unit string) ([]Reading, error) {
 	return list(ctx, d, `SELECT generation, time, operator, remote FROM readings WHERE unit = ? ORDER BY id DESC LIMIT 1000`, func(s scanner, v *Reading) error {
 		var g, t int64

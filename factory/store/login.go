@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// SetLogin stores the hash of an operator's password. Sessions of that operator end.
+// SetLogin stores the hash of an operator's password. The sessions of that operator end.
 func (d *DB) SetLogin(ctx context.Context, operator string, hash []byte) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO logins (operator, hash, created) VALUES (?, ?, ?) ON CONFLICT (operator) DO UPDATE SET hash = excluded.hash`, operator, hash, nano(d.now()))
@@ -30,7 +30,7 @@ func (d *DB) Login(ctx context.Context, operator string) ([]byte, error) {
 	return h, err
 }
 
-// Logins returns how many operators there are.
+// Logins returns the number of operators.
 func (d *DB) Logins(ctx context.Context) (int, error) {
 	var n int
 	err := d.r.QueryRowContext(ctx, `SELECT count(*) FROM logins`).Scan(&n)
@@ -61,7 +61,7 @@ func (d *DB) Session(ctx context.Context, id string) (string, error) {
 	return op, err
 }
 
-// EndSession forgets a session.
+// EndSession removes a session. It may be repeated.
 func (d *DB) EndSession(ctx context.Context, id string) error {
 	_, err := d.w.ExecContext(ctx, `DELETE FROM sessions WHERE hash = ?`, hashToken(id))
 	return err

@@ -14,16 +14,16 @@ import (
 type Port struct {
 	MAC  string `json:"mac"`
 	Unit string `json:"unit"`
-	// Proven says that the port fetched the boot script whose token enrolled the unit; else the unit named it.
+	// Proven reports whether the port fetched the boot script whose token enrolled the unit. If not, the unit has only named it.
 	Proven bool      `json:"proven"`
 	Since  time.Time `json:"since"`
 }
 
-// SharedPort is an adapter that serves many units, and so says nothing about which one it is.
+// SharedPort is a network adapter that serves many units, and so does not identify one.
 type SharedPort struct {
 	MAC      string    `json:"mac"`
 	Note     string    `json:"note"`
-	Operator string    `json:"operator"` // empty: the server found it out by itself
+	Operator string    `json:"operator"` // empty if the server has found out by itself
 	Since    time.Time `json:"since"`
 }
 
@@ -34,8 +34,8 @@ type Alias struct {
 	Since    time.Time `json:"since"`
 }
 
-// claim makes ports those of a unit: the one that its token proves, and those that it names. A port of another unit stays that
-// unit's, but for one that the other unit has only named and this one proves. A completed unit claims nothing by naming it.
+// claim gives ports to a unit: the one that its token proves, and those that it names. A port of another unit stays that unit's, unless the
+// other unit has only named it and this one proves it. A completed unit gets no port by naming it.
 func claim(ctx context.Context, tx *sql.Tx, unit, proven string, named []string, now time.Time) error {
 	const shared = `SELECT 1 FROM shared_ports WHERE mac = ?`
 	if proven != "" {
@@ -57,7 +57,7 @@ func claim(ctx context.Context, tx *sql.Tx, unit, proven string, named []string,
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM ports WHERE unit = ?`, unit).Scan(&n); err != nil {
 			return fmt.Errorf("store ports: %w", err)
 		}
-		if n >= record.MaxMACs { // what one unit can fill is bounded
+		if n >= record.MaxMACs { // the ports of one unit are limited
 			return nil
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO ports (mac, unit, proven, since) SELECT ?, ?, 0, ? WHERE NOT EXISTS (`+shared+`) ON CONFLICT (mac) DO NOTHING`, mac, unit, nano(now), mac); err != nil {
@@ -67,9 +67,9 @@ func claim(ctx context.Context, tx *sql.Tx, unit, proven string, named []string,
 	return nil
 }
 
-// FindUnit returns the unit of a machine that boots: serial is what its firmware says, or empty, and mac the port that it boots
-// from. The serial number counts for units whose name comes from that field of the firmware; else the port does, unless it is an
-// adapter that serves many units, or its unit would have said another serial number. It is ErrNotFound if there is no such unit.
+// FindUnit returns the unit of a machine that boots. serial is the serial number in its firmware, or empty. mac is the port that it boots
+// from. The serial number decides for units whose name comes from that field of the firmware. For others the port decides, unless it is an
+// adapter that serves many units, or its unit would have another serial number. The error is ErrNotFound if there is no such unit.
 func (d *DB) FindUnit(ctx context.Context, serial, mac string) (Unit, error) {
 	field := func(unit string) (string, error) {
 		var f string
@@ -101,7 +101,7 @@ func (d *DB) FindUnit(ctx context.Context, serial, mac string) (Unit, error) {
 		return Unit{}, fmt.Errorf("find unit: %w", err)
 	}
 	if f, err := field(owner); err != nil || f == record.FirmwareSerial && serial != "" {
-		if err == nil { // this is another machine, on an adapter of that unit
+		if err == nil { // another machine, on an adapter of that unit
 			err = ErrNotFound
 		}
 		return Unit{}, err
@@ -109,7 +109,7 @@ func (d *DB) FindUnit(ctx context.Context, serial, mac string) (Unit, error) {
 	return d.Unit(ctx, owner)
 }
 
-// Ports returns the ports of a unit, or those of all units for "", by address.
+// Ports returns the ports of a unit, or of all units for "", sorted by address.
 func (d *DB) Ports(ctx context.Context, unit string) ([]Port, error) {
 	return list(ctx, d, `SELECT mac, unit, proven, since FROM ports WHERE ? = '' OR unit = ? ORDER BY mac LIMIT 10000`, func(s scanner, p *Port) error {
 		var t int64
@@ -119,7 +119,7 @@ func (d *DB) Ports(ctx context.Context, unit string) ([]Port, error) {
 	}, unit, unit)
 }
 
-// ReleasePort takes a port from its unit: the next unit that boots from it may have it. It is ErrNotFound if it belongs to none.
+// ReleasePort takes a port from its unit. The next unit that boots from it may have it. The error is ErrNotFound if it belongs to no unit.
 func (d *DB) ReleasePort(ctx context.Context, mac, operator string) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		return releasePort(ctx, tx, mac, operator, nano(d.now()), "released the port "+mac)
@@ -138,7 +138,7 @@ func releasePort(ctx context.Context, tx *sql.Tx, mac, operator string, now int6
 	return action(ctx, tx, unit, now, operator, what)
 }
 
-// SharedPorts returns the adapters that serve many units, by address.
+// SharedPorts returns the adapters that serve many units, sorted by address.
 func (d *DB) SharedPorts(ctx context.Context) ([]SharedPort, error) {
 	return list(ctx, d, `SELECT mac, note, operator, since FROM shared_ports ORDER BY mac LIMIT 10000`, func(s scanner, p *SharedPort) error {
 		var t int64
@@ -148,7 +148,7 @@ func (d *DB) SharedPorts(ctx context.Context) ([]SharedPort, error) {
 	})
 }
 
-// SharePort lists a port as an adapter that serves many units. It belongs to no unit from then on. Doing it again replaces the note.
+// SharePort lists a port as an adapter that serves many units. From then on it belongs to no unit. A repetition replaces the note.
 func (d *DB) SharePort(ctx context.Context, mac, note, operator string) error {
 	mac, err := record.CleanMAC(mac)
 	if err != nil {
@@ -171,7 +171,7 @@ func (d *DB) SharePort(ctx context.Context, mac, note, operator string) error {
 	})
 }
 
-// UnsharePort ends that a port is a shared adapter. It is ErrNotFound if it is none.
+// UnsharePort removes a port from the list of shared adapters. The error is ErrNotFound if it is not listed.
 func (d *DB) UnsharePort(ctx context.Context, mac string) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, `DELETE FROM shared_ports WHERE mac = ? RETURNING mac`, mac).Scan(&mac)
@@ -185,8 +185,9 @@ func (d *DB) UnsharePort(ctx context.Context, mac string) error {
 	})
 }
 
-// Join makes a mainboard part of a unit: name is the unit's name by the serial number of the new board, and mac its port; either may
-// be empty. The unit keeps its own name on the server, and its key. A name or a port of another unit is ErrTaken.
+// Join makes a mainboard part of a unit. name is the name that the unit has by the serial number of the new board, and mac the board's
+// port. One of them may be empty. The unit keeps its own name on the server, and its key. The error is ErrTaken if the name or the port is
+// another unit's.
 func (d *DB) Join(ctx context.Context, unit, name, mac, operator string) error {
 	if name == "" && mac == "" {
 		return fmt.Errorf("%w: a serial number or a port is needed", ErrInput)
@@ -226,7 +227,7 @@ func (d *DB) Join(ctx context.Context, unit, name, mac, operator string) error {
 	})
 }
 
-// joinName makes name a further name of a unit. A unit of that name that only ever asked is forgotten.
+// joinName makes name a further name of a unit. A unit of that name that has only asked to enrol is removed.
 func joinName(ctx context.Context, tx *sql.Tx, unit, name, operator string, now time.Time) error {
 	var busy bool
 	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM enrolments WHERE unit = ? AND status IN ('active', 'replaced')) OR EXISTS (SELECT 1 FROM events WHERE unit = ?)`, name, name).Scan(&busy)

@@ -12,22 +12,22 @@ import (
 	"gprovision/model/record"
 )
 
-// Why the store takes no more. Nothing of what was refused is kept.
+// The reasons for which the store takes no more. Nothing of a refused request is stored.
 var (
-	// ErrQuota says that a unit has used up what it may store.
+	// ErrQuota means that a unit has stored all that it may.
 	ErrQuota = errors.New("the unit has used up what it may store")
-	// ErrDisk says that the disk of the server is nearly full.
+	// ErrDisk means that the disk of the server is nearly full.
 	ErrDisk = errors.New("the disk of the server is nearly full")
 )
 
-// bounds is what units may store.
+// bounds are the limits of what units may store.
 type bounds struct {
-	// boot is for one boot of a unit, documents included. The last eighth of it is for what is not a log record, so that a unit that
-	// talks too much can still say how it ended.
+	// boot is the limit of one boot of a unit, with its documents. Log records may not use the last eighth, so that a unit with too many of
+	// them can still report how its job ended.
 	boot usage
-	// unit is for all events of a unit: beyond it the log records of its oldest boots go, and then all of their records.
+	// unit is the limit of all events of a unit. Beyond it the log records of its oldest boots are removed, and then all records of them.
 	unit usage
-	// documents is the bytes of all documents of a unit: beyond them the oldest ones go.
+	// documents is the limit in bytes of all documents of a unit. Beyond it the oldest ones are removed.
 	documents int64
 }
 
@@ -35,25 +35,25 @@ func defaultBounds() bounds {
 	return bounds{boot: usage{64 << 20, 100_000}, unit: usage{256 << 20, 400_000}, documents: 128 << 20}
 }
 
-// Free bytes of the disk below which only states and the lines of the hardware check are taken, and those made small, and below which
-// nothing is.
+// Limits of the free bytes of the disk. Below the first one only states and the lines of the hardware check are stored, and made small.
+// Below the second one nothing is stored.
 const (
 	diskLow  = 2 << 30
 	diskNone = 256 << 20
 )
 
-// maxLowEvent is the largest size, as JSON, of the attributes of an event that is taken while the disk is nearly full.
+// maxLowEvent is the largest size, as JSON, of the attributes of an event that is stored while the disk is nearly full.
 const maxLowEvent = 4 << 10
 
-// recordCost is what a record takes beside its text: numbers, indexes, its share of a page.
+// recordCost is the size of a record beside its text: numbers, indexes, its share of a page.
 const recordCost = 256
 
-// usage is what the events of one boot take.
+// usage is the room that the events of one boot take.
 type usage struct{ bytes, records int64 }
 
 func (u usage) over(bytes, records int64) bool { return u.bytes > bytes || u.records > records }
 
-// freeBytes returns a function that says how many bytes may still be written below dir.
+// freeBytes returns a function that returns how many bytes may still be written below dir.
 func freeBytes(dir string) func() (int64, error) {
 	return func() (int64, error) {
 		var st unix.Statfs_t
@@ -64,7 +64,7 @@ func freeBytes(dir string) func() (int64, error) {
 	}
 }
 
-// Room says why the disk has no room for records, or nil. It is ErrDisk while only states and the lines of the hardware check are taken.
+// Room returns nil if the disk has room for records. The error is ErrDisk while only states and the lines of the hardware check are stored.
 func (d *DB) Room() error {
 	free, err := d.free()
 	if err == nil && free < diskLow {
@@ -73,8 +73,8 @@ func (d *DB) Room() error {
 	return err
 }
 
-// fit returns the events that the disk has room for: all of them, or, where little is free, the same made small. It is ErrDisk if one of
-// them is of a kind that is not taken now.
+// fit returns the events in the form for which the disk has room: as they are or, if little is free, made small. The error is ErrDisk if
+// one of them is of a kind that is not stored now.
 func (d *DB) fit(events []record.Event) ([]record.Event, error) {
 	low := d.Room()
 	if low == nil {
@@ -104,7 +104,7 @@ func (d *DB) fit(events []record.Event) ([]record.Event, error) {
 	return out, nil
 }
 
-// bill counts what a batch of events adds to what its unit has stored.
+// bill counts how much a batch of events adds to the room that its unit has used.
 type bill struct {
 	may    bounds
 	unit   string
@@ -113,7 +113,7 @@ type bill struct {
 	change bool
 }
 
-// charge adds a new event. It is ErrQuota if the event is too much.
+// charge adds a new event. The error is ErrQuota if there is no room for it.
 func (b *bill) charge(ctx context.Context, tx *sql.Tx, e record.Event, attrs string) error {
 	u, ok := b.used[e.Boot]
 	if !ok {
@@ -139,7 +139,7 @@ func (b *bill) charge(ctx context.Context, tx *sql.Tx, e record.Event, attrs str
 	return nil
 }
 
-// settle writes down what the batch has added, and makes room where the unit has too much in all.
+// settle stores what the batch has added, and makes room if the unit has too much in all.
 func (b *bill) settle(ctx context.Context, tx *sql.Tx) error {
 	if !b.change {
 		return nil
@@ -159,10 +159,10 @@ func (b *bill) settle(ctx context.Context, tx *sql.Tx) error {
 	return fmt.Errorf("%w over all its boots", ErrQuota)
 }
 
-// prune removes records of older boots, oldest first, if the unit has more than it may, until an eighth is free. Boots of the batch stay. It reports
-// whether that was enough.
+// prune removes records of older boots, oldest first, if the unit has more than it may have, until an eighth is free. The boots of the
+// batch stay. It reports whether that was enough.
 func (b *bill) prune(ctx context.Context, tx *sql.Tx, kind string) (bool, error) {
-	// enough reports whether the unit has no more than parts eighths of what it may.
+	// enough reports whether the unit has no more than parts eighths of what it may have.
 	enough := func(parts int64) (bool, error) {
 		var all usage
 		err := tx.QueryRowContext(ctx, `SELECT sum(bytes), sum(records) FROM usage WHERE unit = ?`, b.unit).Scan(&all.bytes, &all.records)
@@ -202,14 +202,14 @@ func (b *bill) prune(ctx context.Context, tx *sql.Tx, kind string) (bool, error)
 				return false, fmt.Errorf("make room: %w", err)
 			}
 		}
-		if ok, err := enough(7); ok || err != nil { // so that the next batch does not look for room again
+		if ok, err := enough(7); ok || err != nil { // so that the next batch need not make room again
 			return ok, err
 		}
 	}
 	return enough(8)
 }
 
-// chargeDocument says whether a document may be stored, and makes room for it among the older ones of its unit.
+// chargeDocument returns nil if a document may be stored. It makes room for it among the older ones of its unit.
 func (d *DB) chargeDocument(ctx context.Context, tx *sql.Tx, unit string, doc record.Document) error {
 	if err := d.Room(); err != nil {
 		return err

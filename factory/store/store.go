@@ -1,9 +1,9 @@
-// Package store keeps what the factory server knows: units, their keys, events, facts and documents, encrypted
-// credentials, and the operators' logins. It is one SQLite file; the rules that must hold under concurrency (one key per
-// unit, one use per token, each event once, confirmed means never again) are kept here, each in one transaction.
+// Package store stores the data of the factory server: units, their keys, events, facts and documents, encrypted credentials, and the
+// operators' logins. It is one SQLite file. The package holds the rules that must hold under concurrency, each in one transaction: a unit
+// has one active key, a token is used once, an event is stored once, confirmed credentials are final.
 //
-// It does not verify signatures, generate or open secrets, or know HTTP. Tokens and sessions are stored as hashes, secrets
-// as ciphertext: who reads the file learns no password and can enrol nothing.
+// It does not verify signatures, does not make or open secrets, and does not know HTTP. Tokens and sessions are stored as hashes, and
+// secrets as ciphertext: whoever reads the file learns no password and cannot enrol a unit.
 package store
 
 import (
@@ -29,39 +29,39 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Why the store says no.
+// The reasons for which the store refuses.
 var (
-	// ErrNotFound says that there is no such thing.
+	// ErrNotFound means that there is no such thing.
 	ErrNotFound = errors.New("not found")
-	// ErrCompleted says that the unit is provisioned to the end and was not released since.
+	// ErrCompleted means that the unit is provisioned to the end and was not released since.
 	ErrCompleted = errors.New("the unit is provisioned already: an operator must release it first")
-	// ErrConfirmed says that the credentials of this key are confirmed.
+	// ErrConfirmed means that the credentials of this key are confirmed.
 	ErrConfirmed = errors.New("the credentials are confirmed and are not given again")
-	// ErrGeneration says that a generation is not the newest one of its key.
+	// ErrGeneration means that a generation is not the newest one of its key.
 	ErrGeneration = errors.New("this is not the newest generation of credentials")
-	// ErrNotEnrolled says that the enrolment does not speak for the unit any more.
+	// ErrNotEnrolled means that the enrolment does not speak for the unit any more.
 	ErrNotEnrolled = errors.New("the key does not speak for this unit")
-	// ErrRejected says that an operator has rejected the key.
+	// ErrRejected means that an operator has rejected the key.
 	ErrRejected = errors.New("an operator has rejected this key")
-	// ErrFingerprint says that a key is not the one that an operator means.
+	// ErrFingerprint means that a key is not the one that an operator means.
 	ErrFingerprint = errors.New("the fingerprint is not that of the key: compare it with the unit's panel")
-	// ErrTaken says that a name or a port belongs to another unit.
+	// ErrTaken means that a name or a port belongs to another unit.
 	ErrTaken = errors.New("it belongs to another unit")
-	// ErrInput says that what an operator gave cannot be right.
+	// ErrInput means that what an operator gave cannot be right.
 	ErrInput = errors.New("wrong input")
-	// ErrLost says that the credentials that a unit has set were made after the backup from which the server was restored.
+	// ErrLost means that the credentials that a unit has set were made after the backup from which the server was restored.
 	ErrLost = errors.New("the credentials that are set on the unit were lost when the server was restored from a backup: provision the unit again for new ones")
 )
 
-// Limits that keep what strangers can store small.
+// Limits of what strangers can store.
 const (
-	maxPending        = 1000    // enrolments that wait, in all
+	maxPending        = 1000    // waiting enrolments, in all
 	maxPendingUnit    = 64      // the same, of one unit
 	maxPendingAddress = 8       // the same, of one address
 	maxTokens         = 10000   // tokens that are neither used nor expired
 	maxTokensAddress  = 16      // the same, of one address
-	maxUnconfirmed    = 20      // generations of credentials of one unit that nobody confirmed
-	maxHeld           = 1 << 31 // the generation of credentials that a unit may say it has
+	maxUnconfirmed    = 20      // unconfirmed generations of credentials of one unit
+	maxHeld           = 1 << 31 // the highest generation of credentials that a unit may claim to have
 	pendingAge        = 24 * time.Hour
 )
 
@@ -70,18 +70,18 @@ type DB struct {
 	w   *sql.DB // one connection: writers queue up
 	r   *sql.DB
 	now func() time.Time
-	// free says how many bytes may still be written where the file is.
+	// free returns how many bytes may still be written where the file is.
 	free   func() (int64, error)
 	bounds bounds
 }
 
-// Open opens the SQLite file at path, makes it if it is missing, and brings its tables up to date.
+// Open opens the SQLite file at path. It makes the file if it is missing, and migrates its tables.
 func Open(ctx context.Context, path string) (*DB, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	// Make the file ourselves: its mode is that of the files which SQLite puts beside it.
+	// We make the file ourselves: SQLite gives its mode to the files beside it.
 	f, err := os.OpenFile(abs, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
@@ -94,7 +94,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		}
 		return (&url.URL{Scheme: "file", Path: abs, RawQuery: q.Encode()}).String()
 	}
-	// synchronous(FULL): what the server has acknowledged survives a power cut, since the unit forgets it then.
+	// synchronous(FULL): a unit forgets what the server has acknowledged, so that must survive a power cut.
 	w, err := sql.Open("sqlite", dsn("journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(67108864)"))
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
@@ -130,7 +130,7 @@ func (d *DB) tx(ctx context.Context, f func(*sql.Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	defer tx.Rollback() // after a panic of f, too: there is one connection to write with
+	defer tx.Rollback() // after a panic of f too: there is only one connection for writing
 	if err := f(tx); err != nil {
 		return errors.Join(err, ignoreDone(tx.Rollback()))
 	}
@@ -161,35 +161,35 @@ func fromNano(n int64) time.Time {
 	return time.Unix(0, n).UTC()
 }
 
-// Unit is what is known of one unit.
+// Unit is what is known about one unit.
 type Unit struct {
-	// ID is its name, mostly its serial number.
+	// ID is the unit's name, mostly its serial number.
 	ID       string   `json:"unit"`
 	Platform string   `json:"platform"`
 	MACs     []string `json:"macs"`
 	BMCMACs  []string `json:"bmcMacs"`
-	// State is that of its newest state event, and StateAt when the server got it.
+	// State is the state in the unit's newest state event. StateAt is when the server got that event.
 	State   record.State `json:"-"`
 	StateAt time.Time    `json:"stateAt"`
-	// FirstSeen and LastSeen are by the server's clock.
+	// FirstSeen and LastSeen are times of the server's clock.
 	FirstSeen time.Time `json:"firstSeen"`
 	LastSeen  time.Time `json:"lastSeen"`
-	// Provisioned is when the unit last reported a provisioning that succeeded, zero for never.
+	// Provisioned is when the unit last reported a successful provisioning, or zero.
 	Provisioned time.Time `json:"provisioned"`
-	// Released is when an operator allowed another provisioning, zero if none is allowed.
+	// Released is when an operator allowed another provisioning, or zero if none is allowed.
 	Released   time.Time `json:"released"`
 	ReleasedBy string    `json:"releasedBy"`
-	// Enrolled says that a key speaks for the unit.
+	// Enrolled reports whether the unit has an active key.
 	Enrolled bool `json:"enrolled"`
-	// Pending is how many keys wait for an operator's approval.
+	// Pending is the number of keys that wait for an operator's approval.
 	Pending int `json:"pending"`
-	// Confirmed says that the newest key has confirmed its credentials.
+	// Confirmed reports whether the newest key has confirmed its credentials.
 	Confirmed bool `json:"credentialsConfirmed"`
-	// OldScheme says that the unit signs its requests as version 0.1.0 did.
+	// OldScheme reports whether the unit signs its requests as version 0.1.0 did.
 	OldScheme bool `json:"oldScheme"`
 }
 
-// Completed says that the unit was provisioned to the end and nobody released it since.
+// Completed reports whether the unit was provisioned to the end and was not released since.
 func (u Unit) Completed() bool { return !u.Provisioned.IsZero() && u.Released.IsZero() }
 
 const unitColumns = `u.id, u.platform, u.macs, u.bmc_macs, u.job, u.phase, u.step, u.percent, u.code, u.text, u.hint, u.state_at,
@@ -221,10 +221,10 @@ func scanUnit(r scanner) (Unit, error) {
 	return u, nil
 }
 
-// MaxUnits is how many units one call of Units returns at most.
+// MaxUnits is the largest number of units that one call of Units returns.
 const MaxUnits = 1000
 
-// Units returns at most limit units, the one that was seen last first, leaving out the first offset of them, and how many there are.
+// Units returns at most limit units, those seen last first, from the one at offset on. It also returns the number of all units.
 func (d *DB) Units(ctx context.Context, offset, limit int) (units []Unit, total int, err error) {
 	if err := d.r.QueryRowContext(ctx, `SELECT count(*) FROM units`).Scan(&total); err != nil {
 		return nil, 0, fmt.Errorf("count units: %w", err)
@@ -265,14 +265,14 @@ func action(ctx context.Context, tx *sql.Tx, unit string, now int64, operator, w
 	return nil
 }
 
-// Action is something an operator did to a unit.
+// Action is a change that an operator made to a unit.
 type Action struct {
 	Time     time.Time `json:"time"`
 	Operator string    `json:"operator"`
 	Action   string    `json:"action"`
 }
 
-// Actions returns what operators did to a unit, newest first.
+// Actions returns the actions of operators on a unit, newest first.
 func (d *DB) Actions(ctx context.Context, unit string) ([]Action, error) {
 	return list(ctx, d, `SELECT time, operator, action FROM actions WHERE unit = ? ORDER BY id DESC LIMIT 100`, func(s scanner, a *Action) error {
 		var t int64
@@ -282,10 +282,10 @@ func (d *DB) Actions(ctx context.Context, unit string) ([]Action, error) {
 	}, unit)
 }
 
-// errEnough ends a list before a row.
+// errEnough ends list before a row.
 var errEnough = errors.New("that is enough")
 
-// list runs a query and scans all its rows, or those before the one for which scan returns errEnough.
+// list runs a query and scans its rows, up to the one for which scan returns errEnough, which is left out.
 func list[T any](ctx context.Context, d *DB, query string, scan func(scanner, *T) error, args ...any) ([]T, error) {
 	rows, err := d.r.QueryContext(ctx, query, args...)
 	if err != nil {
@@ -307,8 +307,8 @@ func list[T any](ctx context.Context, d *DB, query string, scan func(scanner, *T
 	return out, rows.Err()
 }
 
-// Permit says whether the unit may be provisioned in this boot, and remembers a yes. A no is what AddSecret would say to the key of the
-// enrolment later, when the unit's disks are erased: ErrCompleted or ErrConfirmed.
+// Permit returns nil if the unit may be provisioned in this boot, and remembers that. An error, such as ErrCompleted or ErrConfirmed, is
+// the one that AddSecret would return to the key of the enrolment later, when the unit's disks are erased already.
 func (d *DB) Permit(ctx context.Context, unit string, enrolment int64, boot string) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		if err := d.mayAsk(ctx, tx, unit, enrolment); err != nil {
@@ -325,7 +325,7 @@ func (d *DB) Permit(ctx context.Context, unit string, enrolment int64, boot stri
 	})
 }
 
-// Document is a stored document. Body is only filled in by DB.Document.
+// Document is a stored document. Only DB.Document fills in Body.
 type Document struct {
 	ID       int64     `json:"id"`
 	Name     string    `json:"name"`
@@ -336,7 +336,7 @@ type Document struct {
 	Body     []byte    `json:"-"`
 }
 
-// AddDocument stores a document of a unit. One of the same boot and name is replaced. It is ErrQuota or ErrDisk if there is no room.
+// AddDocument stores a document of a unit. It replaces one of the same boot and name. The error is ErrQuota or ErrDisk if there is no room.
 func (d *DB) AddDocument(ctx context.Context, unit string, doc record.Document) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		if err := d.chargeDocument(ctx, tx, unit, doc); err != nil {
@@ -348,7 +348,7 @@ func (d *DB) AddDocument(ctx context.Context, unit string, doc record.Document) 
 		if err != nil {
 			return fmt.Errorf("store document: %w", err)
 		}
-		// What one unit can fill is bounded: the newest hundred stay.
+		// One unit keeps its newest hundred documents.
 		_, err = tx.ExecContext(ctx, `DELETE FROM documents WHERE unit = ? AND id NOT IN (SELECT id FROM documents WHERE unit = ? ORDER BY received DESC, id DESC LIMIT 100)`, unit, unit)
 		return err
 	})
@@ -377,7 +377,7 @@ func (d *DB) Document(ctx context.Context, unit string, id int64) (Document, err
 	return o, err
 }
 
-// cleanMACs returns the addresses in one form, without doubles. Bad ones are left out.
+// cleanMACs returns the addresses in one form, without duplicates. Invalid ones are left out.
 func cleanMACs(in []string) []string {
 	out := []string{}
 	for _, m := range in {

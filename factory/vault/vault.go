@@ -1,8 +1,8 @@
-// Package vault makes the passwords of units, hands them to one enrolled key, and keeps them so that only an operator can
-// read them: encrypted with age to the operators' public keys. The private keys never come near the server.
+// Package vault makes the passwords of units and gives them to one enrolled key. It stores them encrypted with age to the operators' public
+// keys, so that only an operator can read them. The private keys are never on the server.
 //
-// Rules, kept by package store in one transaction each: an ask gives a new generation; a confirmed generation is final for
-// its key; a completed unit gets none until an operator releases it. The package keeps no password after it has returned it.
+// Package store holds these rules, each in one transaction: every request gets a new generation; a confirmed generation is final for its
+// key; a completed unit gets none until an operator releases it. The package keeps no password after it has returned it.
 package vault
 
 import (
@@ -22,7 +22,7 @@ import (
 	"gprovision/model/secret"
 )
 
-// ErrNoOperator says that there is nobody to encrypt to.
+// ErrNoOperator means that there is no operator's key to encrypt to.
 var ErrNoOperator = errors.New("the server has no operator key (--operator-key): it gives no credentials that nobody could ever read")
 
 // Lengths of the passwords, in characters. With 47 characters to choose from, 12 have 66 bits.
@@ -32,8 +32,8 @@ const (
 	ipmiLength = record.MaxIPMIPassword
 )
 
-// The characters of passwords: none that is mistaken for another when it is read from a sheet or a screen (0 O o, 1 l I,
-// 2 Z z, 5 S s, 8 B).
+// The characters of passwords. Those that are easily mistaken for each other on paper or a screen are left out (0 O o, 1 l I, 2 Z z, 5 S s,
+// 8 B).
 const (
 	letters = "abcdefghijkmnpqrtuvwxyACDEFGHJKLMNPQRTUVWXY34679"
 	simple  = "abcdefghijkmnpqrtuvwxy34679"
@@ -51,10 +51,10 @@ type Vault struct {
 	recipients []age.Recipient
 }
 
-// New returns a Vault that encrypts to recipients. Without any it refuses to make credentials.
+// New returns a Vault that encrypts to recipients. Without recipients it makes no credentials.
 func New(keep Keeper, recipients []age.Recipient) *Vault { return &Vault{keep, recipients} }
 
-// Ready returns ErrNoOperator if there is nobody to encrypt to.
+// Ready returns ErrNoOperator if there are no recipients, else nil.
 func (v *Vault) Ready() error {
 	if len(v.recipients) == 0 {
 		return ErrNoOperator
@@ -80,7 +80,7 @@ func (v *Vault) Issue(ctx context.Context, unit string, enrolment int64) (record
 	return c, nil
 }
 
-// Confirm makes a generation final.
+// Confirm makes a generation final for its key. The errors are those of Keeper.
 func (v *Vault) Confirm(ctx context.Context, unit string, enrolment int64, generation uint64) error {
 	return v.keep.ConfirmSecret(ctx, unit, enrolment, generation)
 }
@@ -101,7 +101,7 @@ func generate(generation uint64) (record.Credentials, error) {
 	return c, nil
 }
 
-// Password returns n random characters of an alphabet, each equally likely. An empty alphabet is the usual one, without
+// Password returns n random characters of an alphabet, each equally likely. An empty alphabet stands for the usual one, which has no
 // characters that look alike.
 func Password(n int, alphabet string) (secret.Secret, error) {
 	if alphabet == "" {
@@ -118,13 +118,13 @@ func Password(n int, alphabet string) (secret.Secret, error) {
 	return secret.Secret(b), nil
 }
 
-// sealed is the plain text inside a ciphertext.
+// sealed is the content of a ciphertext.
 type sealed struct {
 	Unit        string          `json:"unit"`
 	Credentials json.RawMessage `json:"credentials"`
 }
 
-// Seal encrypts the credentials of a unit.
+// Seal encrypts the credentials of a unit to recipients.
 func Seal(to []age.Recipient, unit string, c record.Credentials) ([]byte, error) {
 	wire, err := c.Wire()
 	if err != nil {
@@ -148,8 +148,8 @@ func Seal(to []age.Recipient, unit string, c record.Credentials) ([]byte, error)
 	return out.Bytes(), nil
 }
 
-// Open decrypts the credentials of a unit. A ciphertext that was made for another unit or generation is an error: the
-// server cannot pass off one for another. Generation 0 accepts any.
+// Open decrypts the credentials of a unit. A ciphertext of another unit or generation is an error, so that the server cannot exchange them.
+// Generation 0 accepts any.
 func Open(with []age.Identity, unit string, generation uint64, ciphertext []byte) (record.Credentials, error) {
 	r, err := age.Decrypt(bytes.NewReader(ciphertext), with...)
 	if err != nil {
@@ -173,7 +173,7 @@ func Open(with []age.Identity, unit string, generation uint64, ciphertext []byte
 	return c, nil
 }
 
-// ParseRecipients reads age recipients ("age1..."), one per line. Empty lines and those that begin with # are left out.
+// ParseRecipients parses age recipients ("age1..."), one per line. Empty lines, and lines that begin with #, are ignored.
 func ParseRecipients(text string) ([]age.Recipient, error) {
 	if strings.Contains(text, "AGE-SECRET-KEY-") {
 		return nil, errors.New("this is a private key: it must never come near the server; give the public one (age1...)")
@@ -193,7 +193,7 @@ func ParseRecipients(text string) ([]age.Recipient, error) {
 	return out, nil
 }
 
-// NewKey makes an operator's key pair: the text of the private key's file, and the public key.
+// NewKey makes an operator's key pair. It returns the text of the private key's file, and the public key.
 func NewKey() (private secret.Secret, public string, err error) {
 	id, err := age.GenerateX25519Identity()
 	if err != nil {

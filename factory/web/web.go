@@ -1,8 +1,8 @@
-// Package web is the dashboard: a login, the list of units with their states, and a page for each unit. It is plain HTML
-// from templates, updated while one looks at it, and loads nothing from elsewhere.
+// Package web is the dashboard: a login, the list of units with their states, and a page for each unit. The pages are plain HTML from
+// templates. They are updated while a person looks at them, and load nothing from other servers.
 //
-// Pages show what units send, so everything is escaped by html/template, and a content security policy forbids scripts
-// that are not ours. What changes something is a form with the token of the session.
+// Pages show what units send. So html/template escapes everything, and a content security policy forbids scripts that are not ours. Every
+// change is a form with the token of the session.
 package web
 
 import (
@@ -40,9 +40,9 @@ type Config struct {
 	Login *login.Service
 	Hub   *api.Hub
 	Log   *slog.Logger
-	// Problems, if there is one, returns what is wrong with the server's set-up, to be shown on the first page.
+	// Problems, if it is not nil, returns a sentence for each problem of the server's set-up. The first page shows them.
 	Problems func() []string
-	// ByPerson says that an approval must come with the key's fingerprint.
+	// ByPerson reports whether an approval needs the key's fingerprint.
 	ByPerson bool
 }
 
@@ -52,14 +52,14 @@ type Web struct {
 	t *template.Template
 }
 
-// What a page shows at most. Values longer than maxText bytes are cut.
+// Limits of what a page shows. A value of more than maxText bytes is cut.
 const (
 	unitsPerPage  = 500
 	eventsPerPage = 200
 	maxText       = 512
 )
 
-// New parses the templates.
+// New returns a dashboard. The error is one of the templates.
 func New(c Config) (*Web, error) {
 	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": words, "text": text, "level": level, "verdict": verdict, "path": url.PathEscape}).ParseFS(pages, "page/*.html")
 	if err != nil {
@@ -110,7 +110,7 @@ func (s *Web) guard(f http.HandlerFunc) http.Handler {
 	})
 }
 
-// see wraps a page that needs a login.
+// see wraps the handler of a page that needs a login.
 func (s *Web) see(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
 	return s.guard(func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.Login.From(r)
@@ -118,7 +118,7 @@ func (s *Web) see(f func(http.ResponseWriter, *http.Request, login.Who)) http.Ha
 			s.trouble(w, err)
 			return
 		}
-		if err != nil || who.Form == "" { // the pages are for sessions; programs have /v1
+		if err != nil || who.Form == "" { // pages need a session; programs use /v1
 			if r.Header.Get("Gprov-Part") != "" || r.URL.Path == "/live" {
 				http.Error(w, "an operator's login is needed", http.StatusUnauthorized)
 				return
@@ -130,7 +130,7 @@ func (s *Web) see(f func(http.ResponseWriter, *http.Request, login.Who)) http.Ha
 	})
 }
 
-// change wraps a form.
+// change wraps the handler of a form.
 func (s *Web) change(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
 	return s.see(func(w http.ResponseWriter, r *http.Request, who login.Who) {
 		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
@@ -142,11 +142,11 @@ func (s *Web) change(f func(http.ResponseWriter, *http.Request, login.Who)) http
 	})
 }
 
-// view is what the templates get.
+// view is the data of the templates.
 type view struct {
 	Title, Form, Unit, Problem string
 	Units                      []api.UnitView
-	More, From                 int // units that are not on this page, and where the next page begins
+	More, From                 int // the number of units behind this page, and the offset of the next one
 	Waiting                    []store.Token
 	Problems                   []string
 	Detail                     detail
@@ -157,10 +157,10 @@ type view struct {
 type detail struct {
 	api.Detail
 	QA, Events []store.Event
-	// QAChecked and QAOpen count the lines of QA that were compared and that were not; QACut says that there are more.
+	// QAChecked and QAOpen are the numbers of lines of QA that were compared, and that were not. QACut reports whether there are more lines.
 	QAChecked, QAOpen int
 	QACut             bool
-	Older             int64 // ID of the oldest event shown, 0 if there are no older ones
+	Older             int64 // the ID of the oldest event shown, or 0 if there are no older ones
 }
 
 func (s *Web) page(w http.ResponseWriter, status int, name string, v view) {
@@ -330,7 +330,7 @@ func (s *Web) didPort(w http.ResponseWriter, r *http.Request, who login.Who, wha
 	http.Redirect(w, r, "/ports", http.StatusSeeOther)
 }
 
-// did ends a change: it tells those who watch, and shows the unit's page again.
+// did ends a change. It notifies the watchers and shows the unit's page again.
 func (s *Web) did(w http.ResponseWriter, r *http.Request, who login.Who, what string, err error) {
 	unit := r.PathValue("unit")
 	if err != nil {
@@ -342,7 +342,7 @@ func (s *Web) did(w http.ResponseWriter, r *http.Request, who login.Who, what st
 	http.Redirect(w, r, "/units/"+url.PathEscape(unit), http.StatusSeeOther)
 }
 
-// class is the colour of a state.
+// class returns the style class of a state.
 func class(u api.UnitView) string {
 	switch record.Phase(u.Phase) {
 	case record.Failed:
@@ -358,7 +358,7 @@ func class(u api.UnitView) string {
 	return "wait"
 }
 
-// level is the colour of a log level.
+// level returns the style class of a log level.
 func level(s string) string {
 	switch s {
 	case "ERROR":
@@ -369,7 +369,7 @@ func level(s string) string {
 	return "dim"
 }
 
-// words is an event as one line.
+// words returns an event as one line of text.
 func words(e store.Event) string {
 	var parts []string
 	if st, ok := record.StateOf(e.Event); ok {
@@ -394,7 +394,7 @@ func words(e store.Event) string {
 	return cut(strings.Join(parts, " "), 4*maxText)
 }
 
-// cut shortens a text and says so.
+// cut shortens a text and marks the place.
 func cut(s string, most int) string {
 	if len(s) <= most {
 		return s
@@ -402,14 +402,14 @@ func cut(s string, most int) string {
 	return strings.ToValidUTF8(s[:most], "") + fmt.Sprintf(" [%d bytes]", len(s))
 }
 
-// The page has at most so much of a hardware check. A machine has some hundred lines of a hundred bytes.
+// Limits of a hardware check on a page. A machine has some hundred lines of a hundred bytes.
 const (
 	maxQA      = 2000      // lines that are looked at
 	maxQABytes = 200 << 10 // bytes that are shown
 )
 
-// check leaves the lines of the newest hardware check, in its own order, and counts them. more says that there are older lines which
-// were not looked at.
+// check keeps the lines of the newest hardware check, in its own order, and counts them. more reports whether there are older lines that
+// were not read.
 func (d *detail) check(more bool) {
 	if len(d.QA) == 0 {
 		return
@@ -442,8 +442,8 @@ func (d *detail) check(more bool) {
 // notChecked is the verdict of a line in which nothing was compared.
 const notChecked = "not checked"
 
-// verdict is what a line of the hardware check says: ok, differs or not checked. Lines of older units say by their rule that nothing was
-// compared.
+// verdict returns the result of a line of the hardware check: ok, differs or not checked. In the lines of older units the rule shows that
+// nothing was compared.
 func verdict(e store.Event) string {
 	ok, _ := e.Attrs["ok"].(bool)
 	checked, said := e.Attrs["checked"].(bool)
@@ -457,7 +457,7 @@ func verdict(e store.Event) string {
 	return "differs"
 }
 
-// text is a value as people read it, cut to what a page has room for: strings as they are, all else as JSON.
+// text returns a value for people, cut to the room on a page: a string as it is, all else as JSON.
 func text(v any) string { return cut(whole(v), maxText) }
 
 func whole(v any) string {
