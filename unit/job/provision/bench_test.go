@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -154,6 +155,7 @@ type bench struct {
 	got      map[string]int // requests since the machine was switched on, by method and path
 	powers   int            // how often it was switched on
 	destroys bool           // clear-main has begun
+	approved int            // how often an operator approved a key
 }
 
 // newBench puts a new machine to a new station.
@@ -240,6 +242,10 @@ func (b *bench) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name, isFile := strings.CutPrefix(r.URL.Path, "/files/")
+	if r.URL.Path == "/v1/enrol" {
+		b.enrol(w, r)
+		return
+	}
 	if !isFile {
 		b.api.ServeHTTP(w, r)
 		return
@@ -250,6 +256,30 @@ func (b *bench) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
+}
+
+// enrol answers as the server does. A key that waits is approved by an operator, who sees its fingerprint on the unit too, before the unit
+// hears of it.
+func (b *bench) enrol(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		b.t.Error(err)
+	}
+	try := r.Clone(r.Context())
+	try.Body = io.NopCloser(bytes.NewReader(body))
+	first := httptest.NewRecorder()
+	if b.api.ServeHTTP(first, try); first.Code == http.StatusAccepted {
+		all, err := b.db.Enrolments(r.Context(), benchSerial)
+		if err == nil {
+			err = b.db.Approve(r.Context(), benchSerial, all[0].ID, "operator", all[0].Fingerprint)
+		}
+		if err != nil {
+			b.t.Error(err)
+		}
+		b.approved++
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	b.api.ServeHTTP(w, r)
 }
 
 // machine is the unit as a job gets it.

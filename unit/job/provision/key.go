@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 
 	"gprovision/hw/host"
+	"gprovision/model/fault"
 	"gprovision/model/platform"
 	"gprovision/model/record"
 	"gprovision/unit/state"
@@ -33,6 +35,9 @@ func (j *job) findKey(context.Context) error {
 			data = "noload"
 		}
 		k, err := j.keyOn(p.Path, data)
+		if errors.Is(err, syscall.EBUSY) || errors.Is(err, errMounted) { // it could not be made anew, and other disks are cleared before it
+			return fault.Because(fault.DiskWrite, err)
+		}
 		if err != nil {
 			j.Log.Info("recovery volume without a key of this unit", "partition", p.Path, "why", err)
 			continue
@@ -67,12 +72,19 @@ func (j *job) takeKey(found []keep) {
 	}
 }
 
+// errMounted says that a volume which was looked at stays mounted.
+var errMounted = errors.New("stays mounted")
+
 // keyOn reads the key of this unit from a partition. data are options of the filesystem.
 func (j *job) keyOn(part, data string) (k keep, err error) {
 	if err := j.Mount(part, j.Places.Recovery, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true, Data: data}); err != nil {
 		return keep{}, err
 	}
-	defer func() { err = errors.Join(err, j.Unmount(j.Places.Recovery)) }()
+	defer func() {
+		if uerr := j.Unmount(j.Places.Recovery); uerr != nil {
+			err = fmt.Errorf("%s %w: %w", part, errMounted, uerr)
+		}
+	}()
 	return keyIn(state.Open(j.Places.Recovery), j.Serial)
 }
 

@@ -3,6 +3,7 @@ package provision
 import (
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gprovision/model/fault"
@@ -123,5 +124,25 @@ func TestAgain(t *testing.T) {
 				t.Errorf("credentials %d after %d: %v", u.Credentials, before.Credentials, err)
 			}
 		})
+	}
+}
+
+// TestVolumeThatStays: where the volume that the key was looked for on stays mounted, it could not be made anew. That ends the job before
+// anything is erased, also when it is begun again in the same boot.
+func TestVolumeThatStays(t *testing.T) {
+	b := newBench(t, newGoods(t), machinetest.Kind{Firmware: layout.UEFI})
+	if err := b.provision(nil); err != nil {
+		t.Fatal(err)
+	}
+	for door, bad := range map[string]error{"mount /dev/vda2": syscall.EBUSY, "unmount /dev/vda2": syscall.EIO} {
+		err := b.provision(func(_ int, call string) error {
+			if strings.HasPrefix(call, door) {
+				return bad
+			}
+			return nil
+		})
+		if fault.Of(err) != fault.DiskWrite || b.destroys {
+			t.Errorf("%v at %s: %v, begins to destroy: %t", bad, door, err, b.destroys)
+		}
 	}
 }

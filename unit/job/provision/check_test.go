@@ -1,0 +1,231 @@
+package provision
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"gprovision/hw/smbios"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/manifest"
+	"gprovision/model/policy"
+	"gprovision/unit/machine/machinetest"
+	"gprovision/unit/panel"
+	"gprovision/unit/report"
+	"gprovision/unit/state"
+)
+
+// hardwareJob returns a job at the step that checks the hardware, which is right, the machine's /sys and /proc, and the log.
+func hardwareJob(t *testing.T) (j *job, sys, proc fstest.MapFS, log *bytes.Buffer) {
+	t.Helper()
+	j, log = testJob(t, policy.Policy{})
+	machinetest.Fit(machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI}), j.Machine)
+	proc, sys = qaMachine()
+	sys["class/dmi/id/product_serial"] = &fstest.MapFile{Data: []byte(machinetest.Serial + "\n")}
+	sys["class/dmi/id/bios_version"] = &fstest.MapFile{Data: []byte("1.16\n")}
+	j.Sys, j.Proc, j.Panel = sys, proc, panel.New()
+	j.plan.Spec = manifest.Specs{
+		DevCodeName: "VIRT", RamMegs: 1983, CPUInfo: manifest.CPU{Model: "QEMU Virtual CPU version 2.5+", Cores: 4, Sockets: 2},
+		Recovery: manifest.Disk{Size: machinetest.RecoverySize}, MainDiskConfigs: [][]manifest.Disk{{{Size: machinetest.MainSize}}},
+		FirmwareVer: manifest.Firmware{BIOS: "1.16"}, SerNumRegex: "^SN-",
+		DmiMatches: map[string]string{"system-serial-number": machinetest.Serial},
+		Devices:    manifest.Devices{PCI: []manifest.BusDevice{{Vendor: 0x1af4, Device: 0x1041, Class: 0x0200, Quantity: 2}}},
+	}
+	return j, sys, proc, log
+}
+
+// TestCheckHardware: what does not hold ends the job with every line told, and what was found as a specification in the log.
+func TestCheckHardware(t *testing.T) {
+	command := func(when manifest.When, command string) Step {
+		return Step{Name: "own", When: when, Commands: []manifest.Command{{Command: command}}}
+	}
+	for _, tc := range []struct {
+		name   string
+		change func(j *job, sys, proc fstest.MapFS)
+		want   error
+		wrong  string // lines that do not hold
+		says   string // in the log
+	}{
+		{name: "right"},
+		{"memory", func(_ *job, _, proc fstest.MapFS) {
+			proc["meminfo"] = &fstest.MapFile{Data: []byte("MemTotal: 1024 kB\n")}
+		},
+			fault.QAMismatch, "memory", `RamMegs\": 1`},
+		{"processors that are not of one model", func(_ *job, _, proc fstest.MapFS) {
+			proc["cpuinfo"] = &fstest.MapFile{Data: []byte("processor: 0\nmodel name: A\nprocessor: 1\nmodel name: B\n")}
+		}, fault.QAMismatch, "processor model, logical processors", "not all of the same model"},
+		{"no processors and no memory that can be read", func(_ *job, _, proc fstest.MapFS) {
+			delete(proc, "cpuinfo")
+			proc["meminfo"] = &fstest.MapFile{Data: []byte("MemTotal: much\n")}
+		}, fault.QAMismatch, "processor model, logical processors, processor sockets, memory", "hardware cannot be read completely"},
+		{"one PCI device less", func(_ *job, sys, _ fstest.MapFS) { delete(sys, "bus/pci/devices/0000:00:02.0") },
+			fault.QAMismatch, "PCI device 0x1af4:0x1041 class 0x0200", `HumanDescription`},
+		{"firmware", func(_ *job, sys, _ fstest.MapFS) { sys["class/dmi/id/bios_version"].Data = []byte("1.15\n") },
+			fault.QAMismatch, "firmware BIOS", ""},
+		{"no SMBIOS", func(_ *job, sys, _ fstest.MapFS) {
+			delete(sys, "class/dmi/id/product_serial")
+			delete(sys, "class/dmi/id/bios_version")
+		}, smbios.ErrNone, "", ""},
+		{"a main disk too large", func(j *job, _, _ fstest.MapFS) {
+			j.Identity.Variant.Disksize, j.plan.Spec.MainDiskConfigs[0][0].Size = layout.GiB, layout.GiB
+		}, fault.DiskMissing, "main disks", ""},
+		{"no recovery device", func(j *job, _, _ fstest.MapFS) { j.plan.Spec.Recovery.Size = layout.GiB / 2 }, fault.DiskMissing, "", ""},
+		{"disks that cannot be listed", func(j *job, _, _ fstest.MapFS) {
+			j.Doors = machinetest.New(t).Doors()
+		}, fault.DiskMissing, "", ""},
+		{"a step before", func(j *job, _, _ fstest.MapFS) { j.plan.Steps = []Step{command(manifest.RunBeforeQA, "false")} }, errAny, "", ""},
+		{"a step behind", func(j *job, _, _ fstest.MapFS) { j.plan.Steps = []Step{command(manifest.RunAfterQA, "false")} }, errAny, "", ""},
+		{"a step of later", func(j *job, _, _ fstest.MapFS) { j.plan.Steps = []Step{command(manifest.RunBeforeImaging, "false")} }, nil, "", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			j, sys, proc, log := hardwareJob(t)
+			var lines []Line
+			begun := 0
+			j.QABegins, j.QA = func() { begun++ }, func(l Line) { lines = append(lines, l) }
+			if tc.change != nil {
+				tc.change(j, sys, proc)
+			}
+			err := j.checkHardware(t.Context())
+			if tc.want == nil && err != nil || tc.want != nil && (err == nil || !errors.Is(tc.want, errAny) && !errors.Is(err, tc.want)) {
+				t.Fatalf("got %v, want %v", err, tc.want)
+			}
+			if got := qaBad(lines); got != tc.wrong {
+				t.Errorf("wrong are %q, want %q", got, tc.wrong)
+			}
+			if (begun == 1) != (len(lines) > 0) || len(lines) != strings.Count(log.String(), "msg=hardware ") {
+				t.Errorf("begun %d times, %d lines told, log:\n%s", begun, len(lines), log)
+			}
+			if !strings.Contains(log.String(), tc.says) {
+				t.Errorf("the log does not say %q:\n%s", tc.says, log)
+			}
+		})
+	}
+}
+
+// errAny is any error.
+var errAny = errors.New("any")
+
+// TestReadBus: what is no device, or cannot be read as one, is left out.
+func TestReadBus(t *testing.T) {
+	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
+	sys := fstest.MapFS{
+		"bus/b/a/vendor": file("0x8086\n"), "bus/b/a/device": file("0x29c0\n"), "bus/b/a/class": file("0x060000\n"),
+		"bus/b/no-class/vendor": file("0x8086\n"), "bus/b/no-class/device": file("0x29c0\n"),
+		"bus/b/no-number/vendor": file("x\n"), "bus/b/no-number/device": file("0x29c0\n"), "bus/b/no-number/class": file("0x060000\n"),
+		"bus/b/interface/bInterfaceClass": file("09\n"),
+	}
+	got, err := readBus(sys, "bus/b", "vendor", "device", "class", 8)
+	if err != nil || len(got) != 1 || got[0] != (Device{0x8086, 0x29c0, 0x0600}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := readBus(sys, "bus/c", "vendor", "device", "class", 8); got != nil || err != nil {
+		t.Errorf("no such bus: %v, %v", got, err)
+	}
+	if _, err := readBus(sys, "bus/b/a/vendor", "vendor", "device", "class", 8); err == nil {
+		t.Error("a bus that is no directory")
+	}
+}
+
+// TestReadMemory: only a number with its name counts.
+func TestReadMemory(t *testing.T) {
+	for text, want := range map[string]int{
+		"MemTotal:  2048 kB\nMemAvailable: 1024 kB\n": 1, "MemTotal: 2048 kB\n": -1, "MemAvailable: -5 kB\n": -1, "MemAvailable:\n": -1, "": -1,
+	} {
+		got, err := readMemory(fstest.MapFS{"meminfo": {Data: []byte(text)}}, "MemAvailable")
+		if want >= 0 && (err != nil || got != uint64(want)) || want < 0 && err == nil {
+			t.Errorf("%q: %d, %v", text, got, err)
+		}
+	}
+	if _, err := readMemory(fstest.MapFS{}, "MemAvailable"); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// TestPCIClass: the classes of devices that units have are named in a dumped specification, others are not.
+func TestPCIClass(t *testing.T) {
+	names := map[string]manifest.ID{}
+	for c := range manifest.ID(0xffff) {
+		name := pciClass(c)
+		if name == "" {
+			continue
+		}
+		if other, ok := names[name]; ok {
+			t.Errorf("%s and %s are both %q", c, other, name)
+		}
+		names[name] = c
+	}
+	if names["NVMe controller"] != 0x0108 || names["Ethernet"] != 0x0200 || names["USB controller"] != 0x0c03 {
+		t.Errorf("%v", names) // PCI Code and ID Assignment Specification, 1.2, 1.3 and 1.13
+	}
+}
+
+// TestClock: the server's time is set where it can be true. That the clock cannot be set ends nothing, a server that does not say it does.
+func TestClock(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	for _, tc := range []struct {
+		name   string
+		reply  string
+		status int
+		fails  error // of the machine's clock
+		set    bool
+		want   *fault.Fault
+	}{
+		{"right", fmt.Sprintf(`{"time":%q}`, now.Format(time.RFC3339)), 200, nil, true, nil},
+		{"a clock that cannot be set", fmt.Sprintf(`{"time":%q}`, now.Format(time.RFC3339)), 200, syscall.EPERM, true, nil},
+		{"before the artifact was built", `{"time":"2020-01-01T00:00:00Z"}`, 200, nil, false, nil},
+		{"no answer", `{"code":"busy","error":"no"}`, 403, nil, false, fault.ServerRefused},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(tc.status)
+				w.Write([]byte(tc.reply))
+			}))
+			defer server.Close()
+			pool := x509.NewCertPool()
+			pool.AddCert(server.Certificate())
+			j, _ := testJob(t, policy.Policy{})
+			j.Build.Time = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+			var err error
+			if j.client, err = report.New(report.Config{Endpoint: server.URL, CA: pool, Unit: "S1", Key: state.NewKey(), Boot: "b1"}); err != nil {
+				t.Fatal(err)
+			}
+			var set []time.Time
+			j.SetClock = func(at time.Time) error { set = append(set, at); return tc.fails }
+			if err := j.clock(t.Context()); fault.Of(err) != tc.want {
+				t.Errorf("%v, want %v", err, tc.want)
+			}
+			if (len(set) == 1) != tc.set || tc.set && set[0].Sub(now).Abs() > time.Minute {
+				t.Errorf("set to %v, the server says %v", set, now)
+			}
+		})
+	}
+}
+
+// TestAnnounce: that the server of the boot script does not listen ends nothing.
+func TestAnnounce(t *testing.T) {
+	for name, endpoint := range map[string]string{"none": "", "no address": "http://x/y", "no CA of it": "127.0.0.1:1"} {
+		j, log := testJob(t, policy.Policy{})
+		j.LogEndpoint = endpoint
+		if err := j.announce(t.Context()); err != nil || j.client != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if warned := strings.Contains(log.String(), "does not listen"); warned != (endpoint != "") {
+			t.Errorf("%s: %s", name, log)
+		}
+	}
+	j, _ := testJob(t, policy.Policy{})
+	j.plan.Server = "https://127.0.0.1:1"
+	if err := j.enrol(t.Context()); fault.Of(err) != fault.PlainSecrets {
+		t.Errorf("the manifest's server, and no CA of it: %v", err)
+	}
+}
