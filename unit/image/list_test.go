@@ -11,6 +11,7 @@ import (
 	"gprovision/model/signature"
 	"gprovision/unit/image"
 	"gprovision/unit/image/imagetest"
+	"gprovision/unit/keytest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,10 +29,7 @@ func TestProve(t *testing.T) {
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)/2] ^= 1
 	strict, loose := policy.Policy{}, policy.Policy{AllowUnsigned: true}
-	other, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := keytest.New(t)
 	own := []signature.PublicKey{f.Key.Public()}
 	base := func(n int) string { return fmt.Sprintf("%s2026-11-%02d.0001", imagetest.Prefix, n) }
 	for i, tc := range []struct {

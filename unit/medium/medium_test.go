@@ -16,6 +16,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/model/signature"
+	"gprovision/unit/keytest"
 )
 
 const prefix = "WIDGET.LNX.SHINY."
@@ -31,10 +32,7 @@ type stick struct {
 
 func newStick(t *testing.T) stick {
 	t.Helper()
-	key, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := keytest.New(t)
 	return stick{t, t.TempDir(), key}
 }
 

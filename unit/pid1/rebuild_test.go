@@ -1,7 +1,6 @@
 package pid1
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -10,7 +9,6 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,29 +19,17 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
-	"gprovision/model/release"
 	"gprovision/model/signature"
 	"gprovision/model/step"
 	"gprovision/site"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
+	"gprovision/unit/image/imagetest"
 	"gprovision/unit/job/rescue"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 )
-
-// bzImage returns the smallest file that has a bzImage's header, with a build number.
-func bzImage(build int) []byte {
-	b := make([]byte, 2048, 4096)
-	b[0x1f1] = 1
-	binary.LittleEndian.PutUint16(b[0x1fe:], 0xaa55)
-	copy(b[0x202:], "HdrS")
-	binary.LittleEndian.PutUint16(b[0x206:], 0x020f)
-	binary.LittleEndian.PutUint16(b[0x20e:], 0x100)
-	b[0x211] = 1
-	return append(b[:0x300], append(fmt.Appendf(nil, "6.1.0-norm_boot (builder@host) #%d SMP Thu Jan 1 00:00:00 UTC 2026\x00", build), make([]byte, 2048)...)...)
-}
 
 // onlyDisk makes the only disk of a BIOS unit: an empty recovery volume, a complete main system, and data.
 func onlyDisk(t *testing.T, u *unit) (dev string, table layout.Table) {
@@ -69,7 +55,7 @@ func onlyDisk(t *testing.T, u *unit) (dev string, table layout.Table) {
 		t.Fatal(err)
 	}
 	files := map[string][]byte{
-		"boot.normal": mark, "etc/passwd": []byte("admin:x:1000:1000::/:/bin/sh\n"), "boot/norm_boot": bzImage(7),
+		"boot.normal": mark, "etc/passwd": []byte("admin:x:1000:1000::/:/bin/sh\n"), "boot/norm_boot": imagetest.BzImage(7, ""),
 		"etc/shadow": []byte("admin:$2b$10$abcdefghijklmnopqrstuvabcdefghijklmnopqrstuvabcdefghijk:1::::::\n"),
 	}
 	if err := u.m.Mount(part(dev, table, layout.Primary), u.m.Places.Main, "ext4", host.MountOptions{}); err != nil {
@@ -112,45 +98,10 @@ func beside(t *testing.T, dev string, p layout.Partition, from int64) uint32 {
 // stickImage makes an image that the unit trusts.
 func stickImage(t *testing.T, u *unit) image.Image {
 	t.Helper()
-	const name = "WIDGET.LNX.SHINY.2026-11-22.0001.upd"
-	dir := t.TempDir()
-	path := filepath.Join(dir, name)
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
-	meta := `{"required_space": 4096, "sha256": "x"}`
-	err := w.WriteHeader(&tar.Header{Name: "etc/provisioning/imgmeta.json", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(meta))})
-	if err == nil {
-		_, err = io.WriteString(w, meta)
-	}
-	if err := errors.Join(err, w.Close()); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("xz", "--check=sha256", "-c")
-	cmd.Stdin = &archive
-	content, err := cmd.Output()
-	if errors.Is(err, exec.ErrNotFound) {
-		machinetest.Skip(t, "the program xz is missing (Debian package xz-utils)")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sig, err := key.Sign(bytes.NewReader(content), signature.ImageComment(name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.WriteFile(path, content, 0o600), os.WriteFile(path+signature.Suffix, sig, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	n, err := release.ParseName(name, u.m.Site.Names.ImagePrefix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.m.Keys = []signature.PublicKey{key.Public()}
-	return image.Image{Path: path, Name: n, Size: int64(len(content))}
+	f := imagetest.New(t)
+	u.m.Keys = []signature.PublicKey{f.Key.Public()}
+	const base = imagetest.Prefix + "2026-11-22.0001"
+	return f.Put(t, base+".upd", base, imagetest.XZ(t, imagetest.Tar(t, `{"required_space": 4096, "sha256": "x"}`)))
 }
 
 // withLoader gives a unit the boot loader for BIOS, as bootloader.Images wants it.

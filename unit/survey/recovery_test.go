@@ -7,6 +7,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/signature"
 	"gprovision/unit/image/imagetest"
+	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 	"hash/crc32"
@@ -18,7 +19,7 @@ import (
 func TestRevokedOriginal(t *testing.T) {
 	m := &machine.Machine{}
 	s := &Survey{Eyes: machine.EyesOf(m)}
-	old, now := testKey(t), testKey(t)
+	old, now := keytest.New(t), keytest.New(t)
 	v := state.Open(t.TempDir())
 	const name = "WIDGET.LNX.SHINY.2026-11-22.0001"
 	file := v.Path(state.ImageDir, name+".upd")
@@ -54,13 +55,4 @@ func TestRevokedOriginal(t *testing.T) {
 	if err := judge(old.Public()); fault.Of(err) != fault.Policy {
 		t.Errorf("it is too old for the policy: %v", err)
 	}
-}
-
-func testKey(t *testing.T) signature.PrivateKey {
-	t.Helper()
-	k, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
 }

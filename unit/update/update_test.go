@@ -4,14 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,41 +22,12 @@ import (
 	"gprovision/model/release"
 	"gprovision/model/signature"
 	"gprovision/unit/image"
+	"gprovision/unit/image/imagetest"
+	"gprovision/unit/keytest"
 	"gprovision/unit/state"
 )
 
 const prefix = "WIDGET.LNX.SHINY."
-
-// bzImage returns the smallest file that has a bzImage's header, with a build number.
-func bzImage(build int) []byte {
-	b := make([]byte, 2048, 4096)
-	b[0x1f1] = 1
-	binary.LittleEndian.PutUint16(b[0x1fe:], 0xaa55)
-	copy(b[0x202:], "HdrS")
-	binary.LittleEndian.PutUint16(b[0x206:], 0x020f)
-	binary.LittleEndian.PutUint16(b[0x20e:], 0x100)
-	b[0x211] = 1
-	copy(b[0x300:], fmt.Sprintf("6.1.0-norm_boot (builder@host) #%d SMP Thu Jan 1 00:00:00 UTC 2026\x00", build))
-	return b
-}
-
-// xz compresses b as the builder does.
-func xz(t *testing.T, b []byte) []byte {
-	t.Helper()
-	cmd := exec.Command("xz", "--check=sha256", "--block-size=65536", "-T2", "-1", "-c")
-	cmd.Stdin = bytes.NewReader(b)
-	out, err := cmd.Output()
-	if errors.Is(err, exec.ErrNotFound) {
-		if os.Getenv("GPROV_NO_SKIP") == "1" {
-			t.Fatal("the program xz is missing (Debian package xz-utils)")
-		}
-		t.Skip("the program xz is missing (Debian package xz-utils)")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
 
 // fixture is a recovery volume in a directory, and a directory with images.
 type fixture struct {
@@ -71,12 +40,9 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	key, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := keytest.New(t)
 	f := &fixture{t, key, state.Open(t.TempDir()), t.TempDir(), policy.Policy{Version: 1}}
-	f.write(f.volume.Path("norm_boot"), bzImage(5))
+	f.write(f.volume.Path("norm_boot"), imagetest.BzImage(5, ""))
 	return f
 }
 
@@ -102,11 +68,11 @@ func (f *fixture) image(dir, version, signedAs string, build int) string {
 	}
 	add(release.MetaPath, []byte(`{"version":1,"name":"`+prefix+version+`","build":1,"bytes":4000000}`))
 	if build > 0 {
-		add("./boot/norm_boot", bzImage(build))
+		add("./boot/norm_boot", imagetest.BzImage(build, ""))
 	}
 	add("content", bytes.Repeat([]byte(version), 50_000))
 	w.Close()
-	content := xz(f.t, b.Bytes())
+	content := imagetest.XZ(f.t, b.Bytes())
 	path := filepath.Join(dir, name(version))
 	f.write(path, content)
 	if signedAs != "" {
@@ -164,7 +130,7 @@ func TestDamagedInside(t *testing.T) {
 	whole := func(f *fixture) []byte {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
-		artifact := append(bzImage(7), bytes.Repeat([]byte("kernel"), 100_000)...)
+		artifact := append(imagetest.BzImage(7, ""), bytes.Repeat([]byte("kernel"), 100_000)...)
 		if err := w.WriteHeader(&tar.Header{Name: "boot/norm_boot", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(artifact))}); err != nil {
 			t.Fatal(err)
 		}
@@ -180,9 +146,9 @@ func TestDamagedInside(t *testing.T) {
 		name  string
 		image func(*fixture) []byte
 	}{
-		{"the archive ends within the artifact", func(f *fixture) []byte { return xz(t, whole(f)[:300_000]) }},
+		{"the archive ends within the artifact", func(f *fixture) []byte { return imagetest.XZ(t, whole(f)[:300_000]) }},
 		{"a block is damaged", func(f *fixture) []byte {
-			b := xz(t, whole(f))
+			b := imagetest.XZ(t, whole(f))
 			b[len(b)/2] ^= 0xff
 			return b
 		}},
@@ -334,11 +300,11 @@ func TestRecoveryArtifact(t *testing.T) {
 			t.Errorf("build %d: %+v, %v", c.build, p, err)
 		}
 	}
-	if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || !bytes.Equal(b, bzImage(6)) {
+	if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || !bytes.Equal(b, imagetest.BzImage(6, "")) {
 		t.Errorf("recovery artifact: %v", err)
 	}
 	// The power went after the image was in its place: the same command does the rest.
-	f.write(f.volume.Path("norm_boot"), bzImage(1))
+	f.write(f.volume.Path("norm_boot"), imagetest.BzImage(1, ""))
 	if r, err := f.take(filepath.Join(f.source, name("2026-11-05.0001"))); err != nil || !r.Present || !r.Recovery {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -489,10 +455,10 @@ func TestCancelledAnywhere(t *testing.T) {
 		if !strings.Contains(f.images(), "2026-11-02.0001.upd") || f.waiting() != "" {
 			t.Errorf("%s: at the end are %q and %q", from, f.images(), f.waiting())
 		}
-		if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || !bytes.Equal(b, bzImage(7)) {
+		if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || !bytes.Equal(b, imagetest.BzImage(7, "")) {
 			t.Errorf("%s: recovery artifact: %v", from, err)
 		}
-		f.write(f.volume.Path("norm_boot"), bzImage(5))
+		f.write(f.volume.Path("norm_boot"), imagetest.BzImage(5, ""))
 		os.RemoveAll(f.volume.Path(state.ImageDir))
 	}
 }
@@ -543,7 +509,7 @@ func TestLookInsideAgain(t *testing.T) {
 	if !changed || err != nil && fault.Of(err) != fault.ImageCorrupt {
 		t.Errorf("changed %t: got %v", changed, err)
 	}
-	if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || bytes.Equal(b, bzImage(9)) {
+	if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || bytes.Equal(b, imagetest.BzImage(9, "")) {
 		t.Errorf("the recovery artifact comes from an image that nobody proved: %v", err)
 	}
 }
@@ -580,10 +546,7 @@ func TestResignedOriginal(t *testing.T) {
 	const version = "2026-11-01.0001"
 	placed := f.image(f.volume.Path(state.ImageDir), version, version, 5)
 	leaked := f.key.Public()
-	key, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := keytest.New(t)
 	f.key = key
 	source := f.image(f.source, version, version, 5)
 	resigned, err := os.ReadFile(source + signature.Suffix)

@@ -5,6 +5,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/policy"
 	"gprovision/model/signature"
+	"gprovision/unit/keytest"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
 	"net/url"
@@ -14,22 +15,22 @@ import (
 )
 
 func TestVerify(t *testing.T) {
-	key := testKey(t)
+	key := keytest.New(t)
 	const text = `{"Files": []}`
-	keys := []signature.PublicKey{testKey(t).Public(), key.Public()}
+	keys := []signature.PublicKey{keytest.New(t).Public(), key.Public()}
 	for _, tc := range []struct {
 		name, sig string
 		keys      []signature.PublicKey
 		want      *fault.Fault
 	}{
-		{"one of two keys", testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), keys, nil},
-		{"no keys", testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), nil, fault.ManifestSignature},
-		{"another key", testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), keys[:1], fault.ManifestSignature},
-		{"another file", testSign(t, key, text+"\n", signature.ManifestComment("WIDGET", "7")), keys, fault.ManifestSignature},
-		{"comment changed", strings.Replace(testSign(t, key, text, signature.ManifestComment("WIDGET", "7")), "manifest WIDGET 7", "manifest WIDGET 8", 1), keys, fault.ManifestSignature},
-		{"an image's", testSign(t, key, text, signature.ImageComment("WIDGET.LNX.SHINY.2026-11-22.0001.upd")), keys, fault.ManifestSignature},
-		{"a word that begins in the same way", testSign(t, key, text, "manifesto WIDGET 7"), keys, fault.ManifestSignature},
-		{"no serial number", testSign(t, key, text, "manifest WIDGET"), keys, fault.ManifestSignature},
+		{"one of two keys", keytest.Sign(t, key, text, signature.ManifestComment("WIDGET", "7")), keys, nil},
+		{"no keys", keytest.Sign(t, key, text, signature.ManifestComment("WIDGET", "7")), nil, fault.ManifestSignature},
+		{"another key", keytest.Sign(t, key, text, signature.ManifestComment("WIDGET", "7")), keys[:1], fault.ManifestSignature},
+		{"another file", keytest.Sign(t, key, text+"\n", signature.ManifestComment("WIDGET", "7")), keys, fault.ManifestSignature},
+		{"comment changed", strings.Replace(keytest.Sign(t, key, text, signature.ManifestComment("WIDGET", "7")), "manifest WIDGET 7", "manifest WIDGET 8", 1), keys, fault.ManifestSignature},
+		{"an image's", keytest.Sign(t, key, text, signature.ImageComment("WIDGET.LNX.SHINY.2026-11-22.0001.upd")), keys, fault.ManifestSignature},
+		{"a word that begins in the same way", keytest.Sign(t, key, text, "manifesto WIDGET 7"), keys, fault.ManifestSignature},
+		{"no serial number", keytest.Sign(t, key, text, "manifest WIDGET"), keys, fault.ManifestSignature},
 		{"nothing", "", keys, fault.ManifestSignature},
 	} {
 		s, err := Verify([]byte(text), []byte(tc.sig), Trust{Keys: tc.keys})
@@ -42,7 +43,7 @@ func TestVerify(t *testing.T) {
 // TestVerifyObeys: a signature that holds is not enough. The product and the age are those that the policy wants, and nothing
 // older than what was used comes back.
 func TestVerifyObeys(t *testing.T) {
-	key := testKey(t)
+	key := keytest.New(t)
 	const text = `{"Files": []}`
 	used := state.Manifests{}.Used("WIDGET", "7")
 	for _, tc := range []struct {
@@ -63,7 +64,7 @@ func TestVerifyObeys(t *testing.T) {
 		{"older than wanted", "WIDGET", "9", policy.Policy{OldestManifest: 10}, used, "wants 10"},
 		{"wanted, and older than used", "WIDGET", "6", policy.Policy{OldestManifest: 5}, used, "used 7"},
 	} {
-		sig := testSign(t, key, text, signature.ManifestComment(tc.product, tc.serial))
+		sig := keytest.Sign(t, key, text, signature.ManifestComment(tc.product, tc.serial))
 		_, err := Verify([]byte(text), []byte(sig), Trust{Policy: tc.p, Keys: []signature.PublicKey{key.Public()}, Used: tc.used})
 		if (err == nil) != (tc.want == "") || err != nil && (fault.Of(err) != fault.ManifestRefused || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%s: got %v, want %q", tc.name, err, tc.want)
@@ -71,29 +72,11 @@ func TestVerifyObeys(t *testing.T) {
 	}
 }
 
-func testKey(t *testing.T) signature.PrivateKey {
-	t.Helper()
-	k, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-func testSign(t *testing.T, k signature.PrivateKey, content, comment string) string {
-	t.Helper()
-	sig, err := k.Sign(strings.NewReader(content), comment)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(sig)
-}
-
 // TestFetch: what lies beside a manifest decides, and a missing signature passes only where the policy says so.
 func TestFetch(t *testing.T) {
-	key := testKey(t)
+	key := keytest.New(t)
 	const text = `{"Files": [{"Src": "a.upd", "Dest": "Image"}]}`
-	good := testSign(t, key, text, signature.ManifestComment("WIDGET", "7"))
+	good := keytest.Sign(t, key, text, signature.ManifestComment("WIDGET", "7"))
 	base, err := url.Parse("http://server/dir/m.json?unit=5")
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"gprovision/model/release"
 	"gprovision/model/signature"
 	"gprovision/unit/image"
+	"gprovision/unit/keytest"
 	"io"
 	"io/fs"
 	"os"
@@ -31,11 +32,7 @@ type Fixture struct {
 // New returns a fixture with a key of its own, in an empty directory.
 func New(t *testing.T) Fixture {
 	t.Helper()
-	key, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Fixture{t.TempDir(), key}
+	return Fixture{t.TempDir(), keytest.New(t)}
 }
 
 // Put writes an image, signed under the name signedAs; empty: not signed.

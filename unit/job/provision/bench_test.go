@@ -42,6 +42,7 @@ import (
 	"gprovision/site"
 	"gprovision/unit/image/imagetest"
 	"gprovision/unit/job/restore"
+	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
@@ -75,7 +76,7 @@ type goods struct {
 
 func newGoods(t *testing.T) *goods {
 	t.Helper()
-	g := &goods{dir: t.TempDir(), key: testKey(t)}
+	g := &goods{dir: t.TempDir(), key: keytest.New(t)}
 	db, err := store.Open(t.Context(), filepath.Join(g.dir, "x.db"))
 	if err == nil {
 		err = db.Close()
@@ -97,8 +98,8 @@ func newGoods(t *testing.T) *goods {
 	prefix := site.Stock().Names.ImagePrefix
 	g.files = map[string][]byte{
 		benchRelease + ".upd": im, "kernel.efi": artifact, "manual.txt": []byte("read me"), "step.sh": []byte("echo \"$2\" > \"$1/doc/stamp\"\n"),
-		benchRelease + ".upd" + signature.Suffix: []byte(testSign(t, g.key, string(im), signature.ImageComment(benchRelease))),
-		"kernel.efi" + signature.Suffix:          []byte(testSign(t, g.key, string(artifact), signature.ArtifactComment(prefix, 7))),
+		benchRelease + ".upd" + signature.Suffix: []byte(keytest.Sign(t, g.key, string(im), signature.ImageComment(benchRelease))),
+		"kernel.efi" + signature.Suffix:          []byte(keytest.Sign(t, g.key, string(artifact), signature.ArtifactComment(prefix, 7))),
 	}
 	return g
 }
@@ -221,7 +222,7 @@ func atStation(t *testing.T, g *goods, r *machinetest.Rig, dir string, k machine
 	m := g.manifest(t, b.url)
 	b.files = maps.Clone(g.files)
 	b.files["manufData.json"] = m
-	b.files["manufData.json"+signature.Suffix] = []byte(testSign(t, g.key, string(m), signature.ManifestComment("WIDGET", "7")))
+	b.files["manufData.json"+signature.Suffix] = []byte(keytest.Sign(t, g.key, string(m), signature.ManifestComment("WIDGET", "7")))
 	return b
 }
 

@@ -22,6 +22,7 @@ import (
 	"gprovision/model/record"
 	"gprovision/model/secret"
 	"gprovision/model/signature"
+	"gprovision/unit/keytest"
 	"gprovision/unit/panel"
 )
 
@@ -277,10 +278,7 @@ func TestRunSteps(t *testing.T) {
 
 // TestUnsignedSteps: the commands of a manifest run as root, so that nobody gets them run by answering that there is no signature.
 func TestUnsignedSteps(t *testing.T) {
-	key, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := keytest.New(t)
 	const plain = `{"Files":[{"Src":"a.upd","Sha256":"` + sixtyFour + `"}]}`
 	const steps = `{"Files":[{"Src":"a.upd","Sha256":"` + sixtyFour + `"}],"CustomPlatCfgSteps":[{"DevCodeName":"FOX","ConfigSteps":[{"Name":"x","Commands":[{"Command":"true"}]}]}]}`
 	sig, err := key.Sign(strings.NewReader(steps), signature.ManifestComment("FOX", "1"))

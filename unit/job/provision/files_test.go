@@ -21,6 +21,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/signature"
 	"gprovision/site"
+	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
@@ -40,14 +41,7 @@ func filesPlan(t *testing.T, p policy.Policy, files ...manifest.File) Plan {
 
 // TestCheckServer: what shows without a download is found before anything is cleared.
 func TestCheckServer(t *testing.T) {
-	key, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key, other := keytest.New(t), keytest.New(t)
 	stock := site.Stock()
 	name := stock.Names.ImagePrefix + "2026-11-22.0001"
 	content := []byte("the image")
@@ -178,7 +172,7 @@ func TestRehearse(t *testing.T) {
 
 // TestArtifactSignature: the boot artifact may have a signature of its own, and one that is there must hold.
 func TestArtifactSignature(t *testing.T) {
-	key, other := testKey(t), testKey(t)
+	key, other := keytest.New(t), keytest.New(t)
 	b := make([]byte, 2048, 4096)
 	b[0x1f1] = 1
 	copy(b[0x1fe:], "\x55\xaa")
@@ -195,9 +189,9 @@ func TestArtifactSignature(t *testing.T) {
 		put  bool
 	}{
 		{"none", "", []signature.PublicKey{key.Public()}, nil, false},
-		{"good", testSign(t, key, string(b), signature.ArtifactComment(stock.Names.ImagePrefix, 7)), []signature.PublicKey{key.Public()}, nil, true},
-		{"of another build", testSign(t, key, string(b), signature.ArtifactComment(stock.Names.ImagePrefix, 8)), []signature.PublicKey{key.Public()}, fault.ManifestIncomplete, true},
-		{"by another key", testSign(t, other, string(b), signature.ArtifactComment(stock.Names.ImagePrefix, 7)), []signature.PublicKey{key.Public()}, fault.ManifestIncomplete, true},
+		{"good", keytest.Sign(t, key, string(b), signature.ArtifactComment(stock.Names.ImagePrefix, 7)), []signature.PublicKey{key.Public()}, nil, true},
+		{"of another build", keytest.Sign(t, key, string(b), signature.ArtifactComment(stock.Names.ImagePrefix, 8)), []signature.PublicKey{key.Public()}, fault.ManifestIncomplete, true},
+		{"by another key", keytest.Sign(t, other, string(b), signature.ArtifactComment(stock.Names.ImagePrefix, 7)), []signature.PublicKey{key.Public()}, fault.ManifestIncomplete, true},
 		{"nobody to judge it", "anything", nil, nil, false},
 	} {
 		t.Run(tc.what, func(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/signature"
 	"gprovision/site"
+	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/panel/script"
@@ -40,24 +41,6 @@ func testJob(t *testing.T, p policy.Policy, keys ...signature.PublicKey) (*job, 
 	return &job{Machine: m, plan: Plan{Unit: state.Unit{Recovery: state.Disk{Table: table}}}}, log
 }
 
-func testKey(t *testing.T) signature.PrivateKey {
-	t.Helper()
-	k, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-func testSign(t *testing.T, k signature.PrivateKey, content, comment string) string {
-	t.Helper()
-	sig, err := k.Sign(strings.NewReader(content), comment)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(sig)
-}
-
 // serve answers with the given files, and 404 for all others.
 func serve(t *testing.T, files map[string]string) *httptest.Server {
 	t.Helper()
@@ -74,7 +57,7 @@ func serve(t *testing.T, files map[string]string) *httptest.Server {
 }
 
 func TestFetchManifest(t *testing.T) {
-	key, other := testKey(t), testKey(t)
+	key, other := keytest.New(t), keytest.New(t)
 	const (
 		good  = `{"Files": [{"Src": "norm_boot", "Sha256": "00"}], "LogEndpoint": "https://h:1"}`
 		whole = `{"Files": [{"Src": "../norm_boot"}], "LogEndpoint": "https://h:1"}`
@@ -90,21 +73,21 @@ func TestFetchManifest(t *testing.T) {
 		says   string
 	}{
 		{"missing", signed, nil, fault.ManifestMissing, "no such file"},
-		{"signature alone", signed, map[string]string{path + ".minisig": testSign(t, key, whole, forManifest)}, fault.ManifestMissing, path},
-		{"not JSON", signed, map[string]string{path: "<html>", path + ".minisig": testSign(t, key, "<html>", forManifest)}, fault.ManifestSyntax, "line 1"},
-		{"empty", signed, map[string]string{path: "", path + ".minisig": testSign(t, key, "", forManifest)}, fault.ManifestSyntax, ""},
-		{"malformed hash", signed, map[string]string{path: good, path + ".minisig": testSign(t, key, good, forManifest)}, fault.ManifestSyntax, "Sha256"},
+		{"signature alone", signed, map[string]string{path + ".minisig": keytest.Sign(t, key, whole, forManifest)}, fault.ManifestMissing, path},
+		{"not JSON", signed, map[string]string{path: "<html>", path + ".minisig": keytest.Sign(t, key, "<html>", forManifest)}, fault.ManifestSyntax, "line 1"},
+		{"empty", signed, map[string]string{path: "", path + ".minisig": keytest.Sign(t, key, "", forManifest)}, fault.ManifestSyntax, ""},
+		{"malformed hash", signed, map[string]string{path: good, path + ".minisig": keytest.Sign(t, key, good, forManifest)}, fault.ManifestSyntax, "Sha256"},
 		{"unsigned", signed, map[string]string{path: whole}, fault.ManifestUnsigned, path + ".minisig"},
 		{"unsigned and allowed", policy.Policy{AllowUnsigned: true}, map[string]string{path: whole}, nil, ""},
-		{"signed by another key", signed, map[string]string{path: whole, path + ".minisig": testSign(t, other, whole, forManifest)}, fault.ManifestSignature, "no trusted key"},
+		{"signed by another key", signed, map[string]string{path: whole, path + ".minisig": keytest.Sign(t, other, whole, forManifest)}, fault.ManifestSignature, "no trusted key"},
 		{"badly signed where unsigned is allowed", policy.Policy{AllowUnsigned: true, Keys: signed.Keys},
-			map[string]string{path: whole, path + ".minisig": testSign(t, other, whole, forManifest)}, fault.ManifestSignature, ""},
-		{"changed after signing", signed, map[string]string{path: whole + " ", path + ".minisig": testSign(t, key, whole, forManifest)}, fault.ManifestSignature, "does not hold"},
-		{"signed as an image", signed, map[string]string{path: whole, path + ".minisig": testSign(t, key, whole, signature.ImageComment("WIDGET.LNX.SHINY.2026-11-22.0001.upd"))},
+			map[string]string{path: whole, path + ".minisig": keytest.Sign(t, other, whole, forManifest)}, fault.ManifestSignature, ""},
+		{"changed after signing", signed, map[string]string{path: whole + " ", path + ".minisig": keytest.Sign(t, key, whole, forManifest)}, fault.ManifestSignature, "does not hold"},
+		{"signed as an image", signed, map[string]string{path: whole, path + ".minisig": keytest.Sign(t, key, whole, signature.ImageComment("WIDGET.LNX.SHINY.2026-11-22.0001.upd"))},
 			fault.ManifestSignature, "image WIDGET"},
 		{"no signature in the file", signed, map[string]string{path: whole, path + ".minisig": "<html>"}, fault.ManifestSignature, "minisign"},
 		{"huge signature", signed, map[string]string{path: whole, path + ".minisig": strings.Repeat("x", signature.MaxSize+1)}, fault.ManifestMissing, "16384 bytes"},
-		{"good", signed, map[string]string{path: whole, path + ".minisig": testSign(t, key, whole, forManifest)}, nil, ""},
+		{"good", signed, map[string]string{path: whole, path + ".minisig": keytest.Sign(t, key, whole, forManifest)}, nil, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"gprovision/model/release"
 	"gprovision/model/signature"
 	"gprovision/unit/image/imagetest"
+	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
@@ -177,7 +178,7 @@ func TestRestoreData(t *testing.T) {
 // TestWhichImage: the image that is restored is the one that was asked for, or else the newest that is good; of a bad one the history
 // knows.
 func TestWhichImage(t *testing.T) {
-	key := newKey(t)
+	key := keytest.New(t)
 	damaged := func(b []byte) []byte {
 		b = bytes.Clone(b)
 		b[len(b)/2] ^= 1
@@ -345,7 +346,7 @@ func TestRefuses(t *testing.T) {
 // TestOldImagesGo: after a restore the recovery volume keeps the image that was restored, the original and the newest ones.
 func TestOldImagesGo(t *testing.T) {
 	r := newRig(t, machinetest.Kind{Firmware: layout.BIOS})
-	key := newKey(t)
+	key := keytest.New(t)
 	var all []string
 	for _, n := range []string{"2026-11-23.0001", "2026-11-24.0001", "2026-11-25.0001", "2026-11-26.0001"} {
 		r.put(imagetest.Prefix+n, key, nil)
@@ -394,7 +395,7 @@ func TestRecoveryIsUpdated(t *testing.T) {
 			t.Run(name+"/"+string(fw), func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, machinetest.Kind{Firmware: fw})
-				key := newKey(t)
+				key := keytest.New(t)
 				r.put(later, key, nil)
 				r.onVolume(func(v *state.Volume) error { return os.WriteFile(v.Path("norm_boot"), c.own, 0o600) })
 				u, err := r.restore(func(m *machine.Machine, o *Options) {
@@ -455,7 +456,7 @@ func TestDiskFails(t *testing.T) {
 		t.Run(call, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, machinetest.Kind{Firmware: layout.UEFI})
-			r.put(later, newKey(t), nil)
+			r.put(later, keytest.New(t), nil)
 			m, o := r.boot(nil)
 			o.Request.Image = machinetest.Original + ".upd"
 			begun := len(r.Calls())

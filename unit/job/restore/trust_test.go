@@ -15,6 +15,7 @@ import (
 	"gprovision/site"
 	"gprovision/unit/image"
 	"gprovision/unit/image/imagetest"
+	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
@@ -27,10 +28,7 @@ func TestTakeRecovery(t *testing.T) {
 	meta := func(boot int) string {
 		return fmt.Sprintf(`{"version":1,"name":"%s%s","build":1,"bytes":4000000,"bootBuild":%d}`, imagetest.Prefix, higher, boot)
 	}
-	other, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := keytest.New(t)
 	evil := imagetest.BzImage(9000, "of a stranger")
 	good := imagetest.BzImage(8, "of the company")
 	for _, c := range []struct {

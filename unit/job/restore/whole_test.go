@@ -148,15 +148,6 @@ func (r *rig) put(base string, key signature.PrivateKey, change func([]byte) []b
 	})
 }
 
-func newKey(t *testing.T) signature.PrivateKey {
-	t.Helper()
-	key, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
 func read(t *testing.T, elem ...string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(elem...))

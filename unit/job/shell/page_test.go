@@ -9,7 +9,7 @@ import (
 
 	"gprovision/model/challenge"
 	"gprovision/model/page"
-	"gprovision/model/signature"
+	"gprovision/unit/keytest"
 )
 
 // TestPage holds docs/shell.md against the code: the commands, and the numbers.
@@ -50,10 +50,7 @@ func TestPage(t *testing.T) {
 	if err := page.Says(docs, "shell.md", "Each wrong one doubles the wait, up to a minute; after ten in a row no password is taken", "shows at most 1 MiB of each", "13 groups of 8 letters and digits"); err != nil {
 		t.Error(err)
 	}
-	key, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := keytest.New(t)
 	answer, err := challenge.New("SN-0001").Answer(key)
 	if err != nil {
 		t.Fatal(err)

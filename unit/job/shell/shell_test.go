@@ -21,6 +21,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/secret"
 	"gprovision/model/signature"
+	"gprovision/unit/keytest"
 	"gprovision/unit/sysroot"
 )
 
@@ -79,14 +80,7 @@ func TestGate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	support, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := signature.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
+	support, other := keytest.New(t), keytest.New(t)
 	answerWith := func(key signature.PrivateKey) func(string) (string, bool) {
 		return func(prompt string) (string, bool) {
 			text, ok := strings.CutPrefix(prompt, "answer to ")
