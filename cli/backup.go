@@ -11,6 +11,7 @@ import (
 	"gprovision/factory"
 	"gprovision/factory/api"
 	"gprovision/factory/store"
+	"gprovision/hw/durable"
 )
 
 // ServeCmds holds the server and what is done to its data.
@@ -53,7 +54,7 @@ func (v *ServeBackupCmd) Run(c *Context) error {
 	if err := db.Backup(c, v.Out); err != nil {
 		return err
 	}
-	if err := syncPath(v.Out); err != nil {
+	if err := durable.Sync(v.Out); err != nil {
 		return err
 	}
 	fmt.Fprintln(c.Stdout, v.Out)
@@ -109,7 +110,7 @@ func (v *ServeRestoreCmd) Run(c *Context) error {
 	if err := os.Rename(next, place); err != nil {
 		return err
 	}
-	if err := syncPath(v.Data); err != nil {
+	if err := durable.Sync(v.Data); err != nil {
 		return err
 	}
 	fmt.Fprintln(c.Stdout, place)
@@ -152,7 +153,7 @@ func setAside(c *Context, place, aside string) error {
 		err = errors.Join(db.Backup(c, aside), db.Close())
 	}
 	if err == nil {
-		err = syncPath(aside)
+		err = durable.Sync(aside)
 	}
 	if _, left := os.Stat(place + "-wal"); err == nil && errors.Is(left, os.ErrNotExist) {
 		return nil // closing has merged everything into the one file, which is replaced
@@ -193,13 +194,4 @@ func copyFile(from, to string) error {
 	}
 	_, err = io.Copy(out, in)
 	return errors.Join(err, out.Sync(), out.Close())
-}
-
-// syncPath waits until a file or a directory is on the disk.
-func syncPath(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

@@ -14,6 +14,7 @@ import (
 
 	"gprovision/cli/answer"
 	"gprovision/cli/shown"
+	"gprovision/hw/durable"
 	"gprovision/model/manifest"
 	"gprovision/model/naming"
 	"gprovision/model/signature"
@@ -79,7 +80,7 @@ func (m *ManifestMakeCmd) Run(c *Context) error {
 	}
 	// A manifest and a signature that do not belong together are refused by every unit: there is no moment at which
 	// units could take half of the new pair.
-	if err := replaceFile(m.Out, b); err != nil {
+	if err := durable.Write(m.Out, b, 0o644); err != nil {
 		return err
 	}
 	if key != nil {
@@ -87,7 +88,7 @@ func (m *ManifestMakeCmd) Run(c *Context) error {
 		if err != nil {
 			return fmt.Errorf("sign %s: %w", m.Out, err)
 		}
-		return replaceFile(m.Out+signature.Suffix, sig)
+		return durable.Write(m.Out+signature.Suffix, sig, 0o644)
 	}
 	if err := os.Remove(m.Out + signature.Suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the signature of the manifest before: %w", err)
@@ -348,27 +349,6 @@ func printProblems(w io.Writer, file string, ps []source.Problem) {
 			fmt.Fprintf(w, "    %s\n", shown.Line(p.Hint))
 		}
 	}
-}
-
-// replaceFile writes a file under a new name, syncs it, and puts it in the place of the old one.
-func replaceFile(name string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err := f.Write(b); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return os.Rename(f.Name(), name)
 }
 
 // rules is what units with these names know when they judge a manifest.

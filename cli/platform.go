@@ -11,6 +11,7 @@ import (
 	"gprovision/cli/answer"
 	"gprovision/cli/shown"
 	"gprovision/hw/block"
+	"gprovision/hw/durable"
 	"gprovision/hw/nic"
 	"gprovision/hw/smbios"
 	"gprovision/model/capture"
@@ -214,7 +215,7 @@ func (p *PlatformCaptureCmd) Run(c *Context) error {
 		return err
 	}
 	if p.Out != "" {
-		return replaceFile(p.Out, b)
+		return durable.Write(p.Out, b, 0o644)
 	}
 	w := c.Stdout
 	if !c.Terminal { // a file or a program gets the bytes as they are

@@ -4,13 +4,12 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"gprovision/hw/durable"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"strings"
-
-	"gprovision/unit/state"
 )
 
 // units are the systemd units.
@@ -91,7 +90,7 @@ func (i *InstallCmd) Run(c *Context) error {
 		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 			return err
 		}
-		if err := state.WriteFile(root, name, b, state.Owner{Mode: mode}); err != nil {
+		if err := durable.WriteIn(root, name, b, durable.Owner{Mode: mode}); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintln(c.Stdout, "/"+name)

@@ -27,6 +27,7 @@ import (
 	"strings"
 	"time"
 
+	"gprovision/hw/durable"
 	"gprovision/model/bootimage"
 	"gprovision/model/naming"
 	"gprovision/model/platform"
@@ -783,27 +784,5 @@ func (b *builder) finish(image []byte) (err error) {
 	}
 	sum := sha256.Sum256(image)
 	b.rep.Size, b.rep.SHA256 = int64(len(image)), hex.EncodeToString(sum[:])
-	f, err := os.CreateTemp(filepath.Dir(b.o.Out), "."+filepath.Base(b.o.Out)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(image)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", b.o.Out, err)
-	}
-	return os.Rename(f.Name(), b.o.Out)
+	return durable.Write(b.o.Out, image, 0o644)
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gprovision/forge/boot"
+	"gprovision/hw/durable"
 	"gprovision/hw/filesystem"
 	"gprovision/model/bootimage"
 	"gprovision/model/fault"
@@ -461,7 +462,7 @@ func Sign(ctx context.Context, file string, key Signer, progress func(Progress))
 	if err != nil {
 		return Signature{}, err
 	}
-	if err := writeFile(file+signature.Suffix, sig, 0o644); err != nil {
+	if err := durable.Write(file+signature.Suffix, sig, 0o644); err != nil {
 		return Signature{}, fmt.Errorf("write signature: %w", err)
 	}
 	return Signature{file + signature.Suffix, key.Public().ID(), signature.ImageComment(im.name.Base())}, nil

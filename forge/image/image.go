@@ -33,6 +33,7 @@ import (
 
 	"gprovision/forge/boot"
 	"gprovision/forge/tool"
+	"gprovision/hw/durable"
 	"gprovision/hw/filesystem"
 	"gprovision/model/naming"
 	"gprovision/model/release"
@@ -602,7 +603,7 @@ func (r *Result) publish(ctx context.Context, tmp *os.File, t *tree, o Options, 
 	for _, name := range slices.Sorted(maps.Keys(beside)) {
 		switch content := beside[name]; {
 		case content != nil:
-			if err := writeFile(name, content, 0o644); err != nil {
+			if err := durable.Write(name, content, 0o644); err != nil {
 				return fmt.Errorf("write %s: %w", name, err)
 			}
 		case !same:
@@ -617,7 +618,7 @@ func (r *Result) publish(ctx context.Context, tmp *os.File, t *tree, o Options, 
 			return fmt.Errorf("make image: %w", err)
 		}
 	}
-	return syncDir(o.Out)
+	return durable.Sync(o.Out)
 }
 
 // sameContent reports whether the file name has the content of f. Another content is ErrExists.
@@ -644,40 +645,4 @@ func sameContent(f *os.File, name string) (bool, error) {
 			return true, nil
 		}
 	}
-}
-
-// writeFile writes a file whole or not at all.
-func writeFile(name string, content []byte, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".gprov-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err := f.Write(content); err != nil {
-		return err
-	}
-	if err := f.Chmod(mode); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

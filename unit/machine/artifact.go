@@ -15,6 +15,7 @@ import (
 
 	"gprovision/hw/block"
 	"gprovision/hw/bootloader"
+	"gprovision/hw/durable"
 	"gprovision/hw/efi"
 	"gprovision/hw/host"
 	"gprovision/model/bootimage"
@@ -74,7 +75,7 @@ func PutFile(path string, mode fs.FileMode, r io.Reader) (sum [32]byte, err erro
 	if err := os.Rename(fresh, path); err != nil {
 		return sum, err
 	}
-	return sum, SyncDir(filepath.Dir(path))
+	return sum, durable.Sync(filepath.Dir(path))
 }
 
 // MakeDir makes the directory rel below the mounted volume. What lies in its way and is no directory, such as a link that leads
@@ -97,7 +98,7 @@ func MakeDir(volume, rel string) error {
 			err = os.Mkdir(dir, 0o755)
 		}
 		if err == nil {
-			err = SyncDir(parent)
+			err = durable.Sync(parent)
 		}
 		if err != nil {
 			return fmt.Errorf("make directory %s: %w", dir, err)
@@ -131,19 +132,6 @@ func HashOnDevice(path string) (sum [32]byte, err error) {
 	}
 	h.Sum(sum[:0])
 	return sum, nil
-}
-
-// SyncDir makes the names in a directory durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if cerr := d.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }
 
 // PutArtifactESP puts the boot artifact src on the ESP on device esp, as the file with the given path, whose separators are
@@ -349,7 +337,7 @@ func removeOtherArtifacts(dir, keep string) error {
 			}
 		}
 	}
-	return SyncDir(dir)
+	return durable.Sync(dir)
 }
 
 // Entry returns the UEFI boot entry that starts a file on the ESP of t.

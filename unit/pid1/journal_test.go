@@ -7,12 +7,12 @@ import (
 	"testing"
 
 	"gprovision/hw/block"
+	"gprovision/hw/durable"
 	"gprovision/hw/host"
 	"gprovision/model/layout"
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
-	"gprovision/unit/state"
 )
 
 // TestClearedMark: a mark that was removed and synced is gone, also where a power cut came before the filesystem wrote it to its place.
@@ -29,7 +29,7 @@ func TestClearedMark(t *testing.T) {
 	}
 	root, err := os.OpenRoot(u.m.Places.Main)
 	if err == nil {
-		err = errors.Join(state.Remove(root, u.m.Site.Names.Mark), root.Close()) // it syncs the directory, and nothing else
+		err = errors.Join(durable.RemoveIn(root, u.m.Site.Names.Mark), root.Close()) // it syncs the directory, and nothing else
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"gprovision/hw/durable"
 	"gprovision/model/fault"
 )
 
@@ -149,7 +150,7 @@ func Fetch(ctx context.Context, o FetchOptions) (Fetched, error) {
 	}
 	if err == nil {
 		if err = os.Rename(part, o.Dest); err == nil {
-			err = errors.Join(RemovePart(o.Dest), syncDir(filepath.Dir(o.Dest)))
+			err = errors.Join(RemovePart(o.Dest), durable.Sync(filepath.Dir(o.Dest)))
 		}
 		if err != nil {
 			err = fault.Because(fault.DiskWrite, err)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"gprovision/hw/durable"
 	"gprovision/model/fault"
 	"gprovision/unit/state"
 )
@@ -142,7 +143,7 @@ func (t *transfer) vouch() {
 	if err == nil {
 		var dir *os.Root
 		if dir, err = os.OpenRoot(filepath.Dir(t.o.Dest)); err == nil {
-			err = state.WriteFile(dir, filepath.Base(t.o.Dest)+noteSuffix, append(b, '\n'), state.Owner{Mode: 0o600})
+			err = durable.WriteIn(dir, filepath.Base(t.o.Dest)+noteSuffix, append(b, '\n'), durable.Owner{Mode: 0o600})
 			err = errors.Join(err, dir.Close())
 		}
 	}

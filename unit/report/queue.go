@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"gprovision/hw/durable"
 	"gprovision/model/record"
 )
 
@@ -603,7 +604,7 @@ func (d *disk) load() ([]*item, error) {
 		name, ok := strings.CutSuffix(e.Name(), segmentName)
 		n, err := strconv.ParseUint(name, 10, 62)
 		if !ok || err != nil || n == 0 || !e.Type().IsRegular() {
-			if strings.HasSuffix(e.Name(), ".tmp") {
+			if durable.Leftover(e.Name()) || strings.HasSuffix(e.Name(), ".tmp") { // the second: of version 0.1.0
 				os.Remove(filepath.Join(d.dir, e.Name()))
 			}
 			continue
@@ -690,7 +691,7 @@ func (d *disk) reserve(boot string, next uint64) error {
 	if err != nil {
 		return err
 	}
-	return writeAtomic(filepath.Join(d.dir, "next.json"), b)
+	return durable.Write(filepath.Join(d.dir, "next.json"), b, 0o600)
 }
 
 // save is the background writer.
@@ -753,7 +754,7 @@ func (q *Queue) saveOnce(d *disk) error {
 		}
 	}
 	for n, b := range anew {
-		if e := writeAtomic(d.path(n), b); e != nil {
+		if e := durable.Write(d.path(n), b, 0o600); e != nil {
 			err = errors.Join(err, e)
 			q.mu.Lock()
 			d.dirty[n] = true
@@ -815,33 +816,7 @@ func appendSync(path string, b []byte) error {
 	if err != nil {
 		return fmt.Errorf("save queue: %w", err)
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-// writeAtomic replaces a file: old or new content is there at any moment.
-func writeAtomic(path string, b []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return fmt.Errorf("save queue: %w", err)
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		os.Remove(tmp)
-		return fmt.Errorf("save queue: %w", err)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return durable.Sync(filepath.Dir(path))
 }
 
 func poke(ch chan struct{}) {

@@ -113,6 +113,7 @@ func TestQueueSurvives(t *testing.T) {
 	f.Close()
 	must(t, os.WriteFile(filepath.Join(dir, "000000000099.jsonl"), []byte("garbage\n{}\n{\"boot\":\"../x\"}\n"), 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "x.tmp"), nil, 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, ".000000000098.jsonl.new"), nil, 0o600))
 
 	next := NewQueue("b2")
 	next.Add(message("new"))
@@ -124,7 +125,8 @@ func TestQueueSurvives(t *testing.T) {
 		t.Error(got)
 	}
 	must(t, next.Close())
-	left, _ := filepath.Glob(filepath.Join(dir, "*"))
+	left, err := os.ReadDir(dir)
+	must(t, err)
 	if len(left) != 2 { // the lock and the counter
 		t.Errorf("left behind: %v", left)
 	}

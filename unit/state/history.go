@@ -8,6 +8,7 @@ import (
 	"path"
 	"time"
 
+	"gprovision/hw/durable"
 	"gprovision/model/release"
 )
 
@@ -58,6 +59,6 @@ func (v *Volume) setHistoryAside(now time.Time) error {
 		if err != nil {
 			return fmt.Errorf("set %s aside: %w", HistoryFile, err)
 		}
-		return SyncDir(r, LogDir)
+		return durable.SyncIn(r, LogDir)
 	})
 }

@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"gprovision/hw/durable"
 	"io"
 	"io/fs"
 	"os"
@@ -47,12 +48,12 @@ func (v *Volume) PutLostBack(fits func(Unit) bool) (names []string, err error) {
 			if err := r.Rename(lost[name], name); err != nil {
 				return fmt.Errorf("put %s back: %w", name, err)
 			}
-			if err := SyncDir(r, Dir); err != nil {
+			if err := durable.SyncIn(r, Dir); err != nil {
 				return err
 			}
 			names = append(names, name)
 		}
-		return SyncDir(r, path.Dir(lost[UnitFile]))
+		return durable.SyncIn(r, path.Dir(lost[UnitFile]))
 	})
 	return names, err
 }

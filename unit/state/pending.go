@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"gprovision/hw/durable"
 	"io/fs"
 	"os"
 )
@@ -39,7 +40,7 @@ func (v *Volume) ReadPending() (Pending, error) {
 func (v *Volume) WritePending(p Pending) error {
 	p.Version = 0
 	if p == (Pending{}) {
-		return v.inside(func(r *os.Root) error { return Remove(r, PendingFile) })
+		return v.inside(func(r *os.Root) error { return durable.RemoveIn(r, PendingFile) })
 	}
 	p.Version = Version
 	return v.writeJSON(PendingFile, p, nil, 0o600)

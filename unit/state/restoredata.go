@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 
+	"gprovision/hw/durable"
 	"gprovision/model/record"
 )
 
@@ -113,13 +114,13 @@ func (v *Volume) WriteRestoreData(d RestoreData) error {
 	d.Version = 0
 	return v.inside(func(r *os.Root) error {
 		if d == (RestoreData{}) {
-			return Remove(r, RestoreDataFile)
+			return durable.RemoveIn(r, RestoreDataFile)
 		}
 		b, err := d.Marshal()
 		if err != nil {
 			return err
 		}
-		return WriteFile(r, RestoreDataFile, b, Owner{Mode: 0o600})
+		return durable.WriteIn(r, RestoreDataFile, b, durable.Owner{Mode: 0o600})
 	})
 }
 
@@ -139,7 +140,7 @@ func (v *Volume) WriteNetwork(b []byte) error {
 			if _, err := r.Lstat(NetworkFile); errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
-			return Remove(r, NetworkFile)
+			return durable.RemoveIn(r, NetworkFile)
 		})
 	}
 	if len(b) > MaxNetwork {
@@ -167,7 +168,7 @@ func (v *Volume) RollHistory() error {
 		case err != nil:
 			return fmt.Errorf("roll %s: %w", HistoryFile, err)
 		}
-		return SyncDir(r, LogDir)
+		return durable.SyncIn(r, LogDir)
 	})
 }
 

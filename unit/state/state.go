@@ -27,6 +27,7 @@ import (
 	"unicode/utf8"
 
 	"gprovision/hw/block"
+	"gprovision/hw/durable"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/naming"
@@ -342,7 +343,7 @@ func (v *Volume) SetRequestAside() error {
 		if err != nil {
 			return fmt.Errorf("set %s aside: %w", RequestFile, err)
 		}
-		return SyncDir(r, Dir)
+		return durable.SyncIn(r, Dir)
 	})
 }
 
@@ -356,7 +357,7 @@ func cut(r *os.Root, name string, size int64) error {
 
 // DeleteRequest removes the request. That there is none is no error.
 func (v *Volume) DeleteRequest() error {
-	return v.inside(func(r *os.Root) error { return Remove(r, RequestFile) })
+	return v.inside(func(r *os.Root) error { return durable.RemoveIn(r, RequestFile) })
 }
 
 // ReadCounts returns the counts. A volume without them gives the zero value and no error.
@@ -387,7 +388,7 @@ func (v *Volume) WriteCounts(c Counts) error {
 		if err := makeParent(r, CountsFile); err != nil {
 			return err
 		}
-		return WriteFile(r, CountsFile, b, Owner{Mode: 0o600})
+		return durable.WriteIn(r, CountsFile, b, durable.Owner{Mode: 0o600})
 	})
 }
 
@@ -801,7 +802,7 @@ func (v *Volume) write(name string, b []byte, mode fs.FileMode) error {
 		if err := makeParent(r, name); err != nil {
 			return err
 		}
-		return WriteFile(r, name, b, Owner{Mode: mode})
+		return durable.WriteIn(r, name, b, durable.Owner{Mode: mode})
 	})
 }
 
@@ -810,7 +811,7 @@ func makeParent(r *os.Root, name string) error {
 	dir := filepath.Dir(name)
 	switch err := r.Mkdir(dir, 0o700); {
 	case err == nil:
-		return SyncDir(r, ".")
+		return durable.SyncIn(r, ".")
 	case !errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("make directory %s: %w", dir, err)
 	}

@@ -2,12 +2,11 @@ package sysroot
 
 import (
 	"fmt"
+	"gprovision/hw/durable"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
-
-	"gprovision/unit/state"
 )
 
 // Directories of network files inside the system.
@@ -166,7 +165,7 @@ func (s *System) dropFlag() error {
 	if _, err := dir.Lstat(PreservedFlag); err != nil {
 		return nil
 	}
-	return state.Remove(dir, PreservedFlag)
+	return durable.RemoveIn(dir, PreservedFlag)
 }
 
 // ownNetwork says whether a file that the image brought configures a port. One that hides another file, leaves what it matches alone, or

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"gprovision/hw/durable"
 	"gprovision/model/secret"
 	"gprovision/unit/state"
 )
@@ -70,9 +71,9 @@ func (s *System) SetPassword(user, hash string) error {
 		shadow = append(shadow, user+":"+hash+"::0:99999:7:::\n"...)
 	}
 	if missing {
-		o := state.Owner{Mode: 0o600}
+		o := durable.Owner{Mode: 0o600}
 		if gid, err := s.group("shadow"); err == nil {
-			o = state.Owner{Mode: 0o640, GID: gid}
+			o = durable.Owner{Mode: 0o640, GID: gid}
 		}
 		err = s.writeAs("etc/shadow", shadow, o)
 	} else {

@@ -26,6 +26,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gprovision/hw/durable"
 	"gprovision/unit/state"
 )
 
@@ -254,7 +255,7 @@ func (s *System) SetMachineID(id string) error {
 	}
 	defer dir.Close()
 	if st, err := dir.Lstat("machine-id"); err == nil && st.Mode().IsRegular() {
-		return state.Remove(dir, "machine-id")
+		return durable.RemoveIn(dir, "machine-id")
 	}
 	return nil
 }
@@ -311,12 +312,12 @@ func (s *System) SetDisktag(release string) error {
 	}
 	for _, n := range names {
 		if strings.HasSuffix(n, ".disktag") && n != want {
-			if err := state.Remove(s.root, n); err != nil {
+			if err := durable.RemoveIn(s.root, n); err != nil {
 				return err
 			}
 		}
 	}
-	return state.WriteFile(s.root, want, nil, state.Owner{Mode: 0o444})
+	return durable.WriteIn(s.root, want, nil, durable.Owner{Mode: 0o444})
 }
 
 // MakeJournalDir makes /var/log/journal, so that the system's journal outlives a boot: mode 2755 of root and the image's group
@@ -358,7 +359,7 @@ func (s *System) SetMark(name string, m state.Mark) error {
 	if err := s.Sync(); err != nil {
 		return err
 	}
-	return state.WriteFile(s.root, name, b, state.Owner{Mode: 0o444})
+	return durable.WriteIn(s.root, name, b, durable.Owner{Mode: 0o444})
 }
 
 // ReadMark returns the mark; fs.ErrNotExist says that the system is not complete.
@@ -371,7 +372,7 @@ func (s *System) ReadMark(name string) (state.Mark, error) {
 }
 
 // ClearMark removes the mark durably. That there is none is no error.
-func (s *System) ClearMark(name string) error { return state.Remove(s.root, name) }
+func (s *System) ClearMark(name string) error { return durable.RemoveIn(s.root, name) }
 
 // SetMark is System.SetMark for the system mounted at dir.
 func SetMark(dir, name string, m state.Mark) error {
@@ -409,18 +410,18 @@ func (s *System) Sync() error {
 // write replaces a file, and makes its directory. An existing regular file keeps its owner and mode.
 func (s *System) write(name string, b []byte, mode fs.FileMode) error {
 	return s.replace(name, func(dir *os.Root, base string) error {
-		o := state.Owner{Mode: mode}
+		o := durable.Owner{Mode: mode}
 		if st, err := dir.Lstat(base); err == nil && st.Mode().IsRegular() {
 			if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-				o = state.Owner{Mode: st.Mode().Perm(), UID: int(sys.Uid), GID: int(sys.Gid)}
+				o = durable.Owner{Mode: st.Mode().Perm(), UID: int(sys.Uid), GID: int(sys.Gid)}
 			}
 		}
-		return state.WriteFile(dir, base, b, o)
+		return durable.WriteIn(dir, base, b, o)
 	})
 }
 
-func (s *System) writeAs(name string, b []byte, o state.Owner) error {
-	return s.replace(name, func(dir *os.Root, base string) error { return state.WriteFile(dir, base, b, o) })
+func (s *System) writeAs(name string, b []byte, o durable.Owner) error {
+	return s.replace(name, func(dir *os.Root, base string) error { return durable.WriteIn(dir, base, b, o) })
 }
 
 func (s *System) writeIn(dir, name string, b []byte) error {
@@ -449,7 +450,7 @@ func (s *System) link(name, target string) error {
 		dir.Remove(temp)
 		return err
 	}
-	return state.SyncDir(dir, ".")
+	return durable.SyncIn(dir, ".")
 }
 
 // ErrNoAccount is returned for a user or group that the image does not have.

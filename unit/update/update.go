@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"gprovision/hw/block"
+	"gprovision/hw/durable"
 	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
@@ -357,7 +358,7 @@ func (t *taking) place(im image.Image, signed bool) error {
 	if err := os.Rename(im.Path, dest); err != nil {
 		return err
 	}
-	return errors.Join(machine.SyncDir(filepath.Dir(dest)), machine.SyncDir(t.stage))
+	return errors.Join(durable.Sync(filepath.Dir(dest)), durable.Sync(t.stage))
 }
 
 // artifact is where the boot artifact of the image lies until it is judged.

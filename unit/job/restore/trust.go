@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"gprovision/hw/durable"
 	"gprovision/model/signature"
 	"gprovision/unit/image"
 	"gprovision/unit/journal"
@@ -98,5 +99,5 @@ func (j *job) take(own, artifact string, a machine.Artifact, sum [sha256.Size]by
 			return err
 		}
 	}
-	return machine.SyncDir(filepath.Dir(artifact))
+	return durable.Sync(filepath.Dir(artifact))
 }
