@@ -37,6 +37,10 @@ func TestNumbersOfThePage(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	err := page.Says(os.DirFS("../../docs"), "benchmarks.md", "every 64 MiB the device is told to write")
+	if err != nil || flushBytes != 64<<20 {
+		t.Errorf("the device is told to write every %d bytes; %v", flushBytes, err)
+	}
 	if maxFile != 16<<40-4096 || maxLinks != 65000 || maxJudged != 4<<20 {
 		t.Errorf("files of %d bytes, %d names, %d entries", int64(maxFile), maxLinks, maxJudged)
 	}
