@@ -133,7 +133,8 @@ func report(w io.Writer, err error) int {
 	return 1
 }
 
+// isTerminal reports whether a person reads what is written to w, through whatever makes it visible.
 func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := shown.Raw(w).(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"golang.org/x/term"
-
 	"gprovision/cli/shown"
 	"gprovision/factory"
 	"gprovision/factory/api"
@@ -101,8 +99,8 @@ func (s *ServeCmd) config(c *Context) factory.Config {
 // tellPassword shows the first password to the person at the terminal. Where there is none, what is written ends in a journal that others
 // read, so it goes into a file instead.
 func (s *ServeCmd) tellPassword(c *Context, p secret.Secret) error {
-	if f, ok := c.Stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		_, err := fmt.Fprintf(f, "operator %s, password (shown this once): %s\n", login.Admin, p.Reveal())
+	if isTerminal(c.Stderr) {
+		_, err := fmt.Fprintf(c.Stderr, "operator %s, password (shown this once): %s\n", login.Admin, p.Reveal())
 		return err
 	}
 	path := filepath.Join(s.Data, passwordFile)

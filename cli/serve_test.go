@@ -228,8 +228,8 @@ func TestFirstPassword(t *testing.T) {
 	defer master.Close()
 	defer slave.Close()
 	data := filepath.Join(t.TempDir(), "data")
-	if err := (&ServeCmd{Data: data, Init: true}).Run(&Context{Context: t.Context(), Stdout: io.Discard, Stderr: slave}); err != nil {
-		t.Fatal(err)
+	if code := run(&Context{Context: t.Context(), Stdout: io.Discard, Stderr: slave}, []string{"serve", "--init", "--data", data}); code != 0 {
+		t.Fatalf("exit status %d", code)
 	}
 	line, err := bufio.NewReader(master).ReadString('\n')
 	if err != nil || !strings.Contains(line, "shown this once") {
