@@ -1,6 +1,6 @@
-// Package job is what the jobs of a unit have in common: what one gets (Env), and what it returns (Outcome). Each job is a folder of its
-// own
-// below this one; none knows another, and none acts on its outcome: unit/pid1 does.
+// Package job is what the jobs of a unit have in common: what one gets (Env), and what it returns (Outcome).
+//
+// Each job is a folder of its own below this one. None knows another, and none acts on its outcome: unit/pid1 does.
 package job
 
 import (

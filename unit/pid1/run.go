@@ -1,5 +1,5 @@
-// Package pid1 is one boot of a unit: early mounts, facts, the decision, one job as steps, and its outcome. It is the only place
-// that may reboot.
+// Package pid1 is one boot of a unit: setup, and then again and again a survey, a decision, one job and its outcome. It is the only
+// place that may reboot.
 //
 // Process 1 never ends: a panic is the failure of whatever ran, and an error that nothing else catches ends in a message that
 // stays on the screen. A job returns an Outcome; only finish acts on it, after logs are flushed and volumes unmounted.

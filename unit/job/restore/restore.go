@@ -1,8 +1,9 @@
 // Package restore is the job that writes the newest good release to the main disk and makes it boot.
 //
-// No main disk is touched before one image is known to be good. The first step that destroys clears the mark, the last step
-// sets it; a request on the recovery volume stays until then. Running any prefix of the steps, losing power and starting again
-// ends in the same place. If an image turns out bad while it is written, the next good one is tried.
+// No main disk is touched before one image is known to be good. The first step that changes the main disk clears
+// the mark, the last one that does so sets it. A request on the recovery volume stays until then. Running any prefix of
+// the steps, losing power and starting again ends in the same place. If an image turns out bad while it is written, the
+// next good one is tried.
 package restore
 
 import (
