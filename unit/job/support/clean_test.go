@@ -64,6 +64,30 @@ func TestClean(t *testing.T) {
 	}
 }
 
+// TestCleanUpTo: where a value ends that is not quoted. What stands behind it is for support.
+func TestCleanUpTo(t *testing.T) {
+	c := newCleaner(nil)
+	for text, want := range map[string]string{
+		"export TOKEN=a SECRET b\nx":        "export TOKEN=[secret]\nx",
+		"set TOKEN=a SECRET b\r\nx":         "set TOKEN=[secret]\r\nx",
+		"Environment=TOKEN=a SECRET b":      "Environment=TOKEN=[secret]",
+		"- TOKEN=a SECRET b ,\n":            "- TOKEN=[secret] ,\n",
+		"run TOKEN=SECRET b":                "run TOKEN=[secret] b",
+		"password: |\n  SECRET\n\n  b\nx":   "password: [secret]\nx",
+		" password: >\n  SECRET\n x: SEC":   " password: [secret]\n x: SEC",
+		"password: |\n  SECRET":             "password: [secret]",
+		`{"tokens":["SECRET"],"x":["b"]}`:   `{"tokens":"[secret]","x":["b"]}`,
+		`{"secret":{"a":["SECRET"]},"x":1}`: `{"secret":"[secret]","x":1}`,
+		"tokens=[a\nb":                      "tokens=[secret]\nb",
+		"token=\nx":                         "token=\nx",
+		"token=":                            "token=",
+	} {
+		if got := c.text(text); got != want {
+			t.Errorf("%q\nbecomes %q\nwant    %q", text, got, want)
+		}
+	}
+}
+
 // FuzzClean: whatever a text is, cleaning ends, and a password behind its name is gone.
 func FuzzClean(f *testing.F) {
 	for _, s := range []string{`{"a":"b"}`, "password: |\n  x", `--token "`, `'password' => '`, "\\\"", "secret=[", "secret={\n"} {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -113,9 +114,37 @@ func TestWriteWithoutVolume(t *testing.T) {
 	}
 }
 
+// TestBounds: a file that is too large, or has no name, is left out and said to be missing, and the others are there.
+func TestBounds(t *testing.T) {
+	b := bundle{ctx: t.Context(), clean: newCleaner(nil), now: time.Now(), tar: tar.NewWriter(io.Discard)}
+	b.add("../x", []byte("x"))
+	b.add("large", make([]byte, maxFile+1))
+	b.add("full", make([]byte, maxFile))
+	if b.all != maxFile {
+		t.Errorf("%d bytes are in the bundle", b.all)
+	}
+	b.all = maxAll - 2
+	b.add("more", []byte("123"))
+	b.add("rest", []byte("12"))
+	b.add("last", []byte("1"))
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	if want := []entry{{"full", maxFile}, {"rest", 2}}; !slices.Equal(b.index.Files, want) {
+		t.Errorf("in the bundle are %v, want %v", b.index.Files, want)
+	}
+	missing := strings.Join(b.index.Missing, "\n")
+	for _, name := range []string{"../x", "large", "more", "last"} {
+		if !strings.Contains(missing, name) {
+			t.Errorf("nothing says that %s is missing: %s", name, missing)
+		}
+	}
+}
+
 func TestName(t *testing.T) {
 	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
-	for serial, want := range map[string]string{"SN-1": "support-SN-1-20261122T100000Z.tar.gz", "": "support-unknown-20261122T100000Z.tar.gz", "a/../b": "support-a____b-20261122T100000Z.tar.gz"} {
+	for serial, want := range map[string]string{"SN-1": "support-SN-1-20261122T100000Z.tar.gz", "": "support-unknown-20261122T100000Z.tar.gz", "a/../b": "support-a____b-20261122T100000Z.tar.gz",
+		"azAZ09-`{@[/:": "support-azAZ09-______-20261122T100000Z.tar.gz"} {
 		if got := Name(serial, at); got != want {
 			t.Errorf("%q: got %s, want %s", serial, got, want)
 		}
