@@ -75,7 +75,7 @@ func TestBootWhateverFails(t *testing.T) {
 	u.die(t)
 	calls := counted.Calls()
 	for _, err := range []error{machinetest.ErrCut, syscall.EIO} {
-		for _, n := range sampled(calls) {
+		for _, n := range machinetest.Sampled(calls) {
 			r := start.Clone(t)
 			r.Start(func(k int, c string) error {
 				if k != n {

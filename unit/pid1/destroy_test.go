@@ -158,19 +158,6 @@ func begun(t *testing.T, r *machinetest.Rig) {
 	}
 }
 
-// sampled returns the numbers of calls at which something is to happen: of a run of equal ones the first, one in the middle and the last.
-func sampled(calls []string) (out []int) {
-	for i := 0; i < len(calls); {
-		k := i
-		for k < len(calls) && calls[k] == calls[i] {
-			k++
-		}
-		out = append(out, i+1, (i+k)/2+1, k)
-		i = k
-	}
-	return slices.Compact(out)
-}
-
 // askedFor is what a person's request for a restore makes of a machine whose main system is complete.
 func askedFor(t *testing.T, r *machinetest.Rig) {
 	t.Helper()
@@ -276,7 +263,7 @@ func TestDestroyLaw(t *testing.T) {
 			if testing.Short() {
 				each = c.each
 			}
-			at := slices.DeleteFunc(sampled(calls), func(n int) bool { return n%each != 0 && n != first })
+			at := slices.DeleteFunc(machinetest.Sampled(calls), func(n int) bool { return n%each != 0 && n != first })
 			t.Logf("%d calls, %d of them tried", len(calls), len(at))
 			for _, err := range []error{machinetest.ErrCut, syscall.EIO} {
 				for _, n := range at {

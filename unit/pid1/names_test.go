@@ -115,7 +115,8 @@ func TestRebuildKeepsLabels(t *testing.T) {
 	machinetest.OwnMounts(t)
 	var log bytes.Buffer
 	u := testUnit(t, &log)
-	withLoader(t, u)
+	u.m.Initramfs = t.TempDir()
+	machinetest.WithLoader(t, u.m)
 	u.m.Site.Names = u.m.Site.Names.Of(naming.Names{RecoveryLabel: "ACMEREC", PrimaryLabel: "ACMEROOT"})
 	dev, table := onlyDisk(t, u)
 	u.m.Site = site.Stock()

@@ -3,7 +3,6 @@ package pid1
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -104,20 +103,6 @@ func stickImage(t *testing.T, u *unit) image.Image {
 	return f.Put(t, base+".upd", base, imagetest.XZ(t, imagetest.Tar(t, `{"required_space": 4096, "sha256": "x"}`)))
 }
 
-// withLoader gives a unit the boot loader for BIOS, as bootloader.Images wants it.
-func withLoader(t *testing.T, u *unit) {
-	t.Helper()
-	u.m.Initramfs = t.TempDir()
-	boot, core := make([]byte, 512), make([]byte, 4096)
-	boot[510], boot[511], boot[0x66] = 0x55, 0xaa, 0xeb
-	binary.LittleEndian.PutUint16(core[0x1fe:], 0x820)
-	grub := filepath.Join(u.m.Initramfs, "usr/lib/gprov/grub")
-	err := errors.Join(os.MkdirAll(grub, 0o755), os.WriteFile(filepath.Join(grub, "boot.img"), boot, 0o600), os.WriteFile(filepath.Join(grub, "core.img"), core, 0o600))
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // stopBefore makes a rebuild end before a step, as a power cut would.
 func stopBefore(u *unit, name string) error {
 	stop := errors.New("stopped")
@@ -135,7 +120,8 @@ func TestRebuildOneDisk(t *testing.T) {
 	machinetest.OwnMounts(t)
 	var out bytes.Buffer
 	u := testUnit(t, &out)
-	withLoader(t, u)
+	u.m.Initramfs = t.TempDir()
+	machinetest.WithLoader(t, u.m)
 	dev, table := onlyDisk(t, u)
 	im := stickImage(t, u)
 	for _, at := range []int64{0, 128 * layout.MiB} { // the superblock, and the copy of it that a repair takes

@@ -21,6 +21,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/signature"
 	"gprovision/site"
+	"gprovision/unit/image/imagetest"
 	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
@@ -173,13 +174,7 @@ func TestRehearse(t *testing.T) {
 // TestArtifactSignature: the boot artifact may have a signature of its own, and one that is there must hold.
 func TestArtifactSignature(t *testing.T) {
 	key, other := keytest.New(t), keytest.New(t)
-	b := make([]byte, 2048, 4096)
-	b[0x1f1] = 1
-	copy(b[0x1fe:], "\x55\xaa")
-	copy(b[0x202:], "HdrS\x0f\x02")
-	copy(b[0x20e:], "\x00\x01")
-	b[0x211] = 1
-	copy(b[0x300:], "6.1.0-norm_boot (builder@host) #7 SMP Thu Jan 1 00:00:00 UTC 2026\x00")
+	b := imagetest.BzImage(7, "")
 	stock := site.Stock()
 	for _, tc := range []struct {
 		what string

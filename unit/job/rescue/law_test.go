@@ -219,19 +219,6 @@ func (d *dead) ends(t *testing.T) string {
 	return out.String()
 }
 
-// sampled returns the numbers of calls at which something is to happen: of a run of equal ones the first, one in the middle and the last.
-func sampled(calls []string) (out []int) {
-	for i := 0; i < len(calls); {
-		k := i
-		for k < len(calls) && calls[k] == calls[i] {
-			k++
-		}
-		out = append(out, i+1, (i+k)/2+1, k)
-		i = k
-	}
-	return slices.Compact(out)
-}
-
 // TestRebuildLaw rebuilds the recovery volume of each kind of unit: whole, and cut off or failing at its calls.
 func TestRebuildLaw(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -268,7 +255,7 @@ func TestRebuildLaw(t *testing.T) {
 			if testing.Short() {
 				each = c.short
 			}
-			at := slices.DeleteFunc(sampled(calls), func(n int) bool { return n%each != 0 })
+			at := slices.DeleteFunc(machinetest.Sampled(calls), func(n int) bool { return n%each != 0 })
 			t.Logf("%d calls, %d of them tried", len(calls), len(at))
 			for _, cause := range []error{machinetest.ErrCut, syscall.EIO} {
 				for _, n := range at {

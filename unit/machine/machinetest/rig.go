@@ -583,3 +583,16 @@ func (r *Rig) Remove(name string) {
 	defer r.mu.Unlock()
 	r.store.disks = slices.DeleteFunc(r.store.disks, func(d *disk) bool { return d.Name == name })
 }
+
+// Sampled returns the numbers of calls at which something is to happen: of a run of equal ones the first, one in the middle and the last.
+func Sampled(calls []string) (out []int) {
+	for i := 0; i < len(calls); {
+		k := i
+		for k < len(calls) && calls[k] == calls[i] {
+			k++
+		}
+		out = append(out, i+1, (i+k)/2+1, k)
+		i = k
+	}
+	return slices.Compact(out)
+}

@@ -80,13 +80,19 @@ func Fit(r *Rig, m *machine.Machine) {
 	m.Doors, m.Firmware, m.Identity.Variant, m.Serial = r.Doors(), r.kind.Firmware, r.kind.variant(), Serial
 	m.Sys = fstest.MapFS{"class/net": {Mode: os.ModeDir}, "block": {Mode: os.ModeDir}}
 	m.Initramfs = filepath.Join(r.dir, "initramfs")
+	WithLoader(r.t, m)
+}
+
+// WithLoader gives m the boot loader for BIOS, as bootloader.Images wants it, in its initramfs.
+func WithLoader(t *testing.T, m *machine.Machine) {
+	t.Helper()
 	grub := filepath.Join(m.Initramfs, "usr/lib/gprov/grub")
 	boot, core := make([]byte, 512), make([]byte, 4096)
 	boot[510], boot[511], boot[0x66] = 0x55, 0xaa, 0xeb
 	binary.LittleEndian.PutUint16(core[0x1fe:], 0x820)
 	if err := errors.Join(os.MkdirAll(grub, 0o755), os.WriteFile(filepath.Join(grub, "boot.img"), boot, 0o600),
 		os.WriteFile(filepath.Join(grub, "core.img"), core, 0o600)); err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 }
 
