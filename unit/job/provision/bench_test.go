@@ -277,10 +277,19 @@ func (b *bench) enrol(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			b.t.Error(err)
 		}
+		b.mu.Lock()
 		b.approved++
+		b.mu.Unlock()
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	b.api.ServeHTTP(w, r)
+}
+
+// approvals is how often an operator had to approve a key.
+func (b *bench) approvals() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.approved
 }
 
 // machine is the unit as a job gets it.

@@ -3,6 +3,7 @@ package provision
 import (
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -20,12 +21,12 @@ func TestWhole(t *testing.T) {
 	for name, k := range kinds() {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, g, k)
-			asked := 0
+			var asked atomic.Int32
 			b.asked = func(r *http.Request) {
 				if r.URL.Path != "/v1/credentials" {
 					return
 				}
-				asked++
+				asked.Add(1)
 				key, owner, err := state.Open(b.Doors().Places.Recovery).ReadKeyOf()
 				if err != nil || owner != benchSerial || len(key) == 0 {
 					t.Errorf("credentials are asked for, and the volume has no key of %q: %v", owner, err)
@@ -34,8 +35,8 @@ func TestWhole(t *testing.T) {
 			if err := b.provision(nil); err != nil {
 				t.Fatalf("%v\n%s", err, b.log)
 			}
-			if asked != 1 {
-				t.Errorf("credentials were asked for %d times", asked)
+			if n := asked.Load(); n != 1 {
+				t.Errorf("credentials were asked for %d times", n)
 			}
 			b.fetched(t, 1, 1)
 			got := b.ends()
