@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,7 +88,7 @@ func (b *bench) build(ctx context.Context, pkg string) (bin string, err error) {
 }
 
 // run runs tests of a package, those that need long left out, and reports whether they pass. What takes longer than limit does not, nor
-// what takes more than 4 GiB: changed code may allocate for ever.
+// what takes more than 4 GiB of memory or of disk: changed code may allocate and write for ever.
 func (b *bench) run(ctx context.Context, bin, pkg, pattern string, limit time.Duration, env ...string) (passed bool, err error) {
 	dir, err := os.MkdirTemp(b.tmp, "run-")
 	if err != nil {
@@ -118,6 +119,18 @@ func (b *bench) run(ctx context.Context, bin, pkg, pattern string, limit time.Du
 	if err := cmd.Start(); err != nil {
 		return false, err
 	}
+	go func() {
+		for tick := time.Tick(200 * time.Millisecond); ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick:
+				if used(dir) > 4<<30 {
+					cancel()
+				}
+			}
+		}
+	}()
 	err = cmd.Wait()
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left running, if anything
 	if strings.Contains(out.String(), "testing: warning: no tests to run") {
@@ -127,6 +140,20 @@ func (b *bench) run(ctx context.Context, bin, pkg, pattern string, limit time.Du
 		return false, errLate
 	}
 	return err == nil, nil
+}
+
+// used is how much disk the files in a directory take, bytes. What goes away meanwhile takes nothing.
+func used(dir string) (bytes int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if i, err := d.Info(); err == nil {
+			bytes += i.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+		return nil
+	})
+	return bytes
 }
 
 // edit replaces a file of the tree, and returns what puts the old one back.
