@@ -171,6 +171,28 @@ func TestTryIsCountedFirst(t *testing.T) {
 	}
 }
 
+// TestTriesUnknown: where nobody knows how many wrong passwords there were, none is taken. Support can still answer.
+func TestTriesUnknown(t *testing.T) {
+	hash, err := sysroot.HashPassword("right")
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := errors.New("the counts are damaged")
+	for name, keys := range map[string][]signature.PublicKey{"nobody else": nil, "support": {keytest.New(t).Public()}} {
+		s := &script{lines: []string{"right"}}
+		g := Gate{Terminal: s.terminal(), Serial: "SN-1", Hash: hash, Keys: keys, Tries: func() (int, error) { return 0, damaged },
+			SetTries: func(int) error { t.Error("a try is counted"); return nil },
+			Sleep:    func(context.Context, time.Duration) error { t.Error("a password is looked at"); return nil }}
+		_, who, err := g.Open(t.Context())
+		if err == nil || who != "" || keys == nil && fault.Of(err) != fault.ShellLocked {
+			t.Errorf("%s: opened by %q, %v", name, who, err)
+		}
+		if out := s.out.String(); keys != nil && (!strings.Contains(out, damaged.Error()) || !strings.Contains(out, "SN-1")) {
+			t.Errorf("%s: the terminal shows %q", name, out)
+		}
+	}
+}
+
 // session runs commands in a small tree and returns what they print.
 func session(t *testing.T, change func(*System), lines ...string) (string, Exit, *Shell) {
 	t.Helper()
