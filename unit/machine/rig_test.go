@@ -306,3 +306,26 @@ func TestNoDevice(t *testing.T) {
 		}
 	}
 }
+
+// TestClearedIsEmpty: what was in a filesystem whose partition is cleared is gone, also when it is made anew with the same identifier.
+func TestClearedIsEmpty(t *testing.T) {
+	r, m, dev, table := newMain(t, layout.UEFI)
+	for _, role := range []layout.Role{layout.ESP, layout.Primary} {
+		p := table.Find(role)
+		for again := range 2 {
+			if err := m.Format(t.Context(), dev, table, []layout.Role{role}); err != nil {
+				t.Fatal(err)
+			}
+			left, err := os.ReadDir(r.Volume(p.FSUUID))
+			if err != nil || len(left) > 0 {
+				t.Errorf("%s, made %d times: it holds %v, %v", role, again+1, left, err)
+			}
+			if err := os.WriteFile(filepath.Join(r.Volume(p.FSUUID), "old"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.ClearPartition(block.PartitionPath(dev, p.Number)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

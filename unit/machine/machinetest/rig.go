@@ -347,6 +347,11 @@ func (d *device) WriteAt(b []byte, off int64) (int, error) {
 	if d.array() {
 		return len(b), d.mirror(b, off)
 	}
+	d.r.mu.Lock()
+	defer d.r.mu.Unlock()
+	for _, uuid := range d.r.store.cleared(d.d, b, d.at+off) {
+		delete(d.r.volumes, uuid)
+	}
 	return writeSparse(d.f, b, d.at+off)
 }
 

@@ -1,6 +1,7 @@
 package machinetest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -167,4 +168,19 @@ func (s *storage) carries(path string) (info filesystem.Info, err error) {
 		return err
 	})
 	return info, err
+}
+
+// cleared returns the filesystems of a disk whose beginnings a write of zeros reaches: what is in them is gone.
+func (s *storage) cleared(d *disk, b []byte, at int64) (uuids []string) {
+	const head = 4096
+	for _, p := range d.Partitions {
+		from := p.Start - at
+		if from < 0 || from+head > int64(len(b)) || !bytes.Equal(b[from:from+head], make([]byte, head)) {
+			continue
+		}
+		if info, err := s.carries(p.Path); err == nil && info.UUID != "" {
+			uuids = append(uuids, info.UUID)
+		}
+	}
+	return uuids
 }
