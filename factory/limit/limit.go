@@ -36,22 +36,7 @@ func New(burst int, every time.Duration) *Limiter {
 }
 
 // Allow takes one call from the bucket of key and reports whether there was one.
-func (l *Limiter) Allow(key string) bool { return l.take(key, 1) }
-
-// Ready reports whether there is a call left in the bucket of key. It takes none.
-func (l *Limiter) Ready(key string) bool { return l.take(key, 0) }
-
-// Give puts one call back into the bucket of key.
-func (l *Limiter) Give(key string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if b, ok := l.buckets[key]; ok {
-		b.left = min(float64(l.burst), b.left+1)
-		l.buckets[key] = b
-	}
-}
-
-func (l *Limiter) take(key string, n float64) bool {
+func (l *Limiter) Allow(key string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -66,10 +51,20 @@ func (l *Limiter) take(key string, n float64) bool {
 	b.at = now
 	allowed := b.left >= 1
 	if allowed {
-		b.left -= n
+		b.left--
 	}
 	l.buckets[key] = b
 	return allowed
+}
+
+// Give puts one call back into the bucket of key.
+func (l *Limiter) Give(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b, ok := l.buckets[key]; ok {
+		b.left = min(float64(l.burst), b.left+1)
+		l.buckets[key] = b
+	}
 }
 
 // prune forgets full buckets and, if that is not enough, the fullest half of the others. The keys that have asked most stay known.

@@ -10,8 +10,10 @@ func TestLimiter(t *testing.T) {
 	now := time.Unix(0, 0)
 	l := New(2, time.Second)
 	l.now = func() time.Time { return now }
-	if !l.Ready("a") || !l.Allow("a") || !l.Allow("a") || l.Allow("a") || l.Ready("a") {
-		t.Error("the burst is not two")
+	for i, want := range []bool{true, true, false} {
+		if l.Allow("a") != want {
+			t.Errorf("call %d of a burst of two: %t", i+1, !want)
+		}
 	}
 	if !l.Allow("b") {
 		t.Error("one key hinders another")

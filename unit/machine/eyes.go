@@ -2,7 +2,6 @@ package machine
 
 import (
 	"context"
-	"io/fs"
 
 	"gprovision/hw/block"
 	"gprovision/hw/filesystem"
@@ -36,9 +35,6 @@ func (e Eyes) Policy() policy.Policy { return e.m.Policy }
 
 // Keys are those of the policy.
 func (e Eyes) Keys() []signature.PublicKey { return e.m.Keys }
-
-// Sys is /sys.
-func (e Eyes) Sys() fs.FS { return e.m.Sys }
 
 // Places are where volumes are mounted.
 func (e Eyes) Places() Places { return e.m.Places }
@@ -108,9 +104,6 @@ func (e Eyes) Mount(source, dir, fstype string) error {
 
 // Unmount unmounts what is mounted at a directory.
 func (e Eyes) Unmount(dir string) error { return e.m.Unmount(dir) }
-
-// Started returns the description of the boot entry that the firmware started (efi.Vars.Started).
-func (e Eyes) Started() (string, error) { return e.m.Vars.Started() }
 
 // StartedFrom returns the GUID of the partition that the EFI stub started from (efi.Vars.StartedFrom).
 func (e Eyes) StartedFrom() (string, error) { return e.m.Vars.StartedFrom() }

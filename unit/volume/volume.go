@@ -22,9 +22,6 @@ type Handle struct {
 // At returns the handle of the volume on a partition, by its device node. Nothing is read.
 func At(m *machine.Machine, part string) *Handle { return &Handle{m: m, part: part} }
 
-// Part returns the partition's device node.
-func (h *Handle) Part() string { return h.part }
-
 // View has the volume mounted, at least for reading, while do runs. What do returns, and what unmounting does, is the error.
 func (h *Handle) View(do func(*state.Volume) error) error { return h.with(true, do) }
 

@@ -3,7 +3,6 @@ package volume_test
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,9 +64,6 @@ func TestViewAndChange(t *testing.T) {
 				t.Errorf("it is mounted %s, want %s", all, c.mode)
 			}
 		}
-	}
-	if filepath.Base(h.Part()) != "vda2" {
-		t.Errorf("it lies on %s", h.Part())
 	}
 }
 
