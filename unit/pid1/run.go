@@ -643,7 +643,7 @@ func (u *unit) restoreImage(ctx context.Context, f *survey.Findings, image *imag
 	u.env().Began(record.JobRestore)
 	o := restore.Options{
 		Recovery: u.m.Places.Recovery, Volume: v, Unit: f.Unit, Request: request, Image: image, Back: back, Main: f.MainPart, Planned: f.Planned,
-		Blank: f.Main == decide.MainBlank && image == nil && !f.RestoreRequested(), Oldest: u.args.Oldest, KeepRecovery: u.args.KeepRecovery,
+		Blank: f.Main == decide.MainBlank && image == nil && request == nil, Oldest: u.args.Oldest, KeepRecovery: u.args.KeepRecovery,
 		Observe: u.env().Observer(record.JobRestore),
 	}
 	err = restore.Run(ctx, u.m, o)
