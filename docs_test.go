@@ -287,7 +287,7 @@ func withoutCode(s string) string {
 	return strings.Join(out, "\n")
 }
 
-// hasAnchor says whether a Markdown file has a heading for the anchor, as GitHub makes them.
+// hasAnchor reports whether a Markdown file has a heading for the anchor, as GitHub makes them.
 func hasAnchor(t *testing.T, file, anchor string) bool {
 	t.Helper()
 	b, err := os.ReadFile(file)

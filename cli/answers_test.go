@@ -118,7 +118,7 @@ func receiver(fn *ast.FuncDecl) string {
 	return id.Name
 }
 
-// givenJSON says whether an expression is the flag.
+// givenJSON reports whether an expression is the flag.
 func givenJSON(x ast.Expr) bool {
 	switch x := x.(type) {
 	case *ast.SelectorExpr:

@@ -45,7 +45,7 @@ type completion struct {
 	// words are the verbs below it.
 	words []described
 	flags []completedFlag
-	// files says that arguments are files.
+	// files reports whether arguments are files.
 	files bool
 }
 
@@ -53,9 +53,9 @@ type described struct{ text, help string }
 
 type completedFlag struct {
 	described
-	// takes says that the flag has a value.
+	// takes reports whether the flag has a value.
 	takes bool
-	// repeats says that the flag may be given again.
+	// repeats reports whether the flag may be given again.
 	repeats bool
 	// values are the only values that it can have, if there are such.
 	values []string

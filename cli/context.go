@@ -14,7 +14,7 @@ type Context struct {
 	context.Context
 	// Stdout and Stderr show what they get in a visible form, see package shown.
 	Stdout, Stderr io.Writer
-	// Terminal says that Stdout is a terminal: progress bars there, plain lines elsewhere.
+	// Terminal reports whether Stdout is a terminal: progress bars there, plain lines elsewhere.
 	Terminal bool
 	Site     site.Site
 	// Version is the build's revision.

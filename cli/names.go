@@ -127,8 +127,8 @@ func namesText(n naming.Names) string {
 	return fmt.Sprintf("images %s, recovery volume %s, main system %s, hosts %s", n.ImagePrefix, n.RecoveryLabel, n.PrimaryLabel, n.HostPrefix)
 }
 
-// servedNames says whether the files of a server go together: the artifact that provisions, the manifest, and the boot artifact in that. It
-// looks into them only when they have changed, as that takes a second.
+// servedNames reports whether the files of a server go together: the artifact that provisions, the manifest, and the boot artifact in
+// that. It looks into them only when they have changed, as that takes a second.
 type servedNames struct {
 	c             *Context
 	dir, manifest string

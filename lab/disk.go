@@ -101,7 +101,7 @@ func (d Disk) device(place int, slot string) (object, error) {
 	return o, nil
 }
 
-// onPCI says whether the disk is a PCI device of its own, which needs a port to be plugged into.
+// onPCI reports whether the disk is a PCI device of its own, which needs a port to be plugged into.
 func (d Disk) onPCI() bool { return d.Bus == VirtIO || d.Bus == NVMe }
 
 // makeDisk makes an empty disk, or one whose content is that of base until it is written. base stays unchanged, and must.

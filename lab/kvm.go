@@ -81,7 +81,7 @@ func ProbeAccel(ctx context.Context, log *slog.Logger) (Accel, error) {
 	}
 }
 
-// virtualizes says whether the text of /proc/cpuinfo (proc_cpuinfo(5)) has the flag of Intel's or AMD's hardware virtualization.
+// virtualizes reports whether the text of /proc/cpuinfo (proc_cpuinfo(5)) has the flag of Intel's or AMD's hardware virtualization.
 func virtualizes(cpuinfo string) bool {
 	for line := range strings.Lines(cpuinfo) {
 		if name, flags, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "flags" {

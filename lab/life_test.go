@@ -119,7 +119,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// built says whether thePrograms was called.
+// built reports whether thePrograms was called.
 var built sync.Map
 
 func theProgramsIfBuilt() (*life, error) {

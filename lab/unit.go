@@ -481,7 +481,7 @@ func (u *Unit) machine() (*qmp, *process, error) {
 	return u.qmp, u.proc, nil
 }
 
-// On says whether the unit is on.
+// On reports whether the unit is on.
 func (u *Unit) On() bool {
 	_, _, err := u.machine()
 	return err == nil

@@ -51,7 +51,7 @@ type Context struct {
 	Stdin io.Reader
 	// Stdout and Stderr show what they get in a visible form, see package shown.
 	Stdout, Stderr io.Writer
-	// Terminal says that Stdin and Stdout are a terminal, so that a person can be asked.
+	// Terminal reports whether Stdin and Stdout are a terminal, so that a person can be asked.
 	Terminal bool
 	Site     site.Site
 	// Root is the directory of the running system, "/" but in tests.
@@ -292,7 +292,7 @@ func (c *Context) write(f func(*state.Volume) error) (err error) {
 }
 
 // writable makes the recovery volume writable until release is called. Several processes may have it so at a time: each holds a
-// shared lock, and the last one makes the volume read-only again, if it was. The file of the lock says whether it was.
+// shared lock, and the last one makes the volume read-only again, if it was. The file of the lock reports whether it was.
 func (c *Context) writable() (release func() error, err error) {
 	l, err := c.lock("writers", syscall.LOCK_SH)
 	if err != nil {
@@ -385,5 +385,5 @@ func (c *Context) source(dir string) (string, error) {
 	return "", errors.New("fstab does not name the recovery volume")
 }
 
-// missing says whether err is that something is not there.
+// missing reports whether err is that something is not there.
 func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

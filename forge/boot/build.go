@@ -235,7 +235,7 @@ func (o *Options) table() *platform.Table {
 	return platform.Default()
 }
 
-// raid says whether a platform of the artifact has RAID. The table was checked.
+// raid reports whether a platform of the artifact has RAID. The table was checked.
 func (o *Options) raid() bool {
 	return slices.ContainsFunc(o.table().Variants, platform.Variant.HasRAID)
 }

@@ -71,7 +71,7 @@ func builtIn() map[elf.Machine][]string {
 	}
 }
 
-// isELF says whether b starts like a program or library.
+// isELF reports whether b starts like a program or library.
 func isELF(b []byte) bool { return bytes.HasPrefix(b, []byte(elf.ELFMAG)) }
 
 // libraries returns the loader and all libraries that the program or library in b needs, of all levels. name is for errors.
@@ -192,7 +192,7 @@ func ownPaths(f *elf.File, dir string) []string {
 	return own
 }
 
-// sameKind says whether data is a program or library of f's kind: a loader passes over all others.
+// sameKind reports whether data is a program or library of f's kind: a loader passes over all others.
 func sameKind(f *elf.File, data []byte) bool {
 	g, err := elf.NewFile(bytes.NewReader(data))
 	return err == nil && g.Machine == f.Machine && g.Class == f.Class
@@ -263,7 +263,7 @@ func home(r *rootFS, m elf.Machine) string {
 	return builtIn()[m][1]
 }
 
-// linkable says whether b is a program or shared library that runs on x86, 64 or 32 bits wide: no kernel module, no firmware.
+// linkable reports whether b is a program or shared library that runs on x86, 64 or 32 bits wide: no kernel module, no firmware.
 func linkable(b []byte) bool {
 	if !isELF(b) {
 		return false

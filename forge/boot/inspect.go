@@ -169,7 +169,7 @@ func (e *NamesError) Unwrap() error { return e.error }
 type PrefixError struct {
 	// Prefix is how the image's name begins, Want how those of units with the artifact do.
 	Prefix, Want string
-	// Named says that the artifact has names of its own.
+	// Named reports whether the artifact has names of its own.
 	Named bool
 }
 

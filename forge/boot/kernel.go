@@ -147,7 +147,7 @@ func flavour(release string) string { return strings.Join(releaseWord.FindAllStr
 
 var candidate = regexp.MustCompile(`[-.~_]?rc([0-9]+)`)
 
-// older says whether release a is older than b: numbers inside the text compare as numbers, and a release candidate comes before what it
+// older reports whether release a is older than b: numbers inside the text compare as numbers, and a release candidate comes before what it
 // is a candidate for.
 func older(a, b string) bool {
 	va, ra := version(a)
@@ -192,7 +192,7 @@ func number(x, y string) int {
 	return cmp.Or(cmp.Compare(len(x), len(y)), strings.Compare(x, y))
 }
 
-// natural says whether a comes before b, where numbers inside the text compare as numbers.
+// natural reports whether a comes before b, where numbers inside the text compare as numbers.
 func natural(a, b string) bool {
 	for a != "" && b != "" {
 		x, y := run(a), run(b)

@@ -17,7 +17,7 @@ func choices() []string {
 // the arguments of who starts it, even with Secure Boot. It is what the kernel does anyway.
 const lockedCmdline = "rdinit=/init"
 
-// openCmdline says that the artifact must take arguments from who starts it, even with Secure Boot.
+// openCmdline reports whether the artifact must take arguments from who starts it, even with Secure Boot.
 func (o *Options) openCmdline() bool { return o.Policy.Provision && o.Signer != nil }
 
 // cmdline returns the content of section .cmdline, or "" for no section.

@@ -274,7 +274,7 @@ func moduleName(file string) string {
 	return normal(base)
 }
 
-// fits says whether a module's file is meant by a list: by a directory, or by a pattern of path.Match for its name.
+// fits reports whether a module's file is meant by a list: by a directory, or by a pattern of path.Match for its name.
 func fits(file string, list []string) bool {
 	stem, _, _ := strings.Cut(strings.TrimPrefix(file, "kernel/"), ".ko")
 	stem = normal(stem)
@@ -349,7 +349,7 @@ func (m *modules) choose(own []string) ([]string, error) {
 	return slices.Sorted(maps.Keys(chosen)), nil
 }
 
-// hasFirmware says whether the root filesystem has a file of the firmware that a module of the list firmwareOnly, or one that it
+// hasFirmware reports whether the root filesystem has a file of the firmware that a module of the list firmwareOnly, or one that it
 // needs, names.
 func (m *modules) hasFirmware(name string) (bool, error) {
 	for _, n := range append([]string{name}, m.needs[name]...) {

@@ -474,7 +474,7 @@ func (m *makeOutput) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// checkImage says whether the compiled kernel is what was asked for.
+// checkImage returns an error unless the compiled kernel is what was asked for.
 func (k *kernelBuilder) checkImage(image []byte) error {
 	h, err := bootimage.ParseBzImage(bytes.NewReader(image), int64(len(image)))
 	if err != nil {

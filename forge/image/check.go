@@ -41,7 +41,7 @@ type Report struct {
 	Signature *Signature `json:"signature,omitempty"`
 	// Boot describes the boot artifact inside; only after InspectAll.
 	Boot *Boot `json:"boot,omitempty"`
-	// Verified says that every check held, and Trusted that a key that was given has signed it.
+	// Verified reports whether every check held, and Trusted whether a key that was given has signed it.
 	Verified bool `json:"verified"`
 	Trusted  bool `json:"trusted"`
 	// Entries and Bytes count what is inside; only after Verify and Extract.
@@ -496,10 +496,10 @@ type Listed struct {
 	Signature *Signature `json:"signature,omitempty"`
 	// Problem says why the file would never be chosen: its name, or its header. Empty: none.
 	Problem string `json:"problem,omitempty"`
-	// Verified says that every check held, and Trusted that a key that was given has signed it.
+	// Verified reports whether every check held, and Trusted whether a key that was given has signed it.
 	Verified bool `json:"verified,omitempty"`
 	Trusted  bool `json:"trusted,omitempty"`
-	// Prune says that retention would delete it to make space for the next one.
+	// Prune reports whether retention would delete it to make space for the next one.
 	Prune bool `json:"prune,omitempty"`
 }
 

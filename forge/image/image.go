@@ -110,7 +110,7 @@ type Result struct {
 	SHA256 string `json:"sha256"`
 	// Boot describes the boot artifact, if it was made on the way.
 	Boot *boot.Report `json:"boot,omitempty"`
-	// Unchanged says that the same image was there already.
+	// Unchanged reports whether the same image was there already.
 	Unchanged bool      `json:"unchanged,omitempty"`
 	Warnings  []Problem `json:"warnings,omitempty"`
 }

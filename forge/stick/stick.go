@@ -58,7 +58,7 @@ type Options struct {
 	Out string
 	// Size is that of the disk in a file, bytes. 0: no larger than needed.
 	Size int64
-	// Confirmed says that a person knows what is lost on a device.
+	// Confirmed reports whether a person knows what is lost on a device.
 	Confirmed bool
 	// Sys is /sys.
 	Sys fs.FS
@@ -79,7 +79,7 @@ type Report struct {
 	Signer string `json:"signer,omitempty"`
 	// Build is the build number of the artifact, nil if it has none.
 	Build *uint64 `json:"build"`
-	// BIOS says that the stick starts BIOS machines too: the artifact has a boot loader for them.
+	// BIOS reports whether the stick starts BIOS machines too: the artifact has a boot loader for them.
 	BIOS bool `json:"bios"`
 }
 

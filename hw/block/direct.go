@@ -54,7 +54,7 @@ func OpenDirect(path string) (*Direct, error) {
 	return r, nil
 }
 
-// Bypass says that reads do not use the page cache. If not, they do not use what was in it before, as far as the kernel
+// Bypass reports whether reads do not use the page cache. If not, they do not use what was in it before, as far as the kernel
 // dropped that.
 func (r *Direct) Bypass() bool { return r.direct }
 

@@ -135,7 +135,7 @@ type area struct {
 	both        bool // both halves are large enough
 }
 
-// holds says whether at is a place of ours.
+// holds reports whether at is a place of ours.
 func (a area) holds(at uint64) bool { return at == a.start || a.both && at == a.start+a.half }
 
 // free returns the place that is not in use.

@@ -35,7 +35,7 @@ func Active(sys fs.FS) []string {
 	return out
 }
 
-// IsScreen says whether a device is a virtual terminal of the screen (/dev/tty0, /dev/tty1 ...) and not a serial line.
+// IsScreen reports whether a device is a virtual terminal of the screen (/dev/tty0, /dev/tty1 ...) and not a serial line.
 func IsScreen(device string) bool {
 	n, ok := strings.CutPrefix(device, "/dev/tty")
 	return ok && n != "" && strings.Trim(n, "0123456789") == ""

@@ -144,7 +144,7 @@ func (d *Decoder) end(k Key) (Key, bool) {
 	return k, true
 }
 
-// Pending says that an ESC waits for the rest of its sequence.
+// Pending reports whether an ESC waits for the rest of its sequence.
 func (d *Decoder) Pending() bool { return len(d.held) > 0 && d.held[0] == 0x1b }
 
 // Flush ends what is pending after the time Lone: an ESC alone is the Escape key; half a sequence is nothing.

@@ -45,7 +45,7 @@ type Change struct {
 	Deleted []string // variables that were deleted
 }
 
-// Empty says that nothing was written: all was there.
+// Empty reports whether nothing was written: all was there.
 func (c Change) Empty() bool { return len(c.Written)+len(c.Deleted) == 0 }
 
 // Ensure makes our boot entries those in want, and the first in BootOrder, in that order; those with MenuOnly come
@@ -225,7 +225,7 @@ func (e Entry) option() (LoadOption, error) {
 	return o, nil
 }
 
-// same says whether an entry does what is wanted.
+// same reports whether an entry does what is wanted.
 func same(have, want LoadOption) bool {
 	h, ok := have.HardDrive()
 	w, _ := want.HardDrive()

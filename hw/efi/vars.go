@@ -32,7 +32,7 @@ const (
 	bootVar     = NonVolatile | BootService | Runtime
 )
 
-// Present says whether the machine was started by UEFI firmware. The file system must be rooted at /sys.
+// Present reports whether the machine was started by UEFI firmware. The file system must be rooted at /sys.
 func Present(sys fs.FS) bool {
 	info, err := fs.Stat(sys, "firmware/efi")
 	return err == nil && info.IsDir()
@@ -85,7 +85,7 @@ func (v *Vars) Get(name, guid string) (attributes uint32, data []byte, err error
 	return binary.LittleEndian.Uint32(buf), buf[4:], nil
 }
 
-// Set writes a variable, if it is not like that already, and says whether it wrote. The kernel marks most variables immutable;
+// Set writes a variable, if it is not like that already, and reports whether it wrote. The kernel marks most variables immutable;
 // the mark is taken away for the time of writing.
 func (v *Vars) Set(name, guid string, attributes uint32, data []byte) (wrote bool, err error) {
 	was, old, err := v.Get(name, guid)

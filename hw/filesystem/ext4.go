@@ -45,7 +45,7 @@ const (
 // Result is what CheckExt4 found and did.
 type Result struct {
 	State State
-	// Backup says that the first superblock was bad and that a copy of it was used.
+	// Backup reports whether the first superblock was bad and a copy of it was used.
 	Backup bool
 	// Output is what e2fsck printed, for the log.
 	Output []byte

@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// NotedErrors says whether the kernel has noted errors in the ext4 filesystem in r: bit 1 of s_state, a little-endian 16-bit
+// NotedErrors reports whether the kernel has noted errors in the ext4 filesystem in r: bit 1 of s_state, a little-endian 16-bit
 // number at byte 0x3a of the superblock, which begins at byte 1024 (Linux Documentation/filesystems/ext4/super.rst). Such a
 // filesystem mounts, and must be checked first.
 func NotedErrors(r io.ReaderAt) (bool, error) {
@@ -36,7 +36,7 @@ const (
 	superblockCopy = 32768 * 4096
 )
 
-// SoundExt4 says whether the first superblock in r is one of ext4 whose checksum holds. One without a checksum is believed.
+// SoundExt4 reports whether the first superblock in r is one of ext4 whose checksum holds. One without a checksum is believed.
 func SoundExt4(r io.ReaderAt) (bool, error) {
 	b := make([]byte, superblockSize)
 	if n, err := r.ReadAt(b, superblock); n < len(b) {

@@ -76,7 +76,7 @@ func (j *Judge) Stats() UnpackStats {
 // Need is the most that was needed at any time: a later entry of a name takes the place of the earlier one.
 func (j *Judge) Need() Need { return j.m.most }
 
-// JudgeTar reads a tar to its end and says whether Unpack would take it, and what it needs. As Unpack it takes no empty archive, nor
+// JudgeTar reads a tar to its end and reports whether Unpack would take it, and what it needs. As Unpack it takes no empty archive, nor
 // more than maxBytes (0: any number) in the sizes of all files together.
 func JudgeTar(r io.Reader, maxBytes int64) (UnpackStats, Need, error) {
 	j := NewJudge()

@@ -72,7 +72,7 @@ func ProbeAll(r io.ReaderAt, size int64) ([]Info, error) {
 	return out, nil
 }
 
-// Blank says whether a disk is proven to be empty: no known signature anywhere (partition table, filesystem, swap, encryption,
+// Blank reports whether a disk is proven to be empty: no known signature anywhere (partition table, filesystem, swap, encryption,
 // member of an array), and nothing but zero bytes in the first and in the last MiB. If not, why says what was found. A disk
 // that cannot be read is not blank: err says so.
 //
@@ -159,7 +159,7 @@ func (v *view) at(off, n int64) []byte {
 	return b
 }
 
-// has says whether magic is at off.
+// has reports whether magic is at off.
 func (v *view) has(off int64, magic string) bool {
 	return string(v.at(off, int64(len(magic)))) == magic && magic != ""
 }

@@ -66,10 +66,10 @@ func RoomIn(dir string) (Need, error) {
 	return Need{Inodes: inodes, Blocks: max(0, blocks-min(blocks/50, maxKeptBack))}, nil
 }
 
-// Fits says whether what needs n fits into room.
+// Fits reports whether what needs n fits into room.
 func (n Need) Fits(room Need) bool { return n.Inodes <= room.Inodes && n.Blocks <= room.Blocks }
 
-// Easily says whether n is so small beside a partition of size bytes that it fits whatever mke2fs takes for itself: half of the
+// Easily reports whether n is so small beside a partition of size bytes that it fits whatever mke2fs takes for itself: half of the
 // bytes, and as few inodes as it makes for the largest disks.
 func (n Need) Easily(size int64) bool {
 	const bytesPerInode = 65536 // of the type "huge" in mke2fs.conf

@@ -330,7 +330,7 @@ func (s *sparseContent) blocks() (blocks, runs int64) {
 	return blocks, runs
 }
 
-// fits says whether parts are in order inside of size bytes, and hold stored bytes together.
+// fits reports whether parts are in order inside of size bytes, and hold stored bytes together.
 func fits(parts []Extent, size, stored int64) bool {
 	end := int64(0)
 	for _, p := range parts {

@@ -132,7 +132,7 @@ func (m *Modules) drivers(modalias string) []string {
 	})
 }
 
-// below says whether a module lies below a directory of the kernel's modules.
+// below reports whether a module lies below a directory of the kernel's modules.
 func (m *Modules) below(name, dir string) bool {
 	return strings.HasPrefix(m.index.modules[name].path, dir)
 }
@@ -188,7 +188,7 @@ func (m *Modules) Coldplug(ctx context.Context, log *slog.Logger, sys fs.FS) (in
 	}
 }
 
-// diskController says whether a modalias is that of a controller of disks. They need the most time until all that is behind them is
+// diskController reports whether a modalias is that of a controller of disks. They need the most time until all that is behind them is
 // there. PCI Code and ID Assignment Specification 1.1: base class 01h is mass storage.
 func diskController(modalias string) bool {
 	return strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc01sc")

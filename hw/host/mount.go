@@ -79,7 +79,7 @@ func UnmountLazy(target string) error {
 	return nil
 }
 
-// IsMountPoint says whether the directory path is the root of a mount. It compares device numbers and mount identifiers, so
+// IsMountPoint reports whether the directory path is the root of a mount. It compares device numbers and mount identifiers, so
 // a bind mount within one filesystem is seen too. A path that does not exist is no mount point.
 func IsMountPoint(path string) (bool, error) {
 	var st unix.Statx_t

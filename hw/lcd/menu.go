@@ -99,7 +99,7 @@ func (q *Menu) Key(e KeyEvent) int {
 	return Undecided
 }
 
-// inRow says whether the options stand side by side. They must do so on both models, or keys would act differently.
+// inRow reports whether the options stand side by side. They must do so on both models, or keys would act differently.
 func (q *Menu) inRow() bool {
 	n := 0
 	for _, o := range q.Options {

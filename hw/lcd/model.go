@@ -180,7 +180,7 @@ const (
 
 // Legend says what the keys do: the signs at upper left, upper right, lower left and lower right. The zero value is no legend.
 // A 631 shows it in the three right columns of both rows. A 635 has its signs printed on the keys; there only up and down are
-// shown, in the last column, since they say whether there is more in that direction.
+// shown, in the last column, since they report whether there is more in that direction.
 type Legend [4]Sign
 
 // The legends of menus (up and down) and of questions (left and right), by which directions lead on.

@@ -152,7 +152,7 @@ func (d *Decoder) Next() (Packet, bool) {
 	return Packet{}, false
 }
 
-// Pending says whether a packet has begun and is not complete.
+// Pending reports whether a packet has begun and is not complete.
 func (d *Decoder) Pending() bool { return len(d.buf) > 0 }
 
 // Skip gives up the packet that has begun: its first byte is dropped. For a packet whose rest does not come.

@@ -29,7 +29,7 @@ type Lease struct {
 	Time    time.Duration // how long the address may be used; it is renewed before
 	// Options are all options of the answer by number (RFC 2132), as bytes in network order.
 	Options map[uint8][]byte
-	// Boot says that it is the port that the machine was started from.
+	// Boot reports whether it is the port that the machine was started from.
 	Boot bool
 }
 
@@ -425,7 +425,7 @@ func up(a *netlink.LinkAttrs) bool {
 	return a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown && a.RawFlags&unix.IFF_LOWER_UP != 0
 }
 
-// pause waits for d and says whether ctx still goes on.
+// pause waits for d and reports whether ctx still goes on.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

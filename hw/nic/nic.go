@@ -24,7 +24,7 @@ type Port struct {
 	Driver string
 	// Bus is the kernel's name of the bus, such as "pci", "usb" or "virtio". Empty for virtual ports.
 	Bus string
-	// Virtual says that there is no hardware behind it: bridges, veth, bonds.
+	// Virtual reports whether there is no hardware behind it: bridges, veth, bonds.
 	Virtual bool
 }
 

@@ -10,7 +10,7 @@ import (
 
 const maxLogical = 60 // partitions of an extended one that Read follows
 
-// isMBR says whether the first 512 bytes of a disk are a master boot record. The first sector of a filesystem ends in the
+// isMBR reports whether the first 512 bytes of a disk are a master boot record. The first sector of a filesystem ends in the
 // same two bytes.
 func isMBR(b []byte) bool {
 	if b[mbrSignature] != 0x55 || b[mbrSignature+1] != 0xaa {
@@ -47,7 +47,7 @@ func hasProtective(b []byte) bool {
 	return false
 }
 
-// isExtended says whether a partition type holds logical partitions.
+// isExtended reports whether a partition type holds logical partitions.
 func isExtended(t byte) bool { return t == 0x05 || t == 0x0f || t == 0x85 }
 
 func readMBR(d Device, b []byte) (layout.Table, error) {

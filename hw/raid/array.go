@@ -58,13 +58,13 @@ func UUIDs(parts []Part) []string {
 	return out
 }
 
-// Complete says whether all members are there that the array had when it was used last: no other may be hoped for.
+// Complete reports whether all members are there that the array had when it was used last: no other may be hoped for.
 func (a Array) Complete() bool { return a.Disks > 0 && len(a.Parts) >= a.Active }
 
-// Degraded says whether a place of the array is free.
+// Degraded reports whether a place of the array is free.
 func (a Array) Degraded() bool { return len(a.Parts) < a.Disks }
 
-// Enough says whether the array can run with the members that are there. For level 10 that is what the layout near=2 needs, which
+// Enough reports whether the array can run with the members that are there. For level 10 that is what the layout near=2 needs, which
 // is what Create makes: of two neighbours at least one.
 func (a Array) Enough() bool {
 	if a.Disks == 0 {

@@ -84,13 +84,13 @@ func StartReadOnly(sys string) error {
 	return os.WriteFile(filepath.Join(sys, "module/md_mod/parameters/start_ro"), []byte("1"), 0o644)
 }
 
-// Known says whether the kernel has an array at device, such as /dev/md0, also one that is not started. sys is where sysfs is.
+// Known reports whether the kernel has an array at device, such as /dev/md0, also one that is not started. sys is where sysfs is.
 func Known(sys, device string) bool {
 	state, err := arrayState(sys, device)
 	return err == nil && state != "clear"
 }
 
-// Running says whether the array at device is started.
+// Running reports whether the array at device is started.
 func Running(sys, device string) (bool, error) {
 	state, err := arrayState(sys, device)
 	if errors.Is(err, os.ErrNotExist) {

@@ -1,4 +1,4 @@
-// Package raid knows the arrays of md, Linux's software RAID: it reads what a member says of its array, says whether members are
+// Package raid knows the arrays of md, Linux's software RAID: it reads what a member says of its array, reports whether members are
 // enough to start it, and has mdadm create, start and stop arrays.
 //
 // It recognises the members of firmware RAID (Intel's IMSM and SNIA's DDF) so that nobody overwrites them unknowingly, and does
@@ -49,11 +49,11 @@ type Member struct {
 	Disks, Place, Active int
 	// Events counts the changes of the array: a member with a smaller number than others was away and is out of date.
 	Events uint64
-	// Clean says that the array was stopped in order.
+	// Clean reports whether the array was stopped in order.
 	Clean bool
 }
 
-// Foreign says that it is firmware RAID, which this package only recognises.
+// Foreign reports whether it is firmware RAID, which this package only recognises.
 func (m Member) Foreign() bool { return m.Format == IMSM || m.Format == DDF }
 
 // String describes the member for a person.

@@ -224,7 +224,7 @@ func (i Info) Keyword(k string) string {
 	return strings.Join(lines, "\n")
 }
 
-// KnownKeyword says whether Keyword knows k, for the check of appliance tables.
+// KnownKeyword reports whether Keyword knows k, for the check of appliance tables.
 func KnownKeyword(k string) bool { _, ok := keywords[k]; return ok }
 
 // Field returns a field of the n-th structure, from 0, of the given type, by the name that dmidecode -t prints, with or without
@@ -338,7 +338,7 @@ func (i Info) uuid(b [16]byte) string {
 	return partition.FormatGUID(b)
 }
 
-// populated says whether there is a processor in the socket: bit 6 of the status.
+// populated reports whether there is a processor in the socket: bit 6 of the status.
 func (t table) populated() bool { return len(t.data) > 0x18 && t.data[0x18]&0x40 != 0 }
 
 // count reads a number of cores or threads: one byte, or two at another place if that is ff.

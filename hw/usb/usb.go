@@ -25,12 +25,12 @@ import (
 
 // State is what the ports say at one moment.
 type State struct {
-	// Ports says that there are any.
+	// Ports reports whether there are any.
 	Ports bool
 	// Pending are what is on its way, by the kernel's names: ports with something connected that is no configured device yet, hubs with which the
 	// kernel is busy, storage interfaces whose disk is not there yet, and new ones that no driver has taken.
 	Pending []string
-	// Storage says that a storage interface is among them: its device answers, and takes a while until it has a disk.
+	// Storage reports whether a storage interface is among them: its device answers, and takes a while until it has a disk.
 	Storage bool
 	// Settling is how long it takes until the youngest hub knows what is connected to it; 0: all know.
 	Settling time.Duration
@@ -155,7 +155,7 @@ func (s *State) hub(sys fs.FS, at, name string, names []string, doors Doors) {
 	}
 }
 
-// underWay says whether the state of a port, a file since Linux 6.5, is that of a device on its way to be configured
+// underWay reports whether the state of a port, a file since Linux 6.5, is that of a device on its way to be configured
 // (usb_state_string in drivers/usb/common/common.c).
 func underWay(state string) bool {
 	switch state {
@@ -172,8 +172,8 @@ func address(sys fs.FS, at string) (Address, bool) {
 	return Address{bus, number}, err == nil && err2 == nil
 }
 
-// diskMissing says whether a storage interface may get a disk yet: nothing was found on it so far, or a disk (SCSI type 0) that is no block
-// device so far. What is no disk, such as an optical drive, is not waited for.
+// diskMissing reports whether a storage interface may get a disk yet: nothing was found on it so far, or a disk (SCSI type 0) that is no
+// block device so far. What is no disk, such as an optical drive, is not waited for.
 func diskMissing(sys fs.FS, at string) bool {
 	found, err := fs.Glob(sys, at+"/host*/target*/*/type")
 	if err != nil || len(found) == 0 {

@@ -90,7 +90,7 @@ func (t *Timer) Path() string { return t.path }
 // Identity is what the driver calls the device, such as "i6300ESB timer".
 func (t *Timer) Identity() string { return t.identity }
 
-// Expired says that this watchdog reset the machine before it started now. Drivers that cannot tell say no.
+// Expired reports whether this watchdog reset the machine before it started now. Drivers that cannot tell say no.
 func (t *Timer) Expired() bool { return t.expired }
 
 // SetTimeout sets how long the watchdog waits, and pets it. A driver that cannot wait so long gets half of it, and again, down to a
@@ -132,7 +132,7 @@ func (t *Timer) Stop() error {
 	return nil
 }
 
-// Running says whether the watchdog at path runs, by its attribute state in sysfs. ok is false if sysfs does not tell.
+// Running reports whether the watchdog at path runs, by its attribute state in sysfs. ok is false if sysfs does not tell.
 func Running(sys fs.FS, path string) (running, ok bool) {
 	b, err := fs.ReadFile(sys, "class/watchdog/"+strings.TrimPrefix(path, "/dev/")+"/state")
 	return strings.TrimSpace(string(b)) == "active", err == nil

@@ -114,7 +114,7 @@ func (s *storage) descriptor(kind, index byte) ([]byte, bool) {
 	return nil, false
 }
 
-// isCommand says whether bytes are a command block wrapper.
+// isCommand reports whether bytes are a command block wrapper.
 func isCommand(b []byte) bool { return len(b) == 31 && binary.LittleEndian.Uint32(b) == 0x43425355 }
 
 // out takes what the host sends. ok is false where the device stalls.
@@ -260,7 +260,7 @@ func (s *storage) write(at, count, sectors uint64) {
 	}
 }
 
-// within says whether a command may have these sectors; if not, it fails.
+// within reports whether a command may have these sectors; if not, it fails.
 func (s *storage) within(at, count, sectors uint64) bool {
 	switch {
 	case at > sectors || count > sectors-at:

@@ -462,7 +462,7 @@ func verifyDigest(b, sum []byte) (*x509.Certificate, error) {
 	return nil, bad("the signer's certificate is missing")
 }
 
-// attributesFit says whether the attributes name the kind of content and the hash of it.
+// attributesFit reports whether the attributes name the kind of content and the hash of it.
 func attributesFit(attributes, content []byte) bool {
 	var inner asn1.RawValue
 	if _, err := asn1.Unmarshal(content, &inner); err != nil {

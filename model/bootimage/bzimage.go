@@ -16,9 +16,9 @@ type BzImage struct {
 	Banner string
 	// SetupSize is the length of the real-mode part, bytes.
 	SetupSize int64
-	// Relocatable says that the kernel may be loaded anywhere.
+	// Relocatable reports whether the kernel may be loaded anywhere.
 	Relocatable bool
-	// Handover says that the kernel can be started as a 64-bit EFI program (XLF_EFI_HANDOVER_64).
+	// Handover reports whether the kernel can be started as a 64-bit EFI program (XLF_EFI_HANDOVER_64).
 	Handover bool
 	// InitSize is how much memory the kernel needs from where it is loaded until it knows its memory map, bytes. 0: older
 	// than protocol 2.10.

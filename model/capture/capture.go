@@ -73,7 +73,7 @@ func check(e Entry) error {
 	return nil
 }
 
-// plain says whether data comes back unchanged from a txtar archive.
+// plain reports whether data comes back unchanged from a txtar archive.
 func plain(data []byte) bool {
 	if len(data) == 0 {
 		return true

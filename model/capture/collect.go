@@ -68,7 +68,7 @@ func Collect(sys, proc fs.FS) (entries []Entry, missed []string, err error) {
 	return k.entries, k.missed, nil
 }
 
-// skipped says whether a block device is a virtual one that nobody wants in a capture.
+// skipped reports whether a block device is a virtual one that nobody wants in a capture.
 func skipped(name string) bool {
 	return slices.ContainsFunc([]string{"loop", "ram", "zram"}, func(p string) bool {
 		rest, ok := strings.CutPrefix(name, p)

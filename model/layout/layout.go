@@ -150,11 +150,11 @@ type IDs struct {
 type Parts struct {
 	// Recovery is the size of a recovery volume on the main disk itself, bytes. 0: it has a device of its own.
 	Recovery int64
-	// Data says that there is a data partition, DataSize how large it is, bytes, and System how large the main system is. One of
+	// Data reports whether there is a data partition, DataSize how large it is, bytes, and System how large the main system is. One of
 	// the two sizes is 0: that partition gets what is left.
 	Data             bool
 	DataSize, System int64
-	// Member says that the disk is a member of the array that carries the system; the data are then on an array too, and the sizes are
+	// Member reports whether the disk is a member of the array that carries the system; the data are then on an array too, and the sizes are
 	// those of the members.
 	Member bool
 }
@@ -276,12 +276,12 @@ func (t *Table) partition(p part, first bool, ids IDs) Partition {
 // up rounds a size up to a multiple of 1 MiB.
 func up(n int64) int64 { return (n + MiB - 1) / MiB * MiB }
 
-// same says whether the partition q of a disk is p.
+// same reports whether the partition q of a disk is p.
 func (p Partition) same(q Partition) bool {
 	return p.Number == q.Number && p.Start == q.Start && p.Size == q.Size && p.Type == q.Type && p.UUID == q.UUID
 }
 
-// On says whether a disk carries the table t: kind, identifier, and each partition with number, place, type and identifier. The
+// On reports whether a disk carries the table t: kind, identifier, and each partition with number, place, type and identifier. The
 // table of a disk knows no roles.
 func (t Table) On(disk Table) bool {
 	if disk.Kind != t.Kind || disk.UUID != t.UUID || len(disk.Partitions) != len(t.Partitions) {

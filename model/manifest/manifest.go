@@ -195,7 +195,7 @@ type Specs struct {
 	MainDiskConfigs [][]Disk
 	// NumOUINics is how many ports have a MAC address of the platform's own prefix. Missing: not checked.
 	NumOUINics *int `json:",omitempty"`
-	// OUINicsSequential says whether those addresses follow one another. Missing: not checked.
+	// OUINicsSequential reports whether those addresses follow one another. Missing: not checked.
 	OUINicsSequential *bool `json:",omitempty"`
 	// TotalNics is how many network ports there are. Missing: not checked.
 	TotalNics *int `json:",omitempty"`
@@ -243,7 +243,7 @@ type Devices struct {
 	USB []BusDevice `json:",omitempty"`
 }
 
-// IsZero says whether no device is listed, also where a list is there and empty.
+// IsZero reports whether no device is listed, also where a list is there and empty.
 func (d Devices) IsZero() bool { return len(d.PCI) == 0 && len(d.USB) == 0 }
 
 // BusDevice is a device on a bus, in the quantity that must be there.
@@ -380,7 +380,7 @@ func (f File) Base() string {
 	}
 }
 
-// IsImage says whether the name of the file begins with prefix and ends in .upd.
+// IsImage reports whether the name of the file begins with prefix and ends in .upd.
 func (f File) IsImage(prefix string) bool {
 	b := f.Base()
 	return strings.HasPrefix(b, prefix) && strings.HasSuffix(b, ".upd") && len(b) > len(prefix)+len(".upd")

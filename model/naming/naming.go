@@ -137,7 +137,7 @@ func isLabel(s string) bool { return label.MatchString(s) }
 
 func isHost(s string) bool { return len(s) <= maxHost && host.MatchString(s) }
 
-// Validate says whether n can be used.
+// Validate returns an error unless n can be used.
 func (n Names) Validate() error {
 	var errs []error
 	for _, w := range n.wrong() {

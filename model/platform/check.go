@@ -139,7 +139,7 @@ func (c *checker) variant(path string, v Variant) {
 	}
 }
 
-// same says whether a and b fit exactly the same machines, as far as that can be seen from the table.
+// same reports whether a and b fit exactly the same machines, as far as that can be seen from the table.
 func same(a, b Variant) bool {
 	return a.DmiMbMfg == b.DmiMbMfg && a.DmiProdName == b.DmiProdName && a.DmiProdModelRegex == b.DmiProdModelRegex &&
 		a.DmiPMOverrideTyp == b.DmiPMOverrideTyp && a.DmiPMOverrideFld == b.DmiPMOverrideFld &&

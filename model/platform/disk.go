@@ -115,13 +115,13 @@ func ChooseRecovery(v Variant, want *Want, disks []Candidate) (Candidate, error)
 	return Candidate{}, fault.Newf(fault.DiskMissing, "%s; found %s", what, list(disks, ""))
 }
 
-// AllowedRecovery says whether the table allows d as recovery device of v, as far as the bus goes.
+// AllowedRecovery reports whether the table allows d as recovery device of v, as far as the bus goes.
 func AllowedRecovery(v Variant, d Candidate) bool { return onBus(v.RecoveryBuses(), d) }
 
-// AllowedMain says whether the table allows d as a main disk of v, as far as the bus goes.
+// AllowedMain reports whether the table allows d as a main disk of v, as far as the bus goes.
 func AllowedMain(v Variant, d Candidate) bool { return onBus(v.MainDisk.Bus, d) }
 
-// Within says whether have differs from want by at most pct percent of want.
+// Within reports whether have differs from want by at most pct percent of want.
 func Within(have, want int64, pct int) bool { return !exceeds(have, want, want, pct) }
 
 // sizeFilter picks count disks near target: it takes the nearest one again and again, drops the first of those taken when it
@@ -161,7 +161,7 @@ func sizeFilter(disks []Candidate, target int64, count, setTol, targetTol int) [
 
 func dist(a, b int64) int64 { return max(a, b) - min(a, b) }
 
-// exceeds says whether a and b differ by more than pct percent of base. Exact for all sizes.
+// exceeds reports whether a and b differ by more than pct percent of base. Exact for all sizes.
 func exceeds(a, b, base int64, pct int) bool {
 	d := new(big.Int).Mul(big.NewInt(dist(a, b)), big.NewInt(100))
 	return d.Cmp(new(big.Int).Mul(big.NewInt(base), big.NewInt(int64(pct)))) > 0

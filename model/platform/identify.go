@@ -95,7 +95,7 @@ func cpus(spec string) []string {
 	return out
 }
 
-// fits says whether every processor that was found is listed. Each listed line covers one of them; more may be listed than
+// fits reports whether every processor that was found is listed. Each listed line covers one of them; more may be listed than
 // are there. An empty list fits all.
 func fits(listed, found []string) bool {
 	if len(listed) == 0 {

@@ -308,10 +308,10 @@ func (t *Table) ByName(code string) (Variant, bool) {
 	return Variant{}, false
 }
 
-// HasRAID says whether the main system is on an array of md: not where there is one main disk, whatever SwRaidlevel says.
+// HasRAID reports whether the main system is on an array of md: not where there is one main disk, whatever SwRaidlevel says.
 func (v Variant) HasRAID() bool { return v.SwRaidlevel >= 0 && v.NumDataDisks > 1 }
 
-// OneDisk says whether the recovery volume is on the main disk.
+// OneDisk reports whether the recovery volume is on the main disk.
 func (v Variant) OneDisk() bool { return v.RecoveryMedia.Layout == OnMain }
 
 // Parts is what model/layout puts on each main disk. volume is the size of the recovery volume in bytes, which counts only where

@@ -34,7 +34,7 @@ func (id Identity) CheckSerial() error {
 	return nil
 }
 
-// filler says whether s stands in place of a serial number. Only letters and digits count, in any case.
+// filler reports whether s stands in place of a serial number. Only letters and digits count, in any case.
 func filler(s string) bool {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
@@ -55,13 +55,13 @@ func filler(s string) bool {
 
 func listed(s string) bool { return s != "" && strings.Contains(fillers, " "+s+" ") }
 
-// oneChar says whether s is one character again and again.
+// oneChar reports whether s is one character again and again.
 func oneChar(s string) bool { return strings.Trim(s, string([]rune(s)[:1])) == "" }
 
 // minRun is how long a run is at least: a company that counts its units has a 12 and a 123.
 const minRun = 4
 
-// run says whether each character of s follows the one before it, up or down: digits, which go round, hexadecimal digits or letters. A
+// run reports whether each character of s follows the one before it, up or down: digits, which go round, hexadecimal digits or letters. A
 // run of all digits may be filled up with zeros.
 func run(s string) bool {
 	if t := strings.TrimRight(s, "0"); t == "123456789" {

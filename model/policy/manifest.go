@@ -8,7 +8,7 @@ import (
 	"gprovision/model/signature"
 )
 
-// validateManifest says whether what p wants of manifests can be had: both are in the signature, so they need one.
+// validateManifest returns an error unless what p wants of manifests can be had: both are in the signature, so they need one.
 func (p Policy) validateManifest() error {
 	if n := len(p.ManifestProduct); n > 64 {
 		return fmt.Errorf("policy manifestProduct has %d characters, want at most 64", n)

@@ -128,7 +128,7 @@ func Parse(b []byte) (Policy, error) {
 	return p, nil
 }
 
-// Validate says whether p makes sense on its own. It does not parse the signing keys: package signature does.
+// Validate returns an error unless p makes sense on its own. It does not parse the signing keys: package signature does.
 func (p Policy) Validate() error {
 	if p.Version < 1 || p.Version > Version {
 		return fmt.Errorf("policy version %d is not known, the newest is %d", p.Version, Version)
@@ -205,7 +205,7 @@ func (p Policy) RootWait() time.Duration {
 	return time.Duration(or(p.RootWaitSeconds, 60)) * time.Second
 }
 
-// Takes says whether a person may press keys on a kind of panel: Keyboard or Serial.
+// Takes reports whether a person may press keys on a kind of panel: Keyboard or Serial.
 func (p Policy) Takes(kind string) bool { return slices.Contains(p.Panels, kind) }
 
 // Grace is how long a person may choose at each boot, where there is a panel with keys.

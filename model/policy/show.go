@@ -11,7 +11,7 @@ type Shown struct {
 	// Key is the name in the file, Value what counts: a default where the policy says nothing.
 	Key   string `json:"key"`
 	Value string `json:"value"`
-	// Set says that the policy has a value of its own.
+	// Set reports whether the policy has a value of its own.
 	Set bool `json:"set"`
 	// Means is what an artifact does with that value.
 	Means string `json:"means"`

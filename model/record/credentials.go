@@ -46,7 +46,7 @@ func ParseCredentials(b []byte) (Credentials, error) {
 	return c, c.Validate()
 }
 
-// Validate says whether c is complete: a generation, three passwords of printable ASCII, lengths within their limits.
+// Validate returns an error unless c is complete: a generation, three passwords of printable ASCII, lengths within their limits.
 func (c Credentials) Validate() error {
 	if c.Generation == 0 {
 		return fmt.Errorf("credentials have no generation")

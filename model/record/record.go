@@ -108,7 +108,7 @@ type Event struct {
 	Attrs map[string]any `json:"attrs,omitempty"`
 }
 
-// Validate says whether e can be stored.
+// Validate returns an error unless e can be stored.
 func (e Event) Validate() error {
 	if e.Unit != "" {
 		if err := CheckUnit(e.Unit); err != nil {
@@ -313,11 +313,11 @@ type EnrolRequest struct {
 type Held struct {
 	// Generation is that of the credentials that are set on the unit, 0 for unknown.
 	Generation uint64 `json:"generation,omitempty"`
-	// Provisioned says that the unit was provisioned to the end.
+	// Provisioned reports whether the unit was provisioned to the end.
 	Provisioned bool `json:"provisioned,omitempty"`
 }
 
-// Validate says whether r can be considered.
+// Validate returns an error unless r can be considered.
 func (r EnrolRequest) Validate() error {
 	if err := CheckUnit(r.Unit); err != nil {
 		return err
@@ -392,9 +392,9 @@ type PermitRequest struct {
 
 // PermitReply is the answer to a PermitRequest.
 type PermitReply struct {
-	// Allowed says whether the job may run.
+	// Allowed reports whether the job may run.
 	Allowed bool `json:"allowed"`
-	// Released says that an operator released the unit for this, and not only that nothing speaks against it.
+	// Released reports whether an operator released the unit for this, and not only that nothing speaks against it.
 	Released bool `json:"released,omitempty"`
 	// Reason says why not.
 	Reason string `json:"reason,omitempty"`
@@ -423,7 +423,7 @@ type Document struct {
 	Body []byte `json:"body"`
 }
 
-// Validate says whether d can be stored.
+// Validate returns an error unless d can be stored.
 func (d Document) Validate() error {
 	if err := CheckBoot(d.Boot); err != nil {
 		return err
@@ -475,7 +475,7 @@ const (
 	ProblemInternal    = "internal"     // the server has trouble of its own; its log says more
 )
 
-// CheckUnit says whether s can be the name of a unit: 1 to MaxUnit printable ASCII characters without blanks at the ends.
+// CheckUnit returns an error unless s can be the name of a unit: 1 to MaxUnit printable ASCII characters without blanks at the ends.
 func CheckUnit(s string) error {
 	if s == "" || len(s) > MaxUnit {
 		return fmt.Errorf("unit name has %d bytes, want 1 to %d", len(s), MaxUnit)
@@ -486,7 +486,7 @@ func CheckUnit(s string) error {
 	return nil
 }
 
-// CheckBoot says whether s can be a boot identifier: 1 to MaxBoot letters, digits and dashes.
+// CheckBoot returns an error unless s can be a boot identifier: 1 to MaxBoot letters, digits and dashes.
 func CheckBoot(s string) error {
 	if s == "" || len(s) > MaxBoot {
 		return fmt.Errorf("boot identifier has %d bytes, want 1 to %d", len(s), MaxBoot)

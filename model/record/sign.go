@@ -136,9 +136,9 @@ func lowerHash(s string) bool {
 	return err == nil && len(b) == sha256.Size && s == strings.ToLower(s)
 }
 
-// Verify says whether s is a signature of key over this request to the server of an audience, made within MaxSkew of now. The body is
-// not looked at: that it has Stamp.Hash is for the caller to check. The errors are ErrAudience, ErrSignature and, only for a signature
-// that holds, ErrClock.
+// Verify returns an error unless s is a signature of key over this request to the server of an audience, made within MaxSkew of now. The
+// body is not looked at: that it has Stamp.Hash is for the caller to check. The errors are ErrAudience, ErrSignature and, only for a
+// signature that holds, ErrClock.
 func (s Stamp) Verify(key ed25519.PublicKey, audience, method, path string, now time.Time) error {
 	if len(key) != ed25519.PublicKeySize || s.Hash == "" || strings.ContainsAny(method+path+s.Unit, "\n\r") {
 		return ErrSignature

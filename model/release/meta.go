@@ -139,7 +139,7 @@ func IsMeta(name string) bool {
 	return strings.HasSuffix(name, "/"+MetaPath)
 }
 
-// CheckName says whether an image may bear the file name n. Where m has a full name (version 1), it must be that one, so that
+// CheckName returns an error unless an image may bear the file name n. Where m has a full name (version 1), it must be that one, so that
 // a renamed image is found out; images of the original system have none. The error wraps
 // ErrRenamed.
 func (m Meta) CheckName(n Name) error {

@@ -90,7 +90,7 @@ func ParseVersion(s string) (Name, error) {
 	return Name{Date: day, Build: b, Digits: len(build)}, nil
 }
 
-// CheckPrefix says whether p can be the prefix of image names: three parts, each followed by a dot.
+// CheckPrefix returns an error unless p can be the prefix of image names: three parts, each followed by a dot.
 func CheckPrefix(p string) error {
 	parts := strings.Split(p, ".")
 	if len(parts) != 4 || parts[3] != "" || !plain(parts[0]) || !plain(parts[1]) || !plain(parts[2]) {

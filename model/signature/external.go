@@ -110,7 +110,7 @@ func PublicKeyOf(key []byte, id uint64) (PublicKey, error) {
 	return ParsePublicKey(base64.StdEncoding.EncodeToString(append(raw, key...)))
 }
 
-// checkComment says whether a text can be a trusted comment.
+// checkComment returns an error unless a text can be a trusted comment.
 func checkComment(trusted string) error {
 	if trusted == "" || len(trusted) > 1024 || strings.IndexFunc(trusted, func(c rune) bool { return c < ' ' || c > '~' }) >= 0 {
 		return fmt.Errorf("sign: trusted comment %q is not one line of printable ASCII", trusted)

@@ -26,7 +26,7 @@ type Problem struct {
 	Text string `json:"text"`
 	// Hint says what to do about it. May be empty.
 	Hint string `json:"hint,omitempty"`
-	// Warning says that the text can be used as it is, and that a person should look all the same.
+	// Warning reports whether the text can be used as it is although a person should look at it.
 	Warning bool `json:"warning,omitempty"`
 }
 
@@ -246,7 +246,7 @@ func (t *Text) line(offset int) int {
 // Bytes returns the text as encoding/json takes it: without a byte order mark.
 func (t *Text) Bytes() []byte { return t.raw }
 
-// Has says whether the text has a value at path.
+// Has reports whether the text has a value at path.
 func (t *Text) Has(path string) bool {
 	_, ok := t.at[strings.ToLower(path)]
 	return ok

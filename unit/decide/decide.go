@@ -36,7 +36,7 @@ type Decision struct {
 	Reason string
 	// Fault is what a person reads while the unit holds; nil for all other jobs.
 	Fault *fault.Fault
-	// Back says that the job is a restore of Facts.Previous.
+	// Back reports whether the job is a restore of Facts.Previous.
 	Back bool
 }
 

@@ -55,21 +55,21 @@ type Facts struct {
 	ManifestURL string
 	// Recovery is what was found of the recovery volume.
 	Recovery RecoveryState
-	// RecoveryErrors says that the kernel has noted errors in the recovery volume's filesystem, and RecoveryRepairs how often in a
+	// RecoveryErrors reports whether the kernel has noted errors in the recovery volume's filesystem, and RecoveryRepairs how often in a
 	// row it was repaired without a good boot.
 	RecoveryErrors  bool
 	RecoveryRepairs int
-	// RecoveryRepairable says that the recovery volume is damaged, that it is clear which partition it is, and that a repair of its
+	// RecoveryRepairable reports whether the recovery volume is damaged, it is clear which partition it is, and a repair of its
 	// filesystem may help. RecoveryRepairs then counts those of this boot.
 	RecoveryRepairable bool
-	// TableDamaged says that the first copy of a partition table is damaged, on a disk that the unit's record names, that the copy at
-	// the end of the disk is the recorded table, and that no repair was tried in this boot.
+	// TableDamaged reports whether the first copy of a partition table is damaged, on a disk that the unit's record names, the copy at
+	// the end of the disk is the recorded table, and no repair was tried in this boot.
 	TableDamaged bool
 	// Request is the request on the recovery volume, or nil.
 	Request *state.Request
 	// Main is what was found of the main system.
 	Main MainState
-	// Recorded says that the disk of the main system is the one that the unit's record names.
+	// Recorded reports whether the disk of the main system is the one that the unit's record names.
 	Recorded bool
 	// Fulfilled is the identifier of the request that the main system's mark names.
 	Fulfilled string
@@ -77,7 +77,7 @@ type Facts struct {
 	Repairs int
 	// Medium is what was found of an emergency medium.
 	Medium MediumState
-	// ShellAsked says that frmode=shell is on the kernel command line and the shell was not opened in this boot yet.
+	// ShellAsked reports whether frmode=shell is on the kernel command line and the shell was not opened in this boot yet.
 	ShellAsked bool
 	// Choice is what a person at the machine chose during this pass.
 	Choice Choice

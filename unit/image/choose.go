@@ -182,7 +182,7 @@ func VerifySignature(sig []byte, keys []signature.PublicKey, name release.Name, 
 	return nil
 }
 
-// CheckAge says whether an image is older than the policy allows.
+// CheckAge returns an error if an image is older than the policy allows.
 func CheckAge(n release.Name, p policy.Policy) error {
 	if p.OldestBuild == "" {
 		return nil

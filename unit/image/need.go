@@ -30,7 +30,7 @@ func Beside(need filesystem.Need, fw layout.Firmware, artifact int64) filesystem
 	return filesystem.Need{Inodes: need.Inodes + ownInodes, Blocks: need.Blocks + ownBlocks + copies*(artifact/4096+1)}
 }
 
-// CheckRoom says whether need, see Beside, has room in an empty main system of that kind; the error wraps ErrNoRoom.
+// CheckRoom returns an error unless need, see Beside, has room in an empty main system of that kind; the error wraps ErrNoRoom.
 func CheckRoom(need, room filesystem.Need) error {
 	if need.Fits(room) {
 		return nil

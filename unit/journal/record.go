@@ -29,7 +29,7 @@ type Record struct {
 	Message string
 	// Job and Step are the values of the attributes of these names, "" if there are none.
 	Job, Step string
-	// Person says that the record is for the person at the machine. All others are for technicians.
+	// Person reports whether the record is for the person at the machine. All others are for technicians.
 	Person bool
 	// NotWire keeps the record off the network.
 	NotWire bool

@@ -353,7 +353,7 @@ func Entry(description string, t layout.Table, sectorSize int, file, args string
 type Artifact struct {
 	// Build is its build number.
 	Build uint64
-	// Monolithic says that the kernel holds its initramfs and needs no modules: it starts any release.
+	// Monolithic reports whether the kernel holds its initramfs and needs no modules: it starts any release.
 	Monolithic bool
 }
 

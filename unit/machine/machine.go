@@ -195,7 +195,7 @@ func (m *Machine) ProbePartition(path string) (info filesystem.Info, noted bool,
 	return info, noted, err
 }
 
-// LostExt4 says whether a partition carried an ext4 filesystem with the label, whose first superblock is lost or damaged: the copy of it
+// LostExt4 reports whether a partition carried an ext4 filesystem with the label, whose first superblock is lost or damaged: the copy of it
 // that a repair would take holds, and nothing else is recognised there.
 func (m *Machine) LostExt4(path, label string) (bool, error) {
 	dev, err := m.Open(path, Read)
@@ -219,7 +219,7 @@ func (m *Machine) LostExt4(path, label string) (bool, error) {
 	return ok && was.Label == label, err
 }
 
-// BlankDisk says whether a disk provably carries nothing, and if not, what was found.
+// BlankDisk reports whether a disk provably carries nothing, and if not, what was found.
 func (m *Machine) BlankDisk(path string) (bool, string, error) {
 	dev, err := m.Open(path, Read)
 	if err != nil {
@@ -229,7 +229,7 @@ func (m *Machine) BlankDisk(path string) (bool, string, error) {
 	return filesystem.Blank(dev, dev.Size())
 }
 
-// OnlyTable says whether nothing is recognised on a disk but the partition table t, whole or in part: what is left where writing
+// OnlyTable reports whether nothing is recognised on a disk but the partition table t, whole or in part: what is left where writing
 // it was cut off. Other data may be there that nothing recognises.
 func (m *Machine) OnlyTable(path string, t layout.Table) (bool, error) {
 	dev, err := m.Open(path, Read)

@@ -136,7 +136,7 @@ func (m *Machine) makeESP(disk string, p layout.Partition) error {
 }
 
 // UpdateRecovery replaces the recovery artifact, the file own on the recovery volume, by the boot artifact fresh if that is trusted and
-// has a higher build number, or if own cannot be read, and says whether it did. It goes upwards only; equal numbers with different
+// has a higher build number, or if own cannot be read, and reports whether it did. It goes upwards only; equal numbers with different
 // content are reported in the log. A signature beside fresh comes along. What the recovery device boots is not changed:
 // PutRecoveryArtifact does that, in a step after.
 //

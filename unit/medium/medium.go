@@ -63,7 +63,7 @@ type Medium struct {
 	Path string
 	// Type is vfat, exfat or ext4, UUID the filesystem's.
 	Type, UUID string
-	// Stick says that gprov stick make wrote it.
+	// Stick reports whether gprov stick make wrote it.
 	Stick bool
 	// Files are the images that may be good, newest first.
 	Files []File
@@ -100,7 +100,7 @@ func (f Finder) Find(ctx context.Context, disks []block.Disk, own map[string]boo
 	return found, notes
 }
 
-// foreign says whether a disk is one that a person plugs in.
+// foreign reports whether a disk is one that a person plugs in.
 func foreign(d block.Disk) bool { return d.Bus == block.USB || d.Removable }
 
 // filesystems returns the filesystems of a disk that can be mounted, those with a label of a unit's own volumes left out.

@@ -37,7 +37,7 @@ func (f Finder) Sticks(disks []block.Disk, own map[string]bool) (out []Stick) {
 	return out
 }
 
-// Carries says whether the stick has a partition with the GUID id. By that a boot loader or an EFI stub names the stick that it was
+// Carries reports whether the stick has a partition with the GUID id. By that a boot loader or an EFI stub names the stick that it was
 // started from.
 func (s Stick) Carries(id string) bool {
 	return id != "" && slices.ContainsFunc(s.Table.Partitions, func(p layout.Partition) bool { return p.UUID == id })

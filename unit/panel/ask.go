@@ -107,7 +107,7 @@ func (b *Board) Ask(ctx context.Context, q Question) (int, error) {
 	return a.Selected, err
 }
 
-// choose moves the selection, and says whether it is final.
+// choose moves the selection, and reports whether it is final.
 func (a *Asked) choose(k Key) (done bool, err error) {
 	n := len(a.Options)
 	switch {
@@ -238,7 +238,7 @@ func (b *Board) ask(a *Asked) {
 	})
 }
 
-// HasKeys says whether any panel has keys now.
+// HasKeys reports whether any panel has keys now.
 func (b *Board) HasKeys() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -167,7 +167,7 @@ func (c *consolePanel) line(b *strings.Builder, was, a *Asked) {
 	b.WriteString(clean(a.Typed[len(typed):]))
 }
 
-// due says whether a progress is worth a line. A terminal is redrawn five times a second; elsewhere there is a line after a
+// due reports whether a progress is worth a line. A terminal is redrawn five times a second; elsewhere there is a line after a
 // second if 5 % were done since the last one, after ten seconds in any case, and at the end.
 func (c *consolePanel) due(p Progress) bool {
 	since, n := c.o.Now().Sub(c.at), p.Percent()

@@ -293,7 +293,7 @@ func (f *feed) push(v View) {
 	f.kick()
 }
 
-// sameStep says whether b may stand for a: it is about the same step and a says nothing that b hides.
+// sameStep reports whether b may stand for a: it is about the same step and a says nothing that b hides.
 func sameStep(a, b View) bool {
 	return a.Job == b.Job && a.Step == b.Step && a.Index == b.Index && a.Problem == nil && (a.Message == "" || a.Message == b.Message)
 }

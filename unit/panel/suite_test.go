@@ -39,7 +39,7 @@ func (p *paper) Write(b []byte) (int, error) {
 	return p.b.Write(b)
 }
 
-// take says whether text was written since it was found last.
+// take reports whether text was written since it was found last.
 func (p *paper) take(text string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

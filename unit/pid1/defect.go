@@ -20,7 +20,7 @@ const showDefect = 3 * time.Second
 type defect struct {
 	// say is the message of the log.
 	say string
-	// quiet says that it is on no panel: it concerns who cares for the unit, not who stands before it.
+	// quiet reports whether it is on no panel: it concerns who cares for the unit, not who stands before it.
 	quiet bool
 	fault.Occurrence
 }

@@ -19,7 +19,7 @@ import (
 // display is the display with keys that the platform may have.
 type display struct {
 	lcd atomic.Pointer[lcd.Display]
-	// fresh says that the installed system has not run well yet.
+	// fresh reports whether the installed system has not run well yet.
 	fresh bool
 	// splash shows the start of the installed system.
 	splash *os.Process
@@ -48,7 +48,7 @@ func (x *display) event(e host.Uevent) {
 	}
 }
 
-// releaseDisplay shows what was shown last for certain and gives the display back as it was found, in bounded time. It says whether
+// releaseDisplay shows what was shown last for certain and gives the display back as it was found, in bounded time. It reports whether
 // there was one.
 func (u *unit) releaseDisplay() bool {
 	d := u.display.lcd.Swap(nil)

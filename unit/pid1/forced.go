@@ -7,7 +7,7 @@ import (
 	"gprovision/unit/machine"
 )
 
-// forced says that a person chose Forced Factory Restore in a boot menu and that the policy knows such a choice. A locked artifact
+// forced reports whether a person chose Forced Factory Restore in a boot menu and the policy knows such a choice. A locked artifact
 // takes no kernel argument, and Secure Boot passes none on: then the firmware's own note counts, of the entry that it started.
 func (u *unit) forced(vars *efi.Vars) bool {
 	switch {

@@ -26,7 +26,7 @@ const showFailure = 8 * time.Second
 type media struct {
 	// told are the media about whose unusable files the person was told, by device.
 	told map[string]bool
-	// silence says that the log has the USB ports whose devices never answered.
+	// silence reports whether the log has the USB ports whose devices never answered.
 	silence bool
 }
 

@@ -92,7 +92,7 @@ type unit struct {
 	changed chan struct{}
 	// key is the key of the unit that this boot may make, or the one that a provisioning has found.
 	key ed25519.PrivateKey
-	// connected says that the queue has, or will have, a way to the server.
+	// connected reports whether the queue has, or will have, a way to the server.
 	connected atomic.Bool
 	// memory is what this boot remembers of its earlier passes for a survey, and wait how it waits for what that lacks.
 	memory survey.Memory
@@ -230,7 +230,7 @@ func (u *unit) setup(ctx context.Context, version string) error {
 // clockYears is for how many years after its build an artifact believes the clock of a machine.
 const clockYears = 10
 
-// plausible says whether a clock may be right, for an artifact that was built at a time: not before, and not long after that. With a
+// plausible reports whether a clock may be right, for an artifact that was built at a time: not before, and not long after that. With a
 // clock from far away every certificate looks expired, and nothing could be set right over the network.
 func plausible(clock, build time.Time) bool {
 	return !clock.Before(build) && !clock.After(build.AddDate(clockYears, 0, 0))

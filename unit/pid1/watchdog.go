@@ -61,7 +61,7 @@ func (u *unit) armWatchdog() {
 	})
 }
 
-// pet pets the watchdog while init shall, and says whether there still is one.
+// pet pets the watchdog while init shall, and reports whether there still is one.
 func (g *guardian) pet() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

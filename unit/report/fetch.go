@@ -377,7 +377,7 @@ func (t *transfer) check() error {
 	return nil
 }
 
-// space says whether n more bytes fit, with the reserve to spare.
+// space returns an error unless n more bytes fit, with the reserve to spare.
 func (t *transfer) space(n int64) error {
 	free, err := t.o.free(filepath.Dir(t.o.Dest))
 	if err != nil {

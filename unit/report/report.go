@@ -356,7 +356,7 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("the server says: %s (%s, HTTP status %d)", r.Problem.Error, r.Problem.Code, r.Status)
 }
 
-// temporary says whether asking again later may help.
+// temporary reports whether asking again later may help.
 func (r *Refusal) temporary() bool {
 	return r.Status >= 500 || r.Status == http.StatusTooManyRequests || r.Status == http.StatusRequestTimeout
 }
@@ -396,7 +396,7 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte, int
 	}
 }
 
-// untrusted says whether err is a certificate that no waiting makes good.
+// untrusted reports whether err is a certificate that no waiting makes good.
 func untrusted(err error) bool {
 	var e *tls.CertificateVerificationError
 	return errors.As(err, &e)

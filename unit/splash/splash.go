@@ -136,5 +136,5 @@ func end(ctx context.Context, socket string) error {
 	return nil
 }
 
-// Fresh says that the system that carries m has not run well yet.
+// Fresh reports whether the system that carries m has not run well yet.
 func Fresh(m state.Mark, c state.Counts) bool { return c.LastGood.Before(m.Time) }

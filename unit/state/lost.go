@@ -16,7 +16,7 @@ const lostFound = "lost+found"
 // maxLost is how many entries of a directory are looked at there. It is on a volume that is not trusted.
 const maxLost = 1024
 
-// HasLostUnit says whether exactly one file that e2fsck has put into lost+found is a unit.json that fits.
+// HasLostUnit reports whether exactly one file that e2fsck has put into lost+found is a unit.json that fits.
 func (v *Volume) HasLostUnit(fits func(Unit) bool) (yes bool, err error) {
 	err = v.inside(func(r *os.Root) error {
 		lost, err := findLost(r, fits)

@@ -97,10 +97,10 @@ type Watchdog struct {
 	// Device is its device node and Identity what its driver calls it.
 	Device   string `json:"device,omitempty"`
 	Identity string `json:"identity,omitempty"`
-	// Running says that it runs: something in the running system must have it before Seconds after the decision to boot are over.
+	// Running reports whether it runs: something in the running system must have it before Seconds after the decision to boot are over.
 	Running bool `json:"running,omitempty"`
 	Seconds int  `json:"seconds,omitempty"`
-	// Expired says that it ended the boot before this one.
+	// Expired reports whether it ended the boot before this one.
 	Expired bool `json:"expired,omitempty"`
 }
 

@@ -18,7 +18,7 @@ type Pending struct {
 	rest
 	// Version is the format version.
 	Version int `json:"version"`
-	// RecoveryArtifact says that the recovery artifact on the volume is a new one that the recovery device shall boot.
+	// RecoveryArtifact reports whether the recovery artifact on the volume is a new one that the recovery device shall boot.
 	RecoveryArtifact bool `json:"recoveryArtifact,omitempty"`
 }
 

@@ -149,7 +149,7 @@ func (v *Volume) WriteNetwork(b []byte) error {
 	return v.write(NetworkFile, b, 0o600)
 }
 
-// SetNetwork is WriteNetwork where that changes anything: changed says whether it did.
+// SetNetwork is WriteNetwork where that changes anything: changed reports whether it did.
 func (v *Volume) SetNetwork(b []byte) (changed bool, err error) {
 	old, err := v.ReadNetwork()
 	if err == nil && bytes.Equal(old, b) && (old == nil) == (b == nil) {

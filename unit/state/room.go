@@ -54,7 +54,7 @@ func (v *Volume) MakeRoom(need int64) (removed []string, err error) {
 // roomFile is a file that shows whether there is room, and is removed at once.
 const roomFile = ".room"
 
-// room says whether the volume takes need more bytes. Statistics of a filesystem do not tell: ext4 keeps blocks for itself.
+// room reports whether the volume takes need more bytes. Statistics of a filesystem do not tell: ext4 keeps blocks for itself.
 func room(r *os.Root, need int64) (bool, error) {
 	f, err := r.OpenFile(roomFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if errors.Is(err, unix.ENOSPC) {

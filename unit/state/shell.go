@@ -75,7 +75,7 @@ type Medium struct {
 	ID string `json:"id"`
 	// Image is the image's file name.
 	Image string `json:"image"`
-	// Removed says that a later boot did not find the medium: when it comes back it is a new wish.
+	// Removed reports whether a later boot did not find the medium: when it comes back it is a new wish.
 	Removed bool `json:"removed,omitempty"`
 }
 

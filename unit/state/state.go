@@ -114,7 +114,7 @@ type Unit struct {
 	Array *Array `json:"array,omitempty"`
 	// DataArray is the array over the main disks that carries the data which a restore preserves; nil: there is none.
 	DataArray *Array `json:"dataArray,omitempty"`
-	// Named says that the platform was not recognised but named (PROTO_IDENT): later boots take it from here.
+	// Named reports whether the platform was not recognised but named (PROTO_IDENT): later boots take it from here.
 	Named bool `json:"named,omitempty"`
 	// ManifestSerial is the serial number of the manifest that the unit was provisioned with, "" if it had none.
 	ManifestSerial string `json:"manifestSerial,omitempty"`
@@ -143,7 +143,7 @@ type Array struct {
 	FSLabel string `json:"fslabel"`
 }
 
-// OneDisk says whether the recovery volume is on the main disk.
+// OneDisk reports whether the recovery volume is on the main disk.
 func (u Unit) OneDisk() bool {
 	return len(u.Main) == 1 && u.Recovery.Table.UUID != "" && u.Recovery.Table.UUID == u.Main[0].Table.UUID
 }
@@ -208,7 +208,7 @@ type Request struct {
 	By string `json:"by,omitempty"`
 	// Time is when it was asked, by the clock of whoever asked.
 	Time time.Time `json:"time"`
-	// Auto says that nobody asked: init wrote it, to take up a restore that is cut off. It never reaches data that are not of this
+	// Auto reports whether nobody asked: init wrote it, to take up a restore that is cut off. It never reaches data that are not of this
 	// unit.
 	Auto bool `json:"auto,omitempty"`
 }
@@ -604,7 +604,7 @@ func isImage(s string) bool { return len(s) <= 205 && imageForm.MatchString(s) }
 
 func isPrefix(s string) bool { return len(s) <= 100 && prefixForm.MatchString(s) }
 
-// IsPasswordHash says whether s has the form of a hash of crypt(3): $id$ and what follows.
+// IsPasswordHash reports whether s has the form of a hash of crypt(3): $id$ and what follows.
 func IsPasswordHash(s string) bool { return len(s) <= 250 && hashForm.MatchString(s) }
 
 func (u Unit) validate() error {

@@ -59,7 +59,7 @@ type VolumeFindings struct {
 	BadCounts   error
 	// Pending is what this boot has to do if it is a normal one.
 	Pending state.Pending
-	// newer says that the record of a damaged volume was written by a newer init: no repair makes that readable.
+	// newer reports whether the record of a damaged volume was written by a newer init: no repair makes that readable.
 	newer bool
 	// images are those that the unit may go back to, history what is known of them. They are read only for a system that is worn.
 	images  []release.Name

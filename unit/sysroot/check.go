@@ -13,7 +13,7 @@ import (
 // ErrPassword says that a password is not the one that was hashed.
 var ErrPassword = errors.New("wrong password")
 
-// CheckPassword says whether password is the one of hash: nil, or an error that wraps ErrPassword. It knows the hashes that
+// CheckPassword compares password with hash. The error wraps ErrPassword if it is another one. It knows the hashes that
 // HashPassword makes; another kind is an error of its own.
 func CheckPassword(hash string, password secret.Secret) error {
 	if !strings.HasPrefix(hash, "$2b$") {

@@ -41,7 +41,7 @@ func (s *System) at(name string, flags int) (int, error) {
 	}
 }
 
-// there says whether something is at a name, links followed.
+// there reports whether something is at a name, links followed.
 func (s *System) there(name string) bool {
 	fd, err := s.at(name, unix.O_PATH)
 	if err == nil {
@@ -214,13 +214,13 @@ func (s *System) place(name string, make bool) (*os.Root, string, error) {
 	return result(name)
 }
 
-// isDir says whether a name in a directory is a directory itself.
+// isDir reports whether a name in a directory is a directory itself.
 func isDir(fd int, base string) bool {
 	var st unix.Stat_t
 	return unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// volatileName says whether a name begins in a volatile directory.
+// volatileName reports whether a name begins in a volatile directory.
 func volatileName(name string) bool {
 	if !path.IsAbs(name) {
 		return false
@@ -234,7 +234,7 @@ func volatileName(name string) bool {
 	return false
 }
 
-// volatile says whether a directory is a volatile one or lies below one.
+// volatile reports whether a directory is a volatile one or lies below one.
 func (s *System) volatile(fd int) bool {
 	var top unix.Stat_t
 	if err := unix.Fstat(int(s.top.Fd()), &top); err != nil {

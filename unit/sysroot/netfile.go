@@ -96,7 +96,7 @@ func CheckNetworkFile(f File) error {
 	return nil
 }
 
-// isNetworkName says whether a file of that name is one of systemd-networkd's or udev's, in its own directory.
+// isNetworkName reports whether a file of that name is one of systemd-networkd's or udev's, in its own directory.
 func isNetworkName(name string) bool {
 	return len(name) <= 128 && networkSuffix(name) && name[0] != '.' && utf8.ValidString(name) &&
 		!strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == '/' })
@@ -140,7 +140,7 @@ func checkNetworkFile(f File) error {
 	return nil
 }
 
-// isKey says whether a setting is a key of an encrypted link: WireGuard's or MACsec's (systemd.netdev(5)).
+// isKey reports whether a setting is a key of an encrypted link: WireGuard's or MACsec's (systemd.netdev(5)).
 func (o setting) isKey() bool {
 	if o.Value == "" {
 		return false
@@ -148,7 +148,7 @@ func (o setting) isKey() bool {
 	return o.Name == "PrivateKey" || o.Name == "PresharedKey" || o.Name == "Password" || o.Name == "Key" && strings.HasPrefix(o.Section, "MACsec")
 }
 
-// configures says whether a .network file configures an Ethernet port, as far as that shows without the machine.
+// configures reports whether a .network file configures an Ethernet port, as far as that shows without the machine.
 func configures(f File) bool {
 	all, err := settings(f.Content)
 	if err != nil {
@@ -178,7 +178,7 @@ func configures(f File) bool {
 // virtualPorts are beginnings of the names of ports that hardware does not have.
 var virtualPorts = [...]string{"veth", "ve-", "vb-", "vt-", "vz-", "docker", "podman", "cni", "virbr", "vnet", "tap", "tun", "wg", "dummy", "wl", "ww", "ip6tnl", "sit"}
 
-// isPort says whether the pattern of a name can be that of an Ethernet port.
+// isPort reports whether the pattern of a name can be that of an Ethernet port.
 func isPort(pattern string) bool {
 	return pattern != "lo" && !slices.ContainsFunc(virtualPorts[:], func(v string) bool { return strings.HasPrefix(pattern, v) })
 }

@@ -168,7 +168,7 @@ func (s *System) dropFlag() error {
 	return durable.RemoveIn(dir, PreservedFlag)
 }
 
-// ownNetwork says whether a file that the image brought configures a port. One that hides another file, leaves what it matches alone, or
+// ownNetwork reports whether a file that the image brought configures a port. One that hides another file, leaves what it matches alone, or
 // matches no Ethernet port does not: with these alone the unit would not be reached.
 func (s *System) ownNetwork() (bool, error) {
 	files, _, err := s.networkFiles()

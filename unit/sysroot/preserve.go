@@ -71,7 +71,7 @@ func (s *System) OwnNetwork(confDir string) (files []File, left []error, err err
 	return files, left, nil
 }
 
-// hasNetwork says whether any file configures an interface: without one a system would not be reached any more.
+// hasNetwork reports whether any file configures an interface: without one a system would not be reached any more.
 func hasNetwork(files []File) bool {
 	return slices.ContainsFunc(files, func(f File) bool { return strings.HasSuffix(f.Name, ".network") && len(f.Content) > 0 })
 }

@@ -78,13 +78,13 @@ type Result struct {
 	// Image is the image's file name, Size its bytes.
 	Image string `json:"image"`
 	Size  int64  `json:"size"`
-	// Present says that it was on the volume already, and good.
+	// Present reports whether it was on the volume already, and good.
 	Present bool `json:"present,omitempty"`
 	// Resumed is how many bytes an earlier call had brought.
 	Resumed int64 `json:"resumed,omitempty"`
 	// Removed are images that made room.
 	Removed []string `json:"removed,omitempty"`
-	// Recovery says that the image's boot artifact became the recovery artifact.
+	// Recovery reports whether the image's boot artifact became the recovery artifact.
 	Recovery bool `json:"recovery,omitempty"`
 }
 

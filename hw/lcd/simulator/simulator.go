@@ -59,7 +59,7 @@ func (s Screen) Lines() []string {
 // String is the lines with line feeds between them.
 func (s Screen) String() string { return strings.Join(s.Lines(), "\n") }
 
-// Contains says whether the text is to be seen, in one line.
+// Contains reports whether the text is to be seen, in one line.
 func (s Screen) Contains(text string) bool {
 	return slices.ContainsFunc(s.Lines(), func(l string) bool { return strings.Contains(l, text) })
 }

@@ -54,7 +54,7 @@ func (b *boot) mend() {
 	}
 }
 
-// startedFromMain says whether this boot came from the main disk's own boot entry.
+// startedFromMain reports whether this boot came from the main disk's own boot entry.
 func (b *boot) startedFromMain(vars *efi.Vars) bool {
 	if b.Machine.Firmware == layout.UEFI {
 		started, err := vars.Started()

@@ -133,7 +133,7 @@ func (j *job) proveArtifact(f File, dest string) error {
 	return because(fault.ManifestIncomplete, err)
 }
 
-// fits says whether an image has room in the main system that the first restore will make: better here than there.
+// fits returns an error unless an image has room in the main system that the first restore will make: better here than there.
 func (j *job) fits(ctx context.Context, need filesystem.Need) error {
 	need = image.Beside(need, j.Firmware, 0)
 	room, err := image.Room(ctx, j.Run, image.MainSize(j.plan.Unit), need)

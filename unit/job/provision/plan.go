@@ -59,11 +59,11 @@ type File struct {
 	Hash manifest.Hash
 	// Image is the name of a release; nil: it is none.
 	Image *release.Name
-	// Artifact says that it is the boot artifact.
+	// Artifact reports whether it is the boot artifact.
 	Artifact bool
 	// Signature is the address of the signature that lies beside it. Empty: nobody looks for one.
 	Signature string
-	// Demanded says that the signature must be there.
+	// Demanded reports whether the signature must be there.
 	Demanded bool
 
 	signed []byte // the signature, once it was found

@@ -52,7 +52,7 @@ type Options struct {
 	KeepLog bool
 	// Raise brings the network up, and returns what lets it go again.
 	Raise func(ctx context.Context) (release func(), err error)
-	// HasRecovery says that the unit carries the recovery volume of a complete unit: a person has to want another provisioning.
+	// HasRecovery reports whether the unit carries the recovery volume of a complete unit: a person has to want another provisioning.
 	HasRecovery bool
 	// Manifests are those that the unit has used, as the recovery volume remembers them.
 	Manifests state.Manifests

@@ -57,7 +57,7 @@ func (l Line) String() string {
 	return fmt.Sprintf("%-5s %s: found %s, expected %s (%s)", mark, l.Name, l.Found, l.Expected, l.Rule)
 }
 
-// Wrong says that the line does not hold.
+// Wrong reports whether the line does not hold.
 func (l Line) Wrong() bool { return l.Checked && !l.OK }
 
 // Tally returns how many lines were compared, and how many were not, as a sentence.
@@ -77,7 +77,7 @@ type Rules struct {
 	OUI []string
 	// Recovery is the path of the disk that was chosen as recovery device. Empty: the specification finds it.
 	Recovery string
-	// Named says that the platform was not recognised but named, so that the serial number need not match.
+	// Named reports whether the platform was not recognised but named, so that the serial number need not match.
 	Named bool
 }
 
@@ -169,7 +169,7 @@ func (c *check) nics(spec manifest.Specs, ports []nic.Port, oui []string) {
 	count("network ports", spec.TotalNics, all)
 }
 
-// sequential says whether each address is the one before plus 1. One address, or none, is.
+// sequential reports whether each address is the one before plus 1. One address, or none, is.
 func sequential(sorted []string) bool {
 	var last uint64
 	for i, s := range sorted {
@@ -195,7 +195,7 @@ func (c *check) firmware(want, have manifest.Firmware) {
 	}
 }
 
-// is says whether disk d is one that want describes, but for its size.
+// is reports whether disk d is one that want describes, but for its size.
 func is(want manifest.Disk, d block.Disk) bool {
 	same := func(want, have string) bool {
 		return strings.TrimSpace(want) == "" || strings.TrimSpace(want) == strings.TrimSpace(have)
@@ -265,7 +265,7 @@ func (c *check) disks(spec manifest.Specs, disks []block.Disk, recovery string) 
 	c.add("main disks", fmt.Sprintf("%d: %s", len(found), orNone(found)), strings.Join(orNoneList(alts), "; or "), "exactly the disks of one alternative: vendor and model equal, size within its tolerance", ok)
 }
 
-// covers says whether each disk can be assigned to one place of alt, so that all places are taken. Places overlap where
+// covers reports whether each disk can be assigned to one place of alt, so that all places are taken. Places overlap where
 // tolerances do, so this is a matching (by augmenting paths), not a first fit.
 func covers(alt []manifest.Disk, disks []block.Disk) bool {
 	total := 0

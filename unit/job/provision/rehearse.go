@@ -83,7 +83,7 @@ func (j *job) findSignature(ctx context.Context, f *File) error {
 	return nil
 }
 
-// carriesData says whether one of the planned disks is not blank: the unit may be complete, and must stay so if the files of
+// carriesData reports whether one of the planned disks is not blank: the unit may be complete, and must stay so if the files of
 // the manifest turn out to be bad.
 func (j *job) carriesData() (bool, error) {
 	for _, d := range append([]block.Disk{j.plan.Recovery}, j.plan.Main...) {

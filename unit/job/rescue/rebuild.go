@@ -253,8 +253,8 @@ func (r *Rebuild) chooseDevice(skip map[string]bool) error {
 	return r.lookAt(r.Device.Path)
 }
 
-// isMainDisk says whether a disk has the main system, or a member of it. While disks of the array are missing it may also be the one that
-// is to replace such a disk: then it is one of the size that the platform has for them.
+// isMainDisk reports whether a disk has the main system, or a member of it. While disks of the array are missing it may also be the one
+// that is to replace such a disk: then it is one of the size that the platform has for them.
 func (r *Rebuild) isMainDisk(d block.Disk) bool {
 	if len(r.members) == 0 {
 		return d.Name == r.Main.Disk.Name
@@ -331,8 +331,8 @@ func OneDisk(m *machine.Machine, main machine.Found) (layout.Table, error) {
 	return layout.Table{}, fmt.Errorf("the partition table of %s is not one that provisioning makes for the platform %s on %s firmware", main.Disk.Path, m.Identity.Variant.DevCodeName, m.Firmware)
 }
 
-// alike says whether a disk has the partitions of a plan in their order, but for identifiers, roles and filesystems, and in a GPT for the
-// names of recovery volume and main system: a unit keeps those that it was provisioned with.
+// alike reports whether a disk has the partitions of a plan in their order, but for identifiers, roles and filesystems, and in a GPT for
+// the names of recovery volume and main system: a unit keeps those that it was provisioned with.
 func alike(plan, disk layout.Table) bool {
 	bare := func(p layout.Partition) layout.Partition {
 		p.Role, p.UUID, p.FSUUID, p.FSLabel = layout.Other, "", "", ""

@@ -71,7 +71,7 @@ func (j *job) takeRecovery(ctx context.Context, artifact string, fresh machine.A
 	return j.take(own, artifact, recovery, sum)
 }
 
-// recoveryWins says whether a release with the artifact fresh is started by the recovery artifact.
+// recoveryWins reports whether a release with the artifact fresh is started by the recovery artifact.
 func recoveryWins(fresh, recovery machine.Artifact, asked bool) bool {
 	return fresh.Monolithic && recovery.Monolithic && (asked || recovery.Build > fresh.Build)
 }
@@ -95,7 +95,7 @@ func (j *job) updateRecovery(context.Context) error {
 	return because(fault.BootSetup, j.PutRecoveryArtifact(j.Unit, j.Recovery))
 }
 
-// signed says whether a boot artifact on the main system has a signature of its own that holds.
+// signed reports whether a boot artifact on the main system has a signature of its own that holds.
 func (j *job) signed(file string) bool {
 	a, err := machine.ReadArtifact(file)
 	if err == nil {

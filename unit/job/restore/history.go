@@ -28,7 +28,7 @@ func (j *job) record(success bool) {
 	}
 }
 
-// isDiskError says whether an error is what the kernel answers when a disk is bad, gone or cannot be written.
+// isDiskError reports whether an error is what the kernel answers when a disk is bad, gone or cannot be written.
 func isDiskError(err error) bool {
 	for _, e := range []error{syscall.EIO, syscall.EROFS, syscall.ENODEV, syscall.ENXIO, syscall.EUCLEAN, syscall.EREMOTEIO, syscall.ETIMEDOUT, syscall.ENOLINK} {
 		if errors.Is(err, e) {

@@ -57,7 +57,7 @@ type Options struct {
 	Main *machine.Found
 	// Planned are the disks that the platform plans, where Main is nil or an array. No other disk is written to.
 	Planned []block.Disk
-	// Blank says that the restore follows from Planned being blank: they must still be so when the first write is due.
+	// Blank reports whether the restore follows from Planned being blank: they must still be so when the first write is due.
 	Blank bool
 	// Observe is called at each change of a step.
 	Observe func(step.Event)
@@ -121,13 +121,13 @@ func (j *job) run(ctx context.Context) error {
 	return first
 }
 
-// blames says whether a try that ended with err is noted against its image. One that has no room is as good as it was, and will have it on
-// a larger disk; one that filled the disk is not taken first again, whatever was thought of its size.
+// blames reports whether a try that ended with err is noted against its image. One that has no room is as good as it was, and will have it
+// on a larger disk; one that filled the disk is not taken first again, whatever was thought of its size.
 func (j *job) blames(err error) bool {
 	return badImage(err) && (!errors.Is(err, image.ErrNoRoom) || j.wrote)
 }
 
-// badImage says whether err speaks against the image and not against the unit.
+// badImage reports whether err speaks against the image and not against the unit.
 func badImage(err error) bool {
 	switch fault.Of(err) {
 	case fault.ImageCorrupt, fault.ImageSignature, fault.ImageUnsigned, fault.ImageName, fault.Policy:
@@ -138,7 +138,7 @@ func badImage(err error) bool {
 	return false
 }
 
-// BadImages says whether err, of Run, is that there is no image, or none that is good.
+// BadImages reports whether err, of Run, is that there is no image, or none that is good.
 func BadImages(err error) bool { return badImage(err) || fault.Of(err) == fault.NoImage }
 
 // candidates returns the images to try, in order: as the request wants, those with a bad history last.

@@ -28,7 +28,7 @@ type form struct {
 	whole bool // matches reach over lines
 }
 
-// in says whether a line, in lower case, can match.
+// in reports whether a line, in lower case, can match.
 func (f form) in(lower string) bool {
 	return slices.ContainsFunc(f.hints, func(h string) bool { return strings.Contains(lower, h) })
 }

@@ -44,7 +44,7 @@ func (s *Panel) Keys() <-chan panel.Key {
 	return s.keys
 }
 
-// Types says that a Panel can type.
+// Types reports whether a Panel can type.
 func (s *Panel) Types() bool { return true }
 
 // Press presses keys. More than 256 that nobody takes are waited for.
