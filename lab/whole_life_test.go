@@ -1,16 +1,14 @@
 package lab_test
 
 import (
-	"gprovision/unit/splash"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
-)
 
-// Tests of virtual machines start in the order of their files, as many at a time as -parallel says. What takes longest is in one of the
-// first.
+	"gprovision/unit/splash"
+)
 
 // TestDemo runs the demo itself: the whole life with the Debian image, ending with a login. On UEFI it boots through OVMF's own
 // PXE and TFTP. On BIOS it has a display, which shows the whole life, also that systemd starts and then says that it runs.
