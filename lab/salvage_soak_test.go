@@ -104,7 +104,7 @@ func salvaged(t *testing.T, c *cuts) {
 				}
 			},
 			msg:     "a network file is not kept",
-			refused: []string{"is a secret", "no [Match]", "not plain text", "60-big.network", "30-passwd.network is not a regular file", "10-own.network.d"},
+			refused: []string{"is a secret", `"40-all.network": it has no [Match]`, "not plain text", "60-big.network", "30-passwd.network", "10-own.network.d"},
 			kept:    map[string]string{"10-own.network": ownNetwork, "70-hidden.link": "", image: "image", ".config-preserved": ""},
 		},
 		{
