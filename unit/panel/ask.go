@@ -199,7 +199,12 @@ func (b *Board) question(ctx context.Context, q Question, typed bool, on func(*A
 		return context.Cause(ctx)
 	}
 	defer func() { <-b.turn }()
-	keys := make(chan press, 64)
+	// Whoever reads the keys never waits for the question, and what finds no room is lost: a line that is pasted must fit.
+	room := 64
+	if typed {
+		room += maxTyped
+	}
+	keys := make(chan press, room)
 	b.mu.Lock()
 	if b.closed || b.inputs == 0 || typed && b.typists == 0 {
 		b.mu.Unlock()

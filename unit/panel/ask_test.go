@@ -290,3 +290,23 @@ func TestInputThatEnds(t *testing.T) {
 		}
 	})
 }
+
+// TestPastedLine: a line that comes at once is read whole, however long the question takes for each key of it.
+func TestPastedLine(t *testing.T) {
+	text := strings.Repeat("G1ENB8XF ", 400)
+	b := board(t, &script.Panel{Answer: func(panel.Asked) []panel.Key { return keysOf(text) }})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	got, _, err := b.Line(ctx, "answer", false)
+	if err != nil || got != text {
+		t.Errorf("%d of %d characters were read, %v", len(got), len(text), err)
+	}
+}
+
+// keysOf are the keys that type a text and end it.
+func keysOf(text string) (keys []panel.Key) {
+	for _, c := range []byte(text) {
+		keys = append(keys, panel.Key(c))
+	}
+	return append(keys, panel.KeyEnter)
+}
