@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// How continuous integration divides its time. All other tests take 42 minutes on two quiet processors; what runs after them has the rest
+// How continuous integration divides its time. All other tests take 28 minutes on two quiet processors; what runs after them has the rest
 // of an hour, and half as much again as was measured.
 const (
-	otherTests = 42 * time.Minute
+	otherTests = 28 * time.Minute
 	lastEnd    = 60 * time.Minute // what cannot end by then is not started
 	hardStop   = 75 * time.Minute // what runs then is ended
 	workers    = 3                // tests that run at a time: virtual machines wait a third of their time

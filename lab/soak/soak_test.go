@@ -117,8 +117,8 @@ func TestFitting(t *testing.T) {
 	}{
 		{0, time.Hour, []string{fixture, "A", "B", "C"}, nil},
 		{1, time.Hour, []string{fixture, "B", "C", "A"}, nil},
-		{0, 600 * time.Second, []string{fixture, "A", "B"}, []string{"C"}}, // (100 + 300) * 1.5
-		{1, 599 * time.Second, []string{fixture, "B"}, []string{"C", "A"}},
+		{0, 550 * time.Second, []string{fixture, "A", "B", "C"}, nil}, // (100 + (600+200)/3) * 1.5
+		{1, 548 * time.Second, []string{fixture, "B", "C"}, []string{"A"}},
 		{0, 449 * time.Second, nil, []string{"A", "B", "C"}},
 		{0, -time.Minute, nil, []string{"A", "B", "C"}},
 	} {
