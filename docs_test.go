@@ -374,25 +374,26 @@ func texts(t *testing.T) []string {
 	return out
 }
 
-// TestNamedTestsExist fails for a test that a page of docs/ names and that is not there: a statement that it should hold would be held by
-// nothing.
+// TestNamedTestsExist fails for a test that a page of docs/ names and that is not there, or not in the package that the page gives behind
+// it: a statement that it should hold would be held by nothing.
 func TestNamedTestsExist(t *testing.T) {
-	have := map[string]bool{}
+	have := map[string][]string{} // the packages that have a test of this name
 	function := regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9_]+)\(`)
-	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(file, "_test.go") {
 			return err
 		}
-		b, err := os.ReadFile(path)
+		b, err := os.ReadFile(file)
 		for _, m := range function.FindAllStringSubmatch(string(b), -1) {
-			have[m[1]] = true
+			have[m[1]] = append(have[m[1]], filepath.ToSlash(filepath.Dir(file)))
 		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := 0
+	named, placed := 0, 0
+	name := regexp.MustCompile("`(Test[A-Za-z0-9_]+)(?:/[^`]*)?`(?: \\(([a-z0-9]+(?:/[a-z0-9]+)*)\\))?")
 	for _, page := range texts(t) {
 		if !strings.HasSuffix(page, ".md") {
 			continue
@@ -401,14 +402,21 @@ func TestNamedTestsExist(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile("`(Test[A-Za-z0-9_]+)(/[^`]*)?`").FindAllStringSubmatch(string(b), -1) {
-			if named++; !have[m[1]] {
+		for _, m := range name.FindAllStringSubmatch(string(b), -1) {
+			in, ok := have[m[1]]
+			if named++; !ok {
 				t.Errorf("%s names the test %s, and there is none", page, m[1])
+			}
+			if st, err := os.Stat(m[2]); m[2] == "" || err != nil || !st.IsDir() {
+				continue
+			}
+			if placed++; ok && !slices.Contains(in, m[2]) {
+				t.Errorf("%s has the test %s in %s, and it is in %q", page, m[1], m[2], in)
 			}
 		}
 	}
-	if named < 20 {
-		t.Errorf("only %d tests are named", named)
+	if named < 20 || placed < 20 {
+		t.Errorf("only %d tests are named, %d with their package", named, placed)
 	}
 }
 

@@ -3,6 +3,7 @@ package machine_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -247,7 +248,7 @@ func TestLostExt4(t *testing.T) {
 		t.Error("an empty disk is a lost filesystem")
 	}
 	if err := m.MakeExt4(t.Context(), file, "PRIMARY", "0f4bd1a3-0000-4000-8000-000000000000"); err != nil {
-		t.Skip("mke2fs: ", err)
+		machinetest.Skip(t, fmt.Sprintf("mke2fs: %v", err))
 	}
 	if lost("PRIMARY") {
 		t.Error("a sound filesystem is a lost one")
