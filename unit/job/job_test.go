@@ -8,31 +8,14 @@ import (
 	"gprovision/model/record"
 	"gprovision/model/step"
 	"gprovision/unit/machine"
+	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
 	"gprovision/unit/report"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
-
-// listener is a server that keeps the states that it hears of.
-type listener struct {
-	mu     sync.Mutex
-	states []record.State
-}
-
-func (l *listener) Send(_ context.Context, events []record.Event) (record.BatchReply, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, e := range events {
-		if s, ok := record.StateOf(e); ok {
-			l.states = append(l.states, s)
-		}
-	}
-	return record.BatchReply{Stored: len(events)}, nil
-}
 
 // TestFailureIsToldOnce: a failure has its sentence once for the server and once on the panel, whatever lies around it.
 func TestFailureIsToldOnce(t *testing.T) {
@@ -58,12 +41,11 @@ func TestFailureIsToldOnce(t *testing.T) {
 
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			server := &listener{}
-			e.Queue.Start(server)
-			if err := errors.Join(e.Queue.Flush(ctx), e.Queue.Close(), e.Machine.Panel.Close(ctx)); err != nil {
+			heard := machinetest.Heard(t, e.Queue)
+			if err := e.Machine.Panel.Close(ctx); err != nil {
 				t.Fatal(err)
 			}
-			last := server.states[len(server.states)-1]
+			last := heard[len(heard)-1]
 			if last.Code != tc.f.Code || strings.Count(last.Text, tc.f.Text) != 1 || strings.Contains(last.Text, tc.f.Code) ||
 				strings.Count(last.Text, tc.say) < 1 {
 				t.Errorf("the server hears %+v", last)

@@ -109,7 +109,7 @@ func Machine(r *Rig) *machine.Machine {
 // it, the main disks are blank. It returns the unit's record.
 func Provision(r *Rig, m *machine.Machine) state.Unit {
 	r.t.Helper()
-	device, u := record(r, m)
+	device, u := laidOut(r, m)
 	table := u.Recovery.Table
 	err := m.WriteTable(device.Path, table)
 	if err == nil {
@@ -146,8 +146,8 @@ func Provision(r *Rig, m *machine.Machine) state.Unit {
 	return u
 }
 
-// record lays out the disks of a unit, and returns its recovery device.
-func record(r *Rig, m *machine.Machine) (block.Disk, state.Unit) {
+// laidOut lays out the disks of a unit, and returns its recovery device.
+func laidOut(r *Rig, m *machine.Machine) (block.Disk, state.Unit) {
 	r.t.Helper()
 	disks, err := m.Disks()
 	if err != nil {
