@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"gprovision/forge/boot"
+	"gprovision/model/bootimage"
 	"gprovision/model/policy"
 )
 
@@ -98,7 +99,7 @@ func TestBootInspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.Policy = &policy.Policy{Version: 1, Locked: true}
-	in.Info = &boot.BuildInfo{Gprovision: "0123456789ab"}
+	in.Info = &bootimage.Build{Gprovision: "0123456789ab"}
 	out.Reset()
 	if err := printInspection(&Context{Stdout: &out}, "norm_boot", in); err != nil {
 		t.Fatal(err)

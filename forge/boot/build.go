@@ -125,29 +125,9 @@ type Report struct {
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256"`
 	// Tools are the files of others inside, without kernel modules.
-	Tools []Tool `json:"tools"`
+	Tools []bootimage.Tool `json:"tools"`
 	// Signer is the subject of the certificate that the file is signed with; empty: unsigned.
 	Signer string `json:"signer,omitempty"`
-}
-
-// BuildInfoPath is where BuildInfo lies inside the initramfs.
-const BuildInfoPath = "etc/gprovision/build.json"
-
-// PlatformsPath is where the appliance table lies inside the initramfs.
-const PlatformsPath = "etc/gprovision/platforms.json"
-
-// BuildInfo is what an artifact says of itself.
-type BuildInfo struct {
-	// Build is the build number.
-	Build uint64 `json:"build"`
-	// Time is the build's time.
-	Time time.Time `json:"time"`
-	// Kernel is the kernel's release.
-	Kernel string `json:"kernel"`
-	// Gprovision is the revision of gprovision that the init program is of; empty in artifacts that were built before this was noted.
-	Gprovision string `json:"gprovision,omitempty"`
-	// Tools are the files of others inside, without kernel modules.
-	Tools []Tool `json:"tools"`
 }
 
 const (
@@ -633,13 +613,13 @@ func (b *builder) addGRUB() error {
 		return err
 	}
 	t := b.packages[b.root].tool(b.root, grubDir+"/boot.img", boot)
-	made := b.packages[b.root].tool(b.root, GRUBCorePath, core) // made here of the same package's parts
+	made := b.packages[b.root].tool(b.root, bootimage.GRUBCorePath, core) // made here of the same package's parts
 	made.Package, made.Version = t.Package, t.Version
 	b.rep.Tools = append(b.rep.Tools, t, made)
-	if err := b.put(GRUBBootPath, 0o644, boot); err != nil {
+	if err := b.put(bootimage.GRUBBootPath, 0o644, boot); err != nil {
 		return err
 	}
-	return b.put(GRUBCorePath, 0o644, core)
+	return b.put(bootimage.GRUBCorePath, 0o644, core)
 }
 
 // addOwn adds what the caller named.
@@ -718,15 +698,16 @@ func (b *builder) addConfig(release string) error {
 	if err != nil {
 		return err
 	}
-	info, err := json.MarshalIndent(BuildInfo{Build: b.rep.Build, Time: b.rep.Time, Kernel: release, Gprovision: b.revision, Tools: b.rep.Tools}, "", "  ")
+	build := bootimage.Build{Number: b.rep.Build, Time: b.rep.Time, Kernel: release, Gprovision: b.revision, Tools: b.rep.Tools}
+	info, err := json.MarshalIndent(build, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := b.put(policy.Path, 0o644, p); err != nil {
+	if err := b.put(bootimage.PolicyPath, 0o644, p); err != nil {
 		return err
 	}
 	if len(b.o.Platforms) > 0 {
-		if err := b.put(PlatformsPath, 0o644, b.o.Platforms); err != nil {
+		if err := b.put(bootimage.PlatformsPath, 0o644, b.o.Platforms); err != nil {
 			return err
 		}
 	}
@@ -735,11 +716,11 @@ func (b *builder) addConfig(release string) error {
 		if err != nil {
 			return err
 		}
-		if err := b.put(naming.Path, 0o644, n); err != nil {
+		if err := b.put(bootimage.NamesPath, 0o644, n); err != nil {
 			return err
 		}
 	}
-	return b.put(BuildInfoPath, 0o644, append(info, '\n'))
+	return b.put(bootimage.BuildPath, 0o644, append(info, '\n'))
 }
 
 // pack returns the compressed initramfs.

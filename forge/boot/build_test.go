@@ -276,15 +276,18 @@ func TestBuild(t *testing.T) {
 	}
 	files := unpacked(t, b)
 	dir := "usr/lib/modules/" + release + "/"
-	for _, name := range []string{"init", "dev/console", "etc/gprovision/policy.json", BuildInfoPath, "usr/sbin/mke2fs", "usr/sbin/e2fsck",
-		"etc/mke2fs.conf", GRUBBootPath, GRUBCorePath, "usr/lib64/ld-linux-x86-64.so.2", dir + "kernel/drivers/char/ipmi/ipmi_msghandler.ko.zst",
+	for _, name := range []string{"init", "dev/console", bootimage.PolicyPath, bootimage.BuildPath,
+		"usr/sbin/mke2fs", "usr/sbin/e2fsck",
+		"etc/mke2fs.conf", bootimage.GRUBBootPath, bootimage.GRUBCorePath,
+		"usr/lib64/ld-linux-x86-64.so.2", dir + "kernel/drivers/char/ipmi/ipmi_msghandler.ko.zst",
 		dir + "kernel/lib/helper.ko.zst", dir + "kernel/arch/x86/crypto/crc32c-intel.ko.zst", "usr/lib/firmware/bnx2/a.fw"} {
 		if _, ok := files[name]; !ok {
 			t.Errorf("no %s in the initramfs", name)
 		}
 	}
 	for _, name := range []string{dir + "kernel/drivers/gpu/drm/i915/i915.ko.zst", dir + "kernel/drivers/net/ethernet/qlogic/qed/qed.ko.zst",
-		dir + "kernel/drivers/net/ethernet/qlogic/qede/qede.ko.zst", dir + "kernel/drivers/scsi/qla2xxx/qla2xxx.ko.zst", PlatformsPath} {
+		dir + "kernel/drivers/net/ethernet/qlogic/qede/qede.ko.zst", dir + "kernel/drivers/scsi/qla2xxx/qla2xxx.ko.zst",
+		bootimage.PlatformsPath} {
 		if _, ok := files[name]; ok {
 			t.Errorf("%s is in the initramfs", name)
 		}
@@ -306,11 +309,12 @@ func TestBuild(t *testing.T) {
 	if err != nil || !p.Provision {
 		t.Errorf("policy is %+v, %v", p, err)
 	}
-	var info BuildInfo
-	if err := json.Unmarshal(files[BuildInfoPath].Data, &info); err != nil || info.Build != 42 || info.Kernel != release || !info.Time.Equal(o.Time) {
+	var info bootimage.Build
+	if err := json.Unmarshal(files[bootimage.BuildPath].Data, &info); err != nil || info.Number != 42 || info.Kernel != release ||
+		!info.Time.Equal(o.Time) {
 		t.Errorf("build.json is %+v, %v", info, err)
 	}
-	i := slices.IndexFunc(r.Tools, func(t Tool) bool { return t.Path == "/sbin/mke2fs" })
+	i := slices.IndexFunc(r.Tools, func(t bootimage.Tool) bool { return t.Path == "/sbin/mke2fs" })
 	if i < 0 || r.Tools[i].Package != "e2fsprogs" || r.Tools[i].Version != "1.47.0-2" || len(r.Tools[i].SHA256) != 64 {
 		t.Errorf("tools are %+v", r.Tools)
 	}
@@ -528,11 +532,11 @@ func TestBuildOptions(t *testing.T) {
 	}
 	files := unpacked(t, b)
 	lib := "libdevmapper.so.1.02.1" // of grub-mkimage
-	found := slices.ContainsFunc(r.Tools, func(t Tool) bool { return strings.HasSuffix(t.Path, lib) })
+	found := slices.ContainsFunc(r.Tools, func(t bootimage.Tool) bool { return strings.HasSuffix(t.Path, lib) })
 	if _, ok := files["usr/lib/acme/sub/tool"]; !ok || !found {
 		t.Errorf("added file there: %v, its library there: %v", ok, found)
 	}
-	if _, ok := files[GRUBCorePath]; ok {
+	if _, ok := files[bootimage.GRUBCorePath]; ok {
 		t.Error("boot loader for BIOS is there")
 	}
 }

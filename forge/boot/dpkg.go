@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/hex"
+	"gprovision/model/bootimage"
 	"path"
 	"regexp"
 	"strings"
@@ -52,26 +53,11 @@ func readPackages(root *rootFS) *packages {
 	return p
 }
 
-// Tool is a file of others in a boot artifact, for its bill of materials.
-type Tool struct {
-	// Name is the last part of Path.
-	Name string `json:"name"`
-	// Path is where the file came from in the root filesystem or the tools, with a leading slash; for a file that was added,
-	// its place in the initramfs.
-	Path string `json:"path"`
-	// Package is the Debian package that has the file; empty if dpkg knows none.
-	Package string `json:"package,omitempty"`
-	// Version is that of the package, else the one that the file itself holds; empty if none was found.
-	Version string `json:"version,omitempty"`
-	// SHA256 is that of the file, hexadecimal.
-	SHA256 string `json:"sha256"`
-}
-
 // tool describes a file. With merged directories a package may list it with or without usr/, and under the name that a
 // link leads to. Without packages (nil) the file is described alone.
-func (p *packages) tool(root *rootFS, name string, data []byte) Tool {
+func (p *packages) tool(root *rootFS, name string, data []byte) bootimage.Tool {
 	sum := sha256.Sum256(data)
-	t := Tool{Name: path.Base(name), Path: "/" + name, SHA256: hex.EncodeToString(sum[:])}
+	t := bootimage.Tool{Name: path.Base(name), Path: "/" + name, SHA256: hex.EncodeToString(sum[:])}
 	if p == nil {
 		t.Version = ownVersion(data)
 		return t

@@ -12,12 +12,6 @@ import (
 	"gprovision/model/grub"
 )
 
-// Where the boot loader for BIOS lies inside the initramfs. hw/bootloader installs it from there.
-const (
-	GRUBBootPath = "usr/lib/gprov/grub/boot.img" // goes into the master boot record
-	GRUBCorePath = "usr/lib/gprov/grub/core.img" // goes behind it, or into the BIOS boot partition
-)
-
 // grubModules are the parts of GRUB in core.img: what the configurations of model/grub use and nothing else, since a unit's disks have
 // no directory of modules. None of them shows a file or the memory (cat, hexdump, minicmd, ls).
 var grubModules = []string{"biosdisk", "part_msdos", "part_gpt", "ext2", "normal", "configfile", "linux", "search", "search_fs_uuid",

@@ -41,9 +41,9 @@ type Inspection struct {
 	// Initrd is nil if a kernel holds no initramfs, or is compressed in a way that is not known here.
 	Initrd *InspectedInitrd `json:"initrd,omitempty"`
 	// Policy, Info and Platforms are the files of those names in the initramfs, if it has them and they can be read.
-	Policy    *policy.Policy  `json:"policy,omitempty"`
-	Info      *BuildInfo      `json:"info,omitempty"`
-	Platforms json.RawMessage `json:"platforms,omitempty"`
+	Policy    *policy.Policy   `json:"policy,omitempty"`
+	Info      *bootimage.Build `json:"info,omitempty"`
+	Platforms json.RawMessage  `json:"platforms,omitempty"`
 	// Names are those of the product; nil: the artifact has none, and its init's own are used.
 	Names *naming.Names `json:"names,omitempty"`
 	// GRUB is the boot loader for BIOS machines in the initramfs; empty if it has none.
@@ -330,7 +330,8 @@ func partOf(f bootimage.File) string {
 
 func (in *Inspection) config(name string, size int64, r io.Reader) error {
 	switch name {
-	case strings.TrimPrefix(policy.Path, "/"), strings.TrimPrefix(naming.Path, "/"), BuildInfoPath, PlatformsPath, GRUBBootPath, GRUBCorePath:
+	case bootimage.PolicyPath, bootimage.NamesPath, bootimage.BuildPath, bootimage.PlatformsPath, bootimage.GRUBBootPath,
+		bootimage.GRUBCorePath:
 	default:
 		return nil
 	}
@@ -342,22 +343,21 @@ func (in *Inspection) config(name string, size int64, r io.Reader) error {
 		return err
 	}
 	switch name {
-	case BuildInfoPath:
-		var info BuildInfo
-		if json.Unmarshal(b, &info) == nil {
+	case bootimage.BuildPath:
+		if info, err := bootimage.ParseBuild(b); err == nil {
 			in.Info = &info
 		}
-	case strings.TrimPrefix(naming.Path, "/"):
+	case bootimage.NamesPath:
 		n, err := naming.Parse(b)
 		if err != nil { // init refuses it too
 			return &NamesError{err}
 		}
 		in.Names = &n
-	case GRUBBootPath:
+	case bootimage.GRUBBootPath:
 		in.GRUB.Boot = b
-	case GRUBCorePath:
+	case bootimage.GRUBCorePath:
 		in.GRUB.Core = b
-	case PlatformsPath:
+	case bootimage.PlatformsPath:
 		if json.Valid(b) {
 			in.Platforms = b
 		}

@@ -175,7 +175,7 @@ func TestAddedLibraries(t *testing.T) {
 	if f := files["opt/acme/lib/libown.so"]; !f.Mode.IsRegular() {
 		t.Error("the library is not there")
 	}
-	i := slices.IndexFunc(r.Tools, func(t Tool) bool { return t.Path == "/opt/acme/bin/tool" })
+	i := slices.IndexFunc(r.Tools, func(t bootimage.Tool) bool { return t.Path == "/opt/acme/bin/tool" })
 	if i < 0 || r.Tools[i].Name != "tool" || len(r.Tools[i].SHA256) != 64 {
 		t.Errorf("tools are %+v", r.Tools)
 	}
@@ -206,11 +206,11 @@ func TestTools(t *testing.T) {
 			t.Errorf("%s is there", name)
 		}
 	}
-	i := slices.IndexFunc(r.Tools, func(t Tool) bool { return t.Path == "/mke2fs" })
+	i := slices.IndexFunc(r.Tools, func(t bootimage.Tool) bool { return t.Path == "/mke2fs" })
 	if i < 0 || r.Tools[i].Version != "1.99.7" || r.Tools[i].Package != "" {
 		t.Errorf("tools are %+v", r.Tools)
 	}
-	i = slices.IndexFunc(r.Tools, func(t Tool) bool { return t.Path == "/etc/mke2fs.conf" })
+	i = slices.IndexFunc(r.Tools, func(t bootimage.Tool) bool { return t.Path == "/etc/mke2fs.conf" })
 	if i < 0 || r.Tools[i].Package != "e2fsprogs" {
 		t.Errorf("mke2fs.conf is not that of the root filesystem: %+v", r.Tools)
 	}

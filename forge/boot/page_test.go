@@ -93,7 +93,7 @@ func TestInitramfsOfThePage(t *testing.T) {
 	}
 	lists := func(data []byte) bool {
 		sum := fmt.Sprintf("%x", sha256.Sum256(data))
-		return slices.ContainsFunc(rep.Tools, func(t Tool) bool { return t.SHA256 == sum })
+		return slices.ContainsFunc(rep.Tools, func(t bootimage.Tool) bool { return t.SHA256 == sum })
 	}
 	for name, f := range files {
 		library := strings.Contains(name, ".so")

@@ -508,3 +508,21 @@ func needs(t *testing.T, what string) {
 	}
 	t.Skipf("needs %s", what)
 }
+
+// TestParseBuild: artifacts of all versions are read, those without a revision and those with keys that this version does not know.
+func TestParseBuild(t *testing.T) {
+	for text, want := range map[string]Build{
+		`{"build":7,"kernel":"6.1"}`:                 {Number: 7, Kernel: "6.1"},
+		`{"build":7,"gprovision":"0a","later":true}`: {Number: 7, Gprovision: "0a"},
+	} {
+		b, err := ParseBuild([]byte(text))
+		if err != nil || b.Number != want.Number || b.Kernel != want.Kernel || b.Gprovision != want.Gprovision {
+			t.Errorf("%s gives %+v, %v", text, b, err)
+		}
+	}
+	for _, bad := range []string{"", "[]", `{"build":-1}`, `{"time":1}`} {
+		if b, err := ParseBuild([]byte(bad)); err == nil {
+			t.Errorf("%q gives %+v", bad, b)
+		}
+	}
+}

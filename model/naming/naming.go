@@ -22,9 +22,6 @@ import (
 	"gprovision/model/source"
 )
 
-// Path is where the names lie inside the initramfs.
-const Path = "/etc/gprovision/names.json"
-
 // Version is the format version that this package writes. Parse reads it and all older ones.
 const Version = 1
 

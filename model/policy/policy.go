@@ -18,9 +18,6 @@ import (
 	"gprovision/model/source"
 )
 
-// Path is where the policy lies inside the initramfs.
-const Path = "/etc/gprovision/policy.json"
-
 // Version is the format version that this package writes. Parse reads it and all older ones.
 const Version = 1
 

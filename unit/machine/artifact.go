@@ -234,11 +234,11 @@ func (m *Machine) PutArtifactBIOS(volume, src string, entry grub.Entry, config f
 
 // InstallLoader makes a disk with the table t start GRUB on BIOS firmware. Nothing is written where it does already.
 func (m *Machine) InstallLoader(disk string, t layout.Table) error {
-	boot, err := os.ReadFile(filepath.Join(m.Initramfs, "usr/lib/gprov/grub/boot.img"))
+	boot, err := os.ReadFile(filepath.Join(m.Initramfs, bootimage.GRUBBootPath))
 	if err != nil {
 		return errors.Join(ErrNoGRUB, err)
 	}
-	core, err := os.ReadFile(filepath.Join(m.Initramfs, "usr/lib/gprov/grub/core.img"))
+	core, err := os.ReadFile(filepath.Join(m.Initramfs, bootimage.GRUBCorePath))
 	if err != nil {
 		return errors.Join(ErrNoGRUB, err)
 	}

@@ -7,7 +7,6 @@ package machine
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,6 +22,7 @@ import (
 	"gprovision/hw/block"
 	"gprovision/hw/filesystem"
 	"gprovision/hw/partition"
+	"gprovision/model/bootimage"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
@@ -46,7 +46,7 @@ type Machine struct {
 	Identity platform.Identity
 	// Serial identifies the unit.
 	Serial string
-	Build  Build
+	Build  bootimage.Build
 	// Sys is /sys.
 	Sys fs.FS
 	// Initramfs is the directory that holds the files of the boot artifact, "/" on a unit.
@@ -67,27 +67,13 @@ func (m *Machine) Track(ctx context.Context, total int64) (*panel.Meter, func())
 	})
 }
 
-// Build is what the boot artifact says of itself in /etc/gprovision/build.json.
-type Build struct {
-	Number uint64    `json:"build"`
-	Time   time.Time `json:"time"`
-	Kernel string    `json:"kernel"`
-}
-
-// BuildPath is where Build lies inside the initramfs.
-const BuildPath = "etc/gprovision/build.json"
-
-// ReadBuild reads Build below the directory initramfs.
-func ReadBuild(initramfs string) (Build, error) {
-	var b Build
-	raw, err := os.ReadFile(filepath.Join(initramfs, BuildPath))
+// ReadBuild reads what the boot artifact says of itself, below the directory initramfs.
+func ReadBuild(initramfs string) (bootimage.Build, error) {
+	b, err := os.ReadFile(filepath.Join(initramfs, bootimage.BuildPath))
 	if err != nil {
-		return b, err
+		return bootimage.Build{}, err
 	}
-	if err := json.Unmarshal(raw, &b); err != nil {
-		return b, fmt.Errorf("parse %s: %w", BuildPath, err)
-	}
-	return b, nil
+	return bootimage.ParseBuild(b)
 }
 
 // NewIDs returns random identifiers for new partition tables.

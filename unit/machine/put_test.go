@@ -13,6 +13,7 @@ import (
 	"gprovision/hw/block"
 	"gprovision/hw/host"
 	"gprovision/hw/raid"
+	"gprovision/model/bootimage"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
@@ -390,7 +391,7 @@ func TestReadBuild(t *testing.T) {
 	if _, err := machine.ReadBuild(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without the file: %v", err)
 	}
-	file := filepath.Join(dir, machine.BuildPath)
+	file := filepath.Join(dir, bootimage.BuildPath)
 	for text, want := range map[string]uint64{`{"build":7,"kernel":"6.1"}`: 7, `{"build":-1}`: 0, ``: 0} {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)

@@ -29,6 +29,7 @@ import (
 	"gprovision/hw/host"
 	"gprovision/hw/smbios"
 	"gprovision/hw/usb"
+	"gprovision/model/bootimage"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/naming"
@@ -55,9 +56,6 @@ import (
 	"gprovision/unit/uplink"
 	"gprovision/unit/volume"
 )
-
-// PlatformsPath is where the appliance table lies inside the initramfs.
-const PlatformsPath = "/etc/gprovision/platforms.json"
 
 // Retry is how long a unit that holds waits at first before it decides again by itself.
 const Retry = time.Minute
@@ -251,7 +249,7 @@ func (u *unit) readArtifact() error {
 	if u.m.Build, err = machine.ReadBuild(u.m.Initramfs); err != nil {
 		return err
 	}
-	b, err := os.ReadFile(policy.Path)
+	b, err := os.ReadFile(filepath.Join(u.m.Initramfs, bootimage.PolicyPath))
 	if err != nil {
 		return err
 	}
@@ -274,7 +272,7 @@ func (u *unit) readArtifact() error {
 
 // readNames reads the product's names. An artifact without them has those of the Site.
 func (u *unit) readNames() error {
-	b, err := os.ReadFile(filepath.Join(u.m.Initramfs, naming.Path))
+	b, err := os.ReadFile(filepath.Join(u.m.Initramfs, bootimage.NamesPath))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -422,7 +420,7 @@ func (u *unit) identify() (identity, error) {
 	if err != nil {
 		return identity{}, fault.Because(fault.PlatformUnknown, err)
 	}
-	table, err := readPlatforms()
+	table, err := readPlatforms(u.m.Initramfs)
 	if err != nil {
 		return identity{}, fault.Because(fault.PlatformUnknown, err)
 	}
@@ -447,8 +445,8 @@ func (u *unit) identify() (identity, error) {
 }
 
 // readPlatforms returns the artifact's appliance table, or the built-in one if the artifact has none.
-func readPlatforms() (*platform.Table, error) {
-	b, err := os.ReadFile(PlatformsPath)
+func readPlatforms(initramfs string) (*platform.Table, error) {
+	b, err := os.ReadFile(filepath.Join(initramfs, bootimage.PlatformsPath))
 	if errors.Is(err, fs.ErrNotExist) {
 		return platform.Default(), nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"gprovision/hw/block"
 	"gprovision/hw/host"
+	"gprovision/model/bootimage"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/site"
@@ -86,12 +87,12 @@ func Fit(r *Rig, m *machine.Machine) {
 // WithLoader gives m the boot loader for BIOS, as bootloader.Images wants it, in its initramfs.
 func WithLoader(t *testing.T, m *machine.Machine) {
 	t.Helper()
-	grub := filepath.Join(m.Initramfs, "usr/lib/gprov/grub")
+	first, second := filepath.Join(m.Initramfs, bootimage.GRUBBootPath), filepath.Join(m.Initramfs, bootimage.GRUBCorePath)
 	boot, core := make([]byte, 512), make([]byte, 4096)
 	boot[510], boot[511], boot[0x66] = 0x55, 0xaa, 0xeb
 	binary.LittleEndian.PutUint16(core[0x1fe:], 0x820)
-	if err := errors.Join(os.MkdirAll(grub, 0o755), os.WriteFile(filepath.Join(grub, "boot.img"), boot, 0o600),
-		os.WriteFile(filepath.Join(grub, "core.img"), core, 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(first), 0o755), os.WriteFile(first, boot, 0o600),
+		os.WriteFile(second, core, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 }
