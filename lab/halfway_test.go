@@ -122,7 +122,7 @@ func (d halfDisk) judge(t *testing.T) (j judged) {
 	t.Helper()
 	loop := strings.TrimSpace(run(t, "losetup", "--show", "-f", "-o", fmt.Sprint(d.start), d.path))
 	defer run(t, "losetup", "-d", loop)
-	info, noted, err := (&machine.Machine{Doors: machine.Real(slog.New(slog.DiscardHandler), nil)}).ProbePartition(loop)
+	info, noted, err := (&machine.Machine{Doors: machine.Real(slog.New(slog.DiscardHandler), nil, nil)}).ProbePartition(loop)
 	if err != nil || noted || info.Type != "ext4" {
 		return j
 	}

@@ -69,7 +69,7 @@ type Doors struct {
 	Open func(path string, how Access) (Device, error)
 	// WriteBlock writes one block at an offset of a partition that may be mounted (block.WriteBlock).
 	WriteBlock func(path string, b []byte, off int64) error
-	// Mount mounts a device at a directory, which is there.
+	// Mount mounts a device at a directory, which is there. The driver of the filesystem is loaded first.
 	Mount func(source, dir, fstype string, o host.MountOptions) error
 	// Unmount unmounts what is mounted at a directory.
 	Unmount func(dir string) error
@@ -87,8 +87,9 @@ type Doors struct {
 	SetClock func(time.Time) error
 }
 
-// Real returns the doors of the machine that this runs on. sys is /sys.
-func Real(log *slog.Logger, sys fs.FS) Doors {
+// Real returns the doors of the machine that this runs on. sys is /sys, and load loads what the kernel needs for a filesystem; nil: it has
+// all that it needs.
+func Real(log *slog.Logger, sys fs.FS, load func(fstype string) error) Doors {
 	return Doors{
 		List: func() ([]block.Disk, error) { return block.List(sys) },
 		Open: func(path string, how Access) (Device, error) {
@@ -110,7 +111,14 @@ func Real(log *slog.Logger, sys fs.FS) Doors {
 			return d, nil
 		},
 		WriteBlock: block.WriteBlock,
-		Mount:      host.Mount,
+		Mount: func(source, dir, fstype string, o host.MountOptions) error {
+			if load != nil {
+				if err := load(fstype); err != nil {
+					return err
+				}
+			}
+			return host.Mount(source, dir, fstype, o)
+		},
 		Unmount:    host.Unmount,
 		UnmountAll: func() error { return host.UnmountBelow("/mnt") },
 		Mounted:    host.IsMountPoint,

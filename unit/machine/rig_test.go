@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"gprovision/hw/block"
+	"gprovision/hw/host"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/unit/machine"
@@ -236,7 +237,7 @@ func TestLostExt4(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New()}
-	m.Doors = machine.Real(m.Log, nil)
+	m.Doors = machine.Real(m.Log, nil, nil)
 	lost := func(label string) bool {
 		got, err := m.LostExt4(file, label)
 		if err != nil {
@@ -295,11 +296,15 @@ func TestNoDevice(t *testing.T) {
 		"SetReadOnly":    func() error { return m.SetReadOnly(none, true) },
 		"OnESP":          func() error { return m.OnESP(none, machine.RemovablePath, func(string) error { return nil }) },
 	}
-	real := machine.Real(m.Log, nil)
+	real := machine.Real(m.Log, nil, nil)
 	for _, how := range []machine.Access{machine.Read, machine.Write, machine.Share, 7} {
 		if d, err := real.Open(none, how); err == nil || d != nil {
 			t.Errorf("a device that is not there is opened: %v", d)
 		}
+	}
+	without := machine.Real(m.Log, nil, func(string) error { return syscall.ENOSYS })
+	if err := without.Mount(none, t.TempDir(), "ext4", host.MountOptions{}); !errors.Is(err, syscall.ENOSYS) {
+		t.Errorf("a filesystem without a driver: %v", err)
 	}
 	for name, do := range ask {
 		if err := do(); !errors.Is(err, os.ErrNotExist) {

@@ -74,8 +74,6 @@ type Medium struct {
 // Finder looks for media.
 type Finder struct {
 	Eyes machine.Eyes
-	// Load loads what the kernel needs for a filesystem.
-	Load func(fstype string) error
 	// Names are those of the unit: what has the label of a volume of its own is no medium, and images for it begin with its prefix.
 	Names site.Names
 }
@@ -160,9 +158,6 @@ func (f Finder) look(ctx context.Context, m *Medium) error {
 
 // Mount mounts a medium read-only. The caller calls done when it needs nothing of it any more.
 func (f Finder) Mount(m Medium) (dir string, done func() error, err error) {
-	if err := f.Load(m.Type); err != nil {
-		return "", nil, err
-	}
 	return mount(f.Eyes.Places().Medium, func(dir string) error { return f.Eyes.Mount(m.Path, dir, m.Type) }, f.Eyes.Unmount)
 }
 

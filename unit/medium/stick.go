@@ -58,13 +58,10 @@ func (s Stick) bundlePartition(m *machine.Machine) (string, error) {
 }
 
 // Save writes a file with this name to the partition of the stick that takes support bundles, and reads it back from the device. A
-// file that cannot be written whole does not stay. load loads what the kernel needs for a filesystem.
-func (s Stick) Save(m *machine.Machine, load func(fstype string) error, name string, content []byte) error {
+// file that cannot be written whole does not stay.
+func (s Stick) Save(m *machine.Machine, name string, content []byte) error {
 	part, err := s.bundlePartition(m)
 	if err != nil {
-		return err
-	}
-	if err := load("vfat"); err != nil {
 		return err
 	}
 	on := func(dir string) error {

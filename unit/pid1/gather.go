@@ -13,7 +13,7 @@ import (
 
 // surveyor looks at the unit as this pass knows it.
 func (u *unit) surveyor() *survey.Survey {
-	return &survey.Survey{Eyes: machine.EyesOf(u.m), Args: u.args, Names: u.names, SiteLabel: u.siteLabel, Load: u.modules.Filesystem,
+	return &survey.Survey{Eyes: machine.EyesOf(u.m), Args: u.args, Names: u.names, SiteLabel: u.siteLabel,
 		Memory: u.memory}
 }
 

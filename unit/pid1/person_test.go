@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"gprovision/hw/block"
-	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/record"
@@ -166,21 +165,6 @@ func TestMenuChoices(t *testing.T) {
 	}
 }
 
-// builtIn gives a unit a kernel that has a filesystem built in.
-func builtIn(t *testing.T, u *unit, fstype string) {
-	t.Helper()
-	root := t.TempDir()
-	dir := filepath.Join(root, "lib/modules/none")
-	err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "modules.builtin"), []byte("kernel/fs/"+fstype+".ko\n"),
-		0o600))
-	if err == nil {
-		u.modules, err = host.NewModules(root, "none")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestBundleOnStick: the support bundle lies on the recovery stick, the unit is as it was, and the menu comes again.
 func TestBundleOnStick(t *testing.T) {
 	r := restored(t)
@@ -193,7 +177,6 @@ func TestBundleOnStick(t *testing.T) {
 			FSUUID: "0000-0002", FSLabel: layout.BundleLabel})
 	r.Start(nil)
 	u := onRig(t, r)
-	builtIn(t, u, "vfat")
 	p := withPerson(u, map[string][]panel.Key{"Menu": choose(5)})
 	u.person.Wanted = true
 	u.m.Panel.Add("reader", reader{&script.Panel{}})

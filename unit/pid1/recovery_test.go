@@ -35,7 +35,7 @@ func testUnit(t *testing.T, out *bytes.Buffer) *unit {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(out, nil))
 	m := &machine.Machine{Log: log, Site: site.Stock(), Panel: panel.New(), Firmware: layout.UEFI, Serial: testSerial, BootID: "b1"}
-	m.Doors = machine.Real(log, nil)
+	m.Doors = machine.Real(log, nil, nil)
 	m.List = func() ([]block.Disk, error) { return block.List(m.Sys) } // which tests set later
 	m.Identity.Variant = platform.Variant{DevCodeName: "VIRT"}
 	m.Identity.Variant.RecoveryMedia.Bus, m.Identity.Variant.MainDisk.Bus = []platform.Bus{platform.Virtio}, []platform.Bus{platform.Virtio}

@@ -125,7 +125,7 @@ func Run(s site.Site, version string) {
 	u.journal = journal.New(journal.Options{})
 	u.log = u.journal.Logger()
 	sys := os.DirFS("/sys")
-	u.m = &machine.Machine{Doors: machine.Real(u.log, sys), Log: u.log, Sys: sys, Site: s, Panel: panel.New(), Initramfs: "/", BootID: uuid.NewString(), Firmware: layout.BIOS}
+	u.m = &machine.Machine{Doors: machine.Real(u.log, sys, func(fstype string) error { return u.modules.Filesystem(fstype) }), Log: u.log, Sys: sys, Site: s, Panel: panel.New(), Initramfs: "/", BootID: uuid.NewString(), Firmware: layout.BIOS}
 	u.person.Machine = u.m
 	u.queue = report.NewQueue(u.m.BootID)
 	if os.Getpid() != 1 {

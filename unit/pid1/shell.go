@@ -104,12 +104,7 @@ func (u *unit) print(console, text string) {
 // shellSystem is the machine as the shell's commands see it.
 func (u *unit) shellSystem(f *survey.Findings) shell.System {
 	return shell.System{
-		Mount: func(source, target, fstype string, o host.MountOptions) error {
-			if err := u.modules.Filesystem(fstype); err != nil {
-				return err
-			}
-			return u.m.Mount(source, target, fstype, o)
-		},
+		Mount:   u.m.Mount,
 		Unmount: u.m.Unmount,
 		Mounts:  host.Mounts,
 		Disks:   u.m.Disks,

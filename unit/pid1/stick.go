@@ -134,7 +134,7 @@ func (u *unit) saveBundle(ctx context.Context, f *survey.Findings) (name string,
 		err = write(nil)
 	}
 	if err == nil {
-		err = f.Sticks[0].Save(u.m, u.modules.Filesystem, name, out.Bytes())
+		err = f.Sticks[0].Save(u.m, name, out.Bytes())
 	}
 	if err != nil {
 		return "", &fault.Occurrence{Fault: fault.NoBundle, Cause: err}

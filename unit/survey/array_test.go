@@ -65,7 +65,7 @@ func member(level, n, active int, place uint16, events uint64) []byte {
 // TestDiskWithoutMember: a restore of an array that was cut off leaves disks of the unit without their member. It is taken up with them.
 func TestDiskWithoutMember(t *testing.T) {
 	const size = 64 * layout.MiB
-	real := &machine.Machine{Doors: machine.Real(slog.New(slog.DiscardHandler), nil)}
+	real := &machine.Machine{Doors: machine.Real(slog.New(slog.DiscardHandler), nil, nil)}
 	table := func() layout.Table {
 		return layout.Table{Kind: layout.GPT, UUID: machine.NewIDs().UUID(), Partitions: []layout.Partition{
 			{Number: 1, Start: layout.MiB, Size: 32 * layout.MiB, Type: layout.TypeRAID, UUID: machine.NewIDs().UUID(), Role: layout.Member}}}

@@ -12,7 +12,7 @@ import (
 
 // Finder finds media of a unit with these names.
 func (s *Survey) Finder(names site.Names) medium.Finder {
-	return medium.Finder{Eyes: s.Eyes, Load: s.Load, Names: names}
+	return medium.Finder{Eyes: s.Eyes, Names: names}
 }
 
 // lookForMedia looks for emergency media among the disks that are not the unit's own.

@@ -135,8 +135,6 @@ type Survey struct {
 	Names site.Names
 	// SiteLabel is the label of recovery volumes that the artifact's names have replaced; empty: none.
 	SiteLabel string
-	// Load loads what the kernel needs for a filesystem.
-	Load func(fstype string) error
 	// Memory is what this boot remembers.
 	Memory Memory
 }

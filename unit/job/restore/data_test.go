@@ -88,7 +88,7 @@ func TestDataArray(t *testing.T) {
 					return nil, 0, nil
 				}
 				m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Firmware: fw, Identity: platform.Identity{Variant: v}}
-				m.Doors = machine.Real(m.Log, nil)
+				m.Doors = machine.Real(m.Log, nil, nil)
 				m.Run = run
 				m.Site.Names.Primary, m.Site.Names.Recovery = "PRIMARY", "RECOVERY"
 				j := &job{Machine: m, Options: Options{Unit: state.Unit{

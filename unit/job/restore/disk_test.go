@@ -131,7 +131,7 @@ func TestLayOut(t *testing.T) {
 					u.Recovery, v.RecoveryMedia.Layout = u.Main[0], platform.OnMain
 				}
 				m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Firmware: fw, Identity: platform.Identity{Variant: v}}
-				m.Doors = machine.Real(m.Log, nil)
+				m.Doors = machine.Real(m.Log, nil, nil)
 				m.Site.Names.Primary = "PRIMARY"
 				j := &job{Machine: m, Options: Options{Unit: u}, disks: []target{{Disk: block.Disk{Path: path, Size: diskSize, SectorSize: 512}}}}
 				err := j.layOut(0)

@@ -103,7 +103,7 @@ func TestNextImage(t *testing.T) {
 				return c.fails[tries-1]
 			}}})
 			m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Site: s}
-			m.Doors = machine.Real(m.Log, nil)
+			m.Doors = machine.Real(m.Log, nil, nil)
 			err := Run(t.Context(), m, Options{Recovery: volume, Volume: state.Open(volume), Unit: state.Unit{ImagePrefix: imagetest.Prefix}})
 			if !c.want(err) || tries != len(c.fails) {
 				t.Errorf("after %d tries: %v", tries, err)

@@ -40,7 +40,7 @@ const (
 type System struct {
 	// Root is put before each path: "" on a unit.
 	Root string
-	// Mount and Unmount are those of hw/host, with the modules loaded.
+	// Mount and Unmount are those of machine.Doors.
 	Mount   func(source, target, fstype string, o host.MountOptions) error
 	Unmount func(target string) error
 	// Mounts lists what is mounted.
