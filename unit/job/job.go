@@ -51,6 +51,8 @@ type Env struct {
 	Volume *volume.Handle
 	// Queue holds what the server is to hear.
 	Queue *report.Queue
+	// Journal is the log of this boot.
+	Journal *journal.Journal
 }
 
 // Run runs the steps of a job, those of the Site for the job with this name woven in, and tells panels, log and server of each.

@@ -254,6 +254,17 @@ func (b *Board) HasKeys() bool {
 // it; those after it are dropped.
 func (b *Board) Pressed() <-chan Press { return b.pressed }
 
+// Pause waits, unless a person presses a key.
+func (b *Board) Pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-b.pressed:
+	case <-ctx.Done():
+	}
+}
+
 // Forget drops a key that waits in Pressed.
 func (b *Board) Forget() {
 	select {

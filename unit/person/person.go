@@ -126,14 +126,3 @@ func (p *Person) Forced(ctx context.Context, f *survey.Findings) (c decide.Choic
 	p.Machine.Log.Info("forced restore", journal.ForPerson())
 	return decide.Choice{Kind: decide.ChooseLatest}, true
 }
-
-// Pause waits, unless a person presses a key.
-func (p *Person) Pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-p.Machine.Panel.Pressed():
-	case <-ctx.Done():
-	}
-}

@@ -2,6 +2,8 @@ package pid1
 
 import (
 	"context"
+	"io"
+
 	"gprovision/hw/console"
 	"gprovision/model/policy"
 	"gprovision/unit/panel"
@@ -39,6 +41,18 @@ func (u *unit) consoles(do func(*console.TTY) error) {
 	for _, t := range u.ttys {
 		if err := do(t); err != nil {
 			u.log.Warn("console", "device", t.Name(), "err", err)
+		}
+	}
+}
+
+// print writes text to a console that takes keys; "" means all of them.
+func (u *unit) print(console, text string) {
+	for _, t := range u.ttys {
+		if console != "" && t.Name() != console {
+			continue
+		}
+		if _, err := io.WriteString(t, text); err != nil {
+			u.log.Debug("console", "device", t.Name(), "err", err)
 		}
 	}
 }

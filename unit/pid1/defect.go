@@ -82,7 +82,7 @@ func (u *unit) tellDefects(ctx context.Context, all []defect) []string {
 		u.log.Warn(d.say, "code", d.Fault.Code, "hint", d.Fault.Hint, "err", fault.Detail(&d.Occurrence), journal.ForPerson())
 		texts = append(texts, d.Fault.Error())
 		u.m.Panel.Fail(&d.Occurrence)
-		u.person.Pause(ctx, showDefect)
+		u.m.Panel.Pause(ctx, showDefect)
 	}
 	u.queue.Add(record.Event{Kind: record.KindFact, Source: record.Observed, Attrs: map[string]any{"name": record.FactDefects, "value": texts}})
 	return texts

@@ -86,7 +86,7 @@ func (u *unit) refuse(ctx context.Context, err error) {
 	err = &fault.Occurrence{Fault: fault.MediumUnusable, Cause: err}
 	u.log.Warn("emergency medium refused", "code", fault.MediumUnusable.Code, "err", err, journal.ForPerson())
 	u.m.Panel.Fail(err)
-	u.person.Pause(ctx, showFailure)
+	u.m.Panel.Pause(ctx, showFailure)
 }
 
 // answer remembers why an image on a medium is left alone until the medium is taken out.
@@ -171,7 +171,7 @@ func (u *unit) notConfirmed(ctx context.Context, file medium.File, err error) bo
 		why, journal.ForPerson())
 	u.m.Panel.Fail(why)
 	if errors.Is(err, panel.ErrNoInput) {
-		u.person.Pause(ctx, showFailure)
+		u.m.Panel.Pause(ctx, showFailure)
 	}
 	return false
 }

@@ -1,7 +1,6 @@
 package pid1
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -189,26 +188,6 @@ func TestBundleOnStick(t *testing.T) {
 	}
 	if slices.ContainsFunc(r.Written(), func(name string) bool { return strings.HasPrefix(name, "vd") }) {
 		t.Errorf("written to: %q", r.Written())
-	}
-}
-
-// TestInspections: what the recovery shell shows of a unit.
-func TestInspections(t *testing.T) {
-	r := restored(t)
-	u := onRig(t, r)
-	f := u.look(t.Context())
-	var out bytes.Buffer
-	if err := errors.Join(u.showFacts(f)(t.Context(), &out, nil), u.showUnit(f)(t.Context(), &out, nil), u.showImages(f)(t.Context(), &out,
-		nil),
-		u.showLog(t.Context(), &out, nil)); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"recovery volume: found", "main system: marked", "without the shell: boot",
-		"serial number " + machinetest.Serial,
-		"boots since the last good one 0", machinetest.Original + " (running, original)"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q is not shown:\n%s", want, &out)
-		}
 	}
 }
 

@@ -45,6 +45,7 @@ import (
 	"gprovision/unit/job/provision"
 	"gprovision/unit/job/repair"
 	"gprovision/unit/job/restore"
+	"gprovision/unit/job/shell"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
@@ -143,7 +144,9 @@ func Run(s site.Site, version string) {
 }
 
 // env is what a job of this pass gets.
-func (u *unit) env() job.Env { return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue} }
+func (u *unit) env() job.Env {
+	return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue, Journal: u.journal}
+}
 
 // guard turns a panic into an error.
 func (u *unit) guard(what string, do func() error) (err error) {
@@ -523,7 +526,8 @@ func (u *unit) do(ctx context.Context, d decide.Decision, chosen decide.Choice, 
 	case decide.PowerOff:
 		return job.Outcome{Kind: job.PowerOffNow}
 	case decide.Shell:
-		return u.shell(ctx, f)
+		u.memory.ShellDone = true
+		return shell.Run(ctx, u.env(), u.print, f)
 	case decide.Rescue:
 		return u.rescue(ctx, f)
 	case decide.Support:

@@ -27,7 +27,7 @@ func (u *unit) rebuild(ctx context.Context, f *survey.Findings) job.Outcome {
 	no := func(err error) job.Outcome {
 		u.log.Warn("recovery volume is not rebuilt", "code", fault.NoRebuild.Code, "err", err, journal.ForPerson())
 		u.m.Panel.Fail(err)
-		u.person.Pause(ctx, showFailure)
+		u.m.Panel.Pause(ctx, showFailure)
 		u.person.Wanted = true
 		return again
 	}
@@ -105,7 +105,7 @@ func (u *unit) support(ctx context.Context, f *survey.Findings) job.Outcome {
 		u.log.Info("support bundle saved", "file", name, journal.ForPerson())
 		u.m.Panel.Message("Saved " + name)
 	}
-	u.person.Pause(ctx, showFailure)
+	u.m.Panel.Pause(ctx, showFailure)
 	u.person.Wanted = true
 	return job.Outcome{Kind: job.DecideAgain}
 }
@@ -117,15 +117,12 @@ func (u *unit) saveBundle(ctx context.Context, f *survey.Findings) (name string,
 	now := time.Now()
 	name = support.Name(u.m.Serial, now)
 	o := support.Options{Sys: u.m.Sys, Proc: os.DirFS("/proc"), By: fmt.Sprintf("init, artifact build %d", u.m.Build.Number), Now: now}
-	var text bytes.Buffer
-	for what, show := range map[string]func(context.Context, io.Writer, []string) error{"facts.txt": u.showFacts(f), "log.txt": u.showLog} {
-		text.Reset()
-		if err := show(ctx, &text, nil); err != nil {
-			o.Missing = append(o.Missing, fmt.Sprintf("%s: %v", what, err))
-			continue
-		}
-		o.Files = append(o.Files, support.File{Name: "init/" + what, Data: bytes.Clone(text.Bytes())})
+	var facts, log bytes.Buffer
+	survey.Print(&facts, f, u.m.Policy)
+	for _, r := range u.journal.Records() {
+		fmt.Fprintln(&log, r.Text())
 	}
+	o.Files = []support.File{{Name: "init/facts.txt", Data: facts.Bytes()}, {Name: "init/log.txt", Data: log.Bytes()}}
 	var out bytes.Buffer
 	write := func(v *state.Volume) error { o.Volume = v; return support.Write(ctx, &out, o) }
 	if f.Recovery == decide.RecoveryFound {

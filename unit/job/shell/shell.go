@@ -4,7 +4,7 @@
 // programs. What it mounts is read-only unless a person confirms otherwise, and is unmounted at the end. Commands are logged, what
 // they print is not. Files that hold secrets are not shown by accident; who has opened the shell could get at them all the same.
 //
-// Gate lets people in. The package reaches the machine only through System.
+// Gate lets people in. The commands reach the machine only through System. Run is the job.
 package shell
 
 import (
