@@ -39,7 +39,12 @@ type Outcome struct {
 	Root string
 	// Err is why the unit holds, for HoldOn.
 	Err error
+	// Menu reports whether the menu is shown to the person before anything else is decided.
+	Menu bool
 }
+
+// ReadingTime is how long a message that a person shall read stays before the unit goes on.
+const ReadingTime = 8 * time.Second
 
 // Hold is the outcome of a unit that holds because of err.
 func Hold(err error) Outcome { return Outcome{Kind: HoldOn, Err: err} }

@@ -19,9 +19,6 @@ import (
 	"gprovision/unit/survey"
 )
 
-// showFailure is how long a message about a medium stays before the unit goes on.
-const showFailure = 8 * time.Second
-
 // media is what init knows of emergency media in this boot.
 type media struct {
 	// told are the media about whose unusable files the person was told, by device.
@@ -86,7 +83,7 @@ func (u *unit) refuse(ctx context.Context, err error) {
 	err = &fault.Occurrence{Fault: fault.MediumUnusable, Cause: err}
 	u.log.Warn("emergency medium refused", "code", fault.MediumUnusable.Code, "err", err, journal.ForPerson())
 	u.m.Panel.Fail(err)
-	u.m.Panel.Pause(ctx, showFailure)
+	u.m.Panel.Pause(ctx, job.ReadingTime)
 }
 
 // answer remembers why an image on a medium is left alone until the medium is taken out.
@@ -171,7 +168,7 @@ func (u *unit) notConfirmed(ctx context.Context, file medium.File, err error) bo
 		why, journal.ForPerson())
 	u.m.Panel.Fail(why)
 	if errors.Is(err, panel.ErrNoInput) {
-		u.m.Panel.Pause(ctx, showFailure)
+		u.m.Panel.Pause(ctx, job.ReadingTime)
 	}
 	return false
 }

@@ -7,6 +7,7 @@ import (
 
 	"gprovision/model/fault"
 	"gprovision/model/page"
+	"gprovision/unit/job"
 	"gprovision/unit/panel"
 	"gprovision/unit/splash"
 )
@@ -27,7 +28,7 @@ func TestNumbersOfThePages(t *testing.T) {
 		{"screens.md", "after a minute at first, then after twice as long each time, up to an hour", pause(fault.MainMissing, 1), 2 * time.Minute},
 		{"screens.md", "(30 seconds to 5 minutes where the network or the server is at fault)", pause(fault.NoServer, long), 5 * time.Minute},
 		{"screens.md", "a code for three seconds, then `boot`", showDefect, 3 * time.Second},
-		{"screens.md", "a code for eight seconds", showFailure, 8 * time.Second},
+		{"screens.md", "a code for eight seconds", job.ReadingTime, 8 * time.Second},
 		{"screens.md", "A menu that nobody answers is gone after five minutes", panel.AskTimeout, 5 * time.Minute},
 		{"screens.md", "no answer within a minute is no", panel.ConfirmTimeout, time.Minute},
 		{"screens.md", "the system has not said within five minutes that it is up", splash.Patience, 5 * time.Minute},

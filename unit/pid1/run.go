@@ -46,6 +46,7 @@ import (
 	"gprovision/unit/job/repair"
 	"gprovision/unit/job/restore"
 	"gprovision/unit/job/shell"
+	"gprovision/unit/job/support"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
@@ -502,7 +503,14 @@ func (u *unit) pass(ctx context.Context) job.Outcome {
 	return out
 }
 
+// do runs a job and remembers what it says of the unit.
 func (u *unit) do(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) job.Outcome {
+	out := u.run(ctx, d, chosen, f)
+	u.person.Wanted = u.person.Wanted || out.Menu
+	return out
+}
+
+func (u *unit) run(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) job.Outcome {
 	if d.Job != decide.Boot && d.Job != decide.PowerOff {
 		debug.SetGCPercent(100)
 		u.loadPorts(ctx)
@@ -531,7 +539,7 @@ func (u *unit) do(ctx context.Context, d decide.Decision, chosen decide.Choice, 
 	case decide.Rescue:
 		return u.rescue(ctx, f)
 	case decide.Support:
-		return u.support(ctx, f)
+		return support.Run(ctx, u.env(), f)
 	case decide.Rebuild:
 		return u.rebuild(ctx, f)
 	}

@@ -1,20 +1,16 @@
 package pid1
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"time"
 
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/unit/decide"
 	"gprovision/unit/job"
 	"gprovision/unit/job/rescue"
-	"gprovision/unit/job/support"
 	"gprovision/unit/journal"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
@@ -27,7 +23,7 @@ func (u *unit) rebuild(ctx context.Context, f *survey.Findings) job.Outcome {
 	no := func(err error) job.Outcome {
 		u.log.Warn("recovery volume is not rebuilt", "code", fault.NoRebuild.Code, "err", err, journal.ForPerson())
 		u.m.Panel.Fail(err)
-		u.m.Panel.Pause(ctx, showFailure)
+		u.m.Panel.Pause(ctx, job.ReadingTime)
 		u.person.Wanted = true
 		return again
 	}
@@ -92,49 +88,4 @@ func (u *unit) keepLog(v *state.Volume) error {
 		err = errors.Join(err, c.Close())
 	}
 	return err
-}
-
-// support saves the support bundle to a recovery stick and shows the menu again.
-func (u *unit) support(ctx context.Context, f *survey.Findings) job.Outcome {
-	u.m.Panel.Show(panel.View{Job: string(decide.Support), Step: "Saving"})
-	name, err := u.saveBundle(ctx, f)
-	if err != nil {
-		u.log.Warn("support bundle cannot be saved", "code", fault.NoBundle.Code, "err", err, journal.ForPerson())
-		u.m.Panel.Fail(err)
-	} else {
-		u.log.Info("support bundle saved", "file", name, journal.ForPerson())
-		u.m.Panel.Message("Saved " + name)
-	}
-	u.m.Panel.Pause(ctx, showFailure)
-	u.person.Wanted = true
-	return job.Outcome{Kind: job.DecideAgain}
-}
-
-func (u *unit) saveBundle(ctx context.Context, f *survey.Findings) (name string, err error) {
-	if len(f.Sticks) == 0 {
-		return "", fault.Newf(fault.NoBundle, "no recovery stick is plugged in")
-	}
-	now := time.Now()
-	name = support.Name(u.m.Serial, now)
-	o := support.Options{Sys: u.m.Sys, Proc: os.DirFS("/proc"), By: fmt.Sprintf("init, artifact build %d", u.m.Build.Number), Now: now}
-	var facts, log bytes.Buffer
-	survey.Print(&facts, f, u.m.Policy)
-	for _, r := range u.journal.Records() {
-		fmt.Fprintln(&log, r.Text())
-	}
-	o.Files = []support.File{{Name: "init/facts.txt", Data: facts.Bytes()}, {Name: "init/log.txt", Data: log.Bytes()}}
-	var out bytes.Buffer
-	write := func(v *state.Volume) error { o.Volume = v; return support.Write(ctx, &out, o) }
-	if f.Recovery == decide.RecoveryFound {
-		err = u.volume.View(write)
-	} else {
-		err = write(nil)
-	}
-	if err == nil {
-		err = f.Sticks[0].Save(u.m, name, out.Bytes())
-	}
-	if err != nil {
-		return "", &fault.Occurrence{Fault: fault.NoBundle, Cause: err}
-	}
-	return name, nil
 }

@@ -1,7 +1,6 @@
 package pid1
 
 import (
-	"bytes"
 	"io/fs"
 	"log/slog"
 	"testing"
@@ -15,15 +14,7 @@ import (
 	"gprovision/unit/job"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
-	"gprovision/unit/survey"
 )
-
-// TestNoBundle: without a recovery stick nothing is written anywhere.
-func TestNoBundle(t *testing.T) {
-	if _, err := testUnit(t, &bytes.Buffer{}).saveBundle(t.Context(), &survey.Findings{}); fault.Of(err) != fault.NoBundle {
-		t.Errorf("got %v", err)
-	}
-}
 
 // TestChoiceCountsOnce: what was chosen in one pass does not decide the next one.
 func TestChoiceCountsOnce(t *testing.T) {

@@ -1,0 +1,43 @@
+package support
+
+import (
+	"testing"
+
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/unit/job"
+	"gprovision/unit/job/jobtest"
+	"gprovision/unit/machine/machinetest"
+	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
+)
+
+// hasty is a panel before which a person presses a key as soon as something is wrong.
+type hasty struct{ *script.Panel }
+
+func (h hasty) Show(v panel.View) error {
+	err := h.Panel.Show(v)
+	if v.Problem != nil {
+		h.Press('x')
+	}
+	return err
+}
+
+// TestNoBundle: without a recovery stick nothing is written anywhere, the person is told why, and the menu comes again.
+func TestNoBundle(t *testing.T) {
+	r := machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI})
+	machinetest.Provision(r, machinetest.Machine(r))
+	r.Start(nil)
+	e, f := jobtest.Look(t, machinetest.Machine(r))
+	screen := hasty{&script.Panel{}}
+	e.Machine.Panel.Add("script", screen)
+	if out := Run(t.Context(), e, f); out.Kind != job.DecideAgain || !out.Menu {
+		t.Errorf("%+v", out)
+	}
+	if p := screen.Last().Problem; p == nil || p.Code != fault.NoBundle.Code {
+		t.Errorf("shown %+v", p)
+	}
+	if w := r.Written(); len(w) > 0 {
+		t.Errorf("written to: %q", w)
+	}
+}
