@@ -23,10 +23,10 @@ import (
 	"gprovision/model/bootimage"
 )
 
-// slots lets two machines run at a time: the tests share two processors.
-var slots = make(chan struct{}, 2)
+// slots lets three machines run at a time. The tests share two processors, and a machine waits a third of its time.
+var slots = make(chan struct{}, 3)
 
-// needLab skips where no virtual unit can run, and waits for one of the two slots.
+// needLab skips where no virtual unit can run, and waits for one of the slots.
 func needLab(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
