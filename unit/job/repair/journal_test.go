@@ -100,7 +100,7 @@ func TestJournalCounts(t *testing.T) {
 	for name, lose := range map[string]bool{"superblock sound": false, "superblock lost": true} {
 		t.Run(name, func(t *testing.T) {
 			log := slog.New(slog.DiscardHandler)
-			m := &machine.Machine{Log: log, Panel: panel.New(), Doors: machine.Real(log, nil)}
+			m := &machine.Machine{Log: log, Panel: panel.New(), Doors: machine.Real(log, nil, nil)}
 			file := clearedInJournal(t, m)
 			if lose {
 				machinetest.Overwrite(t, file, 1024, make([]byte, 1024))

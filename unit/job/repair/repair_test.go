@@ -82,7 +82,7 @@ func (b *bench) start(fault func(n int, call string) error) {
 }
 
 func (b *bench) survey() *survey.Survey {
-	return &survey.Survey{Eyes: machine.EyesOf(b.m), Names: b.m.Site.Names, Load: func(string) error { return nil },
+	return &survey.Survey{Eyes: machine.EyesOf(b.m), Names: b.m.Site.Names,
 		Memory: survey.Memory{Since: time.Now().Add(-time.Hour)}}
 }
 
