@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -317,6 +318,12 @@ func inside(t *testing.T) {
 	_, err = configure(t.Context(), slog.New(slog.DiscardHandler), ports[2:], "", 300*time.Millisecond)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "near2") {
 		t.Errorf("no link: %v", err)
+	}
+	slow.deaf.Store(true)
+	_, err = configure(t.Context(), slog.New(slog.DiscardHandler), []Port{ports[0], ports[2]}, "", time.Second)
+	far := regexp.MustCompile(`near0 \([^)]*\): link is up.*; near2 \([^)]*\): .*link`)
+	if err == nil || !far.MatchString(err.Error()) || strings.Count(err.Error(), "link is up") != 1 {
+		t.Errorf("of each port it has to say how far it got: %v", err)
 	}
 	eventually(t, "nothing is left running", func() bool { return runtime.NumGoroutine() <= before })
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -85,6 +86,12 @@ func TestIdentify(t *testing.T) {
 			if tt.want == "" {
 				if fault.Of(err) != fault.PlatformUnknown {
 					t.Fatalf("got %v, want PlatformUnknown", err)
+				}
+				// Who reads it has to see both: what the machine says, and what the table has.
+				for _, says := range []string{tt.dmi.words["baseboard-product-name"], tt.dmi.words["system-product-name"], "fox", "owl", "cputest1"} {
+					if !strings.Contains(err.Error(), fmt.Sprintf("%q", says)) && !strings.Contains(err.Error(), says+" (") {
+						t.Errorf("%v: it does not say %q", err, says)
+					}
 				}
 				return
 			}
@@ -283,6 +290,18 @@ func disk(name string, bus Bus, size int64) Candidate {
 	return Candidate{Name: name, Path: "/dev/" + name, Bus: string(bus), Size: size, Model: "M-" + name, Vendor: "ATA"}
 }
 
+// tellsDisks holds that an error has each disk with its size and its bus.
+func tellsDisks(t *testing.T, err error, disks []Candidate) {
+	t.Helper()
+	for _, d := range disks {
+		for _, says := range []string{d.Name, strconv.FormatInt(d.Size, 10), d.Bus} {
+			if err != nil && !strings.Contains(err.Error(), says) {
+				t.Errorf("%v: it does not say %s of %s", err, says, d.Name)
+			}
+		}
+	}
+}
+
 func TestChooseMain(t *testing.T) {
 	const G = 1000_000_000
 	v := Variant{NumDataDisks: 1, Disksize: 500 * G}
@@ -320,6 +339,7 @@ func TestChooseMain(t *testing.T) {
 			if fault.Of(err) != tt.fault {
 				t.Fatalf("got %v, want %v", err, tt.fault)
 			}
+			tellsDisks(t, err, tt.disks)
 			var names []string
 			for _, d := range got {
 				names = append(names, d.Name)
@@ -361,6 +381,9 @@ func TestChooseRecovery(t *testing.T) {
 			got, err := ChooseRecovery(tt.v, tt.want, tt.disks)
 			if fault.Of(err) != tt.fault || got.Name != tt.name2 {
 				t.Fatalf("got %s, %v", got.Name, err)
+			}
+			if tt.fault != fault.DiskAmbiguous { // which has those that fit
+				tellsDisks(t, err, tt.disks)
 			}
 		})
 	}

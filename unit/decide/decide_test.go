@@ -41,6 +41,8 @@ func TestDecide(t *testing.T) {
 		{"request, half-written disk", Facts{Recovery: RecoveryFound, Main: MainDamaged, Request: req}, normal, Restore, nil},
 		{"request, data on the recorded disk", Facts{Recovery: RecoveryFound, Main: MainForeign, Request: req, Recorded: true}, normal, Restore, nil},
 		{"request, another disk with data", Facts{Recovery: RecoveryFound, Main: MainForeign, Request: req}, normal, Hold, fault.MainForeign},
+		{"another disk with data, a restore is chosen", Facts{Recovery: RecoveryFound, Main: MainForeign, Choice: Choice{ChooseLatest, ""}},
+			normal, Restore, nil},
 		{"own request, data on the recorded disk", Facts{Recovery: RecoveryFound, Main: MainForeign, Request: own, Recorded: true}, normal, Hold, fault.MainForeign},
 		{"own request, half-written disk", Facts{Recovery: RecoveryFound, Main: MainBegun, Request: own, Recorded: true}, normal, Restore, nil},
 		{"own request, half-written filesystem", Facts{Recovery: RecoveryFound, Main: MainDamaged, Request: own, Recorded: true}, normal, Restore, nil},

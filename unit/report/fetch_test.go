@@ -104,6 +104,11 @@ func (f *fetchTest) bad(kind *fault.Fault) error {
 	if fault.Of(err) != kind {
 		f.Errorf("%v, want %s", err, kind.Code)
 	}
+	// Who reads it goes to the server, or to the device.
+	if says := map[bool]string{true: f.o.URL, false: f.o.Dest}[kind == fault.Download || kind == fault.DownloadTruncated]; err != nil &&
+		(kind != fault.DownloadHash && kind != fault.NoSpace && kind != fault.DiskWrite) && !strings.Contains(err.Error(), says) {
+		f.Errorf("%v: it does not say %s", err, says)
+	}
 	if _, err := os.Stat(f.o.Dest); !errors.Is(err, os.ErrNotExist) {
 		f.Error("a file is there")
 	}

@@ -207,6 +207,7 @@ func TestWhichImage(t *testing.T) {
 		"the newest is damaged":        {images{later: damaged}, nil, original, []string{later}, nil},
 		"the newest cannot be started": {images{later: noBoot}, nil, original, []string{later}, nil},
 		"back to a damaged one":        {images{earlier: damaged}, backTo(earlier), "", []string{earlier}, fault.ImageCorrupt},
+		"a bad original":               {images{original: damaged, later: nil}, wants(state.Original), later, []string{original}, nil},
 		"none is good":                 {images{original: damaged, later: damaged}, nil, "", []string{later, original}, fault.NoImage},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -469,6 +470,9 @@ func TestDiskFails(t *testing.T) {
 			err := Run(t.Context(), m, o)
 			if got := fault.Of(err); got != fault.DiskWrite && got != fault.BootSetup {
 				t.Errorf("got %v", err)
+			}
+			if !strings.HasPrefix(call, "mount") && (err == nil || !strings.Contains(err.Error(), "vdb")) { // mount(2) names it by its door
+				t.Errorf("it does not name the device: %v", err)
 			}
 			r.onVolume(func(v *state.Volume) error {
 				if h, err := v.History(); err != nil || len(h.ImageResults) > 0 {

@@ -1,0 +1,150 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"gprovision/hw/block"
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/manifest"
+	"gprovision/model/signature"
+	"gprovision/unit/keytest"
+	"gprovision/unit/machine"
+	"gprovision/unit/machine/machinetest"
+	"gprovision/unit/state"
+)
+
+// obeys has the station serve its manifest with a change, signed with a number.
+func (b *bench) obeys(change func(m *manifest.Manifest), serial string) {
+	b.t.Helper()
+	m, err := manifest.Parse(b.files["manufData.json"])
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	change(m)
+	text, err := m.Marshal()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.serves(string(text), b.goods.key, serial)
+}
+
+// serves has the station serve a manifest, signed.
+func (b *bench) serves(text string, key signature.PrivateKey, serial string) {
+	b.t.Helper()
+	b.files["manufData.json"] = []byte(text)
+	b.files["manufData.json"+signature.Suffix] = []byte(keytest.Sign(b.t, key, text, signature.ManifestComment("WIDGET", serial)))
+}
+
+// TestNothingWasWritten: what docs/errors.md says to be known before the first write is known before it, with its code.
+func TestNothingWasWritten(t *testing.T) {
+	g := newGoods(t)
+	type change = func(*bench, *machine.Machine, *Options)
+	without := func(name string) change {
+		return func(b *bench, _ *machine.Machine, _ *Options) { delete(b.files, name) }
+	}
+	content := func(name, text string) change {
+		return func(b *bench, _ *machine.Machine, _ *Options) { b.files[name] = []byte(text) }
+	}
+	says := func(do func(m *manifest.Manifest)) change {
+		return func(b *bench, _ *machine.Machine, _ *Options) { b.obeys(do, "7") }
+	}
+	file := func(i int, do func(f *manifest.File)) change {
+		return says(func(m *manifest.Manifest) { do(&m.Files[i]) })
+	}
+	specs := func(do func(s *manifest.Specs)) change {
+		return says(func(m *manifest.Manifest) { do(&m.ValidationData[0]) })
+	}
+	station := func(call string) change {
+		return func(b *bench, _ *machine.Machine, _ *Options) {
+			b.Fail(func(_ int, c string) error {
+				if c == call {
+					return errors.New("no")
+				}
+				return nil
+			})
+		}
+	}
+	const image = benchRelease + ".upd"
+	for name, tc := range map[string]struct {
+		want   *fault.Fault
+		change change
+	}{
+		"no address": {fault.NoNetwork, func(_ *bench, _ *machine.Machine, o *Options) {
+			o.Raise = func(context.Context) (func(), error) { return nil, fault.Newf(fault.NoNetwork, "no link") }
+		}},
+		"no server":               {fault.NoServer, file(2, func(f *manifest.File) { f.Src = "http://127.0.0.1:1/manual.txt" })},
+		"the server refuses":      {fault.ServerRefused, station("POST /v1/permit")},
+		"the server takes no key": {fault.EnrolRefused, station("POST /v1/enrol")},
+		"plain http":              {fault.PlainSecrets, says(func(m *manifest.Manifest) { m.LogEndpoint = "http://127.0.0.1:1" })},
+		"no manifest":             {fault.ManifestMissing, without("manufData.json")},
+		"mfgurl is no address": {fault.ManifestMissing, func(_ *bench, _ *machine.Machine, o *Options) {
+			o.ManifestURL = "ftp://h/m.json"
+		}},
+		"no JSON":                    {fault.ManifestSyntax, content("manufData.json", "<html>")},
+		"a place that is the unit's": {fault.ManifestSyntax, file(2, func(f *manifest.File) { f.Dest = "state/unit.json" })},
+		"no signature":               {fault.ManifestUnsigned, without("manufData.json" + signature.Suffix)},
+		"another key": {fault.ManifestSignature, func(b *bench, _ *machine.Machine, _ *Options) {
+			b.serves(string(b.files["manufData.json"]), keytest.New(b.t), "7")
+		}},
+		"no image":              {fault.ManifestIncomplete, says(func(m *manifest.Manifest) { m.Files = m.Files[1:] })},
+		"no such platform":      {fault.ManifestIncomplete, specs(func(s *manifest.Specs) { s.DevCodeName = "FOX" })},
+		"no size of the volume": {fault.ManifestIncomplete, specs(func(s *manifest.Specs) { s.Recovery = manifest.Disk{} })},
+		"a store of one's own":  {fault.ManifestIncomplete, says(func(m *manifest.Manifest) { m.CredentialEndpoint = "https://vault" })},
+		"an older manifest": {fault.ManifestRefused, func(_ *bench, _ *machine.Machine, o *Options) {
+			o.Manifests = state.Manifests{}.Used("WIDGET", "8")
+		}},
+		"another product": {fault.ManifestRefused, func(_ *bench, m *machine.Machine, _ *Options) {
+			m.Policy.ManifestProduct = "GADGET"
+		}},
+		"other hardware": {fault.QAMismatch, specs(func(s *manifest.Specs) { s.RamMegs = 64 })},
+		"another serial": {fault.QAMismatch, specs(func(s *manifest.Specs) { s.SerNumRegex = "^X" })},
+		"too few main disks": {fault.DiskMissing, func(_ *bench, m *machine.Machine, _ *Options) {
+			m.Identity.Variant.NumDataDisks = 3
+		}},
+		"a small main disk": {fault.DiskTooSmall, func(_ *bench, m *machine.Machine, _ *Options) {
+			m.Identity.Variant.Disksize = 2 * machinetest.MainSize
+		}},
+		"two main disks": {fault.DiskAmbiguous, func(b *bench, _ *machine.Machine, _ *Options) {
+			b.AddDisk(block.Disk{Name: "vdz", Bus: block.VirtIO, Serial: "TWIN", Size: machinetest.MainSize})
+		}},
+		"sectors of 4096 bytes on BIOS": {fault.Disk4KnBIOS, func(b *bench, m *machine.Machine, _ *Options) {
+			list := m.List
+			m.Firmware = layout.BIOS
+			m.List = func() ([]block.Disk, error) {
+				disks, err := list()
+				for i := range disks {
+					disks[i].SectorSize = 4096
+				}
+				return disks, err
+			}
+		}},
+		"a file that is not there":     {fault.Download, without("manual.txt")},
+		"a file that is longer":        {fault.DownloadHash, content("manual.txt", "read me again")},
+		"a file that is cut":           {fault.DownloadTruncated, content("manual.txt", "read")},
+		"files that do not fit":        {fault.NoSpace, file(2, func(f *manifest.File) { f.Size = machinetest.RecoverySize })},
+		"a file without a hash":        {fault.HashMissing, file(2, func(f *manifest.File) { f.Sha256, f.Sha1 = "", "" })},
+		"SHA-1 alone":                  {fault.HashMissing, file(2, func(f *manifest.File) { f.Sha256, f.Sha1 = "", strings.Repeat("0", 40) })},
+		"an image with an odd date":    {fault.ImageName, file(0, func(f *manifest.File) { f.Src = "WIDGET.LNX.SHINY.2026-02-30.0001.upd" })},
+		"an image without a signature": {fault.ImageUnsigned, without(image + signature.Suffix)},
+		"an image signed by another key": {fault.ImageSignature, func(b *bench, _ *machine.Machine, _ *Options) {
+			sig := keytest.Sign(b.t, keytest.New(b.t), string(b.files[image]), signature.ImageComment(benchRelease))
+			b.files[image+signature.Suffix] = []byte(sig)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, g, machinetest.Kind{Firmware: layout.UEFI})
+			err := b.provision(nil, func(m *machine.Machine, o *Options) { tc.change(b, m, o) })
+			if fault.Of(err) != tc.want {
+				t.Errorf("got %v, want %s", err, tc.want.Code)
+			}
+			if written := b.Written(); len(written) > 0 || b.destroys {
+				t.Errorf("%s: written to are %s", tc.want.Code, written)
+			}
+		})
+	}
+}
