@@ -17,6 +17,7 @@ import (
 // TestSoakLifeFromSource is the life of units whose boot artifacts are kernels that were compiled from Debian's source, with their initramfs
 // inside and without modules. The recovery artifact is newer than the one in the release: both devices start it.
 func TestSoakLifeFromSource(t *testing.T) {
+	t.Parallel()
 	l := needLife(t)
 	p := product(t, l.tiny)
 	kernel := func(name string, provision bool, build uint64) boot.Report {
