@@ -19,9 +19,9 @@ import (
 	"gprovision/model/layout"
 )
 
-// TestBenchInitramfs compares the initramfs of our boot artifact with those of initramfs-tools and dracut, all made from a Debian with every module of its kernel:
-// the same kernel, the same virtual machine, the same root on its disk. It measures the size, and the time from the kernel's start to the first program of the
-// root.
+// TestBenchInitramfs compares the initramfs of our boot artifact with those of initramfs-tools and dracut, and with one that has the init of
+// our first release, all made from a Debian with every module of its kernel: the same kernel, the same virtual machine, the same root on its
+// disk. It measures the size, and the time from the kernel's start to the first program of the root.
 func TestBenchInitramfs(t *testing.T) {
 	l := needLife(t)
 	f, err := l.finished[layout.BIOS]()
@@ -40,17 +40,20 @@ func TestBenchInitramfs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := *l.tiny
-	p.Dir = filepath.Join(dir, "product")
-	p.Policy.Panels = nil // no panel with keys: no time is given to a person, as by the others
-	p.Platforms = nil     // the built-in table: without arrays, as the others have none
-	if err := os.MkdirAll(filepath.Join(p.Dir, lab.FilesDir), 0o755); err != nil {
-		t.Fatal(err)
+	first := releases(t)[0]
+	for name, init := range map[string]string{"ours": l.init, "first": first.programs(t).program("init")} {
+		p := *l.tiny
+		p.Dir = filepath.Join(dir, name)
+		p.Policy.Panels = nil // no panel with keys: no time is given to a person, as by the others
+		p.Platforms = nil     // the built-in table: without arrays, as the others have none
+		if err := os.MkdirAll(filepath.Join(p.Dir, lab.FilesDir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Artifacts(t.Context(), slog.New(slog.DiscardHandler), root, init, 1); err != nil {
+			t.Fatal(err)
+		}
+		unpackUKI(t, p.Path(lab.BootFile), dir, name)
 	}
-	if err := p.Artifacts(t.Context(), slog.New(slog.DiscardHandler), root, l.init, 1); err != nil {
-		t.Fatal(err)
-	}
-	unpackUKI(t, p.Path(lab.BootFile), dir)
 	mounted := regexp.MustCompile(`(PARTUUID=\S+)\s+/\s`).FindStringSubmatch(f.up.Text("fstab"))
 	if mounted == nil {
 		t.Fatalf("no root in the fstab: %s", f.up.Text("fstab"))
@@ -64,6 +67,7 @@ func TestBenchInitramfs(t *testing.T) {
 		took                          []float64
 	}{
 		{name: "gprovision", kernel: "ours-vmlinuz", initrd: "ours-initrd", cmdline: common + partition},
+		{name: "gprovision with the init of " + first.version, kernel: "first-vmlinuz", initrd: "first-initrd", cmdline: common + partition},
 		{name: "initramfs-tools", kernel: "vmlinuz", initrd: "initramfs-tools", cmdline: theirs},
 		{name: "dracut", kernel: "vmlinuz", initrd: "dracut", cmdline: theirs},
 	}
@@ -75,14 +79,14 @@ func TestBenchInitramfs(t *testing.T) {
 			unwatch := u.Watch(w)
 			start(t, u, lab.DirectKernel(filepath.Join(dir, c.kernel), filepath.Join(dir, c.initrd), c.cmdline))
 			late := time.AfterFunc(bootPatience, func() { _ = r.CloseWithError(fmt.Errorf("nothing within %v", bootPatience)) })
-			first, err := uptime(r)
+			said, err := uptime(r)
 			late.Stop()
 			_ = r.Close()
 			unwatch()
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := strconv.ParseFloat(first, 64)
+			s, err := strconv.ParseFloat(said, 64)
 			if err != nil {
 				t.Fatal(err)
 			}

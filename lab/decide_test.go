@@ -163,7 +163,7 @@ func TestNoNetwork(t *testing.T) {
 	n := network(t)
 	u := newUnit(t, n, config(layout.UEFI, lab.VirtIO))
 	dir := t.TempDir()
-	unpackUKI(t, l.tiny.Path(lab.ProvisionFile), dir)
+	unpackUKI(t, l.tiny.Path(lab.ProvisionFile), dir, "ours")
 	start(t, u, lab.DirectKernel(filepath.Join(dir, "ours-vmlinuz"), filepath.Join(dir, "ours-initrd"), "console=ttyS0,115200 quiet no_timer_check mfgurl=http://10.77.0.1/none.json"))
 	e := expect(t, u, bootPatience, lab.Msg("hold"))
 	if e.Text("code") != "G101" || e.Text("hint") == "" {

@@ -217,8 +217,8 @@ var debianRoot = sync.OnceValues(func() (string, error) {
 	return lab.DebianRoot(context.Background(), slog.New(slog.DiscardHandler), cache)
 })
 
-// unpackUKI writes kernel and initramfs of a boot artifact into dir.
-func unpackUKI(t *testing.T, path, dir string) {
+// unpackUKI writes kernel and initramfs of a boot artifact into dir, as NAME-vmlinuz and NAME-initrd.
+func unpackUKI(t *testing.T, path, dir, name string) {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -233,8 +233,8 @@ func unpackUKI(t *testing.T, path, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, r := range map[string]io.Reader{"ours-vmlinuz": uki.Linux(), "ours-initrd": uki.Initrd()} {
-		out, err := os.Create(filepath.Join(dir, name))
+	for part, r := range map[string]io.Reader{"-vmlinuz": uki.Linux(), "-initrd": uki.Initrd()} {
+		out, err := os.Create(filepath.Join(dir, name+part))
 		if err != nil {
 			t.Fatal(err)
 		}
