@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,10 +20,12 @@ import (
 	"gprovision/model/page"
 	"gprovision/unit/decide"
 	"gprovision/unit/job"
+	"gprovision/unit/job/handover"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
 	"gprovision/unit/panel/script"
+	"gprovision/unit/state"
 	"gprovision/unit/survey"
 )
 
@@ -160,5 +164,119 @@ func TestPausesOfThePage(t *testing.T) {
 	says := "where the network is at fault), which is so for " + strings.Join(soon[:last], ", ") + " and " + soon[last]
 	if err := page.Says(docs, "decide.md", says); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestVolumeIsLeftAlone: a recovery volume of a newer release, and one that is gone, keep no complete system from starting, and nothing is
+// written anywhere: nothing is counted, repaired or rebuilt.
+func TestVolumeIsLeftAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(t *testing.T, r *machinetest.Rig)
+		want   decide.RecoveryState
+		code   string
+	}{
+		"newer": {func(t *testing.T, r *machinetest.Rig) {
+			onVolume(t, r, func(v *state.Volume) error {
+				return os.WriteFile(v.Path(state.UnitFile), []byte(`{"version":99,"serial":["another form"]}`), 0o600)
+			})
+		}, decide.RecoveryNewer, "G216"},
+		"gone": {func(_ *testing.T, r *machinetest.Rig) { r.Remove("vda") }, decide.RecoveryMissing, "G211"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := restored(t)
+			root := "real_root=PARTUUID=" + onRig(t, r).look(t.Context()).MainPart.Partition.UUID // as the boot entry has it
+			c.change(t, r)
+			r.Start(nil)
+			u := onRig(t, r)
+			u.args = decide.ParseArgs(root, false)
+			if f := u.look(t.Context()); f.Recovery != c.want {
+				t.Fatalf("the volume is %s; notes %q", f.Recovery, f.Notes)
+			}
+			u.m.Panel.Add("reader", reader{&script.Panel{}})
+			u.m.Policy.GraceSeconds = 1
+			if out := u.pass(t.Context()); out.Kind != job.SwitchRoot {
+				t.Errorf("%+v", out)
+			}
+			u.die(t)
+			if written := r.Written(); len(written) > 0 {
+				t.Errorf("%q are written to", written)
+			}
+			b, err := os.ReadFile(u.m.Places.InRun(state.BootFile))
+			told, perr := state.ParseBoot(b)
+			if errors.Join(err, perr) != nil || told.Attempts != 0 || len(told.Defects) != 1 || !strings.HasPrefix(told.Defects[0], c.code) {
+				t.Errorf("the system is told %+v, %v", told, errors.Join(err, perr))
+			}
+		})
+	}
+}
+
+// dog is a watchdog that says what is done with it.
+type dog struct{ did []string }
+
+func (d *dog) WatchBoot(t time.Duration) error {
+	d.did = append(d.did, "waits "+t.String())
+	return nil
+}
+func (d *dog) Resume() error { d.did = append(d.did, "petted again"); return nil }
+func (d *dog) HandOver(taken bool) (state.Watchdog, error) {
+	d.did = append(d.did, fmt.Sprintf("taken over: %t", taken))
+	return state.Watchdog{}, nil
+}
+
+// TestWatchdogOfABoot: from the decision to boot on the watchdog waits for the running system, and runs on after the hand-over only if that
+// takes it over. A boot that does not come to its hand-over has it petted again.
+func TestWatchdogOfABoot(t *testing.T) {
+	for name, c := range map[string]struct {
+		file    string // that the system has
+		seconds int
+		fails   bool
+		want    []string
+	}{
+		"nobody takes it": {"", 0, false, []string{"waits 5m0s", "taken over: false"}},
+		"systemd does":    {"etc/systemd/system.conf.d/w.conf", 30, false, []string{"waits 30s", "taken over: true"}},
+		"the disk fails":  {"", 0, true, []string{"waits 5m0s", "petted again"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := restored(t)
+			u := onRig(t, r)
+			u.m.Policy.WatchdogSeconds = c.seconds
+			f := u.look(t.Context())
+			if file := filepath.Join(r.Volume(f.Unit.System().FSUUID), c.file); c.file != "" {
+				err := os.MkdirAll(filepath.Dir(file), 0o755)
+				if err := errors.Join(err, os.WriteFile(file, []byte("[Manager]\nRuntimeWatchdogSec=10\n"), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.Fail(func(_ int, call string) error {
+				if c.fails && strings.HasPrefix(call, "mount /dev/vdb2") {
+					return syscall.EIO
+				}
+				return nil
+			})
+			d := &dog{}
+			out := handover.Run(t.Context(), u.env(), handover.Options{Watchdog: d, Start: time.Now()}, f)
+			if (out.Kind == job.SwitchRoot) == c.fails || c.fails && fault.Of(out.Err) != fault.SwitchRoot || !slices.Equal(d.did, c.want) {
+				t.Errorf("%+v, the watchdog: %q, want %q", out, d.did, c.want)
+			}
+		})
+	}
+}
+
+// TestFetchFails: where no image is good, and the network does not help either, the unit holds with the code of the images, and says both.
+func TestFetchFails(t *testing.T) {
+	r := provisioned(t, twoDisks)
+	onVolume(t, r, func(v *state.Volume) error { return os.Remove(v.Path(state.ImageDir, machinetest.Original+".upd")) })
+	r.Start(nil)
+	u := onRig(t, r)
+	u.m.Policy.NetworkRecovery = "https://127.0.0.1:1/manufData.json"
+	out := u.pass(t.Context()) // the machine has no network port
+	if out.Kind != job.HoldOn || fault.Of(out.Err) != fault.NoImage || !strings.Contains(out.Err.Error(), "from the network: ") ||
+		!strings.Contains(out.Err.Error(), fault.NoNetwork.Code) {
+		t.Errorf("%+v", out)
+	}
+	if slices.ContainsFunc(r.Written(), func(name string) bool { return strings.HasPrefix(name, "vdb") }) {
+		t.Errorf("written to are %q", r.Written())
 	}
 }
