@@ -41,6 +41,8 @@ func modelCodecs() []string {
 		"github.com/u-root/u-root/pkg/cpio",
 		"golang.org/x/crypto/blake2b",
 		"golang.org/x/crypto/scrypt",
+		"golang.org/x/mod/sumdb/note",
+		"golang.org/x/mod/sumdb/tlog",
 		"golang.org/x/tools/txtar",
 	}
 }

@@ -25,6 +25,7 @@ func TestPage(t *testing.T) {
 		"release image": ImageComment("NAME.upd"),
 		"boot artifact": ArtifactComment("PREFIX.", 7),
 		"manifest":      ManifestComment("PRODUCT", "SERIAL"),
+		"certificate":   EraseComment("UNIT", "RUN"),
 	} {
 		if strings.Replace(said[kind], "BUILD", "7", 1) != c {
 			t.Errorf("the page says %q of a %s, it is %q", said[kind], kind, c)

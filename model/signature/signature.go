@@ -2,7 +2,7 @@
 // with a trusted comment that is signed too. A signature lies beside its file, with the ending ".minisig".
 //
 // The trusted comment says what was signed: "image NAME" for a release image, "manifest PRODUCT SERIAL" for a manifest, "artifact PREFIX
-// BUILD" for a boot artifact. The
+// BUILD" for a boot artifact, "erase-certificate UNIT RUN" for the certificate of an erase. The
 // caller compares it with what it expects, or uses VerifyAs, so that an old signed file cannot be renamed into a new one.
 //
 // Debian's program minisign reads and writes the same files. Only prehashed signatures are made and accepted (its default);
@@ -57,6 +57,9 @@ func ArtifactComment(prefix string, build uint64) string {
 
 // ManifestComment is the trusted comment for a manifest of a product; the serial is that of the manifest, not of a unit.
 func ManifestComment(product, serial string) string { return "manifest " + product + " " + serial }
+
+// EraseComment is the trusted comment for the certificate of one run of an erase of a unit, which signs it by its own key.
+func EraseComment(unit, run string) string { return "erase-certificate " + unit + " " + run }
 
 // ParseManifestComment returns what ManifestComment was made of. The serial is its last word, of whatever form: ParseSerial reads it.
 func ParseManifestComment(trusted string) (product, serial string, err error) {
