@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"gprovision/hw/block"
+	"gprovision/hw/host"
 	"gprovision/model/layout"
 	"gprovision/model/signature"
 	"gprovision/unit/image/imagetest"
@@ -120,6 +121,18 @@ func TestFind(t *testing.T) {
 	p.plug(block.Disk{Name: "sdi", Bus: block.SATA}, part{layout.TypeData, "0000-000A", "INSIDE"})
 	p.image("0000-000A", newest)
 	p.plug(usb("sdj"), part{layout.TypeData, "0000-0009", "EMPTY"})
+	whole := p.AddDisk(block.Disk{Name: "sdk", Bus: block.USB, Size: layout.GiB}) // without a table
+	if err := p.m.MakeExt4(t.Context(), whole, "WHOLE", onExt4+"2"); err != nil {
+		t.Fatal(err)
+	}
+	dir, done, err := mount(t.TempDir(), func(dir string) error { return p.m.Mount(whole, dir, "ext4", host.MountOptions{}) }, p.m.Unmount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stick{t, dir, p.key}.image(layout.EmergencyPrefix+newest, newest, p.key)
+	if err := done(); err != nil {
+		t.Fatal(err)
+	}
 
 	f, disks := p.look(func(_ int, call string) error {
 		if strings.HasPrefix(call, "mount /dev/sdh1") {
@@ -144,6 +157,7 @@ func TestFind(t *testing.T) {
 	}
 	want := []string{
 		"sdb1 vfat " + newest + " not " + layout.EmergencyPrefix + "command.json", "sdc1 vfat stick " + usbImage, "sdd1 ext4 " + usbImage,
+		"sdk ext4 " + newest,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("found\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -157,7 +171,7 @@ func TestFind(t *testing.T) {
 	p.left()
 
 	// The image of one is read where it lies.
-	dir, done, err := f.Mount(found[0])
+	dir, done, err = f.Mount(found[0])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"gprovision/unit/decide"
 	"gprovision/unit/job"
 	"gprovision/unit/job/handover"
+	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
@@ -278,5 +279,92 @@ func TestFetchFails(t *testing.T) {
 	}
 	if slices.ContainsFunc(r.Written(), func(name string) bool { return strings.HasPrefix(name, "vdb") }) {
 		t.Errorf("written to are %q", r.Written())
+	}
+}
+
+// TestStickCountsAnew: a stick that is left in is ignored with a note; a boot that has not seen it has it count anew.
+func TestStickCountsAnew(t *testing.T) {
+	r := restored(t)
+	putImage(t, stickOn(t, r, layout.TypeLinux), layout.EmergencyPrefix)
+	r.Start(nil)
+	u := onRig(t, r)
+	withPerson(u, map[string][]panel.Key{"Restore from medium": yes()})
+	if out := u.pass(t.Context()); out.Kind != job.RebootNow {
+		t.Fatalf("%+v", out)
+	}
+	u.die(t)
+	for _, in := range []bool{true, false} {
+		if !in {
+			r.Remove("sdb")
+		}
+		r.Start(nil)
+		u := onRig(t, r)
+		if out := u.pass(t.Context()); out.Kind != job.SwitchRoot {
+			t.Fatalf("%+v", out)
+		}
+		noted := slices.ContainsFunc(logged(u, "note"), func(s string) bool { return strings.Contains(s, "remove the medium") })
+		if noted != in {
+			t.Errorf("the stick is in: %t; notes %q", in, logged(u, "note"))
+		}
+		u.die(t)
+		onVolume(t, r, func(v *state.Volume) error {
+			m, err := v.ReadMedium()
+			if m.Removed == in || m.Image != other+".upd" {
+				t.Errorf("the stick is in: %t; the unit remembers %+v", in, m)
+			}
+			return err
+		})
+	}
+}
+
+// TestRebuiltVolume: what is on a volume that was made anew from a stick, beside what the main system has.
+func TestRebuiltVolume(t *testing.T) {
+	r := restored(t)
+	old := onRig(t, r).look(t.Context()).Unit
+	r.Replace("vda", "A NEW ONE")
+	stickWithImage(t, r)
+	r.Start(nil)
+	u := onRig(t, r)
+	u.key = state.NewKey()
+	withPerson(u, map[string][]panel.Key{"Menu": choose(6), "Rebuild recovery": yes()})
+	u.person.Wanted = true
+	if out := u.pass(t.Context()); out.Kind != job.DecideAgain {
+		t.Fatalf("%+v", out)
+	}
+	u.die(t)
+	onVolume(t, r, func(v *state.Volume) error {
+		rec, err := v.ReadUnit()
+		if err != nil {
+			return err
+		}
+		if rec.Server != "" || rec.Original != other+".upd" || rec.Serial != old.Serial || rec.System().FSUUID != old.System().FSUUID {
+			t.Errorf("the record says %+v, the one before said %+v", rec, old)
+		}
+		if key, err := v.ReadKey(); err != nil || !key.Equal(u.key) {
+			t.Errorf("its key is not the new one: %v", err)
+		}
+		logs, err := os.ReadDir(v.Path(state.LogDir))
+		if err != nil || len(logs) == 0 {
+			t.Errorf("it has no log of the rebuild: %v", err)
+		}
+		if h, err := v.History(); err != nil || len(h.ImageResults) > 0 {
+			t.Errorf("its history is %+v, %v", h, err)
+		}
+		return nil
+	})
+}
+
+// TestSilentPorts: USB ports whose devices never answer are named once.
+func TestSilentPorts(t *testing.T) {
+	u := testUnit(t, &bytes.Buffer{})
+	u.journal = journal.New(journal.Options{})
+	u.log = u.journal.Logger()
+	u.tellOfSilence()
+	u.wait.Silent = []string{"1-2"}
+	u.tellOfSilence()
+	u.tellOfSilence()
+	told := logged(u, "USB devices do not answer, and are not waited for any longer")
+	if len(told) != 1 || !strings.Contains(told[0], "1-2") {
+		t.Errorf("told: %q", told)
 	}
 }
