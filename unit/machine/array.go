@@ -16,7 +16,7 @@ import (
 	"gprovision/unit/state"
 )
 
-// The array of the main system, and that of the data. The latter is not started for a boot: the running system does that.
+// The arrays of the main system and of the data. Init starts only the first. The running system starts the second.
 const (
 	ArrayPath     = "/dev/md0"
 	ArrayName     = "gprov"
@@ -24,8 +24,8 @@ const (
 	DataArrayName = "gprov-data"
 )
 
-// Members returns the members of arrays among the partitions on main disks. A partition that cannot be read is logged and left
-// out.
+// Members returns the array members among the partitions of the main disks. It logs and skips a partition that it
+// cannot read.
 func (m *Machine) Members() ([]raid.Part, error) {
 	parts, err := m.Partitions(platform.AllowedMain)
 	if err != nil {
@@ -55,8 +55,9 @@ func (m *Machine) readMember(path string) (raid.Member, error) {
 	return raid.Read(dev, dev.Size())
 }
 
-// StartArray starts an array at ArrayPath from the members that can be used. Nothing is written to them before something is
-// written to the array. An array that runs with the same members is left alone, another one is stopped.
+// StartArray starts an array at ArrayPath from its usable members. The kernel writes nothing to them until somebody
+// writes to the array. An array that already runs with the same members is left alone. Any other array at ArrayPath
+// is stopped first.
 func (m *Machine) StartArray(ctx context.Context, a raid.Array) error {
 	running, err := raid.Running(m.Places.Sysfs, ArrayPath)
 	if err != nil {
@@ -83,7 +84,7 @@ func (m *Machine) StartArray(ctx context.Context, a raid.Array) error {
 	return raid.Assemble(ctx, raid.Runner(m.Run), ArrayPath, a)
 }
 
-// StopArray stops the array at ArrayPath if there is one.
+// StopArray stops the array at ArrayPath, if there is one.
 func (m *Machine) StopArray(ctx context.Context) error {
 	if raid.Known(m.Places.Sysfs, ArrayPath) {
 		return raid.Stop(ctx, raid.Runner(m.Run), ArrayPath)
@@ -91,13 +92,13 @@ func (m *Machine) StopArray(ctx context.Context) error {
 	return nil
 }
 
-// CreateArray makes the array of the record over partitions and starts it. What they hold is lost.
+// CreateArray makes the recorded array from partitions and starts it. The partitions lose their content.
 func (m *Machine) CreateArray(ctx context.Context, a state.Array, members []string) error {
 	return raid.Create(ctx, raid.Runner(m.Run), raid.Plan{Device: ArrayPath, Level: a.Level, UUID: a.UUID, Name: ArrayName, Members: members})
 }
 
-// CreateDataArray makes the array of the data over partitions, with an empty filesystem. What they hold is lost. It is not started
-// afterwards.
+// CreateDataArray makes the data array from partitions and puts an empty filesystem on it. It stops the array again.
+// The partitions lose their content.
 func (m *Machine) CreateDataArray(ctx context.Context, a state.Array, members []string) error {
 	err := raid.Create(ctx, raid.Runner(m.Run), raid.Plan{Device: DataArrayPath, Level: a.Level, UUID: a.UUID, Name: DataArrayName, Members: members})
 	if err != nil {
@@ -107,8 +108,8 @@ func (m *Machine) CreateDataArray(ctx context.Context, a state.Array, members []
 	return errors.Join(err, raid.Stop(ctx, raid.Runner(m.Run), DataArrayPath))
 }
 
-// ProbeDataArray says what is on the array of the data, of which a has the members. Nothing is written to them, and it is not started
-// afterwards. blank says that it provably carries nothing.
+// ProbeDataArray returns what is on the data array with the members in a. blank reports whether it provably carries
+// nothing. Nothing is written to the members, and the array is stopped again.
 func (m *Machine) ProbeDataArray(ctx context.Context, a raid.Array) (info filesystem.Info, blank bool, err error) {
 	if err := raid.StartReadOnly(m.Places.Sysfs); err != nil {
 		return info, false, err
@@ -123,12 +124,14 @@ func (m *Machine) ProbeDataArray(ctx context.Context, a raid.Array) (info filesy
 	return info, blank, errors.Join(err, raid.Stop(ctx, raid.Runner(m.Run), DataArrayPath))
 }
 
-// ReadMember reads what a partition, or what is at its place on a disk, says of its array. The error is raid.ErrNone if it is none.
+// ReadMember reads the array metadata in a partition, or at the partition's place on a disk. The error is
+// raid.ErrNone where there is none.
 func ReadMember(disk io.ReaderAt, p layout.Partition) (raid.Member, error) {
 	return raid.Read(io.NewSectionReader(disk, p.Start, p.Size), p.Size)
 }
 
-// Carries says what a disk carries, for the log of a plan: a member of an array, on itself or in a partition, before all else.
+// Carries describes what is on a disk, for the log of a plan. It names an array member first, whether the disk or a
+// partition is one.
 func (m *Machine) Carries(path string) (string, error) {
 	dev, err := m.Open(path, Read)
 	if err != nil {

@@ -29,11 +29,11 @@ import (
 const (
 	// RemovablePath is the file that UEFI firmware starts from a disk without a boot entry (UEFI 2.10, 3.5.1.1).
 	RemovablePath = `\EFI\BOOT\BOOTX64.EFI`
-	// NormalPath is the release's own artifact on the only disk of a unit, where RemovablePath is the recovery artifact.
+	// NormalPath is the release's own artifact on a unit with one disk. RemovablePath is the recovery artifact there.
 	NormalPath = `\EFI\gprov\normal.efi`
 )
 
-// NormalFile is the file on the main disk's ESP that starts the main system of u.
+// NormalFile returns the file on the main disk's ESP that starts the main system of u.
 func NormalFile(u state.Unit) string {
 	if u.OneDisk() {
 		return NormalPath
@@ -41,9 +41,9 @@ func NormalFile(u state.Unit) string {
 	return RemovablePath
 }
 
-// PutFile writes what r has to path: under a new name, synced, read back from the device and only then renamed. It returns
-// the SHA-256 of the content. The directory must be there (MakeDir). What lies at the new name, and a link at path, is
-// replaced and not followed.
+// PutFile writes r to path and returns the SHA-256 of the content. It writes to a new name, syncs, reads back from
+// the device, and only then renames. The directory must exist (MakeDir). A file at the new name, or a link at path,
+// is replaced, not followed.
 func PutFile(path string, mode fs.FileMode, r io.Reader) (sum [32]byte, err error) {
 	fresh := path + ".new"
 	if err := os.RemoveAll(fresh); err != nil {
@@ -78,8 +78,9 @@ func PutFile(path string, mode fs.FileMode, r io.Reader) (sum [32]byte, err erro
 	return sum, durable.Sync(filepath.Dir(path))
 }
 
-// MakeDir makes the directory rel below the mounted volume. What lies in its way and is no directory, such as a link that leads
-// to another place, is removed: what is written to the directory, or cleared out of it, stays where it belongs.
+// MakeDir makes the directory rel below the mounted volume. It removes anything in the way that is not a directory,
+// such as a link to another place. So what is later written to the directory, or deleted from it, stays on the
+// volume.
 func MakeDir(volume, rel string) error {
 	dir := volume
 	for _, name := range strings.Split(filepath.Clean(rel), string(filepath.Separator)) {
@@ -107,7 +108,7 @@ func MakeDir(volume, rel string) error {
 	return nil
 }
 
-// Regular returns an error unless path is a regular file: not a link, and nothing that a reader would wait for.
+// Regular returns an error unless path is a regular file. Links fail, and so do files on which a reader would block.
 func Regular(path string) error {
 	st, err := os.Lstat(path)
 	if err != nil {
@@ -119,7 +120,7 @@ func Regular(path string) error {
 	return nil
 }
 
-// HashOnDevice returns the SHA-256 of a file, read from the device and not from the page cache.
+// HashOnDevice returns the SHA-256 of a file. It reads from the device and bypasses the page cache.
 func HashOnDevice(path string) (sum [32]byte, err error) {
 	f, err := block.OpenDirect(path)
 	if err != nil {
@@ -134,8 +135,8 @@ func HashOnDevice(path string) (sum [32]byte, err error) {
 	return sum, nil
 }
 
-// PutArtifactESP puts the boot artifact src on the ESP on device esp, as the file with the given path, whose separators are
-// backslashes. Not a byte of the ESP is written if it is there already.
+// PutArtifactESP copies the boot artifact src to a file on the ESP of device esp. The path of the file is separated
+// by backslashes. If the file has this content already, nothing on the ESP is written.
 func (m *Machine) PutArtifactESP(esp, file, src string) error {
 	same := false
 	err := m.OnESP(esp, file, func(path string) (err error) {
@@ -164,15 +165,15 @@ func (m *Machine) PutArtifactESP(esp, file, src string) error {
 	})
 }
 
-// OnESP mounts the ESP on device esp read-only for the time of do, which gets the path of a file on it. The file need not be there. Its
-// separators are backslashes.
+// OnESP mounts the ESP on device esp read-only while do runs. do gets the path of file below the mount point. The
+// file need not exist. Its name is separated by backslashes.
 func (m *Machine) OnESP(esp, file string, do func(path string) error) error {
 	return m.withMounted(esp, "vfat", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true}, func(dir string) error {
 		return do(onESP(dir, file))
 	})
 }
 
-// onESP is the path of a file on an ESP that is mounted at dir.
+// onESP returns the path of a file on an ESP that is mounted at dir.
 func onESP(dir, file string) string {
 	return filepath.Join(dir, filepath.FromSlash(strings.ReplaceAll(strings.TrimPrefix(file, `\`), `\`, "/")))
 }
@@ -183,13 +184,13 @@ func sameContent(a, b string) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, nil // unreadable: write it anew
+		return false, nil // unreadable: write it again
 	}
 	y, err := HashOnDevice(b)
 	return x == y, err
 }
 
-// withMounted mounts a device for the time of do.
+// withMounted mounts a device while do runs.
 func (m *Machine) withMounted(dev, fstype string, o host.MountOptions, do func(dir string) error) error {
 	dir, err := os.MkdirTemp(m.Places.Run, "mount-")
 	if err != nil {
@@ -206,12 +207,13 @@ func (m *Machine) withMounted(dev, fstype string, o host.MountOptions, do func(d
 	return err
 }
 
-// BootDir is the directory of kernel, initramfs and boot loader configuration for BIOS, below the root of an ext4 volume.
+// BootDir holds the kernel, initramfs and boot loader configuration for BIOS. It is relative to the root of an ext4
+// volume.
 const BootDir = "boot/gprov"
 
-// PutArtifactBIOS puts kernel and initramfs of the boot artifact src below the mounted volume, or the one file of an artifact whose
-// kernel holds its initramfs, and writes the boot loader's configuration. entry lacks the paths of kernel and initramfs; config makes
-// the configuration of it. InstallLoader makes a disk start it.
+// PutArtifactBIOS unpacks the boot artifact src below the mounted volume and writes the boot loader's configuration.
+// It writes a kernel and an initramfs, or a single file if the kernel holds its initramfs. It fills in entry's paths
+// to them, and config renders the configuration. InstallLoader makes a disk start the result.
 func (m *Machine) PutArtifactBIOS(volume, src string, entry grub.Entry, config func(grub.Entry) []byte) error {
 	kernel, initrd, err := unpackArtifact(volume, src)
 	if err != nil {
@@ -232,7 +234,8 @@ func (m *Machine) PutArtifactBIOS(volume, src string, entry grub.Entry, config f
 	return removeOtherArtifacts(filepath.Join(volume, BootDir), filepath.Base(filepath.Dir(kernel)))
 }
 
-// InstallLoader makes a disk with the table t start GRUB on BIOS firmware. Nothing is written where it does already.
+// InstallLoader makes a disk with the table t start GRUB on BIOS firmware. It writes nothing if the disk does so
+// already.
 func (m *Machine) InstallLoader(disk string, t layout.Table) error {
 	boot, err := os.ReadFile(filepath.Join(m.Initramfs, bootimage.GRUBBootPath))
 	if err != nil {
@@ -257,7 +260,7 @@ func (m *Machine) InstallLoader(disk string, t layout.Table) error {
 	return loaderFault(bootloader.Verify(dev, t, images))
 }
 
-// loaderFault makes an error of package bootloader the fault that a person is told.
+// loaderFault turns an error of package bootloader into a fault.
 func loaderFault(err error) error {
 	switch {
 	case errors.Is(err, bootloader.ErrSectors):
@@ -272,8 +275,8 @@ func loaderFault(err error) error {
 	return err
 }
 
-// unpackArtifact returns the paths, below the volume, of the kernel and the initramfs that it has put there. initrd is empty if
-// the kernel holds it.
+// unpackArtifact writes the kernel and the initramfs of src to the volume and returns their paths below it. initrd is
+// empty if the kernel holds it.
 func unpackArtifact(volume, src string) (kernel, initrd string, err error) {
 	f, im, err := openArtifact(src)
 	if err != nil {
@@ -303,8 +306,9 @@ func unpackArtifact(volume, src string) (kernel, initrd string, err error) {
 	return kernel, initrd, nil
 }
 
-// openArtifact opens a boot artifact of either form. It follows no link and waits for nothing: recovery volumes are hostile. The
-// caller closes the file, which is at its start, when the image is not needed any more.
+// openArtifact opens a boot artifact of either form. It follows no link and never blocks, because a recovery volume
+// may be hostile. The file is positioned at its start. The image reads from the file, so the caller closes it when
+// done with both.
 func openArtifact(path string) (*os.File, *bootimage.Image, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -349,11 +353,12 @@ func Entry(description string, t layout.Table, sectorSize int, file, args string
 	return efi.Entry{Description: description, Partition: *esp, SectorSize: sectorSize, Path: file, Args: args}, nil
 }
 
-// Artifact is what a boot artifact says of itself.
+// Artifact is what the headers of a boot artifact say.
 type Artifact struct {
-	// Build is its build number.
+	// Build is the build number.
 	Build uint64
-	// Monolithic reports whether the kernel holds its initramfs and needs no modules: it starts any release.
+	// Monolithic reports whether the kernel holds its initramfs and needs no modules. Such an artifact starts any
+	// release.
 	Monolithic bool
 }
 

@@ -15,21 +15,21 @@ import (
 	"gprovision/hw/host"
 )
 
-// Device is an open disk or partition. Offsets and sizes are in bytes. Who opened it closes it.
+// Device is an open disk or partition. Offsets and sizes are in bytes. Whoever opened it closes it.
 type Device interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
 	Size() int64
-	// SectorSize is that of a logical sector: 512 or 4096 bytes.
+	// SectorSize returns the size of a logical sector: 512 or 4096 bytes.
 	SectorSize() int
-	// Sync returns when all that was written is on the medium.
+	// Sync returns once everything written is on the medium.
 	Sync() error
-	// RereadTable makes the kernel know the partitions that the table has now.
+	// RereadTable makes the kernel reread the partition table.
 	RereadTable() error
-	// SetReadOnly makes the kernel refuse writes to the device, or take them again.
+	// SetReadOnly makes the kernel refuse writes to the device, or accept them again.
 	SetReadOnly(on bool) error
-	// Discard tells the device that its content is not needed any more, for as long as bound.
+	// Discard tells the device that its content is no longer needed. It stops after bound.
 	Discard(ctx context.Context, bound time.Duration, progress func(done int64)) block.Discarded
 }
 
@@ -38,30 +38,31 @@ type Access int
 
 // The ways to open a device.
 const (
-	Read  Access = iota // only for reading
-	Write               // for writing, while nobody else uses it
-	Share               // for writing, while partitions of the disk may be mounted
+	Read  Access = iota // read only
+	Write               // write, with nobody else using the device
+	Share               // write, though partitions of the disk may be mounted
 )
 
-// Places are the directories at which volumes are mounted, one for each kind, and where the kernel is asked about arrays.
+// Places are the directories where volumes are mounted, one for each kind, and the sysfs that shows the arrays.
 type Places struct {
 	Recovery string // the recovery volume
 	Main     string // the main system
-	Medium   string // below it emergency media, each in a directory of its own
-	Run      string // what the running system has as /run: it is handed over with its content; below it is mounted what is for a moment
-	Sysfs    string // what the kernel says of its arrays, and is told about starting them
+	Medium   string // emergency media, each in a directory of its own below this
+	Run      string // /run of the running system, handed over with its content; short-lived mounts lie below it
+	Sysfs    string // where the kernel lists its arrays and takes settings for starting them
 }
 
-// InRun returns where a file lies that the running system has below /run.
+// InRun translates a path below /run of the running system to where the file is now.
 func (p Places) InRun(file string) string { return p.Run + strings.TrimPrefix(file, "/run") }
 
-// RealPlaces are those of a unit. Jobs that run after each other, and the running system's init, find each other's volumes there.
+// RealPlaces returns the places on a unit. They are fixed: later jobs and the running system's init find the volumes
+// there.
 func RealPlaces() Places {
 	return Places{Recovery: "/mnt/recovery", Main: "/mnt/main", Medium: "/mnt/medium", Run: "/run", Sysfs: "/sys"}
 }
 
-// Doors are the ways by which init and its jobs reach disks, filesystems, programs, firmware and clock. On a unit they are those of Real;
-// in tests they lead to a machine that is not there (package machinetest).
+// Doors are the only ways by which init and its jobs reach disks, filesystems, programs, firmware and the clock. On a
+// unit they come from Real. In tests they lead to a machine in memory (package machinetest).
 type Doors struct {
 	// List lists the disks of the machine.
 	List func() ([]block.Disk, error)
@@ -69,11 +70,11 @@ type Doors struct {
 	Open func(path string, how Access) (Device, error)
 	// WriteBlock writes one block at an offset of a partition that may be mounted (block.WriteBlock).
 	WriteBlock func(path string, b []byte, off int64) error
-	// Mount mounts a device at a directory, which is there. The driver of the filesystem is loaded first.
+	// Mount mounts a device at an existing directory. It loads the filesystem's driver first.
 	Mount func(source, dir, fstype string, o host.MountOptions) error
-	// Unmount unmounts what is mounted at a directory.
+	// Unmount unmounts a directory.
 	Unmount func(dir string) error
-	// UnmountAll unmounts whatever is mounted in Places, however deep.
+	// UnmountAll unmounts every volume in Places, however deep.
 	UnmountAll func() error
 	// Mounted reports whether something is mounted at a directory.
 	Mounted func(dir string) (bool, error)
@@ -81,14 +82,14 @@ type Doors struct {
 	Run filesystem.Runner
 	// Vars are the variables of UEFI firmware.
 	Vars *efi.Vars
-	// Places are where volumes are mounted.
+	// Places is where volumes are mounted.
 	Places Places
-	// SetClock sets the system's clock and the real-time clock.
+	// SetClock sets the system clock and the real-time clock.
 	SetClock func(time.Time) error
 }
 
-// Real returns the doors of the machine that this runs on. sys is /sys, and load loads what the kernel needs for a filesystem; nil: it has
-// all that it needs.
+// Real returns the doors of the machine that this process runs on. sys is /sys. load loads the kernel's driver for a
+// filesystem. If it is nil, the kernel needs no drivers.
 func Real(log *slog.Logger, sys fs.FS, load func(fstype string) error) Doors {
 	return Doors{
 		List: func() ([]block.Disk, error) { return block.List(sys) },
@@ -106,7 +107,7 @@ func Real(log *slog.Logger, sys fs.FS, load func(fstype string) error) Doors {
 				err = fmt.Errorf("open %s: there is no way %d to open a device", path, how)
 			}
 			if err != nil {
-				return nil, err // not a nil pointer in an interface
+				return nil, err // keep a nil pointer out of the interface
 			}
 			return d, nil
 		},

@@ -13,9 +13,9 @@ import (
 	"gprovision/model/signature"
 )
 
-// Eyes look at a machine and cannot change what is on its disks: whoever has nothing else has no way to write. Devices are opened for
-// reading. Filesystems are mounted read-only, and their journal is not replayed, which would be a write. Arrays are started so that
-// nothing is written to their members.
+// Eyes look at a machine and cannot change its disks. Code that has only Eyes has no way to write. They open devices
+// for reading, and mount filesystems read-only without replaying the journal, since a replay writes. They start
+// arrays so that nothing is written to the members.
 type Eyes struct{ m *Machine }
 
 // EyesOf returns the eyes of a machine.
@@ -24,19 +24,19 @@ func EyesOf(m *Machine) Eyes { return Eyes{m} }
 // Serial identifies the unit.
 func (e Eyes) Serial() string { return e.m.Serial }
 
-// Firmware is what started the machine.
+// Firmware is the firmware that started the machine.
 func (e Eyes) Firmware() layout.Firmware { return e.m.Firmware }
 
 // Variant is the platform.
 func (e Eyes) Variant() platform.Variant { return e.m.Identity.Variant }
 
-// Policy is that of the boot artifact.
+// Policy is the boot artifact's policy.
 func (e Eyes) Policy() policy.Policy { return e.m.Policy }
 
-// Keys are those of the policy.
+// Keys are the policy's keys.
 func (e Eyes) Keys() []signature.PublicKey { return e.m.Keys }
 
-// Places are where volumes are mounted.
+// Places is where volumes are mounted.
 func (e Eyes) Places() Places { return e.m.Places }
 
 // Disks lists the disks of the machine.
@@ -60,7 +60,7 @@ func (e Eyes) ProbePartition(path string) (info filesystem.Info, noted bool, err
 	return e.m.ProbePartition(path)
 }
 
-// AwaitsReplay reports whether the ext4 filesystem of a partition has a journal that is to be replayed (filesystem.AwaitsReplay).
+// AwaitsReplay reports whether the ext4 filesystem on a partition has a journal to replay (filesystem.AwaitsReplay).
 func (e Eyes) AwaitsReplay(path string) (bool, error) {
 	dev, err := e.m.Open(path, Read)
 	if err != nil {
@@ -91,9 +91,8 @@ func (e Eyes) Members() ([]raid.Part, error) { return e.m.Members() }
 // StartArray is Machine.StartArray.
 func (e Eyes) StartArray(ctx context.Context, a raid.Array) error { return e.m.StartArray(ctx, a) }
 
-// Mount mounts a filesystem read-only at a directory, which is there. The journal of an ext4 filesystem is not replayed: what the mount
-// shows
-// is what counts only where AwaitsReplay says that there is nothing to replay.
+// Mount mounts a filesystem read-only at an existing directory. It does not replay the journal of ext4. So the mount
+// shows the truth only where AwaitsReplay returned false.
 func (e Eyes) Mount(source, dir, fstype string) error {
 	o := host.MountOptions{ReadOnly: true, NoSUID: true, NoDev: true, NoExec: true}
 	if fstype == "ext4" {
@@ -102,7 +101,7 @@ func (e Eyes) Mount(source, dir, fstype string) error {
 	return e.m.Mount(source, dir, fstype, o)
 }
 
-// Unmount unmounts what is mounted at a directory.
+// Unmount unmounts a directory.
 func (e Eyes) Unmount(dir string) error { return e.m.Unmount(dir) }
 
 // StartedFrom returns the GUID of the partition that the EFI stub started from (efi.Vars.StartedFrom).

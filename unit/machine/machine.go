@@ -1,5 +1,6 @@
-// Package machine is the unit as a job sees it: its firmware, platform, policy and disks, its own initramfs, and what several
-// jobs do in the same way (find partitions, put boot artifacts in place, prove what was written).
+// Package machine is the unit as a job sees it: its firmware, platform, policy and disks, and its own initramfs. It
+// also holds what several jobs do in the same way: find partitions, put boot artifacts in place, prove what was
+// written.
 //
 // It decides nothing and reboots nothing.
 package machine
@@ -42,14 +43,14 @@ type Machine struct {
 	Policy   policy.Policy
 	Keys     []signature.PublicKey // the policy's keys, parsed
 	Firmware layout.Firmware
-	// Identity is the platform and how this machine was recognised.
+	// Identity is the platform, and how this machine was recognised as one.
 	Identity platform.Identity
 	// Serial identifies the unit.
 	Serial string
 	Build  bootimage.Build
 	// Sys is /sys.
 	Sys fs.FS
-	// Initramfs is the directory that holds the files of the boot artifact, "/" on a unit.
+	// Initramfs is the directory with the files of the boot artifact. It is "/" on a unit.
 	Initramfs string
 	// BootID identifies this boot.
 	BootID string
@@ -57,8 +58,8 @@ type Machine struct {
 	Cmdline string
 }
 
-// Track returns a meter for a step with total units, and what ends it. Panels see it move, and the observer of the step that ctx belongs
-// to.
+// Track returns a meter for a step of total units of work, and a function that ends it. The meter moves the panels
+// and informs the observer of the step that ctx belongs to.
 func (m *Machine) Track(ctx context.Context, total int64) (*panel.Meter, func()) {
 	meter := panel.NewMeter(nil, total)
 	return meter, meter.Watch(ctx, time.Second, func(p panel.Progress) {
@@ -67,7 +68,7 @@ func (m *Machine) Track(ctx context.Context, total int64) (*panel.Meter, func())
 	})
 }
 
-// ReadBuild reads what the boot artifact says of itself, below the directory initramfs.
+// ReadBuild reads the boot artifact's build record below the directory initramfs.
 func ReadBuild(initramfs string) (bootimage.Build, error) {
 	b, err := os.ReadFile(filepath.Join(initramfs, bootimage.BuildPath))
 	if err != nil {
@@ -81,7 +82,7 @@ func NewIDs() layout.IDs {
 	return layout.IDs{UUID: func() string { return uuid.Must(uuid.NewRandomFromReader(rand.Reader)).String() }}
 }
 
-// Labels returns the labels of Site and platform for package layout.
+// Labels returns the labels of the Site and the platform in the form that package layout takes.
 func (m *Machine) Labels() layout.Labels {
 	l := layout.Labels{Recovery: m.Site.Names.Recovery, Primary: m.Site.Names.Primary}
 	if d := m.Identity.Variant.DataPartition; d != nil {
@@ -90,7 +91,8 @@ func (m *Machine) Labels() layout.Labels {
 	return l
 }
 
-// LayMain lays out a main disk of this platform. volume is the size of a recovery volume on it, see platform.Variant.Parts.
+// LayMain lays out a main disk of this platform. volume is the size of the recovery volume on that disk
+// (platform.Variant.Parts).
 func (m *Machine) LayMain(d block.Disk, volume int64, ids layout.IDs) (layout.Table, error) {
 	return layout.ForMain(m.Firmware, layout.Device{Size: d.Size, SectorSize: d.SectorSize}, m.Labels(), m.Identity.Variant.Parts(volume), ids)
 }
@@ -98,7 +100,7 @@ func (m *Machine) LayMain(d block.Disk, volume int64, ids layout.IDs) (layout.Ta
 // Disks lists the disks of the machine.
 func (m *Machine) Disks() ([]block.Disk, error) { return m.List() }
 
-// Candidates returns disks as the platform's choice of disks wants them.
+// Candidates converts disks to the form that platform takes to choose among them.
 func Candidates(disks []block.Disk) []platform.Candidate {
 	var out []platform.Candidate
 	for _, d := range disks {
@@ -113,12 +115,12 @@ type Found struct {
 	Disk      block.Disk
 	Table     layout.Table
 	Partition layout.Partition
-	// Path is the partition's device node.
+	// Path is the device node of the partition.
 	Path string
 }
 
-// Partitions reads the tables of the disks that allow accepts and returns all their partitions. A nil allow accepts all. A disk
-// that cannot be read is logged and left out: it proves nothing.
+// Partitions returns all partitions of the disks that allow accepts. A nil allow accepts every disk. A disk that
+// cannot be read proves nothing: it is logged and skipped.
 func (m *Machine) Partitions(allow func(platform.Variant, platform.Candidate) bool) ([]Found, error) {
 	disks, err := m.Disks()
 	if err != nil {
@@ -127,7 +129,7 @@ func (m *Machine) Partitions(allow func(platform.Variant, platform.Candidate) bo
 	return m.PartitionsOn(disks, allow), nil
 }
 
-// PartitionsOn is Partitions for disks that are listed already.
+// PartitionsOn is Partitions for a given list of disks.
 func (m *Machine) PartitionsOn(disks []block.Disk, allow func(platform.Variant, platform.Candidate) bool) []Found {
 	var out []Found
 	for i, c := range Candidates(disks) {
@@ -148,7 +150,8 @@ func (m *Machine) PartitionsOn(disks []block.Disk, allow func(platform.Variant, 
 	return out
 }
 
-// node returns the device node of a partition if the kernel knows the partition with the same start and size.
+// node returns the device node of a partition. It reports false unless the kernel has a partition with that number,
+// start and size.
 func node(d block.Disk, p layout.Partition) (string, bool) {
 	for _, k := range d.Partitions {
 		if k.Number == p.Number && k.Start == p.Start && k.Size == p.Size {
@@ -168,7 +171,8 @@ func (m *Machine) ReadTable(path string) (layout.Table, error) {
 	return partition.Read(dev)
 }
 
-// ProbePartition says which filesystem a partition carries, and whether the kernel has noted errors in it if it is ext4.
+// ProbePartition returns the filesystem on a partition. For ext4, noted reports whether the kernel has recorded
+// errors in it.
 func (m *Machine) ProbePartition(path string) (info filesystem.Info, noted bool, err error) {
 	dev, err := m.Open(path, Read)
 	if err != nil {
@@ -181,8 +185,9 @@ func (m *Machine) ProbePartition(path string) (info filesystem.Info, noted bool,
 	return info, noted, err
 }
 
-// LostExt4 reports whether a partition carried an ext4 filesystem with the label, whose first superblock is lost or damaged: the copy of it
-// that a repair would take holds, and nothing else is recognised there.
+// LostExt4 reports whether a partition carried an ext4 filesystem with this label and its first superblock is lost or
+// damaged. The backup superblock that a repair would use must be valid, and nothing else may be recognised on the
+// partition.
 func (m *Machine) LostExt4(path, label string) (bool, error) {
 	dev, err := m.Open(path, Read)
 	if err != nil {
@@ -205,7 +210,7 @@ func (m *Machine) LostExt4(path, label string) (bool, error) {
 	return ok && was.Label == label, err
 }
 
-// BlankDisk reports whether a disk provably carries nothing, and if not, what was found.
+// BlankDisk reports whether a disk provably carries nothing. If not, it also returns what was found.
 func (m *Machine) BlankDisk(path string) (bool, string, error) {
 	dev, err := m.Open(path, Read)
 	if err != nil {
@@ -215,8 +220,8 @@ func (m *Machine) BlankDisk(path string) (bool, string, error) {
 	return filesystem.Blank(dev, dev.Size())
 }
 
-// OnlyTable reports whether nothing is recognised on a disk but the partition table t, whole or in part: what is left where writing
-// it was cut off. Other data may be there that nothing recognises.
+// OnlyTable reports whether the only thing recognised on a disk is the partition table t, whole or in part. A write
+// of the table that was cut short leaves a disk so. There may be other data that nothing recognises.
 func (m *Machine) OnlyTable(path string, t layout.Table) (bool, error) {
 	dev, err := m.Open(path, Read)
 	if err != nil {
@@ -241,13 +246,13 @@ func onlyTable(all []filesystem.Info, t layout.Table) bool {
 	return true
 }
 
-// Wiped areas at both ends of a disk: more than any table, array member or first boot stage reaches.
+// How much is wiped at either end of a disk. It is more than any table, array member or first boot stage reaches.
 const (
 	wipeHead = 100 * layout.MiB
 	wipeTail = 8 * layout.MiB
 )
 
-// Wipe overwrites the head and the tail of a disk with zeros and makes the kernel forget its partitions.
+// Wipe zeros the head and the tail of a disk and makes the kernel forget its partitions.
 func (m *Machine) Wipe(path string) error {
 	return m.withDisk(path, func(dev Device) error {
 		if err := partition.Wipe(dev, min(wipeHead, dev.Size()), min(wipeTail, dev.Size())); err != nil {
@@ -257,13 +262,13 @@ func (m *Machine) Wipe(path string) error {
 	})
 }
 
-// passOn is boot code for BIOS: int 0x18, which tells the firmware that nothing can be started from this disk and lets it try
-// the next device, then a halt in a loop.
+// passOn is boot code for BIOS. Int 0x18 tells the firmware that this disk cannot be started, so that it tries the
+// next device. An endless halt follows.
 var passOn = []byte{0xcd, 0x18, 0xf4, 0xeb, 0xfd}
 
-// WriteTable wipes the places of older tables and filesystems, writes t and waits for the partitions' nodes. Until a boot loader
-// is installed BIOS firmware goes on to the next device: a table without boot code would make it hang. What the partitions of the
-// roles in keep hold is not touched.
+// WriteTable wipes the places of older tables and filesystems, writes t and waits for the device nodes of the
+// partitions. Partitions with a role in keep keep their content. It also writes boot code that sends BIOS firmware on
+// to the next device: without any, the firmware would hang until a boot loader is installed.
 func (m *Machine) WriteTable(path string, t layout.Table, keep ...layout.Role) error {
 	return m.withDisk(path, func(dev Device) error {
 		if err := partition.Wipe(dev, layout.MiB, layout.MiB); err != nil {
@@ -287,8 +292,8 @@ func (m *Machine) WriteTable(path string, t layout.Table, keep ...layout.Role) e
 	})
 }
 
-// BackupTable returns the partition table of a disk whose first copy is damaged, from the one at its end; nil for all other disks. It
-// makes the kernel know those partitions, which it does not by itself. Nothing is written.
+// BackupTable returns the table at the end of a disk whose first copy is damaged. For all other disks it returns nil.
+// It makes the kernel know the partitions, which it does not do by itself. Nothing is written.
 func (m *Machine) BackupTable(d block.Disk) (*layout.Table, error) {
 	dev, err := m.Open(d.Path, Read)
 	if err != nil {
@@ -307,8 +312,8 @@ func (m *Machine) BackupTable(d block.Disk) (*layout.Table, error) {
 	return &t, nil
 }
 
-// RepairTable writes t again where one of its copies on the disk is not valid, and leaves everything else alone. Partitions of the
-// disk may be mounted.
+// RepairTable writes t again if either of its copies on the disk is not valid. Nothing else changes. Partitions of
+// the disk may be mounted.
 func (m *Machine) RepairTable(path string, t layout.Table) error {
 	dev, err := m.Open(path, Share)
 	if err != nil {
@@ -324,12 +329,12 @@ func (m *Machine) RepairTable(path string, t layout.Table) error {
 	return dev.RereadTable()
 }
 
-// ClearPartition overwrites both ends of a partition, so that nothing is recognised in it.
+// ClearPartition zeros both ends of a partition, so that nothing is recognised in it.
 func (m *Machine) ClearPartition(path string) error {
 	return m.withDisk(path, func(dev Device) error { return zeroEnds(dev, 0, dev.Size()) })
 }
 
-// zeroEnds zeros both ends of a partition: members of arrays have their signature at either.
+// zeroEnds zeros both ends of a partition, because an array member may have its signature at either.
 func zeroEnds(dev Device, at, size int64) error {
 	n := min(size, 4*layout.MiB)
 	return errors.Join(zero(dev, at, n), zero(dev, at+size-n, n))
@@ -358,8 +363,8 @@ func (m *Machine) withDisk(path string, do func(Device) error) error {
 	return dev.Close()
 }
 
-// Format makes the filesystems of the partitions of t with one of the roles, on a disk that has this table: FAT32 on the ESP,
-// ext4 elsewhere.
+// Format makes filesystems on the partitions of t that have one of the roles: FAT32 on the ESP, ext4 on the others.
+// The disk must already have the table t.
 func (m *Machine) Format(ctx context.Context, path string, t layout.Table, roles []layout.Role) error {
 	for _, p := range t.Partitions {
 		if !slices.Contains(roles, p.Role) {
@@ -380,10 +385,11 @@ func (m *Machine) Format(ctx context.Context, path string, t layout.Table, roles
 	return nil
 }
 
-// discardBound is how long what was on a partition may be discarded before a filesystem is made on it.
+// discardBound limits the time to discard a partition's old content before a filesystem is made.
 const discardBound = 20 * time.Second
 
-// MakeExt4 makes an ext4 filesystem on the device path (filesystem.MakeExt4). What was there is discarded first, where that is quick.
+// MakeExt4 makes an ext4 filesystem on a device (filesystem.MakeExt4). It first discards the old content, if the
+// device does that quickly.
 func (m *Machine) MakeExt4(ctx context.Context, path, label, uuid string) error {
 	err := m.withDisk(path, func(dev Device) error {
 		meter, end := m.Track(ctx, dev.Size())
@@ -394,7 +400,7 @@ func (m *Machine) MakeExt4(ctx context.Context, path, label, uuid string) error 
 			time.Since(began).Seconds(), "left", d.Why)
 		return nil
 	})
-	if err != nil { // mke2fs will say more, if that is more than this
+	if err != nil { // not fatal: if the device is bad, mke2fs will say so
 		m.Log.Info("what was on the device is not discarded", "device", path, "err", err)
 	}
 	return filesystem.MakeExt4(ctx, m.Run, path, label, uuid)
@@ -412,9 +418,9 @@ func (m *Machine) MainArgs(u state.Unit) string {
 	return m.KernelArgs("real_root=" + root)
 }
 
-// unitArgs returns what counts of the kernel arguments of a unit's record. They come from the recovery volume: a locked artifact takes
-// none, others take what is on
-// the list and what the artifact itself says nothing about. A console is added to those that it has.
+// unitArgs returns those kernel arguments of a unit's record that may be used. The record lies on the recovery
+// volume, so a locked artifact takes none of it. Any other takes the arguments on the allowed list, unless it sets
+// the same argument itself. Consoles are the exception: they add up.
 func (m *Machine) unitArgs(args string) string {
 	if m.Policy.Locked {
 		return ""
@@ -431,7 +437,7 @@ func (m *Machine) unitArgs(args string) string {
 	}), " ")
 }
 
-// KernelArgs returns the arguments of a boot entry that lets init decide, with more behind them.
+// KernelArgs returns the arguments of a boot entry that leaves the decision to init, followed by more.
 func (m *Machine) KernelArgs(more ...string) string {
 	var args []string
 	if m.Policy.BootArgs != "" {
@@ -443,12 +449,12 @@ func (m *Machine) KernelArgs(more ...string) string {
 	return strings.Join(append(args, more...), " ")
 }
 
-// DiskRecord is a disk as the unit's record has it.
+// DiskRecord returns a disk in the form of the unit's record.
 func DiskRecord(d block.Disk, t layout.Table) state.Disk {
 	return state.Disk{Size: d.Size, SectorSize: d.SectorSize, Bus: string(d.Bus), Model: d.Model, Serial: d.Serial, WWN: d.WWN, Table: t}
 }
 
-// SetReadOnly makes the kernel refuse writes to a disk, or take them again, until the next boot.
+// SetReadOnly makes the kernel refuse writes to a disk until the next boot, or accept them again.
 func (m *Machine) SetReadOnly(path string, on bool) error {
 	dev, err := m.Open(path, Read)
 	if err != nil {
@@ -458,5 +464,5 @@ func (m *Machine) SetReadOnly(path string, on bool) error {
 	return dev.SetReadOnly(on)
 }
 
-// ErrNoGRUB says that the boot artifact carries no BIOS boot loader.
+// ErrNoGRUB means that the boot artifact carries no boot loader for BIOS.
 var ErrNoGRUB = errors.New("the boot artifact carries no GRUB images")

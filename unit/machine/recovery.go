@@ -23,16 +23,17 @@ import (
 	"gprovision/unit/state"
 )
 
-// The descriptions of our boot entries.
+// The titles of our boot entries.
 const (
 	NormalEntry   = grub.NormalTitle
 	RecoveryEntry = "Recovery"
-	// ForcedEntry is never started by itself, only from the firmware's menu or, on BIOS, the boot loader's.
+	// ForcedEntry never starts by itself. A person chooses it in the menu of the firmware or, on BIOS, of the boot
+	// loader.
 	ForcedEntry = grub.ForcedTitle
 )
 
-// ForcedArg returns the kernel argument by which a person's choice in a boot menu reaches init. There is none where the policy
-// allows no such choice, or none by a kernel argument.
+// ForcedArg returns the kernel argument that tells init what a person chose in a boot menu. It is empty if the policy
+// forbids the choice, or forbids making it by kernel argument.
 func (m *Machine) ForcedArg() string {
 	if m.Policy.Locked || m.Policy.ForcedRestore == policy.ForcedRestoreNever {
 		return ""
@@ -40,8 +41,8 @@ func (m *Machine) ForcedArg() string {
 	return policy.ForcedRestoreArg
 }
 
-// PutRecoveryArtifact makes the recovery device boot the recovery artifact that lies on the recovery volume, mounted at dir.
-// Nothing is written where it does already.
+// PutRecoveryArtifact makes the recovery device boot the recovery artifact on the recovery volume, which is mounted
+// at dir. It writes nothing if the device does so already.
 func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
 	artifact := filepath.Join(dir, m.Site.Names.BootFile)
 	if err := Regular(artifact); err != nil {
@@ -68,8 +69,9 @@ func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
 	return m.InstallLoader(disk.Path, u.Recovery.Table)
 }
 
-// PutMainArtifact makes the main disks boot the boot artifact of the system that is mounted at root, writable on BIOS. disks are
-// their paths in the order of the record, "" for a member of an array that is not there. Nothing is written where they do already.
+// PutMainArtifact makes the main disks boot the artifact of the system mounted at root. On BIOS that mount must be
+// writable. disks are the paths of the main disks in the order of the record, "" for a missing array member. It
+// writes nothing if the disks do so already.
 func (m *Machine) PutMainArtifact(u state.Unit, disks []string, root string) error {
 	artifact := filepath.Join(root, "boot", m.Site.Names.BootFile)
 	main := u.System()
@@ -98,7 +100,7 @@ func (m *Machine) PutMainArtifact(u state.Unit, disks []string, root string) err
 	if err := m.PutArtifactBIOS(root, artifact, entry, grub.MainConfig); err != nil {
 		return err
 	}
-	for i, disk := range disks { // each member of an array can start it
+	for i, disk := range disks { // each array member can start the system
 		if disk == "" {
 			continue
 		}
@@ -109,8 +111,8 @@ func (m *Machine) PutMainArtifact(u state.Unit, disks []string, root string) err
 	return nil
 }
 
-// putESP makes the artifact a file on the ESP p of a disk. An ESP that carries no FAT any more is made anew: nothing but boot files of ours
-// was on it.
+// putESP puts the artifact in a file on the ESP p of a disk. An ESP without a FAT filesystem is formatted: it held
+// only our own boot files.
 func (m *Machine) putESP(disk string, p layout.Partition, file, artifact string) error {
 	path := block.PartitionPath(disk, p.Number)
 	info, _, err := m.ProbePartition(path)
@@ -126,7 +128,7 @@ func (m *Machine) putESP(disk string, p layout.Partition, file, artifact string)
 	return m.PutArtifactESP(path, file, artifact)
 }
 
-// makeESP makes the filesystem of an ESP while other partitions of its disk may be mounted.
+// makeESP formats an ESP. Other partitions of the disk may be mounted.
 func (m *Machine) makeESP(disk string, p layout.Partition) error {
 	dev, err := m.Open(disk, Share)
 	if err != nil {
@@ -135,13 +137,14 @@ func (m *Machine) makeESP(disk string, p layout.Partition) error {
 	return errors.Join(filesystem.MakeFAT32(dev, p), dev.Close())
 }
 
-// UpdateRecovery replaces the recovery artifact, the file own on the recovery volume, by the boot artifact fresh if that is trusted and
-// has a higher build number, or if own cannot be read, and reports whether it did. It goes upwards only; equal numbers with different
-// content are reported in the log. A signature beside fresh comes along. What the recovery device boots is not changed:
-// PutRecoveryArtifact does that, in a step after.
+// UpdateRecovery replaces the recovery artifact by the boot artifact fresh, and reports whether it did. own is the
+// recovery artifact's file on the recovery volume. It does so if fresh is trusted and has a higher build number, or
+// if own cannot be read. It never goes back to an older build. Equal numbers with different content are logged. A
+// signature beside fresh is copied too. The recovery device still boots the old artifact until PutRecoveryArtifact
+// runs, in a later step.
 //
-// trusted says that a key of the policy vouches for fresh: by its own signature, or by that of the image that it comes from. Its build
-// number is its own word and no reason.
+// trusted means that a key of the policy vouches for fresh, by the artifact's own signature or that of the image it
+// comes from. The build number alone is no reason to trust it.
 func UpdateRecovery(log *slog.Logger, own, fresh string, trusted bool) (bool, error) {
 	a, err := ReadArtifact(fresh)
 	if err != nil {
@@ -186,7 +189,8 @@ func UpdateRecovery(log *slog.Logger, own, fresh string, trusted bool) (bool, er
 	return true, copySignature(fresh, own)
 }
 
-// copySignature puts the signature that lies beside one file, if there is one, beside another with the same content.
+// copySignature copies the signature beside one file, if there is one, to the place beside another with the same
+// content.
 func copySignature(from, to string) error {
 	if Regular(from+signature.Suffix) != nil {
 		return nil
@@ -200,8 +204,8 @@ func copySignature(from, to string) error {
 	return err
 }
 
-// EnsureEntries makes the firmware start the main disk first and the recovery device second, and offer a forced restore in its menu
-// where the policy allows it. It writes only what is missing or wrong.
+// EnsureEntries makes the firmware start the main disk first and the recovery device second. Where the policy allows
+// it, the firmware's menu offers a forced restore too. It writes only what is missing or wrong.
 func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) (efi.Change, error) {
 	main := u.System()
 	if main == nil {
@@ -210,7 +214,7 @@ func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) (efi.Change, error
 	var entries []efi.Entry
 	for i, d := range u.Main {
 		name := NormalEntry
-		if i > 0 { // each member of an array can start it
+		if i > 0 { // each array member can start the system
 			name = fmt.Sprintf("%s (disk %d)", NormalEntry, i+1)
 		}
 		normal, err := Entry(name, d.Table, d.SectorSize, NormalFile(u), m.MainArgs(u))
@@ -240,9 +244,9 @@ func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) (efi.Change, error
 	return change, nil
 }
 
-// RecoveryDisk returns the disk of the recovery volume that u records: the one on a bus that the platform allows whose table is
-// as recorded. The record lies on the volume itself and is not trusted: what it says of the partitions that are written to must
-// be so on the disk.
+// RecoveryDisk returns the disk of the recovery volume that u records. The platform must allow its bus. The record
+// lies on the volume itself and is not trusted, so the partitions that will be written to must be on the disk as
+// recorded.
 func (m *Machine) RecoveryDisk(u state.Unit) (block.Disk, error) {
 	volume := u.Recovery.Table.Find(layout.Recovery)
 	if volume == nil {
@@ -271,7 +275,8 @@ func (m *Machine) RecoveryDisk(u state.Unit) (block.Disk, error) {
 	return found[0].Disk, nil
 }
 
-// checkRecovery compares the recorded table of the recovery device with the one on the disk, which knows no roles.
+// checkRecovery compares the recorded table of the recovery device with the one on the disk. The table on the disk
+// has no roles.
 func checkRecovery(fw layout.Firmware, recorded, real layout.Table) error {
 	if recorded.Kind != real.Kind || len(recorded.Partitions) != len(real.Partitions) {
 		return errors.New("the unit's record has another partition table than its recovery device")
