@@ -15,14 +15,15 @@ import (
 	"time"
 )
 
-// memberPatience is how long missing members of an array are waited for, after init's start or a hold, before it is started without them:
-// what mdadm's own timer gives them in a running system (mdadm-last-resort).
+// memberPatience limits the wait for missing members of an array, from init's start or a hold. After it the array
+// starts without them. A running system waits as long: it is mdadm's own timer (mdadm-last-resort).
 const memberPatience = 30 * time.Second
 
-// lookForArray finds the array that carries the main system by its recorded identifier, and starts it when all its members are
-// there, or as many as it needs after the others were waited for. What is no array of this unit stays as it is.
+// lookForArray finds the array of the main system by its recorded identifier. It starts the array once all members
+// are there. After the wait for missing members it starts it with as few as it needs. Arrays that are not this unit's
+// are left alone.
 func (l mainLook) lookForArray(ctx context.Context) {
-	if l.s.Provisions() { // nothing but this boot's plan counts, and a started array would hold its disks
+	if l.s.Provisions() { // only this boot's plan counts, and a started array would hold its disks
 		note(&l.f.Notes, "main: the array is not looked for")
 		return
 	}
@@ -51,7 +52,8 @@ func (l mainLook) lookForArray(ctx context.Context) {
 	l.useArray(ctx, a)
 }
 
-// guessArray finds the array of the main system without a record: the one whose filesystem the boot entry names.
+// guessArray finds the array of the main system without a record: it is the one with the filesystem that the boot
+// entry names.
 func (l mainLook) guessArray(ctx context.Context, fsUUID string) {
 	parts, err := l.s.Eyes.Members()
 	if err != nil {
@@ -98,9 +100,9 @@ func (l mainLook) useArray(ctx context.Context, a raid.Array) {
 	l.judgeMain()
 }
 
-// arrayDisks returns the planned disks for an array of which some members are there. A disk in the place of another one must be
-// blank: what somebody else left on it is no part of the unit. One of the unit's own whose member is lost is what a restore leaves that
-// was cut off.
+// arrayDisks returns the planned disks for an array that has some of its members. A disk that takes the place of
+// another must be blank: foreign data on it is no part of the unit. The exception is one of the unit's own disks
+// whose member is lost. A restore that was cut short leaves such a disk.
 func (l mainLook) arrayDisks() ([]block.Disk, error) {
 	chosen, err := l.plannedDisks()
 	if err != nil {
@@ -122,8 +124,8 @@ func (l mainLook) arrayDisks() ([]block.Disk, error) {
 	return chosen, nil
 }
 
-// lostMember reports whether a disk is one of the unit's record, and nothing is recognised on it but its recorded table: that whole, or on
-// a disk that is known by its serial number in part.
+// lostMember reports whether a disk is in the unit's record and carries nothing recognised but its recorded table.
+// The table must be whole. If the disk is known by its serial number, a part of the table is enough.
 func (l mainLook) lostMember(d block.Disk) bool {
 	now, err := l.s.Eyes.ReadTable(d.Path)
 	if err != nil {
@@ -141,7 +143,8 @@ func (l mainLook) lostMember(d block.Disk) bool {
 	})
 }
 
-// MemberTime returns how long members of arrays that are missing may still come: 0 if none is missing, or hoped for any more.
+// MemberTime returns how long to wait for missing array members. It is 0 if none is missing, or if there is no more
+// hope for one.
 func (s *Survey) MemberTime() time.Duration {
 	left := min(memberPatience, s.Eyes.Policy().RootWait()) - time.Since(s.Memory.Since)
 	parts, err := s.Eyes.Members()
@@ -151,7 +154,7 @@ func (s *Survey) MemberTime() time.Duration {
 	return left
 }
 
-// allComplete reports whether there are arrays, and no more members of them may be hoped for.
+// allComplete reports whether there are arrays and none of them may still gain members.
 func allComplete(parts []raid.Part) bool {
 	ids := raid.UUIDs(parts)
 	return len(ids) > 0 && !slices.ContainsFunc(ids, func(id string) bool { return !raid.Find(parts, id).Complete() })

@@ -17,14 +17,14 @@ import (
 	"strings"
 )
 
-// mainLook is the part of a survey that is about the main system.
+// mainLook is the part of a survey that looks for the main system.
 type mainLook struct {
 	s *Survey
 	f *Findings
 }
 
-// lookForMain finds the partition of the main system by its recorded identifier, on a bus that the platform allows. Without a
-// recovery volume the kernel argument real_root says where it is.
+// lookForMain finds the partition of the main system by its recorded identifier, on a bus that the platform allows.
+// Without a recovery volume, the kernel argument real_root names the partition.
 func (l mainLook) lookForMain(ctx context.Context) {
 	root := l.s.Args.Root
 	if l.f.Recovery == decide.RecoveryFound {
@@ -115,8 +115,9 @@ func (l mainLook) judgeMain() {
 	}
 }
 
-// otherContent says what a main partition without ext4 means. Nothing, or what a bad superblock looks like, is damage. What is
-// recognised as something else is somebody's data: a repair could find old copies of superblocks and write over it.
+// otherContent judges a main partition that has no ext4. A blank partition, or one that looks like a bad superblock,
+// is damage. Anything else that is recognised is somebody's data: a repair could find old copies of superblocks and
+// write over it.
 func otherContent(info filesystem.Info) decide.MainState {
 	switch info.Type {
 	case "", "ext2", "jbd":
@@ -138,7 +139,8 @@ func (l mainLook) readMark() (state.Mark, error) {
 	return state.ParseMark(b)
 }
 
-// lookForPlannedDisk is for a main partition that is nowhere: are the disks that the platform plans there, and are they blank?
+// lookForPlannedDisk handles a missing main partition: it looks whether the planned disks are there, and whether they
+// are blank.
 func (l mainLook) lookForPlannedDisk() {
 	chosen, err := l.plannedDisks()
 	switch {
@@ -173,7 +175,8 @@ func (l mainLook) lookForPlannedDisk() {
 	l.f.Recorded = records(l.f.Planned, l.f.Unit.Main, l.f.Main != decide.MainForeign) != nil
 }
 
-// begunMain reports whether the planned disks are the recorded ones, and nothing is recognised on them but their recorded tables.
+// begunMain reports whether the planned disks are the recorded ones and carry nothing recognised but their recorded
+// tables.
 func (l mainLook) begunMain() bool {
 	own := records(l.f.Planned, l.f.Unit.Main, true)
 	for i, r := range own {
@@ -213,8 +216,8 @@ func (l mainLook) plannedDisks() ([]block.Disk, error) {
 	return out, nil
 }
 
-// recorded reports whether d is the main disk of the unit's record. A disk without a serial number is only taken for it if it is
-// like it and carries nothing that could be somebody's.
+// recorded reports whether d is the disk r of the unit's record. A disk with neither serial number nor WWN counts
+// only if nothing is true: it must carry nothing that could be somebody's.
 func recorded(d block.Disk, r state.Disk, nothing bool) bool {
 	if string(d.Bus) != r.Bus || d.Model != r.Model || d.Size != r.Size || d.Serial != r.Serial || d.WWN != r.WWN {
 		return false
@@ -222,7 +225,8 @@ func recorded(d block.Disk, r state.Disk, nothing bool) bool {
 	return nothing || d.Serial != "" || d.WWN != ""
 }
 
-// records returns the records of disks, in their order; nil if one has none, or a record has no disk.
+// records returns the records of disks, in the order of the disks. It returns nil if a disk has no record, or a
+// record no disk.
 func records(disks []block.Disk, main []state.Disk, nothing bool) []state.Disk {
 	if len(disks) != len(main) {
 		return nil
@@ -239,7 +243,8 @@ func records(disks []block.Disk, main []state.Disk, nothing bool) []state.Disk {
 	return out
 }
 
-// namesPart reports whether r names the partition p. probe says what the partition carries; it is only asked where that counts.
+// namesPart reports whether r names the partition p. It calls probe for the content of the partition only if r names
+// a filesystem.
 func namesPart(r decide.Root, p machine.Found, probe func(path string) (filesystem.Info, error)) bool {
 	onDisk := func(names []string) bool {
 		for _, n := range names {

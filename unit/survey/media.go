@@ -10,12 +10,12 @@ import (
 	"slices"
 )
 
-// Finder finds media of a unit with these names.
+// Finder returns a finder of media for a unit with these names.
 func (s *Survey) Finder(names site.Names) medium.Finder {
 	return medium.Finder{Eyes: s.Eyes, Names: names}
 }
 
-// lookForMedia looks for emergency media among the disks that are not the unit's own.
+// lookForMedia looks for emergency media on the disks that are not the unit's own.
 func (s *Survey) lookForMedia(ctx context.Context, f *Findings) {
 	if s.Provisions() {
 		return
@@ -32,7 +32,8 @@ func (s *Survey) lookForMedia(ctx context.Context, f *Findings) {
 	for _, name := range f.Members {
 		own[name] = true
 	}
-	// One list for both: a stick that appears while this looks is seen whole or not at all, and then waited for if this boot came from it.
+	// One list serves both looks. So a stick that appears in between is seen by both or by neither. If this boot came
+	// from it, the unit then waits for it.
 	disks, err := s.Eyes.Disks()
 	if err != nil {
 		note(&f.Notes, "media: %v", err)
@@ -81,7 +82,7 @@ func (s *Survey) stateOf(f *Findings, file medium.File) decide.MediumState {
 	return decide.MediumOffered
 }
 
-// lookForSticks looks for recovery sticks, and for the one that this boot came from.
+// lookForSticks finds the recovery sticks and marks the one that this boot came from.
 func (s *Survey) lookForSticks(f *Findings, disks []block.Disk, own map[string]bool) {
 	sticks := s.Finder(f.Names).Sticks(disks, own)
 	f.Sticks = sticks
@@ -96,19 +97,19 @@ func (s *Survey) lookForSticks(f *Findings, disks []block.Disk, own map[string]b
 	note(&f.Notes, "this boot came from the recovery stick %s", sticks[0].Disk.Name)
 }
 
-// carried reports whether any of the disks has a partition with that GUID, and the kernel knows the partition.
+// carried reports whether any of the disks has a partition with that GUID that the kernel knows.
 func (s *Survey) carried(disks []block.Disk, id string) bool {
 	return slices.ContainsFunc(s.Eyes.PartitionsOn(disks, nil), func(p machine.Found) bool { return p.Partition.UUID == id })
 }
 
-// HasFile reports whether an image with the identifier is on a medium that is plugged in.
+// HasFile reports whether a plugged-in medium has the image with this identifier.
 func (m *MediaFindings) HasFile(id string) bool {
 	return slices.ContainsFunc(m.Media, func(m medium.Medium) bool {
 		return slices.ContainsFunc(m.Files, func(file medium.File) bool { return file.ID == id })
 	})
 }
 
-// StickImage returns the newest image of a recovery stick; ok is false where there is none.
+// StickImage returns the newest image of a recovery stick. ok is false if there is none.
 func (m *MediaFindings) StickImage() (on medium.Medium, file medium.File, ok bool) {
 	for _, on := range m.Media {
 		if on.Stick && len(on.Files) > 0 {

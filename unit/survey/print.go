@@ -8,7 +8,8 @@ import (
 	"gprovision/unit/decide"
 )
 
-// Print writes what was found, and what is decided of it with the policy p where nobody at the machine chooses anything.
+// Print writes the findings, and the decision that follows from them with the policy p if nobody at the machine
+// chooses anything.
 func Print(w io.Writer, f *Findings, p policy.Policy) {
 	facts := f.Facts
 	facts.Choice, facts.ShellAsked = decide.Choice{}, false

@@ -16,31 +16,32 @@ import (
 	"slices"
 )
 
-// Why a partition is not the recovery volume of this unit.
+// Reasons why a partition is not the recovery volume of this unit.
 var (
 	errUnreadable = errors.New("the volume cannot be read")
 	errForeign    = errors.New("the volume is not of this unit")
 )
 
-// candidate is a partition that proved to be the recovery volume of this unit, with what was read of it.
+// candidate is a partition that proved to be this unit's recovery volume, and what was read from it.
 type candidate struct {
 	part    machine.Found
-	noted   bool // the kernel has noted errors in its filesystem
+	noted   bool // the kernel has recorded errors in its filesystem
 	request *state.Request
 	last    state.Medium
 	notes   []string
 	VolumeFindings
 }
 
-// recoveryLook is the part of a survey that is about the recovery volume.
+// recoveryLook is the part of a survey that looks for the recovery volume.
 type recoveryLook struct {
 	s *Survey
 	f *Findings
 }
 
-// lookForRecovery finds the recovery volume: an ext4 partition on a bus that the platform allows, whose own record names this unit and
-// this partition. A label proves nothing: those that have the one of the artifact that runs are looked at first, and the others
-// where none of these is the unit's, since a unit keeps the labels that it was provisioned with.
+// lookForRecovery finds the recovery volume: an ext4 partition on a bus that the platform allows, whose own record
+// names this unit and this partition. A label proves nothing. It only sets the order: partitions with the running
+// artifact's label come first, and the others only if none of those is the unit's. A unit keeps the labels that it
+// was provisioned with, so they may differ.
 func (l recoveryLook) lookForRecovery() {
 	parts, err := l.s.Eyes.Partitions(platform.AllowedRecovery)
 	if err != nil {
@@ -99,8 +100,9 @@ func (l recoveryLook) lookForRecovery() {
 	}
 }
 
-// otherLabels returns the recovery volumes of this unit among partitions with a label that the artifact does not know, and those whose
-// record is newer than this init. A journal is only to be replayed on one that proved to be the unit's without that.
+// otherLabels returns the recovery volumes of this unit among partitions whose label the artifact does not know. It
+// also returns those whose record is newer than this init. A journal is replayed only on a volume that proved to be
+// the unit's without the replay.
 func (l recoveryLook) otherLabels(parts []machine.Found) (hits []candidate, newer []machine.Found) {
 	for _, p := range parts {
 		info, noted, err := l.s.Eyes.ProbePartition(p.Path)
@@ -126,7 +128,7 @@ func (l recoveryLook) otherLabels(parts []machine.Found) (hits []candidate, newe
 	return hits, newer
 }
 
-// use makes a candidate the recovery volume of the unit.
+// use makes a candidate the unit's recovery volume.
 func (l recoveryLook) use(c candidate) {
 	l.f.Recovery, l.f.RecoveryErrors, l.f.Request, l.f.LastMedium, l.f.VolumeFindings = decide.RecoveryFound, c.noted, c.request, c.last,
 		c.VolumeFindings
@@ -137,7 +139,7 @@ func (l recoveryLook) use(c candidate) {
 	l.f.Attempts = l.f.Counts.BootAttempts
 }
 
-// read proves that a candidate is the recovery volume of this unit, and reads what lies there.
+// read proves that a candidate is this unit's recovery volume and reads what lies there.
 func (l recoveryLook) read(c *candidate, fsUUID string) error {
 	return l.s.view(c.part.Path, func(v *state.Volume) error {
 		var err error
@@ -149,7 +151,7 @@ func (l recoveryLook) read(c *candidate, fsUUID string) error {
 	})
 }
 
-// Proves returns nil if the volume on a partition, whose filesystem has this UUID, is the recovery volume of this unit.
+// Proves returns nil if the volume on p is this unit's recovery volume. fsUUID is the UUID of its filesystem.
 func (s *Survey) Proves(p machine.Found, fsUUID string) error {
 	return s.view(p.Path, func(v *state.Volume) error {
 		_, err := s.prove(v, p, fsUUID)
@@ -157,7 +159,7 @@ func (s *Survey) Proves(p machine.Found, fsUUID string) error {
 	})
 }
 
-// prove reads the record of a volume and compares it with the machine and with the partition p that it lies on.
+// prove reads the record of a volume and compares it with the machine and with the partition p below it.
 func (s *Survey) prove(v *state.Volume, p machine.Found, fsUUID string) (state.Unit, error) {
 	rec, err := v.ReadUnit()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -181,7 +183,8 @@ func (s *Survey) RecordFits(p machine.Found, fsUUID string) func(state.Unit) boo
 	return func(rec state.Unit) bool { return s.checkRecord(rec, p, fsUUID) == nil }
 }
 
-// checkRecord compares a record with the machine and with the partition that it lies on. The error is errForeign.
+// checkRecord compares a record with the machine and with the partition that the record lies on. The error is
+// errForeign.
 func (s *Survey) checkRecord(rec state.Unit, p machine.Found, fsUUID string) error {
 	want := rec.Recovery.Table.Find(layout.Recovery)
 	switch {
@@ -195,7 +198,7 @@ func (s *Survey) checkRecord(rec state.Unit, p machine.Found, fsUUID string) err
 	return nil
 }
 
-// readVolume reads what a survey needs of a volume that is the unit's.
+// readVolume reads from the unit's volume what a survey needs.
 func (l recoveryLook) readVolume(c *candidate, v *state.Volume) {
 	switch r, err := v.ReadRequest(); {
 	case err == nil:
@@ -245,10 +248,11 @@ func (l recoveryLook) readImages(c *candidate, v *state.Volume, prefix string) {
 	}
 }
 
-// goBack returns the file name of the image to go back to from the installed one, or "".
+// goBack returns the file name of the image to go back to from the installed one. It is empty if there is none.
 func goBack(f *Findings) string { return image.GoBack(f.images, f.history, f.Mark.Release) }
 
-// judgeOriginal says what speaks against the image that the unit was provisioned with. Its content is not read.
+// judgeOriginal returns what speaks against the image that the unit was provisioned with. It does not read the
+// content of the image.
 func (l recoveryLook) judgeOriginal(v *state.Volume, original, prefix string) error {
 	if original == "" {
 		return nil
@@ -264,9 +268,10 @@ func (l recoveryLook) judgeOriginal(v *state.Volume, original, prefix string) er
 	return err
 }
 
-// lostRecovery reports whether a partition that does not carry a recovery volume did so once and may do so again: its first superblock is
-// lost, and the copy that a repair takes has the label of one: that of the artifact, or of the Site before that. In a GPT the partition
-// has that name too. One that cannot be read at all is noted, and is no candidate: nothing is known of it.
+// lostRecovery reports whether a partition was a recovery volume and a repair may bring it back. Its first superblock
+// is lost, and the copy that a repair would use has the label of a recovery volume: the artifact's, or the Site's
+// before that. In a GPT the partition must have that name too. A partition that cannot be read at all is noted, but
+// is no candidate: nothing is known about it.
 func (l recoveryLook) lostRecovery(p machine.Found) bool {
 	for _, label := range slices.Compact([]string{l.s.Names.Recovery, cmp.Or(l.s.SiteLabel, l.s.Names.Recovery)}) {
 		if l.lostWith(p, label) {
@@ -291,9 +296,10 @@ func (l recoveryLook) lostWith(p machine.Found, label string) bool {
 	return lost
 }
 
-// judgeDamaged is for a recovery volume that cannot be read. Its filesystem can be repaired if it is clear which partition it is. One whose
-// record is merely newer than this init is not damaged. After a boot that the watchdog ended none is tried: a device that hangs must not
-// keep a complete system from starting. Which unit it belongs to is seen after the repair, from its record.
+// judgeDamaged judges a recovery volume that cannot be read. Its filesystem can be repaired if only one partition can
+// be the volume. A volume whose record is merely newer than this init is not damaged. After a boot that the watchdog
+// ended, nothing is repaired: a device that hangs must not keep a complete system from starting. The record shows
+// which unit the volume belongs to, but only after the repair.
 func (l recoveryLook) judgeDamaged(damaged []machine.Found) {
 	l.f.Recovery = decide.RecoveryDamaged
 	if len(damaged) != 1 {
@@ -311,8 +317,8 @@ func (l recoveryLook) judgeDamaged(damaged []machine.Found) {
 	}
 }
 
-// RecordNames reports whether a recovery volume of this machine says that it was provisioned as the platform with this code, which somebody
-// named. The error is that of looking at the disks.
+// RecordNames reports whether a recovery volume in this machine was provisioned as the platform with this code, by
+// its own record. A person named the code. An error means that the disks could not be listed.
 func (s *Survey) RecordNames(code string) (bool, error) {
 	parts, err := s.Eyes.Partitions(platform.AllowedRecovery)
 	if err != nil {
@@ -320,7 +326,7 @@ func (s *Survey) RecordNames(code string) (bool, error) {
 	}
 	for _, p := range parts {
 		info, _, err := s.Eyes.ProbePartition(p.Path)
-		if err != nil || info.Type != "ext4" { // whatever its label
+		if err != nil || info.Type != "ext4" { // whatever the label
 			continue
 		}
 		named := false

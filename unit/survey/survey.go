@@ -1,11 +1,12 @@
-// Package survey looks at a unit before anything is decided: its recovery volume, its main system, its tables and arrays, and what a person
-// has plugged in. It returns Findings.
+// Package survey looks at a unit before anything is decided: its recovery volume, its main system, its tables and
+// arrays, and what a person has plugged in. It returns Findings.
 //
-// It changes nothing, and cannot: what it looks with (machine.Eyes) has no way to write. A journal that is to be replayed is a change that
-// is due before the filesystem says the truth: a mark that was cleared and synced may still be seen without it. Findings name such
-// partitions in Replay. Whoever may write has them replayed and surveys again.
+// It changes nothing, and it cannot: it looks through machine.Eyes, which have no way to write. But a filesystem with
+// a journal to replay does not yet show the truth. Without the replay, a mark that was cleared and synced may still
+// be visible. So Findings list such partitions in Replay, and nothing else in them counts. Whoever may write replays
+// the journals and surveys again.
 //
-// After a survey nothing is mounted. An array of the unit that has enough members runs.
+// After a survey nothing is mounted. The unit's array runs if it has enough members.
 package survey
 
 import (
@@ -26,76 +27,81 @@ import (
 	"gprovision/unit/state"
 )
 
-// Findings is what a survey found: the facts to decide by, and what a job needs to know beside them. Nobody changes it afterwards.
+// Findings are the result of a survey: the facts to decide by, and what a job needs besides. Nobody changes them
+// afterwards.
 type Findings struct {
 	decide.Facts
-	// Replay are partitions whose journal is to be replayed. If there are any, nothing else here counts.
+	// Replay lists the partitions whose journal must be replayed. If there are any, nothing else here counts.
 	Replay []string
 	VolumeFindings
 	MainFindings
 	MediaFindings
-	// Tables are the partition tables that were read from the end of their disk, because the first copy is damaged.
+	// Tables are the partition tables that were read from the end of their disk because the first copy is damaged.
 	Tables []BackupTable
-	// Names are those of the unit: of the boot artifact, and where its record has some, of that.
+	// Names are the unit's names: those in its record, and those of the boot artifact where the record has none.
 	Names site.Names
-	// Notes say what speaks for and against the candidates that were looked at.
+	// Notes say what speaks for and against the candidates.
 	Notes []string
 }
 
-// VolumeFindings is what was found of the recovery volume beside the facts.
+// VolumeFindings is what a survey found on the recovery volume, besides the facts.
 type VolumeFindings struct {
-	// RecoveryPart is the partition of the recovery volume, also of a damaged one if only one can be it.
+	// RecoveryPart is the partition of the recovery volume. It is also set for a damaged volume if only one partition
+	// can be it.
 	RecoveryPart *machine.Found
 	// Unit is the unit's record, if the volume was found.
 	Unit state.Unit
-	// BadRequest is why the request on the volume cannot be used; nil if there is none, or a good one.
+	// BadRequest is why the request on the volume cannot be used. It is nil if the request is good or there is none.
 	BadRequest error
-	// BadOriginal is why the image that the unit was provisioned with cannot be restored, as far as that shows without reading it; nil if
-	// nothing speaks against it, or it is not there.
+	// BadOriginal is why the image that the unit was provisioned with cannot be restored. It is nil if nothing speaks
+	// against the image, or the image is not there. The content was not read.
 	BadOriginal error
-	// Counts are those of the volume, and CountsPlace is where on the partition they lie, in bytes. BadCounts is why they cannot be used.
+	// Counts are the volume's counts. CountsPlace is their offset in the partition, in bytes. BadCounts is why they
+	// cannot be used.
 	Counts      state.Counts
 	CountsPlace int64
 	BadCounts   error
-	// Pending is what this boot has to do if it is a normal one.
+	// Pending is what a normal boot still has to do.
 	Pending state.Pending
-	// newer reports whether the record of a damaged volume was written by a newer init: no repair makes that readable.
+	// newer reports whether a newer init wrote the record of a damaged volume. No repair makes that readable.
 	newer bool
-	// images are those that the unit may go back to, history what is known of them. They are read only for a system that is worn.
+	// images are those that the unit may go back to, and history what is known of them. They are read only if the
+	// system is worn.
 	images  []release.Name
 	history release.History
 }
 
-// MainFindings is what was found of the main system beside the facts.
+// MainFindings is what a survey found of the main system, besides the facts.
 type MainFindings struct {
-	// MainPart is the partition or array of the main system, if there is one. An array is on no disk.
+	// MainPart is the partition or array of the main system, if there is one. For an array its Disk is empty.
 	MainPart *machine.Found
-	// Planned are the disks that the platform plans as main disks, where MainPart is nil or an array and they are there.
+	// Planned are the disks that the platform plans as main disks. It is set only if they are there and MainPart is
+	// nil or an array.
 	Planned []block.Disk
-	// Members are the names of the disks that carry a member of the unit's array.
+	// Members are the names of the disks with a member of the unit's array.
 	Members []string
 	// Degraded reports whether the array lacks members.
 	Degraded bool
-	// Awaits reports whether members of the array are missing that may still come.
+	// Awaits reports whether missing members of the array may still come.
 	Awaits bool
-	// Unreadable reports whether the main partition is there and cannot be read at all.
+	// Unreadable reports whether the main partition exists but cannot be read at all.
 	Unreadable bool
 	// Mark is the main system's mark.
 	Mark state.Mark
 }
 
-// MediaFindings is what was found of what a person plugged in.
+// MediaFindings is what a survey found of the media that a person plugged in.
 type MediaFindings struct {
-	// Media are the emergency media, Offer the one whose image OfferFile may be restored; nil if there is none.
+	// Media are the emergency media. Offer is the one whose image OfferFile may be restored, or nil.
 	Media     []medium.Medium
 	Offer     *medium.Medium
 	OfferFile medium.File
-	// Sticks are the recovery sticks, the one that this boot came from first; FromStick reports whether there is such a one.
+	// Sticks are the recovery sticks. FromStick reports whether this boot came from one: it is then the first.
 	Sticks    []medium.Stick
 	FromStick bool
-	// OriginMissing reports whether no disk is there that this boot can have come from: a slow stick, perhaps.
+	// OriginMissing reports whether this boot can have come from none of the disks. The stick may just be slow.
 	OriginMissing bool
-	// LastMedium is the medium that the unit was restored from last, and LastPresent reports whether it is there.
+	// LastMedium is the medium of the last restore. LastPresent reports whether it is plugged in.
 	LastMedium  state.Medium
 	LastPresent bool
 }
@@ -105,23 +111,24 @@ func note(notes *[]string, format string, a ...any) {
 	*notes = append(*notes, fmt.Sprintf(format, a...))
 }
 
-// Memory is what this boot remembers of its earlier passes, as far as a survey has to know.
+// Memory is what this boot remembers from its earlier passes, as far as a survey needs it.
 type Memory struct {
 	// Since is when the wait for disks began.
 	Since time.Time
-	// Repairs and RecoveryRepairs count the repairs of this boot.
+	// Repairs and RecoveryRepairs count this boot's repairs of the main system and of the recovery volume.
 	Repairs, RecoveryRepairs int
-	// TablesTried reports whether damaged partition tables were repaired, or could not be.
+	// TablesTried reports whether a repair of damaged partition tables was tried.
 	TablesTried bool
-	// BackFailed reports whether going back to another image did not work.
+	// BackFailed reports whether an attempt to go back to another image failed.
 	BackFailed bool
-	// ShellDone reports whether the recovery shell was asked for and opened, or refused.
+	// ShellDone reports whether the recovery shell was asked for, and then opened or refused.
 	ShellDone bool
-	// Expired reports whether a watchdog ended the boot before.
+	// Expired reports whether a watchdog ended the last boot.
 	Expired bool
-	// Answered says, by the identifier of an image on a medium, why it is left alone.
+	// Answered says why an image on a medium is left alone, by the image's identifier.
 	Answered map[string]string
-	// Replayed are the partitions whose journal was replayed since the wait for disks began, with what that ended in.
+	// Replayed lists the partitions whose journal was replayed since the wait for disks began, with the error of the
+	// replay.
 	Replayed map[string]error
 	// Choice is what a person chose for this pass.
 	Choice decide.Choice
@@ -131,15 +138,16 @@ type Memory struct {
 type Survey struct {
 	Eyes machine.Eyes
 	Args decide.Args
-	// Names are those of the boot artifact, or of the Site where it has none.
+	// Names are the boot artifact's names, or the Site's if the artifact has none.
 	Names site.Names
-	// SiteLabel is the label of recovery volumes that the artifact's names have replaced; empty: none.
+	// SiteLabel is the recovery volume label that the artifact's names have replaced. It is empty if they replaced
+	// none.
 	SiteLabel string
 	// Memory is what this boot remembers.
 	Memory Memory
 }
 
-// Provisions reports whether this boot provisions the unit, whatever is found.
+// Provisions reports whether this boot provisions the unit, no matter what is found.
 func (s *Survey) Provisions() bool { return s.Eyes.Policy().Provision && s.Args.ManifestURL != "" }
 
 // Look surveys the unit once.
@@ -167,12 +175,12 @@ func (s *Survey) Look(ctx context.Context) *Findings {
 	return f
 }
 
-// errReplay says that a filesystem is not looked at before its journal was replayed.
+// errReplay means that a filesystem must not be looked at before its journal is replayed.
 var errReplay = errors.New("its journal is to be replayed first")
 
-// settled returns nil if what a mount without replay shows of an ext4 filesystem is what counts. If a replay is due it is noted, and the
-// error
-// is errReplay. A replay that failed is the reason that the filesystem cannot be read.
+// settled returns nil if an ext4 filesystem shows the truth when mounted without replay. If a replay is due, it adds
+// the partition to Replay and returns errReplay. If the replay failed earlier, it returns that error: the filesystem
+// cannot be read.
 func (s *Survey) settled(f *Findings, path string) error {
 	due, err := s.Eyes.AwaitsReplay(path)
 	if err != nil || !due {
@@ -190,7 +198,7 @@ func (s *Survey) settled(f *Findings, path string) error {
 	return errReplay
 }
 
-// view mounts the volume on a partition for the time of do.
+// view mounts the volume on a partition while do runs.
 func (s *Survey) view(part string, do func(*state.Volume) error) error {
 	dir := s.Eyes.Places().Recovery
 	if err := s.Eyes.Mount(part, dir, "ext4"); err != nil {
@@ -199,7 +207,7 @@ func (s *Survey) view(part string, do func(*state.Volume) error) error {
 	return errors.Join(do(state.Open(dir)), s.Eyes.Unmount(dir))
 }
 
-// startedFrom returns the GUID of a partition of the disk that this boot came from, "" if that is not known.
+// startedFrom returns the GUID of a partition on the disk that this boot came from. It is empty if that is not known.
 func (s *Survey) startedFrom(f *Findings) string {
 	if s.Eyes.Firmware() != layout.UEFI {
 		return s.Args.Stick

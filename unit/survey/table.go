@@ -13,13 +13,14 @@ import (
 type BackupTable struct {
 	Disk  block.Disk
 	Table layout.Table
-	// Recorded reports whether the unit's record has this table.
+	// Recorded reports whether the table is that of the unit's record.
 	Recorded bool
 }
 
-// useBackupTables makes the kernel know the partitions of disks whose partition table holds only at their end. Nothing is written.
+// useBackupTables makes the kernel know the partitions of disks that have a valid partition table only at their end.
+// Nothing is written.
 func (s *Survey) useBackupTables(f *Findings) {
-	if s.Provisions() { // it writes new tables
+	if s.Provisions() { // provisioning writes new tables
 		return
 	}
 	disks, err := s.Eyes.Disks()
@@ -42,7 +43,7 @@ func (s *Survey) useBackupTables(f *Findings) {
 	}
 }
 
-// judgeTables says which of the damaged tables are the unit's own, by the record on the recovery volume.
+// judgeTables marks those damaged tables that are the unit's own, by the record on the recovery volume.
 func (s *Survey) judgeTables(f *Findings) {
 	if f.Recovery != decide.RecoveryFound {
 		return

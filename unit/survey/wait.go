@@ -6,52 +6,52 @@ import (
 	"time"
 )
 
-// recoveryPatience is how long a missing recovery volume may hold up a complete main system.
+// recoveryPatience limits how long a missing recovery volume may hold up a complete main system.
 const recoveryPatience = 10 * time.Second
 
-// How long USB disks are waited for: for a medium that was there at the last boot, from init's start; and from when something was seen to
-// be
-// connected, for that to be a device, and for a storage device to have a disk. With nothing connected there is no wait.
+// How long to wait for USB disks. A medium that was there at the last boot has usbExpected, from init's start. A new
+// connection has usbPending to become a device, and a storage device has usbStorage to get its disk. Both count from
+// when the port was first seen busy. With nothing connected there is no wait.
 const (
 	usbExpected = 10 * time.Second
 	usbPending  = 30 * time.Second
-	usbStorage  = 60 * time.Second // Linux waits for the first commands for 20 s each
+	usbStorage  = 60 * time.Second // Linux waits 20 s for each of the first commands
 )
 
-// Wait is how a boot waits for what its surveys lack. The zero value has not waited yet.
+// Wait is how a boot waits for what its surveys still lack. Its zero value has not waited yet.
 type Wait struct {
-	// pendingSince is how long after the begin of the wait something was on its way in a USB port for the first time; 0: never.
+	// pendingSince is when a USB port first had something on its way, counted from the begin of the wait. It is 0 if
+	// none had.
 	pendingSince time.Duration
-	// Silent are the USB ports whose devices were waited for long enough.
+	// Silent are the USB ports whose devices have used up their wait.
 	Silent []string
 }
 
-// Hopes reports whether it is worth to survey again, and how long until then if nothing changes. waited is how long the unit has waited,
-// ports
-// says what is going on in its USB ports.
+// Hopes reports whether another survey is worthwhile, and how long to wait for it if nothing changes. waited is how
+// long the unit has waited so far. ports returns the state of its USB ports.
 func (w *Wait) Hopes(s *Survey, f *Findings, ports func() usb.State, waited time.Duration) (wait time.Duration, more bool) {
-	if s.Provisions() || f.Choice.Kind == decide.ChoosePowerOff { // nothing that could come is used
+	if s.Provisions() || f.Choice.Kind == decide.ChoosePowerOff { // nothing that might appear would be used
 		return 0, false
 	}
 	wait = max(patience(f, s.Eyes.Policy().RootWait()), w.media(f, ports, waited)) - waited
-	// Members that are missing: the next survey starts the array without them. It must not come before that is allowed.
+	// The next survey starts the array without its missing members. It must not run before that is allowed.
 	return max(wait, 0), wait > 0 || f.Awaits
 }
 
-// patience says how long after init's start more may be hoped for than f has. long is how long a main disk is waited for.
+// patience returns how long after init's start there is hope for more than f has. long is the wait for a main disk.
 func patience(f *Findings, long time.Duration) time.Duration {
 	switch {
 	case f.Awaits:
 		return min(memberPatience, long)
 	case f.Main == decide.MainMarked && f.Recovery == decide.RecoveryFound:
 		return 0
-	case f.Main == decide.MainMarked, f.RecoveryRepairable && f.RecoveryRepairs == 0: // before a damaged one is repaired another may appear
+	case f.Main == decide.MainMarked, f.RecoveryRepairable && f.RecoveryRepairs == 0: // a sound one may still appear
 		return min(recoveryPatience, long)
-	case f.FromStick: // a person is there, who can have it looked for again
+	case f.FromStick: // a person is there and can have it looked for again
 		return min(recoveryPatience, long)
 	case f.Recovery == decide.RecoveryFound && f.RestoreRequested() && f.MainPart == nil && (f.Main == decide.MainBlank ||
 		f.Main == decide.MainForeign):
-		// Another disk may be in the place of one that is slow to answer.
+		// Another disk may have taken the place of one that is slow to answer.
 		if f.Recorded {
 			return 0
 		}
@@ -64,10 +64,10 @@ func patience(f *Findings, long time.Duration) time.Duration {
 	return long
 }
 
-// media says how long after init's start a medium may still be hoped for.
+// media returns how long after init's start there is hope for a medium.
 func (w *Wait) media(f *Findings, ports func() usb.State, waited time.Duration) time.Duration {
 	var patience time.Duration
-	if f.OriginMissing { // whatever else is offered: the menu is shown for the stick that started the unit
+	if f.OriginMissing { // no matter what else is on offer: the menu waits for the stick that started the unit
 		patience = usbExpected
 	}
 	if f.Offer != nil {
@@ -79,7 +79,7 @@ func (w *Wait) media(f *Findings, ports func() usb.State, waited time.Duration) 
 	}
 	w.Silent = nil
 	if len(now.Pending) > 0 {
-		if w.pendingSince == 0 || waited < w.pendingSince { // the second: the wait began anew
+		if w.pendingSince == 0 || waited < w.pendingSince { // the second: the wait has begun again
 			w.pendingSince = max(waited, 1)
 		}
 		bound := usbPending
