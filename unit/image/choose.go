@@ -1,8 +1,9 @@
-// Package image chooses, proves and keeps release images, in one way for all who need one: a restore, an update, an emergency medium, a
-// recovery stick, the menu.
+// Package image chooses, proves and keeps release images. A restore, an update, an emergency medium, a recovery stick
+// and the menu all do it in this one way.
 //
-// An image is a file whose name says what it is (model/release). It is good when it was proven: signed by a key of the policy, or, where the
-// policy allows it, read whole; and when it can be unpacked. What is read of it afterwards is read through its proof.
+// An image is a file whose name says what it is (model/release). It is good once it is proven and can be unpacked. A
+// signature by a key of the policy proves it. Where the policy allows unsigned images, reading it whole does. Later
+// reads of a signed image go through its proof.
 package image
 
 import (
@@ -31,14 +32,14 @@ type Image struct {
 	Size int64 // bytes
 }
 
-// Rejected is an image that was looked at and not taken.
+// Rejected is a file that looks like an image but cannot be used.
 type Rejected struct {
 	File string
 	Err  error
 }
 
-// List returns the well-named images in dir, newest first, or oldest first if the original is wanted. Files that look
-// like images and are none are returned as rejected.
+// List returns the well-named images in dir, newest first, or oldest first if oldestFirst is set. Files that look
+// like images but are none are returned as rejected.
 func List(dir, prefix string, oldestFirst bool) ([]Image, []Rejected, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,19 +80,22 @@ func sortImages(images []Image, oldestFirst bool) {
 	slices.SortStableFunc(images, less)
 }
 
-// Prove shows that an image is good before anything is destroyed for it: that it is the one that was made, and that it can be unpacked.
-// A signed image: the signature over every byte, by a trusted key, for this very name; that it was judged, what it needs is then part
-// of what is signed. A signed image that does not say so, and an unsigned one, where the policy allows it: one full decoding pass with
-// every check, in which each entry is judged. In all cases the name must be that of its imgmeta.json too, and not be older than the
-// policy allows.
-// progress is called with the bytes of the file that were read.
+// Prove shows that an image is good before anything is destroyed for it. It must be the image that was made, and it
+// must be possible to unpack it.
+//
+// For a signed image, the signature must be by a trusted key, over every byte, for this very name. If the image says
+// what it needs, that is signed too, and stands for a judgement by whoever made it. If it does not, or if it is
+// unsigned and the policy allows that, one full decoding pass makes every check and judges each entry.
+//
+// The name must always be the one in the image's imgmeta.json, and must not be older than the policy allows. progress
+// gets the number of bytes of the file read so far.
 func Prove(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) error {
 	_, _, err := Proven(ctx, im, p, keys, progress)
 	return err
 }
 
-// Proven is Prove, and returns what the image was, nil if it is not signed, and what it needs of the main system. What is read of the
-// image after that is read through the proof.
+// Proven does what Prove does. It also returns the proof, which is nil for an unsigned image, and what the image
+// needs of the main system. Later reads of the image go through the proof.
 func Proven(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, progress func(done int64)) (*Proof, filesystem.Need, error) {
 	f, sig, err := open(im, p)
 	if err != nil {
@@ -115,8 +119,8 @@ func Proven(ctx context.Context, im Image, p policy.Policy, keys []signature.Pub
 	return &was, need, err
 }
 
-// Glance says what speaks against an image as far as that shows without reading all of it. An image that passes is not good yet:
-// Prove decides.
+// Glance returns what speaks against an image, without reading all of it. An image that passes is not yet good: only
+// Prove decides that.
 func Glance(im Image, p policy.Policy, keys []signature.PublicKey) error {
 	f, sig, err := open(im, p)
 	if err != nil {
@@ -129,7 +133,8 @@ func Glance(im Image, p policy.Policy, keys []signature.PublicKey) error {
 	return CheckSignature(sig, keys, im.Name)
 }
 
-// open opens an image of an age that the policy allows and returns its signature, nil if there is none and none is needed.
+// open opens an image that is not older than the policy allows. It also returns the signature. sig is nil if there is
+// none and the policy needs none.
 func open(im Image, p policy.Policy) (f *os.File, sig []byte, err error) {
 	f, err = os.OpenFile(im.Path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -158,7 +163,7 @@ func open(im Image, p policy.Policy) (f *os.File, sig []byte, err error) {
 	return f, sig, nil
 }
 
-// CheckSignature says what is wrong with the signature of an image as far as that shows without the image.
+// CheckSignature finds what is wrong with an image's signature without reading the image.
 func CheckSignature(sig []byte, keys []signature.PublicKey, name release.Name) error {
 	info, err := signature.Parse(sig)
 	if err != nil {
@@ -173,7 +178,8 @@ func CheckSignature(sig []byte, keys []signature.PublicKey, name release.Name) e
 	return nil
 }
 
-// VerifySignature checks the detached signature of an image against the whole file r, and that it was made for this name.
+// VerifySignature checks the detached signature of an image against the whole content r. The signature must have been
+// made for this name.
 func VerifySignature(sig []byte, keys []signature.PublicKey, name release.Name, r io.Reader) error {
 	want := signature.ImageComment(name.Base())
 	if err := signature.VerifyAs(keys, sig, r, want); err != nil {
@@ -197,8 +203,8 @@ func CheckAge(n release.Name, p policy.Policy) error {
 	return nil
 }
 
-// Surplus returns the images that may go: not the running one, not the one that the unit was provisioned with, not the oldest
-// (which is the original where the record does not say), not the newest keep.
+// Surplus returns the images that may be removed. It keeps the running image, the one that the unit was provisioned
+// with, the oldest, and the newest keep. The oldest is the original if the record does not name one.
 func Surplus(images []Image, running, original string, keep int) []Image {
 	var names []release.Name
 	for _, im := range images {
@@ -225,13 +231,13 @@ func (im Image) Remove() error {
 	return nil
 }
 
-// meter counts what is read through it, and ends the reading when ctx does.
+// meter counts what is read through it. Reading ends when ctx does.
 type meter struct {
 	r    io.Reader
 	ctx  context.Context
 	tell func(done int64)
 	done int64
-	err  error // of r, if it was not the end
+	err  error // of r, unless io.EOF
 }
 
 func (m *meter) Read(b []byte) (int, error) {
@@ -249,8 +255,8 @@ func (m *meter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Order returns the images to try: the one with the file name first, if it is there, as it was asked for; then the others as
-// they come, those with a bad history last.
+// Order returns the images in the order in which to try them. The image with the file name first leads, and found
+// reports whether it is there. The others keep their order, but those with a bad history come last.
 func Order(images []Image, first string, history release.History) (sorted []Image, found bool) {
 	var asked, good, worn []Image
 	for _, im := range images {
@@ -266,8 +272,9 @@ func Order(images []Image, first string, history release.History) (sorted []Imag
 	return slices.Concat(asked, good, worn), len(asked) > 0
 }
 
-// GoBack chooses the previous good image among images, the newest first: the one that was used last of those that once started
-// well; else the newest that is older than the installed one. One with too many failures is not taken, nor the installed one.
+// GoBack chooses the previous good image. images are sorted, newest first. It takes the last used image that once
+// started well, or else the newest that is older than the installed one. It never takes the installed image, nor one
+// that failed too often.
 func GoBack(images []release.Name, h release.History, installed string) string {
 	var now *release.Name
 	known := map[string]release.Name{}

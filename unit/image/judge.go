@@ -11,9 +11,9 @@ import (
 	"gprovision/model/release"
 )
 
-// judged shows that a signed image f can be unpacked. Who made and signed it says so by what it needs; if imgmeta.json has no word
-// of that, as in images of earlier versions and of the original system, the unit judges it itself. It returns what the main system
-// must have room for.
+// judged shows that a signed image f can be unpacked, and returns what it needs of the main system. If imgmeta.json
+// states the needs, whoever signed it has judged the image. Images of earlier versions and of the original system
+// lack that. The unit then judges them itself.
 func judged(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (filesystem.Need, error) {
 	if _, err := Limit(ctx, f, im); err != nil {
 		return filesystem.Need{}, err
@@ -28,8 +28,8 @@ func judged(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) 
 	return judge(ctx, f, im, progress)
 }
 
-// judge decodes all of an image f, with every check, and judges each entry as the restore that unpacks it. It returns what the main
-// system must have room for.
+// judge decodes the whole image f and makes every check. It judges each entry by the rules of the restore that
+// unpacks it. It returns what the image needs of the main system.
 func judge(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (filesystem.Need, error) {
 	most, err := Limit(ctx, f, im)
 	if err != nil {
@@ -51,8 +51,8 @@ func judge(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (
 	return need, nil
 }
 
-// Limit is the greatest sum of the sizes of the files that the image may hold, as its imgmeta.json says; 0: it does not say.
-// An image that was made under another name is refused.
+// Limit returns the largest total size of the files in an image, in bytes, as its imgmeta.json states it. It is 0 if
+// that states none. An image that was made under another name is an error.
 func Limit(ctx context.Context, f io.ReaderAt, im Image) (int64, error) {
 	meta, err := release.ReadMetaAt(ctx, f, im.Size)
 	switch {

@@ -11,17 +11,19 @@ import (
 	"gprovision/unit/state"
 )
 
-// ErrNoRoom says that an image needs more than the main system has room for. It speaks against the image, as there may be a smaller one.
+// ErrNoRoom means that the main system has no room for an image. It counts against that image only: there may be a
+// smaller one.
 var ErrNoRoom = errors.New("the release does not fit")
 
-// What a restore puts beside the release.
+// What a restore adds to the release.
 const (
 	ownInodes = 512
-	ownBlocks = 16 << 20 / 4096 // files of a few bytes, the journal's directory, names
+	ownBlocks = 16 << 20 / 4096 // small files, the journal's directory, names
 )
 
-// Beside adds to what a release needs what a restore puts beside it. artifact is the size of a boot artifact: on BIOS kernel and initramfs
-// lie once more on the main system, and there are two of them for a moment; a new artifact arrives beside the old one.
+// Beside adds to the needs of a release what a restore puts beside it. artifact is the size of a boot artifact in
+// bytes. A new artifact arrives beside the old one. On BIOS, kernel and initramfs lie on the main system a second
+// time, and for a moment in two versions.
 func Beside(need filesystem.Need, fw layout.Firmware, artifact int64) filesystem.Need {
 	copies := int64(1)
 	if fw == layout.BIOS {
@@ -30,7 +32,8 @@ func Beside(need filesystem.Need, fw layout.Firmware, artifact int64) filesystem
 	return filesystem.Need{Inodes: need.Inodes + ownInodes, Blocks: need.Blocks + ownBlocks + copies*(artifact/4096+1)}
 }
 
-// CheckRoom returns an error unless need, see Beside, has room in an empty main system of that kind; the error wraps ErrNoRoom.
+// CheckRoom returns an error unless need (Beside) has room in an empty main system of that size. The error wraps
+// ErrNoRoom.
 func CheckRoom(need, room filesystem.Need) error {
 	if need.Fits(room) {
 		return nil
@@ -39,8 +42,8 @@ func CheckRoom(need, room filesystem.Need) error {
 		need.Blocks, need.Inodes, room.Blocks, room.Inodes))
 }
 
-// Room returns what a main system of size bytes will have room for. Where need is far from its limits, or the size is not known (0), it is
-// not looked at closely.
+// Room returns what a main system of size bytes has room for. It returns need itself, without a closer look, if that
+// is far below the limit or if size is 0, which means unknown.
 func Room(ctx context.Context, run filesystem.Runner, size int64, need filesystem.Need) (filesystem.Need, error) {
 	if size == 0 || need.Easily(size) {
 		return need, nil
@@ -48,7 +51,7 @@ func Room(ctx context.Context, run filesystem.Runner, size int64, need filesyste
 	return filesystem.RoomOn(ctx, run, "", size)
 }
 
-// MainSize is how large the main system of a unit is by its record, bytes; 0: the record does not say.
+// MainSize returns the size of a unit's main system by its record, in bytes. It is 0 if the record does not say.
 func MainSize(u state.Unit) int64 {
 	role := layout.Primary
 	if u.Array != nil {

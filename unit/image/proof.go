@@ -9,15 +9,15 @@ import (
 	"gprovision/model/fault"
 )
 
-// proofChunk is how many bytes of an image have a hash of their own.
+// proofChunk is how many bytes of an image share one hash.
 const proofChunk = 256 << 10
 
-// Proof is what an image was when its signature was checked: the hash of each chunk. The checks inside an xz file find damage only; a
-// medium that means harm could show another good image when it is read for the second time.
+// Proof is what an image was when its signature was checked: the hash of each chunk. The checksums inside an xz file
+// detect damage only. A malicious medium could return another good image on the second read.
 type Proof struct {
 	size   int64
 	hashes [][sha256.Size]byte
-	chunk  []byte // that is being filled
+	chunk  []byte // the chunk being filled
 }
 
 // Write takes the next bytes of the image.
@@ -34,7 +34,7 @@ func (p *Proof) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// end ends a chunk, the last one too.
+// end closes a chunk, including the last one.
 func (p *Proof) end() {
 	if len(p.chunk) > 0 {
 		p.hashes = append(p.hashes, sha256.Sum256(p.chunk))
@@ -42,8 +42,8 @@ func (p *Proof) end() {
 	}
 }
 
-// Reader returns f, which may be read from several goroutines, so that only what was proven comes out of it. Without a proof, for an
-// image that is not signed, it returns f itself.
+// Reader returns a reader of f that returns only proven content. Several goroutines may read from it. The proof of an
+// unsigned image is nil: then Reader returns f itself.
 func (p *Proof) Reader(f io.ReaderAt) io.ReaderAt {
 	if p == nil {
 		return f
@@ -51,23 +51,24 @@ func (p *Proof) Reader(f io.ReaderAt) io.ReaderAt {
 	return &provenReader{f: f, Proof: p, recent: make([]provenChunk, 2*runtime.NumCPU()+2)}
 }
 
-// provenReader keeps the chunks that were read last: each decoder reads its own part from the beginning to the end, in pieces.
+// provenReader caches the chunks that were read last, because each decoder reads its own part in small pieces from
+// start to end.
 type provenReader struct {
 	f io.ReaderAt
 	*Proof
 
 	mu     sync.Mutex
 	recent []provenChunk
-	next   int // in recent, the oldest
+	next   int // index of the oldest in recent
 }
 
-// provenChunk is never changed.
+// provenChunk never changes.
 type provenChunk struct {
 	index int64
 	data  []byte
 }
 
-// ReadAt implements io.ReaderAt. The error is fault.ImageCorrupt where something else is read than was proven.
+// ReadAt implements io.ReaderAt. The error is fault.ImageCorrupt if the content is not what was proven.
 func (r *provenReader) ReadAt(b []byte, off int64) (n int, err error) {
 	for n < len(b) {
 		at := off + int64(n)

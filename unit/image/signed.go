@@ -17,8 +17,8 @@ import (
 	"syscall"
 )
 
-// SignedArtifact checks the signature that lies beside a boot artifact, for its product and its build number, and returns the SHA-256
-// of what was checked. fs.ErrNotExist: there is no signature. What is read again later must be held against the hash.
+// SignedArtifact checks the signature beside a boot artifact, for its product and its build number. It returns the
+// SHA-256 of what it checked: later reads must match it. The error is fs.ErrNotExist if there is no signature.
 func SignedArtifact(file string, build uint64, prefix string, keys []signature.PublicKey) (sum [sha256.Size]byte, err error) {
 	sig, err := ReadSignature(file)
 	if err != nil {
@@ -37,7 +37,7 @@ func SignedArtifact(file string, build uint64, prefix string, keys []signature.P
 	return sum, nil
 }
 
-// ReadSignature returns the signature beside a file. It waits for nothing and follows no link out of the directory.
+// ReadSignature returns the signature beside a file. It never blocks, and follows no link out of the directory.
 func ReadSignature(file string) ([]byte, error) {
 	dir, err := os.OpenRoot(filepath.Dir(file))
 	if err != nil {
@@ -47,9 +47,10 @@ func ReadSignature(file string) ([]byte, error) {
 	return state.ReadFile(dir, filepath.Base(file)+signature.Suffix, signature.MaxSize)
 }
 
-// Holds reports whether a signed image holds a file with that SHA-256 under the absolute path file. build is the build number of a boot
-// artifact that is looked for: an image whose imgmeta.json names another one is not read, as what is not signed yet may only speak against
-// itself. begin is called before the image is read, which takes a while, and returns what is told how far that is and what ends it.
+// Holds reports whether a signed image contains a file with that SHA-256 at the absolute path file. build is the
+// build number of the boot artifact in question. If imgmeta.json names another build, the image is not read: data
+// that is not yet verified may only speak against itself. Reading the image takes a while, so begin is called first.
+// It returns two functions: one for the progress, one to end it.
 func Holds(ctx context.Context, im Image, p policy.Policy, keys []signature.PublicKey, file string, build uint64, sum [sha256.Size]byte,
 	begin func() (progress func(done int64), end func())) (bool, error) {
 	f, sig, err := open(im, p)
@@ -83,8 +84,8 @@ func Holds(ctx context.Context, im Image, p policy.Policy, keys []signature.Publ
 	return err == nil && [sha256.Size]byte(h.Sum(nil)) == sum, err
 }
 
-// EachFile calls do for each regular file of an image, with its absolute path, until do returns false or an error. f is what Proof.Reader
-// gave.
+// EachFile calls do for each regular file of an image, with its absolute path, until do returns false or an error. f
+// comes from Proof.Reader.
 func EachFile(ctx context.Context, f io.ReaderAt, im Image, do func(name string, size int64, r io.Reader) (more bool, err error)) error {
 	r, err := release.NewReader(ctx, f, im.Size, runtime.NumCPU())
 	if err != nil {
