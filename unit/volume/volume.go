@@ -1,7 +1,7 @@
-// Package volume is the recovery volume as a handle: who has one reads it with View and changes it with Change, and never asks whether it
-// is mounted. Outside of the two, and of Hold, it is not.
+// Package volume is the recovery volume as a handle. Its owner reads with View and writes with Change, and never asks
+// whether the volume is mounted. It is mounted only inside those two, and from Hold to Drop.
 //
-// What lies on the volume is package state's business. A job that makes a new recovery volume mounts it itself.
+// Package state knows what lies on the volume. A job that makes a new recovery volume mounts it itself.
 package volume
 
 import (
@@ -12,20 +12,20 @@ import (
 	"gprovision/unit/state"
 )
 
-// Handle is the recovery volume on a partition. It is used by one goroutine at a time.
+// Handle is the recovery volume on a partition. Only one goroutine at a time may use it.
 type Handle struct {
 	m    *machine.Machine
 	part string
 	held bool
 }
 
-// At returns the handle of the volume on a partition, by its device node. Nothing is read.
+// At returns a handle for the volume on a partition, given its device node. It reads nothing.
 func At(m *machine.Machine, part string) *Handle { return &Handle{m: m, part: part} }
 
-// View has the volume mounted, at least for reading, while do runs. What do returns, and what unmounting does, is the error.
+// View mounts the volume while do runs, at least for reading. It returns the errors of do and of unmounting.
 func (h *Handle) View(do func(*state.Volume) error) error { return h.with(true, do) }
 
-// Change has the volume mounted for writing while do runs. When it returns, all that do wrote is on the medium.
+// Change mounts the volume for writing while do runs. Once it returns, everything do wrote is on the medium.
 func (h *Handle) Change(do func(*state.Volume) error) error { return h.with(false, do) }
 
 func (h *Handle) with(readOnly bool, do func(*state.Volume) error) error {
@@ -38,7 +38,8 @@ func (h *Handle) with(readOnly bool, do func(*state.Volume) error) error {
 	return errors.Join(do(h.open()), h.m.Unmount(h.m.Places.Recovery))
 }
 
-// Hold mounts the volume for writing until Drop, for a job that keeps its log there. A volume that is held already stays so.
+// Hold mounts the volume for writing until Drop. A job that keeps its log there calls it. If the volume is already
+// held, it stays so.
 func (h *Handle) Hold() (*state.Volume, error) {
 	if !h.held {
 		if err := h.mount(false); err != nil {
@@ -49,7 +50,7 @@ func (h *Handle) Hold() (*state.Volume, error) {
 	return h.open(), nil
 }
 
-// Drop forgets that the volume is held: whoever calls it has unmounted everything (machine.Doors.UnmountAll).
+// Drop ends a hold. It does not unmount: the caller has already unmounted everything (machine.Doors.UnmountAll).
 func (h *Handle) Drop() { h.held = false }
 
 func (h *Handle) open() *state.Volume { return state.Open(h.m.Places.Recovery) }
