@@ -20,34 +20,34 @@ import (
 	"gprovision/unit/state"
 )
 
-// maxManifest is the largest manifest that is looked at, in bytes.
+// maxManifest is the size limit of a manifest, in bytes.
 const maxManifest = 4 << 20
 
-// Signed is what the signature of a manifest says of it. The zero value is that of one without.
+// Signed is what the signature of a manifest says about it. It is the zero value for an unsigned one.
 type Signed struct {
 	Product string
-	// Serial is the manifest's own, as it was signed: mostly a number.
+	// Serial is the manifest's serial number in the signature. It is usually a number.
 	Serial string
 }
 
 // Manifest is a manifest that was fetched.
 type Manifest struct {
 	Signed
-	// Written is the manifest as it was written, and Full has all addresses in full.
+	// Written is the manifest as written. Full is the same with all addresses resolved.
 	Written, Full *manifest.Manifest
 }
 
-// Trust is what a manifest has to be good for.
+// Trust is what a manifest must satisfy.
 type Trust struct {
 	Policy policy.Policy
 	Keys   []signature.PublicKey // the policy's keys, parsed
-	// Used are the manifests that the unit has used.
+	// Used are the manifests that the unit has used before.
 	Used state.Manifests
 }
 
-// Fetch fetches the manifest at base with its signature, and verifies that. get returns the content of a small file, of at most so many
-// bytes; what is not there is report.ErrNotFound. A manifest without a signature is taken where the policy allows that: its Signed is then
-// the zero value.
+// Fetch fetches the manifest at base and its signature, and verifies it. get returns the content of a small file of
+// at most most bytes. Its error is report.ErrNotFound if there is no such file. An unsigned manifest is accepted if
+// the policy allows it. Its Signed is then the zero value.
 func Fetch(ctx context.Context, base *url.URL, t Trust, get func(ctx context.Context, address string, most int64) ([]byte, error)) (Manifest, error) {
 	raw, err := get(ctx, base.String(), maxManifest)
 	if err != nil {
@@ -63,7 +63,7 @@ func Fetch(ctx context.Context, base *url.URL, t Trust, get func(ctx context.Con
 	case err != nil:
 		return Manifest{}, fault.Rename(fault.ManifestMissing, err)
 	}
-	// What is no manifest at all, such as a server's page about an error, is told as such and not as a bad signature.
+	// A file that is no manifest at all, such as a server's error page, is reported as that, not as a bad signature.
 	m, err := manifest.Parse(raw)
 	if err != nil {
 		return Manifest{}, fault.Because(fault.ManifestSyntax, err)
@@ -80,8 +80,8 @@ func Fetch(ctx context.Context, base *url.URL, t Trust, get func(ctx context.Con
 	return out, nil
 }
 
-// Verify checks the detached signature of a manifest, that it was made for a manifest and no other kind of file, that the policy wants this
-// product and serial number, and that the unit has not used a newer one.
+// Verify checks the detached signature of a manifest. It must have been made for a manifest, not another kind of
+// file. The policy must accept the product and the serial number, and the unit must not have used a newer manifest.
 func Verify(raw, sig []byte, t Trust) (Signed, error) {
 	trusted, err := signature.Verify(t.Keys, sig, bytes.NewReader(raw))
 	if err != nil {
@@ -97,15 +97,16 @@ func Verify(raw, sig []byte, t Trust) (Signed, error) {
 	return s, nil
 }
 
-// Small returns the content of a small file, of at most so many bytes. It is not verified. What is not there is report.ErrNotFound; a server
-// that takes no connection is a fault.NoServer, as who asked for the file cannot know that the file is not to blame.
+// Small returns the content of a small file of at most most bytes. The content is not verified. The error is
+// report.ErrNotFound if there is no such file. It is a fault.NoServer if the server refuses connections: the caller
+// could not tell otherwise that the file is not to blame.
 func Small(ctx context.Context, log *slog.Logger, client *http.Client, address string, most int64) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "fetch-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	// A connection is given up after 30 s by the client itself, so Idle must be longer for its reason to be seen.
+	// The client itself gives up on a connection after 30 s. Idle must be longer, or its reason is lost.
 	o := report.FetchOptions{Client: client, URL: address, Dest: filepath.Join(dir, "file"), MaxSize: most, Idle: 40 * time.Second, Patience: time.Minute, Log: log}
 	_, err = report.Fetch(ctx, o)
 	var dial *net.OpError

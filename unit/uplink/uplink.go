@@ -1,7 +1,8 @@
-// Package uplink is a unit's way to its servers: its network ports, their leases and the name servers, in one way for all jobs, and the
-// manifest at the other end.
+// Package uplink is a unit's way to its servers, the same for all jobs: its network ports, their leases, the name
+// servers, and the manifest at the other end.
 //
-// What is fetched here is not trusted: Manifest says who signed it and what for. The unit's own server is package report's.
+// What it fetches is not trusted. Manifest says who signed it, and for what. The unit's own server is the business of
+// package report.
 package uplink
 
 import (
@@ -15,10 +16,10 @@ import (
 	"gprovision/model/fault"
 )
 
-// resolvConf is where programs and the standard library look for name servers (resolv.conf(5)).
+// resolvConf is where programs and the standard library find the name servers (resolv.conf(5)).
 const resolvConf = "/etc/resolv.conf"
 
-// MACs returns the MAC addresses of the network ports that have hardware behind them. sys is /sys.
+// MACs returns the MAC addresses of the network ports with hardware behind them. sys is /sys.
 func MACs(sys fs.FS) ([]string, error) {
 	ports, err := nic.List(sys)
 	if err != nil {
@@ -31,9 +32,9 @@ func MACs(sys fs.FS) ([]string, error) {
 	return macs, nil
 }
 
-// Raise asks for addresses at all network ports at the same time, and returns as soon as one has an address. bootMAC is the port that the
-// firmware booted from, "" if that is not known; its lease counts first. patience bounds the wait for the first address. Leases are renewed
-// until ctx ends or Close of the network is called. sys is /sys. An error is a fault.NoNetwork.
+// Raise requests addresses on all network ports at once, and returns as soon as one has an address. patience limits
+// the wait for it. bootMAC is the port that the firmware booted from, or "" if unknown. Its lease takes precedence.
+// Leases are renewed until ctx ends or the network is closed. sys is /sys. An error is a fault.NoNetwork.
 func Raise(ctx context.Context, log *slog.Logger, sys fs.FS, bootMAC string, patience time.Duration) (*nic.Network, error) {
 	ports, err := nic.List(sys)
 	if err != nil {
