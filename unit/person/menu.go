@@ -18,11 +18,11 @@ import (
 type item struct {
 	label  string
 	choice decide.ChoiceKind
-	// warn is what a person has to confirm; "" needs no confirmation.
+	// warn is what a person must confirm. If it is empty, there is nothing to confirm.
 	warn string
 }
 
-// items returns the menu; f is nil while nothing can be gathered. A data erase will have its place at the end.
+// items returns the rows of the menu. f is nil as long as nothing can be surveyed.
 func (p *Person) items(f *survey.Findings, provisions bool) []item {
 	resume := "Resume normal boot"
 	if p.Held {
@@ -51,7 +51,7 @@ func (p *Person) items(f *survey.Findings, provisions bool) []item {
 	return out
 }
 
-// Loss says what a restore destroys.
+// Loss returns the warning of what a restore destroys.
 func Loss(f *survey.Findings) string {
 	if f.Main == decide.MainForeign {
 		return "The main disk holds data that is not of this unit. All of it will be lost."
@@ -59,8 +59,8 @@ func Loss(f *survey.Findings) string {
 	return "All data on the main disk will be lost."
 }
 
-// Menu asks until a person has chosen something and confirmed it. That nobody answers, or gives up, is NoChoice; so is an error,
-// which is returned beside it.
+// Menu asks until a person has chosen something and confirmed it. If nobody answers, or the person gives up, it
+// returns NoChoice. On an error it returns NoChoice too.
 func (p *Person) Menu(ctx context.Context, f *survey.Findings, v *volume.Handle, provisions bool) (decide.Choice, error) {
 	none := decide.Choice{}
 	items := p.items(f, provisions)
@@ -101,10 +101,11 @@ func (p *Person) Menu(ctx context.Context, f *survey.Findings, v *volume.Handle,
 	}
 }
 
-// errNoImage says that no image was chosen.
+// errNoImage means that the person chose no image.
 var errNoImage = errors.New("no image was chosen")
 
-// askImage lets a person choose an image of the recovery volume. Without images, or an answer, it is errNoImage.
+// askImage lets a person choose an image from the recovery volume. It returns errNoImage if there are no images or no
+// answer.
 func (p *Person) askImage(ctx context.Context, f *survey.Findings, v *volume.Handle) (string, error) {
 	q := panel.Question{Title: "Choose image", Timeout: panel.AskTimeout}
 	var names []string
@@ -136,7 +137,7 @@ func (p *Person) askImage(ctx context.Context, f *survey.Findings, v *volume.Han
 	return names[i], nil
 }
 
-// history reads the history of the images. One that cannot be read marks none of them.
+// history reads the history of the images. If it cannot be read, no image is marked.
 func (p *Person) history(v *state.Volume) release.History {
 	h, err := v.History()
 	if err != nil {
@@ -145,15 +146,15 @@ func (p *Person) history(v *state.Volume) release.History {
 	return h
 }
 
-// Short is an image's name without what all of them share.
+// Short returns an image's name without the parts that all images share.
 func Short(name, prefix string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(name, prefix), release.Suffix)
 }
 
-// Describe is an image's line in the menu.
+// Describe returns an image's line in the menu.
 func Describe(name, prefix string, f *survey.Findings, h release.History) string {
 	var marks []string
-	if strings.TrimSuffix(name, release.Suffix) == f.Mark.Release { // the mark has it without
+	if strings.TrimSuffix(name, release.Suffix) == f.Mark.Release { // the mark has the name without the suffix
 		marks = append(marks, "running")
 	}
 	if name == f.Unit.Original {
@@ -168,7 +169,7 @@ func Describe(name, prefix string, f *survey.Findings, h release.History) string
 	return fmt.Sprintf("%s (%s)", Short(name, prefix), strings.Join(marks, ", "))
 }
 
-// canRebuild reports whether a recovery volume is lost and a recovery stick with an image is there.
+// canRebuild reports whether the recovery volume is lost and a recovery stick with an image is plugged in.
 func canRebuild(f *survey.Findings) bool {
 	_, _, ok := f.StickImage()
 	return ok && f.Recovery.Lost()

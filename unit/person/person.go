@@ -1,7 +1,7 @@
-// Package person is the person at the machine: the grace time, the menu, and what is asked before something is destroyed. What they see and
-// press goes through the panels (unit/panel).
+// Package person is the person at the machine: the grace time, the menu, and the questions before something is
+// destroyed. What the person sees and presses goes through the panels (unit/panel).
 //
-// It decides nothing: what was chosen is a value that unit/decide looks at.
+// It decides nothing. A choice is a value that unit/decide takes into account.
 package person
 
 import (
@@ -18,19 +18,20 @@ import (
 // Person is the person at the machine during one boot.
 type Person struct {
 	Machine *machine.Machine
-	// Held reports whether the unit has held in this boot.
+	// Held reports whether the unit has held during this boot.
 	Held bool
-	// Wanted reports whether the menu is to be shown.
+	// Wanted reports whether to show the menu.
 	Wanted bool
-	// grace is when the grace time ends; zero before it began.
+	// grace is when the grace time ends. It is zero before the grace time begins.
 	grace time.Time
-	// offered reports whether the menu was shown because this boot came from a recovery stick.
+	// offered reports whether this boot has shown the menu because it came from a recovery stick.
 	offered bool
-	// asked reports whether a forced restore of this boot was dealt with.
+	// asked reports whether this boot has dealt with its forced restore.
 	asked bool
 }
 
-// Invite begins the grace time, once in a boot: it is zero where no panel has keys, and in a boot that provisions.
+// Invite begins the grace time, once in a boot. The grace time is zero if no panel has keys, or if this boot
+// provisions.
 func (p *Person) Invite(provisions bool) {
 	if !p.grace.IsZero() {
 		return
@@ -48,13 +49,14 @@ func (p *Person) Invite(provisions bool) {
 	p.Machine.Panel.Message("Press a key for menu")
 }
 
-// Consult waits until the grace time is over and shows the menu if a person pressed a key: in that time, before it, or while the
-// unit held. It returns what was chosen, and whether the menu was shown: then what f says may be old.
+// Consult waits for the end of the grace time and shows the menu if a person pressed a key. A key counts during the
+// grace time, before it, and while the unit held. Consult returns the choice and whether the menu was shown. If it
+// was, f may be out of date.
 func (p *Person) Consult(ctx context.Context, f *survey.Findings, v *volume.Handle, provisions bool) (c decide.Choice, shown bool,
 	err error) {
 	p.Wanted = p.Wanted || p.offers(f, provisions)
 	select {
-	case <-p.Machine.Panel.Pressed(): // also one pressed while the grace time went by unwatched
+	case <-p.Machine.Panel.Pressed(): // including a key pressed while nobody watched the grace time
 		p.Wanted = true
 	default:
 	}
@@ -80,15 +82,15 @@ func (p *Person) Consult(ctx context.Context, f *survey.Findings, v *volume.Hand
 	if err != nil {
 		p.Machine.Log.Warn("menu", "err", err)
 	}
-	if c.Kind == decide.NoChoice { // whoever opened the menu and chose nothing wants what comes by itself
+	if c.Kind == decide.NoChoice { // opening the menu and choosing nothing means: go on
 		c.Kind = decide.ChooseResume
 	}
 	p.Machine.Log.Info("choice", "choice", string(c.Kind), "image", c.Image, journal.ForPerson())
 	return c, true, nil
 }
 
-// offers reports whether the menu is to be shown although nobody pressed a key: once, in a boot from a recovery stick, unless it is
-// clear what is to be done, or the unit was restored from the stick already.
+// offers reports whether to show the menu although nobody pressed a key. That happens once, in a boot from a recovery
+// stick. It does not happen if it is clear what to do, or if the unit was restored from the stick already.
 func (p *Person) offers(f *survey.Findings, provisions bool) bool {
 	if p.offered || !f.FromStick || !p.Machine.Panel.HasKeys() || provisions {
 		return false
@@ -109,8 +111,8 @@ func (p *Person) offers(f *survey.Findings, provisions bool) bool {
 	return true
 }
 
-// Forced makes a forced restore the person's choice, once in a boot and after a question where the policy wants one. What was
-// chosen in the menu after that counts more. A disk that is not of this unit is never overwritten without a question.
+// Forced turns a forced restore into the person's choice, once in a boot. It asks first if the policy wants that. A
+// later choice in the menu takes precedence. It always asks before it overwrites a disk that is not this unit's.
 func (p *Person) Forced(ctx context.Context, f *survey.Findings) (c decide.Choice, chosen bool) {
 	if p.asked || f.Choice.Kind != decide.NoChoice || f.Recovery != decide.RecoveryFound || f.RestoreRequested() {
 		return c, false
