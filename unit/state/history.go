@@ -12,8 +12,8 @@ import (
 	"gprovision/model/release"
 )
 
-// History returns the history of images; one that is missing is empty. It never goes along with an error: what cannot be read, or is of a
-// newer format (release.ErrNewerHistory), counts for nothing.
+// History returns the history of images. If the file is missing, the history is empty. It is empty on every error
+// too: a history that cannot be read, or has a newer format (release.ErrNewerHistory), does not count.
 func (v *Volume) History() (release.History, error) {
 	b, err := v.ReadHistory()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -29,8 +29,9 @@ func (v *Volume) History() (release.History, error) {
 	return h, nil
 }
 
-// ChangeHistory writes the history again as change leaves it. A damaged one is set aside and a new one begun: it is hostile input at worst, and
-// no reason to do without; damaged is why. One of a newer format is left as it is: that is an error.
+// ChangeHistory reads the history, lets change modify it, and writes it again. A damaged history is set aside and a
+// new one begins, and damaged says why. At worst the damaged one is hostile input, and it is no reason to go without
+// a history. A history of a newer format stays as it is: that is an error.
 func (v *Volume) ChangeHistory(now time.Time, change func(*release.History)) (damaged, err error) {
 	h, damaged := v.History()
 	if errors.Is(damaged, release.ErrNewerHistory) {

@@ -10,13 +10,14 @@ import (
 	"path"
 )
 
-// lostFound is where e2fsck puts files and directories whose names are lost, under the numbers of their inodes (e2fsck(8)).
+// lostFound is where e2fsck puts files and directories that have lost their names. It names them by inode number
+// (e2fsck(8)).
 const lostFound = "lost+found"
 
-// maxLost is how many entries of a directory are looked at there. It is on a volume that is not trusted.
+// maxLost limits how many entries of a directory in lostFound are looked at. The volume is not trusted.
 const maxLost = 1024
 
-// HasLostUnit reports whether exactly one file that e2fsck has put into lost+found is a unit.json that fits.
+// HasLostUnit reports whether exactly one file that e2fsck put into lost+found is a unit.json that fits accepts.
 func (v *Volume) HasLostUnit(fits func(Unit) bool) (yes bool, err error) {
 	err = v.inside(func(r *os.Root) error {
 		lost, err := findLost(r, fits)
@@ -26,9 +27,11 @@ func (v *Volume) HasLostUnit(fits func(Unit) bool) (yes bool, err error) {
 	return yes, err
 }
 
-// PutLostBack gives the files their names again that e2fsck has put into lost+found: the unit's key, its password's hash, and unit.json
-// last, which makes the volume the unit's. It does so only where unit.json is missing and exactly one file that fits is there; each of
-// the others goes with it if it is missing and exactly one file can be it. It returns their names. The volume is mounted writable.
+// PutLostBack moves files that e2fsck put into lost+found back to their places, and returns their names. They are the
+// unit's key, its password hash, and last unit.json, which makes the volume the unit's.
+//
+// It moves nothing unless unit.json is missing and exactly one file in lost+found is one that fits accepts. The other
+// two move along if they are missing and exactly one file can be each. The volume must be mounted for writing.
 func (v *Volume) PutLostBack(fits func(Unit) bool) (names []string, err error) {
 	err = v.inside(func(r *os.Root) error {
 		if _, err := r.Lstat(UnitFile); !errors.Is(err, fs.ErrNotExist) {
@@ -58,8 +61,8 @@ func (v *Volume) PutLostBack(fits func(Unit) bool) (names []string, err error) {
 	return names, err
 }
 
-// findLost returns the paths of the files in lost+found, or in a directory there, that can only be the file of the name. What two could be
-// is none.
+// findLost returns the path of each lost file by its proper name. It looks in lost+found and in the directories
+// there. A name that two files could have is left out.
 func findLost(r *os.Root, fits func(Unit) bool) (map[string]string, error) {
 	found := map[string]string{}
 	twice := map[string]bool{}
@@ -94,7 +97,7 @@ func findLost(r *os.Root, fits func(Unit) bool) (map[string]string, error) {
 		switch {
 		case e.Type().IsRegular():
 			look(file)
-		case e.IsDir(): // the directory of the state, say
+		case e.IsDir(): // perhaps the state directory
 			inner, err := readDir(r, file)
 			if err != nil {
 				return nil, err
@@ -114,7 +117,7 @@ func findLost(r *os.Root, fits func(Unit) bool) (map[string]string, error) {
 	return found, nil
 }
 
-// readDir returns entries of a directory, at most maxLost.
+// readDir returns up to maxLost entries of a directory.
 func readDir(r *os.Root, name string) ([]fs.DirEntry, error) {
 	d, err := r.Open(name)
 	if err != nil {

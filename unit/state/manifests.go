@@ -9,22 +9,23 @@ import (
 	"gprovision/model/signature"
 )
 
-// ManifestsFile remembers which manifests were used.
+// ManifestsFile records which manifests were used.
 const ManifestsFile = "state/manifests.json" // Manifests
 
-// maxProducts is how many products a unit remembers manifests of.
+// maxProducts limits how many products a unit remembers manifests of.
 const maxProducts = 64
 
-// Manifests is the newest manifest that the unit used, for each product: an older one is refused. The zero value remembers none.
+// Manifests holds the newest used manifest for each product, so that older ones can be refused. The zero value holds
+// none.
 type Manifests struct {
 	rest
 	// Version is the format version.
 	Version int `json:"version"`
-	// Newest has the highest serial number by product, both as the manifest's signature names them.
+	// Newest maps a product to the highest serial number used. Both are as in the manifest's signature.
 	Newest map[string]uint64 `json:"newest"`
 }
 
-// ReadManifests returns what the unit remembers. A volume without it gives none and no error.
+// ReadManifests returns the manifests that the unit remembers. If the file is missing, there are none, and no error.
 func (v *Volume) ReadManifests() (Manifests, error) {
 	b, err := v.read(ManifestsFile, maxSmall)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -42,8 +43,8 @@ func (v *Volume) WriteManifests(m Manifests) error {
 	return v.writeJSON(ManifestsFile, m, m.validate(), 0o600)
 }
 
-// Check says why a manifest of a product with a serial, as its signature has it, is older than one that was used. Where none was used
-// the serial may have any form.
+// Check returns an error if a manifest is older than one already used for the product. product and serial are as in
+// its signature. If none was used for the product, any serial passes, whatever its form.
 func (m Manifests) Check(product, serial string) error {
 	newest, ok := m.Newest[product]
 	if !ok {
@@ -59,7 +60,8 @@ func (m Manifests) Check(product, serial string) error {
 	return nil
 }
 
-// Used returns m after a manifest was used. One whose serial is no whole number, or that is one product too many, is not remembered.
+// Used returns m with one more used manifest. It does not remember a serial that is no whole number, nor more than
+// maxProducts products.
 func (m Manifests) Used(product, serial string) Manifests {
 	n, err := signature.ParseSerial(serial)
 	if _, known := m.Newest[product]; err != nil || !known && len(m.Newest) >= maxProducts || checkProduct(product) != nil {

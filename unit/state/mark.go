@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// MaxMark is the most bytes that a mark may have.
+// MaxMark is the largest size of a mark, in bytes.
 const MaxMark = maxSmall
 
-// Mark is the content of the mark file in the root of the main system. That the file is there says that the restore which
-// wrote the system came to its end.
+// Mark is the content of the mark file in the root of the main system. The file is there only if the restore that
+// wrote the system was completed.
 type Mark struct {
-	// Version is the format version; 0 is an empty mark, as the original system wrote it.
+	// Version is the format version. It is 0 for an empty mark, as the original system wrote it.
 	Version int `json:"version"`
 	// Release is the full name of the restored release, without ".upd".
 	Release string `json:"release,omitempty"`
-	// Request is the ID of the request that was fulfilled, "" if there was none.
+	// Request is the ID of the request that the restore fulfilled, or "".
 	Request string `json:"request,omitempty"`
 	// Serial is the serial number of the unit that restored the system.
 	Serial string `json:"serial,omitempty"`
@@ -26,7 +26,7 @@ type Mark struct {
 	Time time.Time `json:"time,omitzero"`
 }
 
-// ParseMark parses a mark. An empty one is a mark too and gives the zero value.
+// ParseMark parses a mark. An empty mark is valid and gives the zero value.
 func ParseMark(b []byte) (Mark, error) {
 	if strings.TrimSpace(string(b)) == "" {
 		return Mark{}, nil
@@ -34,7 +34,7 @@ func ParseMark(b []byte) (Mark, error) {
 	return parse[Mark]("mark", b)
 }
 
-// Marshal returns the mark as JSON. It sets the version and refuses what ParseMark would.
+// Marshal returns the mark as JSON. It sets the version, and returns an error for what ParseMark would refuse.
 func (m Mark) Marshal() ([]byte, error) {
 	m.Version = Version
 	if err := m.validate(); err != nil {
@@ -57,57 +57,58 @@ func (m Mark) validate() error {
 	return printable("serial", m.Serial, 256)
 }
 
-// MaxBoot is the most bytes that BootFile may have.
+// MaxBoot is the largest size of BootFile, in bytes.
 const MaxBoot = maxUnit
 
-// BootFile is where init tells the running system about the boot, as Boot in JSON. /run is handed over with its content.
+// BootFile is where init leaves a Boot, in JSON, for the running system. The hand-over includes the content of /run.
 const BootFile = "/run/gprovision/boot.json"
 
-// RunQueue is where init leaves the records of a normal boot that the server does not have: in memory, so that a boot does not
-// write them to a disk. The running system puts them on the recovery volume, or sends them.
+// RunQueue is where init leaves those records of a normal boot that the server does not have yet. It is in memory, so
+// that a boot does not write them to a disk. The running system moves them to the recovery volume or sends them.
 const RunQueue = "/run/gprovision/queue"
 
 // Boot is what init tells the running system about this boot. It is lost at power-off.
 type Boot struct {
 	// Version is the format version.
 	Version int `json:"version"`
-	// ID is the boot identifier that init reported with, see unit/report.
+	// ID is the boot identifier under which init reported (unit/report).
 	ID string `json:"id"`
-	// Job is the job that led to the running system, and Reason why it was chosen.
+	// Job is the job that led to the running system. Reason is why it was chosen.
 	Job    string `json:"job"`
 	Reason string `json:"reason,omitempty"`
-	// Attempts is how many boots were handed over since the last good one, this one included.
+	// Attempts is the number of hand-overs since the last good boot, including this one.
 	Attempts int `json:"attempts,omitempty"`
-	// HandOver is when init handed over, and Milliseconds how long after its own start.
+	// HandOver is when init handed over. Milliseconds is the time since init's own start.
 	HandOver     time.Time `json:"handOver,omitzero"`
 	Milliseconds int64     `json:"milliseconds,omitempty"`
 	// Build is the build number of the boot artifact.
 	Build uint64 `json:"build,omitempty"`
-	// Watchdog is the hardware watchdog, as init left it.
+	// Watchdog is the state in which init left the hardware watchdog.
 	Watchdog Watchdog `json:"watchdog,omitzero"`
-	// Defects are what init found wrong with the unit and started it all the same, each as its code, a colon and a sentence.
+	// Defects are faults that init found and that did not prevent the boot. Each is a code, a colon and a sentence.
 	Defects []string `json:"defects,omitempty"`
-	// ServerCA holds the certificates, in PEM, that may vouch for the factory server, from the policy of the boot artifact.
-	// The running system has no policy of its own.
+	// ServerCA holds the certificates that may vouch for the factory server, in PEM. They come from the policy of the
+	// boot artifact. The running system has no policy of its own.
 	ServerCA string `json:"serverCA,omitempty"`
 }
 
-// Watchdog is a hardware watchdog as init left it. The zero value is that of a machine without one.
+// Watchdog is the state in which init left a hardware watchdog. The zero value means that the machine has none.
 type Watchdog struct {
-	// Device is its device node and Identity what its driver calls it.
+	// Device is the device node. Identity is the driver's name for the watchdog.
 	Device   string `json:"device,omitempty"`
 	Identity string `json:"identity,omitempty"`
-	// Running reports whether it runs: something in the running system must have it before Seconds after the decision to boot are over.
+	// Running reports whether the watchdog runs. If so, the running system must take it over within Seconds of the
+	// decision to boot.
 	Running bool `json:"running,omitempty"`
 	Seconds int  `json:"seconds,omitempty"`
-	// Expired reports whether it ended the boot before this one.
+	// Expired reports whether the watchdog ended the previous boot.
 	Expired bool `json:"expired,omitempty"`
 }
 
 // ParseBoot parses the content of BootFile.
 func ParseBoot(b []byte) (Boot, error) { return parse[Boot]("boot.json", b) }
 
-// Marshal returns b as JSON. It sets the version and refuses what ParseBoot would.
+// Marshal returns b as JSON. It sets the version, and returns an error for what ParseBoot would refuse.
 func (b Boot) Marshal() ([]byte, error) {
 	b.Version = Version
 	if err := b.validate(); err != nil {

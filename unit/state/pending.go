@@ -7,24 +7,26 @@ import (
 	"os"
 )
 
-// Where an image arrives, and what a fetched one leaves to do.
+// Where images arrive, and what they leave to do.
 const (
-	FetchDir    = "fetch"              // images on their way; what lies there is not proven
+	FetchDir    = "fetch"              // images in transit, not yet proven
 	PendingFile = "state/pending.json" // Pending
 )
 
-// Pending is what the next normal boot has to do. The zero value is nothing.
+// Pending is the work left for the next normal boot. The zero value means none.
 type Pending struct {
 	rest
 	// Version is the format version.
 	Version int `json:"version"`
-	// RecoveryArtifact reports whether the recovery artifact on the volume is a new one that the recovery device shall boot.
+	// RecoveryArtifact reports whether the volume has a new recovery artifact that the recovery device does not boot
+	// yet.
 	RecoveryArtifact bool `json:"recoveryArtifact,omitempty"`
 }
 
 func (Pending) validate() error { return nil }
 
-// ReadPending returns what the next normal boot has to do. A volume without the file gives the zero value and no error.
+// ReadPending returns the work left for the next normal boot. If the file is missing, it returns the zero value and
+// no error.
 func (v *Volume) ReadPending() (Pending, error) {
 	b, err := v.read(PendingFile, maxSmall)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -36,7 +38,7 @@ func (v *Volume) ReadPending() (Pending, error) {
 	return parse[Pending](PendingFile, b)
 }
 
-// WritePending replaces what the next normal boot has to do. Nothing to do removes the file.
+// WritePending replaces the work left for the next normal boot. If there is none, it removes the file.
 func (v *Volume) WritePending(p Pending) error {
 	p.Version = 0
 	if p == (Pending{}) {

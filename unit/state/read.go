@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// ReadFile reads a regular file inside root, of at most the given number of bytes. A larger one, and whatever is not a
-// regular file, is ErrDamaged; it never waits for a FIFO or a device. Links are followed inside root only.
+// ReadFile reads a regular file of at most most bytes inside root. The error is ErrDamaged for a larger file and for
+// anything that is not a regular file. It never blocks on a FIFO or a device. It follows links only inside root.
 func ReadFile(root *os.Root, name string, most int64) ([]byte, error) {
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {

@@ -7,16 +7,16 @@ import (
 	"gprovision/model/unknown"
 )
 
-// rest is what a file of this package holds beside what this program knows: keys that a newer version of the same format has. They are
-// written again with the value that was read. A value that was not read, such as a new request, has none. Files that are only ever made
-// anew (the key, the hash, the mark, BootFile) have no rest.
+// rest holds the keys of a file that this program does not know: a newer version of the same format may add some.
+// Writing the value keeps them. A value that was not read from a file, such as a new request, has none. Files that
+// are always made from scratch have no rest: the key, the hash, the mark, BootFile.
 type rest struct{ keys unknown.Keys }
 
 func (r *rest) setRest(k unknown.Keys) { r.keys = k }
 
 func (r rest) getRest() unknown.Keys { return r.keys }
 
-// put adds the rest to b, unless there would be more than most bytes then: what the file is for goes before what is not known.
+// put adds the rest to b, unless the result would exceed most bytes. The known content of a file takes precedence.
 func (r rest) put(b []byte, most int) []byte {
 	if out, err := r.keys.Put(b); err == nil && len(out) <= most {
 		return out
@@ -24,14 +24,14 @@ func (r rest) put(b []byte, most int) []byte {
 	return b
 }
 
-// remember gives the value at into, which was decoded from b, its rest.
+// remember sets the rest of a value to the unknown keys in b, from which it was decoded.
 func remember[T any](b []byte, into *T) {
 	if r, ok := any(into).(interface{ setRest(unknown.Keys) }); ok {
 		r.setRest(unknown.Of(b, *into))
 	}
 }
 
-// text formats a value, with its rest, as a file of at most that many bytes.
+// text formats a value and its rest as a file of at most most bytes.
 func text(value any, most int) ([]byte, error) {
 	lines := func(b []byte) ([]byte, error) {
 		var out bytes.Buffer

@@ -16,31 +16,32 @@ import (
 // More files on the recovery volume.
 const (
 	RestoreDataFile = "fr.data"      // RestoreData
-	NetworkFile     = "log/netd.tar" // the network configuration that a restore keeps, see unit/sysroot
+	NetworkFile     = "log/netd.tar" // the network configuration that a restore keeps (unit/sysroot)
 )
 
-// MaxNetwork is the most bytes that NetworkFile may have.
+// MaxNetwork is the largest size of NetworkFile, in bytes.
 const MaxNetwork = 1 << 20
 
-// PolicyFile is where init hands the policy of its boot artifact to the running system, which has none of its own: the format is
-// that of model/policy, mode 0600. /run is lost at power-off.
+// PolicyFile is where init leaves the policy of its boot artifact for the running system, which has none of its own.
+// Its format is that of model/policy, its mode 0600. It is lost at power-off, like all of /run.
 const PolicyFile = "/run/gprovision/policy.json"
 
-// RestoreData says how the next restore shall work. The keys are the original system's; a file without Version is one of its
-// files. It is used once, unless Preserve is set.
+// RestoreData says how the next restore should work. The keys are those of the original system, and a file without
+// Version comes from it. The data are used once, unless Preserve is set.
 type RestoreData struct {
 	rest
-	// Version is the format version; 0 in a file of the original system.
+	// Version is the format version. It is 0 in a file of the original system.
 	Version int `json:",omitempty"`
 	// Preserve keeps the file after the restore.
 	Preserve bool `json:",omitempty"`
-	// IgnoreNetCfg drops the saved network configuration: the restored system gets the defaults.
+	// IgnoreNetCfg drops the saved network configuration. The restored system gets the defaults.
 	IgnoreNetCfg bool `json:",omitempty"`
-	// ClearHistory begins a new history of images before one is chosen.
+	// ClearHistory starts a new history of images before an image is chosen.
 	ClearHistory bool `json:",omitempty"`
-	// XLog is the server that hears of the restore, as the file has it: see Server. "" is the one of the unit's record.
+	// XLog is the server to report the restore to, in the form of the file (see Server). If it is empty, the server
+	// in the unit's record is used.
 	XLog string `json:",omitempty"`
-	// BootArgs are kernel arguments of the restored system. Only what AllowedArgs lets pass is used.
+	// BootArgs are kernel arguments for the restored system. Only those that AllowedArgs accepts are used.
 	BootArgs string `json:",omitempty"`
 }
 
@@ -70,9 +71,9 @@ func (d RestoreData) validate() error {
 	return printable("XLog", d.XLog, 1024)
 }
 
-// Server returns the address of the server that hears of the restore, "" if the file names none. Files of the original system name one of
-// theirs, as HOST:PORT or with another scheme: what is not https, or HOST:PORT, which means https, is an error. The rest of the data holds all
-// the same.
+// Server returns the address of the server to report the restore to, or "" if the file names none. The address must
+// be https, or HOST:PORT, which means https. Anything else is an error: files of the original system name servers of
+// their own with other schemes. Such an error does not invalidate the rest of the data.
 func (d RestoreData) Server() (string, error) {
 	if d.XLog == "" {
 		return "", nil
@@ -80,7 +81,8 @@ func (d RestoreData) Server() (string, error) {
 	return record.Endpoint(d.XLog)
 }
 
-// Marshal returns d as JSON. It sets the version and refuses what ParseRestoreData would, and arguments that are not allowed.
+// Marshal returns d as JSON. It sets the version. It returns an error for what ParseRestoreData would refuse, and for
+// arguments that are not allowed.
 func (d RestoreData) Marshal() ([]byte, error) {
 	d.Version = Version
 	err := d.validate()
@@ -97,7 +99,7 @@ func (d RestoreData) Marshal() ([]byte, error) {
 	return b, nil
 }
 
-// ReadRestoreData returns the restore data. A volume without them gives the zero value and no error.
+// ReadRestoreData returns the restore data. If the file is missing, it returns the zero value and no error.
 func (v *Volume) ReadRestoreData() (RestoreData, error) {
 	b, err := v.read(RestoreDataFile, maxSmall)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -109,7 +111,7 @@ func (v *Volume) ReadRestoreData() (RestoreData, error) {
 	return ParseRestoreData(b)
 }
 
-// WriteRestoreData replaces the restore data; the zero value removes them.
+// WriteRestoreData replaces the restore data. The zero value removes the file.
 func (v *Volume) WriteRestoreData(d RestoreData) error {
 	d.Version = 0
 	return v.inside(func(r *os.Root) error {
@@ -133,7 +135,7 @@ func (v *Volume) ReadNetwork() ([]byte, error) {
 	return b, err
 }
 
-// WriteNetwork replaces the saved network configuration; nil removes it.
+// WriteNetwork replaces the saved network configuration. If b is nil, it removes the file.
 func (v *Volume) WriteNetwork(b []byte) error {
 	if b == nil {
 		return v.inside(func(r *os.Root) error {
@@ -149,7 +151,7 @@ func (v *Volume) WriteNetwork(b []byte) error {
 	return v.write(NetworkFile, b, 0o600)
 }
 
-// SetNetwork is WriteNetwork where that changes anything: changed reports whether it did.
+// SetNetwork is WriteNetwork that writes only if something changes. It reports whether it did.
 func (v *Volume) SetNetwork(b []byte) (changed bool, err error) {
 	old, err := v.ReadNetwork()
 	if err == nil && bytes.Equal(old, b) && (old == nil) == (b == nil) {
@@ -158,8 +160,8 @@ func (v *Volume) SetNetwork(b []byte) (changed bool, err error) {
 	return true, v.WriteNetwork(b)
 }
 
-// RollHistory makes room for a new history of images: the one that is there, if any, becomes recovery_history.json.prev, in
-// place of an older one.
+// RollHistory makes room for a new history of images. An existing one is renamed to recovery_history.json.prev and
+// replaces an older one there.
 func (v *Volume) RollHistory() error {
 	return v.inside(func(r *os.Root) error {
 		switch err := r.Rename(HistoryFile, HistoryFile+".prev"); {
@@ -172,11 +174,12 @@ func (v *Volume) RollHistory() error {
 	})
 }
 
-// allowedArgs are the kernel arguments that may come from a recovery volume: what a machine with odd hardware needs in order to start,
-// and what is shown. None of them chooses what is started, what is trusted, or what is protected (an IOMMU that is switched off, devices
-// that are let through it, a unit that stays where its kernel died), and none takes memory or processors away from the system: what the
-// product needs of that kind is in the policy or in the appliance table, which are signed. The values are the forms of theirs: regular
-// expressions, compiled when they are used, as init is in a hurry.
+// allowedArgs are the kernel arguments that a recovery volume may set: what odd hardware needs in order to start, and
+// what is shown on the way. None of them changes what starts, what is trusted, or what is protected. So they cannot
+// switch off an IOMMU, exempt devices from it, or make a unit stay where its kernel died. None takes memory or
+// processors away from the system either: a product that needs that says so in its policy or in the appliance table,
+// which are signed. The map's values are regular expressions for the values of the arguments. They are compiled on
+// use, because init is in a hurry.
 var allowedArgs = map[string]string{
 	"acpi":                                `^(force|strict|rsdt)$`,
 	"acpi_osi":                            `^!?[A-Za-z0-9._-]{0,32}$`,
@@ -211,10 +214,10 @@ const (
 	argNumber = `^[0-9]{1,9}$`
 )
 
-// argWords is the form of a value that is made of words with commas between them, at most eight.
+// argWords returns the expression for a value of one to eight words, separated by commas.
 func argWords(word string) string { return `^` + word + `(,` + word + `){0,7}$` }
 
-// AllowedArgs divides kernel arguments into those that may come from a recovery volume, joined by blanks, and the others.
+// AllowedArgs splits kernel arguments into those that a recovery volume may set, joined by blanks, and the others.
 func AllowedArgs(args string) (kept string, dropped []string) {
 	var out []string
 	for _, a := range strings.Fields(args) {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MakeRoom removes logs, the oldest first, until the volume takes need more bytes, or no log is left. It returns the names
-// of what it removed. That there is still too little room is no error.
+// MakeRoom removes logs, oldest first, until the volume has room for need more bytes or no log is left. It returns
+// the names of the removed logs. Too little room in the end is no error.
 func (v *Volume) MakeRoom(need int64) (removed []string, err error) {
 	err = v.inside(func(r *os.Root) error {
 		d, err := r.Open(LogDir)
@@ -42,7 +42,7 @@ func (v *Volume) MakeRoom(need int64) (removed []string, err error) {
 				return fmt.Errorf("make room: %w", err)
 			}
 			removed = append(removed, l.Name())
-			if err := d.Sync(); err != nil { // ext4 gives blocks back at the end of a transaction
+			if err := d.Sync(); err != nil { // ext4 frees blocks at the end of a transaction
 				return fmt.Errorf("make room: %w", err)
 			}
 		}
@@ -51,10 +51,11 @@ func (v *Volume) MakeRoom(need int64) (removed []string, err error) {
 	return removed, err
 }
 
-// roomFile is a file that shows whether there is room, and is removed at once.
+// roomFile is a file that tests whether there is room. It is removed at once.
 const roomFile = ".room"
 
-// room reports whether the volume takes need more bytes. Statistics of a filesystem do not tell: ext4 keeps blocks for itself.
+// room reports whether the volume has room for need more bytes. It tries, because the statistics of ext4 include
+// blocks that it reserves for itself.
 func room(r *os.Root, need int64) (bool, error) {
 	f, err := r.OpenFile(roomFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if errors.Is(err, unix.ENOSPC) {

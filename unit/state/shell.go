@@ -7,24 +7,24 @@ import (
 	"time"
 )
 
-// Names of the files about the recovery shell and about emergency media.
+// Files of the recovery shell and of emergency media.
 const (
 	ShellFile  = "state/shell.json"  // Tries
 	MediumFile = "state/medium.json" // Medium
 )
 
-// Tries counts the wrong passwords typed at the recovery shell. The zero value is that of a new unit.
+// Tries counts wrong passwords at the recovery shell. The zero value is that of a new unit.
 type Tries struct {
 	rest
 	// Version is the format version.
 	Version int `json:"version"`
-	// Failed is how many in a row were wrong.
+	// Failed is the number of wrong passwords in a row.
 	Failed int `json:"failed"`
-	// Good is Counts.LastGood as it was when Failed was counted: a later good boot ends the row.
+	// Good is the Counts.LastGood at which Failed was counted. A later good boot resets the count.
 	Good time.Time `json:"good,omitzero"`
 }
 
-// ReadTries returns the tries since the last good boot. A volume without them gives none and no error.
+// ReadTries returns the tries since the last good boot. If the file is missing, there are none, and no error.
 func (v *Volume) ReadTries() (Tries, error) {
 	b, err := v.read(ShellFile, maxSmall)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -66,20 +66,20 @@ func (t Tries) validate() error {
 	return nil
 }
 
-// Medium is the emergency medium that the unit was restored from last.
+// Medium is the emergency medium of the unit's last restore.
 type Medium struct {
 	rest
 	// Version is the format version.
 	Version int `json:"version"`
-	// ID identifies the image on the medium: the ID of the request that the restore fulfilled.
+	// ID identifies the image on the medium. It is the ID of the request that the restore fulfilled.
 	ID string `json:"id"`
 	// Image is the image's file name.
 	Image string `json:"image"`
-	// Removed reports whether a later boot did not find the medium: when it comes back it is a new wish.
+	// Removed reports whether a later boot did not find the medium. If it comes back after that, it is a new request.
 	Removed bool `json:"removed,omitempty"`
 }
 
-// ReadMedium returns the medium that the unit was restored from last; an error wraps fs.ErrNotExist if there was none.
+// ReadMedium returns the medium of the last restore. The error wraps fs.ErrNotExist if there was none.
 func (v *Volume) ReadMedium() (Medium, error) {
 	b, err := v.read(MediumFile, maxSmall)
 	if err != nil {

@@ -1,10 +1,13 @@
-// Package state reads and writes what a unit remembers on its recovery volume: who it is, its key, the administrator's
-// password hash, a request for the next boot, and counts. It also has the mark of a complete main system.
+// Package state reads and writes what a unit remembers on its recovery volume: who it is, its key, the
+// administrator's password hash, a request for the next boot, and counts. It also owns the mark of a complete main
+// system.
 //
-// It does not mount anything and does not decide anything. Each file has a format version; a file of a newer version gives
-// ErrNewer, a file that cannot be right gives ErrDamaged, a file that is not there gives fs.ErrNotExist. Writing is atomic:
-// after a power cut there is the old content or the new one. What is read is treated as hostile: sizes are capped, text that
-// could end up in a boot loader's configuration is checked character by character, and no link leads out of the volume.
+// It mounts nothing and decides nothing. Each file has a format version. The error is ErrNewer for a file of a newer
+// version, ErrDamaged for a file that cannot be right, and fs.ErrNotExist for a missing one. Writes are atomic: after
+// a power cut the file has either the old content or the new.
+//
+// Everything read is treated as hostile. Sizes are limited. Text that may end up in a boot loader's configuration is
+// checked character by character. No link leads out of the volume.
 //
 // The formats are described in docs/formats/recovery-volume.md.
 package state
@@ -34,16 +37,16 @@ import (
 	"gprovision/model/release"
 )
 
-// Version is the format version of every file that this package writes. All older ones are read.
+// Version is the format version of every file that this package writes. It reads all older ones.
 const Version = 1
 
-// ErrNewer is returned for a file whose format version is newer than this program. Such a file is never rewritten.
+// ErrNewer means that the file's format version is newer than this program. Such a file is never rewritten.
 var ErrNewer = errors.New("written by a newer version of gprovision")
 
-// ErrDamaged is returned for a file that is there and cannot be right.
+// ErrDamaged means that the file exists but cannot be right.
 var ErrDamaged = errors.New("damaged")
 
-// Fault names the kind of an error of this package for people: a file that is only newer is not a bad device.
+// Fault turns an error of this package into a fault. A file that is merely newer does not mean a bad device.
 func Fault(err error) error {
 	if errors.Is(err, ErrNewer) {
 		return fault.Because(fault.RecoveryNewer, err)
@@ -53,29 +56,29 @@ func Fault(err error) error {
 
 // Names of files and directories on the recovery volume, relative to its root.
 const (
-	Dir            = "state"                     // of this package, mode 0700
+	Dir            = "state"                     // this package's own, mode 0700
 	UnitFile       = "state/unit.json"           // Unit
 	KeyFile        = "state/unit.key"            // the unit's Ed25519 key, mode 0600
 	HashFile       = "state/admin.hash"          // the administrator's password hash, mode 0600
 	RequestFile    = "state/request.json"        // Request
 	CountsFile     = "state/count.json"          // Counts
-	QueueDir       = "state/queue"               // records that the server does not have yet, owned by unit/report
-	LogDir         = "log"                       // logs, owned by unit/journal
+	QueueDir       = "state/queue"               // records that the server does not have yet (unit/report)
+	LogDir         = "log"                       // logs (unit/journal)
 	ImageDir       = "Image"                     // release images and their signatures
 	HistoryFile    = "log/recovery_history.json" // model/release.History
-	BadRequestFile = "state/request.json.bad"    // the last request that was damaged, for support; nothing reads it
+	BadRequestFile = "state/request.json.bad"    // the last damaged request, kept for support; no program reads it
 )
 
-// The most bytes that a file of this package may have. A larger one is ErrDamaged.
+// The largest sizes of this package's files, in bytes. A larger file is ErrDamaged.
 const (
 	maxUnit  = 256 << 10
 	maxSmall = 16 << 10
 )
 
-// Volume is a mounted recovery volume. It holds nothing open: it need not be closed, and it may be copied.
+// Volume is a mounted recovery volume. It holds nothing open, so it needs no closing and may be copied.
 type Volume struct{ dir string }
 
-// Open returns the volume mounted at dir. Nothing is read yet.
+// Open returns the volume mounted at dir. It reads nothing.
 func Open(dir string) *Volume { return &Volume{dir: dir} }
 
 // Path returns the path of a file or directory of the volume, such as Path(ImageDir).
@@ -83,7 +86,7 @@ func (v *Volume) Path(name ...string) string {
 	return filepath.Join(append([]string{v.dir}, name...)...)
 }
 
-// Disk is one disk as it was at provisioning, with the table that was written to it.
+// Disk is a disk as provisioning found it, with the table that was written to it.
 type Disk struct {
 	Size       int64        `json:"size"`                 // bytes
 	SectorSize int          `json:"sectorSize,omitempty"` // logical, bytes
@@ -91,10 +94,11 @@ type Disk struct {
 	Model      string       `json:"model,omitempty"`
 	Serial     string       `json:"serial,omitempty"`
 	WWN        string       `json:"wwn,omitempty"`
-	Table      layout.Table `json:"table"` // what was planned and written; Kind is empty if nothing was
+	Table      layout.Table `json:"table"` // as planned and written; Kind is empty if no table was
 }
 
-// Unit is what provisioning found and planned. It is written once per provisioning and decides which devices are accepted.
+// Unit is what provisioning found and planned. Each provisioning writes it once. It decides which devices are
+// accepted.
 type Unit struct {
 	rest
 	// Version is the format version.
@@ -103,42 +107,46 @@ type Unit struct {
 	Serial string `json:"serial"`
 	// Platform is the code name of the platform in the appliance table.
 	Platform string `json:"platform"`
-	// Firmware is the kind of firmware that the unit was provisioned for.
+	// Firmware is the firmware for which the unit was provisioned.
 	Firmware layout.Firmware `json:"firmware"`
 	// Recovery is the recovery device.
 	Recovery Disk `json:"recovery"`
-	// Main are the planned main disks, at least one. In a unit with one disk that is the recovery device again, with the same
-	// table.
+	// Main are the planned main disks, at least one. In a unit with one disk that disk is also Recovery, with the
+	// same table.
 	Main []Disk `json:"main"`
-	// Array is the array over the main disks that carries the main system; nil: a partition of the only main disk does.
+	// Array is the array of main disks that carries the main system. If it is nil, a partition of the only main disk
+	// does.
 	Array *Array `json:"array,omitempty"`
-	// DataArray is the array over the main disks that carries the data which a restore preserves; nil: there is none.
+	// DataArray is the array of main disks with the data that a restore preserves. It is nil if there is none.
 	DataArray *Array `json:"dataArray,omitempty"`
-	// Named reports whether the platform was not recognised but named (PROTO_IDENT): later boots take it from here.
+	// Named reports whether a person named the platform (PROTO_IDENT) instead of the unit recognising it. Later boots
+	// then take it from here.
 	Named bool `json:"named,omitempty"`
-	// ManifestSerial is the serial number of the manifest that the unit was provisioned with, "" if it had none.
+	// ManifestSerial is the serial number of the manifest of the provisioning, or "" if that had none.
 	ManifestSerial string `json:"manifestSerial,omitempty"`
-	// Server is the address of the factory server, "" if there is none.
+	// Server is the address of the factory server, or "" if there is none.
 	Server string `json:"server,omitempty"`
-	// ImagePrefix is how the names of release images for this unit begin, with the final dot.
+	// ImagePrefix is the start of the names of this unit's images, including the final dot.
 	ImagePrefix string `json:"imagePrefix,omitempty"`
-	// Original is the file name of the image that the unit was provisioned with. It is never pruned.
+	// Original is the file name of the image that the unit was provisioned with. It is never removed.
 	Original string `json:"original,omitempty"`
-	// BootArgs are kernel arguments of the installed system from the restore data. Only what AllowedArgs lets pass is used.
+	// BootArgs are kernel arguments for the installed system, from the restore data. Only those that AllowedArgs
+	// accepts are used.
 	BootArgs string `json:"bootArgs,omitempty"`
 	// Created is when the unit was provisioned.
 	Created time.Time `json:"created"`
-	// Credentials is the server's number of the credentials that are set, 0 for unknown.
+	// Credentials is the server's number for the credentials that are set. It is 0 if unknown.
 	Credentials uint64 `json:"credentials,omitempty"`
 }
 
-// Array is an array of md as it was planned.
+// Array is a planned md array.
 type Array struct {
 	// Level is 0, 1, 5, 6 or 10.
 	Level int `json:"level"`
-	// UUID is the array's, 36 characters in the order of the bytes on disk: mdadm prints the same digits with colons.
+	// UUID identifies the array: 36 characters in the order of the bytes on disk. mdadm prints the same digits with
+	// colons.
 	UUID string `json:"uuid"`
-	// FSUUID and FSLabel are those of the filesystem on it.
+	// FSUUID and FSLabel belong to the filesystem on the array.
 	FSUUID  string `json:"fsuuid"`
 	FSLabel string `json:"fslabel"`
 }
@@ -148,8 +156,8 @@ func (u Unit) OneDisk() bool {
 	return len(u.Main) == 1 && u.Recovery.Table.UUID != "" && u.Recovery.Table.UUID == u.Main[0].Table.UUID
 }
 
-// System describes where the main system is, or nil if the record does not say. On an array that is no partition: only the role
-// and what the filesystem is are set.
+// System describes the partition of the main system. It is nil if the record does not say. An array is no partition:
+// then only the role and the filesystem are set.
 func (u Unit) System() *layout.Partition {
 	if a := u.Array; a != nil {
 		return &layout.Partition{Role: layout.Primary, FSUUID: a.FSUUID, FSLabel: a.FSLabel}
@@ -157,8 +165,8 @@ func (u Unit) System() *layout.Partition {
 	return u.Main[0].Table.Find(layout.Primary)
 }
 
-// Names are those that the unit was provisioned with, and keeps. The record lies on a volume that anybody may have written to: names
-// that no artifact could have are left out.
+// Names returns the names that the unit was provisioned with and keeps. The record lies on a volume that anybody may
+// have written to, so names that no artifact could have are left out.
 func (u Unit) Names() naming.Names {
 	n := naming.Names{Version: naming.Version, ImagePrefix: u.ImagePrefix}
 	if p := u.Recovery.Table.Find(layout.Recovery); p != nil {
@@ -184,36 +192,36 @@ const (
 	KindRestore = "restore"
 )
 
-// ByProvisioning is who asks for the restore that fills the main disk of a unit that was just provisioned (Request.By).
+// ByProvisioning is the Request.By of the restore that fills the main disk right after provisioning.
 const ByProvisioning = "provision"
 
-// Choices of an image, beside a file name.
+// Values of Request.Image besides a file name.
 const (
-	Latest   = "latest"   // the newest good one
-	Original = "original" // the one that the unit was provisioned with
+	Latest   = "latest"   // the newest good image
+	Original = "original" // the image that the unit was provisioned with
 )
 
-// Request asks the next boot for a job. A mark that names its ID has fulfilled it, even if the file is still there.
+// Request asks the next boot for a job. Once the mark names its ID, it is fulfilled, even if the file still exists.
 type Request struct {
 	rest
 	// Version is the format version.
 	Version int `json:"version"`
-	// ID is 32 lower-case hexadecimal digits, random.
+	// ID is 32 random hexadecimal digits in lower case.
 	ID string `json:"id"`
 	// Kind is one of the Kind constants.
 	Kind string `json:"kind"`
 	// Image is Latest, Original or the file name of an image.
 	Image string `json:"image,omitempty"`
-	// By says who asks, such as "provision" or "root on tty1".
+	// By says who made the request, such as "provision" or "root on tty1".
 	By string `json:"by,omitempty"`
-	// Time is when it was asked, by the clock of whoever asked.
+	// Time is when the request was made, by the clock of whoever made it.
 	Time time.Time `json:"time"`
-	// Auto reports whether nobody asked: init wrote it, to take up a restore that is cut off. It never reaches data that are not of this
-	// unit.
+	// Auto reports whether init made the request itself, to resume a restore that was cut short. Such a request never
+	// destroys data that are not this unit's.
 	Auto bool `json:"auto,omitempty"`
 }
 
-// NewRequest returns a request with a fresh random ID. Image "" means Latest.
+// NewRequest returns a request with a random ID. An empty image means Latest.
 func NewRequest(kind, image, by string, now time.Time) (Request, error) {
 	if image == "" {
 		image = Latest
@@ -224,30 +232,31 @@ func NewRequest(kind, image, by string, now time.Time) (Request, error) {
 	return r, r.validate()
 }
 
-// Counts are small numbers that outlive a boot. The zero value is that of a new unit.
+// Counts are small numbers that survive a boot. The zero value is that of a new unit.
 type Counts struct {
 	rest
 	// Version is the format version.
 	Version int `json:"version"`
-	// BootAttempts is the number of boots handed over since the last one that was marked good.
+	// BootAttempts is the number of hand-overs since the last boot that was marked good.
 	BootAttempts int `json:"bootAttempts"`
-	// Repairs is how often in a row the main filesystem was repaired without a good boot between.
+	// Repairs is the number of repairs of the main filesystem in a row, with no good boot in between.
 	Repairs int `json:"repairs"`
 	// RecoveryRepairs is the same for the filesystem of the recovery volume.
 	RecoveryRepairs int `json:"recoveryRepairs,omitempty"`
-	// WatchdogResets is how many of the boots since the last good one a watchdog has ended.
+	// WatchdogResets is the number of boots since the last good one that a watchdog ended.
 	WatchdogResets int `json:"watchdogResets,omitempty"`
-	// RestoreFailures is how many restores failed since provisioning.
+	// RestoreFailures is the number of failed restores since provisioning.
 	RestoreFailures int `json:"restoreFailures"`
-	// Restores is how many restores succeeded since provisioning.
+	// Restores is the number of successful restores since provisioning.
 	Restores int `json:"restores"`
-	// Mends is how many boots in a row repaired what starts the unit: boot entries, or files on the main disk.
+	// Mends is the number of boots in a row that repaired what starts the unit: boot entries, or files on the main
+	// disk.
 	Mends int `json:"mends"`
-	// LastGood is when a boot was marked good for the last time; zero if never.
+	// LastGood is when a boot was last marked good. It is zero if none ever was.
 	LastGood time.Time `json:"lastGood,omitzero"`
 }
 
-// Good returns c after a boot that was marked good at the given time.
+// Good returns c after a boot that was marked good at now.
 func (c Counts) Good(now time.Time) Counts {
 	c.BootAttempts, c.Repairs, c.RecoveryRepairs, c.WatchdogResets = 0, 0, 0, 0
 	c.LastGood = now.UTC().Truncate(time.Second)
@@ -261,7 +270,7 @@ func (c Counts) Restored() Counts {
 	return c
 }
 
-// Attempted returns c after one more boot was handed over. reset says that a watchdog ended the one before.
+// Attempted returns c after another hand-over. reset means that a watchdog ended the boot before.
 func (c Counts) Attempted(reset bool) Counts {
 	c.BootAttempts = min(c.BootAttempts+1, maxCount)
 	if reset {
@@ -270,22 +279,22 @@ func (c Counts) Attempted(reset bool) Counts {
 	return c
 }
 
-// Mended returns c after one more boot that repaired what starts the unit.
+// Mended returns c after another boot that repaired what starts the unit.
 func (c Counts) Mended() Counts { c.Mends = min(c.Mends+1, maxCount); return c }
 
 // NotMended returns c after a boot that had nothing to repair.
 func (c Counts) NotMended() Counts { c.Mends = 0; return c }
 
-// Repaired returns c after one more repair.
+// Repaired returns c after another repair.
 func (c Counts) Repaired() Counts { c.Repairs = min(c.Repairs+1, maxCount); return c }
 
-// RecoveryRepaired returns c after one more repair of the recovery volume.
+// RecoveryRepaired returns c after another repair of the recovery volume.
 func (c Counts) RecoveryRepaired() Counts {
 	c.RecoveryRepairs = min(c.RecoveryRepairs+1, maxCount)
 	return c
 }
 
-// RestoreFailed returns c after one more restore that failed.
+// RestoreFailed returns c after another failed restore.
 func (c Counts) RestoreFailed() Counts {
 	c.RestoreFailures = min(c.RestoreFailures+1, maxCount)
 	return c
@@ -302,7 +311,7 @@ func (v *Volume) ReadUnit() (Unit, error) {
 	return ParseUnit(b)
 }
 
-// WriteUnit writes unit.json. It sets the version and refuses what ParseUnit would.
+// WriteUnit writes unit.json. It sets the version, and returns an error for what ParseUnit would refuse.
 func (v *Volume) WriteUnit(u Unit) error {
 	u.Version = Version
 	return v.writeJSON(UnitFile, u, u.validate(), 0o600)
@@ -323,8 +332,8 @@ func (v *Volume) WriteRequest(r Request) error {
 	return v.writeJSON(RequestFile, r, r.validate(), 0o600)
 }
 
-// SetRequestAside renames a request that cannot be parsed to BadRequestFile, in place of an older one there, so that it is reported
-// once. What is longer than a request may be is cut off. That there is none is no error.
+// SetRequestAside renames a request that cannot be parsed to BadRequestFile, so that it is reported only once. It
+// replaces an older file there and cuts off what exceeds the size of a request. A missing request is no error.
 func (v *Volume) SetRequestAside() error {
 	return v.inside(func(r *os.Root) error {
 		st, err := r.Lstat(RequestFile)
@@ -332,7 +341,7 @@ func (v *Volume) SetRequestAside() error {
 			return nil
 		}
 		if err == nil {
-			err = r.RemoveAll(BadRequestFile) // a directory could not be replaced
+			err = r.RemoveAll(BadRequestFile) // a rename cannot replace a directory
 		}
 		if err == nil {
 			err = r.Rename(RequestFile, BadRequestFile)
@@ -355,12 +364,12 @@ func cut(r *os.Root, name string, size int64) error {
 	return errors.Join(f.Truncate(size), f.Sync(), f.Close())
 }
 
-// DeleteRequest removes the request. That there is none is no error.
+// DeleteRequest removes the request. A missing request is no error.
 func (v *Volume) DeleteRequest() error {
 	return v.inside(func(r *os.Root) error { return durable.RemoveIn(r, RequestFile) })
 }
 
-// ReadCounts returns the counts. A volume without them gives the zero value and no error.
+// ReadCounts returns the counts. If the file is missing, it returns the zero value and no error.
 func (v *Volume) ReadCounts() (Counts, error) {
 	b, err := v.read(CountsFile, maxSmall)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -372,7 +381,8 @@ func (v *Volume) ReadCounts() (Counts, error) {
 	return ParseCounts(b)
 }
 
-// WriteCounts replaces the counts. A file of CountsSize is overwritten in place: one write, which needs no free space.
+// WriteCounts replaces the counts. It overwrites a file of CountsSize in place, with a single write that needs no
+// free space.
 func (v *Volume) WriteCounts(c Counts) error {
 	b, err := c.Marshal()
 	if err != nil {
@@ -392,11 +402,12 @@ func (v *Volume) WriteCounts(c Counts) error {
 	})
 }
 
-// CountsSize is the size of the file of the counts in bytes: one block of the filesystem, and at least one sector of any disk. All
-// that changes lies in its first 512 bytes, so that a write that is cut off leaves the old content or the new.
+// CountsSize is the size of the counts file in bytes: one block of the filesystem, and at least one sector of any
+// disk. Only its first 512 bytes ever change. So a write that is cut short leaves either the old content or the new.
 const CountsSize = 4096
 
-// Marshal returns the counts as CountsSize bytes of JSON and white space. It sets the version and refuses what ParseCounts would.
+// Marshal returns the counts as CountsSize bytes of JSON and white space. It sets the version, and returns an error
+// for what ParseCounts would refuse.
 func (c Counts) Marshal() ([]byte, error) {
 	c.Version = Version
 	if err := c.validate(); err != nil {
@@ -418,8 +429,8 @@ func (c Counts) Marshal() ([]byte, error) {
 	return out, nil
 }
 
-// CountsPlace returns at which byte of its device the file of the counts lies, so that a block can be written there while the volume
-// is not mounted. The error is block.ErrNoPlace if it does not lie in one place.
+// CountsPlace returns the offset of the counts file on its device, in bytes. With it, the counts can be written while
+// the volume is not mounted. The error is block.ErrNoPlace if the file is not contiguous.
 func (v *Volume) CountsPlace() (off int64, err error) {
 	err = v.inside(func(r *os.Root) error {
 		f, err := openCounts(r, os.O_RDONLY)
@@ -433,7 +444,7 @@ func (v *Volume) CountsPlace() (off int64, err error) {
 	return off, err
 }
 
-// openCounts opens the file of the counts if it is one of CountsSize, that can be overwritten in place.
+// openCounts opens the counts file if it has CountsSize and can be overwritten in place.
 func openCounts(r *os.Root, flags int) (*os.File, error) {
 	f, err := r.OpenFile(CountsFile, flags|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -449,7 +460,7 @@ func openCounts(r *os.Root, flags int) (*os.File, error) {
 	return f, nil
 }
 
-// ReadHash returns the administrator's password hash as crypt(3) prints it.
+// ReadHash returns the administrator's password hash in the form of crypt(3).
 func (v *Volume) ReadHash() (string, error) {
 	b, err := v.read(HashFile, maxSmall)
 	if err != nil {
@@ -458,17 +469,17 @@ func (v *Volume) ReadHash() (string, error) {
 	return parseHash(b)
 }
 
-// WriteHash replaces the administrator's password hash. It must look like one of crypt(3): $ID$..., so that a password
-// itself cannot be written by mistake.
+// WriteHash replaces the administrator's password hash. It accepts only the form of crypt(3), $ID$..., so that nobody
+// writes a plain password by mistake.
 func (v *Volume) WriteHash(hash string) error {
 	h := hashFile{Version: Version, Hash: hash}
 	return v.writeJSON(HashFile, h, h.validate(), 0o600)
 }
 
-// NewKey returns a fresh unit key.
+// NewKey returns a random unit key.
 func NewKey() ed25519.PrivateKey {
 	seed := make([]byte, ed25519.SeedSize)
-	rand.Read(seed) // never fails: crypto/rand ends the program instead
+	rand.Read(seed) // never fails: on an error crypto/rand ends the program
 	return ed25519.NewKeyFromSeed(seed)
 }
 
@@ -481,7 +492,8 @@ func (v *Volume) ReadKey() (ed25519.PrivateKey, error) {
 	return parseKey(b)
 }
 
-// ReadKeyOf returns the unit's key and the serial number of the unit whose it is, "" where the file says none.
+// ReadKeyOf returns the unit's key and the serial number of the unit that it belongs to, or "" if the file does not
+// say.
 func (v *Volume) ReadKeyOf() (k ed25519.PrivateKey, serial string, err error) {
 	b, err := v.read(KeyFile, maxSmall)
 	if err != nil {
@@ -497,8 +509,8 @@ func (v *Volume) ReadKeyOf() (k ed25519.PrivateKey, serial string, err error) {
 // WriteKey replaces the unit's key.
 func (v *Volume) WriteKey(k ed25519.PrivateKey) error { return v.WriteKeyOf(k, "") }
 
-// WriteKeyOf replaces the unit's key, and notes the serial number of the unit whose it is: a provisioning that was cut off finds it by
-// that before the volume has the unit's record.
+// WriteKeyOf replaces the unit's key and records which unit it belongs to, by serial number. After a provisioning
+// that was cut short, the next one finds the key by that, before the volume has a unit's record.
 func (v *Volume) WriteKeyOf(k ed25519.PrivateKey, serial string) error {
 	if len(k) != ed25519.PrivateKeySize {
 		return fmt.Errorf("write %s: key has %d bytes, want %d", KeyFile, len(k), ed25519.PrivateKeySize)
@@ -507,10 +519,10 @@ func (v *Volume) WriteKeyOf(k ed25519.PrivateKey, serial string) error {
 	return v.writeJSON(KeyFile, f, f.validate(), 0o600)
 }
 
-// ReadHistory returns the bytes of the restore history, of which there are at most as many as model/release parses. See History.
+// ReadHistory returns the restore history as bytes, at most as many as model/release parses. See History.
 func (v *Volume) ReadHistory() ([]byte, error) { return v.read(HistoryFile, release.MaxHistory) }
 
-// WriteHistory replaces the bytes of the restore history.
+// WriteHistory replaces the restore history with bytes.
 func (v *Volume) WriteHistory(b []byte) error { return v.write(HistoryFile, b, 0o600) }
 
 // ParseUnit parses unit.json.
@@ -548,7 +560,7 @@ type keyFile struct {
 
 type validator interface{ validate() error }
 
-// parse decodes one versioned JSON object. Errors do not quote the input: it may be a secret.
+// parse decodes a versioned JSON object. Its errors do not quote the input, which may be a secret.
 func parse[T validator](name string, b []byte) (T, error) {
 	var zero, t T
 	var head struct {
@@ -596,7 +608,7 @@ var (
 	prefixForm = regexp.MustCompile(`^[A-Za-z0-9._+-]*$`)
 )
 
-// The lengths are not in the forms above: every boot would compile a form with hundreds of repetitions.
+// These functions check lengths, not the expressions above. Every boot would have to compile hundreds of repetitions.
 
 func isID(s string) bool { return len(s) >= 8 && len(s) <= 64 && idForm.MatchString(s) }
 
@@ -604,7 +616,7 @@ func isImage(s string) bool { return len(s) <= 205 && imageForm.MatchString(s) }
 
 func isPrefix(s string) bool { return len(s) <= 100 && prefixForm.MatchString(s) }
 
-// IsPasswordHash reports whether s has the form of a hash of crypt(3): $id$ and what follows.
+// IsPasswordHash reports whether s has the form of a crypt(3) hash: $id$ and what follows.
 func IsPasswordHash(s string) bool { return len(s) <= 250 && hashForm.MatchString(s) }
 
 func (u Unit) validate() error {
@@ -806,7 +818,7 @@ func (v *Volume) write(name string, b []byte, mode fs.FileMode) error {
 	})
 }
 
-// makeParent makes the directory of a file durably, if it is missing.
+// makeParent makes the directory of a file durably if it is missing.
 func makeParent(r *os.Root, name string) error {
 	dir := filepath.Dir(name)
 	switch err := r.Mkdir(dir, 0o700); {
