@@ -10,16 +10,16 @@ import (
 	"gprovision/model/secret"
 )
 
-// ErrPassword says that a password is not the one that was hashed.
+// ErrPassword means that a password does not match the hash.
 var ErrPassword = errors.New("wrong password")
 
-// CheckPassword compares password with hash. The error wraps ErrPassword if it is another one. It knows the hashes that
-// HashPassword makes; another kind is an error of its own.
+// CheckPassword compares a password with a hash. The error wraps ErrPassword if they do not match. It knows only the
+// hashes that HashPassword makes. Any other kind is a different error.
 func CheckPassword(hash string, password secret.Secret) error {
 	if !strings.HasPrefix(hash, "$2b$") {
 		return errors.New("check password: its hash is not bcrypt")
 	}
-	if password.Empty() { // HashPassword makes none of it
+	if password.Empty() { // HashPassword never hashes an empty one
 		return fmt.Errorf("check password: %w", ErrPassword)
 	}
 	err := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password.Reveal()))

@@ -12,19 +12,20 @@ import (
 type Mount struct {
 	Source  string // such as "PARTUUID=..."
 	Target  string // absolute path
-	Type    string // of the filesystem
+	Type    string // filesystem type
 	Options string
-	Pass    int // of fsck: 1 for the root, 2 for others, 0 for none
+	Pass    int // order of fsck: 1 for the root, 2 for others, 0 for none
 }
 
-// EFIDir is where the ESP of the main disk can be mounted; it is not mounted by itself.
+// EFIDir is the mount point of the main disk's ESP. Nothing mounts it automatically.
 const EFIDir = "/boot/efi"
 
-// RecoveryDir is where the recovery volume of the given label is mounted in the running system.
+// RecoveryDir returns where the running system mounts the recovery volume with the given label.
 func RecoveryDir(label string) string { return "/mnt/" + label }
 
-// Mounts returns the fstab of a unit: the root, the recovery volume read-only and without leave to run anything from it, and
-// the ESP of the main disk if it has one. A recovery volume that is missing does not hold up the boot. ssd adds discard.
+// Mounts returns the fstab of a unit: the root, the recovery volume, and the ESP of the main disk if it has one. The
+// recovery volume is mounted read-only, and nothing on it can be executed. If it is missing, the boot goes on. ssd
+// adds discard.
 func Mounts(main, recovery layout.Table, recoveryLabel string, ssd bool) ([]Mount, error) {
 	p := main.Find(layout.Primary)
 	if p == nil {
@@ -79,13 +80,13 @@ func Fstab(mounts []Mount) ([]byte, error) {
 	return []byte(b.String()), nil
 }
 
-// octal writes what would end a field as fstab(5) wants it.
+// octal escapes what would end a field of fstab(5).
 func octal(s string) string {
 	return strings.NewReplacer(`\`, `\134`, " ", `\040`, "#", `\043`).Replace(s)
 }
 
-// SetMounts replaces /etc/fstab and makes the mount points that are missing: with mode 0700, so that nothing in them is seen
-// by others even while nothing is mounted.
+// SetMounts replaces /etc/fstab and makes missing mount points. Their mode is 0700, so that others see nothing in
+// them even while nothing is mounted.
 func (s *System) SetMounts(mounts []Mount) error {
 	b, err := Fstab(mounts)
 	if err != nil {

@@ -13,17 +13,20 @@ import (
 	"gprovision/unit/state"
 )
 
-// How names are resolved. A system has links between its own directories: /var/log may be on a data partition, and be an absolute link to
-// it. They lead where they lead when the system runs, with its root as the root, and never out of it: the kernel resolves them on
-// the descriptor of the root (openat2(2), RESOLVE_IN_ROOT, Linux 5.6 and later), so that ".." at the top stays there too.
+// How names are resolved. A system has links between its own directories. For example, /var/log may be an absolute
+// link to a data partition. Here such links lead where they lead when the system runs: its root is the root, and they
+// never lead out of it. The kernel resolves them relative to the root's descriptor (openat2(2), RESOLVE_IN_ROOT,
+// Linux 5.6 and later), so that ".." at the top stays inside too.
 //
-// A link that dangles gets the directory that it names. One that leads in a circle leads nowhere in the running system either, and
-// gives way. A file that is a link into a directory whose content is lost at each boot is written in the place of the link.
+// If a link dangles, the directory that it names is made. A link in a circle leads nowhere in the running system
+// either, and is replaced. Some directories lose their content at each boot. A file that is a link into one of those
+// is written in place of the link.
 
-// maxLinks is how many links one name may go through, as in the kernel.
+// maxLinks limits how many links one name may go through. It is the kernel's own limit.
 const maxLinks = 40
 
-// volatileDirs are mount points of the running system: what lies below them on the disk is never seen there.
+// volatileDirs are mount points of the running system. The running system never sees what lies below them on the
+// disk.
 var volatileDirs = [...]string{"run", "dev", "proc", "sys", "tmp"}
 
 // at opens a name inside the system.
@@ -41,7 +44,7 @@ func (s *System) at(name string, flags int) (int, error) {
 	}
 }
 
-// there reports whether something is at a name, links followed.
+// there reports whether a name exists. It follows links.
 func (s *System) there(name string) bool {
 	fd, err := s.at(name, unix.O_PATH)
 	if err == nil {
@@ -60,7 +63,8 @@ func (s *System) find(name string) (*os.Root, error) {
 	return rootOf(fd, name)
 }
 
-// make opens a directory, and makes it and what is above it if it is missing: with the mode, and 0755 above. The caller closes it.
+// make opens a directory. It makes a missing one with the given mode, and missing parents with mode 0755. The caller
+// closes it.
 func (s *System) make(name string, mode uint32) (*os.Root, error) {
 	fd, err := s.makeAt(name, mode, maxLinks)
 	if err != nil {
@@ -78,7 +82,7 @@ func rootOf(fd int, name string) (*os.Root, error) {
 	return r, nil
 }
 
-// makeAt is make for a descriptor. Names are not cleaned: ".." behind a link is the parent of what it leads to.
+// makeAt is make for a descriptor. Names are not cleaned: ".." after a link is the parent of the link's target.
 func (s *System) makeAt(name string, mode uint32, links int) (int, error) {
 	fd, err := s.at(name, unix.O_PATH|unix.O_DIRECTORY)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ELOOP) {
@@ -128,7 +132,7 @@ func (s *System) makeAt(name string, mode uint32, links int) (int, error) {
 	return s.makeAt(target, mode, links-1)
 }
 
-// making calls do with the descriptor of a directory that is made if it is missing.
+// making calls do with the descriptor of a directory, which is made if it is missing.
 func (s *System) making(name string, links int, do func(fd int) error) error {
 	if name == "" {
 		return do(int(s.top.Fd()))
@@ -154,9 +158,9 @@ func mkdir(parent int, base string, mode uint32) error {
 	return unix.Fchmod(fd, mode)
 }
 
-// place returns the directory and the name in it where the content of a file lies, links followed; with make the directory is made if it
-// is missing. A link that leads nowhere by a circle, to a directory, or, with make, into a volatile directory, is itself the place. The caller
-// closes the directory.
+// place finds where the content of a file lies. It follows links and returns the directory and the name in it. With
+// make, it makes a missing directory. The link itself is the place if it leads in a circle or to a directory, or,
+// with make, into a volatile directory. The caller closes the directory.
 func (s *System) place(name string, make bool) (*os.Root, string, error) {
 	open := func(dir string) (int, error) {
 		if dir == "" {
@@ -196,7 +200,7 @@ func (s *System) place(name string, make bool) (*os.Root, string, error) {
 			unix.Close(fd)
 			return nil, "", &fs.PathError{Op: "readlink", Path: at, Err: err}
 		}
-		if err != nil { // no link
+		if err != nil { // not a link
 			defer unix.Close(fd)
 			if make && at != name && (s.volatile(fd) || isDir(fd, base)) {
 				return result(name)
@@ -214,13 +218,13 @@ func (s *System) place(name string, make bool) (*os.Root, string, error) {
 	return result(name)
 }
 
-// isDir reports whether a name in a directory is a directory itself.
+// isDir reports whether a name in a directory is itself a directory, and not a link to one.
 func isDir(fd int, base string) bool {
 	var st unix.Stat_t
 	return unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// volatileName reports whether a name begins in a volatile directory.
+// volatileName reports whether a name starts with a volatile directory.
 func volatileName(name string) bool {
 	if !path.IsAbs(name) {
 		return false
@@ -234,7 +238,7 @@ func volatileName(name string) bool {
 	return false
 }
 
-// volatile reports whether a directory is a volatile one or lies below one.
+// volatile reports whether a directory is a volatile one or below one.
 func (s *System) volatile(fd int) bool {
 	var top unix.Stat_t
 	if err := unix.Fstat(int(s.top.Fd()), &top); err != nil {
@@ -273,7 +277,7 @@ func (s *System) volatile(fd int) bool {
 	return false
 }
 
-// read returns the content of a file, links followed.
+// read returns the content of a file. It follows links.
 func (s *System) read(name string) ([]byte, error) { return s.readFile(name, maxFile) }
 
 func (s *System) readFile(name string, most int64) ([]byte, error) {
@@ -285,13 +289,13 @@ func (s *System) readFile(name string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	if st, err := dir.Lstat(base); err == nil && st.Mode()&fs.ModeSymlink != 0 { // a circle
+	if st, err := dir.Lstat(base); err == nil && st.Mode()&fs.ModeSymlink != 0 { // links in a circle
 		return nil, &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
 	}
 	return state.ReadFile(dir, base, most)
 }
 
-// replace is what writes a file do in its place: do gets the directory and the name in it.
+// replace calls do with the directory and the name under which the content of a file belongs.
 func (s *System) replace(name string, do func(dir *os.Root, base string) error) error {
 	dir, base, err := s.place(name, true)
 	if err != nil {

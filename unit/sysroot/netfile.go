@@ -10,14 +10,15 @@ import (
 	"unicode/utf8"
 )
 
-// setting is one assignment of a file of systemd.
+// setting is one assignment in a systemd file.
 type setting struct{ Section, Name, Value string }
 
-// maxLine is the longest line that systemd reads, in bytes (LONG_LINE_MAX).
+// maxLine is the longest line that systemd accepts, in bytes (LONG_LINE_MAX).
 const maxLine = 1 << 20
 
-// settings reads a file as systemd reads it (systemd.syntax(7), config_parse of version 252): what it takes is taken, what it passes over
-// with a warning is passed over, and what makes it refuse the file is an error. TestNetworkd holds that against systemd-networkd.
+// settings parses a file as systemd does (systemd.syntax(7), config_parse of version 252). It skips what systemd
+// skips with a warning. An error is what makes systemd refuse the file. TestNetworkd compares it with
+// systemd-networkd.
 func settings(b []byte) ([]setting, error) {
 	b = bytes.TrimPrefix(b, []byte("\ufeff"))
 	var out []setting
@@ -39,12 +40,12 @@ func settings(b []byte) ([]setting, error) {
 		}
 		name, value, found := strings.Cut(line, "=")
 		if name = strings.Trim(name, blanks); !found || name == "" || !known {
-			return nil // systemd says so in its log and goes on
+			return nil // systemd logs this and goes on
 		}
 		out = append(out, setting{section, name, strings.Trim(value, blanks)})
 		return nil
 	}
-	var begun strings.Builder // a line that goes on
+	var begun strings.Builder // a line continued on the next
 	going := false
 	for _, line := range strings.Split(lineEnds.Replace(string(b)), "\n") {
 		if len(line) > maxLine || begun.Len() > maxLine {
@@ -52,7 +53,7 @@ func settings(b []byte) ([]setting, error) {
 		}
 		line = strings.TrimLeft(line, blanks)
 		if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") {
-			continue // also between the parts of one line; an empty one ends it
+			continue // even between continued lines, which an empty line would end
 		}
 		if odd := (len(line)-len(strings.TrimRight(line, `\`)))%2 == 1; odd {
 			begun.WriteString(line[:len(line)-1] + " ")
@@ -76,19 +77,20 @@ func settings(b []byte) ([]setting, error) {
 	return out, nil
 }
 
-// lineEnds makes each way to end a line that systemd knows the same one.
+// lineEnds turns every line ending that systemd knows into a newline.
 var lineEnds = strings.NewReplacer("\r\n", "\n", "\n\r", "\n", "\r", "\n")
 
-// matches are the settings of [Match] by which a file is one for some machine or port (systemd.network(5), systemd.link(5)).
+// matches are the settings of [Match] that tie a file to a machine or a port (systemd.network(5), systemd.link(5)).
 var matches = [...]string{"MACAddress", "PermanentMACAddress", "Path", "Driver", "Type", "Kind", "Name", "OriginalName", "Property", "WLANInterfaceType", "SSID",
 	"BSSID", "Host", "Virtualization", "KernelCommandLine", "KernelVersion", "Version", "Credential", "Architecture", "Firmware"}
 
-// blanks is what systemd takes for white space.
+// blanks is white space as systemd defines it.
 const blanks = " \t\n\r"
 
-// CheckNetworkFile says why a file may not be kept: its name is none of systemd-networkd's, it is too large, systemd would refuse it,
-// it lacks what makes it one (systemd.network(5), systemd.link(5), systemd.netdev(5)), or it holds a key: the recovery
-// volume keeps no secrets. An empty file, which hides another of its name, may.
+// CheckNetworkFile returns an error if a network file must not be kept. Its name must be one of systemd-networkd's,
+// it must not be too large, and systemd must accept it. It must have what makes it a file of its kind
+// (systemd.network(5), systemd.link(5), systemd.netdev(5)). It must not hold a key, because the recovery volume keeps
+// no secrets. An empty file is fine: it hides another file with its name.
 func CheckNetworkFile(f File) error {
 	if err := checkNetworkFile(f); err != nil {
 		return fmt.Errorf("network file %q: %w", f.Name, err)
@@ -96,7 +98,7 @@ func CheckNetworkFile(f File) error {
 	return nil
 }
 
-// isNetworkName reports whether a file of that name is one of systemd-networkd's or udev's, in its own directory.
+// isNetworkName reports whether systemd-networkd or udev would read a file with that name in its own directory.
 func isNetworkName(name string) bool {
 	return len(name) <= 128 && networkSuffix(name) && name[0] != '.' && utf8.ValidString(name) &&
 		!strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == '/' })
@@ -140,7 +142,7 @@ func checkNetworkFile(f File) error {
 	return nil
 }
 
-// isKey reports whether a setting is a key of an encrypted link: WireGuard's or MACsec's (systemd.netdev(5)).
+// isKey reports whether a setting is a key of an encrypted link, WireGuard or MACsec (systemd.netdev(5)).
 func (o setting) isKey() bool {
 	if o.Value == "" {
 		return false
@@ -148,7 +150,7 @@ func (o setting) isKey() bool {
 	return o.Name == "PrivateKey" || o.Name == "PresharedKey" || o.Name == "Password" || o.Name == "Key" && strings.HasPrefix(o.Section, "MACsec")
 }
 
-// configures reports whether a .network file configures an Ethernet port, as far as that shows without the machine.
+// configures reports whether a .network file configures an Ethernet port, as far as one can tell without the machine.
 func configures(f File) bool {
 	all, err := settings(f.Content)
 	if err != nil {
@@ -163,7 +165,7 @@ func configures(f File) bool {
 		case o.Name == "Virtualization" && o.Value == "container":
 			return false
 		case o.Name == "Kind" && !strings.HasPrefix(o.Value, "!"):
-			return false // made by the system itself
+			return false // the system itself makes such a link
 		case o.Name == "Type" && !strings.HasPrefix(o.Value, "!") && !slices.Contains(strings.Fields(o.Value), "ether"):
 			return false
 		case o.Name == "Name" && !strings.HasPrefix(o.Value, "!") && !slices.ContainsFunc(strings.Fields(o.Value), isPort):
@@ -175,10 +177,10 @@ func configures(f File) bool {
 	return match
 }
 
-// virtualPorts are beginnings of the names of ports that hardware does not have.
+// virtualPorts are prefixes of the names of ports that no hardware has.
 var virtualPorts = [...]string{"veth", "ve-", "vb-", "vt-", "vz-", "docker", "podman", "cni", "virbr", "vnet", "tap", "tun", "wg", "dummy", "wl", "ww", "ip6tnl", "sit"}
 
-// isPort reports whether the pattern of a name can be that of an Ethernet port.
+// isPort reports whether a name pattern can match an Ethernet port.
 func isPort(pattern string) bool {
 	return pattern != "lo" && !slices.ContainsFunc(virtualPorts[:], func(v string) bool { return strings.HasPrefix(pattern, v) })
 }

@@ -13,14 +13,15 @@ import (
 	"gprovision/unit/state"
 )
 
-// Admin is the account whose password a unit's own password is.
+// Admin is the account that gets the unit's own password.
 const Admin = "admin"
 
-// hashCost is the bcrypt cost. Passwords are random, so that a higher one would only make slow machines slow.
+// hashCost is the cost of bcrypt. Passwords are random, so a higher cost would only make slow machines slower.
 const hashCost = 10
 
-// HashPassword returns the hash of a password as it stands in /etc/shadow: bcrypt, "$2b$", which libxcrypt and so Debian's
-// login accepts (crypt(5)). A password must have 1 to 72 bytes, none of them a control character: login could not be given it.
+// HashPassword returns the hash of a password in the form of /etc/shadow. It is bcrypt, "$2b$", which libxcrypt, and
+// so Debian's login, accepts (crypt(5)). The password must have 1 to 72 bytes and no control characters: nobody could
+// type those at a login.
 func HashPassword(password secret.Secret) (string, error) {
 	p := password.Reveal()
 	if p == "" {
@@ -35,13 +36,13 @@ func HashPassword(password secret.Secret) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("hash password: %w", err)
 	}
-	// The library writes $2a$. For up to 72 bytes that is the same function as $2b$, whose name says that the old errors of
-	// other implementations are not in it.
+	// The library writes $2a$. Up to 72 bytes that is the same function as $2b$. The newer name says that the old
+	// bugs of other implementations are not in it.
 	return strings.Replace(string(h), "$2a$", "$2b$", 1), nil
 }
 
-// SetPassword makes hash the password of a user of the image. The user must be in /etc/passwd; a missing line in /etc/shadow
-// is made. All other lines stay as they are. An account that was locked or had no password is opened by it.
+// SetPassword makes hash the password of a user of the image. The user must be in /etc/passwd. A missing line in
+// /etc/shadow is added. All other lines stay as they are. This unlocks an account that was locked or had no password.
 func (s *System) SetPassword(user, hash string) error {
 	if len(user) > 32 || !userForm.MatchString(user) {
 		return fmt.Errorf("name of the user %q has a wrong form", user)
@@ -67,7 +68,7 @@ func (s *System) SetPassword(user, hash string) error {
 		if len(shadow) > 0 && shadow[len(shadow)-1] != '\n' {
 			shadow = append(shadow, '\n')
 		}
-		// No day of the last change: the clock may be wrong, and 0 would mean "change it now".
+		// No date of the last change: the clock may be wrong, and 0 would mean "change it now".
 		shadow = append(shadow, user+":"+hash+"::0:99999:7:::\n"...)
 	}
 	if missing {
@@ -82,15 +83,15 @@ func (s *System) SetPassword(user, hash string) error {
 	if err != nil {
 		return err
 	}
-	// Last: without the x, or with an empty field, the password would not be asked for in /etc/shadow.
+	// This comes last. Without the x, or with an empty field, login would not look in /etc/shadow.
 	if string(fresh) != string(passwd) {
 		return s.write("etc/passwd", fresh, 0o644)
 	}
 	return nil
 }
 
-// Password returns the hash of the password of a user. One that cannot log in with a password, because the account is locked or has
-// none, is an error.
+// Password returns the hash of a user's password. It is an error if the user cannot log in with a password, because
+// the account is locked or has none.
 func (s *System) Password(user string) (hash string, err error) {
 	shadow, err := s.read("etc/shadow")
 	if err != nil {
@@ -107,7 +108,7 @@ func (s *System) Password(user string) (hash string, err error) {
 	return "", fmt.Errorf("user %s: %w", user, ErrNoAccount)
 }
 
-// field replaces the second field of the line of a user.
+// field replaces the second field of a user's line.
 func field(b []byte, user, value string) (out []byte, found bool) {
 	lines := strings.Split(string(b), "\n")
 	for i, l := range lines {

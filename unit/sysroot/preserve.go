@@ -21,8 +21,8 @@ import (
 	"gprovision/unit/state"
 )
 
-// PreservedFlag lies among the network files when a restore kept the unit's own: it tells a configuration management that they
-// are somebody's, and not the image's.
+// PreservedFlag is a file among the network files that a restore preserved. It tells configuration management that
+// they are the unit's own and not the image's.
 const PreservedFlag = ".config-preserved"
 
 // Limits of a saved network configuration.
@@ -31,21 +31,22 @@ const (
 	maxNetworkFiles = 128
 )
 
-// networkRecord is network.json in the directory of facts: what the restore left in /etc/systemd/network, so that a change by
-// a person can be told from what an image brought.
+// networkRecord is network.json in the directory of facts. It records what the restore left in /etc/systemd/network,
+// to tell later changes by a person from what an image brought.
 type networkRecord struct {
 	Version   int               `json:"version"`
-	Preserved bool              `json:"preserved,omitempty"` // the files were the unit's own already
+	Preserved bool              `json:"preserved,omitempty"` // the restore preserved the unit's own files
 	Files     map[string]string `json:"files"`               // name to SHA-256 in hexadecimal
 }
 
-// ErrNoNetworkRecord says that nothing tells what a system's network files were when it was restored.
+// ErrNoNetworkRecord means that nothing shows what a system's network files were after its restore.
 var ErrNoNetworkRecord = errors.New("the system has no record of its network files")
 
-// OwnNetwork returns the network files of the system if they are the unit's own: changed since the restore, or kept by it. Without
-// any the result is nil. left are files that cannot be kept, each with the reason. confDir is the directory of facts.
+// OwnNetwork returns the network files of the system if they are the unit's own: changed since the restore, or
+// preserved by it. Otherwise files is nil. left has an error for each file that cannot be kept. confDir is the
+// directory of facts.
 //
-// ErrNoNetworkRecord is returned for a system that no restore has brought so far, whose files nothing can be said of.
+// The error is ErrNoNetworkRecord for a system that no restore wrote. Nothing is known about its files.
 func (s *System) OwnNetwork(confDir string) (files []File, left []error, err error) {
 	all, left, err := s.networkFiles()
 	if err != nil {
@@ -71,13 +72,13 @@ func (s *System) OwnNetwork(confDir string) (files []File, left []error, err err
 	return files, left, nil
 }
 
-// hasNetwork reports whether any file configures an interface: without one a system would not be reached any more.
+// hasNetwork reports whether any of the files configures an interface. Without one a system would be unreachable.
 func hasNetwork(files []File) bool {
 	return slices.ContainsFunc(files, func(f File) bool { return strings.HasSuffix(f.Name, ".network") && len(f.Content) > 0 })
 }
 
-// networkFiles reads the files that systemd-networkd and udev would, sorted by name. A link to /dev/null, which hides a file of
-// the image, is an empty file; other links are followed inside the system.
+// networkFiles reads the files that systemd-networkd and udev read, sorted by name. A link to /dev/null hides a file
+// of the image and counts as an empty file. Other links are followed inside the system.
 func (s *System) networkFiles() (files []File, left []error, err error) {
 	dir, err := s.find(networkDir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
@@ -147,7 +148,7 @@ func (s *System) readNetworkRecord(confDir string) (networkRecord, error) {
 	return r, nil
 }
 
-// recordNetwork writes network.json. It is the last step of setting the network up.
+// recordNetwork writes network.json. It is the last step of setting up the network.
 func (s *System) recordNetwork(confDir string, preserved bool) error {
 	files, _, err := s.networkFiles()
 	if err != nil {
@@ -160,7 +161,7 @@ func (s *System) recordNetwork(confDir string, preserved bool) error {
 	return s.writeIn(confDir, "network.json", append(b, '\n'))
 }
 
-// preserveNetwork makes the files the only ones of /etc/systemd/network.
+// preserveNetwork makes the files the only ones in /etc/systemd/network.
 func (s *System) preserveNetwork(files []File) error {
 	if err := s.empty(networkDir); err != nil {
 		return err
@@ -173,7 +174,7 @@ func (s *System) preserveNetwork(files []File) error {
 	return s.write(networkDir+"/"+PreservedFlag, nil, 0o644)
 }
 
-// empty makes a directory that has nothing in it. It stays where it is.
+// empty empties a directory, or makes one. The directory itself stays in place.
 func (s *System) empty(name string) error {
 	dir, err := s.make(name, 0o755)
 	if err != nil {
@@ -192,7 +193,8 @@ func (s *System) empty(name string) error {
 	return nil
 }
 
-// SaveNetwork returns the archive of a system's own network files, mounted at dir, nil if it has none. See OwnNetwork.
+// SaveNetwork returns an archive of the system's own network files (OwnNetwork). It is nil if there are none. The
+// system is mounted at dir.
 func SaveNetwork(dir, confDir string) (archive []byte, left []error, err error) {
 	err = with(dir, func(s *System) error {
 		files, notes, err := s.OwnNetwork(confDir)
@@ -205,7 +207,7 @@ func SaveNetwork(dir, confDir string) (archive []byte, left []error, err error) 
 	return archive, left, err
 }
 
-// PackNetwork returns the files as a tar archive. Equal files give equal bytes.
+// PackNetwork returns the files as a tar archive. The same files always give the same bytes.
 func PackNetwork(files []File) ([]byte, error) {
 	var b bytes.Buffer
 	t := tar.NewWriter(&b)
@@ -227,9 +229,9 @@ func PackNetwork(files []File) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// UnpackNetwork reads such an archive, which is not trusted. refused are entries that are not taken, each with the reason; whatever
-// is taken has passed CheckNetworkFile. An archive that cannot be read to its end, has too much in it, or leaves no .network file
-// is an error.
+// UnpackNetwork reads an archive of PackNetwork. The archive is not trusted: every file returned has passed
+// CheckNetworkFile. refused has an error for each entry left out. It is an error if the archive cannot be read to its
+// end, holds too much, or leaves no .network file.
 func UnpackNetwork(archive []byte) (files []File, refused []error, err error) {
 	if len(archive) > state.MaxNetwork {
 		return nil, nil, fmt.Errorf("network configuration: %d bytes, at most %d", len(archive), state.MaxNetwork)

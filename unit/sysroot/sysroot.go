@@ -1,11 +1,12 @@
-// Package sysroot edits a system that a restore has just written and that is mounted somewhere: fstab, host name, hosts,
-// machine-id, time zone, serial number, facts, network defaults, the administrator's password, and the mark.
+// Package sysroot edits a system that a restore has just written and mounted: fstab, host name, hosts, machine-id,
+// time zone, serial number, facts, network defaults, the administrator's password, and the mark.
 //
-// The content of the image is not trusted, and its links are followed as the running system follows them: inside its root, and never out
-// of it. Files are replaced atomically, where their content lies. The mark and the disktag are in the root itself, and no links. The
-// package mounts nothing and starts no program; users and groups are those of the image's own files.
+// The content of the image is not trusted. Its links are followed as the running system follows them: inside its
+// root, and never out of it. Files are replaced atomically, where their content lies. The mark and the disktag lie in
+// the root itself and are no links.
 //
-// Each edit may be repeated.
+// The package mounts nothing and starts no programs. It looks up users and groups in the image's own files. Each edit
+// may be repeated.
 package sysroot
 
 import (
@@ -30,13 +31,13 @@ import (
 	"gprovision/unit/state"
 )
 
-// maxFile is the most bytes that a file of the image may have that is read here.
+// maxFile is the size limit for a file of the image that is read here, in bytes.
 const maxFile = 1 << 20
 
-// System is a mounted system. Close it before it is unmounted.
+// System is a mounted system. Close it before unmounting.
 type System struct {
-	root *os.Root // for what lies in the root itself
-	top  *os.File // the same directory, see links.go
+	root *os.Root // for files in the root itself
+	top  *os.File // the same directory (links.go)
 }
 
 // Open opens the system mounted at dir.
@@ -53,41 +54,45 @@ func Open(dir string) (*System, error) {
 	return &System{root: r, top: top}, nil
 }
 
-// Close lets go of the system, so that it can be unmounted.
+// Close closes the system, so that it can be unmounted.
 func (s *System) Close() error { return errors.Join(s.top.Close(), s.root.Close()) }
 
-// Config is everything that a restored system is told about its unit.
+// Config is everything that tells a restored system about its unit.
 type Config struct {
-	// HostPrefix begins the host name, see Hostify.
+	// HostPrefix is the start of the host name (Hostify).
 	HostPrefix string
 	// Serial is the unit's serial number.
 	Serial string
 	// ConfDir is the directory of facts, such as /etc/provisioning.
 	ConfDir string
-	// Secret are at least 16 random bytes that only this unit has, such as the seed of its key. The machine-id comes from it.
+	// Secret are at least 16 random bytes that only this unit has, such as the seed of its key. The machine-id is
+	// derived from it.
 	Secret []byte
-	// Admin is the account whose password is set, the constant Admin if empty, and Hash its hash as crypt(3) prints it.
+	// Admin is the account whose password is set. If it is empty, it is the constant Admin. Hash is the password hash
+	// in the form of crypt(3).
 	Admin, Hash string
-	// Facts is the content of platform_facts.json; nil writes none.
+	// Facts is the content of platform_facts.json. If it is nil, there is no such file.
 	Facts []byte
-	// Names is the content of names.json; nil writes none.
+	// Names is the content of names.json. If it is nil, there is no such file.
 	Names []byte
-	// Release is the name of the disktag: the release without ".upd".
+	// Release names the disktag: it is the release without ".upd".
 	Release string
-	// Mounts is the content of fstab, see Mounts.
+	// Mounts is the content of fstab.
 	Mounts []Mount
-	// Array is the content of mdadm.conf, empty where the system is on no array.
+	// Array is the content of mdadm.conf. It is empty if the system is not on an array.
 	Array string
-	// Network is what the ports are named.
+	// Network says how to name the ports.
 	Network Network
-	// Preserved are the unit's own network files, see UnpackNetwork. None: the image's, or the defaults.
+	// Preserved are the unit's own network files (UnpackNetwork). If there are none, the image's or the defaults are
+	// used.
 	Preserved []File
 }
 
-// NamesFile is the file of a restored system with the unit's names, in the directory of facts; package model/naming has the format.
+// NamesFile is the file with the unit's names in a restored system's directory of facts. Its format is that of
+// model/naming.
 const NamesFile = "names.json"
 
-// Configure makes all edits but the mark, and stops at the first that fails. It logs each.
+// Configure makes and logs all edits but the mark. It stops at the first error.
 func Configure(dir string, log *slog.Logger, c Config) error {
 	s, err := Open(dir)
 	if err != nil {
@@ -145,8 +150,8 @@ func Configure(dir string, log *slog.Logger, c Config) error {
 	return nil
 }
 
-// Hostify makes a host name from a serial number: the prefix, then the serial in lower case with everything but a-z and 0-9
-// as a dash. A dash at the end becomes 0. The name has at most 63 characters.
+// Hostify makes a host name from a serial number. The serial follows the prefix in lower case. Everything but a-z and
+// 0-9 becomes a dash, and a dash at the end becomes 0. The name has at most 63 characters.
 func Hostify(prefix, serial string) string {
 	name := prefix + strings.Map(func(r rune) rune {
 		switch {
@@ -166,8 +171,8 @@ func Hostify(prefix, serial string) string {
 	return name
 }
 
-// MachineID derives a machine-id (machine-id(5): 32 hexadecimal digits, here with the bits of a random UUID) from a secret of
-// the unit: the same after each restore, and not to be guessed from the serial number.
+// MachineID derives a machine-id from a secret of the unit. It is the same after each restore, and nobody can guess
+// it from the serial number. It has 32 hexadecimal digits (machine-id(5)) with the bits of a random UUID set.
 func MachineID(secret []byte) (string, error) {
 	if len(secret) < 16 {
 		return "", fmt.Errorf("machine-id: secret has %d bytes, want at least 16", len(secret))
@@ -209,8 +214,9 @@ func (s *System) SetHostname(name string) error {
 	return s.write("etc/hostname", []byte(name+"\n"), 0o644)
 }
 
-// hosts puts a name beside localhost. Other names of that line stay, and so do its comment and all other lines. What goes are the names
-// that the machine had on which the image was made, was, and the line for 127.0.1.1, where such a name stands.
+// hosts puts a name beside localhost. It removes the names of the machine on which the image was made, was, and the lines
+// for 127.0.1.1, which hold such names. Everything else stays: the other names and the comment of the localhost line, and
+// all other lines.
 func hosts(old []byte, name string, was ...string) []byte {
 	ours := "127.0.0.1   " + name + " localhost"
 	var lines []string
@@ -241,7 +247,7 @@ func hosts(old []byte, name string, was ...string) []byte {
 	return []byte(strings.TrimLeft(strings.Join(lines, "\n"), "\n") + "\n")
 }
 
-// SetMachineID writes /etc/machine-id and removes a copy that D-Bus made when the image was built.
+// SetMachineID writes /etc/machine-id. It removes the copy that D-Bus made when the image was built.
 func (s *System) SetMachineID(id string) error {
 	if !idForm.MatchString(id) {
 		return errors.New("machine-id is not 32 hexadecimal digits")
@@ -251,7 +257,7 @@ func (s *System) SetMachineID(id string) error {
 	}
 	dir, err := s.find("var/lib/dbus")
 	if err != nil {
-		return nil // no D-Bus
+		return nil // the image has no D-Bus
 	}
 	defer dir.Close()
 	if st, err := dir.Lstat("machine-id"); err == nil && st.Mode().IsRegular() {
@@ -260,7 +266,8 @@ func (s *System) SetMachineID(id string) error {
 	return nil
 }
 
-// SetTimezone makes /etc/localtime a link to a file of the image's zoneinfo, and corrects /etc/timezone if the image has one.
+// SetTimezone makes /etc/localtime a link to a file of the image's zoneinfo. It also corrects /etc/timezone if the
+// image has one.
 func (s *System) SetTimezone(zone string) error {
 	if !zoneForm.MatchString(zone) {
 		return fmt.Errorf("time zone %q has a wrong form", zone)
@@ -273,7 +280,7 @@ func (s *System) SetTimezone(zone string) error {
 	return s.link("etc/localtime", "/usr/share/zoneinfo/"+zone)
 }
 
-// SetArray writes the file by which mdadm in the running system knows its array, if there is one.
+// SetArray writes the file that describes the array to mdadm in the running system. It does nothing if conf is empty.
 func (s *System) SetArray(conf string) error {
 	if conf == "" {
 		return nil
@@ -281,7 +288,7 @@ func (s *System) SetArray(conf string) error {
 	return s.write("etc/mdadm/mdadm.conf", []byte(conf), 0o644)
 }
 
-// SetSerial writes the unit's serial number to the file serial in the directory of facts, without a newline.
+// SetSerial writes the unit's serial number to the file serial in the directory of facts. There is no newline.
 func (s *System) SetSerial(confDir, serial string) error {
 	if serial == "" {
 		return errors.New("the unit has no serial number")
@@ -294,7 +301,7 @@ func (s *System) SetFacts(confDir string, facts []byte) error {
 	return s.writeIn(confDir, "platform_facts.json", facts)
 }
 
-// SetDisktag makes the empty file RELEASE.disktag in the root of the system the only one of its kind.
+// SetDisktag makes the empty file RELEASE.disktag in the root of the system. It removes all other disktags.
 func (s *System) SetDisktag(release string) error {
 	release = strings.TrimSuffix(release, ".upd")
 	if !isPlain(release) {
@@ -320,8 +327,8 @@ func (s *System) SetDisktag(release string) error {
 	return durable.WriteIn(s.root, want, nil, durable.Owner{Mode: 0o444})
 }
 
-// MakeJournalDir makes /var/log/journal, so that the system's journal outlives a boot: mode 2755 of root and the image's group
-// systemd-journal, or 755 of root if the image has no such group.
+// MakeJournalDir makes /var/log/journal, so that the system's journal survives a boot. Its mode is 2755, its owner
+// root, its group the image's systemd-journal. If the image has no such group, the mode is 755.
 func (s *System) MakeJournalDir() error {
 	const dir = "var/log/journal"
 	gid, err := s.group("systemd-journal")
@@ -342,12 +349,12 @@ func (s *System) MakeJournalDir() error {
 			return err
 		}
 	}
-	// The group first: chown may take the bit away.
+	// This follows the change of group, because chown may clear the bit.
 	return d.Chmod(".", mode)
 }
 
-// SetMark makes everything that was written to the system durable and then writes the mark of that name into its root. It is
-// the last thing a restore does.
+// SetMark makes everything written to the system durable, and then writes the mark into its root. A restore does this
+// last.
 func (s *System) SetMark(name string, m state.Mark) error {
 	b, err := m.Marshal()
 	if err != nil {
@@ -362,7 +369,7 @@ func (s *System) SetMark(name string, m state.Mark) error {
 	return durable.WriteIn(s.root, name, b, durable.Owner{Mode: 0o444})
 }
 
-// ReadMark returns the mark; fs.ErrNotExist says that the system is not complete.
+// ReadMark returns the mark. The error is fs.ErrNotExist if the system is not complete.
 func (s *System) ReadMark(name string) (state.Mark, error) {
 	b, err := state.ReadFile(s.root, name, state.MaxMark)
 	if err != nil {
@@ -371,7 +378,7 @@ func (s *System) ReadMark(name string) (state.Mark, error) {
 	return state.ParseMark(b)
 }
 
-// ClearMark removes the mark durably. That there is none is no error.
+// ClearMark removes the mark durably. A missing mark is no error.
 func (s *System) ClearMark(name string) error { return durable.RemoveIn(s.root, name) }
 
 // SetMark is System.SetMark for the system mounted at dir.
@@ -393,8 +400,8 @@ func with(dir string, f func(*System) error) error {
 	return f(s)
 }
 
-// Sync writes the whole filesystem to its device and returns errors of all writes since it was mounted that nobody has been
-// told (syncfs(2), Linux 5.8 and later).
+// Sync writes the whole filesystem to its device. It returns the errors of all writes since the mount that nobody has
+// seen yet (syncfs(2), Linux 5.8 and later).
 func (s *System) Sync() error {
 	d, err := s.root.Open(".")
 	if err != nil {
@@ -407,7 +414,7 @@ func (s *System) Sync() error {
 	return nil
 }
 
-// write replaces a file, and makes its directory. An existing regular file keeps its owner and mode.
+// write replaces a file, and makes its directory if needed. An existing regular file keeps its owner and mode.
 func (s *System) write(name string, b []byte, mode fs.FileMode) error {
 	return s.replace(name, func(dir *os.Root, base string) error {
 		o := durable.Owner{Mode: mode}
@@ -453,10 +460,10 @@ func (s *System) link(name, target string) error {
 	return durable.SyncIn(dir, ".")
 }
 
-// ErrNoAccount is returned for a user or group that the image does not have.
+// ErrNoAccount means that the image has no such user or group.
 var ErrNoAccount = errors.New("the image has no such account")
 
-// group returns the number of a group of the image.
+// group returns the numeric ID of a group of the image.
 func (s *System) group(name string) (int, error) {
 	b, err := s.read("etc/group")
 	if errors.Is(err, fs.ErrNotExist) {
