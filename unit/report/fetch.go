@@ -23,38 +23,39 @@ import (
 	"gprovision/model/fault"
 )
 
-// FetchOptions says what to fetch, where to, and what it must be.
+// FetchOptions say what to fetch, where to put it, and how to check it.
 type FetchOptions struct {
-	// URL is where the file is, http or https.
+	// URL is the address of the file, http or https.
 	URL string
-	// Dest is where the file is put. Its directory must exist. The file appears there whole, or not at all.
+	// Dest is the path of the new file. Its directory must exist. The file appears there whole or not at all.
 	Dest string
-	// SHA256 and SHA1 are what the content must hash to, in hexadecimal; empty: not checked. Both empty: not checked at all,
-	// which is only right for what is signed and verified by the caller.
+	// SHA256 and SHA1 are the expected hashes in hexadecimal. An empty one is not checked. If both are empty, nothing
+	// is checked: that is right only if the caller verifies a signature.
 	SHA256, SHA1 string
-	// Size is what the content must measure, in bytes; 0: not known.
+	// Size is the expected size in bytes. 0 means unknown.
 	Size int64
-	// MaxSize is how large the content may be, in bytes, where Size is not known; 0: 16 GiB.
+	// MaxSize limits the size in bytes if Size is unknown. 0 means 16 GiB.
 	MaxSize int64
-	// Reserve is how many bytes shall stay free beside the file; 0: 1 MiB.
+	// Reserve is how many bytes must stay free beside the file. 0 means 1 MiB.
 	Reserve int64
-	// Client makes the requests; nil: a plain one without an overall limit of time.
+	// Client makes the requests. nil means a plain client without an overall time limit.
 	Client *http.Client
-	// ReadBack opens what was written so that its bytes come from the device and not from the page cache. nil: the file is
-	// not read back.
+	// ReadBack opens the written file so that its bytes come from the device, not from the page cache. If it is nil,
+	// the file is not read back.
 	ReadBack func(path string) (io.ReadCloser, error)
-	// Progress, if there is one, is told how many bytes are there, and the total, 0 for unknown. It is called often.
+	// Progress, if not nil, is called often with the number of bytes so far and the total. A total of 0 means
+	// unknown.
 	Progress func(done, total int64)
-	// Attempts is how often in a row an attempt may bring nothing new before Fetch gives up; 0: 8.
+	// Attempts is how many attempts in a row may bring nothing new before Fetch gives up. 0 means 8.
 	Attempts int
-	// Patience is how long Fetch goes on in all; 0: six hours.
+	// Patience limits the time for the whole fetch. 0 means six hours.
 	Patience time.Duration
-	// Idle is how long a connection may bring nothing; 0: 30 s.
+	// Idle limits how long a connection may bring nothing. 0 means 30 s.
 	Idle time.Duration
-	// Resume takes up what an earlier call with the same URL and Dest left, after a restart of the unit too, and leaves what has
-	// arrived when this call fails in a way that another may overcome. It needs a server with strong ETags.
+	// Resume continues what an earlier call with the same URL and Dest left, even after a restart of the unit. If
+	// this call fails in a way that another may overcome, it keeps what has arrived. The server needs strong ETags.
 	Resume bool
-	// Log gets a line for each attempt that is repeated.
+	// Log gets a line for each repeated attempt.
 	Log *slog.Logger
 
 	wait func(context.Context, time.Duration) error
@@ -62,27 +63,28 @@ type FetchOptions struct {
 	free func(dir string) (int64, error)
 }
 
-// ErrNotFound says that the server has no such file (HTTP status 404).
+// ErrNotFound means that the server has no such file (HTTP status 404).
 var ErrNotFound = errors.New("the server has no such file")
 
-// Fetched is what Fetch brought.
+// Fetched is the result of Fetch.
 type Fetched struct {
 	// Size is the size of the file in bytes.
 	Size int64
-	// SHA256 is its hash in lower case hexadecimal.
+	// SHA256 is its hash in hexadecimal, lower case.
 	SHA256 string
-	// Attempts is how many requests it took.
+	// Attempts is how many requests were needed.
 	Attempts int
-	// Resumed is how many bytes did not have to be asked for again after an interruption, each time.
+	// Resumed is how many bytes did not need another transfer, summed over all interruptions.
 	Resumed int64
 }
 
-// Fetch brings the file at o.URL to o.Dest: streamed to Dest.part beside it, resumed after an interruption, repeated with
-// growing pauses, hashed while it arrives, synced, read back, and only then renamed. On failure no part of the file stays, but
-// see Resume: then Parts finds what stayed and RemovePart takes it away.
+// Fetch fetches the file at o.URL to o.Dest. It writes to Dest.part beside it, hashes the content as it arrives,
+// syncs it, reads it back, and only then renames it. After an interruption it resumes. It repeats attempts with
+// growing pauses. On failure no part of the file stays, except with Resume: then Parts finds it and RemovePart
+// removes it.
 //
-// Its errors carry a fault: Download (no answer, or a refusal), DownloadTruncated, DownloadHash (other content or size than
-// wanted), NoSpace, DiskWrite, ReadBack. An HTTP status of 400 to 499 but 408 and 429 is final at once.
+// Its errors carry a fault: Download (no answer, or a refusal), DownloadTruncated, DownloadHash (wrong content or
+// size), NoSpace, DiskWrite, ReadBack. An HTTP status of 400 to 499 ends the fetch at once, except for 408 and 429.
 func Fetch(ctx context.Context, o FetchOptions) (Fetched, error) {
 	if o.Client == nil {
 		protocols := &http.Protocols{}
@@ -162,27 +164,27 @@ func Fetch(ctx context.Context, o FetchOptions) (Fetched, error) {
 	return Fetched{Size: t.at, SHA256: hex.EncodeToString(t.s256.Sum(nil)), Attempts: t.requests, Resumed: t.resumed}, nil
 }
 
-// transfer is one file under way.
+// transfer is one file in transit.
 type transfer struct {
 	o        FetchOptions
 	f        *os.File
-	at       int64 // bytes that are written and hashed
-	noted    int64 // of them are on the device, and a note vouches for them
-	hope     bool  // another call may bring what this one could not
-	total    int64 // 0: not known
+	at       int64 // bytes written and hashed
+	noted    int64 // of those, the bytes that are on the device and in the note
+	hope     bool  // another call may succeed
+	total    int64 // 0: unknown
 	etag     string
 	s256, s1 hash.Hash
 	requests int
 	resumed  int64
 }
 
-// errFinal is the failure of an attempt that repeating does not cure.
+// errFinal is the error of an attempt that is not worth repeating.
 type errFinal struct{ err error }
 
 func (e *errFinal) Error() string { return e.err.Error() }
 func (e *errFinal) Unwrap() error { return e.err }
 
-// run repeats attempts until the content is there and right.
+// run repeats attempts until the content is complete and correct.
 func (t *transfer) run(ctx context.Context) error {
 	limit := t.o.now().Add(t.o.Patience)
 	pause, idle, wrong := time.Second, 0, 0
@@ -194,7 +196,8 @@ func (t *transfer) run(ctx context.Context) error {
 			if err = t.check(); err == nil {
 				return nil
 			}
-			// Wrong content. Once more from the start, in case something between us and the server is to blame.
+			// The content is wrong. Try once more from the start, in case something between us and the server is to
+			// blame.
 			if wrong++; wrong > 1 {
 				return fault.Because(fault.DownloadHash, err)
 			}
@@ -211,7 +214,7 @@ func (t *transfer) run(ctx context.Context) error {
 		}
 		t.hope = true
 		if ctx.Err() != nil {
-			// Whatever broke off in the same moment does not matter any more.
+			// The context ended. Whatever failed at the same moment no longer matters.
 			return fault.Because(fault.Download, fmt.Errorf("get %s: %w", t.o.URL, ctx.Err()))
 		}
 		if idle >= t.o.Attempts || t.o.now().Add(pause).After(limit) {
@@ -223,14 +226,14 @@ func (t *transfer) run(ctx context.Context) error {
 		}
 		t.o.Log.Warn("download interrupted, trying again", "url", t.o.URL, "bytes", t.at, "total", t.total, "error", err.Error(), "pause", pause.String())
 		if ended := t.o.wait(ctx, pause); ended != nil {
-			// What the last whole attempt met tells more than that nobody waits for the next one.
+			// Report the failure of the last complete attempt too. It says more than the end of the context.
 			return fault.Because(fault.Download, fmt.Errorf("get %s: %w, before that: %w", t.o.URL, ended, err))
 		}
 		pause = min(2*pause, 30*time.Second)
 	}
 }
 
-// attempt asks for what is missing and takes what comes.
+// attempt requests the missing bytes and writes what arrives.
 func (t *transfer) attempt(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -340,7 +343,7 @@ func (t *transfer) attempt(ctx context.Context) error {
 		}
 		if err != nil {
 			err = explain(err)
-			if t.etag == "" { // nothing vouches that the rest belongs to the same file
+			if t.etag == "" { // nothing vouches that the rest is of the same file
 				if e := t.restart(); e != nil {
 					return e
 				}
@@ -350,7 +353,7 @@ func (t *transfer) attempt(ctx context.Context) error {
 	}
 }
 
-// restart forgets what is there.
+// restart discards what has arrived.
 func (t *transfer) restart() error {
 	t.at, t.noted, t.total, t.etag = 0, 0, t.o.Size, ""
 	t.s256.Reset()
@@ -377,7 +380,7 @@ func (t *transfer) check() error {
 	return nil
 }
 
-// space returns an error unless n more bytes fit, with the reserve to spare.
+// space returns an error unless there is room for n more bytes and the reserve.
 func (t *transfer) space(n int64) error {
 	free, err := t.o.free(filepath.Dir(t.o.Dest))
 	if err != nil {
@@ -389,7 +392,7 @@ func (t *transfer) space(n int64) error {
 	return nil
 }
 
-// readBack hashes the file anew, from the device.
+// readBack hashes the file again, from the device.
 func (t *transfer) readBack(ctx context.Context, path string) error {
 	r, err := t.o.ReadBack(path)
 	if err != nil {
@@ -419,7 +422,7 @@ func (c contextReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// contentRange reads "bytes FROM-TO/TOTAL". total is 0 for "*".
+// contentRange parses "bytes FROM-TO/TOTAL". For a TOTAL of "*", total is 0.
 func contentRange(s string) (from, total int64, ok bool) {
 	s, ok = strings.CutPrefix(s, "bytes ")
 	span, all, ok2 := strings.Cut(s, "/")
@@ -436,7 +439,7 @@ func contentRange(s string) (from, total int64, ok bool) {
 	return from, total, true
 }
 
-// diskFault is the kind of a failed write.
+// diskFault returns the fault of a failed write.
 func diskFault(err error) *fault.Fault {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fault.NoSpace
@@ -444,7 +447,7 @@ func diskFault(err error) *fault.Fault {
 	return fault.DiskWrite
 }
 
-// FreeSpace returns how many bytes this process may still write below dir.
+// FreeSpace returns how many more bytes this process may write below dir.
 func FreeSpace(dir string) (int64, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {

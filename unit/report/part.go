@@ -19,9 +19,9 @@ import (
 	"gprovision/unit/state"
 )
 
-// What a download that may be taken up later keeps beside its destination: what has arrived, and a note that vouches for it. The
-// note is written after the bytes that it speaks of are on the device. Whatever a power cut leaves of the two, the bytes that the
-// note names have the hash that it names, or they are thrown away.
+// A resumable download keeps two files beside its destination: what has arrived, and a note that vouches for it. The
+// note is written only after its bytes are on the device. So whatever a power cut leaves of the two, the bytes that
+// the note covers have the hash in the note, or they are discarded.
 const (
 	partSuffix = ".part"
 	noteSuffix = ".part.json"
@@ -29,17 +29,17 @@ const (
 	maxNote    = 16 << 10 // bytes
 )
 
-// note vouches for the beginning of a file. docs/formats/recovery-volume.md describes it.
+// note vouches for the first bytes of a file. docs/formats/recovery-volume.md describes it.
 type note struct {
 	Version int    `json:"version"`
 	URL     string `json:"url"`
-	ETag    string `json:"etag"`  // a strong one
-	Total   int64  `json:"total"` // bytes of the whole file, 0: not known
-	Size    int64  `json:"size"`  // bytes that are on the device
+	ETag    string `json:"etag"`  // a strong ETag
+	Total   int64  `json:"total"` // bytes of the whole file, 0: unknown
+	Size    int64  `json:"size"`  // bytes on the device
 	SHA256  string `json:"sha256"`
 }
 
-// parseNote reads a note. It is hostile input, as all of a recovery volume.
+// parseNote parses a note. Like everything on a recovery volume, it is hostile input.
 func parseNote(b []byte) (note, error) {
 	var n note
 	if err := json.Unmarshal(b, &n); err != nil {
@@ -57,7 +57,8 @@ func parseNote(b []byte) (note, error) {
 	return n, nil
 }
 
-// openPart opens Dest.part: empty, or, with Resume, with what an earlier call left and its note vouches for.
+// openPart opens Dest.part. The file is empty, or, with Resume, holds what an earlier call left and its note vouches
+// for.
 func (t *transfer) openPart(ctx context.Context) error {
 	part := t.o.Dest + partSuffix
 	if t.o.Resume {
@@ -80,7 +81,7 @@ func (t *transfer) openPart(ctx context.Context) error {
 	return nil
 }
 
-// takeUp opens what an earlier call left, hashes it anew and forgets what the note does not vouch for.
+// takeUp opens what an earlier call left, hashes it again and cuts off what the note does not vouch for.
 func (t *transfer) takeUp(ctx context.Context, part string) error {
 	dir, err := os.OpenRoot(filepath.Dir(part))
 	if err != nil {
@@ -130,9 +131,9 @@ func (t *transfer) takeUp(ctx context.Context, part string) error {
 	return nil
 }
 
-// vouch makes what has arrived outlive a power cut. That it cannot be noted costs no more than another download.
+// vouch makes what has arrived survive a power cut. If it cannot write the note, the only cost is another download.
 func (t *transfer) vouch() {
-	if !t.o.Resume || t.etag == "" || t.at == t.noted || t.at == t.total { // no range could be asked for behind the end
+	if !t.o.Resume || t.etag == "" || t.at == t.noted || t.at == t.total { // no range can be requested beyond the end
 		return
 	}
 	err := t.f.Sync()
@@ -155,7 +156,7 @@ func (t *transfer) vouch() {
 	t.noted = t.at
 }
 
-// Parts returns the names, in dir, of the files whose download was broken off, sorted.
+// Parts returns the names of the files in dir whose download was interrupted, sorted.
 func Parts(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -175,7 +176,7 @@ func Parts(dir string) ([]string, error) {
 	return names, nil
 }
 
-// RemovePart removes what a download to dest that was broken off has left. It may be nothing.
+// RemovePart removes what an interrupted download to dest left, if anything.
 func RemovePart(dest string) error {
 	var all error
 	for _, suffix := range []string{noteSuffix, partSuffix} {

@@ -21,24 +21,24 @@ import (
 	"gprovision/model/record"
 )
 
-// MaxQueue is how many bytes of events a Queue keeps, as JSON. Beyond it the oldest debug records go first, then the oldest of all log
-// records, then the oldest of the other kinds; state events stay.
+// MaxQueue limits the events in a Queue, in bytes of JSON. Beyond it the oldest debug records are dropped first, then
+// the oldest log records, then the oldest events of other kinds. State events are never dropped.
 const MaxQueue = 8 << 20
 
-// What this boot may have queued before its debug records are left out: half of what the server takes of one boot, so that there is room
-// for all else.
+// How much one boot may queue before its debug records are left out. It is half of what the server accepts from one
+// boot, so that there is room for everything else.
 const (
 	debugBytes   = 32 << 20
 	debugRecords = 50_000
 )
 
-// FactDropped is the name of the fact that says how many records of this boot the unit did not send.
+// FactDropped is the name of the fact that counts the records that the unit did not send in this boot.
 const FactDropped = "recordsDropped"
 
 const (
-	maxSegment  = 256 << 10 // bytes of one file of the queue
+	maxSegment  = 256 << 10 // bytes in one file of the queue
 	maxLoad     = 2 * MaxQueue
-	seqReserve  = 1 << 20 // sequence numbers skipped after an end without Close
+	seqReserve  = 1 << 20 // sequence numbers to skip if the last run ended without Close
 	sendPause   = 100 * time.Millisecond
 	segmentName = ".jsonl"
 )
@@ -48,11 +48,12 @@ type Sender interface {
 	Send(ctx context.Context, events []record.Event) (record.BatchReply, error)
 }
 
-// Queue keeps the events of a unit until the server has them. Add never blocks. The order is kept: what was added first is
-// sent first, events of earlier boots before those of this one; but while the server has no room for others, states go first.
+// Queue keeps the events of a unit until the server has them. Add never blocks. Events are sent in the order of Add,
+// those of earlier boots before those of this one. There is one exception: while the server has no room for other
+// events, states go first.
 //
-// What a boot may send is bounded by the server. A boot that talks too much leaves out its debug records; log records that the server
-// refuses for good are dropped, debug records first; and the fact FactDropped says how many.
+// The server limits what a boot may send. A boot that logs too much leaves out its debug records. Log records that
+// the server refuses for good are dropped, debug records first. The fact FactDropped counts all of them.
 type Queue struct {
 	boot string
 	max  int
@@ -65,9 +66,9 @@ type Queue struct {
 	numbered bool    // a number has left this process
 	sent     int
 	dropped  int
-	spent    int64     // bytes that this boot has queued in all
-	told     int       // how many dropped events a fact has told of
-	states   time.Time // until then only states and the lines of the hardware check are sent: the server's disk is nearly full
+	spent    int64     // bytes that this boot has queued in total
+	told     int       // dropped events that a fact has reported
+	states   time.Time // until then send only states and QA lines: the server's disk is nearly full
 	lastErr  error
 	changed  chan struct{} // closed and replaced at each change of items
 
@@ -90,8 +91,9 @@ func NewQueue(boot string) *Queue {
 	return &Queue{boot: boot, max: MaxQueue, now: time.Now, next: 1, changed: make(chan struct{}), wakeSend: make(chan struct{}, 1), wakeDisk: make(chan struct{}, 1)}
 }
 
-// Add queues an event and returns it as queued. Boot and Seq are filled in, Time and Source where they are missing; what is
-// too large for the limits of package record is cut; what is left out has no Seq. Add never waits for a disk or the network.
+// Add queues an event and returns it as queued. It sets Boot and Seq, and Time and Source if they are missing. It
+// trims what exceeds the limits of package record. An event that is left out has no Seq. Add never waits for a disk
+// or the network.
 func (q *Queue) Add(e record.Event) record.Event {
 	if e.Time.IsZero() {
 		e.Time = q.now()
@@ -106,7 +108,7 @@ func (q *Queue) Add(e record.Event) record.Event {
 	defer q.mu.Unlock()
 	e.Seq = q.next
 	line, err := json.Marshal(e)
-	if err != nil { // a time outside of years 0 to 9999: nothing else is left after Trim
+	if err != nil { // the year is outside 0 to 9999: after Trim nothing else can be wrong
 		e.Time = time.Unix(0, 0).UTC()
 		if line, err = json.Marshal(e); err != nil {
 			q.dropped++
@@ -131,19 +133,19 @@ func (q *Queue) Add(e record.Event) record.Event {
 	return e
 }
 
-// debug reports whether e is what is missed least.
+// debug reports whether e is of the kind that is missed least.
 func debug(e record.Event) bool { return e.Kind == record.KindLog && e.Level == "DEBUG" }
 
-// drop counts an event that is lost. The caller holds mu.
+// drop counts a lost event. The caller holds mu.
 func (q *Queue) drop() {
 	q.dropped++
-	if q.dropped >= 2*q.told+100 { // else Flush tells
+	if q.dropped >= 2*q.told+100 { // otherwise Flush reports them
 		q.tellDropped()
 	}
 }
 
-// tellDropped queues the fact that says how many events were lost. It is no log record, since those may be what there is no room for. The
-// caller holds mu.
+// tellDropped queues the fact with the number of lost events. It is no log record, because there may be no room for
+// those. The caller holds mu.
 func (q *Queue) tellDropped() {
 	if q.told == q.dropped {
 		return
@@ -169,7 +171,7 @@ func (q *Queue) shrink() {
 	q.remove(func(it *item) bool { return q.size > q.max && it.event.Kind != record.KindState })
 }
 
-// remove drops the events that f chooses, and returns how many. The caller holds mu.
+// remove drops the events that f selects, and returns their number. The caller holds mu.
 func (q *Queue) remove(f func(*item) bool) int {
 	n := 0
 	q.items = slices.DeleteFunc(q.items, func(it *item) bool {
@@ -187,8 +189,9 @@ func (q *Queue) remove(f func(*item) bool) int {
 	return n
 }
 
-// lighten drops what the server refuses for good since its boot has stored too much: the debug records of those boots, or, if there are
-// none, all of their log records, or, if there is nothing else, what was refused.
+// lighten drops events that the server refuses for good because their boot has stored too much. It drops the debug
+// records of those boots. If there are none, it drops all of their log records. If there is nothing else, it drops
+// the refused events.
 func (q *Queue) lighten(batch []*item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -212,10 +215,10 @@ func (q *Queue) lighten(batch []*item) {
 	poke(q.wakeDisk)
 }
 
-// pressing reports whether an event is taken by a server whose disk is nearly full.
+// pressing reports whether a server accepts an event even when its disk is nearly full.
 func pressing(e record.Event) bool { return e.Kind == record.KindState || e.Kind == record.KindQA }
 
-// onlyStates sends nothing but states for a minute. It reports false if that was so already.
+// onlyStates limits sending to states for a minute. It returns false if that limit was already on.
 func (q *Queue) onlyStates() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -227,7 +230,7 @@ func (q *Queue) onlyStates() bool {
 	return true
 }
 
-// Start begins to send in the background. Calling it again replaces the sender.
+// Start starts sending in the background. Another call replaces the sender.
 func (q *Queue) Start(s Sender) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -243,7 +246,7 @@ func (q *Queue) Start(s Sender) {
 // send is the background sender.
 func (q *Queue) send(ctx context.Context, s Sender) {
 	defer q.workers.Done()
-	defer poke(q.wakeSend) // for the sender that replaces this one
+	defer poke(q.wakeSend) // for the sender that takes its place
 	pause, limit := time.Second, record.MaxBatch
 	for {
 		batch := q.head(limit)
@@ -254,7 +257,7 @@ func (q *Queue) send(ctx context.Context, s Sender) {
 			case <-ctx.Done():
 				return
 			}
-			if sleep(ctx, sendPause) != nil { // let a burst become one request
+			if sleep(ctx, sendPause) != nil { // give a burst time to become one request
 				return
 			}
 			continue
@@ -273,7 +276,7 @@ func (q *Queue) send(ctx context.Context, s Sender) {
 		case ctx.Err() != nil:
 			return
 		case errors.As(err, &p) && (p.Problem.Code == record.ProblemSyntax || p.Problem.Code == record.ProblemTooLarge):
-			// One of them is bad: find it by halving, and drop it alone.
+			// One event is bad. Halve the batch to find it, and drop only that.
 			if len(batch) > 1 {
 				limit = (len(batch) + 1) / 2
 			} else {
@@ -297,7 +300,8 @@ func (q *Queue) send(ctx context.Context, s Sender) {
 	}
 }
 
-// head returns the oldest events that fit into one request: of all, or of those that the server takes now.
+// head returns the oldest events that fit into one request. While the server accepts only some kinds, it returns only
+// those.
 func (q *Queue) head(limit int) []*item {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -317,7 +321,7 @@ func (q *Queue) head(limit int) []*item {
 	return batch
 }
 
-// later returns a channel that holds something when more than states may be sent again, or nil if that is so now.
+// later returns a channel that fires when more than states may be sent again. It is nil if that is so now.
 func (q *Queue) later() <-chan time.Time {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -327,7 +331,7 @@ func (q *Queue) later() <-chan time.Time {
 	return nil
 }
 
-// done removes events that are dealt with.
+// done removes events that need no more work.
 func (q *Queue) done(batch []*item, sent bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -370,7 +374,7 @@ func (q *Queue) tell() {
 	q.changed = make(chan struct{})
 }
 
-// Flush waits until the server has every event that was added before the call, or ctx ends.
+// Flush waits until the server has every event added before the call, or ctx ends.
 func (q *Queue) Flush(ctx context.Context) error {
 	q.mu.Lock()
 	q.tellDropped()
@@ -382,7 +386,7 @@ func (q *Queue) Flush(ctx context.Context) error {
 	return q.until(ctx, "send queued events", func() bool { return !slices.Contains(q.items, last) })
 }
 
-// newest returns the event that was added last, or nil. The caller holds mu.
+// newest returns the event added last, or nil. The caller holds mu.
 func (q *Queue) newest() *item {
 	if len(q.items) == 0 {
 		return nil
@@ -390,8 +394,8 @@ func (q *Queue) newest() *item {
 	return q.items[len(q.items)-1]
 }
 
-// Sync waits until every event that was added before the call is in a file or at the server, or ctx ends. Without Persist
-// it is an error.
+// Sync waits until every event added before the call is in a file or at the server, or ctx ends. It is an error
+// without Persist.
 func (q *Queue) Sync(ctx context.Context) error {
 	q.mu.Lock()
 	last, d := q.newest(), q.disk
@@ -405,7 +409,7 @@ func (q *Queue) Sync(ctx context.Context) error {
 	return q.until(ctx, "save queued events", func() bool { return last.seg != 0 || !slices.Contains(q.items, last) })
 }
 
-// until waits until ok, which is called with mu held.
+// until waits until ok returns true. It calls ok with mu held.
 func (q *Queue) until(ctx context.Context, what string, ok func() bool) error {
 	for {
 		q.mu.Lock()
@@ -423,9 +427,9 @@ func (q *Queue) until(ctx context.Context, what string, ok func() bool) error {
 	}
 }
 
-// Persist keeps the queue in files below dir from now on, and takes over what earlier boots left there. The directory is
-// made if it is missing and is locked against other processes until Release. What lies there is treated as hostile: what
-// does not parse, or is too much, is left out.
+// Persist from now on keeps the queue in files below dir. It takes over what earlier boots left there. It makes a
+// missing directory, and locks it against other processes until Release. The files are treated as hostile: what does
+// not parse, or is too much, is left out.
 func (q *Queue) Persist(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("queue directory: %w", err)
@@ -451,7 +455,7 @@ func (q *Queue) Persist(dir string) error {
 		return errors.New("the queue has a directory already")
 	}
 	if seq := d.reserved(q.boot); seq > q.next || seq > 1 && len(q.items) > 0 {
-		// An earlier process of this boot used the directory: go on behind its numbers.
+		// An earlier process of this boot used the directory. Continue after its numbers.
 		if q.numbered || q.sent > 0 {
 			lock.Close()
 			return errors.New("the queue of this boot was used by another process, and events were sent already")
@@ -484,8 +488,9 @@ func (q *Queue) Persist(dir string) error {
 	return nil
 }
 
-// TakeOver moves the events that lie in dir into the queue, which has a directory already: what an earlier process of this boot
-// left in memory. It waits until they are saved, or ctx ends, and removes them from dir then. A dir that is not there is empty.
+// TakeOver moves the events in dir into the queue. An earlier process of this boot left them in memory. The queue
+// must already have a directory of its own. TakeOver waits until the events are saved, or ctx ends, and then removes
+// them from dir. A missing dir counts as empty.
 func (q *Queue) TakeOver(ctx context.Context, dir string) error {
 	d := &disk{dir: dir, live: map[uint64]int{}}
 	items, err := d.load()
@@ -514,8 +519,8 @@ func (q *Queue) TakeOver(ctx context.Context, dir string) error {
 	return nil
 }
 
-// Release saves what can be saved at once and gives the directory back, so that its filesystem can be unmounted. The queue
-// goes on in memory. Release without Persist does nothing.
+// Release saves what can be saved at once and releases the directory, so that its filesystem can be unmounted. The
+// queue goes on in memory. Without Persist, Release does nothing.
 func (q *Queue) Release() error {
 	q.mu.Lock()
 	last, d := q.newest(), q.disk
@@ -531,11 +536,11 @@ func (q *Queue) Release() error {
 		return last != nil && last.seg == 0 && slices.Contains(q.items, last)
 	}
 	err := q.saveOnce(d)
-	for err == nil && unsaved() { // what is queued from now on stays in memory: who logs all the time must not hold this up
+	for err == nil && unsaved() { // new events stay in memory from now on: endless logging must not hold this up
 		err = q.saveOnce(d)
 	}
 	q.mu.Lock()
-	next := q.next // only now: what was queued and saved meanwhile has its number
+	next := q.next // only now: events queued and saved in the meantime have their numbers
 	q.disk = nil
 	for _, it := range q.items {
 		it.seg = 0
@@ -544,7 +549,7 @@ func (q *Queue) Release() error {
 	return errors.Join(err, d.reserve(q.boot, next), d.lock.Close())
 }
 
-// Close stops sending, saves and releases the directory. It does not wait for the server: Flush does.
+// Close stops sending, saves, and releases the directory. It does not wait for the server. That is what Flush does.
 func (q *Queue) Close() error {
 	q.mu.Lock()
 	if q.cancel != nil {
@@ -557,14 +562,14 @@ func (q *Queue) Close() error {
 	return err
 }
 
-// disk is the queue's directory: files of JSON lines, numbered. Its maps are guarded by Queue.mu.
+// disk is the queue's directory: numbered files of JSON lines. Queue.mu guards its maps.
 type disk struct {
 	dir   string
 	lock  *os.File
-	cur   uint64          // file that grows
+	cur   uint64          // the file that grows
 	grown int             // its size
-	live  map[uint64]int  // events by file
-	dirty map[uint64]bool // files to write anew: they hold dropped events or a torn line
+	live  map[uint64]int  // number of events by file
+	dirty map[uint64]bool // files to rewrite, because they hold dropped events or a torn line
 	gone  []uint64        // files to remove
 
 	stop, stopped chan struct{}
@@ -574,7 +579,7 @@ func (d *disk) path(n uint64) string {
 	return filepath.Join(d.dir, fmt.Sprintf("%012d%s", n, segmentName))
 }
 
-// forget notes that it is no longer queued. The caller holds mu.
+// forget records that an event is no longer queued. The caller holds mu.
 func (d *disk) forget(it *item, rewrite bool) {
 	if it.seg == 0 {
 		return
@@ -604,7 +609,7 @@ func (d *disk) load() ([]*item, error) {
 		name, ok := strings.CutSuffix(e.Name(), segmentName)
 		n, err := strconv.ParseUint(name, 10, 62)
 		if !ok || err != nil || n == 0 || !e.Type().IsRegular() {
-			if durable.Leftover(e.Name()) || strings.HasSuffix(e.Name(), ".tmp") { // the second: of version 0.1.0
+			if durable.Leftover(e.Name()) || strings.HasSuffix(e.Name(), ".tmp") { // version 0.1.0 used .tmp
 				os.Remove(filepath.Join(d.dir, e.Name()))
 			}
 			continue
@@ -640,7 +645,7 @@ func (d *disk) load() ([]*item, error) {
 	return items, nil
 }
 
-// parseLines reads events, one JSON object per line. Lines that are not valid events are left out.
+// parseLines parses events, one JSON object per line. It skips lines that are not valid events.
 func parseLines(r io.Reader) []*item {
 	var items []*item
 	s := bufio.NewScanner(r)
@@ -655,14 +660,14 @@ func parseLines(r io.Reader) []*item {
 	return items
 }
 
-// counter is the content of the file that keeps the next sequence number of a boot.
+// counter is the content of the file with a boot's next sequence number.
 type counter struct {
 	Boot string `json:"boot"`
 	Next uint64 `json:"next"`
 }
 
-// readRegular returns the first bytes of a file, and an error for anything but a regular file: a link, or a pipe that would
-// never end.
+// readRegular returns the first most bytes of a file. Anything but a regular file is an error, such as a link, or a
+// pipe that would never end.
 func readRegular(path string, most int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -694,7 +699,7 @@ func (d *disk) reserve(boot string, next uint64) error {
 	return durable.Write(filepath.Join(d.dir, "next.json"), b, 0o600)
 }
 
-// save is the background writer.
+// save runs in the background and writes the queue to disk.
 func (q *Queue) save(d *disk) {
 	defer q.workers.Done()
 	defer close(d.stopped)
@@ -714,7 +719,8 @@ func (q *Queue) save(d *disk) {
 	}
 }
 
-// saveOnce brings the directory up to date: appends new events, writes files anew that lost some, removes the empty ones.
+// saveOnce brings the directory up to date. It appends new events, rewrites files that lost some, and removes empty
+// ones.
 func (q *Queue) saveOnce(d *disk) error {
 	q.mu.Lock()
 	var fresh []*item
@@ -792,7 +798,7 @@ func (q *Queue) saveOnce(d *disk) error {
 	}
 	d.gone = slices.DeleteFunc(d.gone, func(n uint64) bool { return n == seg })
 	d.live[seg] += live
-	if d.live[seg] == 0 { // all of them reached the server meanwhile
+	if d.live[seg] == 0 { // the server got all of them in the meantime
 		delete(d.live, seg)
 		d.gone = append(d.gone, seg)
 		if seg == d.cur {

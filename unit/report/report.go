@@ -1,12 +1,14 @@
-// Package report is the unit's side of the factory server's API: it enrols the unit's key, asks for permission, time and
-// credentials, queues and sends events, and fetches files.
+// Package report is the unit's side of the factory server's API. It enrols the unit's key. It asks for permission,
+// time and credentials. It queues and sends events, and it fetches files.
 //
-// Client asks one thing at a time and retries what can be cured by waiting. Queue never blocks who adds to it: it keeps
-// events in memory, on the recovery volume once there is one, and sends them in the background; the server drops what it
-// knows already. Fetch brings one file to its place, verified while it arrives and again from the device.
+// Client makes one request at a time and retries failures that time may cure. Queue never blocks its callers. It
+// keeps events in memory, and on the recovery volume once there is one, and sends them in the background. The server
+// drops events that it already has. Fetch puts a file in place. It verifies the content as it arrives, and again from
+// the device.
 //
-// The package decides nothing about jobs, holds no key of its own, and writes no log about the queue (the queue is a sink
-// of the log). Tokens and credentials travel over TLS only, to a server that the CA of the policy vouches for.
+// The package decides nothing about jobs and holds no key of its own. It does not log about the queue, because the
+// queue is itself a sink of the log. Tokens and credentials travel over TLS only, to a server that the CA of the
+// policy vouches for.
 package report
 
 import (
@@ -33,26 +35,26 @@ import (
 type Config struct {
 	// Endpoint is the manifest's LogEndpoint: HOST:PORT or https://HOST:PORT.
 	Endpoint string
-	// CA holds the certificates that may vouch for the server, from the policy.
+	// CA holds the policy's certificates that may vouch for the server.
 	CA *x509.CertPool
-	// Unit is the unit's name, mostly its serial number.
+	// Unit is the unit's name, usually its serial number.
 	Unit string
 	// Key is the unit's private key.
 	Key ed25519.PrivateKey
 	// Boot identifies this run of the kernel.
 	Boot string
-	// Floor is a time that has certainly passed, such as the build time of the boot artifact. Certificates are judged, and
-	// requests stamped, with the later of it and the clock.
+	// Floor is a time that has certainly passed, such as the build time of the boot artifact. Certificates are
+	// checked, and requests stamped, at the later of Floor and the clock.
 	Floor time.Time
-	// Now is the clock; nil: time.Now.
+	// Now is the clock. nil means time.Now.
 	Now func() time.Time
-	// Patience is how long one call goes on trying; 0: two minutes.
+	// Patience limits how long one call keeps trying. 0 means two minutes.
 	Patience time.Duration
-	// Poll is how long Enrol waits between two asks while an approval is pending; 0: five seconds.
+	// Poll is the pause between two requests of Enrol while an approval is pending. 0 means five seconds.
 	Poll time.Duration
-	// Dial makes connections; nil: as usual.
+	// Dial makes connections. nil means the usual way.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// Log gets a warning for each attempt that is repeated.
+	// Log gets a warning for each repeated attempt.
 	Log *slog.Logger
 }
 
@@ -63,12 +65,12 @@ type Client struct {
 	wait func(context.Context, time.Duration) error
 
 	mu     sync.Mutex
-	offset time.Duration // of the server's clock against ours, once a request told it
+	offset time.Duration // server's clock minus ours, once a request has shown it
 	peer   *peer
 }
 
-// peer is one server, as long as it is the same one: its connections all go to servers of one audience, so that what is signed for
-// one of them never reaches another.
+// peer is one server for as long as it stays the same. All of its connections go to servers of one audience. So what
+// is signed for one audience never reaches another.
 type peer struct {
 	http *http.Client
 
@@ -76,16 +78,16 @@ type peer struct {
 	audience string // empty until the first handshake
 }
 
-// errOtherServer says that another server answers than at the last connection.
+// errOtherServer means that another server answered than on the last connection.
 var errOtherServer = errors.New("another server answers than before")
 
-// meet learns the audience from the first handshake and holds all others to it.
+// meet learns the audience from the first handshake, and requires it of all later ones.
 func (p *peer) meet(cs tls.ConnectionState) error {
 	if len(cs.VerifiedChains) == 0 {
 		return errors.New("the server's certificate was not verified")
 	}
 	chain := cs.VerifiedChains[0]
-	a := record.Audience(chain[min(1, len(chain)-1)]) // who vouches for the server's certificate
+	a := record.Audience(chain[min(1, len(chain)-1)]) // the issuer of the server's certificate
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.audience == "" {
@@ -103,7 +105,8 @@ func (p *peer) known() string {
 	return p.audience
 }
 
-// New returns a Client. It does not connect. An endpoint that is not encrypted, or a missing CA, is a fault.PlainSecrets.
+// New returns a Client. It does not connect. The error is fault.PlainSecrets for an endpoint without encryption and
+// for a missing CA.
 func New(c Config) (*Client, error) {
 	base, err := record.Endpoint(c.Endpoint)
 	if errors.Is(err, record.ErrPlain) {
@@ -142,7 +145,7 @@ func New(c Config) (*Client, error) {
 // Close ends idle connections.
 func (c *Client) Close() { c.forget(nil) }
 
-// server returns who is asked, a new one if there is none.
+// server returns the current peer, or a new one if there is none.
 func (c *Client) server() *peer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,7 +171,8 @@ func (c *Client) server() *peer {
 	return c.peer
 }
 
-// forget ends the idle connections of a server, nil for whichever there is, and lets the next request meet it anew.
+// forget closes the idle connections of a peer, so that the next request meets the server anew. nil means whichever
+// peer is current.
 func (c *Client) forget(p *peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,7 +182,7 @@ func (c *Client) forget(p *peer) {
 	}
 }
 
-// now is the later of the corrected clock and the floor.
+// now returns the later of the corrected clock and the floor.
 func (c *Client) now() time.Time {
 	c.mu.Lock()
 	t := c.c.Now().Add(c.offset)
@@ -189,7 +193,7 @@ func (c *Client) now() time.Time {
 	return t
 }
 
-// learn takes over the server's clock.
+// learn adopts the server's clock.
 func (c *Client) learn(server time.Time) {
 	if server.IsZero() {
 		return
@@ -199,7 +203,7 @@ func (c *Client) learn(server time.Time) {
 	c.mu.Unlock()
 }
 
-// Time returns the server's clock, as it is now: half of the round trip is added.
+// Time returns the server's current time. It adds half of the round trip.
 func (c *Client) Time(ctx context.Context) (time.Time, error) {
 	var r record.TimeReply
 	var start time.Time
@@ -209,7 +213,7 @@ func (c *Client) Time(ctx context.Context) (time.Time, error) {
 	return c.tell(r, start), nil
 }
 
-// tell takes over the clock of an answer to a request that was begun at start, and returns it.
+// tell adopts the clock in the answer to a request that began at start, and returns it.
 func (c *Client) tell(r record.TimeReply, start time.Time) time.Time {
 	took := c.c.Now().Sub(start)
 	if took < 0 || took > time.Minute {
@@ -220,9 +224,9 @@ func (c *Client) tell(r record.TimeReply, start time.Time) time.Time {
 	return t
 }
 
-// Enrol makes the server accept the unit's key. Unit, PublicKey and Boot of r are filled in. While an operator's approval is
-// pending Enrol calls waiting, which may be nil, with the reason, and asks again after Config.Poll, until ctx ends. A refusal
-// is a fault.EnrolRefused.
+// Enrol makes the server accept the unit's key. It fills in Unit, PublicKey and Boot of r. While an operator's
+// approval is pending, it calls waiting with the reason, unless waiting is nil. It asks again after Config.Poll,
+// until ctx ends. The error is fault.EnrolRefused for a refusal.
 func (c *Client) Enrol(ctx context.Context, r record.EnrolRequest, waiting func(reason string)) error {
 	for {
 		reason, err := c.Hello(ctx, r)
@@ -238,7 +242,8 @@ func (c *Client) Enrol(ctx context.Context, r record.EnrolRequest, waiting func(
 	}
 }
 
-// Hello is one request of Enrol. reason says why the key waits for an operator; it is empty when the key speaks for the unit.
+// Hello makes one request of Enrol. reason says why the key waits for an operator. It is empty once the key speaks
+// for the unit.
 func (c *Client) Hello(ctx context.Context, r record.EnrolRequest) (reason string, err error) {
 	r.Unit, r.Boot, r.PublicKey = c.c.Unit, c.c.Boot, c.c.Key.Public().(ed25519.PublicKey)
 	if err := r.Validate(); err != nil {
@@ -266,18 +271,20 @@ func (c *Client) Hello(ctx context.Context, r record.EnrolRequest) (reason strin
 	return reply.Reason, nil
 }
 
-// Fingerprint is what the server's page shows of the unit's key, and the unit's panel must show while an approval is pending.
+// Fingerprint returns the fingerprint of the unit's key. The server's page shows it, and the unit's panel must show
+// it while an approval is pending.
 func (c *Client) Fingerprint() string {
 	return record.Fingerprint(c.c.Key.Public().(ed25519.PublicKey))
 }
 
-// Permit asks whether the unit may run a job that destroys. No is a fault.NotReleased.
+// Permit asks whether the unit may run a destructive job. The error is fault.NotReleased if it may not.
 func (c *Client) Permit(ctx context.Context, job record.Job) error {
 	_, err := c.Released(ctx, job)
 	return err
 }
 
-// Released is Permit, and says of a yes whether an operator gave it for this unit. A server that does not say so did not hear of it.
+// Released does what Permit does. It also returns whether an operator released this unit in particular. It returns
+// false for a server that does not say.
 func (c *Client) Released(ctx context.Context, job record.Job) (bool, error) {
 	var reply record.PermitReply
 	if err := c.post(ctx, "/v1/permit", record.PermitRequest{Job: job, Boot: c.c.Boot}, &reply); err != nil {
@@ -289,7 +296,8 @@ func (c *Client) Released(ctx context.Context, job record.Job) (bool, error) {
 	return reply.Released, nil
 }
 
-// Credentials asks for this unit's credentials. Each call gives a new generation. No is a fault.NoCredentials.
+// Credentials requests this unit's credentials. Each call returns a new generation. The error is fault.NoCredentials
+// if the server refuses.
 func (c *Client) Credentials(ctx context.Context) (record.Credentials, error) {
 	var raw json.RawMessage
 	err := c.post(ctx, "/v1/credentials", record.CredentialsRequest{Boot: c.c.Boot}, &raw)
@@ -303,8 +311,8 @@ func (c *Client) Credentials(ctx context.Context) (record.Credentials, error) {
 	return cr, nil
 }
 
-// Confirm tells the server that the credentials of this generation are set and safe on the recovery volume. After it the
-// server never hands out credentials to this key again. Confirming the same generation twice is no error.
+// Confirm tells the server that the credentials of this generation are set and safe on the recovery volume. From then
+// on the server never gives credentials to this key again. It is no error to confirm a generation twice.
 func (c *Client) Confirm(ctx context.Context, generation uint64) error {
 	return noCredentials(c.post(ctx, "/v1/credentials/confirm", record.ConfirmRequest{Generation: generation}, nil))
 }
@@ -317,7 +325,7 @@ func noCredentials(err error) error {
 	return err
 }
 
-// Send sends events once, without repeating: Queue does that. Events without a unit get this one's name.
+// Send sends events once. It does not retry, because Queue does. Events without a unit get this unit's name.
 func (c *Client) Send(ctx context.Context, events []record.Event) (record.BatchReply, error) {
 	out := make([]record.Event, len(events))
 	for i, e := range events {
@@ -335,7 +343,7 @@ func (c *Client) Send(ctx context.Context, events []record.Event) (record.BatchR
 	return reply, err
 }
 
-// Document sends a document. Sending it again replaces it.
+// Document sends a document. Sending it again replaces the old one.
 func (c *Client) Document(ctx context.Context, d record.Document) error {
 	d.Boot = c.c.Boot
 	if err := d.Validate(); err != nil {
@@ -344,7 +352,7 @@ func (c *Client) Document(ctx context.Context, d record.Document) error {
 	return c.post(ctx, "/v1/documents", d, nil)
 }
 
-// Refusal is an answer of the server that says no.
+// Refusal is a negative answer of the server.
 type Refusal struct {
 	// Status is the HTTP status.
 	Status int
@@ -356,7 +364,7 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("the server says: %s (%s, HTTP status %d)", r.Problem.Error, r.Problem.Code, r.Status)
 }
 
-// temporary reports whether asking again later may help.
+// temporary reports whether another request later may succeed.
 func (r *Refusal) temporary() bool {
 	return r.Status >= 500 || r.Status == http.StatusTooManyRequests || r.Status == http.StatusRequestTimeout
 }
@@ -369,7 +377,8 @@ func (c *Client) post(ctx context.Context, path string, v, into any) error {
 	return c.call(ctx, "POST", path, body, into, nil)
 }
 
-// call asks until there is an answer, the patience is over or ctx ends. before is called before each attempt.
+// call repeats a request until there is an answer, the patience runs out or ctx ends. It calls before ahead of each
+// attempt.
 func (c *Client) call(ctx context.Context, method, path string, body []byte, into any, before func()) error {
 	limit := c.c.Now().Add(c.c.Patience)
 	pause := time.Second
@@ -396,13 +405,14 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte, int
 	}
 }
 
-// untrusted reports whether err is a certificate that no waiting makes good.
+// untrusted reports whether err is about a certificate that waiting does not make valid.
 func untrusted(err error) bool {
 	var e *tls.CertificateVerificationError
 	return errors.As(err, &e)
 }
 
-// try asks once; twice after a refusal because of the clock, or when another server answers than before.
+// try makes a request. It repeats it once if the server refused because of the clock, or if another server answers
+// than before.
 func (c *Client) try(ctx context.Context, method, path string, body []byte, into any) error {
 	err := c.once(ctx, method, path, body, into)
 	var p *Refusal
@@ -416,7 +426,7 @@ func (c *Client) try(ctx context.Context, method, path string, body []byte, into
 	return c.once(ctx, method, path, body, into)
 }
 
-// pathTime is what may be asked without a signature. It is asked before the first one, to learn who the server is.
+// pathTime needs no signature. It is requested before anything else, to learn which server this is.
 const pathTime = "/v1/time"
 
 func (c *Client) once(ctx context.Context, method, path string, body []byte, into any) error {
@@ -429,7 +439,7 @@ func (c *Client) once(ctx context.Context, method, path string, body []byte, int
 	return err
 }
 
-// ask asks one server once.
+// ask sends one request to one server.
 func (c *Client) ask(ctx context.Context, p *peer, method, path string, body []byte, into any) error {
 	if path != pathTime && p.known() == "" {
 		var r record.TimeReply
@@ -469,7 +479,7 @@ func (c *Client) ask(ctx context.Context, p *peer, method, path string, body []b
 		return nil
 	}
 	if err := json.Unmarshal(b, into); err != nil {
-		return fmt.Errorf("answer of %s is not valid JSON", path) // the answer may hold a secret
+		return fmt.Errorf("answer of %s is not valid JSON", path) // do not quote it: it may hold a secret
 	}
 	return nil
 }

@@ -12,9 +12,9 @@ import (
 	"gprovision/model/policy"
 )
 
-// NewSource returns a client that fetches only from where the policy lets it, redirects included. What it refuses is a
-// fault.FetchRefused. Certificates are judged by those of the running system and of the policy, at the later of the clock and
-// floor, a time that has certainly passed.
+// NewSource returns a client that fetches only from where the policy allows, redirects included. Its refusals are
+// fault.FetchRefused. It accepts certificates that the running system or the policy vouches for. It checks them at
+// the later of the clock and floor, a time that has certainly passed.
 func NewSource(p policy.Policy, floor time.Time) (*http.Client, error) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
@@ -59,7 +59,7 @@ func NewSource(p policy.Policy, floor time.Time) (*http.Client, error) {
 	}, nil
 }
 
-// allowed asks the policy before each request, the one that a redirect leads to as well.
+// allowed checks each request against the policy, including those after a redirect.
 type allowed struct {
 	policy policy.Policy
 	next   http.RoundTripper
