@@ -1,16 +1,17 @@
-// Package journal is where every job of a unit logs: memory first, and from there into each sink when it becomes available.
+// Package journal is where every job of a unit logs. Records go to memory first, and from there to each sink once it
+// is available.
 //
-// A Journal is a slog.Handler. Attach gives a sink everything that memory still holds and then all that follows, in order.
-// Each sink has its own goroutine and its own bounded queue, so a sink that is slow or stuck never holds up a job; what it
-// misses is counted, and the count is the next thing it is given. Memory is bounded as well: the oldest records go first,
-// and a sink attached later is told how many it will not see.
+// A Journal is a slog.Handler. Attach gives a sink everything that memory still holds, and then all later records, in
+// order. Each sink has its own goroutine and its own bounded queue, so a slow or stuck sink never holds up a job. The
+// records it misses are counted, and the next thing it gets is the count. Memory is bounded too: the oldest records
+// go first, and a sink attached later is told how many it will not see.
 //
-// Each record says for whom it is (ForPerson, else for a technician) and where it must not go (NotWire, NotFile). Attribute
-// values are turned into plain data when a record is made, so that nothing changes it later, and anything that hides itself,
+// Each record says whom it is for (ForPerson, or else a technician) and where it must not go (NotWire, NotFile).
+// Attribute values become plain data when a record is made, so nothing changes them later. A value that hides itself,
 // such as a secret.Secret, is hidden in all sinks.
 //
-// The package does not talk to the server: unit/report is a Sink. The format of the JSON lines is described in
-// docs/formats/recovery-volume.md.
+// The package does not talk to the server. A Func sink passes records on to unit/report, which does.
+// docs/formats/recovery-volume.md describes the JSON lines.
 package journal
 
 import (
@@ -24,10 +25,10 @@ import (
 	"time"
 )
 
-// Sink is where records go. Write is called by one goroutine at a time; it may be slow, and it may fail.
+// Sink is where records go. One goroutine at a time calls Write, which may be slow and may fail.
 //
-// A Sink may also have these methods: Accepts(Record) bool, asked before a record is queued, must be quick and must not log;
-// Flush() error makes what was written durable; Close() error is called when the sink is detached.
+// A Sink may also have these methods. Accepts(Record) bool is asked before a record is queued: it must be quick and
+// must not log. Flush() error makes what was written durable. Close() error is called when the sink is detached.
 type Sink interface {
 	Write(Record) error
 }
@@ -35,27 +36,27 @@ type Sink interface {
 type accepter interface{ Accepts(Record) bool }
 type flusher interface{ Flush() error }
 
-// Options bound the memory of a Journal. Zero values mean the defaults.
+// Options limit the memory of a Journal. A zero value means the default.
 type Options struct {
-	// Records is how many records are kept, default 20000.
+	// Records is how many records to keep. The default is 20000.
 	Records int
-	// Bytes is about how much memory they may take, default 8 MiB.
+	// Bytes is roughly how much memory they may take. The default is 8 MiB.
 	Bytes int
-	// Level is the least level that is kept at all, default slog.LevelDebug.
+	// Level is the lowest level to keep at all. The default is slog.LevelDebug.
 	Level slog.Leveler
-	// Now is the clock, default time.Now.
+	// Now is the clock. The default is time.Now.
 	Now func() time.Time
 }
 
-// Journal is the log of one run of a program. Make it with New; all methods may be called at any time from any goroutine.
+// Journal is the log of one run of a program. New makes one. Any goroutine may call any method at any time.
 type Journal struct {
 	o Options
 
 	mu     sync.Mutex
-	memory []Record // ring: the oldest first, from head
+	memory []Record // ring buffer: oldest first, from head
 	head   int
 	bytes  int
-	lost   uint64 // records that memory gave up
+	lost   uint64 // records that memory dropped
 	pumps  []*pump
 	closed bool
 }
@@ -83,14 +84,14 @@ func (j *Journal) Logger() *slog.Logger { return slog.New(j.Handler()) }
 // Handler returns the slog.Handler of j.
 func (j *Journal) Handler() slog.Handler { return &handler{j: j} }
 
-// ErrAttached is returned by Attach for a name that is in use.
+// ErrAttached means that a sink with that name is already attached.
 var ErrAttached = errors.New("a sink of that name is attached")
 
-// ErrClosed is returned by Attach after Close.
+// ErrClosed means that the journal is closed.
 var ErrClosed = errors.New("the journal is closed")
 
-// Attach adds a sink under a name: it gets all records in memory that it accepts, then every later one. Attach does not wait
-// for the sink. The sink belongs to the Journal from then on and is closed by Detach or Close.
+// Attach adds a sink under a name. The sink gets all records in memory that it accepts, and then every later one.
+// Attach does not wait for the sink. From then on the Journal owns the sink: Detach or Close closes it.
 func (j *Journal) Attach(name string, s Sink) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -112,8 +113,8 @@ func (j *Journal) Attach(name string, s Sink) error {
 	return nil
 }
 
-// Detach lets the sink finish what it has, until ctx is done, and closes it. A sink that is stuck is left behind and the
-// reason returned. A name that is not attached is no error.
+// Detach lets a sink finish its queue until ctx is done, and closes it. A stuck sink is abandoned, and the error says
+// why. An unknown name is no error.
 func (j *Journal) Detach(ctx context.Context, name string) error {
 	j.mu.Lock()
 	i := slices.IndexFunc(j.pumps, func(p *pump) bool { return p.name == name })
@@ -127,14 +128,14 @@ func (j *Journal) Detach(ctx context.Context, name string) error {
 	return p.close(ctx)
 }
 
-// Flush waits until every sink has written and flushed all records made before the call, or ctx is done. The error names
-// the sinks that did not get there.
+// Flush waits until every sink has written and flushed all records made before the call, or ctx is done. The error
+// names the sinks that did not finish.
 func (j *Journal) Flush(ctx context.Context) error {
 	return j.each(func(p *pump) error { return p.flush(ctx) })
 }
 
-// Close ends the Journal: records made later are given up, sinks finish until ctx is done and are closed. The error names the
-// sinks that did not get there. Closing twice is fine.
+// Close ends the Journal. Later records are dropped. Sinks may finish until ctx is done and are then closed. The
+// error names those that did not finish. It is fine to call Close twice.
 func (j *Journal) Close(ctx context.Context) error {
 	j.mu.Lock()
 	j.closed = true
@@ -159,7 +160,8 @@ func (j *Journal) each(f func(*pump) error) error {
 	return errors.Join(errs...)
 }
 
-// Dropped returns how many records each attached sink has missed so far, and under "memory" how many memory gave up.
+// Dropped returns how many records each attached sink has missed so far. The key "memory" has the number that memory
+// dropped.
 func (j *Journal) Dropped() map[string]uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -170,7 +172,7 @@ func (j *Journal) Dropped() map[string]uint64 {
 	return m
 }
 
-// Records returns what memory holds, the oldest first.
+// Records returns the records in memory, oldest first.
 func (j *Journal) Records() []Record {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -200,7 +202,7 @@ func (j *Journal) add(r Record) {
 	}
 }
 
-// sinkFailed tells all sinks that one began to fail. A pump calls it once until it works again.
+// sinkFailed tells all sinks that one of them fails. A pump calls it once per failure, until the sink works again.
 func (j *Journal) sinkFailed(name string, err error) {
 	j.add(Record{Time: j.o.Now(), Level: slog.LevelWarn, Message: "log sink fails", Attrs: []Attr{{"sink", name}, {"error", clip(err.Error(), maxString)}}})
 }
@@ -221,16 +223,16 @@ type pump struct {
 	mu      sync.Mutex
 	queue   []Record
 	bytes   int
-	missing uint64 // not yet told to the sink
-	total   uint64 // all that were missed
-	in, out uint64 // records ever queued; records ever dealt with, missed ones included
+	missing uint64 // missed, and the sink not yet told
+	total   uint64 // missed in total
+	in, out uint64 // records ever queued; records ever handled, including missed ones
 	want    uint64 // flush requests
-	flushed uint64 // flush requests that were served
+	flushed uint64 // flush requests served
 	err     error  // of the last flush
 	closing bool
 	wake    chan struct{} // for the goroutine
-	moved   chan struct{} // closed and replaced at each progress
-	done    chan struct{} // closed when the goroutine ended
+	moved   chan struct{} // closed and replaced on progress
+	done    chan struct{} // closed when the goroutine ends
 }
 
 func newPump(name string, s Sink, records, bytes int, now func() time.Time, failed func(string, error)) *pump {
@@ -250,7 +252,7 @@ func (p *pump) enqueue(r Record) {
 	p.queue = append(p.queue, r)
 	p.bytes += r.size()
 	p.in++
-	// The oldest go first: what is newest explains a failure.
+	// Drop the oldest first: the newest records explain a failure.
 	for len(p.queue) > 1 && (len(p.queue) > p.maxRecords || p.bytes > p.maxBytes) {
 		p.bytes -= p.queue[0].size()
 		p.queue = p.queue[1:]
@@ -343,7 +345,7 @@ func (p *pump) doFlush() error {
 	return nil
 }
 
-// guard makes a panic in a sink an error of that sink.
+// guard turns a panic in a sink into an error of that sink.
 func (p *pump) guard(f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {

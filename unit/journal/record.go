@@ -12,10 +12,10 @@ import (
 	"unicode/utf8"
 )
 
-// The longest message or text attribute that is kept, in bytes. What is longer is cut and marked with an ellipsis.
+// maxString is the longest message or text attribute to keep, in bytes. A longer one is cut and ends in an ellipsis.
 const maxString = 16 << 10
 
-// Attr is one attribute of a Record. Groups are written into the key, joined by dots.
+// Attr is one attribute of a Record. Its key includes the names of its groups, joined by dots.
 type Attr struct {
 	Key string
 	// Value is a string, bool, int64, uint64, float64, json.RawMessage, or a time.Duration or time.Time.
@@ -27,9 +27,9 @@ type Record struct {
 	Time    time.Time
 	Level   slog.Level
 	Message string
-	// Job and Step are the values of the attributes of these names, "" if there are none.
+	// Job and Step are the values of the attributes with these names. They are empty if there are none.
 	Job, Step string
-	// Person reports whether the record is for the person at the machine. All others are for technicians.
+	// Person reports whether the record is for the person at the machine. All other records are for technicians.
 	Person bool
 	// NotWire keeps the record off the network.
 	NotWire bool
@@ -39,7 +39,7 @@ type Record struct {
 	Attrs []Attr
 }
 
-// marker is the type of the values that ForPerson, NotWire and NotFile use, so that no text can pass for one.
+// marker is the type behind ForPerson, NotWire and NotFile. It is a type of its own so that no text can pass for one.
 type marker int
 
 const (
@@ -48,10 +48,10 @@ const (
 	notFile
 )
 
-// String is what other handlers print.
+// String is for other handlers.
 func (m marker) String() string { return "true" }
 
-// MarshalJSON is what other handlers print.
+// MarshalJSON is for other handlers.
 func (m marker) MarshalJSON() ([]byte, error) { return []byte("true"), nil }
 
 // ForPerson returns an attribute that marks a record as meant for the person at the machine.
@@ -69,7 +69,7 @@ func Job(name string) slog.Attr { return slog.String("job", name) }
 // Step returns the attribute that names the step of a record.
 func Step(name string) slog.Attr { return slog.String("step", name) }
 
-// Attr returns the value of the last attribute with that key.
+// Attr returns the value of the last attribute with that key. It reports false if there is none.
 func (r Record) Attr(key string) (any, bool) {
 	for i := len(r.Attrs) - 1; i >= 0; i-- {
 		if r.Attrs[i].Key == key {
@@ -79,7 +79,7 @@ func (r Record) Attr(key string) (any, bool) {
 	return nil, false
 }
 
-// LevelName returns debug, info, warn or error: the level that r reaches.
+// LevelName returns the level of r as debug, info, warn or error. A level in between counts as the one below it.
 func (r Record) LevelName() string {
 	switch {
 	case r.Level >= slog.LevelError:
@@ -92,7 +92,7 @@ func (r Record) LevelName() string {
 	return "debug"
 }
 
-// size is about how much memory r takes.
+// size returns roughly how much memory r takes, in bytes.
 func (r Record) size() int {
 	n := 160 + len(r.Message)
 	for _, a := range r.Attrs {
@@ -107,9 +107,9 @@ func (r Record) size() int {
 	return n
 }
 
-// MarshalJSON returns r as one JSON object without a newline: time, level, msg, then job, step, person, notwire and notfile
-// where they are set, then the attributes. An attribute with one of these names gets the prefix "attr."; of two with the same
-// key the later one counts. Durations are seconds.
+// MarshalJSON returns r as one JSON object without a newline. It has time, level and msg, then job, step, person,
+// notwire and notfile if set, then the attributes. An attribute with one of these names gets the prefix "attr.". Of
+// two attributes with the same key, the later wins. Durations are in seconds.
 func (r Record) MarshalJSON() ([]byte, error) { return r.appendJSON(nil), nil }
 
 func reserved(key string) bool {
@@ -194,15 +194,15 @@ func appendValue(b []byte, v any) []byte {
 }
 
 func appendString(b []byte, s string) []byte {
-	j, err := json.Marshal(s) // cannot fail for a string; bytes that are not UTF-8 become U+FFFD
+	j, err := json.Marshal(s) // a string always works; bytes that are not UTF-8 become U+FFFD
 	if err != nil {
 		return append(b, `""`...)
 	}
 	return append(b, j...)
 }
 
-// Text returns r as one line without a newline, for people: level, job and step, message, attributes. Characters that would
-// move a terminal's cursor are written as escapes.
+// Text returns r for people, as one line without a newline: level, job and step, message, attributes. It escapes
+// characters that could move a terminal's cursor.
 func (r Record) Text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-5s ", strings.ToUpper(r.LevelName()))
@@ -243,7 +243,7 @@ func word(v any) string {
 	return s
 }
 
-// plain writes everything that is not a printable character as a Go escape.
+// plain writes every character that is not printable as a Go escape.
 func plain(s string) string {
 	for _, c := range s {
 		if c == utf8.RuneError || !strconv.IsPrint(c) {
@@ -264,7 +264,7 @@ func clip(s string, most int) string {
 	return s[:most] + "…"
 }
 
-// handler is the slog.Handler. prefix is made of the open groups.
+// handler is the slog.Handler. prefix holds the open groups.
 type handler struct {
 	j      *Journal
 	base   Record
@@ -343,7 +343,7 @@ func (r *Record) put(prefix string, a slog.Attr) {
 	r.Attrs = append(r.Attrs, Attr{clip(prefix+a.Key, 256), f})
 }
 
-// freeze turns a value into plain data that nobody changes later.
+// freeze turns a value into plain data that never changes.
 func freeze(v slog.Value) any {
 	switch v.Kind() {
 	case slog.KindString:
@@ -373,13 +373,13 @@ func freezeAny(v any) (out any) {
 	if e, ok := v.(error); ok {
 		return clip(e.Error(), maxString)
 	}
-	if u, ok := v.(interface{ Redacted() string }); ok { // url.URL: without its password
+	if u, ok := v.(interface{ Redacted() string }); ok { // url.URL: leave out its password
 		return clip(u.Redacted(), maxString)
 	}
 	if s, ok := v.(fmt.Stringer); ok {
 		return clip(s.String(), maxString)
 	}
-	// JSON and not %v, which prints unexported fields past the methods that would hide them.
+	// Use JSON, not %v. The latter prints unexported fields and bypasses the methods that would hide them.
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Sprintf("!unprintable %T", v)

@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// Filter says which records a console shows.
+// Filter selects the records that a console shows.
 type Filter struct {
-	// Level is the least level.
+	// Level is the lowest level to show.
 	Level slog.Level
-	// PersonOnly shows only records for the person at the machine, and all errors.
+	// PersonOnly shows only errors and the records for the person at the machine.
 	PersonOnly bool
 }
 
-// Console returns a sink that writes one line of text for each record to w, for people. It does not close w.
+// Console returns a sink for people that writes each record to w as one line of text. It does not close w.
 func Console(w io.Writer, f Filter) Sink { return &console{w: w, f: f} }
 
 type console struct {
@@ -39,11 +39,11 @@ func (c *console) Write(r Record) error {
 	return err
 }
 
-// PortName is the name of the virtio-serial port on which a virtual unit tells its events to a lab.
+// PortName is the name of the virtio-serial port on which a virtual unit reports its events to a lab.
 const PortName = "org.gprovision.events"
 
-// EventPort returns a sink that writes each record as one JSON line to w. Records marked NotWire are left out: a port leads
-// out of the unit. It closes w if w is an io.Closer.
+// EventPort returns a sink that writes each record to w as one JSON line. It leaves out records marked NotWire,
+// because the port leads out of the unit. It closes w if w is an io.Closer.
 func EventPort(w io.Writer) Sink { return &lines{w: w} }
 
 type lines struct {
@@ -66,8 +66,8 @@ func (l *lines) Close() error {
 	return nil
 }
 
-// Func returns a sink that calls f for each record that is not marked NotWire. It is the adapter for what sends records to a
-// server.
+// Func returns a sink that calls f for each record that is not marked NotWire. It connects the journal to whatever
+// sends records to a server.
 func Func(f func(Record) error) Sink { return wire(f) }
 
 type wire func(Record) error
@@ -75,8 +75,9 @@ type wire func(Record) error
 func (w wire) Accepts(r Record) bool { return !r.NotWire }
 func (w wire) Write(r Record) error  { return w(r) }
 
-// FindPort returns the device of the virtio-serial port with the given name, such as /dev/vport1p1, from
-// class/virtio-ports/*/name in sysfs. ok is false if there is none. devtmpfs makes the device; no udev is needed.
+// FindPort returns the device of the virtio-serial port with the given name, such as /dev/vport1p1. It looks in
+// class/virtio-ports/*/name in sysfs. ok is false if there is no such port. The device comes from devtmpfs, so no
+// udev is needed.
 func FindPort(sys fs.FS, name string) (devPath string, ok bool) {
 	found, err := fs.Glob(sys, "class/virtio-ports/*/name")
 	if err != nil {
@@ -91,23 +92,25 @@ func FindPort(sys fs.FS, name string) (devPath string, ok bool) {
 	return "", false
 }
 
-// DefaultCap is how many bytes all logs of a directory may have together.
+// DefaultCap is the default limit for all logs of a directory together, in bytes.
 const DefaultCap = 64 << 20
 
-// FileOptions say where File writes.
+// FileOptions say how File names and limits its logs.
 type FileOptions struct {
-	// Prefix begins the file's name: lower-case letters and underscores, such as "provision", "recov" or "init".
+	// Prefix starts the name of each file, such as "provision", "recov" or "init". It consists of lower-case letters
+	// and underscores.
 	Prefix string
-	// Cap is the most bytes that all logs in the directory may have, default DefaultCap. A file is ended at an eighth of it.
+	// Cap limits all logs in the directory together, in bytes. The default is DefaultCap. A file ends once it has an
+	// eighth of that.
 	Cap int64
-	// Now is the clock that names files, default time.Now.
+	// Now is the clock for file names. The default is time.Now.
 	Now func() time.Time
 }
 
-// File returns a sink that writes JSON lines to a new file PREFIXyyyymmdd_hhmmss.log in the directory dir, which it makes if
-// it is missing (its parent must be there). When the logs there grow over the cap the oldest are deleted; files with other
-// names are never touched. Records marked NotFile are left out. Warnings, errors and what a person is told are synced at once.
-// dir must not be a link that leads out of its parent.
+// File returns a sink that writes JSON lines to a new file PREFIXyyyymmdd_hhmmss.log in the directory dir. It makes
+// dir if it is missing, but the parent must exist. dir must not be a link out of its parent. When the logs there
+// exceed the cap, it deletes the oldest. It never touches files with other names. It leaves out records marked
+// NotFile. Warnings, errors and records for the person are synced at once.
 func File(dir string, o FileOptions) (Sink, error) {
 	if !prefixForm.MatchString(o.Prefix) {
 		return nil, fmt.Errorf("open log in %s: prefix %q is not made of lower-case letters and underscores", dir, o.Prefix)
@@ -172,7 +175,7 @@ func (f *file) Write(r Record) error {
 	w, err := f.f.Write(f.buf)
 	f.size += int64(w)
 	if err != nil {
-		// Cut off a half line, so that the file stays readable.
+		// Cut off a partial line, so that the file stays readable.
 		if w > 0 && f.f.Truncate(f.size-int64(w)) == nil {
 			f.size -= int64(w)
 			f.f.Seek(f.size, io.SeekStart)
@@ -185,7 +188,7 @@ func (f *file) Write(r Record) error {
 	return nil
 }
 
-// next ends the current file and begins another.
+// next closes the current file and starts another.
 func (f *file) next() error {
 	if f.f != nil {
 		f.f.Sync()
