@@ -1,9 +1,9 @@
-// Package medium finds what a person plugs in to bring a unit back, emergency media and recovery sticks, and mounts it.
+// Package medium finds and mounts what a person plugs in to bring a unit back: emergency media and recovery sticks.
 //
-// An emergency medium is a removable or USB disk with files EmergencyFile_* in the root of a FAT, exFAT or ext4 filesystem. A
-// recovery stick is one that gprov stick make wrote. Whatever is on them is hostile: they are mounted read-only and for a short
-// time, only regular files with the right names are looked at, and nothing of them is believed but signatures. The only thing ever
-// written to a stick is the support bundle, into a partition of its own (Save).
+// An emergency medium is a removable or USB disk with files EmergencyFile_* in the root of a FAT, exFAT or ext4
+// filesystem. A recovery stick is one that gprov stick make wrote. Whatever is on them is hostile. They are mounted
+// read-only and only briefly. Only regular files with the right names are looked at, and only signatures are
+// believed. The support bundle is the only thing ever written to a stick. It goes to a partition of its own (Save).
 //
 // The package asks nobody and decides nothing.
 package medium
@@ -34,38 +34,38 @@ import (
 	"gprovision/unit/state"
 )
 
-// The most entries of a root directory, and the most emergency files, that are looked at.
+// How many entries of a root directory, and how many emergency files, are looked at.
 const (
 	maxEntries = 20_000
 	maxFiles   = 64
 )
 
-// patience is how long a medium may take to be mounted and looked at.
+// patience limits the time to mount a medium and look at it.
 const patience = 20 * time.Second
 
-// File is an image on a medium that nothing speaks against at first sight. It is not proven.
+// File is an image on a medium. Nothing speaks against it at first sight, but it is not proven.
 type File struct {
 	// Base is the file's name on the medium.
 	Base string
-	// Name is that of the image.
+	// Name is the name of the image.
 	Name release.Name
-	// Size is in bytes.
+	// Size is the size in bytes.
 	Size int64
-	// ID identifies the image on this very medium, 32 hexadecimal digits: the identifier of the request that a restore from it
-	// fulfils, so that a medium that is left in is known again.
+	// ID identifies the image on this particular medium, by 32 hexadecimal digits. A restore from it fulfils a
+	// request with this ID. So a medium that stays plugged in is recognised.
 	ID string
 }
 
 // Medium is an emergency medium.
 type Medium struct {
-	// Disk is the disk, and Path the device of the filesystem: a partition or the whole disk.
+	// Disk is the disk. Path is the device of the filesystem: a partition or the whole disk.
 	Disk block.Disk
 	Path string
-	// Type is vfat, exfat or ext4, UUID the filesystem's.
+	// Type is vfat, exfat or ext4. UUID is the UUID of the filesystem.
 	Type, UUID string
-	// Stick reports whether gprov stick make wrote it.
+	// Stick reports whether gprov stick make wrote the medium.
 	Stick bool
-	// Files are the images that may be good, newest first.
+	// Files are the images that nothing speaks against so far, newest first.
 	Files []File
 	// Refused are the emergency files that cannot be used.
 	Refused []image.Rejected
@@ -74,12 +74,13 @@ type Medium struct {
 // Finder looks for media.
 type Finder struct {
 	Eyes machine.Eyes
-	// Names are those of the unit: what has the label of a volume of its own is no medium, and images for it begin with its prefix.
+	// Names are the unit's names. A filesystem with the label of one of the unit's own volumes is no medium. Images
+	// must have the unit's prefix.
 	Names site.Names
 }
 
-// Find returns the media among disks. own names the disks that belong to the unit: they are left out. A disk that cannot be read, or
-// takes too long, is left out too, and notes say why.
+// Find returns the media among disks. It skips the unit's own disks, named in own. It also skips disks that cannot be
+// read or take too long, and notes say why.
 func (f Finder) Find(ctx context.Context, disks []block.Disk, own map[string]bool) (found []Medium, notes []string) {
 	for _, d := range disks {
 		if own[d.Name] || !foreign(d) {
@@ -98,10 +99,11 @@ func (f Finder) Find(ctx context.Context, disks []block.Disk, own map[string]boo
 	return found, notes
 }
 
-// foreign reports whether a disk is one that a person plugs in.
+// foreign reports whether a disk is of the kind that a person plugs in.
 func foreign(d block.Disk) bool { return d.Bus == block.USB || d.Removable }
 
-// filesystems returns the filesystems of a disk that can be mounted, those with a label of a unit's own volumes left out.
+// filesystems returns the mountable filesystems of a disk. It skips those with the label of one of the unit's own
+// volumes.
 func (f Finder) filesystems(d block.Disk) []Medium {
 	stick := 0
 	if t, err := f.Eyes.ReadTable(d.Path); err == nil {
@@ -121,14 +123,14 @@ func (f Finder) filesystems(d block.Disk) []Medium {
 			continue
 		}
 		if info.Type == "ext2" {
-			info.Type = "ext4" // the driver of which reads it
+			info.Type = "ext4" // the ext4 driver reads it too
 		}
 		out = append(out, Medium{Disk: d, Path: p.Path, Type: info.Type, UUID: info.UUID, Stick: stick > 0 && p.Number == stick})
 	}
 	return out
 }
 
-// stickPartition returns the number of the partition with the images of a recovery stick, 0 if there is none.
+// stickPartition returns the number of the partition with a recovery stick's images, or 0 if there is none.
 func stickPartition(t layout.Table) int {
 	for _, p := range t.Partitions {
 		if p.Type == layout.TypeStick {
@@ -138,7 +140,7 @@ func stickPartition(t layout.Table) int {
 	return 0
 }
 
-// look fills in what is on a medium.
+// look sets what is on a medium.
 func (f Finder) look(ctx context.Context, m *Medium) error {
 	type seen struct {
 		files   []File
@@ -156,12 +158,12 @@ func (f Finder) look(ctx context.Context, m *Medium) error {
 	return err
 }
 
-// Mount mounts a medium read-only. The caller calls done when it needs nothing of it any more.
+// Mount mounts a medium read-only. The caller calls done when finished with it.
 func (f Finder) Mount(m Medium) (dir string, done func() error, err error) {
 	return mount(f.Eyes.Places().Medium, func(dir string) error { return f.Eyes.Mount(m.Path, dir, m.Type) }, f.Eyes.Unmount)
 }
 
-// mount mounts something below the directory parent, which is made.
+// mount mounts something below the directory parent, which it makes.
 func mount(parent string, on, off func(dir string) error) (dir string, done func() error, err error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return "", nil, err
@@ -180,7 +182,7 @@ func mount(parent string, on, off func(dir string) error) (dir string, done func
 	}, nil
 }
 
-// within ends the wait for do after a while; do itself may go on, stuck in the kernel, and is forgotten.
+// within stops waiting for do after limit. do itself may go on, stuck in the kernel. It is then forgotten.
 func within[T any](ctx context.Context, limit time.Duration, do func() (T, error)) (T, error) {
 	type result struct {
 		v   T
@@ -210,7 +212,8 @@ func within[T any](ctx context.Context, limit time.Duration, do func() (T, error
 	}
 }
 
-// Scan looks at the emergency files in the root directory of a medium with the filesystem's UUID, mounted at dir.
+// Scan checks the emergency files in the root directory of a medium mounted at dir. fsUUID is the UUID of its
+// filesystem.
 func Scan(dir, fsUUID, prefix string, p policy.Policy, keys []signature.PublicKey) (files []File, refused []image.Rejected, err error) {
 	names, err := emergencyFiles(dir)
 	if err != nil {
@@ -236,7 +239,7 @@ func Scan(dir, fsUUID, prefix string, p policy.Policy, keys []signature.PublicKe
 	return files, refused, nil
 }
 
-// emergencyFiles returns the names of the emergency files in a directory, without signatures, sorted.
+// emergencyFiles returns the names of the emergency files in a directory, sorted and without the signatures.
 func emergencyFiles(dir string) ([]string, error) {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -258,7 +261,7 @@ func emergencyFiles(dir string) ([]string, error) {
 	return names, nil
 }
 
-// imageOf returns the image in the emergency file base.
+// imageOf returns the image in an emergency file.
 func imageOf(dir, base, prefix string) (image.Image, error) {
 	name, err := release.ParseName(strings.TrimPrefix(strings.TrimPrefix(base, layout.EmergencyPrefix), "_"), prefix)
 	if err != nil {
@@ -275,7 +278,8 @@ func imageOf(dir, base, prefix string) (image.Image, error) {
 	return image.Image{Path: path, Name: name, Size: st.Size()}, nil
 }
 
-// identify makes the identifier of an image on a medium: of the filesystem's UUID, the image's name and size, and its signature.
+// identify returns the ID of an image on a medium. It depends on the UUID of the filesystem, on the image's name and
+// size, and on its signature.
 func identify(im image.Image, fsUUID string) (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "gprovision medium 1\n%q\n%s\n%d\n", fsUUID, im.Name, im.Size)
@@ -292,7 +296,7 @@ func identify(im image.Image, fsUUID string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
 }
 
-// Image returns the image of f on a medium mounted at dir, as a restore wants it.
+// Image returns f as an image on a medium mounted at dir, in the form that a restore takes.
 func (f File) Image(dir string) image.Image {
 	return image.Image{Path: filepath.Join(dir, f.Base), Name: f.Name, Size: f.Size}
 }

@@ -19,7 +19,8 @@ type Stick struct {
 	Table layout.Table
 }
 
-// Sticks returns the recovery sticks among disks, those in own left out, and those whose partitions the kernel has not read yet.
+// Sticks returns the recovery sticks among disks. It skips disks in own, and sticks whose partitions the kernel has
+// not read yet.
 func (f Finder) Sticks(disks []block.Disk, own map[string]bool) (out []Stick) {
 	for _, d := range disks {
 		if own[d.Name] || !foreign(d) {
@@ -37,13 +38,13 @@ func (f Finder) Sticks(disks []block.Disk, own map[string]bool) (out []Stick) {
 	return out
 }
 
-// Carries reports whether the stick has a partition with the GUID id. By that a boot loader or an EFI stub names the stick that it was
-// started from.
+// Carries reports whether the stick has a partition with the GUID id. Boot loader and EFI stub identify the stick
+// that they started from by such a GUID.
 func (s Stick) Carries(id string) bool {
 	return id != "" && slices.ContainsFunc(s.Table.Partitions, func(p layout.Partition) bool { return p.UUID == id })
 }
 
-// bundlePartition returns the device node of the partition of a stick that takes support bundles.
+// bundlePartition returns the device node of a stick's partition for support bundles.
 func (s Stick) bundlePartition(m *machine.Machine) (string, error) {
 	for _, p := range s.Disk.Partitions {
 		i := slices.IndexFunc(s.Table.Partitions, func(t layout.Partition) bool { return t.Number == p.Number && t.Type == layout.TypeData })
@@ -57,8 +58,8 @@ func (s Stick) bundlePartition(m *machine.Machine) (string, error) {
 	return "", fmt.Errorf("the stick %s has no FAT partition %s", s.Disk.Name, layout.BundleLabel)
 }
 
-// Save writes a file with this name to the partition of the stick that takes support bundles, and reads it back from the device. A
-// file that cannot be written whole does not stay.
+// Save writes a file to the stick's partition for support bundles and reads it back from the device. If the file
+// cannot be written whole, it is removed.
 func (s Stick) Save(m *machine.Machine, name string, content []byte) error {
 	part, err := s.bundlePartition(m)
 	if err != nil {
