@@ -1,8 +1,9 @@
-// Package update brings a release image onto the recovery volume of a running system, from a web server or a file: it makes room,
-// proves the image before any restore can choose it, and replaces the recovery artifact upwards. It restores nothing.
+// Package update brings a release image onto the recovery volume of a running system, from a web server or a file. It
+// makes room, proves the image before any restore can choose it, and replaces the recovery artifact by a newer one.
+// It restores nothing.
 //
-// What arrives lies in a directory of its own and leaves it when it is proven. A call that was cut off, by a power cut too, is
-// repeated as it was: what has arrived is taken up.
+// An image arrives in a directory of its own and leaves it only once proven. If a call is cut short, even by a power
+// cut, the caller simply repeats it. It then continues with what has arrived.
 package update
 
 import (
@@ -36,53 +37,56 @@ import (
 	"gprovision/unit/state"
 )
 
-// reserve is what stays free on the volume beside a new image, in bytes: for logs, and for two copies of a boot artifact.
+// reserve is how many bytes stay free on the volume beside a new image. They are for logs and for two copies of a
+// boot artifact.
 const reserve = 192 << 20
 
-// maxArtifact is how large a boot artifact may be, in bytes.
+// maxArtifact is the largest size of a boot artifact, in bytes.
 const maxArtifact = 1 << 30
 
-// Options say which image comes from where.
+// Options say which image to take and from where.
 type Options struct {
-	// Source is the https address of an image, or the path of a local file. The signature lies beside it, as .minisig.
+	// Source is the https address of an image, or the path of a local file. The signature lies beside it and ends in
+	// .minisig.
 	Source string
-	// Client makes the requests, see report.NewSource. It is not used for a local file.
+	// Client makes the requests (report.NewSource). It is not used for a local file.
 	Client *http.Client
-	// Volume is the recovery volume, mounted writable.
+	// Volume is the recovery volume, mounted for writing.
 	Volume *state.Volume
-	// Policy and Keys say what is accepted, and how many images are kept.
+	// Policy and Keys say what is accepted. Policy also says how many images to keep.
 	Policy policy.Policy
 	Keys   []signature.PublicKey
-	// Prefix is how the names of this unit's images begin.
+	// Prefix is the start of the names of this unit's images.
 	Prefix string
-	// BootFile is the name of the boot artifact in an image's /boot and on the volume.
+	// BootFile is the name of the boot artifact, both in an image's /boot and on the volume.
 	BootFile string
-	// Room returns what an empty main system has room for, as closely as the question needs it; nil: it is not known. Firmware says what
-	// a restore puts beside an image.
+	// Room returns what an empty main system has room for. It is as exact as need requires. If it is nil, the room is
+	// unknown. Firmware determines what a restore puts beside an image.
 	Room     func(ctx context.Context, need filesystem.Need) (filesystem.Need, error)
 	Firmware layout.Firmware
-	// Running is the file name of the running image, Original of the one that the unit was provisioned with; "" is unknown. Both stay.
+	// Running is the file name of the running image. Original is that of the image that the unit was provisioned
+	// with. "" means unknown. Both images are kept.
 	Running, Original string
-	// Log gets what is done, Progress how far the named stage is, in bytes; total is 0 where it is not known.
+	// Log gets what is done. Progress gets how far a stage is, in bytes. A total of 0 means unknown.
 	Log      *slog.Logger
 	Progress func(stage string, done, total int64)
 	// Attempts and Patience are those of report.FetchOptions.
 	Attempts int
 	Patience time.Duration
-	// Reserve is how many bytes stay free on the volume; 0: 192 MiB.
+	// Reserve is how many bytes stay free on the volume. 0 means 192 MiB.
 	Reserve int64
 }
 
 // Result is what Take did.
 type Result struct {
-	// Image is the image's file name, Size its bytes.
+	// Image is the file name of the image. Size is its size in bytes.
 	Image string `json:"image"`
 	Size  int64  `json:"size"`
-	// Present reports whether it was on the volume already, and good.
+	// Present reports whether the image was already on the volume, and good.
 	Present bool `json:"present,omitempty"`
-	// Resumed is how many bytes an earlier call had brought.
+	// Resumed is how many bytes came from an earlier call.
 	Resumed int64 `json:"resumed,omitempty"`
-	// Removed are images that made room.
+	// Removed are the images that were removed to make room.
 	Removed []string `json:"removed,omitempty"`
 	// Recovery reports whether the image's boot artifact became the recovery artifact.
 	Recovery bool `json:"recovery,omitempty"`
@@ -93,11 +97,11 @@ type taking struct {
 	Options
 	name  release.Name
 	local bool
-	stage string // directory of what is not proven
+	stage string // directory of what is not proven yet
 	res   Result
 }
 
-// Take brings the image of o.Source to the volume. It may be repeated. Its errors carry a fault.
+// Take brings the image at o.Source to the volume. It may be repeated. Its errors carry a fault.
 func Take(ctx context.Context, o Options) (Result, error) {
 	if o.Reserve == 0 {
 		o.Reserve = reserve
@@ -169,7 +173,7 @@ func (t *taking) take(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		if f := fault.Of(err); ctx.Err() == nil && f != fault.NoSpace && f != fault.DiskWrite { // it will not become a good one
+		if f := fault.Of(err); ctx.Err() == nil && f != fault.NoSpace && f != fault.DiskWrite { // the image will not become good by itself
 			err = errors.Join(err, os.RemoveAll(dest), os.RemoveAll(dest+signature.Suffix))
 		}
 		return err
@@ -194,7 +198,7 @@ func (t *taking) image(file string) (image.Image, error) {
 	return image.Image{Path: file, Name: t.name, Size: st.Size()}, nil
 }
 
-// clean makes the directory of what arrives, and removes what other calls have left on the volume.
+// clean makes the directory for arriving images, and removes what other calls left on the volume.
 func (t *taking) clean() error {
 	images := t.Volume.Path(state.ImageDir)
 	for _, dir := range []string{state.FetchDir, state.ImageDir} {
@@ -227,8 +231,8 @@ func (t *taking) clean() error {
 	return nil
 }
 
-// makeRoom removes the images that are more than the policy keeps when the new one is there. It is not proven yet, so that the
-// newest of the others stays in any case, and so does one that a request names.
+// makeRoom removes the images that the policy would not keep beside the new one. The new one is not proven yet, so
+// the newest of the others stays in any case. An image that a request names stays too.
 func (t *taking) makeRoom() error {
 	images, _, err := image.List(t.Volume.Path(state.ImageDir), t.Prefix, false)
 	if err != nil {
@@ -250,7 +254,8 @@ func (t *taking) makeRoom() error {
 	return nil
 }
 
-// signature returns the image's signature before anything large is fetched; nil if there is none and none is needed.
+// signature returns the image's signature, before anything large is fetched. It is nil if there is none and the
+// policy needs none.
 func (t *taking) signature(ctx context.Context) ([]byte, error) {
 	sig, err := t.small(ctx)
 	switch {
@@ -289,7 +294,7 @@ func (t *taking) small(ctx context.Context) ([]byte, error) {
 // arrive brings the image to dest.
 func (t *taking) arrive(ctx context.Context, dest string) error {
 	if st, err := os.Lstat(dest); err == nil && st.Mode().IsRegular() {
-		return nil // whole, and not proven before the power went
+		return nil // complete, but the power went before it was proven
 	}
 	if err := os.RemoveAll(dest); err != nil {
 		return diskFault(err)
@@ -328,7 +333,7 @@ func (t *taking) prove(ctx context.Context, im image.Image) (*image.Proof, files
 	return image.Proven(ctx, im, t.Policy, t.Keys, func(done int64) { t.Progress("check", done, im.Size) })
 }
 
-// fits refuses an image that no restore could write to this unit's main disk.
+// fits returns an error for an image that no restore could write to this unit's main disk.
 func (t *taking) fits(ctx context.Context, need filesystem.Need) error {
 	if t.Room == nil {
 		return nil
@@ -345,7 +350,8 @@ func (t *taking) fits(ctx context.Context, need filesystem.Need) error {
 	return image.CheckRoom(need, room)
 }
 
-// place moves a proven image to where restores look for it: the signature first, so that there never is one without.
+// place moves a proven image to where restores look for it. The signature goes first, so that there is never an image
+// without one.
 func (t *taking) place(im image.Image, signed bool) error {
 	dest := t.Volume.Path(state.ImageDir, t.res.Image)
 	if signed {
@@ -361,11 +367,11 @@ func (t *taking) place(im image.Image, signed bool) error {
 	return errors.Join(durable.Sync(filepath.Dir(dest)), durable.Sync(t.stage))
 }
 
-// artifact is where the boot artifact of the image lies until it is judged.
+// artifact returns where the boot artifact of the image lies until it is judged.
 func (t *taking) artifact() string { return filepath.Join(t.stage, t.BootFile) }
 
-// takeArtifact takes the boot artifact out of an image, and the signature that lies behind it, as far as that is what was proven. One
-// without an artifact could not be restored.
+// takeArtifact extracts the boot artifact and its signature from an image, through the proof. It is an error if there
+// is no artifact: such an image could not be restored.
 func (t *taking) takeArtifact(ctx context.Context, im image.Image, was *image.Proof) error {
 	f, err := os.Open(im.Path)
 	if err != nil {
@@ -414,14 +420,15 @@ func (t *taking) putArtifact(ctx context.Context, dest, name string, im image.Im
 	return diskFault(err)
 }
 
-// telling tells how far an image was read, and ends with its context. It is read from several goroutines, and tells from one at a time.
+// telling reports how much of an image was read, and fails once its context ends. Several goroutines read from it,
+// but it makes only one report at a time.
 type telling struct {
 	ctx  context.Context
 	r    io.ReaderAt
 	tell func(int64)
 
 	mu   sync.Mutex
-	most int64 // that was told
+	most int64 // already reported
 }
 
 func (c *telling) ReadAt(b []byte, off int64) (int, error) {
@@ -438,9 +445,9 @@ func (c *telling) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-// updateRecovery makes the image's boot artifact the recovery artifact if that goes upwards. What the recovery device boots
-// follows at the next boot. That is noted first: a note without need costs a comparison. proven says that the image is signed; the
-// artifact of another needs a signature of its own.
+// updateRecovery makes the image's boot artifact the recovery artifact if it is newer. The recovery device boots it
+// from the next boot on. The note of that is written first: a needless note only costs a comparison. proven means
+// that the image is signed. Otherwise the artifact needs a signature of its own.
 func (t *taking) updateRecovery(proven bool) error {
 	own := t.Volume.Path(t.BootFile)
 	p, err := t.Volume.ReadPending()
@@ -471,7 +478,8 @@ func (t *taking) updateRecovery(proven bool) error {
 	return diskFault(errors.Join(os.Remove(t.artifact()), os.RemoveAll(t.artifact()+signature.Suffix)))
 }
 
-// forgive lets the image be chosen again, whatever became of an earlier copy. A history that cannot be read is left to the restore.
+// forgive lets the image be chosen again, whatever happened to an earlier copy. If the history cannot be read, the
+// restore deals with it.
 func (t *taking) forgive() {
 	h, err := t.Volume.History()
 	if _, known := h.Find(t.res.Image); err == nil && known {
@@ -482,7 +490,7 @@ func (t *taking) forgive() {
 	}
 }
 
-// diskFault is a failed write to the recovery volume as a person sees it.
+// diskFault turns a failed write to the recovery volume into a fault.
 func diskFault(err error) error {
 	switch {
 	case err == nil:
@@ -495,8 +503,8 @@ func diskFault(err error) error {
 	return fault.Because(fault.DiskWrite, err)
 }
 
-// readFault is a failed read of what is inside an image. The bytes are not what they should be, whatever the reason: the image is to
-// be fetched again.
+// readFault turns a failed read of an image's content into a fault. Whatever the reason, the bytes are not what they
+// should be, so the image must be fetched again.
 func readFault(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fault.Because(fault.Download, err)
@@ -504,8 +512,8 @@ func readFault(err error) error {
 	return fault.Because(fault.ImageCorrupt, err)
 }
 
-// counted tells how much was read, and ends with its context. Where it is copied to a file, failed tells a failed read, its context's
-// end too, from a failed write.
+// counted reports how much was read, and fails once its context ends. When the content is copied to a file, failed
+// tells a failed read, including the end of the context, from a failed write.
 type counted struct {
 	ctx    context.Context
 	r      io.Reader
