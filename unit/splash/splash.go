@@ -1,10 +1,10 @@
-// Package splash shows on the display that the installed system is being started: from the hand-over, when init is replaced, until
-// the system says that it runs.
+// Package splash shows on the display that the installed system is starting. It does so from the hand-over, which
+// replaces init, until the system says that it runs.
 //
-// It is a process of its own: init, started once more with another name. Its root directory is that of the installed system, so it
-// holds nothing of the initramfs but its own program, and the devices are where the system has them. It ends when the system says so
-// (End, called by "gprov-unit boot-ok"; or SIGUSR1), after Patience, or by the signal that ends all processes at a shutdown. Then the
-// display is free for the system's own programs.
+// It is a separate process: init, started once more under another name. Its root directory is that of the installed
+// system. So it keeps nothing of the initramfs in use but its own program, and it finds the devices where the system
+// has them. It ends when the system tells it to (End, called by "gprov-unit boot-ok", or SIGUSR1), after Patience, or
+// by the signal that ends all processes at shutdown. The system's own programs can then use the display.
 package splash
 
 import (
@@ -24,16 +24,17 @@ import (
 	"gprovision/unit/state"
 )
 
-// name is how the process is called.
+// name is the name of the process.
 const name = "gprov-splash"
 
-// Socket is where the process waits to be told that the system runs. A connection says so; it is closed when the display is free.
+// Socket is where the process listens for the news that the system runs. A connection is that news. The process
+// closes it once the display is free.
 const Socket = "/run/gprovision/splash"
 
-// Patience is how long the process waits for that.
+// Patience limits how long the process waits for that.
 const Patience = 5 * time.Minute
 
-// What it shows. Started stays on the display.
+// Texts on the display. Started stays there.
 const (
 	starting  = "OS starting..."
 	preparing = "Preparing fresh OS image..."
@@ -41,8 +42,9 @@ const (
 	silent    = "OS did not say that it runs"
 )
 
-// Start starts the process for the system that is mounted on root. port is the display's serial port, "" for one on USB. fresh says
-// that this system has never run well. The process belongs to the caller until it is replaced.
+// Start starts the process for the system mounted on root. port is the serial port of the display, or "" for a
+// display on USB. fresh means that this system has never run well. The process belongs to the caller until the
+// hand-over replaces the caller.
 func Start(ctx context.Context, root, port string, fresh bool) (*os.Process, error) {
 	if err := os.MkdirAll(filepath.Dir(Socket), 0o755); err != nil {
 		return nil, err
@@ -54,7 +56,7 @@ func Start(ctx context.Context, root, port string, fresh bool) (*os.Process, err
 	return host.Background(ctx, []string{name, root, port, text})
 }
 
-// Main is the process, if args say that this is it. Then it does not return.
+// Main is the splash process if args say so. It then does not return.
 func Main(args []string) {
 	if len(args) == 0 || args[0] != name {
 		return
@@ -70,8 +72,8 @@ func run(args []string) error {
 		return errors.New("splash: wrong arguments")
 	}
 	root, port, text := args[1], args[2], args[3]
-	_ = host.SetName(name) // a display without a name to send signals to is better than none
-	_ = os.Remove(Socket)  // of an earlier attempt in this boot
+	_ = host.SetName(name) // better a display whose process no signal can name than no display
+	_ = os.Remove(Socket)  // left by an earlier attempt in this boot
 	l, err := net.Listen("unix", Socket)
 	if err != nil {
 		return err
@@ -80,7 +82,7 @@ func run(args []string) error {
 	if err := host.EnterRoot(root); err != nil {
 		return err
 	}
-	// A system that shows its own picture may send SIGUSR1, as systems of the original did.
+	// A system with a picture of its own may send SIGUSR1, as the original systems did.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGUSR1)
 	defer stop()
 	d := lcd.NewDisplay(lcd.DisplayOptions{Dial: lcd.Dialer(os.DirFS("/sys"), port), Retry: 500 * time.Millisecond})
@@ -90,7 +92,7 @@ func run(args []string) error {
 	return show(ctx, d, l, text, Patience)
 }
 
-// show shows text on d until a connection comes in on l, ctx ends or patience does, and closes d.
+// show shows text on d until a connection arrives on l, ctx ends or patience runs out. It then closes d.
 func show(ctx context.Context, d *lcd.Display, l net.Listener, text string, patience time.Duration) error {
 	d.Show(lcd.Busy(text))
 	told := make(chan net.Conn, 1)
@@ -112,7 +114,8 @@ func show(ctx context.Context, d *lcd.Display, l net.Listener, text string, pati
 	return d.Close() // draws what was shown last
 }
 
-// End tells the process that the system runs, and returns when the display is free. That there is no such process is no error.
+// End tells the process that the system runs, and returns once the display is free. It is no error if there is no
+// such process.
 func End(ctx context.Context) error { return end(ctx, Socket) }
 
 func end(ctx context.Context, socket string) error {
@@ -136,5 +139,5 @@ func end(ctx context.Context, socket string) error {
 	return nil
 }
 
-// Fresh reports whether the system that carries m has not run well yet.
+// Fresh reports whether the system with the mark m has never run well.
 func Fresh(m state.Mark, c state.Counts) bool { return c.LastGood.Before(m.Time) }
