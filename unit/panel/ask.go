@@ -9,10 +9,10 @@ import (
 	"unicode/utf8"
 )
 
-// Key is what a person pressed: one of the keys below or, from a blank on, one byte of typed text (UTF-8).
+// Key is what a person pressed. It is one of the keys below or, from a blank on, one byte of typed text (UTF-8).
 type Key uint8
 
-// The keys. A panel that cannot tell what was pressed says KeyOther.
+// The keys. A panel that cannot tell which key was pressed reports KeyOther.
 const (
 	KeyOther Key = iota
 	KeyUp
@@ -24,64 +24,64 @@ const (
 	KeyBackspace
 )
 
-// Input is a Panel with keys. Keys returns the same channel each time; a key that is pressed while nobody takes it may be
-// dropped. The panel closes the channel when no more keys can come. A nil channel means that it has no keys after all.
+// Input is a Panel with keys. Keys always returns the same channel. If nobody receives a key, the panel may drop it.
+// The panel closes the channel when no more keys can come. A nil channel means that the panel has no keys after all.
 type Input interface {
 	Panel
 	Keys() <-chan Key
 }
 
-// Typist is an Input that can tell letters, and so may be asked for a line of text.
+// Typist is an Input with letter keys, so that it can be asked for a line of text.
 type Typist interface {
 	Input
 	Types() bool
 }
 
-// Press is a key and the name of the panel on which it was pressed.
+// Press is a key and the name of the panel where it was pressed.
 type Press struct {
 	Key   Key
 	Panel string
 }
 
-// Question is what a person is to choose.
+// Question is a choice for the person.
 type Question struct {
-	// Title is a word or two, at most 20 characters; Text is a sentence, and may be "".
+	// Title is a word or two, at most 20 characters. Text is a sentence, or empty.
 	Title, Text string
-	// Options are what there is to choose from, at least one. The shortest display has 20 characters for each.
+	// Options are the answers to choose from, at least one. The smallest display has 20 characters for each.
 	Options []string
-	// Default is the index of the option that is selected at first.
+	// Default is the index of the option selected at first.
 	Default int
-	// Timeout is how long the question waits in all; 0 means AskTimeout.
+	// Timeout limits how long the question waits in total. 0 means AskTimeout.
 	Timeout time.Duration
 }
 
-// Asked is a question on the panels, and where the person is in it. Without Options it asks for a line of text.
+// Asked is a question on the panels and the state of its answer. Without Options it asks for a line of text.
 type Asked struct {
 	Question
-	// ID counts the questions of a Board, so that a panel can tell a new one from the one that it shows.
+	// ID numbers the questions of a Board, so that a panel can tell a new question from the one it shows.
 	ID int
 	// Selected is the index of the selected option.
 	Selected int
-	// Typed is what was typed so far; always "" where it is secret.
+	// Typed is the text typed so far. It is always empty for a secret.
 	Typed string
-	// Repeat counts how often the person wanted to see the whole question once more.
+	// Repeat counts how often the person asked to see the whole question again.
 	Repeat int
 }
 
-// How long a question waits that does not say it, and a confirmation.
+// Default time limits of a question and of a confirmation.
 const (
 	AskTimeout     = 5 * time.Minute
 	ConfirmTimeout = time.Minute
 )
 
-// What a question may end with, beside the error of its context.
+// How a question may end without an answer. The other way is the error of its context.
 var (
 	ErrTimeout   = errors.New("nobody answered in time")
 	ErrCancelled = errors.New("cancelled by the person at the machine")
 	ErrNoInput   = errors.New("no panel has keys")
 )
 
-// maxTyped is the most bytes of a typed line.
+// maxTyped is the size limit of a typed line, in bytes.
 const maxTyped = 4096
 
 // press is a key on its way to a question.
@@ -90,10 +90,10 @@ type press struct {
 	types bool
 }
 
-// Ask shows a question on all panels and returns the index of the option that was chosen on any of them. One question is
-// asked at a time; another one waits for its turn. Keys that were pressed before do not count. The selection moves with the
-// arrow keys or an option's first letter; Enter chooses, a digit chooses at once, Cancel or "q" gives up. Any other key
-// shows the question again. The errors are ErrTimeout, ErrCancelled, ErrNoInput and that of ctx.
+// Ask shows a question on all panels and returns the index of the option chosen on any of them. It asks one question
+// at a time: another waits for its turn. Keys pressed before do not count. The arrow keys or an option's first letter
+// move the selection. Enter chooses it, a digit chooses an option at once, and Cancel or "q" gives up. Any other key
+// shows the question again. The errors are ErrTimeout, ErrCancelled, ErrNoInput and the error of ctx.
 func (b *Board) Ask(ctx context.Context, q Question) (int, error) {
 	if len(q.Options) == 0 {
 		return 0, errors.New("ask: there are no options")
@@ -107,7 +107,7 @@ func (b *Board) Ask(ctx context.Context, q Question) (int, error) {
 	return a.Selected, err
 }
 
-// choose moves the selection, and reports whether it is final.
+// choose moves the selection. It reports whether the choice is final.
 func (a *Asked) choose(k Key) (done bool, err error) {
 	n := len(a.Options)
 	switch {
@@ -132,7 +132,7 @@ func (a *Asked) choose(k Key) (done bool, err error) {
 	return false, nil
 }
 
-// initial finds the next option, after the selected one, that begins with a letter.
+// initial returns the next option after the selected one that starts with the letter k.
 func (a *Asked) initial(k Key) (int, bool) {
 	if k <= ' ' || k >= utf8.RuneSelf {
 		return 0, false
@@ -146,8 +146,8 @@ func (a *Asked) initial(k Key) (int, bool) {
 	return 0, false
 }
 
-// Confirm asks whether something shall really be done. No is the default, and no answer within ConfirmTimeout is no. The
-// errors are ErrNoInput and that of ctx.
+// Confirm asks whether to really do something. The default is No, and no answer within ConfirmTimeout counts as No.
+// The errors are ErrNoInput and the error of ctx.
 func (b *Board) Confirm(ctx context.Context, title, text string) (bool, error) {
 	i, err := b.Ask(ctx, Question{Title: title, Text: text, Options: []string{"No", "Yes"}, Timeout: ConfirmTimeout})
 	if errors.Is(err, ErrTimeout) || errors.Is(err, ErrCancelled) {
@@ -156,8 +156,9 @@ func (b *Board) Confirm(ctx context.Context, title, text string) (bool, error) {
 	return i == 1 && err == nil, err
 }
 
-// Line asks for a typed line, which may be empty, and returns it with the name of the panel on which it was ended. Each panel
-// that can type has a line of its own. A secret one is not shown. The errors are those of Ask.
+// Line asks for a line of text, which may be empty. It returns the line and the name of the panel where it was
+// completed. Each panel with letter keys has a line of its own. A secret line is not shown. The errors are those of
+// Ask.
 func (b *Board) Line(ctx context.Context, prompt string, secret bool) (text string, panel string, err error) {
 	lines := map[string][]byte{}
 	err = b.question(ctx, Question{Title: prompt}, true, func(a *Asked, p press) (bool, error) {
@@ -185,7 +186,7 @@ func (b *Board) Line(ctx context.Context, prompt string, secret bool) (text stri
 	return text, panel, err
 }
 
-// question shows q on all panels until on says that it is done, or gives an error.
+// question shows q on all panels until on reports that it is done or returns an error.
 func (b *Board) question(ctx context.Context, q Question, typed bool, on func(*Asked, press) (done bool, err error)) error {
 	if q.Timeout <= 0 {
 		q.Timeout = AskTimeout
@@ -199,7 +200,7 @@ func (b *Board) question(ctx context.Context, q Question, typed bool, on func(*A
 		return context.Cause(ctx)
 	}
 	defer func() { <-b.turn }()
-	// Whoever reads the keys never waits for the question, and what finds no room is lost: a line that is pasted must fit.
+	// Code that reads keys never waits for the question, and keys without room are lost. So a pasted line must fit.
 	room := 64
 	if typed {
 		room += maxTyped
@@ -233,7 +234,7 @@ func (b *Board) question(ctx context.Context, q Question, typed bool, on func(*A
 	}
 }
 
-// ask replaces the question on the panels; nil takes it away.
+// ask replaces the question on the panels. nil removes it.
 func (b *Board) ask(a *Asked) {
 	b.change(func(v *View) {
 		v.Ask = a
@@ -250,11 +251,11 @@ func (b *Board) HasKeys() bool {
 	return b.inputs > 0
 }
 
-// Pressed returns the channel of keys that were pressed while no question was asked. It holds the first one until somebody takes
-// it; those after it are dropped.
+// Pressed returns the channel of keys pressed while there was no question. It holds the first such key until somebody
+// takes it, and drops the later ones.
 func (b *Board) Pressed() <-chan Press { return b.pressed }
 
-// Pause waits, unless a person presses a key.
+// Pause waits for d. It ends early if a person presses a key or ctx ends.
 func (b *Board) Pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -265,7 +266,7 @@ func (b *Board) Pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Forget drops a key that waits in Pressed.
+// Forget drops the key that waits in Pressed, if any.
 func (b *Board) Forget() {
 	select {
 	case <-b.pressed:
@@ -273,7 +274,7 @@ func (b *Board) Forget() {
 	}
 }
 
-// listen takes the keys of one panel until it is closed.
+// listen takes the keys of one panel until the panel closes them.
 func (b *Board) listen(f *feed, in Input) {
 	t, ok := in.(Typist)
 	types := ok && t.Types()
@@ -304,7 +305,7 @@ func (b *Board) listen(f *feed, in Input) {
 	}()
 }
 
-// press gives a key to the question, or to whoever waits for Pressed. It never waits.
+// press passes a key to the question or, if there is none, to Pressed. It never waits.
 func (b *Board) press(p press) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -8,21 +8,22 @@ import (
 	"unicode/utf8"
 )
 
-// ConsoleOptions say how a console is drawn.
+// ConsoleOptions say how to draw on a console.
 type ConsoleOptions struct {
-	// Terminal redraws the progress in its line. Without it each report is a line of its own, and there are few: a serial
-	// console is slow, and it is often recorded.
+	// Terminal makes the console redraw the progress in place. Without it, each report is a line of its own. There
+	// are few of those: a serial console is slow, and often recorded.
 	//
-	// A terminal is cleared for a question. Elsewhere a question is a numbered list that is written once, and each move of the
-	// selection is a line: what is at the other end of a serial line is not known, and may understand no control sequence.
+	// A question clears a terminal. Without Terminal, a question is a numbered list that is written once, and each
+	// move of the selection is a line. Nobody knows what is at the other end of a serial line: it may not understand
+	// control sequences.
 	Terminal bool
-	// Keys are what is typed on the console; nil: nothing can be.
+	// Keys are the keys typed on the console. nil means that nobody can type.
 	Keys <-chan Key
-	// Now is the clock, default time.Now.
+	// Now is the clock. The default is time.Now.
 	Now func() time.Time
 }
 
-// Console returns a Panel that writes lines of text to w. If w is an io.Closer it is closed with the panel.
+// Console returns a Panel that writes lines of text to w. Closing the panel closes w if w is an io.Closer.
 func Console(w io.Writer, o ConsoleOptions) Panel {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -37,7 +38,7 @@ type consolePanel struct {
 	last    View
 	at      time.Time // of the last progress line
 	percent int       // of the last progress line
-	open    bool      // the line is not ended
+	open    bool      // the line has not ended
 }
 
 func (c *consolePanel) Keys() <-chan Key { return c.o.Keys }
@@ -47,7 +48,7 @@ func (c *consolePanel) Types() bool { return true }
 func (c *consolePanel) Show(v View) error {
 	var b strings.Builder
 	if c.last.Ask != nil && v.Ask == nil {
-		if c.end(&b); c.o.Terminal { // what the question covered comes back
+		if c.end(&b); c.o.Terminal { // restore what the question covered
 			b.WriteString(clear)
 			c.last = View{}
 		}
@@ -104,7 +105,7 @@ func (c *consolePanel) Show(v View) error {
 	return err
 }
 
-// clear empties a terminal and puts the cursor into its first line.
+// clear empties a terminal and moves the cursor to its first line.
 const clear = "\x1b[2J\x1b[H"
 
 // ask writes a question, or what has changed in it.
@@ -123,7 +124,7 @@ func (c *consolePanel) ask(b *strings.Builder, a *Asked) {
 	}
 }
 
-// list writes a question to choose from.
+// list writes a question with options.
 func (c *consolePanel) list(b *strings.Builder, a *Asked) {
 	c.end(b)
 	if c.o.Terminal {
@@ -149,7 +150,8 @@ func option(b *strings.Builder, a *Asked, i int) {
 	fmt.Fprintf(b, "%c %2d  %s\n", mark, i+1, clean(a.Options[i]))
 }
 
-// line writes a prompt, and then what is typed. Going back a character needs no more of a terminal than a backspace.
+// line writes a prompt, and then the typed text. To go back a character it needs no more of a terminal than a
+// backspace.
 func (c *consolePanel) line(b *strings.Builder, was, a *Asked) {
 	typed := ""
 	if was == nil {
@@ -167,8 +169,8 @@ func (c *consolePanel) line(b *strings.Builder, was, a *Asked) {
 	b.WriteString(clean(a.Typed[len(typed):]))
 }
 
-// due reports whether a progress is worth a line. A terminal is redrawn five times a second; elsewhere there is a line after a
-// second if 5 % were done since the last one, after ten seconds in any case, and at the end.
+// due reports whether to write a line of progress. A terminal is redrawn five times a second. Elsewhere a line is due
+// one second after the last if another 5 % are done, after ten seconds in any case, and at the end.
 func (c *consolePanel) due(p Progress) bool {
 	since, n := c.o.Now().Sub(c.at), p.Percent()
 	switch {
@@ -200,7 +202,8 @@ func (c *consolePanel) Close() error {
 	return nil
 }
 
-// clean keeps text from moving the cursor: everything below a blank, and the second control range, becomes a question mark.
+// clean keeps text from moving the cursor. It turns everything below a blank, and the second control range, into
+// question marks.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 {

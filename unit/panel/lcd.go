@@ -8,11 +8,11 @@ import (
 	"gprovision/hw/lcd"
 )
 
-// lcdPatience is how long Show waits for a display that is slow.
+// lcdPatience limits how long Show waits for a slow display.
 const lcdPatience = 2 * time.Second
 
-// LCD returns a Panel that draws on a display with keys, which may come and go. The display belongs to the panel and is closed with
-// it.
+// LCD returns a Panel that draws on a display with keys. The display may come and go. The panel owns it: closing the
+// panel closes it.
 func LCD(d *lcd.Display) Input {
 	p := &lcdPanel{d: d, keys: make(chan Key, 16)}
 	go p.listen()
@@ -27,7 +27,7 @@ type lcdPanel struct {
 	began time.Time
 }
 
-// scene is what a View is about. While it stays the same, text scrolls on and the spinner turns.
+// scene identifies what a View shows. While it stays the same, text keeps scrolling and the spinner keeps turning.
 type scene struct {
 	job, step, message string
 	index              int
@@ -46,7 +46,7 @@ func sceneOf(v View) scene {
 	return s
 }
 
-// Show draws v. That no display is there is no error.
+// Show draws v. A missing display is no error.
 func (p *lcdPanel) Show(v View) error {
 	if s := sceneOf(v); s != p.scene || p.began.IsZero() {
 		p.scene, p.began = s, time.Now()
@@ -62,7 +62,8 @@ func (p *lcdPanel) Keys() <-chan Key { return p.keys }
 
 func (p *lcdPanel) Close() error { return p.d.Close() }
 
-// listen turns the display's keys into those of a panel. Released ones count: so a key that ends one screen does not act on the next.
+// listen translates the display's keys into those of a panel. A key counts when it is released, so that the key that
+// ends one screen does not act on the next.
 func (p *lcdPanel) listen() {
 	defer close(p.keys)
 	roles := map[lcd.Role]Key{lcd.Previous: KeyUp, lcd.Next: KeyDown, lcd.Choose: KeyEnter, lcd.Cancel: KeyCancel}
@@ -72,12 +73,12 @@ func (p *lcdPanel) listen() {
 		}
 		select {
 		case p.keys <- roles[e.Key.Role()]:
-		default: // nobody takes them
+		default: // nobody takes them: drop it
 		}
 	}
 }
 
-// frame is v on a display of 2 or 4 rows.
+// frame draws v on a display of 2 or 4 rows.
 func frame(v View, m lcd.Model, elapsed time.Duration) lcd.Frame {
 	switch {
 	case v.Ask != nil:
@@ -95,7 +96,7 @@ func frame(v View, m lcd.Model, elapsed time.Duration) lcd.Frame {
 }
 
 func askFrame(a *Asked, m lcd.Model, elapsed time.Duration) lcd.Frame {
-	if len(a.Options) == 0 { // a line that is typed elsewhere
+	if len(a.Options) == 0 { // somebody types on another panel
 		return lcd.Frame{Lines: append(lcd.Wrap(a.Title, lcd.Columns), lcd.Wrap(a.Typed, lcd.Columns)...)}
 	}
 	text := a.Title
@@ -105,7 +106,8 @@ func askFrame(a *Asked, m lcd.Model, elapsed time.Duration) lcd.Frame {
 	return lcd.Menu{Text: text, Options: a.Options, Selected: a.Selected}.Picture(m, elapsed)
 }
 
-// problemPicture has the code and the title in the first line, what is wrong in the second, and what to do where there are more.
+// problemPicture puts the code and the title in the first row and what is wrong in the second. If there are more
+// rows, it adds what to do.
 func problemPicture(p Problem) lcd.Picture {
 	return func(m lcd.Model, elapsed time.Duration) lcd.Frame {
 		f := lcd.Frame{Lines: []string{p.Code + " " + p.Title, lcd.Marquee(p.Short, lcd.Columns, elapsed)}}
@@ -119,7 +121,7 @@ func problemPicture(p Problem) lcd.Picture {
 	}
 }
 
-// stepFrame is the running step, where it stands among the others, and how far it is.
+// stepFrame draws the running step, its place among the others, and its progress.
 func stepFrame(v View, m lcd.Model, elapsed time.Duration) lcd.Frame {
 	count, done, left, bar := "", "", string(lcd.Spinner(elapsed)), ""
 	if v.Total > 0 {

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// window is how far back the rate of a Meter looks.
+// window is the time span over which a Meter computes its rate.
 const window = 8 * time.Second
 
-// Meter counts how far a step is. All methods may be called from any goroutine.
+// Meter measures the progress of a step. Any goroutine may call any method.
 type Meter struct {
 	now func() time.Time
 
 	mu          sync.Mutex
 	done, total int64
-	samples     []sample // at most one for each half second, the oldest first
+	samples     []sample // at most one per half second, oldest first
 }
 
 type sample struct {
@@ -24,7 +24,7 @@ type sample struct {
 	done int64
 }
 
-// NewMeter returns a Meter for total units, 0 if that is not known. now is the clock; nil means time.Now.
+// NewMeter returns a Meter for total units. 0 means that the total is unknown. now is the clock. nil means time.Now.
 func NewMeter(now func() time.Time, total int64) *Meter {
 	if now == nil {
 		now = time.Now
@@ -32,22 +32,22 @@ func NewMeter(now func() time.Time, total int64) *Meter {
 	return &Meter{now: now, total: total, samples: []sample{{at: now()}}}
 }
 
-// SetTotal replaces the number of units in all.
+// SetTotal replaces the total number of units.
 func (m *Meter) SetTotal(n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.total = n
 }
 
-// Add counts n more units.
+// Add counts n more units as done.
 func (m *Meter) Add(n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.set(m.done + n)
 }
 
-// Set says that n units are done. When they were done before this run (a resumed download), call it once before the first
-// Add: the rate begins there.
+// Set makes n the number of units done. If some were done before this run, as in a resumed download, call it once
+// before the first Add. The rate then starts from there.
 func (m *Meter) Set(n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -64,13 +64,13 @@ func (m *Meter) set(n int64) {
 		return
 	}
 	m.samples = append(m.samples, sample{now, n})
-	// One sample older than the window stays, so that the rate always spans it.
+	// Keep one sample older than the window, so that the rate always covers all of it.
 	for len(m.samples) > 2 && now.Sub(m.samples[1].at) >= window {
 		m.samples = m.samples[1:]
 	}
 }
 
-// Progress returns where the Meter stands now. A step that stands still has a falling rate.
+// Progress returns the current progress. The rate of a step that stands still falls.
 func (m *Meter) Progress() Progress {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -97,7 +97,7 @@ func (m *Meter) Progress() Progress {
 	return p
 }
 
-// Reader returns a reader that counts in m what is read from r. Reset of the count, as for a second pass, is Set.
+// Reader returns a reader that counts in m what is read from r. For a second pass, reset the count with Set.
 func (m *Meter) Reader(r io.Reader) io.Reader { return &metered{r, m} }
 
 type metered struct {
@@ -111,8 +111,8 @@ func (r *metered) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Watch calls show with the progress of m at once and then at each interval until ctx is done, and a last time at the end.
-// The returned function ends it and waits for the last call.
+// Watch calls show with the progress of m at once, then at each interval until ctx is done, and once more at the end.
+// stop ends it and waits for the last call.
 func (m *Meter) Watch(ctx context.Context, every time.Duration, show func(Progress)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})

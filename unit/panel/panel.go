@@ -1,11 +1,12 @@
-// Package panel shows a job to the person at the machine: which step runs, how far it is, and what to do when it failed.
+// Package panel shows a job to the person at the machine: which step runs, how far it is, and what to do if it
+// failed.
 //
-// A View is the whole picture; a Panel draws it. The job talks to a Board, which carries each view to all its panels
-// without ever waiting for one: a slow panel misses the views between, never the last, and never a new step while few are
-// waiting. What a panel draws on (console, serial line, LCD) is its own business.
+// A View is the whole picture, and a Panel draws it. The job talks to a Board, which passes each view to all its
+// panels and never waits for one. A slow panel misses views in between, but never the last one. It misses a new step
+// only if many views are waiting. What a panel draws on (console, serial line, LCD) is its own business.
 //
-// A panel may have keys. A question is shown on all panels at once, a key on any of them counts, and each question ends by
-// itself after a while: nobody need be at the machine.
+// A panel may have keys. A question appears on all panels at once, and a key on any of them counts. Each question
+// ends by itself after a while, because there may be nobody at the machine.
 package panel
 
 import (
@@ -25,30 +26,30 @@ import (
 type View struct {
 	// Job is the name of the job, such as "restore".
 	Job string
-	// Step is what the person reads of the running step, at most 20 characters; "" between steps.
+	// Step is the text of the running step, at most 20 characters. It is empty between steps.
 	Step string
-	// Index counts the steps from 1; Total is how many there are. Both 0 when it is not known.
+	// Index is the number of the step, from 1. Total is the number of steps. Both are 0 if unknown.
 	Index, Total int
-	// Progress is how far the step is, or nil if it cannot tell.
+	// Progress is how far the step is. It is nil if the step cannot tell.
 	Progress *Progress
-	// Message is one line that is neither a step nor a failure, such as "done, rebooting".
+	// Message is a line that is neither a step nor a failure, such as "done, rebooting".
 	Message string
 	// Problem is why the job ended, or nil.
 	Problem *Problem
-	// Ask is the question that waits for an answer, or nil. It goes before everything else.
+	// Ask is the question that waits for an answer, or nil. It takes precedence over everything else.
 	Ask *Asked
 }
 
-// Progress is how far a step is. Done and Total count the same thing, mostly bytes.
+// Progress is how far a step is. Done and Total have the same unit, usually bytes.
 type Progress struct {
 	Done, Total int64
-	// Rate is units per second over the last seconds, 0 while it is not known.
+	// Rate is in units per second, over the last seconds. It is 0 if unknown.
 	Rate float64
-	// Left is the time that is left at this rate, negative while it is not known.
+	// Left is the time left at this rate. It is negative if unknown.
 	Left time.Duration
 }
 
-// Percent returns 0 to 100. It is 100 only when everything is done, and -1 if Total is not known.
+// Percent returns 0 to 100, or -1 if Total is unknown. It is 100 only when everything is done.
 func (p Progress) Percent() int {
 	switch {
 	case p.Total <= 0:
@@ -61,7 +62,7 @@ func (p Progress) Percent() int {
 	return min(99, int(float64(p.Done)/float64(p.Total)*100))
 }
 
-// String returns such as "45 %  120.3 MB/s  0:35 left".
+// String returns text such as "45 % 120.3 MB/s 0:35 left".
 func (p Progress) String() string {
 	var parts []string
 	if n := p.Percent(); n >= 0 {
@@ -78,7 +79,7 @@ func (p Progress) String() string {
 	return strings.Join(parts, "  ")
 }
 
-// left returns the time that is left, such as "0:35" or "1:02:03", or "" if it is not known.
+// left returns the time left, such as "0:35" or "1:02:03". It is empty if unknown.
 func (p Progress) left() string {
 	if p.Left < 0 || p.Rate <= 0 || p.Done >= p.Total {
 		return ""
@@ -102,22 +103,22 @@ func size(n float64) string {
 	return fmt.Sprintf("%.0f B", n)
 }
 
-// Problem is a failure as a person reads it.
+// Problem is a failure in the form for a person.
 type Problem struct {
-	// Code, Title and Short are those of the fault.Fault.
+	// Code, Title and Short come from the fault.Fault.
 	Code, Title, Short string
 	// Text and Hint are its sentences.
 	Text, Hint string
-	// Detail is the cause, for whoever reads it out to support.
+	// Detail is the cause. The person may read it out to support.
 	Detail string
 }
 
-// ProblemOf turns an error into what a person reads. An error of no known kind is fault.Internal; nil gives nil.
+// ProblemOf turns an error into a Problem. An error without a fault is fault.Internal. nil stays nil.
 func ProblemOf(err error) *Problem {
 	if err == nil {
 		return nil
 	}
-	if e, ok := err.(*step.Error); ok { // the view names the step already, and showed the failure when the step ended
+	if e, ok := err.(*step.Error); ok { // the view already names the step, and showed the failure when the step ended
 		err = e.Err
 	}
 	f := fault.Of(err)
@@ -127,15 +128,15 @@ func ProblemOf(err error) *Problem {
 	return &Problem{Code: f.Code, Title: f.Title, Short: f.Short, Text: f.Text, Hint: f.Hint, Detail: fault.Detail(err)}
 }
 
-// Panel draws views, one call at a time. Show may be slow, and it may fail; the next view is tried all the same. A Panel that
-// has a method Close() error is closed by its Board.
+// Panel draws views, one call at a time. Show may be slow and may fail. The next view is tried all the same. If a
+// Panel has a method Close() error, its Board calls that.
 type Panel interface {
 	Show(View) error
 }
 
-// Board carries views to any number of panels. Make it with New; all methods may be called from any goroutine.
+// Board passes views to any number of panels. New makes one. Any goroutine may call any method.
 type Board struct {
-	turn    chan struct{} // held by whoever asks
+	turn    chan struct{} // held by the caller that asks
 	pressed chan Press
 
 	mu      sync.Mutex
@@ -144,9 +145,9 @@ type Board struct {
 	feeds   []*feed
 	closed  bool
 	inputs  int        // panels with keys
-	typists int        // those of them that can type
+	typists int        // of those, panels with letter keys
 	asked   int        // questions so far
-	keys    chan press // of the question, nil if there is none
+	keys    chan press // keys for the question, nil if there is none
 }
 
 // New returns a Board without panels.
@@ -154,8 +155,8 @@ func New() *Board {
 	return &Board{turn: make(chan struct{}, 1), pressed: make(chan Press, 1)}
 }
 
-// Add gives the Board one more panel, which is shown the last view at once. The panel belongs to the Board from then on. The
-// name is for errors.
+// Add adds a panel to the Board. The panel gets the last view at once, and the Board owns it from then on. The name
+// is for errors.
 func (b *Board) Add(name string, p Panel) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -173,7 +174,7 @@ func (b *Board) Add(name string, p Panel) {
 	}
 }
 
-// Show replaces what all panels show, but not a question: that stays until it is answered. It never waits.
+// Show replaces the view on all panels, except for a question: that stays until it is answered. It never waits.
 func (b *Board) Show(v View) {
 	b.change(func(last *View) {
 		v.Ask = last.Ask
@@ -195,23 +196,23 @@ func (b *Board) change(f func(last *View)) {
 	}
 }
 
-// Message shows one line and leaves the job as it is.
+// Message shows one line and keeps the job.
 func (b *Board) Message(text string) {
 	b.change(func(v *View) { *v = View{Job: v.Job, Message: text, Ask: v.Ask} })
 }
 
-// Progress shows how far the running step is and leaves the rest of the view as it is.
+// Progress shows the progress of the running step and keeps the rest of the view.
 func (b *Board) Progress(p Progress) {
 	b.change(func(v *View) { v.Progress, v.Message, v.Problem = &p, "", nil })
 }
 
-// Fail shows why the job ended and leaves job and step as they are.
+// Fail shows why the job ended. It keeps the job and the step.
 func (b *Board) Fail(err error) {
 	p := ProblemOf(err)
 	b.change(func(v *View) { v.Problem, v.Message = p, "" })
 }
 
-// Observe returns an observer for step.Run that shows each step of the job as it starts, and the failure.
+// Observe returns an observer for step.Run. It shows each step of the job as it starts, and a failure.
 func (b *Board) Observe(job string) func(step.Event) {
 	return func(e step.Event) {
 		say := e.Step.Say
@@ -229,7 +230,7 @@ func (b *Board) Observe(job string) func(step.Event) {
 	}
 }
 
-// Flush waits until every panel shows the last view, or ctx is done. The error names the panels that do not.
+// Flush waits until every panel shows the last view, or ctx is done. The error names the panels that do not show it.
 func (b *Board) Flush(ctx context.Context) error {
 	b.mu.Lock()
 	feeds := slices.Clone(b.feeds)
@@ -241,7 +242,8 @@ func (b *Board) Flush(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Close flushes, as long as ctx allows, and closes all panels. Later views are given up. Closing twice is fine.
+// Close flushes, for as long as ctx allows, and closes all panels. Later views are dropped. It is fine to call Close
+// twice.
 func (b *Board) Close(ctx context.Context) error {
 	b.mu.Lock()
 	feeds := b.feeds
@@ -262,7 +264,7 @@ func (b *Board) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// maxWaiting is how many views may wait for one panel.
+// maxWaiting limits how many views may wait for one panel.
 const maxWaiting = 32
 
 type feed struct {
@@ -274,7 +276,7 @@ type feed struct {
 	busy    bool
 	closing bool
 	wake    chan struct{}
-	moved   chan struct{} // closed and replaced at each progress
+	moved   chan struct{} // closed and replaced on progress
 	done    chan struct{}
 }
 
@@ -293,7 +295,8 @@ func (f *feed) push(v View) {
 	f.kick()
 }
 
-// sameStep reports whether b may stand for a: it is about the same step and a says nothing that b hides.
+// sameStep reports whether b may replace a. Both must be about the same step, and a must not say anything that b
+// hides.
 func sameStep(a, b View) bool {
 	return a.Job == b.Job && a.Step == b.Step && a.Index == b.Index && a.Problem == nil && (a.Message == "" || a.Message == b.Message)
 }
@@ -334,8 +337,8 @@ func (f *feed) run() {
 	}
 }
 
-// guard keeps the panic of a panel away from the job. A panel that fails has no better place to say so than the log, which
-// is what the panels stand beside: its error is given up.
+// guard keeps a panic of a panel away from the job. It drops the error of a panel: the only better place for it would
+// be the log, and the panels stand beside that.
 func guard(f func() error) {
 	defer func() { _ = recover() }()
 	_ = f()

@@ -2,8 +2,8 @@ package panel
 
 import "time"
 
-// Speaker returns a Panel that makes itself heard when a job fails: three beeps for each new problem. beep sounds the speaker
-// for so long and may return before the tone ends.
+// Speaker returns a Panel that makes a failed job audible: three beeps for each new problem. beep sounds the speaker
+// for the given time. It may return before the tone ends.
 func Speaker(beep func(time.Duration) error) Panel { return &speaker{beep: beep} }
 
 type speaker struct {

@@ -2,7 +2,7 @@ package panel
 
 import "gprovision/hw/console"
 
-// Typed turns the keys of a terminal into those of a panel. Its channel ends with theirs.
+// Typed translates the keys of a terminal into those of a panel. It closes its channel when keys is closed.
 func Typed(keys <-chan console.Key) <-chan Key {
 	out := make(chan Key, 64)
 	go func() {
