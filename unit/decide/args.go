@@ -9,19 +9,20 @@ import (
 	"gprovision/model/secret"
 )
 
-// Args are the kernel arguments that init understands. See docs/kernel-arguments.md.
+// Args are the kernel arguments that init understands. docs/kernel-arguments.md describes them.
 type Args struct {
 	// ManifestURL is mfgurl=.
 	ManifestURL string
-	// Token is enrol=, the one-time token of this unit's iPXE script.
+	// Token is enrol=, the one-time token in this unit's iPXE script.
 	Token secret.Secret
-	// BootMAC is BOOTIF=, the port that the firmware booted from, as iPXE or PXELINUX write it.
+	// BootMAC is BOOTIF=, the port that the firmware booted from. iPXE and PXELINUX set it.
 	BootMAC string
-	// LogEndpoint is PROVISION_XLOG=, the server that hears of a job from its beginning.
+	// LogEndpoint is PROVISION_XLOG=, the server to report a job to from its start.
 	LogEndpoint string
-	// ContinueLogging is PROVISION_CONT_LOGGING= with any value: later restores report to the server of the provisioning.
+	// ContinueLogging is PROVISION_CONT_LOGGING= with any value. It makes later restores report to the server of the
+	// provisioning.
 	ContinueLogging bool
-	// Stick is gprov.stick= (layout.StickArg): which recovery stick the boot loader started from.
+	// Stick is gprov.stick= (layout.StickArg), the recovery stick that the boot loader started from.
 	Stick string
 	// Root is real_root=, the partition of the main system.
 	Root Root
@@ -37,12 +38,13 @@ type Args struct {
 	KeepRecovery bool
 	// Verbose is PROVISION_VERBOSE= with any value.
 	Verbose bool
-	// ProtoIdent is PROTO_IDENT=, the platform to assume when none is recognised.
+	// ProtoIdent is PROTO_IDENT=, the platform to assume if none is recognised.
 	ProtoIdent string
 }
 
-// ParseArgs reads a kernel command line. The last of several equal keys counts, as in the kernel. Words may be quoted as the
-// kernel allows it. A locked artifact takes no choice from the command line: all but where it started from is dropped.
+// ParseArgs parses a kernel command line. Of several equal keys the last counts, and words may be quoted, as in the
+// kernel. For a locked artifact the command line chooses nothing. It only says where the boot came from: ParseArgs
+// then keeps Stick, and Root if that is a PARTUUID.
 func ParseArgs(cmdline string, locked bool) Args {
 	var a Args
 	for _, w := range words(cmdline) {
@@ -86,7 +88,7 @@ func ParseArgs(cmdline string, locked bool) Args {
 	return a
 }
 
-// words splits a kernel command line at white space outside double quotes (Linux lib/cmdline.c, next_arg).
+// words splits a kernel command line at white space outside of double quotes (Linux lib/cmdline.c, next_arg).
 func words(s string) []string {
 	var out []string
 	var w strings.Builder
@@ -120,8 +122,8 @@ func bootMAC(s string) string {
 	return s
 }
 
-// WithoutSecrets returns a kernel command line fit for logs: the token is left out, and a user's name and password in an
-// address.
+// WithoutSecrets returns a kernel command line that is fit for logs. It lacks the token, and the user name and
+// password in addresses.
 func WithoutSecrets(cmdline string) string {
 	var out []string
 	for _, w := range words(cmdline) {
@@ -137,26 +139,26 @@ func WithoutSecrets(cmdline string) string {
 	return strings.Join(out, " ")
 }
 
-// RootBy is what real_root names a partition by.
+// RootBy is the way in which real_root names a partition.
 type RootBy string
 
-// The ways to name a partition, as the directories by-... below /dev/disk have them.
+// The ways to name a partition. They are those of the directories /dev/disk/by-*.
 const (
 	ByPARTUUID  RootBy = "partuuid"
 	ByPARTLABEL RootBy = "partlabel"
-	ByUUID      RootBy = "uuid"  // of the filesystem
-	ByLABEL     RootBy = "label" // of the filesystem
-	ByID        RootBy = "id"    // of the disk and the number of the partition, such as nvme-MODEL_SERIAL-part2
-	ByPATH      RootBy = "path"  // of the disk's port and the number of the partition, such as pci-0000:00:1f.2-ata-1-part2
+	ByUUID      RootBy = "uuid"  // UUID of the filesystem
+	ByLABEL     RootBy = "label" // label of the filesystem
+	ByID        RootBy = "id"    // disk and number of the partition, such as nvme-MODEL_SERIAL-part2
+	ByPATH      RootBy = "path"  // port of the disk and number of the partition, such as pci-0000:00:1f.2-ata-1-part2
 )
 
-// Root names the partition of the main system for a unit whose recovery volume is missing. The zero value names none.
+// Root names the partition of the main system, for a unit without its recovery volume. The zero value names none.
 type Root struct {
 	By    RootBy
 	Ident string
 }
 
-// ParseRoot reads TYPE=IDENT. What has another form names nothing.
+// ParseRoot parses TYPE=IDENT. Any other form gives the zero value.
 func ParseRoot(s string) Root {
 	typ, ident, _ := strings.Cut(s, "=")
 	by := RootBy(strings.ToLower(typ))

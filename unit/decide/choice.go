@@ -4,10 +4,10 @@ import (
 	"gprovision/unit/state"
 )
 
-// ChoiceKind is what a person at the machine chose.
+// ChoiceKind is the kind of a choice by a person at the machine.
 type ChoiceKind string
 
-// The choices. The empty one is that nobody chose anything.
+// The choices. NoChoice means that nobody chose anything.
 const (
 	NoChoice       ChoiceKind = ""
 	ChooseResume   ChoiceKind = "resume"
@@ -21,14 +21,15 @@ const (
 	ChooseRebuild  ChoiceKind = "rebuild"
 )
 
-// Choice is what a person at the machine chose, and confirmed where that destroys something.
+// Choice is what a person at the machine chose. A choice that destroys something has been confirmed.
 type Choice struct {
 	Kind ChoiceKind
-	// Image is the file name of the image, for ChooseImage.
+	// Image is the file name of the image. It is set for ChooseImage only.
 	Image string
 }
 
-// Asked returns which image a request for a chosen restore names, as state.Request has it. ok is false for all other choices.
+// Asked returns the image that a request for the chosen restore names, in the form of state.Request. ok is false if
+// the choice is not a restore.
 func (c Choice) Asked() (name string, ok bool) {
 	switch c.Kind {
 	case ChooseLatest:
@@ -41,7 +42,7 @@ func (c Choice) Asked() (name string, ok bool) {
 	return "", false
 }
 
-// chosen reports whether a person wants a restore.
+// chosen reports whether a person chose a restore.
 func chosen(f Facts) bool {
 	_, ok := f.Choice.Asked()
 	return ok

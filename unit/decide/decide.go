@@ -1,7 +1,7 @@
-// Package decide chooses what a boot of a unit does: from facts and a policy to one job, by a table whose first fitting row wins. It also
-// reads the words of the kernel command line that are such facts.
+// Package decide chooses what a boot does. It turns facts and a policy into one job, by a table whose first matching
+// row wins. It also parses the words of the kernel command line that are such facts.
 //
-// It is pure: it reads nothing and writes nothing. docs/decide.md is the same table for people.
+// It is pure: it reads and writes nothing. docs/decide.md is the same table for people.
 package decide
 
 import (
@@ -14,27 +14,27 @@ import (
 // Job is what one pass of init does.
 type Job string
 
-// The jobs. Hold is no work: the unit shows why and waits for something to change.
+// The jobs. Hold does no work: the unit shows why it waits, until something changes.
 const (
 	Provision      Job = "provision"
 	Restore        Job = "restore"
 	Repair         Job = "repair"          // check and repair the main filesystem
 	RepairRecovery Job = "repair-recovery" // the same for the filesystem of the recovery volume
-	RepairTable    Job = "repair-table"    // write a partition table of the unit again
+	RepairTable    Job = "repair-table"    // write one of the unit's partition tables again
 	Boot           Job = "boot"
 	Hold           Job = "hold"
 	PowerOff       Job = "power-off"
-	Shell          Job = "shell"   // for support, where the policy has it
+	Shell          Job = "shell"   // for support, if the policy allows it
 	Support        Job = "support" // write the support bundle to a medium
 	Rescue         Job = "rescue"  // restore from an emergency medium
-	Rebuild        Job = "rebuild" // make a lost recovery volume anew, from a recovery stick
+	Rebuild        Job = "rebuild" // make a lost recovery volume again, from a recovery stick
 )
 
-// Decision is a job and why.
+// Decision is a job and the reason for it.
 type Decision struct {
 	Job    Job
 	Reason string
-	// Fault is what a person reads while the unit holds; nil for all other jobs.
+	// Fault is what a person reads while the unit holds. It is nil for all other jobs.
 	Fault *fault.Fault
 	// Back reports whether the job is a restore of Facts.Previous.
 	Back bool
@@ -42,7 +42,7 @@ type Decision struct {
 
 func (d Decision) String() string { return fmt.Sprintf("%s: %s", d.Job, d.Reason) }
 
-// rule is one row of the table. The first row whose when holds decides. docs/decide.md has the same rows.
+// rule is one row of the table. The first row whose when returns true decides. docs/decide.md has the same rows.
 type rule struct {
 	when func(Facts, policy.Policy) bool
 	then Decision
@@ -130,7 +130,7 @@ func rules() []rule {
 	}
 }
 
-// Decide chooses the job. It is a pure function of its arguments: a table whose first fitting row wins.
+// Decide chooses the job. It is pure: only its arguments matter, and the first matching row of the table wins.
 func Decide(f Facts, p policy.Policy) Decision {
 	for _, r := range rules() {
 		if r.when(f, p) {

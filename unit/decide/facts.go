@@ -5,100 +5,104 @@ import (
 	"gprovision/unit/state"
 )
 
-// RecoveryState says what was found of the recovery volume.
+// RecoveryState is the state of the recovery volume.
 type RecoveryState string
 
 // The states of the recovery volume.
 const (
-	RecoveryMissing   RecoveryState = "missing"   // no partition is the recovery volume of this unit
-	RecoveryFound     RecoveryState = "found"     // one is, and it is mounted
-	RecoveryAmbiguous RecoveryState = "ambiguous" // two are
-	RecoveryDamaged   RecoveryState = "damaged"   // it is there and cannot be read
-	RecoveryNewer     RecoveryState = "newer"     // it is there, and its record has a format that only a newer init knows
+	RecoveryMissing   RecoveryState = "missing"   // no partition is this unit's recovery volume
+	RecoveryFound     RecoveryState = "found"     // one partition is, and it can be read
+	RecoveryAmbiguous RecoveryState = "ambiguous" // two partitions are
+	RecoveryDamaged   RecoveryState = "damaged"   // it exists but cannot be read
+	RecoveryNewer     RecoveryState = "newer"     // it exists, but only a newer init knows the format of its record
 )
 
-// Lost reports whether nothing can be had of the recovery volume any more. That two look like it does not count.
+// Lost reports whether the recovery volume can give nothing any more. It is not lost if two partitions look like it.
 func (s RecoveryState) Lost() bool { return s == RecoveryMissing || s == RecoveryDamaged }
 
-// MainState says what was found of the main system.
+// MainState is the state of the main system.
 type MainState string
 
-// The states of the main system. Only Unmarked and Blank lead to a restore by themselves: both are proven by reading.
+// The states of the main system. Only Unmarked and Blank lead to a restore by themselves, because reading the disk
+// proves them.
 const (
-	MainAbsent    MainState = "absent"    // no disk that could hold it answers
-	MainAmbiguous MainState = "ambiguous" // two partitions carry its identifier, or two disks fit the plan
-	MainBlank     MainState = "blank"     // the planned disk is there and carries nothing at all
-	MainBegun     MainState = "begun"     // the recorded disk, and on it nothing but what a restore that was cut off leaves
-	MainForeign   MainState = "foreign"   // the planned disk is there and carries something that is not of this unit
+	MainAbsent    MainState = "absent"    // no disk that could hold it is there
+	MainAmbiguous MainState = "ambiguous" // two partitions have its identifier, or two disks fit the plan
+	MainBlank     MainState = "blank"     // the planned disk is there and completely blank
+	MainBegun     MainState = "begun"     // the recorded disk, with nothing on it but what a restore that was cut short leaves
+	MainForeign   MainState = "foreign"   // the planned disk is there, with something that is not this unit's
 	MainMarked    MainState = "marked"    // a readable system with its mark
-	MainUnmarked  MainState = "unmarked"  // a readable filesystem of this unit without the mark
-	MainDamaged   MainState = "damaged"   // the partition of this unit, and its filesystem cannot be trusted or mounted
+	MainUnmarked  MainState = "unmarked"  // this unit's readable filesystem, without the mark
+	MainDamaged   MainState = "damaged"   // this unit's partition, with a filesystem that cannot be trusted or mounted
 )
 
-// MediumState is what was found of an emergency medium.
+// MediumState is the state of an emergency medium.
 type MediumState string
 
-// The states of an emergency medium. Whether its image is good is proven by the job, before anybody is asked.
+// The states of an emergency medium. The job itself proves that the image is good, before it asks anybody.
 const (
 	NoMedium        MediumState = ""
-	MediumOffered   MediumState = "offered"   // it has an image for this unit, and nothing was said about it yet
-	MediumConfirmed MediumState = "confirmed" // a restore from it was begun and is to be taken up again
+	MediumOffered   MediumState = "offered"   // it has an image for this unit, and nobody has answered yet
+	MediumConfirmed MediumState = "confirmed" // a restore from it was begun and must be resumed
 	MediumDone      MediumState = "done"      // the unit was restored from it already, or it was refused in this boot
-	MediumUnusable  MediumState = "unusable"  // it has emergency files, and none can be used
+	MediumUnusable  MediumState = "unusable"  // it has emergency files, but none can be used
 )
 
-// Facts is everything that Decide looks at. Gathering it changes nothing.
+// Facts are everything that Decide looks at. Gathering them changes nothing.
 type Facts struct {
-	// EraseAsked: DATA_ERASE on the kernel command line.
+	// EraseAsked reports whether DATA_ERASE is on the kernel command line.
 	EraseAsked bool
 	// ManifestURL is the kernel argument mfgurl.
 	ManifestURL string
-	// Recovery is what was found of the recovery volume.
+	// Recovery is the state of the recovery volume.
 	Recovery RecoveryState
-	// RecoveryErrors reports whether the kernel has noted errors in the recovery volume's filesystem, and RecoveryRepairs how often in a
-	// row it was repaired without a good boot.
+	// RecoveryErrors reports whether the kernel has recorded errors in the recovery volume's filesystem.
+	// RecoveryRepairs is the number of its repairs in a row, with no good boot in between.
 	RecoveryErrors  bool
 	RecoveryRepairs int
-	// RecoveryRepairable reports whether the recovery volume is damaged, it is clear which partition it is, and a repair of its
-	// filesystem may help. RecoveryRepairs then counts those of this boot.
+	// RecoveryRepairable reports whether the recovery volume is damaged, only one partition can be it, and a repair
+	// of its filesystem may help. RecoveryRepairs then counts the repairs of this boot.
 	RecoveryRepairable bool
-	// TableDamaged reports whether the first copy of a partition table is damaged, on a disk that the unit's record names, the copy at
-	// the end of the disk is the recorded table, and no repair was tried in this boot.
+	// TableDamaged reports whether the first copy of a partition table is damaged and can be restored. The disk must
+	// be in the unit's record, the copy at its end must be the recorded table, and this boot must not have tried a
+	// repair yet.
 	TableDamaged bool
 	// Request is the request on the recovery volume, or nil.
 	Request *state.Request
-	// Main is what was found of the main system.
+	// Main is the state of the main system.
 	Main MainState
-	// Recorded reports whether the disk of the main system is the one that the unit's record names.
+	// Recorded reports whether the disk of the main system is the one in the unit's record.
 	Recorded bool
-	// Fulfilled is the identifier of the request that the main system's mark names.
+	// Fulfilled is the request ID in the main system's mark.
 	Fulfilled string
-	// Repairs is how often in a row the main filesystem was repaired without a good boot.
+	// Repairs is the number of repairs of the main filesystem in a row, with no good boot in between.
 	Repairs int
-	// Medium is what was found of an emergency medium.
+	// Medium is the state of an emergency medium.
 	Medium MediumState
-	// ShellAsked reports whether frmode=shell is on the kernel command line and the shell was not opened in this boot yet.
+	// ShellAsked reports whether frmode=shell is on the kernel command line and this boot has not opened the shell
+	// yet.
 	ShellAsked bool
-	// Choice is what a person at the machine chose during this pass.
+	// Choice is what a person at the machine chose in this pass.
 	Choice Choice
-	// Attempts is how many boots in a row were handed over and never marked good.
+	// Attempts is the number of boots in a row that were handed over and never marked good.
 	Attempts int
-	// Previous is the image to go back to if the installed one does not start: the file's name, or "" if there is none.
+	// Previous is the file name of the image to go back to if the installed one does not start. It is empty if there
+	// is none.
 	Previous string
 }
 
-// RestoreRequested reports whether a request waits that the main system has not fulfilled.
+// RestoreRequested reports whether there is a request that the main system has not fulfilled.
 func (f Facts) RestoreRequested() bool {
 	return f.Recovery == RecoveryFound && f.Request != nil && (f.Main != MainMarked || f.Fulfilled != f.Request.ID)
 }
 
-// Worn reports whether the installed system had all its boots and none was good.
+// Worn reports whether the installed system has used up its boots without a good one.
 func (f Facts) Worn(p policy.Policy) bool {
 	return f.Recovery == RecoveryFound && p.FailedBoots > 0 && f.Attempts >= p.FailedBoots
 }
 
-// Complete reports whether what was found is a unit that a person uses, and not what a provisioning left that was cut off before its own
-// restore.
+// Complete reports whether the unit is one that somebody uses. It is not if a provisioning was cut short before its
+// own restore.
 func (f Facts) Complete() bool {
 	switch {
 	case f.Recovery == RecoveryAmbiguous:
@@ -109,7 +113,7 @@ func (f Facts) Complete() bool {
 	return !f.RestoreRequested() || f.Request.By != state.ByProvisioning || f.Main == MainMarked
 }
 
-// wantsMedium reports whether a restore from a medium is due or to be offered. A missing main disk has its own rows.
+// wantsMedium reports whether to restore from a medium or offer to. A missing main disk has rows of its own.
 func wantsMedium(f Facts) bool {
 	if f.Main == MainAbsent {
 		return false
@@ -123,7 +127,7 @@ func wantsMedium(f Facts) bool {
 	return false
 }
 
-// wantsShell reports whether the recovery shell is asked for and may be opened.
+// wantsShell reports whether somebody wants the recovery shell and may have it.
 func wantsShell(f Facts, p policy.Policy) bool {
 	return p.Shell && (f.ShellAsked || f.Choice.Kind == ChooseShell)
 }
