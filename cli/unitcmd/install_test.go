@@ -29,6 +29,13 @@ func TestSystemdUnit(t *testing.T) {
 			t.Errorf("%s: exit status %d: %s", name, code, f.out.String())
 		}
 	}
+	for name, says := range map[string]string{ // when they run, as docs/running-system.md has it
+		"gprov-boot-ok.service": "\nAfter=multi-user.target ", "gprov-save-network.path": "\nPathChanged=/etc/systemd/network\n",
+	} {
+		if f.run("systemd-unit", name); !strings.Contains(f.out.String(), says) {
+			t.Errorf("%s does not say %q", name, says)
+		}
+	}
 	if code := f.run("systemd-unit", "../unitcmd.go"); code != 2 || !strings.Contains(f.err.String(), "gprov-save-network.path") {
 		t.Errorf("exit status %d: %s", code, f.err.String())
 	}

@@ -19,6 +19,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/page"
 	"gprovision/unit/decide"
+	"gprovision/unit/image/imagetest"
 	"gprovision/unit/job"
 	"gprovision/unit/job/handover"
 	"gprovision/unit/journal"
@@ -343,6 +344,9 @@ func TestRebuiltVolume(t *testing.T) {
 		if key, err := v.ReadKey(); err != nil || !key.Equal(u.key) {
 			t.Errorf("its key is not the new one: %v", err)
 		}
+		if st, err := os.Stat(r.Volume(rec.Recovery.Table.Find(layout.Recovery).FSUUID)); err != nil || st.Mode().Perm() != 0o700 {
+			t.Errorf("not only root sees into it: %v, %v", st, err)
+		}
 		logs, err := os.ReadDir(v.Path(state.LogDir))
 		if err != nil || len(logs) == 0 {
 			t.Errorf("it has no log of the rebuild: %v", err)
@@ -366,5 +370,70 @@ func TestSilentPorts(t *testing.T) {
 	told := logged(u, "USB devices do not answer, and are not waited for any longer")
 	if len(told) != 1 || !strings.Contains(told[0], "1-2") {
 		t.Errorf("told: %q", told)
+	}
+}
+
+// TestFetchedArtifact: a recovery artifact that the running system has fetched goes to the recovery device at the next boot that came from
+// the main disk, and not before.
+func TestFetchedArtifact(t *testing.T) {
+	r := provisioned(t, machinetest.Kind{Firmware: layout.BIOS})
+	boots(t, r)
+	fetched := imagetest.BzImage(9, "fetched")
+	loaded := func() (out []string, pending bool) {
+		onVolume(t, r, func(v *state.Volume) error {
+			p, err := v.ReadPending()
+			pending = p.RecoveryArtifact
+			dir, lerr := filepath.EvalSymlinks(v.Path())
+			err = errors.Join(err, lerr)
+			for _, line := range strings.Split(machinetest.Tree(t, dir), "\n") {
+				if strings.Contains(line, " /boot/") {
+					out = append(out, line)
+				}
+			}
+			return err
+		})
+		return out, pending
+	}
+	onVolume(t, r, func(v *state.Volume) error {
+		return errors.Join(os.WriteFile(v.Path("norm_boot"), fetched, 0o600), v.WritePending(state.Pending{RecoveryArtifact: true}))
+	})
+	before, _ := loaded()
+	for _, c := range []struct {
+		cmdline string
+		taken   bool
+	}{{"quiet", false}, {"real_root=PARTUUID=x", true}} {
+		r.Start(nil)
+		u := onRig(t, r)
+		u.m.Cmdline = c.cmdline
+		if out := u.pass(t.Context()); out.Kind != job.SwitchRoot {
+			t.Fatalf("%+v", out)
+		}
+		u.die(t)
+		if now, pending := loaded(); pending == c.taken || slices.Equal(now, before) == c.taken || len(now) == 0 {
+			t.Errorf("after a boot with %s: still to do %t; the recovery device has\n%s\nand had\n%s", c.cmdline, pending,
+				strings.Join(now, "\n"), strings.Join(before, "\n"))
+		}
+	}
+}
+
+// TestMachineID: the identity of the system is the unit's: the same after each restore, and another one on each unit.
+func TestMachineID(t *testing.T) {
+	id := func(r *machinetest.Rig) string {
+		u := onRig(t, r)
+		b, err := os.ReadFile(filepath.Join(r.Volume(u.look(t.Context()).Unit.System().FSUUID), "etc/machine-id"))
+		if err != nil || !regexp.MustCompile(`^[0-9a-f]{32}\n$`).Match(b) {
+			t.Errorf("%q, %v", b, err)
+		}
+		return string(b)
+	}
+	r := restored(t)
+	first := id(r)
+	askedFor(t, r)
+	boots(t, r)
+	if second := id(r); second != first {
+		t.Errorf("after another restore %q, before %q", second, first)
+	}
+	if other := id(restored(t)); other == first {
+		t.Errorf("two units with the same serial number have the machine-id %q", other)
 	}
 }

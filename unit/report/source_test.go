@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -67,5 +69,42 @@ func TestSource(t *testing.T) {
 		if err != nil && errors.Is(err, errAgain) {
 			t.Errorf("%s: tried again: %v", c.name, err)
 		}
+	}
+}
+
+// TestSourceProxy: a proxy of the environment is asked for the way. The environment is read once in a process, so this runs itself again.
+func TestSourceProxy(t *testing.T) {
+	const host = "updates.example:443"
+	if os.Getenv("GPROV_PROXY_INSIDE") != "" {
+		client, err := NewSource(policy.Policy{FetchHosts: []string{"updates.example"}}, time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Get("https://updates.example/file"); err == nil {
+			t.Error("a proxy that refuses lets through")
+		}
+		return
+	}
+	asked := make(chan string, 1)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- r.Method + " " + r.Host:
+		default:
+		}
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer proxy.Close()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestSourceProxy$")
+	cmd.Env = append(os.Environ(), "GPROV_PROXY_INSIDE=1", "https_proxy="+proxy.URL, "HTTPS_PROXY="+proxy.URL, "no_proxy=", "NO_PROXY=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	select {
+	case got := <-asked:
+		if got != "CONNECT "+host {
+			t.Errorf("the proxy is asked for %q", got)
+		}
+	default:
+		t.Error("the proxy is not asked")
 	}
 }

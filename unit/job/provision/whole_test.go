@@ -2,6 +2,7 @@ package provision
 
 import (
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -54,6 +55,10 @@ func TestWhole(t *testing.T) {
 			u, _ := b.record(b.machine())
 			if err := b.opens(u); err != nil {
 				t.Errorf("the password that the operator reads: %v", err)
+			}
+			volume, err := os.Stat(b.Volume(u.Recovery.Table.Find(layout.Recovery).FSUUID))
+			if err != nil || volume.Mode().Perm() != 0o700 {
+				t.Errorf("not only root sees into the recovery volume: %v, %v", volume, err)
 			}
 			if u.ManifestSerial != "7" || (u.Array != nil) != k.Mirror || u.Original != benchRelease+".upd" || u.Server != b.url {
 				t.Errorf("the record says %+v", u)

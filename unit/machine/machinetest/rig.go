@@ -390,6 +390,9 @@ func (d *device) Discard(context.Context, time.Duration, func(int64)) block.Disc
 func (r *Rig) content(uuid string) string {
 	if r.volumes[uuid] == "" {
 		dir, err := os.MkdirTemp(filepath.Join(r.dir, "volumes"), "")
+		if err == nil {
+			err = os.Chmod(dir, 0o755) // as mke2fs makes it
+		}
 		if err != nil {
 			r.t.Error(err)
 		}
