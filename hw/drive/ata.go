@@ -86,6 +86,15 @@ func (t taskfile) passThrough() SCSICommand {
 	return SCSICommand{CDB: cdb, Direction: t.dir, Data: t.data, Timeout: t.timeout}
 }
 
+// ask sends a command that changes nothing, as send does.
+func (a *ATA) ask(t taskfile) (r Registers, ok bool, err error) {
+	err = untilTold(func() error {
+		r, ok, err = a.send(t)
+		return err
+	})
+	return r, ok, err
+}
+
 // send sends a command. ok is false if the drive completed it, and nobody passed on the registers.
 func (a *ATA) send(t taskfile) (r Registers, ok bool, err error) {
 	res, err := a.dev.SCSI(t.passThrough())
@@ -113,17 +122,16 @@ func (a *ATA) send(t taskfile) (r Registers, ok bool, err error) {
 
 // destroy sends a command for which a permit is needed.
 func (a *ATA) destroy(p Permit, t taskfile) error {
-	if err := a.permit(p); err != nil {
+	return a.permit.send(p, func() error {
+		_, _, err := a.send(t)
 		return err
-	}
-	_, _, err := a.send(t)
-	return err
+	})
 }
 
 // Identify asks the drive who it is and what it can do.
 func (a *ATA) Identify() (Identify, error) {
 	b := make([]byte, 512)
-	if _, _, err := a.send(taskfile{command: ataIdentify, dir: FromDrive, data: b}); err != nil {
+	if _, _, err := a.ask(taskfile{command: ataIdentify, dir: FromDrive, data: b}); err != nil {
 		return Identify{}, fmt.Errorf("read identity: %w", err)
 	}
 	return ParseIdentify(b)
@@ -180,7 +188,7 @@ type SanitizeStatus struct {
 
 // SanitizeStatus asks for it. The error is ErrNoRegisters where a bridge hides the upper half of a field in which the answer is.
 func (a *ATA) SanitizeStatus() (SanitizeStatus, error) {
-	r, ok, err := a.send(taskfile{command: ataSanitize, device: 0x40, ext: true}) // feature 0000h; CLEAR SANITIZE OPERATION FAILED stays 0
+	r, ok, err := a.ask(taskfile{command: ataSanitize, device: 0x40, ext: true}) // feature 0000h; CLEAR SANITIZE OPERATION FAILED stays 0
 	if e := (ATAError{}); errors.As(err, &e) && e.Registers.LBA&0xff == 1 {
 		return SanitizeStatus{Failed: true, Registers: r}, nil // reason 01h: sanitize command unsuccessful (ACS-3, SANITIZE DEVICE ERROR REASON)
 	}
@@ -229,9 +237,6 @@ func (p Password) block(erase byte) []byte {
 
 // security sends a command with a password, not through a USB bridge.
 func (a *ATA) security(p Permit, command byte, data []byte, timeout time.Duration) error {
-	if err := a.permit(p); err != nil {
-		return err
-	}
 	state, err := a.dev.State()
 	if err != nil {
 		return err
@@ -243,8 +248,7 @@ func (a *ATA) security(p Permit, command byte, data []byte, timeout time.Duratio
 	if data != nil {
 		t.dir, t.data = ToDrive, data
 	}
-	_, _, err = a.send(t)
-	return err
+	return a.destroy(p, t)
 }
 
 // SetPassword sets the user password, level high (ACS-3 7.41). Until it is disabled, or an erase is complete, the drive is locked after
@@ -266,14 +270,16 @@ func (a *ATA) DisablePassword(p Permit, w Password) error {
 // password that was set. It returns when the drive is done, which takes hours: timeout bounds it. An enhanced erase reaches sectors that
 // were reallocated too.
 func (a *ATA) SecureErase(p Permit, w Password, enhanced bool, timeout time.Duration) error {
-	if err := a.security(p, ataErasePrepare, nil, 0); err != nil {
-		return err
-	}
 	var mode byte
 	if enhanced {
 		mode = 1 << 1
 	}
-	return a.security(p, ataEraseUnit, w.block(mode), timeout)
+	// The drive refuses the second unless it comes right after the first, so the permit is not checked between the two.
+	if err := a.security(p, ataErasePrepare, nil, 0); err != nil {
+		return err
+	}
+	_, _, err := a.send(taskfile{command: ataEraseUnit, dir: ToDrive, data: w.block(mode), timeout: timeout})
+	return err
 }
 
 // NativeSectors returns how many sectors the drive has with those of a host protected area. The drive must know one of the feature sets.
@@ -289,7 +295,7 @@ func (a *ATA) NativeSectors(id Identify) (uint64, error) {
 	default:
 		return 0, fmt.Errorf("read native size: %w", errors.ErrUnsupported)
 	}
-	r, ok, err := a.send(t)
+	r, ok, err := a.ask(t)
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("read native size: %w", err)
@@ -328,7 +334,7 @@ func (a *ATA) SetSectors(p Permit, id Identify, sectors uint64) error {
 // where a device configuration overlay hides some. It changes nothing.
 func (a *ATA) FactorySectors() (uint64, error) {
 	b := make([]byte, 512)
-	if _, _, err := a.send(taskfile{command: ataDCO, features: featureDCOIdentify, dir: FromDrive, data: b}); err != nil {
+	if _, _, err := a.ask(taskfile{command: ataDCO, features: featureDCOIdentify, dir: FromDrive, data: b}); err != nil {
 		return 0, fmt.Errorf("read device configuration: %w", err)
 	}
 	if err := checkIntegrity(b); err != nil {

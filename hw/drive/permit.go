@@ -56,6 +56,30 @@ func NewPermit(of Identity) (Permit, error) {
 // permitter checks a permit before a command is sent.
 type permitter func(Permit) error
 
+// send checks the permit and sends a command. A drive that instead tells of a reset has not taken the command, which is sent again after
+// another check.
+func (check permitter) send(p Permit, command func() error) error {
+	return untilTold(func() error {
+		if err := check(p); err != nil {
+			return err
+		}
+		return command()
+	})
+}
+
+// untilTold sends a command again that was not taken since the drive had a unit attention condition to tell of (SPC): a reset, or new
+// parameters. Each condition is told once.
+func untilTold(send func() error) error {
+	var err error
+	for range 4 {
+		err = send()
+		if e := (SenseError{}); !errors.As(err, &e) || e.Status != statusCheckCondition || e.Sense.Key != keyUnitAttention {
+			break
+		}
+	}
+	return err
+}
+
 // check looks at everything anew: the machine first, which sends nothing, then the drive. who asks the drive for model and serial number.
 func (p Permit) check(dev Device, who func() (model, serial string, err error)) error {
 	if p == (Permit{}) {

@@ -52,7 +52,11 @@ func (s *SCSI) send(c SCSICommand) (SCSIResult, error) {
 // read sends a command that asks for data, and returns those that came.
 func (s *SCSI) read(cdb []byte, n int) ([]byte, error) {
 	b := make([]byte, n)
-	r, err := s.send(SCSICommand{CDB: cdb, Direction: FromDrive, Data: b})
+	var r SCSIResult
+	err := untilTold(func() (err error) {
+		r, err = s.send(SCSICommand{CDB: cdb, Direction: FromDrive, Data: b})
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -302,12 +306,11 @@ func formatUnit() SCSICommand {
 }
 
 func (s *SCSI) destroy(p Permit, c SCSICommand) error {
-	if err := s.permit(p); err != nil {
-		return err
-	}
 	c.Timeout = 2 * time.Minute
-	_, err := s.send(c)
-	return err
+	return s.permit.send(p, func() error {
+		_, err := s.send(c)
+		return err
+	})
 }
 
 // Operation is what a drive says of what goes on in the background.

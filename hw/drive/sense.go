@@ -24,6 +24,7 @@ const (
 	keyRecovered      = 0x1
 	keyNotReady       = 0x2
 	keyIllegalRequest = 0x5
+	keyUnitAttention  = 0x6
 )
 
 func (s Sense) String() string {
