@@ -5,6 +5,7 @@ package job
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"gprovision/unit/panel"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
+	"gprovision/unit/survey"
 	"gprovision/unit/volume"
 )
 
@@ -41,6 +43,8 @@ type Outcome struct {
 	Err error
 	// Menu reports whether the menu is shown to the person before anything else is decided.
 	Menu bool
+	// Answered is the identifier of an image on a medium that is left alone until the medium is taken out, and Why says why; "": none.
+	Answered, Why string
 }
 
 // ReadingTime is how long a message that a person shall read stays before the unit goes on.
@@ -58,6 +62,12 @@ type Env struct {
 	Queue *report.Queue
 	// Journal is the log of this boot.
 	Journal *journal.Journal
+	// Survey looks at the unit as this pass knows it. It has the kernel arguments and the names of the boot artifact.
+	Survey *survey.Survey
+	// Key is the unit's key if the job makes a unit, or a recovery volume, anew.
+	Key ed25519.PrivateKey
+	// Await waits until a device came or went, or until the time is over. A key that a person presses ends it too.
+	Await func(ctx context.Context, most time.Duration) error
 }
 
 // Run runs the steps of a job, those of the Site for the job with this name woven in, and tells panels, log and server of each.

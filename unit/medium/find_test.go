@@ -171,7 +171,7 @@ func TestFind(t *testing.T) {
 	p.left()
 
 	// The image of one is read where it lies.
-	dir, done, err = f.Mount(found[0])
+	dir, done, err = Mount(f.Eyes, found[0])
 	if err != nil {
 		t.Fatal(err)
 	}

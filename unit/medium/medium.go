@@ -147,7 +147,7 @@ func (f Finder) look(ctx context.Context, m *Medium) error {
 		refused []image.Rejected
 	}
 	s, err := within(ctx, patience, func() (seen, error) {
-		dir, done, err := f.Mount(*m)
+		dir, done, err := Mount(f.Eyes, *m)
 		if err != nil {
 			return seen{}, err
 		}
@@ -159,8 +159,8 @@ func (f Finder) look(ctx context.Context, m *Medium) error {
 }
 
 // Mount mounts a medium read-only. The caller calls done when finished with it.
-func (f Finder) Mount(m Medium) (dir string, done func() error, err error) {
-	return mount(f.Eyes.Places().Medium, func(dir string) error { return f.Eyes.Mount(m.Path, dir, m.Type) }, f.Eyes.Unmount)
+func Mount(eyes machine.Eyes, m Medium) (dir string, done func() error, err error) {
+	return mount(eyes.Places().Medium, func(dir string) error { return eyes.Mount(m.Path, dir, m.Type) }, eyes.Unmount)
 }
 
 // mount mounts something below the directory parent, which it makes.

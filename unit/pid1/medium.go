@@ -9,7 +9,6 @@ import (
 
 	"gprovision/model/fault"
 	"gprovision/unit/decide"
-	"gprovision/unit/image"
 	"gprovision/unit/job"
 	"gprovision/unit/journal"
 	"gprovision/unit/medium"
@@ -86,14 +85,6 @@ func (u *unit) refuse(ctx context.Context, err error) {
 	u.m.Panel.Pause(ctx, job.ReadingTime)
 }
 
-// answer remembers why an image on a medium is left alone until the medium is taken out.
-func (u *unit) answer(file medium.File, why string) {
-	if u.memory.Answered == nil {
-		u.memory.Answered = map[string]string{}
-	}
-	u.memory.Answered[file.ID] = why
-}
-
 // rescue restores from an emergency medium.
 func (u *unit) rescue(ctx context.Context, f *survey.Findings) job.Outcome {
 	m, file := *f.Offer, f.OfferFile
@@ -101,20 +92,16 @@ func (u *unit) rescue(ctx context.Context, f *survey.Findings) job.Outcome {
 		f.Main != decide.MainForeign
 	u.log.Info("emergency medium", "device", m.Path, "filesystem", m.Type, "image", file.Name.String(), "stick", m.Stick, "sure", sure,
 		journal.ForPerson())
-	dir, done, err := u.surveyor().Finder(f.Names).Mount(m)
+	dir, done, err := u.env().MountMedium(m)
 	if err != nil {
-		u.answer(file, err.Error())
+		u.answer(file.ID, err.Error())
 		u.refuse(ctx, err)
 		return job.Outcome{Kind: job.DecideAgain}
 	}
-	defer func() {
-		if err := done(); err != nil {
-			u.log.Warn("medium cannot be unmounted", "err", err)
-		}
-	}()
+	defer done()
 	im := file.Image(dir)
-	if err := u.prove(ctx, im); err != nil {
-		u.answer(file, "it cannot be used")
+	if err := u.env().ProveOnMedium(ctx, im); err != nil {
+		u.answer(file.ID, "it cannot be used")
 		u.refuse(ctx, fmt.Errorf("%s: %w", file.Base, err))
 		return job.Outcome{Kind: job.DecideAgain}
 	}
@@ -127,7 +114,7 @@ func (u *unit) rescue(ctx context.Context, f *survey.Findings) job.Outcome {
 		Time: time.Now().UTC().Truncate(time.Second)}
 	out := u.restoreImage(ctx, f, &im, &r, "")
 	if out.Kind != job.RebootNow {
-		u.answer(file, "the restore from it failed")
+		u.answer(file.ID, "the restore from it failed")
 		return out
 	}
 	if err := u.volume.Change(func(v *state.Volume) error {
@@ -136,14 +123,6 @@ func (u *unit) rescue(ctx context.Context, f *survey.Findings) job.Outcome {
 		u.log.Warn("medium cannot be noted; the mark names it", "err", err)
 	}
 	return out
-}
-
-// prove shows that an image on a medium is good.
-func (u *unit) prove(ctx context.Context, im image.Image) error {
-	u.m.Panel.Show(panel.View{Job: string(decide.Rescue), Step: "Checking image"})
-	meter, stop := u.m.Track(ctx, im.Size)
-	defer stop()
-	return image.Prove(ctx, im, u.m.Policy, u.m.Keys, meter.Set)
 }
 
 // askMedium asks what to do with a good image. ok says that the restore is confirmed; otherwise out is what follows.
@@ -159,7 +138,7 @@ func (u *unit) askMedium(ctx context.Context, f *survey.Findings, file medium.Fi
 
 // notConfirmed notes that nobody wants the restore, and returns false.
 func (u *unit) notConfirmed(ctx context.Context, file medium.File, err error) bool {
-	u.answer(file, "the restore was not confirmed")
+	u.answer(file.ID, "the restore was not confirmed")
 	why := fault.Newf(fault.MediumNotAsked, "%s", file.Base)
 	if err != nil {
 		why = &fault.Occurrence{Fault: fault.MediumNotAsked, Cause: err}

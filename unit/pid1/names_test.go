@@ -5,11 +5,9 @@ import (
 	"errors"
 	"testing"
 
-	"gprovision/model/layout"
 	"gprovision/model/naming"
 	"gprovision/site"
 	"gprovision/unit/decide"
-	"gprovision/unit/job/rescue"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 )
@@ -106,36 +104,6 @@ func TestLabelsOfRecord(t *testing.T) {
 	f := u.look(t.Context())
 	if f.Recovery != decide.RecoveryFound || u.m.Site.Names != site.Stock().Names {
 		t.Errorf("%s, names %+v", f.Recovery, u.m.Site.Names)
-	}
-}
-
-// TestRebuildKeepsLabels: a stick with other names rebuilds a unit all the same, whose main system is known by its mark; and a recovery volume
-// that it makes anew has the label of the stick, which the unit keeps from then on.
-func TestRebuildKeepsLabels(t *testing.T) {
-	machinetest.OwnMounts(t)
-	var log bytes.Buffer
-	u := testUnit(t, &log)
-	u.m.Initramfs = t.TempDir()
-	machinetest.WithLoader(t, u.m)
-	u.m.Site.Names = u.m.Site.Names.Of(naming.Names{RecoveryLabel: "ACMEREC", PrimaryLabel: "ACMEROOT"})
-	dev, table := onlyDisk(t, u)
-	u.m.Site = site.Stock()
-	im := stickImage(t, u)
-	for _, at := range []int64{0, 128 * layout.MiB} {
-		machinetest.Overwrite(t, part(dev, table, layout.Recovery), at, bytes.Repeat([]byte{0xff}, 8192))
-	}
-	u.m.Sys = machinetest.VirtIO(t, dev)
-	plan, err := rescue.PlanRebuild(t.Context(), u.m, nil)
-	if err == nil {
-		err = plan.Run(t.Context(), im, state.NewKey(), noLog, nil)
-	}
-	if err != nil {
-		t.Fatalf("%v; log:\n%s", err, log.String())
-	}
-	u.names = u.names.Of(naming.Names{RecoveryLabel: "FOXREC", PrimaryLabel: "FOXROOT"})
-	f := u.look(t.Context())
-	if n := u.m.Site.Names; f.Recovery != decide.RecoveryFound || f.Main != decide.MainMarked || n.Recovery != "RECOVERY" || n.Primary != "ACMEROOT" {
-		t.Errorf("found %s and %s, names %+v", f.Recovery, f.Main, n)
 	}
 }
 

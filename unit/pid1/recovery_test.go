@@ -77,15 +77,6 @@ func recoveryDisk(t *testing.T, u *unit, main ...state.Disk) (dev, part string) 
 	return dev, part
 }
 
-func debugfs(t *testing.T, part string, commands ...string) {
-	t.Helper()
-	for _, c := range commands {
-		if out, err := exec.Command("debugfs", "-w", "-R", c, part).CombinedOutput(); err != nil {
-			machinetest.Skip(t, fmt.Sprintf("debugfs: %s", out))
-		}
-	}
-}
-
 // TestDamagedRecovery: a recovery volume that is really damaged is told from a missing one, and repaired; one that stays damaged is not
 // tried again in the same boot, and nothing is ever formatted.
 func TestDamagedRecovery(t *testing.T) {
@@ -101,11 +92,11 @@ func TestDamagedRecovery(t *testing.T) {
 			machinetest.Overwrite(t, part, 4096, bytes.Repeat([]byte{0xff}, 4096))
 		}, false, decide.RecoveryDamaged, true},
 		"the record has lost its name": {func(t *testing.T, _, part string) {
-			debugfs(t, part, "unlink /state/unit.json")
+			machinetest.Debugfs(t, part, "unlink /state/unit.json")
 			machinetest.Overwrite(t, part, 1024, make([]byte, 1024))
 		}, false, decide.RecoveryDamaged, true},
 		"the directory of the record has lost its name, and an earlier repair found it": {func(t *testing.T, _, part string) {
-			debugfs(t, part, "unlink /state")
+			machinetest.Debugfs(t, part, "unlink /state")
 			if out, err := exec.Command("e2fsck", "-fy", part).CombinedOutput(); err == nil || !bytes.Contains(out, []byte("nconnected")) {
 				t.Fatalf("e2fsck: %v: %s", err, out)
 			}
@@ -118,14 +109,14 @@ func TestDamagedRecovery(t *testing.T) {
 			machinetest.Overwrite(t, part, 0, append([]byte("LUKS\xba\xbe\x00\x01"), make([]byte, 4096)...))
 		}, false, decide.RecoveryMissing, false},
 		"record is damaged for good": {func(t *testing.T, _, part string) {
-			debugfs(t, part, "rm /state/unit.json", "write /dev/null /state/unit.json")
+			machinetest.Debugfs(t, part, "rm /state/unit.json", "write /dev/null /state/unit.json")
 		}, false, decide.RecoveryDamaged, false},
 		"record is of a newer version": {func(t *testing.T, _, part string) {
 			newer := filepath.Join(t.TempDir(), "newer")
 			if err := os.WriteFile(newer, []byte(`{"version":99,"serial":["another form"]}`), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			debugfs(t, part, "rm /state/unit.json", "write "+newer+" /state/unit.json")
+			machinetest.Debugfs(t, part, "rm /state/unit.json", "write "+newer+" /state/unit.json")
 		}, false, decide.RecoveryNewer, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -44,6 +44,7 @@ import (
 	"gprovision/unit/job/handover"
 	"gprovision/unit/job/provision"
 	"gprovision/unit/job/repair"
+	"gprovision/unit/job/rescue"
 	"gprovision/unit/job/restore"
 	"gprovision/unit/job/shell"
 	"gprovision/unit/job/support"
@@ -146,7 +147,7 @@ func Run(s site.Site, version string) {
 
 // env is what a job of this pass gets.
 func (u *unit) env() job.Env {
-	return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue, Journal: u.journal}
+	return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue, Journal: u.journal, Survey: u.surveyor(), Key: u.key, Await: u.await}
 }
 
 // guard turns a panic into an error.
@@ -507,7 +508,18 @@ func (u *unit) pass(ctx context.Context) job.Outcome {
 func (u *unit) do(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) job.Outcome {
 	out := u.run(ctx, d, chosen, f)
 	u.person.Wanted = u.person.Wanted || out.Menu
+	if out.Answered != "" {
+		u.answer(out.Answered, out.Why)
+	}
 	return out
+}
+
+// answer remembers why an image on a medium is left alone until the medium is taken out.
+func (u *unit) answer(id, why string) {
+	if u.memory.Answered == nil {
+		u.memory.Answered = map[string]string{}
+	}
+	u.memory.Answered[id] = why
 }
 
 func (u *unit) run(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) job.Outcome {
@@ -541,7 +553,7 @@ func (u *unit) run(ctx context.Context, d decide.Decision, chosen decide.Choice,
 	case decide.Support:
 		return support.Run(ctx, u.env(), f)
 	case decide.Rebuild:
-		return u.rebuild(ctx, f)
+		return rescue.Run(ctx, u.env(), f)
 	}
 	reason := errors.New(d.Reason)
 	if len(f.Notes) > 0 {

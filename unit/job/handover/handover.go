@@ -45,7 +45,7 @@ type Options struct {
 
 // boot is one hand-over.
 type boot struct {
-	job.Env
+	env job.Env
 	Options
 	f    *survey.Findings
 	told state.Boot
@@ -93,7 +93,7 @@ func Run(ctx context.Context, e job.Env, o Options, f *survey.Findings) job.Outc
 // be, the counts are written as any file.
 func (b *boot) count() error {
 	if b.f.Recovery != decide.RecoveryFound {
-		b.Machine.Log.Warn("no recovery volume to count on")
+		b.env.Machine.Log.Warn("no recovery volume to count on")
 		return nil
 	}
 	change := func(c state.Counts) state.Counts {
@@ -107,12 +107,12 @@ func (b *boot) count() error {
 		if err != nil {
 			return err
 		}
-		if why = b.Machine.WriteBlock(b.f.RecoveryPart.Path, block, b.f.CountsPlace); why == nil {
+		if why = b.env.Machine.WriteBlock(b.f.RecoveryPart.Path, block, b.f.CountsPlace); why == nil {
 			return nil
 		}
 	}
-	b.Machine.Log.Info("counts are written as a file", "why", why)
-	return b.Count(b.f.Unit, change)
+	b.env.Machine.Log.Info("counts are written as a file", "why", why)
+	return b.env.Count(b.f.Unit, change)
 }
 
 // blaming returns the steps with failures of the kind f, so that whoever watches them is told of the same one as whoever ran them.
@@ -130,15 +130,15 @@ func blaming(f *fault.Fault, steps []step.Step) []step.Step {
 
 // tellSystem leaves for the running system what it is to know of this boot, and what the server is to hear, in memory.
 func (b *boot) tellSystem() error {
-	rules, err := b.Machine.Policy.Marshal()
+	rules, err := b.env.Machine.Policy.Marshal()
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(b.Machine.Places.InRun(state.BootFile)), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(b.env.Machine.Places.InRun(state.BootFile)), 0o755); err != nil {
 		return err
 	}
-	if err := errors.Join(b.Queue.Persist(b.Machine.Places.InRun(state.RunQueue)), b.Queue.Release()); err != nil {
-		b.Machine.Log.Warn("the running system does not get the unsent records", "err", err)
+	if err := errors.Join(b.env.Queue.Persist(b.env.Machine.Places.InRun(state.RunQueue)), b.env.Queue.Release()); err != nil {
+		b.env.Machine.Log.Warn("the running system does not get the unsent records", "err", err)
 	}
 	taken, err := b.systemTakesOver()
 	if err != nil {
@@ -146,18 +146,18 @@ func (b *boot) tellSystem() error {
 	}
 	b.told.Watchdog, err = b.Watchdog.HandOver(taken)
 	if err != nil {
-		b.Machine.Log.Warn("watchdog cannot be handed over", "err", err)
+		b.env.Machine.Log.Warn("watchdog cannot be handed over", "err", err)
 	}
 	if dog := b.told.Watchdog; dog.Device != "" {
-		b.Machine.Log.Info("watchdog handed over", "running", dog.Running, "seconds", dog.Seconds)
+		b.env.Machine.Log.Info("watchdog handed over", "running", dog.Running, "seconds", dog.Seconds)
 	}
 	b.told.HandOver, b.told.Milliseconds = time.Now().UTC(), time.Since(b.Start).Milliseconds()
 	text, err := b.told.Marshal()
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.WriteFile(b.Machine.Places.InRun(state.PolicyFile), rules, 0o600),
-		os.WriteFile(b.Machine.Places.InRun(state.BootFile), text, 0o600))
+	return errors.Join(os.WriteFile(b.env.Machine.Places.InRun(state.PolicyFile), rules, 0o600),
+		os.WriteFile(b.env.Machine.Places.InRun(state.BootFile), text, 0o600))
 }
 
 // noteRemoved notes that the medium from which the unit was restored last is gone, so that it counts anew when it comes back.
@@ -167,7 +167,7 @@ func (b *boot) noteRemoved() {
 	}
 	m := b.f.LastMedium
 	m.Removed = true
-	if err := b.Volume.Change(func(v *state.Volume) error { return v.WriteMedium(m) }); err != nil {
-		b.Machine.Log.Warn("it cannot be noted that the medium was removed", "err", err)
+	if err := b.env.Volume.Change(func(v *state.Volume) error { return v.WriteMedium(m) }); err != nil {
+		b.env.Machine.Log.Warn("it cannot be noted that the medium was removed", "err", err)
 	}
 }

@@ -22,15 +22,15 @@ const maxMends = 3
 // comparing them reads all of them. A recovery artifact that the running system fetched goes to the recovery device when the main disk
 // is known to boot. No failure here keeps the unit from starting.
 func (b *boot) mend() {
-	if b.Machine.Policy.Provision || b.f.Recovery != decide.RecoveryFound || b.f.Counts.Mends >= maxMends {
+	if b.env.Machine.Policy.Provision || b.f.Recovery != decide.RecoveryFound || b.f.Counts.Mends >= maxMends {
 		return // another artifact's policy, no record to go by, or enough
 	}
-	vars := b.Machine.Vars
+	vars := b.env.Machine.Vars
 	fromMain := b.startedFromMain(vars)
 	var change efi.Change
 	var err, fileErr error
-	if b.Machine.Firmware == layout.UEFI {
-		change, err = b.Machine.EnsureEntries(vars, b.f.Unit)
+	if b.env.Machine.Firmware == layout.UEFI {
+		change, err = b.env.Machine.EnsureEntries(vars, b.f.Unit)
 	}
 	if !fromMain {
 		fileErr = b.mendMain()
@@ -38,9 +38,9 @@ func (b *boot) mend() {
 		fileErr = b.mendRecovery()
 	}
 	if err = errors.Join(err, fileErr); err != nil {
-		b.Machine.Log.Warn("what starts the unit cannot be repaired", "err", err)
+		b.env.Machine.Log.Warn("what starts the unit cannot be repaired", "err", err)
 	} else if !fromMain {
-		b.Machine.Log.Info("boot files of the main disk are right")
+		b.env.Machine.Log.Info("boot files of the main disk are right")
 	}
 	count := state.Counts.Mended
 	if fromMain && change.Empty() && err == nil {
@@ -49,46 +49,46 @@ func (b *boot) mend() {
 		}
 		count = state.Counts.NotMended
 	}
-	if err := b.Count(b.f.Unit, count); err != nil {
-		b.Machine.Log.Warn("repair of what starts the unit cannot be counted", "err", err)
+	if err := b.env.Count(b.f.Unit, count); err != nil {
+		b.env.Machine.Log.Warn("repair of what starts the unit cannot be counted", "err", err)
 	}
 }
 
 // startedFromMain reports whether this boot came from the main disk's own boot entry.
 func (b *boot) startedFromMain(vars *efi.Vars) bool {
-	if b.Machine.Firmware == layout.UEFI {
+	if b.env.Machine.Firmware == layout.UEFI {
 		started, err := vars.Started()
 		return err == nil && strings.HasPrefix(started, machine.NormalEntry) // each member of an array has an entry
 	}
-	return strings.Contains(b.Machine.Cmdline, "real_root=")
+	return strings.Contains(b.env.Machine.Cmdline, "real_root=")
 }
 
 // mendMain makes the main disk boot its own system again.
 func (b *boot) mendMain() error {
 	// On BIOS the files are on the main system itself.
-	if err := b.Machine.Mount(b.f.MainPart.Path, b.Machine.Places.Main, "ext4",
-		host.MountOptions{ReadOnly: b.Machine.Firmware == layout.UEFI}); err != nil {
+	if err := b.env.Machine.Mount(b.f.MainPart.Path, b.env.Machine.Places.Main, "ext4",
+		host.MountOptions{ReadOnly: b.env.Machine.Firmware == layout.UEFI}); err != nil {
 		return err
 	}
-	artifact := filepath.Join(b.Machine.Places.Main, "boot", b.Machine.Site.Names.BootFile)
+	artifact := filepath.Join(b.env.Machine.Places.Main, "boot", b.env.Machine.Site.Names.BootFile)
 	_, err := machine.ReadArtifact(artifact)
 	var disks []string
 	if err == nil {
 		disks, err = b.mainDisks()
 	}
 	if err == nil {
-		err = b.Machine.PutMainArtifact(b.f.Unit, disks, b.Machine.Places.Main)
+		err = b.env.Machine.PutMainArtifact(b.f.Unit, disks, b.env.Machine.Places.Main)
 	}
-	return errors.Join(err, b.Machine.Unmount(b.Machine.Places.Main))
+	return errors.Join(err, b.env.Machine.Unmount(b.env.Machine.Places.Main))
 }
 
 // mendRecovery makes the recovery device boot the recovery artifact that the running system has put on the recovery volume.
 func (b *boot) mendRecovery() error {
-	return b.Volume.Change(func(v *state.Volume) error {
-		if err := b.Machine.PutRecoveryArtifact(b.f.Unit, b.Machine.Places.Recovery); err != nil {
+	return b.env.Volume.Change(func(v *state.Volume) error {
+		if err := b.env.Machine.PutRecoveryArtifact(b.f.Unit, b.env.Machine.Places.Recovery); err != nil {
 			return err
 		}
-		b.Machine.Log.Info("the recovery device boots the fetched recovery artifact")
+		b.env.Machine.Log.Info("the recovery device boots the fetched recovery artifact")
 		p := b.f.Pending
 		p.RecoveryArtifact = false
 		return v.WritePending(p)
@@ -103,7 +103,7 @@ func (b *boot) mainDisks() ([]string, error) {
 		out[0] = b.f.MainPart.Disk.Path
 		return out, nil
 	}
-	parts, err := b.Machine.Partitions(platform.AllowedMain)
+	parts, err := b.env.Machine.Partitions(platform.AllowedMain)
 	if err != nil {
 		return nil, err
 	}

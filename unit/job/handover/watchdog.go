@@ -70,7 +70,7 @@ func setting(root fs.FS, name, key string) (value string, ok bool) {
 
 // systemTakesOver is takesOver for the mounted main system.
 func (b *boot) systemTakesOver() (bool, error) {
-	r, err := os.OpenRoot(b.Machine.Places.Main)
+	r, err := os.OpenRoot(b.env.Machine.Places.Main)
 	if err != nil {
 		return false, err
 	}

@@ -2,6 +2,8 @@
 package jobtest
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -9,22 +11,30 @@ import (
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/report"
+	"gprovision/unit/state"
 	"gprovision/unit/survey"
 	"gprovision/unit/volume"
 )
 
-// Look surveys a machine that was just switched on, and returns what a job gets on it. Its log goes to a journal from then on.
-func Look(t *testing.T, m *machine.Machine) (job.Env, *survey.Findings) {
-	t.Helper()
+// Env returns what a job gets on the machine of m where nothing comes or goes, and no recovery volume was found. The log of m is its
+// journal from then on.
+func Env(m *machine.Machine) job.Env {
 	j := journal.New(journal.Options{})
 	m.Log = j.Logger()
-	s := &survey.Survey{Eyes: machine.EyesOf(m), Names: m.Site.Names, Memory: survey.Memory{Since: time.Now().Add(-time.Hour)}}
-	f := s.Look(t.Context())
+	return job.Env{Machine: m, Queue: report.NewQueue(m.BootID), Journal: j, Key: state.NewKey(),
+		Survey: &survey.Survey{Eyes: machine.EyesOf(m), Names: m.Site.Names, Memory: survey.Memory{Since: time.Now().Add(-time.Hour)}},
+		Await:  func(context.Context, time.Duration) error { return errors.New("nothing comes any more") }}
+}
+
+// Look surveys a machine that was just switched on. It returns what was found and what a job gets of that.
+func Look(t *testing.T, m *machine.Machine) (job.Env, *survey.Findings) {
+	t.Helper()
+	e := Env(m)
+	f := e.Survey.Look(t.Context())
 	if len(f.Replay) > 0 {
 		t.Fatalf("journals are to be replayed: %s", f.Replay)
 	}
 	m.Site.Names = f.Names
-	e := job.Env{Machine: m, Queue: report.NewQueue(m.BootID), Journal: j}
 	if f.RecoveryPart != nil {
 		e.Volume = volume.At(m, f.RecoveryPart.Path)
 	}

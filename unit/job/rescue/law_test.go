@@ -16,6 +16,7 @@ import (
 	"gprovision/model/signature"
 	"gprovision/unit/image"
 	"gprovision/unit/image/imagetest"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/job/restore"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
@@ -106,13 +107,13 @@ func (d *dead) machine() *machine.Machine {
 	return m
 }
 
-var pluggedIn = map[string]bool{"sda": true}
+var sticks = map[string]bool{"sda": true}
 
 // rebuild plans and runs a rebuild on a machine that was just switched on. planned is the number of calls that the plan made.
 func (d *dead) rebuild(t *testing.T) (planned int, err error) {
 	t.Helper()
 	m := d.machine()
-	plan, err := PlanRebuild(t.Context(), m, pluggedIn)
+	plan, err := planRebuild(t.Context(), m, sticks)
 	planned = len(d.Calls())
 	if w := d.Written(); len(w) > 0 {
 		t.Errorf("a plan writes to %s", w)
@@ -120,9 +121,12 @@ func (d *dead) rebuild(t *testing.T) (planned int, err error) {
 	if err != nil {
 		return planned, err
 	}
-	return planned, plan.Run(t.Context(), d.im, key, func(*state.Volume) error { return nil }, nil)
+	e := jobtest.Env(m)
+	e.Key = key
+	return planned, plan.run(t.Context(), e, d.im)
 }
 
+// key is the unit's key that each rebuild makes, so that they can be compared.
 var key = state.NewKey()
 
 // record returns the record on the recovery volume; nil if a boot would find none.
@@ -209,7 +213,7 @@ func (d *dead) ends(t *testing.T) string {
 	}
 	out.WriteString("\n")
 	for line := range strings.Lines(machinetest.Tree(t, d.Volume(u.Recovery.Table.Find(layout.Recovery).FSUUID))) {
-		if !strings.Contains(line, "/unit.json ") {
+		if !strings.Contains(line, "/unit.json ") && !strings.Contains(line, " /log/rebuild") {
 			out.WriteString(line)
 		}
 	}

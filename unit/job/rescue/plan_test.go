@@ -13,6 +13,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
@@ -93,7 +94,7 @@ func TestPlanRefused(t *testing.T) {
 			m := d.machine()
 			c.change(t, d, m)
 			before := len(d.Written())
-			_, err := PlanRebuild(t.Context(), m, pluggedIn)
+			_, err := planRebuild(t.Context(), m, sticks)
 			if fault.Of(err) != fault.NoRebuild || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -128,11 +129,11 @@ func TestLoss(t *testing.T) {
 		"All data on vda (2.1 GB,  NEW) will be lost. It carries nothing.": {Firmware: layout.UEFI},
 		"All data on partition 1 of vdb (8.6 GB,  MAIN) will be lost.":     {Firmware: layout.BIOS, OneDisk: true},
 	} {
-		plan, err := PlanRebuild(t.Context(), newDead(t, kind).machine(), pluggedIn)
+		plan, err := planRebuild(t.Context(), newDead(t, kind).machine(), sticks)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := plan.Loss(); !strings.HasPrefix(got, want) {
+		if got := plan.loss(); !strings.HasPrefix(got, want) {
 			t.Errorf("a person is asked: %s, want %s", got, want)
 		}
 	}
@@ -206,13 +207,13 @@ func TestRunRefused(t *testing.T) {
 			t.Parallel()
 			d := newDead(t, c.kind)
 			m := d.machine()
-			plan, err := PlanRebuild(t.Context(), m, pluggedIn)
+			plan, err := planRebuild(t.Context(), m, sticks)
 			if err != nil {
 				t.Fatal(err)
 			}
 			c.change(t, d, m)
 			before := len(d.Written())
-			err = plan.Run(t.Context(), d.im, key, func(*state.Volume) error { return nil }, nil)
+			err = plan.run(t.Context(), jobtest.Env(plan.Machine), d.im)
 			if fault.Of(err) != c.want || err == nil {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
@@ -234,13 +235,13 @@ func TestRunRefused(t *testing.T) {
 // TestRunIsEnded: a rebuild that init ends leaves no volume that a boot would take for the unit's.
 func TestRunIsEnded(t *testing.T) {
 	d := newDead(t, machinetest.Kind{Firmware: layout.BIOS})
-	plan, err := PlanRebuild(t.Context(), d.machine(), pluggedIn)
+	plan, err := planRebuild(t.Context(), d.machine(), sticks)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := plan.Run(ctx, d.im, key, func(*state.Volume) error { return nil }, nil); !errors.Is(err, context.Canceled) {
+	if err := plan.run(ctx, jobtest.Env(plan.Machine), d.im); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	if u := d.record(t); u != nil {

@@ -1,11 +1,10 @@
 // Package rescue makes a dead recovery volume anew: from the complete main system that is there, and the image of a recovery stick.
 //
-// It asks nobody: unit/pid1 shows the plan to a person first.
+// Run shows the plan to a person first, who has to say yes. Each refusal is told, and leads back to the menu.
 package rescue
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"os"
@@ -21,9 +20,12 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/naming"
 	"gprovision/model/platform"
+	"gprovision/model/record"
 	"gprovision/model/signature"
 	"gprovision/model/step"
+	"gprovision/unit/decide"
 	"gprovision/unit/image"
+	"gprovision/unit/job"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 	"gprovision/unit/sysroot"
@@ -32,10 +34,10 @@ import (
 // spare is what must be left on a new recovery volume beside images and boot files, bytes.
 const spare = 256 * layout.MiB
 
-// Rebuild is how a dead recovery volume is made anew: on the device that the platform plans for it, or in its partition of the only disk,
+// rebuild is how a dead recovery volume is made anew: on the device that the platform plans for it, or in its partition of the only disk,
 // with the identity of the complete main system that is there, and the image of a recovery stick. The unit's key was on the dead volume:
 // a new one is made, which the server does not know.
-type Rebuild struct {
+type rebuild struct {
 	*machine.Machine
 	// Device is the disk of the new recovery volume. Content says what the place of it carries, which is lost: the whole disk, or its
 	// partition on the only disk of a unit.
@@ -52,11 +54,11 @@ type Rebuild struct {
 	hash  string
 }
 
-// PlanRebuild finds out whether and how the recovery volume can be rebuilt. It changes nothing, but may start arrays. Disks in skip, by
+// planRebuild finds out whether and how the recovery volume can be rebuilt. It changes nothing, but may start arrays. Disks in skip, by
 // name, are neither looked at nor taken: sticks and media. An array that lacks members is taken as it is if it can do without them:
 // whether more may be hoped for is for the caller to say. Its errors are fault.NoRebuild.
-func PlanRebuild(ctx context.Context, m *machine.Machine, skip map[string]bool) (*Rebuild, error) {
-	r := &Rebuild{Machine: m}
+func planRebuild(ctx context.Context, m *machine.Machine, skip map[string]bool) (*rebuild, error) {
+	r := &rebuild{Machine: m}
 	find, choose, record := r.findMain, r.chooseDevice, r.record
 	switch v := m.Identity.Variant; {
 	case v.OneDisk():
@@ -72,8 +74,8 @@ func PlanRebuild(ctx context.Context, m *machine.Machine, skip map[string]bool) 
 	return r, nil
 }
 
-// Loss says to a person what the work destroys.
-func (r *Rebuild) Loss() string {
+// loss says to a person what the work destroys.
+func (r *rebuild) loss() string {
 	what := fmt.Sprintf("%s (%.1f GB, %s %s)", r.Device.Name, float64(r.Device.Size)/1e9, r.Device.Model, r.Device.Serial)
 	if r.unit.OneDisk() {
 		what = fmt.Sprintf("partition %d of %s", r.unit.Recovery.Table.Find(layout.Recovery).Number, what)
@@ -82,7 +84,7 @@ func (r *Rebuild) Loss() string {
 }
 
 // findMain finds the only complete main system of this unit: one whose mark names the unit's serial number.
-func (r *Rebuild) findMain(_ context.Context, skip map[string]bool) error {
+func (r *rebuild) findMain(_ context.Context, skip map[string]bool) error {
 	parts, err := r.Partitions(platform.AllowedMain)
 	if err != nil {
 		return err
@@ -121,7 +123,7 @@ var (
 
 // isMain says what filesystem is on a device if that is the complete main system of this unit. The error is errOther if it is something
 // else.
-func (r *Rebuild) isMain(path string) (filesystem.Info, error) {
+func (r *rebuild) isMain(path string) (filesystem.Info, error) {
 	info, noted, err := r.ProbePartition(path)
 	if err != nil {
 		return info, err
@@ -143,7 +145,7 @@ func (r *Rebuild) isMain(path string) (filesystem.Info, error) {
 }
 
 // findArray finds the only array that has the complete main system of this unit, and starts it.
-func (r *Rebuild) findArray(ctx context.Context, skip map[string]bool) error {
+func (r *rebuild) findArray(ctx context.Context, skip map[string]bool) error {
 	parts, err := r.Members()
 	if err != nil {
 		return err
@@ -174,7 +176,7 @@ func (r *Rebuild) findArray(ctx context.Context, skip map[string]bool) error {
 }
 
 // tryArray starts an array as a normal boot does and looks whether the main system is on it.
-func (r *Rebuild) tryArray(ctx context.Context, a raid.Array) error {
+func (r *rebuild) tryArray(ctx context.Context, a raid.Array) error {
 	if v := r.Identity.Variant; a.Level != v.SwRaidlevel || a.Disks != v.NumDataDisks {
 		return fmt.Errorf("it has level %d and %d places, the platform wants level %d and %d", a.Level, a.Disks, v.SwRaidlevel, v.NumDataDisks)
 	}
@@ -192,7 +194,7 @@ func (r *Rebuild) tryArray(ctx context.Context, a raid.Array) error {
 }
 
 // lookUpMembers finds the partitions of the array's members, those that are out of date too.
-func (r *Rebuild) lookUpMembers() error {
+func (r *rebuild) lookUpMembers() error {
 	all, err := r.Partitions(platform.AllowedMain)
 	if err != nil {
 		return err
@@ -209,14 +211,14 @@ func (r *Rebuild) lookUpMembers() error {
 }
 
 // salvage reads from a main system what the unit needs to stay the one it is, and proves that a boot artifact is there.
-func (r *Rebuild) salvage(part string) error {
+func (r *rebuild) salvage(part string) error {
 	if err := r.Mount(part, r.Places.Main, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true}); err != nil {
 		return err
 	}
 	return errors.Join(r.readSystem(r.Places.Main), r.Unmount(r.Places.Main))
 }
 
-func (r *Rebuild) readSystem(dir string) error {
+func (r *rebuild) readSystem(dir string) error {
 	s, err := sysroot.Open(dir)
 	if err != nil {
 		return err
@@ -241,7 +243,7 @@ func (r *Rebuild) readSystem(dir string) error {
 }
 
 // chooseDevice chooses the new recovery device and looks at what it carries.
-func (r *Rebuild) chooseDevice(skip map[string]bool) error {
+func (r *rebuild) chooseDevice(skip map[string]bool) error {
 	disks, err := r.Disks()
 	if err != nil {
 		return err
@@ -255,7 +257,7 @@ func (r *Rebuild) chooseDevice(skip map[string]bool) error {
 
 // isMainDisk reports whether a disk has the main system, or a member of it. While disks of the array are missing it may also be the one
 // that is to replace such a disk: then it is one of the size that the platform has for them.
-func (r *Rebuild) isMainDisk(d block.Disk) bool {
+func (r *rebuild) isMainDisk(d block.Disk) bool {
 	if len(r.members) == 0 {
 		return d.Name == r.Main.Disk.Name
 	}
@@ -269,7 +271,7 @@ func (r *Rebuild) isMainDisk(d block.Disk) bool {
 }
 
 // lookAt says what the place of the new recovery volume carries, on a device that is written to.
-func (r *Rebuild) lookAt(path string) (err error) {
+func (r *rebuild) lookAt(path string) (err error) {
 	if r.Device.ReadOnly {
 		return fmt.Errorf("%s is read-only", r.Device.Path)
 	}
@@ -281,7 +283,7 @@ func (r *Rebuild) lookAt(path string) (err error) {
 
 // choosePartition finds the recovery volume's partition on the only disk of the unit, which has the main system. A volume whose record can
 // be read there, or is one of a newer program, is not dead: nothing says why the unit does not take it.
-func (r *Rebuild) choosePartition(map[string]bool) error {
+func (r *rebuild) choosePartition(map[string]bool) error {
 	r.Device = r.Main.Disk
 	t, err := OneDisk(r.Machine, r.Main)
 	if err != nil {
@@ -365,7 +367,7 @@ func Planned(v platform.Variant, disks []block.Disk) (block.Disk, error) {
 }
 
 // record makes the unit's record from what is on the disks.
-func (r *Rebuild) record(context.Context) error {
+func (r *rebuild) record(context.Context) error {
 	main, err := Roles(r.Firmware, r.Main.Table, r.Main.Partition, layout.Primary, r.Identity.Variant.DataPartition != nil)
 	if err == nil {
 		main, err = r.filesystems(r.Main.Disk, main)
@@ -377,7 +379,7 @@ func (r *Rebuild) record(context.Context) error {
 }
 
 // recordOneDisk is record for the only disk of a unit.
-func (r *Rebuild) recordOneDisk(context.Context) error {
+func (r *rebuild) recordOneDisk(context.Context) error {
 	t, err := r.filesystems(r.Device, r.unit.Recovery.Table)
 	if err != nil {
 		return err
@@ -388,7 +390,7 @@ func (r *Rebuild) recordOneDisk(context.Context) error {
 }
 
 // recordArray is record for an array.
-func (r *Rebuild) recordArray(ctx context.Context) error {
+func (r *rebuild) recordArray(ctx context.Context) error {
 	main := make([]state.Disk, r.array.Disks)
 	var peer block.Disk
 	for _, p := range append(slices.Clone(r.array.Parts), r.array.Stale...) { // what is in use comes first
@@ -426,7 +428,7 @@ func (r *Rebuild) recordArray(ctx context.Context) error {
 
 // recordData finds the array of the data: the one that the disks of the main system have members of at its place. Where nothing is left of
 // it, or of its filesystem, it gets new identifiers.
-func (r *Rebuild) recordData(ctx context.Context) error {
+func (r *rebuild) recordData(ctx context.Context) error {
 	if r.Identity.Variant.DataPartition == nil {
 		return nil
 	}
@@ -463,7 +465,7 @@ func (r *Rebuild) recordData(ctx context.Context) error {
 }
 
 // recordDevice makes the record with a recovery device of its own.
-func (r *Rebuild) recordDevice(main ...state.Disk) error {
+func (r *rebuild) recordDevice(main ...state.Disk) error {
 	d := r.Device
 	table, err := layout.ForRecovery(r.Firmware, layout.Device{Size: d.Size, SectorSize: d.SectorSize}, r.Labels(), machine.NewIDs())
 	if err != nil {
@@ -473,7 +475,7 @@ func (r *Rebuild) recordDevice(main ...state.Disk) error {
 	return nil
 }
 
-func (r *Rebuild) newUnit(recovery state.Disk, main ...state.Disk) state.Unit {
+func (r *rebuild) newUnit(recovery state.Disk, main ...state.Disk) state.Unit {
 	return state.Unit{
 		Version: state.Version, Serial: r.Serial, Platform: r.Identity.Variant.DevCodeName, Firmware: r.Firmware, ImagePrefix: r.Site.Names.ImagePrefix,
 		Created: time.Now().UTC(), Recovery: recovery, Main: main,
@@ -482,7 +484,7 @@ func (r *Rebuild) newUnit(recovery state.Disk, main ...state.Disk) state.Unit {
 
 // filesystems returns the table of a disk with what is in the partitions that a restore may leave as they are. Where the filesystem of the
 // data is lost the record has a new identifier for it.
-func (r *Rebuild) filesystems(d block.Disk, t layout.Table) (layout.Table, error) {
+func (r *rebuild) filesystems(d block.Disk, t layout.Table) (layout.Table, error) {
 	t.Partitions = slices.Clone(t.Partitions)
 	for i, p := range t.Partitions {
 		if p.Role != layout.ESP && p.Role != layout.Data {
@@ -529,9 +531,9 @@ func Roles(fw layout.Firmware, t layout.Table, system layout.Partition, role lay
 	return t, nil
 }
 
-// Run rebuilds the volume. im is a proven image of a medium that is mounted. The unit's record is written last: until then no boot
+// run rebuilds the volume. im is a proven image of a medium that is mounted. The unit's record is written last: until then no boot
 // takes the volume for one of the unit's, and the work may begin anew. Afterwards nothing is mounted.
-func (r *Rebuild) Run(ctx context.Context, im image.Image, key ed25519.PrivateKey, keepLog func(*state.Volume) error, observe func(step.Event)) error {
+func (r *rebuild) run(ctx context.Context, e job.Env, im image.Image) error {
 	volume := state.Open(r.Places.Recovery)
 	r.unit.Original = im.Name.String()
 	defer func() {
@@ -543,7 +545,7 @@ func (r *Rebuild) Run(ctx context.Context, im image.Image, key ed25519.PrivateKe
 			}
 		}
 	}()
-	err := step.Run(ctx, r.Site.Weave("rebuild", []step.Step{
+	err := e.Run(ctx, record.Job(decide.Rebuild), "rebuild", []step.Step{
 		{Name: "check-room", Say: "Checking room", Run: func(context.Context) error { return r.checkRoom(im) }},
 		{Name: "mount-main", Say: "Reading system", Run: func(context.Context) error {
 			return r.Mount(r.Main.Path, r.Places.Main, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true})
@@ -552,7 +554,7 @@ func (r *Rebuild) Run(ctx context.Context, im image.Image, key ed25519.PrivateKe
 		{Name: "format-recovery", Say: "Formatting", Run: r.format},
 		{Name: "write-files", Say: "Copying image", Run: func(ctx context.Context) error { return r.writeFiles(ctx, volume, im) }},
 		{Name: "credentials", Say: "Credentials", Run: func(context.Context) error {
-			return errors.Join(volume.WriteKey(key), volume.WriteHash(r.hash))
+			return errors.Join(volume.WriteKey(e.Key), volume.WriteHash(r.hash))
 		}},
 		{Name: "boot-recovery", Say: "Making it boot", Run: func(context.Context) error { return r.PutRecoveryArtifact(r.unit, r.Places.Recovery) }},
 		{Name: "boot-entries", Say: "Boot entries", Run: func(context.Context) error {
@@ -563,12 +565,12 @@ func (r *Rebuild) Run(ctx context.Context, im image.Image, key ed25519.PrivateKe
 			return err
 		}},
 		{Name: "write-record", Say: "Writing record", Run: func(context.Context) error {
-			if err := keepLog(volume); err != nil {
+			if err := keepLog(e.Journal, volume); err != nil {
 				r.Log.Warn("log cannot be kept on the recovery volume", "err", err)
 			}
 			return volume.WriteUnit(r.unit)
 		}},
-	}), observe)
+	})
 	if err != nil && fault.Of(err) == nil {
 		err = fault.Because(fault.NoRebuild, err)
 	}
@@ -576,7 +578,7 @@ func (r *Rebuild) Run(ctx context.Context, im image.Image, key ed25519.PrivateKe
 }
 
 // checkRoom is the last look before anything is lost: the image fits, and the device is still the one that was shown to the person.
-func (r *Rebuild) checkRoom(im image.Image) error {
+func (r *rebuild) checkRoom(im image.Image) error {
 	if room := r.unit.Recovery.Table.Find(layout.Recovery).Size; im.Size+spare > room {
 		return fault.Newf(fault.NoRebuild, "the image has %d bytes, and the volume %d", im.Size, room)
 	}
@@ -601,19 +603,19 @@ func (r *Rebuild) checkRoom(im image.Image) error {
 }
 
 // volume is the partition of the new recovery volume.
-func (r *Rebuild) volume() string {
+func (r *rebuild) volume() string {
 	return block.PartitionPath(r.Device.Path, r.unit.Recovery.Table.Find(layout.Recovery).Number)
 }
 
 // partition makes room for the new recovery volume. On the only disk of a unit that is its partition, and no byte beside it.
-func (r *Rebuild) partition() error {
+func (r *rebuild) partition() error {
 	if r.unit.OneDisk() {
 		return r.ClearPartition(r.volume())
 	}
 	return r.WriteTable(r.Device.Path, r.unit.Recovery.Table)
 }
 
-func (r *Rebuild) format(ctx context.Context) error {
+func (r *rebuild) format(ctx context.Context) error {
 	roles := []layout.Role{layout.ESP, layout.Recovery}
 	if r.unit.OneDisk() {
 		roles = []layout.Role{layout.Recovery}
@@ -628,7 +630,7 @@ func (r *Rebuild) format(ctx context.Context) error {
 }
 
 // writeFiles copies the image with its signature, and the boot artifact of the main system.
-func (r *Rebuild) writeFiles(ctx context.Context, v *state.Volume, im image.Image) error {
+func (r *rebuild) writeFiles(ctx context.Context, v *state.Volume, im image.Image) error {
 	if err := machine.MakeDir(v.Path(), state.ImageDir); err != nil {
 		return err
 	}
@@ -658,7 +660,7 @@ func (r *Rebuild) writeFiles(ctx context.Context, v *state.Volume, im image.Imag
 
 // newerArtifact replaces the recovery artifact own by the one that the ESP of the only disk starts, if that has a higher build number: it
 // goes upwards only. Then the ESP stays as it is.
-func (r *Rebuild) newerArtifact(own string) error {
+func (r *rebuild) newerArtifact(own string) error {
 	esp := r.unit.Recovery.Table.Find(layout.ESP)
 	if esp == nil || !r.unit.OneDisk() {
 		return nil

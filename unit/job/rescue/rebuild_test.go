@@ -93,12 +93,12 @@ func TestOneDisk(t *testing.T) {
 }
 
 // mirror is a plan for a unit with an array on BIOS disks of this size, of whose members those in use and those out of date are there.
-func mirror(t *testing.T, use, stale []int) *Rebuild {
+func mirror(t *testing.T, use, stale []int) *rebuild {
 	t.Helper()
 	const size = 8 * layout.GiB
 	m := &machine.Machine{Firmware: layout.BIOS, Site: site.Stock(), Serial: "S1"}
 	m.Identity.Variant = platform.Variant{DevCodeName: "RAID", NumDataDisks: 2, SwRaidlevel: 1, Disksize: size}
-	r := &Rebuild{Machine: m, array: raid.Array{UUID: machine.NewIDs().UUID(), Level: 1, Disks: 2}, members: map[string]machine.Found{}}
+	r := &rebuild{Machine: m, array: raid.Array{UUID: machine.NewIDs().UUID(), Level: 1, Disks: 2}, members: map[string]machine.Found{}}
 	r.Device = block.Disk{Name: "vdr", Path: "/dev/vdr", Size: 4 * layout.GiB, SectorSize: 512}
 	r.Main = machine.Found{Path: machine.ArrayPath, Partition: layout.Partition{FSUUID: machine.NewIDs().UUID(), FSLabel: "PRIMARY"}}
 	add := func(to *[]raid.Part, places []int) {

@@ -101,7 +101,7 @@ func TestReadSystem(t *testing.T) {
 			default:
 				put("etc/shadow", c.shadow)
 			}
-			r := Rebuild{Machine: &machine.Machine{Serial: c.serial, Site: site.Stock()}}
+			r := rebuild{Machine: &machine.Machine{Serial: c.serial, Site: site.Stock()}}
 			if err := r.readSystem(dir); err == nil || !strings.Contains(err.Error(), c.want) || r.hash != "" {
 				t.Errorf("got %v, want %q", err, c.want)
 			}

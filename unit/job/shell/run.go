@@ -26,8 +26,8 @@ const limit = 4 * time.Hour
 
 // opened is the job.
 type opened struct {
-	job.Env
-	f *survey.Findings
+	env job.Env
+	f   *survey.Findings
 }
 
 // Run opens the shell to whoever can open it. print writes text to a console that takes keys; "" means all of them.
@@ -62,21 +62,21 @@ func Run(ctx context.Context, e job.Env, print func(console, text string), f *su
 
 // gate is what stands before the shell of this unit.
 func (o opened) gate(t Terminal) (Gate, error) {
-	m := o.Machine
+	m := o.env.Machine
 	keys, err := signature.ParsePublicKeys(m.Policy.SupportKeys)
 	if err != nil {
 		return Gate{}, fmt.Errorf("supportKeys of the policy: %w", err)
 	}
 	hash := ""
 	if o.f.Recovery == decide.RecoveryFound {
-		if err := o.Volume.View(func(v *state.Volume) (err error) { hash, err = v.ReadHash(); return err }); err != nil {
+		if err := o.env.Volume.View(func(v *state.Volume) (err error) { hash, err = v.ReadHash(); return err }); err != nil {
 			m.Log.Warn("the hash of the unit's password cannot be read", "err", err)
 		}
 	}
 	return Gate{
 		Terminal: t, Serial: m.Serial, Hash: hash, Keys: keys, Sleep: sleep,
 		Tries: func() (n int, err error) {
-			err = o.Volume.View(func(v *state.Volume) error {
+			err = o.env.Volume.View(func(v *state.Volume) error {
 				tries, err := v.ReadTries()
 				n = tries.Failed
 				return err
@@ -87,7 +87,7 @@ func (o opened) gate(t Terminal) (Gate, error) {
 			if o.f.Recovery != decide.RecoveryFound {
 				return nil // nothing is counted there: without the volume no password is taken
 			}
-			return o.Volume.Change(func(v *state.Volume) error { return v.WriteTries(n) })
+			return o.env.Volume.Change(func(v *state.Volume) error { return v.WriteTries(n) })
 		},
 	}, nil
 }
@@ -105,7 +105,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // system is the machine as the commands see it.
 func (o opened) system() System {
-	m := o.Machine
+	m := o.env.Machine
 	return System{
 		Mount:   m.Mount,
 		Unmount: m.Unmount,
@@ -145,12 +145,12 @@ func addresses(port string) ([]string, error) {
 }
 
 func (o opened) facts(_ context.Context, w io.Writer, _ []string) error {
-	survey.Print(w, o.f, o.Machine.Policy)
+	survey.Print(w, o.f, o.env.Machine.Policy)
 	return nil
 }
 
 func (o opened) unit(_ context.Context, w io.Writer, _ []string) error {
-	m := o.Machine
+	m := o.env.Machine
 	fmt.Fprintf(w, "serial number %s, platform %s, firmware %s\nartifact build %d of %s, kernel %s\nkernel arguments: %s\n", m.Serial,
 		m.Identity.Variant.DevCodeName, m.Firmware, m.Build.Number, m.Build.Time.UTC().Format(time.RFC3339), m.Build.Kernel, m.Cmdline)
 	if o.f.Recovery != decide.RecoveryFound {
@@ -158,7 +158,7 @@ func (o opened) unit(_ context.Context, w io.Writer, _ []string) error {
 		return nil
 	}
 	var c state.Counts
-	if err := o.Volume.View(func(v *state.Volume) (err error) { c, err = v.ReadCounts(); return err }); err != nil {
+	if err := o.env.Volume.View(func(v *state.Volume) (err error) { c, err = v.ReadCounts(); return err }); err != nil {
 		fmt.Fprintf(w, "counts: %v\n", err)
 	} else {
 		fmt.Fprintf(w, "boots since the last good one %d, repairs %d, restores %d, last good boot %s\n", c.BootAttempts, c.Repairs, c.Restores,
@@ -174,8 +174,8 @@ func (o opened) images(_ context.Context, w io.Writer, _ []string) error {
 	if o.f.Recovery != decide.RecoveryFound {
 		return errors.New("the recovery volume is not there")
 	}
-	m := o.Machine
-	return o.Volume.View(func(v *state.Volume) error {
+	m := o.env.Machine
+	return o.env.Volume.View(func(v *state.Volume) error {
 		images, bad, err := image.List(v.Path(state.ImageDir), o.f.Names.ImagePrefix, false)
 		if err != nil {
 			return err
@@ -198,7 +198,7 @@ func (o opened) images(_ context.Context, w io.Writer, _ []string) error {
 }
 
 func (o opened) log(_ context.Context, w io.Writer, _ []string) error {
-	for _, r := range o.Journal.Records() {
+	for _, r := range o.env.Journal.Records() {
 		fmt.Fprintln(w, r.Text())
 	}
 	return nil

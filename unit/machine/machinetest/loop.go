@@ -209,3 +209,13 @@ func Overwrite(t *testing.T, path string, at int64, b []byte) {
 		t.Fatal(err)
 	}
 }
+
+// Debugfs changes the ext4 filesystem on a partition that is not mounted, by commands of debugfs(8).
+func Debugfs(t *testing.T, part string, commands ...string) {
+	t.Helper()
+	for _, c := range commands {
+		if out, err := exec.Command("debugfs", "-w", "-R", c, part).CombinedOutput(); err != nil {
+			Skip(t, fmt.Sprintf("debugfs: %s", out))
+		}
+	}
+}
