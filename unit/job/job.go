@@ -45,6 +45,8 @@ type Outcome struct {
 	Menu bool
 	// Answered is the identifier of an image on a medium that is left alone until the medium is taken out, and Why says why; "": none.
 	Answered, Why string
+	// BackFailed reports whether going back to another image did not work.
+	BackFailed bool
 }
 
 // ReadingTime is how long a message that a person shall read stays before the unit goes on.
@@ -68,6 +70,8 @@ type Env struct {
 	Key ed25519.PrivateKey
 	// Await waits until a device came or went, or until the time is over. A key that a person presses ends it too.
 	Await func(ctx context.Context, most time.Duration) error
+	// Background runs do beside everything else, also after the job, until the context of the job ends. A panic there ends do alone.
+	Background func(what string, do func())
 }
 
 // Run runs the steps of a job, those of the Site for the job with this name woven in, and tells panels, log and server of each.
@@ -177,6 +181,9 @@ func (e Env) MakeRoom(v *state.Volume) {
 		e.Machine.Log.Warn("the recovery volume was full", "removed", removed)
 	}
 }
+
+// RequestIgnored is what the log says of a damaged request.
+const RequestIgnored = "the request on the recovery volume is damaged: it is ignored"
 
 // SetRequestAside keeps a damaged request from being found again at the next boot. bad is why it cannot be used; nil: there is none. It may
 // only lie on a volume that was found.

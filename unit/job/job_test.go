@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/model/step"
+	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
@@ -54,5 +56,17 @@ func TestFailureIsToldOnce(t *testing.T) {
 				t.Errorf("the panel shows it %d times:\n%s", n, &screen)
 			}
 		})
+	}
+}
+
+// TestLogGoesToServer: a record of the log has its place, level and facts for the server.
+func TestLogGoesToServer(t *testing.T) {
+	j := journal.New(journal.Options{})
+	j.Logger().Warn("disk is slow", journal.Job("restore"), journal.Step("write-main"), "seconds", 7)
+	e := logEvent(j.Records()[0])
+	if e.Kind != record.KindLog || e.Level != "WARN" || e.Message != "disk is slow" || e.Attrs["job"] != "restore" ||
+		e.Attrs["step"] != "write-main" ||
+		fmt.Sprint(e.Attrs["seconds"]) != "7" || e.Time.IsZero() {
+		t.Errorf("%+v", e)
 	}
 }

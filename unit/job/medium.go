@@ -3,8 +3,10 @@ package job
 import (
 	"context"
 
+	"gprovision/model/fault"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
+	"gprovision/unit/journal"
 	"gprovision/unit/medium"
 	"gprovision/unit/panel"
 )
@@ -26,4 +28,13 @@ func (e Env) ProveOnMedium(ctx context.Context, im image.Image) error {
 	meter, stop := m.Track(ctx, im.Size)
 	defer stop()
 	return image.Prove(ctx, im, m.Policy, m.Keys, meter.Set)
+}
+
+// RefuseMedium tells the person why a medium is not used, and lets them read it.
+func (e Env) RefuseMedium(ctx context.Context, err error) {
+	m := e.Machine
+	err = &fault.Occurrence{Fault: fault.MediumUnusable, Cause: err}
+	m.Log.Warn("emergency medium refused", "code", fault.MediumUnusable.Code, "err", err, journal.ForPerson())
+	m.Panel.Fail(err)
+	m.Panel.Pause(ctx, ReadingTime)
 }

@@ -9,6 +9,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/unit/decide"
+	"gprovision/unit/job"
 	"gprovision/unit/journal"
 	"gprovision/unit/survey"
 )
@@ -42,7 +43,7 @@ func defects(f *survey.Findings) []defect {
 		add(fault.RecoveryErrors, "the recovery volume has errors after its last repair: replace its device", fmt.Errorf("%s was repaired %d times", f.RecoveryPart.Path, f.RecoveryRepairs))
 	}
 	if f.BadRequest != nil {
-		add(fault.RequestDamaged, requestIgnored, f.BadRequest)
+		add(fault.RequestDamaged, job.RequestIgnored, f.BadRequest)
 	}
 	if f.BadOriginal != nil {
 		out = append(out, defect{"the original image cannot be restored: a restore of it takes another one", true, fault.Occurrence{Fault: fault.OriginalUntrusted, Cause: f.BadOriginal}})
@@ -55,8 +56,6 @@ func defects(f *survey.Findings) []defect {
 	}
 	return out
 }
-
-const requestIgnored = "the request on the recovery volume is damaged: it is ignored"
 
 // notesOf returns the notes that begin with a word.
 func notesOf(f *survey.Findings, word string) []string {

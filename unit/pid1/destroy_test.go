@@ -15,7 +15,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"gprovision/hw/host"
 	"gprovision/model/layout"
 	"gprovision/unit/decide"
 	"gprovision/unit/job"
@@ -48,12 +47,8 @@ func onRig(t *testing.T, r *machinetest.Rig) *unit {
 	u.m.Log = u.log
 	machinetest.Fit(r, u.m)
 	u.m.Policy.AllowUnsigned = true
-	u.changed, u.stopNetwork, u.queue = make(chan struct{}, 1), func() {}, report.NewQueue("b1")
+	u.changed, u.endJob, u.queue = make(chan struct{}, 1), func() {}, report.NewQueue("b1")
 	u.memory.Since = time.Now().Add(-time.Hour) // every disk that will come is there
-	var err error
-	if u.modules, err = host.NewModules(t.TempDir(), "none"); err != nil {
-		t.Fatal(err)
-	}
 	return u
 }
 

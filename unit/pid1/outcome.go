@@ -79,7 +79,7 @@ func (u *unit) closePanels(ctx context.Context) {
 
 // flushQueue gives the server some time to take what waits for it.
 func (u *unit) flushQueue(ctx context.Context) {
-	if !u.connected.Load() {
+	if !u.queue.Sending() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -94,7 +94,7 @@ func (u *unit) flushQueue(ctx context.Context) {
 func (u *unit) letGo(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	u.stopNetwork()
+	u.endJob()
 	err := errors.Join(u.journal.Detach(ctx, "file"), u.queue.Release(), u.m.UnmountAll())
 	if u.volume != nil {
 		u.volume.Drop()

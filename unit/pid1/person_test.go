@@ -2,7 +2,6 @@ package pid1
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +12,6 @@ import (
 	"gprovision/hw/block"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
-	"gprovision/model/record"
 	"gprovision/unit/decide"
 	"gprovision/unit/image/imagetest"
 	"gprovision/unit/job"
@@ -150,7 +148,7 @@ func TestMenuChoices(t *testing.T) {
 			p := withPerson(u, answers)
 			u.person.Wanted = true
 			if name == "a bundle and no stick" {
-				u.m.Panel.Add("reader", reader{&script.Panel{}})
+				u.m.Panel.Add("reader", script.Reader{Panel: &script.Panel{}})
 			}
 			if out := u.pass(t.Context()); out.Kind != c.out {
 				t.Fatalf("%+v; shown %+v", out, p.Last())
@@ -178,7 +176,7 @@ func TestBundleOnStick(t *testing.T) {
 	u := onRig(t, r)
 	p := withPerson(u, map[string][]panel.Key{"Menu": choose(5)})
 	u.person.Wanted = true
-	u.m.Panel.Add("reader", reader{&script.Panel{}})
+	u.m.Panel.Add("reader", script.Reader{Panel: &script.Panel{}})
 	if out := u.pass(t.Context()); out.Kind != job.DecideAgain || !u.person.Wanted {
 		t.Errorf("%+v, the menu comes again: %t; shown %+v", out, u.person.Wanted, p.Last())
 	}
@@ -191,17 +189,6 @@ func TestBundleOnStick(t *testing.T) {
 	}
 }
 
-// reader is a panel before which a person presses a key at each message that stays until it was read.
-type reader struct{ *script.Panel }
-
-func (r reader) Show(v panel.View) error {
-	err := r.Panel.Show(v)
-	if v.Problem != nil || strings.HasPrefix(v.Message, "Saved ") {
-		r.Press('x')
-	}
-	return err
-}
-
 // TestHoldLetsGo: a unit that holds has nothing mounted, says why, and shows the menu when a person has read that.
 func TestHoldLetsGo(t *testing.T) {
 	r := provisioned(t, twoDisks)
@@ -209,7 +196,7 @@ func TestHoldLetsGo(t *testing.T) {
 	r.Start(nil)
 	u := onRig(t, r)
 	u.m.Policy.GraceSeconds = 1
-	p := reader{&script.Panel{}}
+	p := script.Reader{Panel: &script.Panel{}}
 	u.m.Panel.Add("script", p)
 	out := u.pass(t.Context())
 	if out.Kind != job.HoldOn || fault.Of(out.Err) != fault.NoImage {
@@ -356,7 +343,7 @@ func TestUnusableMedium(t *testing.T) {
 	}
 	r.Start(nil)
 	u := onRig(t, r)
-	p := reader{&script.Panel{}}
+	p := script.Reader{Panel: &script.Panel{}}
 	u.m.Panel.Add("reader", p)
 	u.m.Policy.GraceSeconds = 1
 	if out := u.pass(t.Context()); out.Kind != job.SwitchRoot {
@@ -416,17 +403,5 @@ func TestGoesBack(t *testing.T) {
 		return err
 	}); err != nil {
 		t.Error(err)
-	}
-}
-
-// TestLogGoesToServer: a record of the log has its place, level and facts for the server.
-func TestLogGoesToServer(t *testing.T) {
-	j := journal.New(journal.Options{})
-	j.Logger().Warn("disk is slow", journal.Job("restore"), journal.Step("write-main"), "seconds", 7)
-	e := logEvent(j.Records()[0])
-	if e.Kind != record.KindLog || e.Level != "WARN" || e.Message != "disk is slow" || e.Attrs["job"] != "restore" ||
-		e.Attrs["step"] != "write-main" ||
-		fmt.Sprint(e.Attrs["seconds"]) != "7" || e.Time.IsZero() {
-		t.Errorf("%+v", e)
 	}
 }

@@ -39,7 +39,12 @@ func testUnit(t *testing.T, out *bytes.Buffer) *unit {
 	m.List = func() ([]block.Disk, error) { return block.List(m.Sys) } // which tests set later
 	m.Identity.Variant = platform.Variant{DevCodeName: "VIRT"}
 	m.Identity.Variant.RecoveryMedia.Bus, m.Identity.Variant.MainDisk.Bus = []platform.Bus{platform.Virtio}, []platform.Bus{platform.Virtio}
-	return &unit{log: log, m: m, names: m.Site.Names, queue: report.NewQueue("b1"), person: person.Person{Machine: m}}
+	modules, err := host.NewModules(t.TempDir(), "none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &unit{log: log, m: m, modules: modules, names: m.Site.Names, queue: report.NewQueue("b1"), endJob: func() {},
+		person: person.Person{Machine: m}}
 }
 
 // mountVolume mounts the recovery volume on a partition for a test that changes it.
@@ -142,7 +147,7 @@ func TestDamagedRecovery(t *testing.T) {
 			if d.Job != decide.RepairRecovery {
 				t.Fatalf("%s, want a repair; notes %q", d, f.Notes)
 			}
-			if o := u.repairRecovery(context.Background(), decide.Choice{}, f); o.Kind != job.DecideAgain {
+			if o := u.do(context.Background(), decide.Decision{Job: decide.RepairRecovery}, f); o.Kind != job.DecideAgain {
 				t.Errorf("after the repair: %+v", o)
 			}
 			again := u.look(t.Context())

@@ -10,7 +10,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -18,8 +17,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -39,7 +36,6 @@ import (
 	"gprovision/model/signature"
 	"gprovision/site"
 	"gprovision/unit/decide"
-	"gprovision/unit/image"
 	"gprovision/unit/job"
 	"gprovision/unit/job/handover"
 	"gprovision/unit/job/provision"
@@ -93,8 +89,6 @@ type unit struct {
 	changed chan struct{}
 	// key is the key of the unit that this boot may make, or the one that a provisioning has found.
 	key ed25519.PrivateKey
-	// connected reports whether the queue has, or will have, a way to the server.
-	connected atomic.Bool
 	// memory is what this boot remembers of its earlier passes for a survey, and wait how it waits for what that lacks.
 	memory survey.Memory
 	wait   survey.Wait
@@ -107,8 +101,8 @@ type unit struct {
 	// holds counts in a row the holds for the same reason, which is heldFor.
 	holds   int
 	heldFor *fault.Fault
-	// stopNetwork ends the background reporting of a restore.
-	stopNetwork func()
+	// endJob ends what the last job goes on with in the background.
+	endJob context.CancelFunc
 	// person is who stands before the machine, and ttys are the consoles that take their keys.
 	person  person.Person
 	ttys    []*console.TTY
@@ -124,7 +118,7 @@ func Run(s site.Site, version string) {
 	portsMain(os.Args)
 	debug.SetGCPercent(bootGC)
 	now := time.Now()
-	u := &unit{start: now, memory: survey.Memory{Since: now}, key: state.NewKey(), changed: make(chan struct{}, 1), stopNetwork: func() {}}
+	u := &unit{start: now, memory: survey.Memory{Since: now}, key: state.NewKey(), changed: make(chan struct{}, 1), endJob: func() {}}
 	u.journal = journal.New(journal.Options{})
 	u.log = u.journal.Logger()
 	sys := os.DirFS("/sys")
@@ -147,7 +141,8 @@ func Run(s site.Site, version string) {
 
 // env is what a job of this pass gets.
 func (u *unit) env() job.Env {
-	return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue, Journal: u.journal, Survey: u.surveyor(), Key: u.key, Await: u.await}
+	return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue, Journal: u.journal, Survey: u.surveyor(), Key: u.key,
+		Await: u.await, Background: u.background}
 }
 
 // guard turns a panic into an error.
@@ -482,20 +477,20 @@ func (u *unit) pass(ctx context.Context) job.Outcome {
 				return err
 			}
 		}
-		facts := found.Facts
 		if !u.provisions() && u.forced(u.m.Vars) {
 			if c, chosen := u.person.Forced(ctx, found); chosen {
-				facts.Choice = c
+				forced := *found
+				forced.Choice, found = c, &forced
 			}
 		}
 		u.tellOfMedia(ctx, found)
-		d := decide.Decide(facts, u.m.Policy)
+		d := decide.Decide(found.Facts, u.m.Policy)
 		for _, n := range found.Notes {
 			u.log.Info("note", "text", n)
 		}
 		u.log.Info("decision", "job", string(d.Job), "reason", d.Reason, "recovery", string(found.Recovery), "main", string(found.Main),
 			"attempts", found.Attempts, "elapsed", time.Since(u.start).Round(time.Millisecond).String())
-		out = u.do(ctx, d, facts.Choice, found)
+		out = u.do(ctx, d, found)
 		return nil
 	})
 	if err != nil {
@@ -504,56 +499,71 @@ func (u *unit) pass(ctx context.Context) job.Outcome {
 	return out
 }
 
-// do runs a job and remembers what it says of the unit.
-func (u *unit) do(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) job.Outcome {
-	out := u.run(ctx, d, chosen, f)
+// do runs a job. What the boot remembers of it is written down here: that it began, and what its outcome says.
+func (u *unit) do(ctx context.Context, d decide.Decision, f *survey.Findings) job.Outcome {
+	switch d.Job {
+	case decide.Repair:
+		u.memory.Repairs++
+		delete(u.memory.Replayed, f.MainPart.Path) // a repair replays its journal, or gives it up
+	case decide.RepairRecovery:
+		u.memory.RecoveryRepairs++
+		u.person.Wanted = f.Choice.Kind != decide.NoChoice && f.Choice.Kind != decide.ChooseResume // what was chosen is asked for anew
+		delete(u.memory.Replayed, f.RecoveryPart.Path)
+	case decide.RepairTable:
+		u.memory.TablesTried = true // a disk that does not take it works from the other copy
+	case decide.Shell:
+		u.memory.ShellDone = true
+	}
+	u.endJob()
+	beside, end := context.WithCancel(ctx)
+	u.endJob = end
+	out := u.run(beside, d, f)
 	u.person.Wanted = u.person.Wanted || out.Menu
 	if out.Answered != "" {
-		u.answer(out.Answered, out.Why)
+		if u.memory.Answered == nil {
+			u.memory.Answered = map[string]string{}
+		}
+		u.memory.Answered[out.Answered] = out.Why
+	}
+	if out.BackFailed {
+		u.memory.BackFailed = true
+		u.letGo(ctx)
 	}
 	return out
 }
 
-// answer remembers why an image on a medium is left alone until the medium is taken out.
-func (u *unit) answer(id, why string) {
-	if u.memory.Answered == nil {
-		u.memory.Answered = map[string]string{}
-	}
-	u.memory.Answered[id] = why
-}
-
-func (u *unit) run(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) job.Outcome {
+func (u *unit) run(ctx context.Context, d decide.Decision, f *survey.Findings) job.Outcome {
 	if d.Job != decide.Boot && d.Job != decide.PowerOff {
 		debug.SetGCPercent(100)
 		u.loadPorts(ctx)
 	}
+	e := u.env()
 	switch d.Job {
 	case decide.Provision:
 		return u.provision(ctx, f)
 	case decide.Restore:
-		return u.restore(ctx, d, chosen, f)
+		if d.Back {
+			return restore.GoBack(ctx, e, f)
+		}
+		return restore.Run(ctx, e, f)
 	case decide.Repair:
-		u.memory.Repairs++
-		delete(u.memory.Replayed, f.MainPart.Path) // a repair replays its journal, or gives it up
-		return repair.Main(ctx, u.env(), f)
+		return repair.Main(ctx, e, f)
 	case decide.RepairRecovery:
-		return u.repairRecovery(ctx, chosen, f)
+		return repair.Recovery(ctx, e, f)
 	case decide.RepairTable:
-		u.memory.TablesTried = true // a disk that does not take it works from the other copy
-		return repair.Table(ctx, u.env(), f)
+		return repair.Table(ctx, e, f)
 	case decide.Boot:
 		return u.boot(ctx, d, f)
 	case decide.PowerOff:
 		return job.Outcome{Kind: job.PowerOffNow}
 	case decide.Shell:
-		u.memory.ShellDone = true
-		return shell.Run(ctx, u.env(), u.print, f)
+		return shell.Run(ctx, e, u.print, f)
 	case decide.Rescue:
-		return u.rescue(ctx, f)
+		return restore.FromMedium(ctx, e, f)
 	case decide.Support:
-		return support.Run(ctx, u.env(), f)
+		return support.Run(ctx, e, f)
 	case decide.Rebuild:
-		return rescue.Run(ctx, u.env(), f)
+		return rescue.Run(ctx, e, f)
 	}
 	reason := errors.New(d.Reason)
 	if len(f.Notes) > 0 {
@@ -588,11 +598,11 @@ func (u *unit) provision(ctx context.Context, f *survey.Findings) job.Outcome {
 		},
 		HasRecovery: f.Complete(),
 		Manifests:   used,
-		Connect:     u.toServer,
+		Connect:     u.env().ToServer,
 		QABegins:    func() { u.checks++ },
 		QA:          u.qa,
 		Proc:        os.DirFS("/proc"),
-		Attach:      func(dir string) error { return u.attachVolume(dir, "provision") },
+		Attach:      func(dir string) error { return u.env().KeepLog(state.Open(dir), "provision") },
 		Observe:     u.env().Observer(record.JobProvision),
 	})
 	if err != nil {
@@ -603,118 +613,9 @@ func (u *unit) provision(ctx context.Context, f *survey.Findings) job.Outcome {
 	return job.Outcome{Kind: job.RebootNow}
 }
 
-func (u *unit) restore(ctx context.Context, d decide.Decision, chosen decide.Choice, f *survey.Findings) job.Outcome {
-	if !d.Back {
-		request := f.Request
-		if r, ok, err := requestOf(chosen); err != nil {
-			return job.Hold(err)
-		} else if ok {
-			request = &r
-		}
-		return u.restoreImage(ctx, f, nil, request, "")
-	}
-	u.log.Warn("going back to another image", "from", f.Mark.Release, "to", f.Previous, "attempts", f.Attempts, journal.ForPerson())
-	out := u.restoreImage(ctx, f, nil, nil, f.Previous)
-	if out.Kind == job.HoldOn { // nothing else was tried: the installed system, if it is there yet, is better than none
-		u.memory.BackFailed = true
-		u.letGo(ctx)
-		out = job.Outcome{Kind: job.DecideAgain}
-	}
-	return out
-}
-
-// repairRecovery repairs the recovery volume. What a person chose is asked for anew.
-func (u *unit) repairRecovery(ctx context.Context, chosen decide.Choice, f *survey.Findings) job.Outcome {
-	u.memory.RecoveryRepairs++
-	u.person.Wanted = chosen.Kind != decide.NoChoice && chosen.Kind != decide.ChooseResume
-	delete(u.memory.Replayed, f.RecoveryPart.Path)
-	return repair.Recovery(ctx, u.env(), u.surveyor(), f)
-}
-
 // boot hands over to the installed system.
 func (u *unit) boot(ctx context.Context, d decide.Decision, f *survey.Findings) job.Outcome {
 	u.display.fresh = f.Recovery == decide.RecoveryFound && splash.Fresh(f.Mark, f.Counts)
 	return handover.Run(ctx, u.env(), handover.Options{Reason: d.Reason, Defects: u.tellDefects(ctx, defects(f)), Watchdog: &u.dog,
 		Expired: u.memory.Expired, Start: u.start}, f)
-}
-
-// restoreImage restores an image of a medium for the request, or one of the recovery volume if that is nil. back is the only image
-// to take when init goes back to it by itself, else "".
-func (u *unit) restoreImage(ctx context.Context, f *survey.Findings, image *image.Image, request *state.Request, back string) job.Outcome {
-	v, err := u.volume.Hold()
-	if err != nil {
-		return job.Hold(fault.Because(fault.RecoveryDamaged, err))
-	}
-	u.env().MakeRoom(v)
-	if err := u.attachVolume(u.m.Places.Recovery, "recov"); err != nil {
-		u.log.Warn("logs and records cannot be kept on the recovery volume", "err", err)
-	}
-	if f.BadRequest != nil {
-		u.log.Warn(requestIgnored, "code", fault.RequestDamaged.Code, "err", f.BadRequest, journal.ForPerson())
-		u.env().SetRequestAside(f.BadRequest, f.Recovery)
-	}
-	if image == nil && request != nil && request != f.Request {
-		if err := u.keepRequest(v, *request); err != nil {
-			return job.Hold(fault.Because(fault.RecoveryDamaged, err))
-		}
-	}
-	if back != "" {
-		u.giveUp(v, f)
-	}
-	u.connect(ctx, v, f.Unit)
-	u.env().Began(record.JobRestore)
-	o := restore.Options{
-		Recovery: u.m.Places.Recovery, Volume: v, Unit: f.Unit, Request: request, Image: image, Back: back, Main: f.MainPart, Planned: f.Planned,
-		Blank: f.Main == decide.MainBlank && image == nil && request == nil, Oldest: u.args.Oldest, KeepRecovery: u.args.KeepRecovery,
-		Observe: u.env().Observer(record.JobRestore),
-	}
-	err = restore.Run(ctx, u.m, o)
-	if restore.BadImages(err) && image == nil && back == "" && u.m.Policy.NetworkRecovery != "" {
-		u.log.Warn("no image on the recovery volume can be restored, one is fetched", "err", err, journal.ForPerson())
-		if fetchErr := u.fetchImage(ctx, v, f.Unit); fetchErr == nil {
-			err = restore.Run(ctx, u.m, o)
-		} else {
-			err = fmt.Errorf("%w; from the network: %v", err, fetchErr)
-		}
-	}
-	if err != nil {
-		u.env().Ended(record.JobRestore, err)
-		return job.Hold(err)
-	}
-	u.env().Ended(record.JobRestore, nil)
-	return job.Outcome{Kind: job.RebootNow}
-}
-
-// attachVolume begins to keep logs and unsent records on the mounted recovery volume.
-func (u *unit) attachVolume(dir, prefix string) error {
-	v := state.Open(dir)
-	sink, err := journal.File(v.Path(state.LogDir), journal.FileOptions{Prefix: prefix})
-	if err == nil {
-		if err = u.journal.Attach("file", sink); err != nil {
-			if c, ok := sink.(io.Closer); ok { // an open file would keep the volume busy
-				err = errors.Join(err, c.Close())
-			}
-		}
-	}
-	return errors.Join(err, u.queue.Persist(v.Path(state.QueueDir)))
-}
-
-// requestOf returns the request for a restore that a person chose; ok is false for all other choices.
-func requestOf(c decide.Choice) (r state.Request, ok bool, err error) {
-	image, ok := c.Asked()
-	if !ok {
-		return r, false, nil
-	}
-	r, err = state.NewRequest(state.KindRestore, image, "a person at the machine", time.Now())
-	return r, err == nil, err
-}
-
-// keepRequest writes a request to the recovery volume: a restore that is cut off is then taken up again, with the same image.
-func (u *unit) keepRequest(v *state.Volume, r state.Request) error {
-	err := v.WriteRequest(r)
-	if errors.Is(err, syscall.ENOSPC) {
-		u.log.Warn("the recovery volume is full: a restore that is cut off is not taken up by itself", "err", err)
-		return nil
-	}
-	return err
 }

@@ -18,7 +18,7 @@ import (
 
 // TestChoiceCountsOnce: what was chosen in one pass does not decide the next one.
 func TestChoiceCountsOnce(t *testing.T) {
-	u := &unit{log: slog.New(slog.DiscardHandler), m: &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Sys: fstest.MapFS{"block": {Mode: fs.ModeDir}}, Firmware: layout.BIOS}}
+	u := &unit{endJob: func() {}, log: slog.New(slog.DiscardHandler), m: &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Sys: fstest.MapFS{"block": {Mode: fs.ModeDir}}, Firmware: layout.BIOS}}
 	u.m.Doors = machine.Real(u.log, u.m.Sys, nil)
 	var err error
 	if u.modules, err = host.NewModules(t.TempDir(), "none"); err != nil {

@@ -193,12 +193,8 @@ func TestTableTriedOnce(t *testing.T) {
 	if d := decide.Decide(f.Facts, u.m.Policy); d.Job != decide.RepairTable {
 		t.Fatalf("%s", d)
 	}
-	var err error
-	if u.modules, err = host.NewModules(t.TempDir(), "none"); err != nil {
-		t.Fatal(err)
-	}
 	u.m.Sys = fstest.MapFS{}
-	u.do(t.Context(), decide.Decision{Job: decide.RepairTable}, decide.Choice{}, f)
+	u.do(t.Context(), decide.Decision{Job: decide.RepairTable}, f)
 	if !u.memory.TablesTried {
 		t.Error("it would be tried again in this boot")
 	}

@@ -243,6 +243,13 @@ func (q *Queue) Start(s Sender) {
 	go q.send(ctx, s)
 }
 
+// Sending reports whether events have a way to the server.
+func (q *Queue) Sending() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.cancel != nil
+}
+
 // send is the background sender.
 func (q *Queue) send(ctx context.Context, s Sender) {
 	defer q.workers.Done()

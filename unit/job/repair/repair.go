@@ -37,10 +37,9 @@ func Main(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 }
 
 // Recovery checks and repairs the filesystem of the recovery volume. What it counts it counts afterwards: before, each write may make
-// things worse. A repair that crashes counts for this boot alone, and so does one that does not help: there is nothing to count on. s
-// proves
-// that a volume that could not be read is the unit's.
-func Recovery(ctx context.Context, e job.Env, s *survey.Survey, f *survey.Findings) job.Outcome {
+// things worse. A repair that crashes counts for this boot alone, and so does one that does not help: there is nothing to count on.
+// A volume that could not be read is proven to be the unit's.
+func Recovery(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	return run(ctx, e, "repair-recovery", []step.Step{
 		{Name: "check-recovery", Say: "Repairing recovery", Run: func(ctx context.Context) error {
 			return check(ctx, e, f.RecoveryPart.Path, fault.RecoveryDamaged)
@@ -49,7 +48,7 @@ func Recovery(ctx context.Context, e job.Env, s *survey.Survey, f *survey.Findin
 			rec := f.Unit
 			if f.Recovery != decide.RecoveryFound {
 				var err error
-				if rec, err = adopt(e, s, *f.RecoveryPart); err != nil {
+				if rec, err = adopt(e, *f.RecoveryPart); err != nil {
 					return err
 				}
 			}
@@ -116,13 +115,13 @@ func check(ctx context.Context, e job.Env, part string, f *fault.Fault) error {
 }
 
 // adopt takes a damaged recovery volume whose filesystem was repaired as the unit's own, if its record says that it is. It returns that.
-func adopt(e job.Env, s *survey.Survey, part machine.Found) (rec state.Unit, err error) {
+func adopt(e job.Env, part machine.Found) (rec state.Unit, err error) {
 	info, _, err := e.Machine.ProbePartition(part.Path)
 	if err == nil {
-		err = putLostBack(e, s, part, info.UUID)
+		err = putLostBack(e, part, info.UUID)
 	}
 	if err == nil {
-		err = s.Proves(part, info.UUID)
+		err = e.Survey.Proves(part, info.UUID)
 	}
 	if err == nil {
 		err = e.Volume.View(func(v *state.Volume) (err error) { rec, err = v.ReadUnit(); return err })
@@ -134,9 +133,9 @@ func adopt(e job.Env, s *survey.Survey, part machine.Found) (rec state.Unit, err
 }
 
 // putLostBack gives the unit's record its name again if the repair has found it without one.
-func putLostBack(e job.Env, s *survey.Survey, p machine.Found, fsUUID string) error {
+func putLostBack(e job.Env, p machine.Found, fsUUID string) error {
 	return e.Volume.Change(func(v *state.Volume) error {
-		names, err := v.PutLostBack(s.RecordFits(p, fsUUID))
+		names, err := v.PutLostBack(e.Survey.RecordFits(p, fsUUID))
 		if len(names) > 0 {
 			e.Machine.Log.Warn("files of the recovery volume had lost their names and have them again", "partition", p.Path, "files", names)
 		}

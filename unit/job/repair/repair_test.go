@@ -88,7 +88,7 @@ func (b *bench) survey() *survey.Survey {
 
 // env is what a job gets whose recovery volume is on the partition at path.
 func (b *bench) env(path string) job.Env {
-	e := job.Env{Machine: b.m, Queue: report.NewQueue("b1")}
+	e := job.Env{Machine: b.m, Queue: report.NewQueue("b1"), Survey: b.survey()}
 	if path != "" {
 		e.Volume = volume.At(b.m, path)
 	}
@@ -166,7 +166,7 @@ func TestExitCodes(t *testing.T) {
 				part, kind, do := f.MainPart.Path, fault.MainDamaged, func() job.Outcome { return repair.Main(t.Context(), e, f) }
 				if recovery {
 					part, kind = f.RecoveryPart.Path, fault.RecoveryDamaged
-					do = func() job.Outcome { return repair.Recovery(t.Context(), e, b.survey(), f) }
+					do = func() job.Outcome { return repair.Recovery(t.Context(), e, f) }
 				}
 				if out := do(); out != (job.Outcome{Kind: job.DecideAgain}) {
 					t.Errorf("it ends with %+v", out)
@@ -217,7 +217,7 @@ func TestWhenItCounts(t *testing.T) {
 	b.onFsck = look(state.Counts{Repairs: 1})
 	repair.Main(t.Context(), e, f)
 	b.onFsck = look(state.Counts{Repairs: 1})
-	repair.Recovery(t.Context(), e, b.survey(), f)
+	repair.Recovery(t.Context(), e, f)
 	look(state.Counts{Repairs: 1, RecoveryRepairs: 1})()
 	if len(b.ran) != 2 {
 		t.Errorf("e2fsck ran with %q", b.ran)
@@ -373,7 +373,7 @@ func TestAdopted(t *testing.T) {
 			}
 			before := machinetest.Tree(t, dir)
 			e := b.env(f.RecoveryPart.Path)
-			if out := repair.Recovery(t.Context(), e, b.survey(), f); out.Kind != job.DecideAgain {
+			if out := repair.Recovery(t.Context(), e, f); out.Kind != job.DecideAgain {
 				t.Errorf("it ends with %+v", out)
 			}
 			last := b.last(e)
@@ -403,7 +403,7 @@ func TestStaysBroken(t *testing.T) {
 	f := lost(b.found())
 	b.start(nil)
 	e := b.env(f.RecoveryPart.Path)
-	repair.Recovery(t.Context(), e, b.survey(), f)
+	repair.Recovery(t.Context(), e, f)
 	if last := b.last(e); last.Code != fault.RecoveryDamaged.Code {
 		t.Errorf("the server hears %+v", last)
 	}

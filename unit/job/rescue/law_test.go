@@ -16,6 +16,7 @@ import (
 	"gprovision/model/signature"
 	"gprovision/unit/image"
 	"gprovision/unit/image/imagetest"
+	"gprovision/unit/job"
 	"gprovision/unit/job/jobtest"
 	"gprovision/unit/job/restore"
 	"gprovision/unit/machine"
@@ -45,23 +46,14 @@ func newDead(t *testing.T, k machinetest.Kind) *dead {
 	m := machinetest.Machine(r)
 	d := &dead{Rig: r, kind: k, was: machinetest.Provision(r, m)}
 	disks, err := m.Disks()
-	if err == nil {
-		err = m.Mount(d.volume(disks, d.was), m.Places.Recovery, "ext4", host.MountOptions{})
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	volume := state.Open(m.Places.Recovery)
-	request, err := volume.ReadRequest()
-	if err == nil {
-		main := slices.DeleteFunc(slices.Clone(disks), func(d block.Disk) bool { return d.Size != machinetest.MainSize })
-		err = restore.Run(t.Context(), m, restore.Options{
-			Recovery: m.Places.Recovery, Volume: volume, Unit: d.was, Request: &request, Planned: main,
-		})
+	e, f := jobtest.Look(t, m)
+	if out := restore.Run(t.Context(), e, f); out.Kind != job.RebootNow {
+		t.Fatalf("%+v", out)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	jobtest.End(t, e)
 	r.Start(nil)
 	if m = machinetest.Machine(r); k.OneDisk {
 		err = m.ClearPartition(d.volume(disks, d.was))
@@ -71,9 +63,9 @@ func newDead(t *testing.T, k machinetest.Kind) *dead {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := imagetest.New(t)
-	d.im = f.Put(t, fresh+".upd", fresh, imagetest.XZ(t, imagetest.System(t, fresh)))
-	d.keys = []signature.PublicKey{f.Key.Public()}
+	images := imagetest.New(t)
+	d.im = images.Put(t, fresh+".upd", fresh, imagetest.XZ(t, imagetest.System(t, fresh)))
+	d.keys = []signature.PublicKey{images.Key.Public()}
 	r.Start(nil)
 	return d
 }

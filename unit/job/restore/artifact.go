@@ -19,7 +19,7 @@ import (
 // one with the higher build number overwrites the other, in both directions.
 
 // bootMain chooses the normal artifact and makes the main disk boot it.
-func (j *job) bootMain(ctx context.Context) error {
+func (j *restoring) bootMain(ctx context.Context) error {
 	artifact := filepath.Join(j.root, "boot", j.Site.Names.BootFile)
 	if st, err := os.Lstat(filepath.Dir(artifact)); err != nil || !st.IsDir() {
 		return fault.Newf(fault.ImageCorrupt, "the image has no directory /boot")
@@ -47,7 +47,7 @@ func bootFault(err error) error {
 }
 
 // takeRecovery puts the recovery artifact in the place of the release's own, artifact, where it wins and something vouches for it.
-func (j *job) takeRecovery(ctx context.Context, artifact string, fresh machine.Artifact) error {
+func (j *restoring) takeRecovery(ctx context.Context, artifact string, fresh machine.Artifact) error {
 	own := filepath.Join(j.Recovery, j.Site.Names.BootFile)
 	recovery, err := machine.ReadArtifact(own)
 	if err != nil {
@@ -78,7 +78,7 @@ func recoveryWins(fresh, recovery machine.Artifact, asked bool) bool {
 
 // updateRecovery replaces the recovery artifact by the release's own if that has a higher build number and is trusted, and makes the
 // recovery device boot it. The main disk boots already when this runs: never both in one step.
-func (j *job) updateRecovery(context.Context) error {
+func (j *restoring) updateRecovery(context.Context) error {
 	own := filepath.Join(j.Recovery, j.Site.Names.BootFile)
 	_, unreadable := machine.ReadArtifact(own)
 	if !j.KeepRecovery || unreadable != nil {
@@ -96,7 +96,7 @@ func (j *job) updateRecovery(context.Context) error {
 }
 
 // signed reports whether a boot artifact on the main system has a signature of its own that holds.
-func (j *job) signed(file string) bool {
+func (j *restoring) signed(file string) bool {
 	a, err := machine.ReadArtifact(file)
 	if err == nil {
 		_, err = image.SignedArtifact(file, a.Build, j.Unit.ImagePrefix, j.Keys)

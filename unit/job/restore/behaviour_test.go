@@ -153,7 +153,7 @@ func TestRestoreData(t *testing.T) {
 				b, err := h.Marshal()
 				return errors.Join(err, v.WriteHistory(b), os.WriteFile(v.Path(state.RestoreDataFile), []byte(c.text), 0o600))
 			})
-			u, err := r.restore(func(m *machine.Machine, _ *Options) { m.Policy.Locked = c.locked })
+			u, err := r.restore(func(m *machine.Machine, _ *options) { m.Policy.Locked = c.locked })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -186,13 +186,13 @@ func TestWhichImage(t *testing.T) {
 	}
 	noBoot := func([]byte) []byte { return imagetest.XZ(t, imagetest.Tar(t, "")) }
 	type images map[string]func([]byte) []byte // what becomes of each before it is signed
-	wants := func(image string) func(*Options) { return func(o *Options) { o.Request.Image = image } }
-	backTo := func(base string) func(*Options) { return func(o *Options) { o.Request, o.Back = nil, base+".upd" } }
-	oldest := func(o *Options) { o.Request, o.Oldest = nil, true }
+	wants := func(image string) func(*options) { return func(o *options) { o.Request.Image = image } }
+	backTo := func(base string) func(*options) { return func(o *options) { o.Request, o.Back = nil, base+".upd" } }
+	oldest := func(o *options) { o.Request, o.Oldest = nil, true }
 	const original = machinetest.Original
 	for name, c := range map[string]struct {
 		put    images // beside the original
-		change func(o *Options)
+		change func(o *options)
 		want   string // "": none
 		bad    []string
 		fault  *fault.Fault
@@ -216,7 +216,7 @@ func TestWhichImage(t *testing.T) {
 			for base, change := range c.put {
 				r.put(base, key, change)
 			}
-			_, err := r.restore(func(m *machine.Machine, o *Options) {
+			_, err := r.restore(func(m *machine.Machine, o *options) {
 				m.Keys = []signature.PublicKey{key.Public()}
 				if c.change != nil {
 					c.change(o)
@@ -249,67 +249,67 @@ func TestRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		kind    machinetest.Kind
 		restore bool // before
-		change  func(r *rig, m *machine.Machine, o *Options)
+		change  func(r *rig, m *machine.Machine, o *options)
 		want    *fault.Fault
 	}{
-		"a record without a recovery volume": {uefi, true, func(_ *rig, _ *machine.Machine, o *Options) {
+		"a record without a recovery volume": {uefi, true, func(_ *rig, _ *machine.Machine, o *options) {
 			o.Unit.Recovery.Table.Partitions = nil
 		}, fault.RecoveryDamaged},
-		"a record with an array": {uefi, true, func(_ *rig, _ *machine.Machine, o *Options) {
+		"a record with an array": {uefi, true, func(_ *rig, _ *machine.Machine, o *options) {
 			o.Unit.Array = &state.Array{Level: 1}
 		}, fault.PlanChanged},
-		"a platform with an array": {uefi, true, func(_ *rig, m *machine.Machine, _ *Options) {
+		"a platform with an array": {uefi, true, func(_ *rig, m *machine.Machine, _ *options) {
 			m.Identity.Variant.NumDataDisks, m.Identity.Variant.SwRaidlevel = 2, 1
 		}, fault.PlanChanged},
-		"a platform with one disk": {uefi, true, func(_ *rig, m *machine.Machine, _ *Options) {
+		"a platform with one disk": {uefi, true, func(_ *rig, m *machine.Machine, _ *options) {
 			m.Identity.Variant.RecoveryMedia.Layout = platform.OnMain
 		}, fault.PlanChanged},
-		"no disk":            {uefi, false, func(_ *rig, _ *machine.Machine, o *Options) { o.Planned = nil }, fault.MainMissing},
-		"too few disks":      {mirror, true, func(_ *rig, _ *machine.Machine, o *Options) { o.Planned = o.Planned[:1] }, fault.PlanChanged},
-		"another disk":       {uefi, false, func(r *rig, _ *machine.Machine, _ *Options) { r.Replace("vdb", "ANOTHER") }, fault.MainMissing},
-		"another one, again": {uefi, true, func(r *rig, _ *machine.Machine, _ *Options) { r.Replace("vdb", "ANOTHER") }, fault.MainMissing},
-		"the disk is gone":   {mirror, false, func(r *rig, _ *machine.Machine, _ *Options) { r.Remove("vdc") }, fault.MainMissing},
-		"not blank any more": {uefi, false, func(r *rig, m *machine.Machine, o *Options) {
+		"no disk":            {uefi, false, func(_ *rig, _ *machine.Machine, o *options) { o.Planned = nil }, fault.MainMissing},
+		"too few disks":      {mirror, true, func(_ *rig, _ *machine.Machine, o *options) { o.Planned = o.Planned[:1] }, fault.PlanChanged},
+		"another disk":       {uefi, false, func(r *rig, _ *machine.Machine, _ *options) { r.Replace("vdb", "ANOTHER") }, fault.MainMissing},
+		"another one, again": {uefi, true, func(r *rig, _ *machine.Machine, _ *options) { r.Replace("vdb", "ANOTHER") }, fault.MainMissing},
+		"the disk is gone":   {mirror, false, func(r *rig, _ *machine.Machine, _ *options) { r.Remove("vdc") }, fault.MainMissing},
+		"not blank any more": {uefi, false, func(r *rig, m *machine.Machine, o *options) {
 			o.Blank = true
 			if err := m.MakeExt4(r.t.Context(), o.Planned[0].Path, "HOLIDAYS", "0f4bd1a3-0000-4000-8000-000000000000"); err != nil {
 				r.t.Fatal(err)
 			}
 		}, fault.MainForeign},
-		"the recovery device itself": {uefi, false, func(r *rig, m *machine.Machine, o *Options) {
+		"the recovery device itself": {uefi, false, func(r *rig, m *machine.Machine, o *options) {
 			disks, err := m.Disks()
 			if err != nil {
 				r.t.Fatal(err)
 			}
 			o.Planned = disks[:1]
 		}, fault.MainForeign},
-		"another table on the only disk": {one, true, func(_ *rig, _ *machine.Machine, o *Options) {
+		"another table on the only disk": {one, true, func(_ *rig, _ *machine.Machine, o *options) {
 			o.Unit.Main[0].Table.Partitions = slices.Clone(o.Unit.Main[0].Table.Partitions)
 			o.Unit.Main[0].Table.Find(layout.Primary).Size -= layout.MiB
 		}, fault.TableChanged},
-		"no images": {uefi, true, func(r *rig, _ *machine.Machine, o *Options) {
+		"no images": {uefi, true, func(r *rig, _ *machine.Machine, o *options) {
 			if err := os.RemoveAll(o.Volume.Path(state.ImageDir)); err != nil {
 				r.t.Fatal(err)
 			}
 		}, fault.NoImage},
-		"no image": {uefi, true, func(r *rig, _ *machine.Machine, o *Options) {
+		"no image": {uefi, true, func(r *rig, _ *machine.Machine, o *options) {
 			if err := os.Remove(o.Volume.Path(state.ImageDir, machinetest.Original+".upd")); err != nil {
 				r.t.Fatal(err)
 			}
 		}, fault.NoImage},
-		"only what looks like an image": {uefi, true, func(r *rig, _ *machine.Machine, o *Options) {
+		"only what looks like an image": {uefi, true, func(r *rig, _ *machine.Machine, o *options) {
 			file := o.Volume.Path(state.ImageDir, machinetest.Original+".upd")
 			if err := errors.Join(os.Remove(file), os.Mkdir(file, 0o700)); err != nil {
 				r.t.Fatal(err)
 			}
 		}, fault.ImageName},
-		"a link in the place of the images": {uefi, true, func(r *rig, _ *machine.Machine, o *Options) {
+		"a link in the place of the images": {uefi, true, func(r *rig, _ *machine.Machine, o *options) {
 			dir := o.Volume.Path(state.ImageDir)
 			if err := errors.Join(os.Rename(dir, dir+"2"), os.Symlink(dir+"2", dir)); err != nil {
 				r.t.Fatal(err)
 			}
 		}, fault.RecoveryDamaged},
-		"unsigned": {uefi, true, func(_ *rig, m *machine.Machine, _ *Options) { m.Policy.AllowUnsigned = false }, fault.ImageUnsigned},
-		"too old":  {uefi, true, func(_ *rig, m *machine.Machine, _ *Options) { m.Policy.OldestBuild = "2026-11-23.0001" }, fault.Policy},
+		"unsigned": {uefi, true, func(_ *rig, m *machine.Machine, _ *options) { m.Policy.AllowUnsigned = false }, fault.ImageUnsigned},
+		"too old":  {uefi, true, func(_ *rig, m *machine.Machine, _ *options) { m.Policy.OldestBuild = "2026-11-23.0001" }, fault.Policy},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -327,7 +327,7 @@ func TestRefuses(t *testing.T) {
 				return r.Bytes("vdb", 0, 0) + machinetest.Tree(t, dir)
 			}
 			before := ""
-			_, err := r.restore(func(m *machine.Machine, o *Options) {
+			_, err := r.restore(func(m *machine.Machine, o *options) {
 				c.change(r, m, o)
 				before = now()
 			})
@@ -353,7 +353,7 @@ func TestOldImagesGo(t *testing.T) {
 		r.put(imagetest.Prefix+n, key, nil)
 		all = append(all, imagetest.Prefix+n+".upd")
 	}
-	if _, err := r.restore(func(m *machine.Machine, o *Options) {
+	if _, err := r.restore(func(m *machine.Machine, o *options) {
 		m.Keys = []signature.PublicKey{key.Public()}
 		o.Request.Image = all[0]
 	}); err != nil {
@@ -399,7 +399,7 @@ func TestRecoveryIsUpdated(t *testing.T) {
 				key := keytest.New(t)
 				r.put(later, key, nil)
 				r.onVolume(func(v *state.Volume) error { return os.WriteFile(v.Path("norm_boot"), c.own, 0o600) })
-				u, err := r.restore(func(m *machine.Machine, o *Options) {
+				u, err := r.restore(func(m *machine.Machine, o *options) {
 					if o.KeepRecovery = c.keep; c.signed {
 						m.Keys = []signature.PublicKey{key.Public()}
 						return
@@ -432,7 +432,7 @@ func TestFromMedium(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = r.restore(func(m *machine.Machine, o *Options) {
+	_, err = r.restore(func(m *machine.Machine, o *options) {
 		m.Keys, m.Policy.AllowUnsigned = []signature.PublicKey{f.Key.Public()}, false
 		o.Image, o.Request = &im, &q
 	})
@@ -467,7 +467,7 @@ func TestDiskFails(t *testing.T) {
 				}
 				return nil
 			})
-			err := Run(t.Context(), m, o)
+			err := restore(t.Context(), m, o)
 			if got := fault.Of(err); got != fault.DiskWrite && got != fault.BootSetup {
 				t.Errorf("got %v", err)
 			}
@@ -491,12 +491,12 @@ func TestDiskFails(t *testing.T) {
 // TestIsTakenUpAgain: a restore that nobody asked for leaves a request before it destroys anything, which asks for what it was to restore.
 func TestIsTakenUpAgain(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(o *Options)
+		change func(o *options)
 		want   string
 	}{
-		"blank":    {func(o *Options) { o.Blank = true }, state.Latest},
-		"original": {func(o *Options) { o.Oldest = true }, state.Original},
-		"back":     {func(o *Options) { o.Back = machinetest.Original + ".upd" }, machinetest.Original + ".upd"},
+		"blank":    {func(o *options) { o.Blank = true }, state.Latest},
+		"original": {func(o *options) { o.Oldest = true }, state.Original},
+		"back":     {func(o *options) { o.Back = machinetest.Original + ".upd" }, machinetest.Original + ".upd"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -510,7 +510,7 @@ func TestIsTakenUpAgain(t *testing.T) {
 				}
 				return nil
 			})
-			if err := Run(t.Context(), m, o); !errors.Is(err, machinetest.ErrCut) {
+			if err := restore(t.Context(), m, o); !errors.Is(err, machinetest.ErrCut) {
 				t.Fatalf("got %v", err)
 			}
 			r.onVolume(func(v *state.Volume) error {

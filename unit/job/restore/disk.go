@@ -31,7 +31,7 @@ type target struct {
 
 // chooseDisk takes the disks that were found, and no other: while the image was checked somebody may have changed disks. It lays
 // them out, so that all that can be wrong with them is known before anything is destroyed.
-func (j *job) chooseDisk(ctx context.Context) error {
+func (j *restoring) chooseDisk(ctx context.Context) error {
 	own, err := j.RecoveryDisk(j.Unit)
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (j *job) chooseDisk(ctx context.Context) error {
 }
 
 // mainDisks looks again for the disks that the decision was made for, in the order of the record.
-func (j *job) mainDisks() ([]block.Disk, error) {
+func (j *restoring) mainDisks() ([]block.Disk, error) {
 	if j.Main != nil && j.Unit.Array == nil {
 		parts, err := j.Partitions(platform.AllowedMain)
 		if err != nil {
@@ -114,7 +114,7 @@ func (j *job) mainDisks() ([]block.Disk, error) {
 }
 
 // inOrder puts each disk at the place where the record has it, and those that it does not have at the places that are left.
-func (j *job) inOrder(disks []block.Disk) []block.Disk {
+func (j *restoring) inOrder(disks []block.Disk) []block.Disk {
 	out := make([]block.Disk, len(disks))
 	taken := make([]bool, len(disks))
 	place := func(fits func(d block.Disk, i int) bool) {
@@ -140,7 +140,7 @@ func sameDisk(a, b block.Disk) bool {
 
 // layOut decides which table a disk gets. One that is to be preserved in part keeps the recorded one: the only disk of a unit,
 // and a disk with the data partition of the record.
-func (j *job) layOut(i int) error {
+func (j *restoring) layOut(i int) error {
 	d, record := &j.disks[i], j.Unit.Main[i].Table
 	d.keep = nil
 	dev, err := j.Open(d.Path, machine.Read)
@@ -194,7 +194,7 @@ func (j *job) layOut(i int) error {
 }
 
 // carrier is the role of the partitions that carry the main system.
-func (j *job) carrier() layout.Role {
+func (j *restoring) carrier() layout.Role {
 	if j.Unit.Array != nil {
 		return layout.Member
 	}
@@ -264,7 +264,7 @@ func LookForData(disk interface {
 }
 
 // size is how large the main system is, bytes.
-func (j *job) size() int64 {
+func (j *restoring) size() int64 {
 	least := j.disks[0].table.Find(j.carrier()).Size
 	for _, d := range j.disks {
 		least = min(least, d.table.Find(j.carrier()).Size)
@@ -320,7 +320,7 @@ func Adapt(recorded, fresh layout.Table, others ...layout.Table) layout.Table {
 }
 
 // partition writes the tables. Where one stays as it is, what is made anew in it is cleared, so that no old signature is left.
-func (j *job) partition(ctx context.Context) error {
+func (j *restoring) partition(ctx context.Context) error {
 	if j.Unit.Array != nil {
 		if err := j.StopArray(ctx); err != nil {
 			return fault.Because(fault.DiskWrite, err)
@@ -334,7 +334,7 @@ func (j *job) partition(ctx context.Context) error {
 	return nil
 }
 
-func (j *job) writeTable(d target) error {
+func (j *restoring) writeTable(d target) error {
 	if !d.recorded {
 		return j.WriteTable(d.Path, d.table, d.keep...)
 	}
@@ -352,7 +352,7 @@ func (j *job) writeTable(d target) error {
 }
 
 // fresh are the roles whose content is made anew on a disk.
-func (j *job) fresh(d target) []layout.Role {
+func (j *restoring) fresh(d target) []layout.Role {
 	roles := []layout.Role{j.carrier()}
 	if !j.Unit.OneDisk() {
 		roles = append(roles, layout.ESP)
@@ -365,7 +365,7 @@ func (j *job) fresh(d target) []layout.Role {
 	return roles
 }
 
-func (j *job) format(ctx context.Context) error {
+func (j *restoring) format(ctx context.Context) error {
 	for _, d := range j.disks {
 		if err := j.Format(ctx, d.Path, d.table, j.fresh(d)); err != nil {
 			return fault.Because(fault.DiskWrite, err)
@@ -391,7 +391,7 @@ func (j *job) format(ctx context.Context) error {
 // formatData makes the array of the data where none of the disks has a member of it. It also does so where all that is there of it
 // provably carries nothing: that is what a restore leaves that was cut off in this place. What cannot be looked at is left alone, and
 // does not keep the unit from having a system.
-func (j *job) formatData(ctx context.Context) error {
+func (j *restoring) formatData(ctx context.Context) error {
 	a := j.Unit.DataArray
 	if a == nil {
 		return nil
@@ -441,7 +441,7 @@ func (j *job) formatData(ctx context.Context) error {
 }
 
 // probeData says what the array of the data carries, if it can be started, and whether that is provably nothing.
-func (j *job) probeData(ctx context.Context, a raid.Array) (carries string, blank bool, err error) {
+func (j *restoring) probeData(ctx context.Context, a raid.Array) (carries string, blank bool, err error) {
 	if !a.Enough() {
 		return "", false, errors.New("too few members are there")
 	}
@@ -449,7 +449,7 @@ func (j *job) probeData(ctx context.Context, a raid.Array) (carries string, blan
 	return info.Type, blank, err
 }
 
-func (j *job) readMember(disk string, p layout.Partition) (raid.Member, error) {
+func (j *restoring) readMember(disk string, p layout.Partition) (raid.Member, error) {
 	dev, err := j.Open(disk, machine.Read)
 	if err != nil {
 		return raid.Member{}, err
@@ -459,7 +459,7 @@ func (j *job) readMember(disk string, p layout.Partition) (raid.Member, error) {
 }
 
 // system is the device of the main system's filesystem.
-func (j *job) system() string {
+func (j *restoring) system() string {
 	if j.Unit.Array != nil {
 		return machine.ArrayPath
 	}
@@ -468,7 +468,7 @@ func (j *job) system() string {
 }
 
 // arrayConf is the mdadm.conf of the restored system.
-func (j *job) arrayConf() string {
+func (j *restoring) arrayConf() string {
 	if j.Unit.Array == nil {
 		return ""
 	}
@@ -480,7 +480,7 @@ func (j *job) arrayConf() string {
 }
 
 // mounts are the lines of the restored system's fstab.
-func (j *job) mounts() ([]sysroot.Mount, error) {
+func (j *restoring) mounts() ([]sysroot.Mount, error) {
 	v, main := j.Identity.Variant, j.disks[0].table
 	if j.Unit.Array != nil { // the system is in none of the partitions
 		main.Partitions = append(slices.Clone(main.Partitions), *j.Unit.System())

@@ -9,7 +9,7 @@ import (
 )
 
 // history reads the history of images. One that cannot be read counts for nothing; the first record of this restore sets it aside.
-func (j *job) history() release.History {
+func (j *restoring) history() release.History {
 	h, err := j.Volume.History()
 	if err != nil {
 		j.Log.Warn("the history of images cannot be read and counts for nothing", "err", err)
@@ -18,7 +18,7 @@ func (j *job) history() release.History {
 }
 
 // record notes what became of the image.
-func (j *job) record(success bool) {
+func (j *restoring) record(success bool) {
 	damaged, err := j.Volume.ChangeHistory(time.Now(), func(h *release.History) { h.Imaging(j.image.Name.String(), success, time.Now()) })
 	if damaged != nil {
 		j.Log.Warn("a new history of images begins", "err", damaged)

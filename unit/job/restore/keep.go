@@ -11,7 +11,7 @@ import (
 )
 
 // readData reads fr.data. A restore does not fail because of it: what cannot be read is as if it were not there.
-func (j *job) readData() {
+func (j *restoring) readData() {
 	d, err := j.Volume.ReadRestoreData()
 	if err != nil {
 		j.Log.Warn("restore data are ignored", "err", err)
@@ -42,7 +42,7 @@ func (j *job) readData() {
 }
 
 // dropData removes fr.data after a restore that succeeded, unless it says that it is to stay.
-func (j *job) dropData() error {
+func (j *restoring) dropData() error {
 	if j.data == (state.RestoreData{}) || j.data.Preserve {
 		return nil
 	}
@@ -51,7 +51,7 @@ func (j *job) dropData() error {
 
 // saveNetwork keeps the network configuration of the old system on the recovery volume, while it can still be read. Nothing here
 // fails the restore: without a configuration of its own the unit gets the defaults.
-func (j *job) saveNetwork(context.Context) error {
+func (j *restoring) saveNetwork(context.Context) error {
 	var err error
 	switch {
 	case j.data.IgnoreNetCfg:
@@ -66,7 +66,7 @@ func (j *job) saveNetwork(context.Context) error {
 	return nil
 }
 
-func (j *job) salvageNetwork() error {
+func (j *restoring) salvageNetwork() error {
 	err := j.Mount(j.Main.Path, j.root, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true})
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (j *job) salvageNetwork() error {
 }
 
 // preserved returns the saved network files. What is on the recovery volume is not trusted.
-func (j *job) preserved() []sysroot.File {
+func (j *restoring) preserved() []sysroot.File {
 	b, err := j.Volume.ReadNetwork()
 	if b == nil && err == nil {
 		return nil

@@ -33,8 +33,8 @@ import (
 	"gprovision/unit/uplink"
 )
 
-// Options is what the job needs beside the machine.
-type Options struct {
+// options is what the job needs beside the machine.
+type options struct {
 	// Recovery is the mount point of the recovery volume, writable.
 	Recovery string
 	// Volume is the state on it, and Unit its record of this unit.
@@ -63,10 +63,10 @@ type Options struct {
 	Observe func(step.Event)
 }
 
-// job is one restore in progress.
-type job struct {
+// restoring is one restore in progress.
+type restoring struct {
 	*machine.Machine
-	Options
+	options
 	request state.Request
 	data    state.RestoreData
 	image   image.Image
@@ -78,12 +78,12 @@ type job struct {
 	root    string // mount point of the main system
 }
 
-// Run restores the unit. On success the mark is set and the next boot starts the new system.
-func Run(ctx context.Context, m *machine.Machine, o Options) error {
+// restore restores the unit. On success the mark is set and the next boot starts the new system.
+func restore(ctx context.Context, m *machine.Machine, o options) error {
 	if o.Unit.ImagePrefix == "" {
 		o.Unit.ImagePrefix = m.Site.Names.ImagePrefix
 	}
-	j := &job{Machine: m, Options: o, root: m.Places.Main}
+	j := &restoring{Machine: m, options: o, root: m.Places.Main}
 	err := j.run(ctx)
 	if err != nil && ctx.Err() == nil {
 		if err := j.count(state.Counts.RestoreFailed); err != nil {
@@ -93,7 +93,7 @@ func Run(ctx context.Context, m *machine.Machine, o Options) error {
 	return err
 }
 
-func (j *job) run(ctx context.Context) error {
+func (j *restoring) run(ctx context.Context) error {
 	j.readData()
 	images, err := j.candidates()
 	if err != nil {
@@ -123,7 +123,7 @@ func (j *job) run(ctx context.Context) error {
 
 // blames reports whether a try that ended with err is noted against its image. One that has no room is as good as it was, and will have it
 // on a larger disk; one that filled the disk is not taken first again, whatever was thought of its size.
-func (j *job) blames(err error) bool {
+func (j *restoring) blames(err error) bool {
 	return badImage(err) && (!errors.Is(err, image.ErrNoRoom) || j.wrote)
 }
 
@@ -138,11 +138,11 @@ func badImage(err error) bool {
 	return false
 }
 
-// BadImages reports whether err, of Run, is that there is no image, or none that is good.
-func BadImages(err error) bool { return badImage(err) || fault.Of(err) == fault.NoImage }
+// badImages reports whether err, of restore, is that there is no image, or none that is good.
+func badImages(err error) bool { return badImage(err) || fault.Of(err) == fault.NoImage }
 
 // candidates returns the images to try, in order: as the request wants, those with a bad history last.
-func (j *job) candidates() ([]image.Image, error) {
+func (j *restoring) candidates() ([]image.Image, error) {
 	if j.Image != nil {
 		return []image.Image{*j.Image}, nil
 	}
@@ -193,7 +193,7 @@ func (j *job) candidates() ([]image.Image, error) {
 	return images, nil
 }
 
-func (j *job) try(ctx context.Context, im image.Image) error {
+func (j *restoring) try(ctx context.Context, im image.Image) error {
 	j.image, j.proof, j.wrote = im, nil, false
 	steps := j.Site.Weave("restore", j.steps())
 	err := step.Run(ctx, steps, j.Observe)
@@ -207,7 +207,7 @@ func (j *job) try(ctx context.Context, im image.Image) error {
 }
 
 // steps returns the job as data. Nothing before clear-mark changes the main disk.
-func (j *job) steps() []step.Step {
+func (j *restoring) steps() []step.Step {
 	return []step.Step{
 		{Name: "check-image", Say: "Checking image", Run: j.checkImage},
 		{Name: "choose-disk", Say: "Choosing disk", Run: j.chooseDisk},
@@ -227,7 +227,7 @@ func (j *job) steps() []step.Step {
 	}
 }
 
-func (j *job) checkImage(ctx context.Context) error {
+func (j *restoring) checkImage(ctx context.Context) error {
 	j.Log.Info("checking image", "image", j.image.Name.String(), "bytes", j.image.Size, journal.ForPerson())
 	meter, stop := j.Track(ctx, j.image.Size)
 	defer stop()
@@ -238,7 +238,7 @@ func (j *job) checkImage(ctx context.Context) error {
 
 // noteRequest writes a request when there is none, so that a restore that is cut off is taken up again, and records the table
 // that the main disk will have. Both are on the recovery volume before the main disk is changed.
-func (j *job) noteRequest(context.Context) error {
+func (j *restoring) noteRequest(context.Context) error {
 	fresh := j.Image != nil
 	if j.Request == nil {
 		choice, why := state.Latest, "init: the main system was not complete"
@@ -293,7 +293,7 @@ func volumeFault(err error) *fault.Fault {
 	return fault.RecoveryDamaged
 }
 
-func (j *job) clearMark(ctx context.Context) error {
+func (j *restoring) clearMark(ctx context.Context) error {
 	j.begun = true
 	if j.Main == nil {
 		return nil
@@ -312,7 +312,7 @@ func (j *job) clearMark(ctx context.Context) error {
 	return nil
 }
 
-func (j *job) write(ctx context.Context) error {
+func (j *restoring) write(ctx context.Context) error {
 	j.wrote = true
 	if err := j.Mount(j.system(), j.root, "ext4", host.MountOptions{}); err != nil {
 		return fault.Because(fault.DiskWrite, err)
@@ -360,7 +360,7 @@ func classify(err error) error {
 	return fault.Because(fault.ImageCorrupt, err)
 }
 
-func (j *job) configure(ctx context.Context) error {
+func (j *restoring) configure(ctx context.Context) error {
 	hash, err := j.Volume.ReadHash()
 	if err != nil {
 		return state.Fault(fmt.Errorf("read the admin password's hash: %w", err))
@@ -408,7 +408,7 @@ func (j *job) configure(ctx context.Context) error {
 
 // bootEntries repairs the firmware's entries. Firmware that does not let them be written starts both devices all the same, by
 // the removable path: no reason to leave the unit without a system.
-func (j *job) bootEntries(context.Context) error {
+func (j *restoring) bootEntries(context.Context) error {
 	if j.Firmware != layout.UEFI {
 		return nil
 	}
@@ -419,7 +419,7 @@ func (j *job) bootEntries(context.Context) error {
 }
 
 // prune makes room. An image that cannot be removed does not make the restored system a bad one.
-func (j *job) prune(context.Context) error {
+func (j *restoring) prune(context.Context) error {
 	dir := filepath.Join(j.Recovery, state.ImageDir)
 	images, _, err := image.List(dir, j.Unit.ImagePrefix, false)
 	if err != nil {
@@ -435,7 +435,7 @@ func (j *job) prune(context.Context) error {
 	return nil
 }
 
-func (j *job) setMark(context.Context) error {
+func (j *restoring) setMark(context.Context) error {
 	mark := state.Mark{Request: j.request.ID, Release: j.image.Name.Base(), Serial: j.Serial, Time: time.Now().UTC()}
 	if err := sysroot.SetMark(j.root, j.Site.Names.Mark, mark); err != nil {
 		return fault.Because(fault.DiskWrite, err)
@@ -444,7 +444,7 @@ func (j *job) setMark(context.Context) error {
 }
 
 // clearRequest ends the job on the recovery volume. The mark names the request already, so a failure here changes nothing.
-func (j *job) clearRequest(context.Context) error {
+func (j *restoring) clearRequest(context.Context) error {
 	j.record(true)
 	if err := errors.Join(j.Volume.DeleteRequest(), j.dropData(), j.count(state.Counts.Restored)); err != nil {
 		j.Log.Warn("request cannot be removed; the mark names it as fulfilled", "err", err)
@@ -453,7 +453,7 @@ func (j *job) clearRequest(context.Context) error {
 }
 
 // count counts the restore.
-func (j *job) count(change func(state.Counts) state.Counts) error {
+func (j *restoring) count(change func(state.Counts) state.Counts) error {
 	c, err := j.Volume.ReadCounts()
 	if errors.Is(err, state.ErrNewer) {
 		return err
@@ -464,7 +464,7 @@ func (j *job) count(change func(state.Counts) state.Counts) error {
 	return j.Volume.WriteCounts(change(c))
 }
 
-func (j *job) unmount() {
+func (j *restoring) unmount() {
 	if yes, err := j.Mounted(j.root); err == nil && yes {
 		if err := j.Unmount(j.root); err != nil {
 			j.Log.Warn("main system cannot be unmounted", "err", err)

@@ -83,7 +83,7 @@ func TestAdaptTrustsNoRecord(t *testing.T) {
 // the mark comes after everything, and the request goes last.
 func TestStepsDestroyLate(t *testing.T) {
 	at := map[string]int{}
-	steps := (&job{}).steps()
+	steps := (&restoring{}).steps()
 	for i, s := range steps {
 		at[s.Name] = i + 1
 	}
@@ -141,7 +141,7 @@ func TestFullVolume(t *testing.T) {
 		request *state.Request
 		image   *image.Image
 	}{{&r, &image.Image{}}, {nil, nil}} {
-		j := &job{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler)}, Options: Options{Volume: state.Open(dir), Request: c.request, Image: c.image}, disks: []target{{}}}
+		j := &restoring{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler)}, options: options{Volume: state.Open(dir), Request: c.request, Image: c.image}, disks: []target{{}}}
 		j.Unit.Main = []state.Disk{machine.DiskRecord(block.Disk{}, layout.Table{})}
 		if err := j.noteRequest(t.Context()); err != nil || c.request != nil && j.request.ID != r.ID || j.request.ID == "" {
 			t.Errorf("got %v, request %q", err, j.request.ID)

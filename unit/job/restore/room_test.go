@@ -55,7 +55,7 @@ func TestNoRoom(t *testing.T) {
 		{"one inode more", filesystem.Need{Inodes: most.Inodes + 1, Blocks: most.Blocks}, false},
 		{"a tar of a few bytes with many files", filesystem.Need{Inodes: 1 << 20, Blocks: 1000}, false},
 	} {
-		j := &job{Machine: &machine.Machine{Doors: machine.Doors{Run: run}, Firmware: layout.UEFI, Site: site.Stock()}, Options: Options{Recovery: t.TempDir()}, need: c.need,
+		j := &restoring{Machine: &machine.Machine{Doors: machine.Doors{Run: run}, Firmware: layout.UEFI, Site: site.Stock()}, options: options{Recovery: t.TempDir()}, need: c.need,
 			disks: []target{{Disk: block.Disk{}, table: layout.Table{Partitions: []layout.Partition{{Role: layout.Primary, Size: size}}}}}}
 		err := j.fits(t.Context())
 		if (err == nil) != c.fits || err != nil && (fault.Of(err) != fault.DiskTooSmall || !badImage(err)) {
@@ -80,7 +80,7 @@ func TestNextImage(t *testing.T) {
 		{"known before", []error{small, enough}, func(err error) bool { return errors.Is(err, enough) }},
 		{"while it is written", []error{full, enough}, func(err error) bool { return errors.Is(err, enough) }},
 		{"while its artifact is written", []error{bootFault(fmt.Errorf("x: %w", syscall.ENOSPC)), enough}, func(err error) bool { return errors.Is(err, enough) }},
-		{"none fits", []error{small, full}, func(err error) bool { return fault.Of(err) == fault.DiskTooSmall && BadImages(err) }},
+		{"none fits", []error{small, full}, func(err error) bool { return fault.Of(err) == fault.DiskTooSmall && badImages(err) }},
 		{"one does not fit, one is bad", []error{small, fault.Newf(fault.ImageCorrupt, "x")}, func(err error) bool { return fault.Of(err) == fault.NoImage }},
 		{"the disk is bad", []error{classify(syscall.EIO)}, func(err error) bool { return fault.Of(err) == fault.DiskWrite }},
 	} {
@@ -104,7 +104,7 @@ func TestNextImage(t *testing.T) {
 			}}})
 			m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Site: s}
 			m.Doors = machine.Real(m.Log, nil, nil)
-			err := Run(t.Context(), m, Options{Recovery: volume, Volume: state.Open(volume), Unit: state.Unit{ImagePrefix: imagetest.Prefix}})
+			err := restore(t.Context(), m, options{Recovery: volume, Volume: state.Open(volume), Unit: state.Unit{ImagePrefix: imagetest.Prefix}})
 			if !c.want(err) || tries != len(c.fails) {
 				t.Errorf("after %d tries: %v", tries, err)
 			}
@@ -135,7 +135,7 @@ func TestBlame(t *testing.T) {
 	}{
 		{small, false, false}, {classify(syscall.ENOSPC), true, true}, {fault.Newf(fault.ImageCorrupt, "x"), false, true}, {classify(syscall.EIO), true, false},
 	} {
-		if got := (&job{wrote: c.wrote}).blames(c.err); got != c.want {
+		if got := (&restoring{wrote: c.wrote}).blames(c.err); got != c.want {
 			t.Errorf("%v, written %t: %t", c.err, c.wrote, got)
 		}
 	}

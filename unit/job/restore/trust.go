@@ -27,7 +27,7 @@ import (
 var errNotTrusted = errors.New("it has no signature of its own by a key of the policy, and no signed image at hand holds it")
 
 // trusted returns the SHA-256 of the recovery artifact own as something vouches for it, with what that is; errNotTrusted if nothing does.
-func (j *job) trusted(ctx context.Context, own string, a machine.Artifact) (sum [sha256.Size]byte, by string, err error) {
+func (j *restoring) trusted(ctx context.Context, own string, a machine.Artifact) (sum [sha256.Size]byte, by string, err error) {
 	sum, err = image.SignedArtifact(own, a.Build, j.Unit.ImagePrefix, j.Keys)
 	if err == nil {
 		return sum, "its signature", nil
@@ -66,7 +66,7 @@ func (j *job) trusted(ctx context.Context, own string, a machine.Artifact) (sum 
 
 // take puts the recovery artifact own, whose content must have that hash and that build number, in the place of the release's, with its
 // signature. What is read there for the second time may be something else: it is judged where it has arrived.
-func (j *job) take(own, artifact string, a machine.Artifact, sum [sha256.Size]byte) error {
+func (j *restoring) take(own, artifact string, a machine.Artifact, sum [sha256.Size]byte) error {
 	in, err := os.OpenFile(own, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return err

@@ -111,7 +111,7 @@ func TestTakeRecovery(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Site: site.Stock(), Policy: policy.Policy{AllowUnsigned: c.unsigned}, Keys: []signature.PublicKey{f.Key.Public()}}
-			j := &job{Machine: m, root: root, image: image.Image{Name: n}, Options: Options{Recovery: volume, KeepRecovery: c.asked, Unit: state.Unit{ImagePrefix: imagetest.Prefix}}}
+			j := &restoring{Machine: m, root: root, image: image.Image{Name: n}, options: options{Recovery: volume, KeepRecovery: c.asked, Unit: state.Unit{ImagePrefix: imagetest.Prefix}}}
 			if err := j.takeRecovery(t.Context(), artifact, machine.Artifact{Build: 7, Monolithic: true}); err != nil {
 				t.Fatal(err)
 			}
@@ -144,7 +144,7 @@ func TestSwappedArtifact(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	j := &job{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler)}}
+	j := &restoring{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler)}}
 	err := j.take(own, artifact, machine.Artifact{Build: 8, Monolithic: true}, [32]byte{1})
 	if err == nil || !strings.Contains(err.Error(), "another one") {
 		t.Errorf("got %v", err)

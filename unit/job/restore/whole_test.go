@@ -41,7 +41,7 @@ func newRig(t *testing.T, k machinetest.Kind) *rig {
 }
 
 // boot switches the machine on and mounts the recovery volume, writable.
-func (r *rig) boot(fault func(n int, call string) error) (*machine.Machine, Options) {
+func (r *rig) boot(fault func(n int, call string) error) (*machine.Machine, options) {
 	r.t.Helper()
 	r.Start(fault)
 	m := machinetest.Machine(r.Rig)
@@ -58,7 +58,7 @@ func (r *rig) boot(fault func(n int, call string) error) (*machine.Machine, Opti
 			}
 		}
 	}
-	o := Options{Recovery: m.Places.Recovery, Volume: state.Open(m.Places.Recovery)}
+	o := options{Recovery: m.Places.Recovery, Volume: state.Open(m.Places.Recovery)}
 	if o.Unit, err = o.Volume.ReadUnit(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -92,13 +92,13 @@ func (r *rig) boot(fault func(n int, call string) error) (*machine.Machine, Opti
 }
 
 // restore runs one restore as change has its options.
-func (r *rig) restore(change func(m *machine.Machine, o *Options)) (state.Unit, error) {
+func (r *rig) restore(change func(m *machine.Machine, o *options)) (state.Unit, error) {
 	r.t.Helper()
 	m, o := r.boot(nil)
 	if change != nil {
 		change(m, &o)
 	}
-	err := Run(r.t.Context(), m, o)
+	err := restore(r.t.Context(), m, o)
 	u, rerr := o.Volume.ReadUnit()
 	if rerr != nil {
 		r.t.Error(rerr)

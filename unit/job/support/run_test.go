@@ -8,20 +8,8 @@ import (
 	"gprovision/unit/job"
 	"gprovision/unit/job/jobtest"
 	"gprovision/unit/machine/machinetest"
-	"gprovision/unit/panel"
 	"gprovision/unit/panel/script"
 )
-
-// hasty is a panel before which a person presses a key as soon as something is wrong.
-type hasty struct{ *script.Panel }
-
-func (h hasty) Show(v panel.View) error {
-	err := h.Panel.Show(v)
-	if v.Problem != nil {
-		h.Press('x')
-	}
-	return err
-}
 
 // TestNoBundle: without a recovery stick nothing is written anywhere, the person is told why, and the menu comes again.
 func TestNoBundle(t *testing.T) {
@@ -29,7 +17,7 @@ func TestNoBundle(t *testing.T) {
 	machinetest.Provision(r, machinetest.Machine(r))
 	r.Start(nil)
 	e, f := jobtest.Look(t, machinetest.Machine(r))
-	screen := hasty{&script.Panel{}}
+	screen := script.Reader{Panel: &script.Panel{}}
 	e.Machine.Panel.Add("script", screen)
 	if out := Run(t.Context(), e, f); out.Kind != job.DecideAgain || !out.Menu {
 		t.Errorf("%+v", out)

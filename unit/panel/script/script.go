@@ -3,6 +3,7 @@ package script
 
 import (
 	"slices"
+	"strings"
 	"sync"
 
 	"gprovision/unit/panel"
@@ -77,4 +78,16 @@ func (s *Panel) Last() panel.View {
 		return panel.View{}
 	}
 	return s.views[len(s.views)-1]
+}
+
+// Reader is a panel before which a person presses a key at each message that stays until it was read.
+type Reader struct{ *Panel }
+
+// Show remembers v, and presses a key if it is such a message.
+func (r Reader) Show(v panel.View) error {
+	err := r.Panel.Show(v)
+	if v.Problem != nil || strings.HasPrefix(v.Message, "Saved ") {
+		r.Press('x')
+	}
+	return err
 }

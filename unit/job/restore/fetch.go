@@ -1,4 +1,4 @@
-package pid1
+package restore
 
 import (
 	"context"
@@ -15,6 +15,8 @@ import (
 	"gprovision/model/release"
 	"gprovision/model/step"
 	"gprovision/unit/image"
+	"gprovision/unit/job"
+	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
@@ -29,56 +31,63 @@ const (
 	fetchPatience = 2 * time.Hour
 )
 
-// fetchImage brings an image from the network onto the recovery volume, which is mounted writable: the newest of the manifest that
-// the policy names for this. It is proven before it is put where a restore finds it.
-func (u *unit) fetchImage(ctx context.Context, v *state.Volume, rec state.Unit) error {
-	client, err := report.NewSource(u.m.Policy, u.m.Build.Time)
+// fetch brings an image from the network onto the recovery volume, which is mounted writable: the newest of the manifest that the policy
+// names for this. It is proven before it is put where a restore finds it. disconnect takes down the network that only reports.
+func fetch(ctx context.Context, e job.Env, v *state.Volume, rec state.Unit, disconnect func()) error {
+	m := e.Machine
+	client, err := report.NewSource(m.Policy, m.Build.Time)
 	if err != nil {
 		return err
 	}
 	used, err := v.ReadManifests()
 	if err != nil {
-		u.log.Warn("which manifests were used cannot be read", "err", err)
+		m.Log.Warn("which manifests were used cannot be read", "err", err)
 	}
-	prefix, source := u.m.Site.Names.ImagePrefix, ""
+	prefix, source := m.Site.Names.ImagePrefix, ""
 	var signed uplink.Signed
-	return step.Run(ctx, u.m.Site.Weave("fetch", []step.Step{
-		{Name: "network", Say: "Network", Run: func(context.Context) error { return u.raiseNetwork(ctx) }},
+	return e.Run(ctx, record.JobRestore, "fetch", []step.Step{
+		{Name: "network", Say: "Network", Run: func(context.Context) error {
+			disconnect()
+			// With ctx of the job, not of this step: the network is up until process 1 lets it go.
+			_, err := uplink.Raise(ctx, m.Log, m.Sys, e.Survey.Args.BootMAC, fetchNetwork)
+			return err
+		}},
 		{Name: "manifest", Say: "Manifest", Run: func(ctx context.Context) (err error) {
-			source, signed, err = u.fetchable(ctx, client, prefix, used)
+			source, signed, err = fetchable(ctx, m, client, prefix, used)
 			return err
 		}},
 		{Name: "fetch-image", Say: "Downloading", Run: func(ctx context.Context) error {
-			show, stop := u.trackStages(ctx)
+			show, stop := trackStages(ctx, m)
 			defer stop()
 			room := func(ctx context.Context, need filesystem.Need) (filesystem.Need, error) {
-				return image.Room(ctx, u.m.Run, image.MainSize(rec), need)
+				return image.Room(ctx, m.Run, image.MainSize(rec), need)
 			}
-			r, err := update.Take(ctx, update.Options{Source: source, Client: client, Volume: v, Policy: u.m.Policy, Keys: u.m.Keys, Prefix: prefix,
-				Room: room, Firmware: u.m.Firmware, BootFile: u.m.Site.Names.BootFile, Original: rec.Original, Patience: fetchPatience, Log: u.log, Progress: show})
+			r, err := update.Take(ctx, update.Options{Source: source, Client: client, Volume: v, Policy: m.Policy, Keys: m.Keys, Prefix: prefix,
+				Room: room, Firmware: m.Firmware, BootFile: m.Site.Names.BootFile, Original: rec.Original, Patience: fetchPatience, Log: m.Log,
+				Progress: show})
 			if err != nil {
 				return err
 			}
-			u.log.Info("image fetched", "image", r.Image, "bytes", r.Size, "present", r.Present)
+			m.Log.Info("image fetched", "image", r.Image, "bytes", r.Size, "present", r.Present)
 			if signed != (uplink.Signed{}) {
 				if err := v.WriteManifests(used.Used(signed.Product, signed.Serial)); err != nil {
-					u.log.Warn("the manifest cannot be remembered: an older one would not be refused", "err", err)
+					m.Log.Warn("the manifest cannot be remembered: an older one would not be refused", "err", err)
 				}
 			}
 			return nil
 		}},
-	}), u.env().Observer(record.JobRestore))
+	})
 }
 
 // trackStages returns what shows how far a step is that has stages of its own, each from its beginning, and what ends that.
-func (u *unit) trackStages(ctx context.Context) (show func(stage string, done, total int64), stop func()) {
+func trackStages(ctx context.Context, m *machine.Machine) (show func(stage string, done, total int64), stop func()) {
 	var meter *panel.Meter
 	now, end := "", func() {}
 	show = func(stage string, done, total int64) {
 		if meter == nil || stage != now {
 			end()
 			now = stage
-			meter, end = u.m.Track(ctx, total)
+			meter, end = m.Track(ctx, total)
 		}
 		meter.SetTotal(total)
 		meter.Set(done)
@@ -86,30 +95,23 @@ func (u *unit) trackStages(ctx context.Context) (show func(stage string, done, t
 	return show, func() { end() }
 }
 
-// raiseNetwork raises the network for the rest of the job, in place of the one that only reports.
-func (u *unit) raiseNetwork(ctx context.Context) error {
-	u.stopNetwork()
-	ctx, u.stopNetwork = context.WithCancel(ctx)
-	_, err := uplink.Raise(ctx, u.log, u.m.Sys, u.args.BootMAC, fetchNetwork)
-	return err
-}
-
 // fetchable reads the manifest that the policy names and returns the address of its newest image for this unit, and what its signature
 // says. A manifest that is older than one of those that were used is refused.
-func (u *unit) fetchable(ctx context.Context, client *http.Client, prefix string, used state.Manifests) (address string, signed uplink.Signed, err error) {
-	base, err := url.Parse(u.m.Policy.NetworkRecovery)
+func fetchable(ctx context.Context, m *machine.Machine, client *http.Client, prefix string, used state.Manifests) (address string,
+	signed uplink.Signed, err error) {
+	base, err := url.Parse(m.Policy.NetworkRecovery)
 	if err != nil {
 		return "", signed, fault.Because(fault.ManifestMissing, err)
 	}
 	get := func(ctx context.Context, address string, most int64) ([]byte, error) {
-		return uplink.Small(ctx, u.log, client, address, most)
+		return uplink.Small(ctx, m.Log, client, address, most)
 	}
-	m, err := uplink.Fetch(ctx, base, uplink.Trust{Policy: u.m.Policy, Keys: u.m.Keys, Used: used}, get)
+	full, err := uplink.Fetch(ctx, base, uplink.Trust{Policy: m.Policy, Keys: m.Keys, Used: used}, get)
 	if err != nil {
 		return "", signed, err
 	}
-	address, err = newest(m.Full, prefix, u.m.Policy)
-	return address, m.Signed, err
+	address, err = newest(full.Full, prefix, m.Policy)
+	return address, full.Signed, err
 }
 
 // newest returns the address of the newest image of a manifest that has a name of this unit's images and is allowed.

@@ -1,4 +1,4 @@
-package pid1
+package restore
 
 import (
 	"context"
@@ -18,7 +18,8 @@ import (
 func TestNewest(t *testing.T) {
 	const base = "https://x/files/"
 	m := &manifest.Manifest{}
-	for _, name := range []string{"norm_boot", "A.B.C.2026-11-21.0001.upd", "A.B.C.2026-11-22.0002.upd", "A.B.C.2026-11-22.0001.upd", "OTHER.B.C.2026-12-01.0001.upd", "A.B.C.2027.upd"} {
+	for _, name := range []string{"norm_boot", "A.B.C.2026-11-21.0001.upd", "A.B.C.2026-11-22.0002.upd", "A.B.C.2026-11-22.0001.upd",
+		"OTHER.B.C.2026-12-01.0001.upd", "A.B.C.2027.upd"} {
 		m.Files = append(m.Files, manifest.File{Src: base + name})
 	}
 	if got, err := newest(m, "A.B.C.", policy.Policy{}); got != base+"A.B.C.2026-11-22.0002.upd" || err != nil {
@@ -35,13 +36,13 @@ func TestNewest(t *testing.T) {
 // TestTrackStages: each stage of a step begins anew, and its end is seen.
 func TestTrackStages(t *testing.T) {
 	var seen [][2]int64
-	u := &unit{m: &machine.Machine{Panel: panel.New()}}
+	unit := &machine.Machine{Panel: panel.New()}
 	screen := &script.Panel{}
-	u.m.Panel.Add("script", screen)
+	unit.Panel.Add("script", screen)
 	err := step.Run(t.Context(), []step.Step{{Name: "fetch", Run: func(ctx context.Context) error {
-		_, stop := u.trackStages(ctx)
+		_, stop := trackStages(ctx, unit)
 		stop() // a step that fails before it moves
-		show, stop := u.trackStages(ctx)
+		show, stop := trackStages(ctx, unit)
 		show("fetch", 1, 0)
 		show("fetch", 50, 60)
 		show("check", 20, 100)
@@ -60,7 +61,7 @@ func TestTrackStages(t *testing.T) {
 			t.Errorf("%v was not seen: %v", want, seen)
 		}
 	}
-	if err := u.m.Panel.Flush(t.Context()); err != nil {
+	if err := unit.Panel.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if p := screen.Last().Progress; p == nil || p.Done != 20 || p.Total != 100 {
