@@ -22,6 +22,7 @@ import (
 	"gprovision/unit/image/imagetest"
 	"gprovision/unit/job"
 	"gprovision/unit/job/handover"
+	"gprovision/unit/job/restore"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
@@ -89,7 +90,8 @@ func TestMediumWithoutPanel(t *testing.T) {
 			if c.out == job.DecideAgain {
 				u.m.Panel.Add("lamp", lamp(read))
 			}
-			out := u.rescue(ctx, u.look(t.Context()))
+			f := u.look(ctx)
+			out := restore.FromMedium(ctx, u.env(), f)
 			if out.Kind != c.out {
 				t.Fatalf("%+v", out)
 			}
@@ -104,7 +106,7 @@ func TestMediumWithoutPanel(t *testing.T) {
 			r.Start(nil)
 			next := onRig(t, r)
 			next.m.Policy.MediumWithoutConfirmation = c.policy
-			f := next.look(t.Context())
+			f = next.look(t.Context())
 			if f.Mark.Release != c.release || c.foreign != (f.Main == decide.MainForeign) {
 				t.Errorf("%s of %q, want %q; notes %q", f.Main, f.Mark.Release, c.release, f.Notes)
 			}
@@ -123,7 +125,7 @@ func TestEachFileOfAMedium(t *testing.T) {
 	r.Start(nil)
 	u := onRig(t, r)
 	u.m.Policy.AllowUnsigned = false
-	u.m.Panel.Add("reader", reader{&script.Panel{}})
+	u.m.Panel.Add("reader", script.Reader{Panel: &script.Panel{}})
 	u.m.Policy.GraceSeconds = 1
 	if out := u.pass(t.Context()); out.Kind != job.SwitchRoot {
 		t.Errorf("%+v", out)
@@ -195,7 +197,7 @@ func TestVolumeIsLeftAlone(t *testing.T) {
 			if f := u.look(t.Context()); f.Recovery != c.want {
 				t.Fatalf("the volume is %s; notes %q", f.Recovery, f.Notes)
 			}
-			u.m.Panel.Add("reader", reader{&script.Panel{}})
+			u.m.Panel.Add("reader", script.Reader{Panel: &script.Panel{}})
 			u.m.Policy.GraceSeconds = 1
 			if out := u.pass(t.Context()); out.Kind != job.SwitchRoot {
 				t.Errorf("%+v", out)
