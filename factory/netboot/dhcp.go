@@ -26,7 +26,8 @@ type DHCPConfig struct {
 	Address netip.Prefix
 	// HTTPPort is the port of the boot script and the files.
 	HTTPPort int
-	// Range is the addresses to give out. nil makes the server a proxy, which names what to boot and gives out no addresses.
+	// Range is the range of addresses to hand out. nil makes the server a proxy, which names what to boot and hands
+	// out no addresses.
 	Range *Range
 	Log   *slog.Logger
 }
@@ -39,7 +40,7 @@ type DHCP struct {
 	conn, pxec *net.UDPConn
 }
 
-// ListenDHCP opens the ports 67 and 4011 on the interface. It needs root or CAP_NET_BIND_SERVICE and CAP_NET_RAW.
+// ListenDHCP opens ports 67 and 4011 on the interface. It needs root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW.
 func ListenDHCP(ctx context.Context, c DHCPConfig) (*DHCP, error) {
 	d := newDHCP(c)
 	if err := d.listen(ctx); err != nil {
@@ -70,13 +71,13 @@ func newDHCP(c DHCPConfig) *DHCP {
 	return d
 }
 
-// listen opens a UDP port on one interface, for broadcasts too.
+// listen opens a UDP port on one interface. It also receives broadcasts.
 func listen(ctx context.Context, name string, port int) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
 		var err error
 		e := rc.Control(func(fd uintptr) {
 			err = errors.Join(
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), // beside servers of other interfaces
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), // other servers may use other interfaces
 				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
 				unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, name),
 			)
@@ -90,8 +91,8 @@ func listen(ctx context.Context, name string, port int) (*net.UDPConn, error) {
 	return pc.(*net.UDPConn), nil
 }
 
-// Serve answers until ctx ends, and closes the ports. It may be called again: it then reopens the ports, and still knows the leases. After
-// a panic the error wraps guard.ErrPanic.
+// Serve answers until ctx ends, and closes the ports. It may be called again. It then reopens the ports and still
+// knows the leases. After a panic the error wraps guard.ErrPanic.
 func (d *DHCP) Serve(ctx context.Context) error {
 	if d.conn == nil {
 		if err := d.listen(ctx); err != nil {
@@ -148,7 +149,8 @@ func (d *DHCP) loop(ctx context.Context, conn *net.UDPConn, pxePort bool) error 
 	}
 }
 
-// parse reads a packet. RFC 2132 requires the end option. Some clients leave it out: their packets are read as if they had one.
+// parse parses a packet. RFC 2132 requires the end option, but some clients leave it out. Their packets are parsed as
+// if they had one.
 func parse(b []byte) (*dhcpv4.DHCPv4, error) {
 	m, err := dhcpv4.FromBytes(b)
 	if err != nil {
@@ -218,7 +220,8 @@ func (d *DHCP) url(path string) string {
 	return fmt.Sprintf("http://%s:%d%s", d.c.Address.Addr(), d.c.HTTPPort, path)
 }
 
-// bootOptions returns the options that tell a client what to boot. ok is false for a client that boots nothing of ours.
+// bootOptions returns the options that tell a client what to boot. ok is false for a client that we have nothing to
+// boot for.
 func (d *DHCP) bootOptions(m *dhcpv4.DHCPv4, who client) (mods []dhcpv4.Modifier, ok bool) {
 	file := ""
 	switch who {
@@ -252,8 +255,8 @@ func (d *DHCP) bootOptions(m *dhcpv4.DHCPv4, who client) (mods []dhcpv4.Modifier
 	return mods, true
 }
 
-// proxy answers as a proxy: the answer names what to boot, and no address. OVMF, SeaBIOS with iPXE, and iPXE accept this form. Option 43
-// with discovery control 8 tells PXE firmware to load the file without further requests.
+// proxy answers as a proxy: the answer names what to boot, but has no address. OVMF, SeaBIOS with iPXE, and iPXE
+// accept this form. Option 43 with discovery control 8 tells PXE firmware to load the file without further requests.
 func (d *DHCP) proxy(m *dhcpv4.DHCPv4, who client, t dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
 	mods, ok := d.bootOptions(m, who)
 	if !ok {
@@ -322,8 +325,8 @@ func (d *DHCP) full(m *dhcpv4.DHCPv4, who client) (*dhcpv4.DHCPv4, error) {
 	return nil, nil
 }
 
-// ProbeDHCP asks for an address on the interface, as a client does, and returns the server that answers first. ok is false if none answers
-// within three seconds. It does not take the address.
+// ProbeDHCP requests an address on the interface, as a client does, and returns the first server to answer. ok is
+// false if none answers within three seconds. It does not take the address.
 func ProbeDHCP(ctx context.Context, name string) (server netip.Addr, ok bool, err error) {
 	c, err := nclient4.New(name, nclient4.WithTimeout(time.Second), nclient4.WithRetry(2))
 	if err != nil {

@@ -27,14 +27,14 @@ import (
 	"gprovision/model/record"
 )
 
-// TokenLife is the time that a unit has between fetching its boot script and enrolling.
+// TokenLife is how long a unit may take from fetching its boot script to enrolling.
 const TokenLife = 30 * time.Minute
 
 // Names in the directory of files.
 const (
 	// Artifact is the provisioning artifact.
 	Artifact = "provision.pxe"
-	// DefaultManifest is the manifest that units are told of.
+	// DefaultManifest is the manifest that units are given.
 	DefaultManifest = "manufData.json"
 )
 
@@ -46,10 +46,10 @@ type Units interface {
 
 // HTTPConfig is what the plain HTTP side needs.
 type HTTPConfig struct {
-	// Base is the address at which units reach this server, such as http://10.0.0.1:8080, without a slash at the end.
+	// Base is the address where units reach this server, such as http://10.0.0.1:8080, without a slash at the end.
 	Base string
-	// API is the address of the server's API, such as https://10.0.0.1:8443. Units report there from their first step on. If it is empty,
-	// they report from when the manifest has named a server.
+	// API is the address of the server's API, such as https://10.0.0.1:8443. Units report there from their first
+	// step. If it is empty, they report only once the manifest has named a server.
 	API string
 	// Files is the directory of manifests, images and the provisioning artifact. Everything in it is public.
 	Files string
@@ -57,7 +57,8 @@ type HTTPConfig struct {
 	IPXE string
 	// Manifest is the name of the manifest below Files. Empty means DefaultManifest.
 	Manifest string
-	// Port returns the MAC address of the machine that has an IP address, as the network shows it. If it knows none, the unit gets no token.
+	// Port returns the MAC address of the machine with an IP address, as the network shows it. If it finds none, the
+	// unit gets no token.
 	Port  func(netip.Addr) (mac string, err error)
 	Units Units
 	Log   *slog.Logger
@@ -235,7 +236,7 @@ func (h *HTTP) script(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, h.message(a, "this machine has no usable hardware address: "+q.Get("mac"), false))
 		return
 	}
-	if s := strings.TrimSpace(q.Get("serial")); store.IsSerial(s) { // a text that all boards of a model have is no serial number
+	if s := strings.TrimSpace(q.Get("serial")); store.IsSerial(s) { // a text that all boards of a model share is no serial number
 		a.serial = s
 	}
 	a.proven = h.fetched(r.RemoteAddr, a.mac)
@@ -247,16 +248,17 @@ func (h *HTTP) script(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, text)
 }
 
-// asker is the machine that asks for a boot script.
+// asker is the machine that requests a boot script.
 type asker struct {
-	mac, serial string // serial is empty if it is not known
+	mac, serial string // serial is empty if unknown
 	efi         bool
 	remote      string
 	// proven reports whether the network shows that the request comes from the port mac.
 	proven bool
 }
 
-// fetched reports whether the port mac has the address remote. A text in a request would prove nothing: any machine can send it.
+// fetched reports whether the port mac has the address remote. A text in the request would prove nothing, because any
+// machine can send it.
 func (h *HTTP) fetched(remote, mac string) bool {
 	from, err := netip.ParseAddrPort(remote)
 	port := ""
@@ -274,7 +276,7 @@ func (h *HTTP) fetched(remote, mac string) bool {
 	return false
 }
 
-// decide returns the script for a unit. It provisions the unit, unless that is complete.
+// decide returns the script for a unit. It provisions the unit, unless the unit is complete.
 func (h *HTTP) decide(ctx context.Context, a asker) (string, error) {
 	u, err := h.Units.FindUnit(ctx, a.serial, a.mac)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -282,7 +284,8 @@ func (h *HTTP) decide(ctx context.Context, a asker) (string, error) {
 	}
 	if err == nil && u.Completed() {
 		h.Log.Info("boot script", "mac", a.mac, "serial", a.serial, "unit", u.ID, "decision", "boot from disk")
-		// UEFI goes on to its next boot entry only after an error. After a success it would begin the boot order anew.
+		// UEFI goes on to its next boot entry only after an error. After a success it would start the boot order
+		// again.
 		return "#!ipxe\necho gprovision: this unit is provisioned, booting from disk\nexit 1\n", nil
 	}
 	f, st, err := h.open(Artifact)
@@ -355,8 +358,8 @@ func (h *HTTP) again(a asker) string {
 	return "echo gprovision: trying again in 10 seconds\nimgfree\nsleep 10\nchain --replace " + h.Base + "/boot.ipxe?" + q.Encode() + "\n"
 }
 
-// clean makes a text safe for a line of an iPXE script. It removes control characters and everything that iPXE would expand or take for an
-// operator.
+// clean makes a text safe for a line of an iPXE script. It removes control characters, and everything that iPXE would
+// expand or take for an operator.
 func clean(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {

@@ -10,15 +10,16 @@ import (
 
 const (
 	leaseTime   = time.Hour
-	offerTime   = 2 * time.Minute  // how long an offered address is kept for a client that has not asked for it yet
-	declineTime = 10 * time.Minute // how long an address is not given out after a client has found it in use
+	offerTime   = 2 * time.Minute  // how long to keep an offered address for a client that has not requested it yet
+	declineTime = 10 * time.Minute // how long to keep back an address that a client found in use
 )
 
 // errNoAddress means that all addresses of the range are taken.
 var errNoAddress = errors.New("all addresses of the range are taken")
 
-// leases gives out the addresses of a range. The first choice for a client follows from its hardware address. So it gets the same address
-// each time, also after a restart of the server, unless two clients have the same first choice.
+// leases hands out the addresses of a range. The hardware address of a client determines its first choice. So the
+// client gets the same address each time, even after a restart of the server, unless two clients have the same first
+// choice.
 type leases struct {
 	r    Range
 	self netip.Addr
@@ -33,7 +34,7 @@ type leases struct {
 type lease struct {
 	ip    netip.Addr
 	until time.Time
-	// taken reports whether the client has asked for the address. If not, it was only offered.
+	// taken reports whether the client has requested the address. If not, it was only offered.
 	taken bool
 }
 
@@ -41,7 +42,8 @@ func newLeases(r Range, self netip.Addr) *leases {
 	return &leases{r: r, self: self, now: time.Now, byHW: map[string]lease{}, byIP: map[netip.Addr]string{}, bad: map[netip.Addr]time.Time{}}
 }
 
-// offer returns the address for a client and keeps it for a while. wish is what the client asks for, if it is valid and free.
+// offer returns the address for a client and reserves it for a while. wish is the address that the client prefers. It
+// counts only if it is valid and free.
 func (l *leases) offer(hw string, wish netip.Addr) (netip.Addr, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,7 +71,7 @@ func (l *leases) offer(hw string, wish netip.Addr) (netip.Addr, error) {
 	h.Write([]byte(hw))
 	n := l.r.size()
 	first := h.Sum32() % n
-	for _, evict := range []bool{false, true} { // the remembered address of an absent client is given away only when no other is free
+	for _, evict := range []bool{false, true} { // give away the remembered address of an absent client only if no other is free
 		for i := range n {
 			ip := l.r.at((first + i) % n)
 			if _, used := l.byIP[ip]; (evict || !used) && l.usable(ip, hw, now) {
@@ -77,7 +79,8 @@ func (l *leases) offer(hw string, wish netip.Addr) (netip.Addr, error) {
 			}
 		}
 	}
-	// The oldest offer that was not taken makes room. So a client that floods the network with requests keeps no address from others.
+	// The oldest offer that nobody took makes room. So a client that floods the network with requests keeps no
+	// address from others.
 	oldest := ""
 	for other, le := range l.byHW {
 		if !le.taken && !now.Before(l.bad[le.ip]) && (oldest == "" || le.until.Before(l.byHW[oldest].until) || le.until.Equal(l.byHW[oldest].until) && other < oldest) {
@@ -99,7 +102,7 @@ func (l *leases) usable(ip netip.Addr, hw string, now time.Time) bool {
 	return !ok || holder == hw || !now.Before(l.byHW[holder].until)
 }
 
-// confirm makes the address of a client a lease. It reports whether the client may have that address.
+// confirm turns the address of a client into a lease. It reports whether the client may have the address.
 func (l *leases) confirm(hw string, ip netip.Addr) bool {
 	if !l.r.contains(ip) {
 		return false
@@ -122,7 +125,7 @@ func (l *leases) release(hw string) {
 	}
 }
 
-// decline keeps the address of a client from being given out for a while: the client has found it in use.
+// decline keeps back an address for a while, because the client found it in use.
 func (l *leases) decline(hw string, ip netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,12 +1,14 @@
-// Package netboot boots units over the network. It has DHCP (as a proxy beside another server, or with a range of its own), TFTP for the
-// first stage, HTTP for everything else, and the iPXE script that decides what a unit boots.
+// Package netboot boots units over the network. It provides DHCP (as a proxy beside another server, or with a range
+// of its own), TFTP for the first stage, HTTP for everything else, and the iPXE script that decides what a unit
+// boots.
 //
-// A unit boots like this: firmware (PXE or UEFI HTTP boot) -> DHCP names iPXE -> TFTP or HTTP transfers it -> iPXE asks DHCP again and gets
-// the address of boot.ipxe -> the script boots the provisioning artifact with a one-time token, or returns to the firmware, which boots
-// from disk. Only the tokens are secret. A unit boots what is signed, or what it trusts because it trusts the station's network.
+// A unit boots like this: firmware (PXE or UEFI HTTP boot) -> DHCP names iPXE -> TFTP or HTTP transfers it -> iPXE
+// asks DHCP again and gets the address of boot.ipxe -> the script boots the provisioning artifact with a one-time
+// token, or returns to the firmware, which boots from disk. Only the tokens are secret. A unit boots what is signed,
+// or what it trusts because it trusts the station's network.
 //
-// The package stores nothing itself. As a proxy it answers only requests that are about booting. Whoever gives it a range of its own asks
-// ProbeDHCP first: there must be no other DHCP server.
+// The package stores nothing itself. As a proxy it answers only requests about booting. Before it gets a range of its
+// own, the caller must use ProbeDHCP: there must be no other DHCP server.
 package netboot
 
 import (
@@ -19,8 +21,9 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 )
 
-// Names of the first stages inside the directory of iPXE binaries. Both use the network card through the firmware that loaded them, and
-// return it in order when the script exits. ipxe.efi, which has drivers of its own, was seen to hang then.
+// Names of the first stages in the directory of iPXE binaries. Both use the network card through the firmware that
+// loaded them, and return it in good order when the script exits. ipxe.efi has drivers of its own. It has been seen
+// to hang at that point.
 const (
 	FileBIOS = "undionly.kpxe"
 	FileEFI  = "snponly.efi"
@@ -74,7 +77,7 @@ func classify(m *dhcpv4.DHCPv4) client {
 // Range is the addresses that the server gives out, both ends included.
 type Range struct{ From, To netip.Addr }
 
-// ParseRange reads "A-B", two IPv4 addresses of the same network prefix.
+// ParseRange parses "A-B", two IPv4 addresses of the given network.
 func ParseRange(s string, in netip.Prefix) (Range, error) {
 	a, b, ok := strings.Cut(s, "-")
 	from, err1 := netip.ParseAddr(strings.TrimSpace(a))

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// seldom logs warnings that a stranger can cause as often as he likes. Each kind is logged once an hour, and there are few kinds.
+// seldom logs warnings that a stranger can cause at will. It logs each kind once an hour, and there are few kinds.
 type seldom struct {
 	log *slog.Logger
 	now func() time.Time
@@ -24,7 +24,8 @@ func newSeldom(log *slog.Logger) *seldom {
 	return &seldom{log: log, now: time.Now, said: map[string]time.Time{}}
 }
 
-// Warn logs a message with its reason and further attributes, unless the same message with the same reason was logged within the hour.
+// Warn logs a message with its reason and further attributes. It does nothing if it has logged the same message with
+// the same reason within the last hour.
 func (s *seldom) Warn(msg, reason string, args ...any) {
 	s.mu.Lock()
 	now := s.now()

@@ -20,9 +20,10 @@ import (
 	"gprovision/factory/guard"
 )
 
-// TFTP serves the iPXE binaries to firmware, read only: RFC 1350 with the options blksize (RFC 2348), tsize and timeout (RFC 2349) and
-// windowsize (RFC 7440). It is our own because the library that was tried is not maintained and has no limits. Here only the names of
-// Loaders exist. Transfers are few and short, and end when a client falls silent.
+// TFTP serves the iPXE binaries to firmware, read only. It implements RFC 1350 with the options blksize (RFC 2348),
+// tsize and timeout (RFC 2349) and windowsize (RFC 7440). It is our own, because the library that we tried is
+// unmaintained and has no limits. Only the names of Loaders exist here. Transfers are few and short, and end when a
+// client falls silent.
 type TFTP struct {
 	dir     string
 	address string // with the port that was opened
@@ -38,7 +39,8 @@ type TFTP struct {
 // opened is a transfer that is under way.
 type opened struct {
 	peer *net.UDPAddr
-	// answered reports whether the peer has acknowledged something, which shows that it is there and wants the file.
+	// answered reports whether the peer has acknowledged anything. That shows that the peer exists and wants the
+	// file.
 	answered atomic.Bool
 	cancel   context.CancelFunc
 }
@@ -46,7 +48,7 @@ type opened struct {
 const (
 	tftpTransfers = 128
 	tftpPerHost   = 4
-	tftpFirst     = 3    // sends before the first acknowledgement: a machine that did not ask gets no more
+	tftpFirst     = 3    // sends before the first acknowledgement: a machine that never asked gets no more
 	tftpBlock     = 1468 // what fits into an Ethernet frame
 	tftpWindow    = 32
 	tftpRetries   = 6
@@ -150,8 +152,9 @@ func (s *TFTP) begin(ctx context.Context, peer *net.UDPAddr, packet []byte) {
 	}()
 }
 
-// enter adds a transfer, and makes room for it. If its address has too many transfers, or there are too many in all, the oldest one ends;
-// one that was not acknowledged yet ends first. enter returns false for the repetition of a request that is being answered.
+// enter adds a transfer. If its address has too many transfers, or there are too many in total, the oldest ends to
+// make room, and among those one without any acknowledgement ends first. enter returns false for a repeated request
+// that is already being answered.
 func (s *TFTP) enter(o *opened) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,7 +177,7 @@ func (s *TFTP) enter(o *opened) bool {
 	return true
 }
 
-// evict ends the oldest of some transfers. The caller holds mu.
+// evict ends the oldest of the transfers that of selects. The caller holds mu.
 func (s *TFTP) evict(of func(*opened) bool) {
 	i := slices.IndexFunc(s.open, func(x *opened) bool { return of(x) && !x.answered.Load() })
 	if i < 0 {
@@ -198,7 +201,7 @@ type request struct {
 	options map[string]string // names in lower case
 }
 
-// parseRequest reads a request packet: op, name, mode, and pairs of option and value, each ended by a zero byte.
+// parseRequest parses a request packet: op, name, mode, and pairs of option and value, each ended by a zero byte.
 func parseRequest(b []byte) (request, error) {
 	if len(b) < 4 || b[len(b)-1] != 0 {
 		return request{}, errors.New("malformed TFTP request")
@@ -254,7 +257,7 @@ func (s *TFTP) transfer(ctx context.Context, o *opened, q request) {
 	case err == nil:
 		s.log.Info("TFTP file sent", "client", peer.String(), "name", name, "bytes", len(data), "elapsed", time.Since(start).Round(time.Millisecond).String())
 	case errors.Is(err, errAborted):
-		// Firmware asks for the size and drops the transfer before it begins in earnest.
+		// Firmware asks for the size first, and drops that transfer at once.
 		s.log.Debug("TFTP transfer ended by the client", "client", peer.String(), "name", name)
 	case ctx.Err() != nil:
 		s.log.Debug("TFTP transfer made room for another", "client", peer.String(), "name", name)
@@ -265,8 +268,8 @@ func (s *TFTP) transfer(ctx context.Context, o *opened, q request) {
 	}
 }
 
-// loaderName is the name that a client means. Some read the name from a DHCP answer without looking at its length, and send what lies
-// behind it: the option code 255, for one.
+// loaderName returns the name that a client means. Some clients read the name from a DHCP answer without checking its
+// length, and send what follows it, such as the option code 255.
 func loaderName(name string) string {
 	end := len(name)
 	for end > 0 && name[end-1] > '~' {
@@ -290,7 +293,7 @@ type tftpSend struct {
 	answered *atomic.Bool
 }
 
-// tries returns how often a packet is sent. It is less often as long as the client has acknowledged nothing.
+// tries returns how often to send a packet. It is less often until the client has acknowledged something.
 func (t *tftpSend) tries() int {
 	if t.answered.Load() {
 		return tftpRetries
@@ -323,7 +326,7 @@ func (t *tftpSend) run(options map[string]string) error {
 	return nil
 }
 
-// accept applies the options that it knows and returns the packet that confirms them, or nil if there are none.
+// accept applies the options that it knows. It returns the packet that confirms them, or nil if there are none.
 func (t *tftpSend) accept(options map[string]string) []byte {
 	p := binary.BigEndian.AppendUint16(nil, opOptions)
 	add := func(name string, v int) {
@@ -355,8 +358,8 @@ func (t *tftpSend) accept(options map[string]string) []byte {
 	return p
 }
 
-// exchange sends packets until the last one, block last, is acknowledged. base is the number of the block before the first one. After an
-// acknowledgement of an earlier block of the window it goes on behind that block (RFC 7440).
+// exchange sends packets until the last one, block last, is acknowledged. base is the number of the block before the
+// first one. After an acknowledgement of an earlier block of the window it continues after that block (RFC 7440).
 func (t *tftpSend) exchange(packets [][]byte, base, last int) error {
 	acked := base
 	buf := make([]byte, 2048)
@@ -399,7 +402,8 @@ func (t *tftpSend) exchange(packets [][]byte, base, last int) error {
 				case k > acked && k < last: // part of the window arrived
 					acked, again, tries = k, true, -1
 				}
-				// A repeated acknowledgement is not answered, since that would double every packet (RFC 1123 section 4.2.3.1).
+				// A repeated acknowledgement gets no answer. That would double every packet (RFC 1123 section
+				// 4.2.3.1).
 			default:
 				t.conn.WriteToUDP(errorPacket(errIllegal, "illegal operation"), t.peer)
 				return errors.New("the client sent something else than an acknowledgement")
