@@ -1,8 +1,9 @@
-// Package api serves /v1: the requests of units, signed with their own keys, and those of operators behind a login. The
-// requests are described in openapi.yaml, which is served too and tested against the handlers.
+// Package api serves /v1: the requests of units, which they sign with their own keys, and those of operators behind a
+// login. openapi.yaml describes the requests. It is served too, and tested against the handlers.
 //
-// It verifies the sender of each request, checks sizes and formats, and leaves the decisions to package store. It must be served over TLS
-// only, because it hands out credentials. The server's certificate authority is here as well.
+// The package verifies the sender of each request and checks sizes and formats. It leaves the decisions to package
+// store. It must be served over TLS only, because it hands out credentials. It also holds the server's certificate
+// authority.
 package api
 
 import (
@@ -31,7 +32,7 @@ import (
 //go:embed openapi.yaml
 var openAPI []byte
 
-// maxSmall is the largest body of requests that bring no records.
+// maxSmall is the size limit for the body of a request without records, in bytes.
 const maxSmall = 64 << 10
 
 // Config is what a Server works with.
@@ -39,12 +40,12 @@ type Config struct {
 	Store *store.DB
 	Vault *vault.Vault
 	Login *login.Service
-	// Audience is the name of this server in the requests that units sign: Authority.Audience.
+	// Audience is the name of this server in the requests that units sign (Authority.Audience).
 	Audience string
-	// Hub is told of every change.
+	// Hub gets every change.
 	Hub *Hub
 	Log *slog.Logger
-	// Now is the clock; nil: time.Now.
+	// Now is the clock. nil means time.Now.
 	Now func() time.Time
 	// ByPerson reports whether an operator must approve each new key, with its fingerprint.
 	ByPerson bool
@@ -55,7 +56,7 @@ type Server struct {
 	Config
 	enrols *limit.Limiter
 	asks   *limit.Limiter
-	// Requests that are under way: signed ones, those of units of version 0.1.0, enrolments.
+	// Requests in progress: signed ones, those of units of version 0.1.0, enrolments.
 	flight, oldFlight, enrolFlight *limit.Flight
 }
 
@@ -194,9 +195,9 @@ func (s *Server) oldScheme(w http.ResponseWriter, r *http.Request, unit string) 
 	return err == nil && may
 }
 
-// signed reads the body of a signed request. If it is not ok, signed has answered the request: most often the body is not the signed one.
-// If the request carries the hash of its body, the signature is checked before anything is read. The caller calls leave when it has
-// released the body.
+// signed reads the body of a signed request. If ok is false, signed has answered the request, usually because the
+// body is not the signed one. If the request carries the hash of its body, the signature is checked before anything
+// is read. The caller calls leave once it has released the body.
 func (s *Server) signed(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp, most int64) (body []byte, leave func(), ok bool) {
 	f := s.flight
 	if st.Scheme == record.SchemeV1 {
@@ -225,8 +226,8 @@ func (s *Server) signed(w http.ResponseWriter, r *http.Request, key ed25519.Publ
 	return body, leave, true
 }
 
-// whole reports whether a body has the hash in the stamp. If it has not, whole has answered the request. A stamp of the old scheme has no
-// hash, and gets that of this body.
+// whole reports whether a body has the hash in the stamp. If not, whole has answered the request. A stamp of the old
+// scheme has no hash. It gets that of this body.
 func (s *Server) whole(w http.ResponseWriter, r *http.Request, st *record.Stamp, body []byte) bool {
 	hash := record.BodyHash(body)
 	if st.Scheme == record.SchemeV1 {
@@ -240,7 +241,7 @@ func (s *Server) whole(w http.ResponseWriter, r *http.Request, st *record.Stamp,
 	return false
 }
 
-// unit wraps a handler of signed requests. The handler gets the active key of the unit and the verified body.
+// unit wraps a handler of signed requests. The handler gets the unit's active key and the verified body.
 func (s *Server) unit(most int64, f func(http.ResponseWriter, *http.Request, store.Enrolment, []byte)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		st, err := record.ParseStamp(r.Header.Get)
@@ -248,7 +249,7 @@ func (s *Server) unit(most int64, f func(http.ResponseWriter, *http.Request, sto
 			s.refuse(w, http.StatusUnauthorized, record.ProblemSignature, err.Error())
 			return
 		}
-		// The sender is looked up before anything large is read.
+		// Look up the sender before reading anything large.
 		e, err := s.Store.ActiveKey(r.Context(), st.Unit)
 		if errors.Is(err, store.ErrNotFound) {
 			s.refuse(w, http.StatusForbidden, record.ProblemNotEnrolled, "no key is enrolled for this unit")
@@ -326,13 +327,13 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 		reply.Status, reply.Reason, status = record.Pending, reason, http.StatusAccepted
 	}
 	s.Log.Info("enrolment", "unit", e.Unit, "status", string(reply.Status), "reason", reply.Reason, "key", e.Fingerprint, "remote", r.RemoteAddr)
-	if reply.Status == record.Enrolled || e.Created.Equal(e.Seen) { // a key that waits asks every few seconds
+	if reply.Status == record.Enrolled || e.Created.Equal(e.Seen) { // a waiting key asks every few seconds
 		s.Hub.Publish(e.Unit)
 	}
 	s.answer(w, status, reply)
 }
 
-// parse reads one JSON value and nothing behind it. Its errors do not quote the input.
+// parse parses one JSON value with nothing after it. Its errors do not quote the input.
 func parse(b []byte, into any) error {
 	if err := json.Unmarshal(b, into); err != nil {
 		return errors.New("the body is not valid JSON of the expected form")
@@ -487,7 +488,7 @@ func (s *Server) confirm(w http.ResponseWriter, r *http.Request, e store.Enrolme
 	s.answer(w, http.StatusOK, struct{}{})
 }
 
-// vaultSaysNo reports whether err is an error. If it is, vaultSaysNo has answered the request of the unit with enrolment e.
+// vaultSaysNo reports whether err is not nil. If so, it has answered the request of the unit with enrolment e.
 func (s *Server) vaultSaysNo(w http.ResponseWriter, r *http.Request, e store.Enrolment, err error) bool {
 	if err == nil {
 		return false
@@ -525,7 +526,7 @@ func (s *Server) operator(f func(http.ResponseWriter, *http.Request, login.Who))
 			s.trouble(w, r, err)
 			return
 		case err != nil:
-			// No WWW-Authenticate: a browser that asked for a password would send it with forged requests, too.
+			// No WWW-Authenticate: a browser that asked for a password would also send it with forged requests.
 			s.refuse(w, http.StatusUnauthorized, record.ProblemLogin, "an operator's login is needed: "+err.Error())
 			return
 		}
@@ -571,7 +572,7 @@ type UnitView struct {
 	Job   string `json:"job"`
 	Phase string `json:"phase"`
 	Step  string `json:"step"`
-	// Percent is the progress, 0 to 100, or -1 if it is not known.
+	// Percent is the progress, 0 to 100, or -1 if unknown.
 	Percent int    `json:"percent"`
 	Code    string `json:"code"`
 	Text    string `json:"text"`
@@ -603,7 +604,7 @@ func (s *Server) units(w http.ResponseWriter, r *http.Request, _ login.Who) {
 	}
 }
 
-// Detail is everything about one unit but its events and the contents of documents and credentials.
+// Detail is everything about one unit except its events and the contents of documents and credentials.
 type Detail struct {
 	Unit       UnitView          `json:"unit"`
 	Facts      []store.Fact      `json:"facts"`
@@ -676,7 +677,8 @@ func (s *Server) unitDocument(w http.ResponseWriter, r *http.Request, _ login.Wh
 	}
 }
 
-// ServeDocument sends a unit's document. It comes from a unit, so a browser may save it or show it as text, never run it.
+// ServeDocument sends a unit's document. The content comes from a unit, so a browser may save it or show it as text,
+// but must never run it.
 func ServeDocument(w http.ResponseWriter, d store.Document) {
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
@@ -709,8 +711,8 @@ func (s *Server) release(w http.ResponseWriter, r *http.Request, who login.Who) 
 	}
 }
 
-// input reads the body of an operator's request, which may be empty. It reports whether the body is valid. If not, it has answered the
-// request.
+// input reads the body of an operator's request, which may be empty. It reports whether the body is valid. If not,
+// input has answered the request.
 func (s *Server) input(w http.ResponseWriter, r *http.Request, into any) bool {
 	b, err := io.ReadAll(r.Body)
 	if err == nil && len(b) > 0 {
@@ -750,7 +752,7 @@ func NeedFingerprint(byPerson bool, fingerprint string) error {
 	return nil
 }
 
-// done ends an operator's change. It writes to the log and notifies the watchers.
+// done completes an operator's change: it logs the change and notifies the watchers.
 func (s *Server) done(w http.ResponseWriter, r *http.Request, who login.Who, what, unit string, err error) {
 	if s.found(w, r, err) {
 		s.Log.Info(what, "unit", unit, "operator", who.Operator)
@@ -767,7 +769,7 @@ func (s *Server) reject(w http.ResponseWriter, r *http.Request, who login.Who) {
 
 // JoinRequest is the body of an operator's request to make a mainboard part of a unit.
 type JoinRequest struct {
-	// Serial is the serial number of the new mainboard, and MAC the address of its port. One of them may be empty.
+	// Serial is the serial number of the new mainboard. MAC is the address of its port. One of them may be empty.
 	Serial string `json:"serial"`
 	MAC    string `json:"mac"`
 }
@@ -780,7 +782,7 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request, who login.Who) {
 	}
 }
 
-// PortList is the list of ports with their units, and of the adapters that serve many units.
+// PortList is the list of ports with their units, and the list of adapters that serve many units.
 type PortList struct {
 	Ports  []store.Port       `json:"ports"`
 	Shared []store.SharedPort `json:"shared"`
@@ -857,8 +859,9 @@ func (s *Server) changes(w http.ResponseWriter, r *http.Request, who login.Who) 
 	Stream(w, r, s.Hub, s.Login, who)
 }
 
-// Stream sends the name of each unit that changes as a server-sent event named "unit", until the client disconnects or the login ends. An
-// empty name means that changes were missed. A comment every 15 seconds keeps the connection alive.
+// Stream sends the name of each unit that changes as a server-sent event named "unit", until the client disconnects
+// or the login ends. An empty name means that changes were missed. A comment every 15 seconds keeps the connection
+// alive.
 func Stream(w http.ResponseWriter, r *http.Request, hub *Hub, logins *login.Service, who login.Who) {
 	ch, end := hub.Subscribe()
 	defer end()

@@ -30,7 +30,7 @@ const (
 	CAKeyFile = "ca.key"
 )
 
-// The clock of a fresh unit may be years behind, so certificates begin long before they were made.
+// notBefore is long before any certificate was made, because the clock of a new unit may be years behind.
 var notBefore = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 const (
@@ -47,8 +47,8 @@ type Authority struct {
 	now  func() time.Time
 }
 
-// OpenAuthority reads the authority from a directory. If neither of its two files exists, they are made. One of them alone is an error:
-// units trust the old certificate, and a new one would lock them out.
+// OpenAuthority reads the authority from a directory. If neither of its two files exists, it makes both. A single one
+// is an error: units trust the old certificate, and a new one would lock them out.
 func OpenAuthority(dir string) (*Authority, error) {
 	certPath, keyPath := filepath.Join(dir, CAFile), filepath.Join(dir, CAKeyFile)
 	certPEM, err1 := os.ReadFile(certPath)
@@ -132,11 +132,11 @@ func writeNew(path string, b []byte, mode os.FileMode) error {
 // PEM returns the certificate that units and browsers must trust.
 func (a *Authority) PEM() []byte { return bytes.Clone(a.pem) }
 
-// Audience returns the name of this server in the requests that units sign: see record.Audience.
+// Audience returns the name of this server in the requests that units sign (record.Audience).
 func (a *Authority) Audience() string { return record.Audience(a.cert) }
 
-// TLS returns the configuration of a server with these names and addresses. The certificate is kept in memory only, and is made anew before
-// it expires.
+// TLS returns the configuration of a server with these names and addresses. The certificate exists in memory only,
+// and is renewed before it expires.
 func (a *Authority) TLS(hosts []string) (*tls.Config, error) {
 	l := &leaf{a: a, hosts: hosts}
 	if _, err := l.get(nil); err != nil {

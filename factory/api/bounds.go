@@ -13,16 +13,16 @@ import (
 	"gprovision/model/record"
 )
 
-// Limits of the requests that are held in memory at the same time. Enrolments and requests of units of version 0.1.0 have limits of their
-// own, which are lower: a part of each is read before its signature can be checked.
+// Limits on the requests held in memory at the same time. Enrolments, and requests of units of version 0.1.0, have
+// lower limits of their own: a part of each must be read before its signature can be checked.
 const (
 	flights, flightBytes, flightsPerHost = 50, 64 << 20, 16
 	oldFlights, oldBytes, oldPerHost     = 8, 24 << 20, 4
 	enrolFlights, enrolBytes             = 32, 2 << 20
 )
 
-// admit enters a request into a Flight and sets the deadline of its body. If there is no room, admit has answered the request and ok is
-// false. The caller calls leave when it has released the body.
+// admit enters a request into a Flight and sets a deadline for its body. If there is no room, ok is false and admit
+// has answered the request. The caller calls leave once it has released the body.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request, f *limit.Flight, most int64) (received, leave func(), ok bool) {
 	n := r.ContentLength
 	if n < 0 {
@@ -48,7 +48,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, f *limit.Flight, 
 	return received, leave, true
 }
 
-// body reads the body of an admitted request. If it does not arrive, body has answered the request and ok is false.
+// body reads the body of an admitted request. If it does not arrive, ok is false and body has answered the request.
 func (s *Server) body(w http.ResponseWriter, r *http.Request, received func()) ([]byte, bool) {
 	b := make([]byte, r.ContentLength)
 	_, err := io.ReadFull(r.Body, b)
@@ -60,11 +60,12 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, received func()) (
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		text = "the request took too long"
 	}
-	s.refuse(w, http.StatusRequestTimeout, record.ProblemBusy, text) // the same request may come again
+	s.refuse(w, http.StatusRequestTimeout, record.ProblemBusy, text) // the client may send the request again
 	return nil, false
 }
 
-// noRoom reports whether err means that there is no room for a unit's records. If so, noRoom has answered the request.
+// noRoom reports whether err means that there is no room for a unit's records. If so, noRoom has answered the
+// request.
 func (s *Server) noRoom(w http.ResponseWriter, unit string, err error) bool {
 	code := ""
 	switch {

@@ -8,8 +8,8 @@ type Hub struct {
 	subs map[chan string]bool
 }
 
-// Publish notifies the watchers that something about a unit has changed. It never waits. A watcher that is too slow misses changes and gets
-// an empty name: it should then look at everything anew.
+// Publish notifies the watchers that something about a unit has changed. It never waits. A watcher that is too slow
+// misses changes and gets an empty name. It should then read everything again.
 func (h *Hub) Publish(unit string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
