@@ -1,7 +1,7 @@
-// Package guard keeps the parts of the factory server apart. A panic ends the request, the packet or the service in which it happens, and
-// nothing else. It is written to the log with its stack.
+// Package guard keeps the parts of the factory server apart. A panic ends only the request, the packet or the service
+// in which it happens. It is logged with its stack.
 //
-// It does not help where the Go runtime itself ends the program, for example after concurrent writes to a map.
+// The package cannot help where the Go runtime itself ends the program, for example after concurrent writes to a map.
 package guard
 
 import (
@@ -13,7 +13,7 @@ import (
 	"runtime/debug"
 )
 
-// ErrPanic is wrapped in the error that Call returns after a panic.
+// ErrPanic means that a function given to Call panicked.
 var ErrPanic = errors.New("panic")
 
 // Call runs f. It logs a panic of f with the name of the part, and returns it as an error that wraps ErrPanic.
@@ -29,7 +29,8 @@ func Call(log *slog.Logger, part string, f func() error) (err error) {
 	return f()
 }
 
-// Handler returns h, guarded. If h panics before it has begun to answer, the answer is status 500. If it has begun, the connection is cut.
+// Handler returns h, guarded. If h panics before it has started to answer, the answer is status 500. If it has
+// started, the connection is cut.
 func Handler(log *slog.Logger, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t := &tracked{ResponseWriter: w}
@@ -56,7 +57,8 @@ func Handler(log *slog.Logger, h http.Handler) http.Handler {
 	})
 }
 
-// tracked notes whether an answer has begun. http.ResponseController and sendfile still reach the ResponseWriter inside.
+// tracked records whether an answer has started. http.ResponseController and sendfile still reach the ResponseWriter
+// inside.
 type tracked struct {
 	http.ResponseWriter
 	begun bool

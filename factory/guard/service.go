@@ -12,14 +12,14 @@ import (
 
 // Service is a part of the server that runs for as long as the server does.
 type Service struct {
-	// Name is the name of the service in logs and sentences: "DHCP".
+	// Name is the name of the service in logs and sentences, such as "DHCP".
 	Name string
 	// Serve runs until its context ends. After a panic it is called again, and must reopen what it has closed.
 	Serve func(ctx context.Context) error
 }
 
-// A service that panics is started again after firstDelay. The delay doubles with each further panic within window. After maxPanics of them
-// within window the service is given up: a new start does not help.
+// A service that panics is started again after firstDelay. The delay doubles with each further panic within window.
+// After maxPanics within window the service is given up: another start would not help.
 const (
 	firstDelay = time.Second
 	window     = time.Minute
@@ -29,7 +29,7 @@ const (
 // ErrService is the error of a service that panics again after each start.
 var ErrService = errors.New("a service panics again and again")
 
-// Group runs services beside each other. It is safe for concurrent use.
+// Group runs services side by side. It is safe for concurrent use.
 type Group struct {
 	log *slog.Logger
 
@@ -47,9 +47,9 @@ type fall struct {
 // NewGroup returns a Group that logs to log.
 func NewGroup(log *slog.Logger) *Group { return &Group{log: log, fallen: map[string]*fall{}} }
 
-// Run runs services until ctx ends or one of them returns an error. An error ends the other services, and Run returns it. A service that
-// returns nil has done its work. A service that panics is started again. If it keeps panicking, Run returns ErrService, so that the
-// supervisor of the program sees it.
+// Run runs services until ctx ends or one of them returns an error. An error ends the other services, and Run returns
+// it. A service that returns nil has done its work. A service that panics is started again. If it keeps panicking,
+// Run returns ErrService, so that whatever supervises the program notices.
 func (g *Group) Run(ctx context.Context, services ...Service) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -72,7 +72,7 @@ func (g *Group) Run(ctx context.Context, services ...Service) error {
 	}
 }
 
-// keep runs one service, again after each panic.
+// keep runs a service, and runs it again after a panic.
 func (g *Group) keep(ctx context.Context, s Service) error {
 	var recent []time.Time
 	for {
