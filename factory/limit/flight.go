@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Flight limits the calls that are under way at the same time: their number, and the bytes that they hold in memory. No key can keep it
-// full. When it is full, a new call takes the place of another one: the oldest of the key with most calls, provided that this key has more
-// of them than the new call's and that the call still waits for its sender. It is safe for concurrent use.
+// Flight limits the calls in progress: their number, and the bytes that they hold in memory. No single key can fill
+// it. When it is full, a new call may replace another: the oldest of the key with the most calls. That key must have
+// more calls than the key of the new call, and the call must still be waiting for its sender. A Flight is safe for
+// concurrent use.
 type Flight struct {
 	calls, perKey int
 	bytes         int64
@@ -20,17 +21,18 @@ type Flight struct {
 type call struct {
 	key    string
 	bytes  int64
-	cancel func() // nil: the call does not wait for its sender any more
+	cancel func() // nil: the call no longer waits for its sender
 }
 
-// NewFlight returns a Flight for at most so many calls and bytes, and at most perKey calls of one key.
+// NewFlight returns a Flight for at most calls calls of together bytes bytes, and at most perKey calls of one key.
 func NewFlight(calls int, bytes int64, perKey int) *Flight {
 	return &Flight{calls: calls, bytes: bytes, perKey: perKey}
 }
 
-// Enter begins a call of a key that will hold bytes. It is not ok if there is no room. The caller calls received when the call has all data
-// from its sender, after which the call keeps its place, and leave when the call ends. cancel must make the call end soon. It is called at
-// most once, if the call has to make room, possibly before Enter returns.
+// Enter starts a call of a key that will hold bytes. ok is false if there is no room. The caller calls received once
+// it has all data from the sender. From then on the call keeps its place. The caller calls leave when the call ends.
+// cancel must make the call end soon. It is called at most once, if the call must make room, possibly before Enter
+// returns.
 func (f *Flight) Enter(key string, bytes int64, cancel func()) (received, leave func(), ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -72,7 +74,8 @@ func (f *Flight) count(key string) int {
 	return n
 }
 
-// victim returns the oldest of the waiting calls whose key has most calls, or nil if no key with a waiting call has more calls than more.
+// victim returns the oldest waiting call of the key with the most calls. It returns nil if no key with a waiting call
+// has more than more calls.
 func (f *Flight) victim(more int) *call {
 	var worst *call
 	most := more
@@ -84,7 +87,7 @@ func (f *Flight) victim(more int) *call {
 	return worst
 }
 
-// remove forgets a call. It may be repeated.
+// remove removes a call. It may be repeated.
 func (f *Flight) remove(c *call) {
 	for i, o := range f.open {
 		if o == c {
@@ -95,7 +98,7 @@ func (f *Flight) remove(c *call) {
 	}
 }
 
-// BodyTime returns how long the body of a request may take to arrive: ten seconds, and one more for each 64 KiB.
+// BodyTime returns how long the body of a request may take to arrive: ten seconds, plus one for each 64 KiB.
 func BodyTime(bytes int64) time.Duration {
 	return 10*time.Second + time.Duration(bytes/(64<<10))*time.Second
 }

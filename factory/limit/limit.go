@@ -1,7 +1,7 @@
 // Package limit slows down clients that ask too often. Each key, such as a network address, has a token bucket.
 //
-// It keeps a limited number of keys. When there are too many, it forgets the fullest buckets. That only makes the limit milder, for the
-// clients that have asked least.
+// It keeps a limited number of keys. When there are too many, it forgets the fullest buckets. The only effect is a
+// milder limit for the clients that have asked least.
 package limit
 
 import (
@@ -67,7 +67,8 @@ func (l *Limiter) Give(key string) {
 	}
 }
 
-// prune forgets full buckets and, if that is not enough, the fullest half of the others. The keys that have asked most stay known.
+// prune forgets full buckets and, if that is not enough, the fullest half of the others. The keys that have asked
+// most are kept.
 func (l *Limiter) prune(now time.Time) {
 	left := func(b bucket) float64 { return b.left + float64(now.Sub(b.at))/float64(l.every) }
 	for k, b := range l.buckets {
@@ -84,7 +85,7 @@ func (l *Limiter) prune(now time.Time) {
 	}
 }
 
-// Remote returns an address without its port, as a key. An IPv6 address is cut to its /64.
+// Remote returns an address without its port, as a key. It shortens an IPv6 address to its /64.
 func Remote(addr string) string {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -11,18 +11,19 @@ import (
 
 // Limits of the connections of a Listener.
 const (
-	// MaxConns is the largest number of connections.
+	// MaxConns is the maximum number of connections.
 	MaxConns = 1024
-	// MaxConnsPerHost is the largest number of connections of one address.
+	// MaxConnsPerHost is the maximum number of connections from one address.
 	MaxConnsPerHost = 64
-	// Stall is how long sending a piece of an answer, at most 256 KiB, may take.
+	// Stall is how long it may take to send a piece of an answer, at most 256 KiB.
 	Stall = 30 * time.Second
 )
 
 const piece = 256 << 10
 
-// Listener limits the connections of another listener. A client that takes no data for Stall is cut off. If an address has too many
-// connections, its oldest one is closed. If there are too many in all, the oldest one of the address with most of them is closed.
+// Listener limits the connections of another listener. It cuts off a client that accepts no data for Stall. If an
+// address has too many connections, it closes the oldest of them. If there are too many in total, it closes the
+// oldest one of the address with the most.
 type Listener struct {
 	net.Listener
 	max, perHost int
@@ -120,7 +121,7 @@ func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 // SetDeadline sets the deadline of reading only.
 func (c *conn) SetDeadline(t time.Time) error { return c.Conn.SetReadDeadline(t) }
 
-// Write sends p in pieces. Each has the time limit Stall.
+// Write sends p in pieces. Stall limits the time for each.
 func (c *conn) Write(p []byte) (int, error) {
 	n := 0
 	for {
