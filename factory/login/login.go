@@ -1,7 +1,8 @@
-// Package login finds out which operator sends a request: by the session cookie of the login page or, for programs, by HTTP basic
-// authentication. Passwords are stored as bcrypt hashes. Wrong passwords slow down further tries. Forms carry a token against forgery.
+// Package login finds out which operator sends a request: by the session cookie of the login page or, for programs,
+// by HTTP basic authentication. It stores passwords as bcrypt hashes. Wrong passwords slow down further tries. Forms
+// carry a token against forgery.
 //
-// There is one kind of operator, who may do everything. The package does not decide what a page shows.
+// There is only one kind of operator, who may do everything. The package does not decide what a page shows.
 package login
 
 import (
@@ -34,17 +35,17 @@ const (
 	lifetime   = 12 * time.Hour
 	// Cost is the usual cost of a bcrypt hash.
 	Cost = 11
-	// MaxPassword is the largest length of a password in bytes: bcrypt looks at no more.
+	// MaxPassword is the maximum length of a password in bytes. bcrypt ignores the rest.
 	MaxPassword = 72
-	// MinPassword is the smallest length of a password in bytes.
+	// MinPassword is the minimum length of a password in bytes.
 	MinPassword = 8
 )
 
-// The reasons for which a login is refused.
+// Reasons to refuse a login.
 var (
 	// ErrWrong means that the name or the password is wrong.
 	ErrWrong = errors.New("wrong name or password")
-	// ErrSlow means that there were too many wrong passwords, or that too many are being tried at this moment.
+	// ErrSlow means that there were too many wrong passwords, or that too many are being checked right now.
 	ErrSlow = errors.New("too many wrong passwords: wait a minute")
 )
 
@@ -60,12 +61,13 @@ type Store interface {
 // Service checks logins. It is safe for concurrent use.
 type Service struct {
 	store Store
-	// Each try is counted before its hash is computed, so that parallel tries are as slow as successive ones. The right password is
-	// counted back. An address has ten tries, and one more every six seconds. After many tries for one name, or for all names together,
-	// from any addresses, an address has two tries and one more a minute. So guesses do not keep out a person at another address.
+	// Each try is counted before its hash is computed, so that parallel tries are as slow as successive ones. The
+	// right password takes its count back. An address has ten tries, and one more every six seconds. After many tries
+	// for one name, or for all names together, from any addresses, each address has two tries and one more a minute.
+	// So guessing does not lock out a person at another address.
 	address, strict, name, all *limit.Limiter
-	queue                      *limit.Flight // tries that wait for a hash; few of one address
-	busy                       chan struct{} // limits the number of hashes that are computed at the same time
+	queue                      *limit.Flight // tries that wait for a hash, few per address
+	busy                       chan struct{} // limits how many hashes are computed at the same time
 	dummy                      []byte
 	cost                       int
 
@@ -74,13 +76,13 @@ type Service struct {
 	live    map[*living]bool
 }
 
-// living is an activity that goes on as long as a login is valid.
+// living is an activity that lasts as long as a login is valid.
 type living struct {
 	who Who
 	end context.CancelFunc
 }
 
-// New returns a Service that makes hashes with a bcrypt cost, mostly Cost.
+// New returns a Service that makes hashes with a bcrypt cost, usually Cost.
 func New(s Store, cost int) (*Service, error) {
 	dummy, err := bcrypt.GenerateFromPassword([]byte("nobody has this password"), cost)
 	if err != nil {
@@ -108,7 +110,7 @@ func (s *Service) SetPassword(ctx context.Context, operator string, password sec
 	return nil
 }
 
-// endAll ends the activities of the logins that f chooses.
+// endAll ends the activities of the logins that f selects.
 func (s *Service) endAll(f func(Who) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +127,7 @@ type counted struct {
 	key string
 }
 
-// try counts a try from an address. It is not ok if there were too many. back counts the try back.
+// try counts a try from an address. ok is false if there were too many. back takes the count back.
 func (s *Service) try(operator, key string) (back func(), ok bool) {
 	var taken []counted
 	take := func(l *limit.Limiter, key string) bool {
@@ -148,14 +150,15 @@ func (s *Service) try(operator, key string) (back func(), ok bool) {
 	return back, true
 }
 
-// Check returns nil if the password is right. remote is the address of the client. The errors are ErrWrong and ErrSlow; an error of the
-// store does not depend on the password. It takes as long for an operator that does not exist.
+// Check returns nil if the password is right. It takes as long for an operator that does not exist. remote is the
+// address of the client. The errors are ErrWrong, ErrSlow and those of the store, which do not depend on the
+// password.
 func (s *Service) Check(ctx context.Context, operator string, password secret.Secret, remote string) error {
 	_, err := s.check(ctx, operator, password, remote)
 	return err
 }
 
-// check is Check, and also returns the hash of the password.
+// check does what Check does. It also returns the hash of the password.
 func (s *Service) check(ctx context.Context, operator string, password secret.Secret, remote string) ([]byte, error) {
 	key := limit.Remote(remote)
 	back, ok := s.try(operator, key)
@@ -198,7 +201,7 @@ func (s *Service) check(ctx context.Context, operator string, password secret.Se
 	return h, nil
 }
 
-// Start begins a session and sets its cookie.
+// Start starts a session and sets its cookie.
 func (s *Service) Start(ctx context.Context, w http.ResponseWriter, operator string) error {
 	b := make([]byte, 32)
 	if _, err := rand.Read(b); err != nil {
@@ -226,16 +229,17 @@ func (s *Service) End(w http.ResponseWriter, r *http.Request) {
 type Who struct {
 	// Operator is the operator's name.
 	Operator string
-	// Form is the token that forms of this session must carry. It is empty for basic authentication: no page here asks for that, so no
-	// browser can be tricked into sending it.
+	// Form is the token that forms of this session must carry. It is empty for basic authentication: no page here
+	// asks for that, so no browser can be tricked into sending it.
 	Form string
 
-	session string // its identifier; empty without a session
-	hash    []byte // of the password; empty with a session
+	session string // identifier of the session; empty without one
+	hash    []byte // hash of the password; empty with a session
 }
 
-// Live returns a context that ends when a login is not valid any more: when its session was ended or has expired, or when the password was
-// changed. If that happens in this process the context ends at once, else within ten seconds. The caller calls stop.
+// Live returns a context that ends when a login stops being valid: when its session ends or expires, or when the
+// password changes. If that happens in this process, the context ends at once, otherwise within ten seconds. The
+// caller calls stop.
 func (s *Service) Live(ctx context.Context, who Who) (live context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &living{who, cancel}
@@ -262,7 +266,7 @@ func (s *Service) Live(ctx context.Context, who Who) (live context.Context, stop
 	}
 }
 
-// holds reports whether a login is still valid. If the store cannot be read, it is.
+// holds reports whether a login is still valid. If the store cannot be read, it counts as valid.
 func (s *Service) holds(ctx context.Context, who Who) bool {
 	if who.session != "" {
 		_, err := s.store.Session(ctx, who.session)
@@ -297,8 +301,8 @@ func (s *Service) From(r *http.Request) (Who, error) {
 	return Who{Operator: op, session: c.Value, Form: base64.RawURLEncoding.EncodeToString(m.Sum(nil))}, nil
 }
 
-// Genuine reports whether the operator meant to send a request that changes something: whether its token, in the form field "form" or the
-// header Gprov-Form, is that of the session.
+// Genuine reports whether the operator meant to send a request that changes something. Its token, in the form field
+// "form" or the header Gprov-Form, must be that of the session.
 func (w Who) Genuine(r *http.Request) bool {
 	if w.Form == "" {
 		return w.Operator != ""
