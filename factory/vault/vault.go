@@ -1,8 +1,9 @@
-// Package vault makes the passwords of units and gives them to one enrolled key. It stores them encrypted with age to the operators' public
-// keys, so that only an operator can read them. The private keys are never on the server.
+// Package vault makes the passwords of units and gives them to one enrolled key. It stores them encrypted with age to
+// the operators' public keys, so that only an operator can read them. The private keys are never on the server.
 //
-// Package store holds these rules, each in one transaction: every request gets a new generation; a confirmed generation is final for its
-// key; a completed unit gets none until an operator releases it. The package keeps no password after it has returned it.
+// Package store enforces the rules, each in one transaction. Every request gets a new generation. A confirmed
+// generation is final for its key. A completed unit gets none until an operator releases it. This package keeps no
+// password after returning it.
 package vault
 
 import (
@@ -25,15 +26,15 @@ import (
 // ErrNoOperator means that there is no operator's key to encrypt to.
 var ErrNoOperator = errors.New("the server has no operator key (--operator-key): it gives no credentials that nobody could ever read")
 
-// Lengths of the passwords, in characters. With 47 characters to choose from, 12 have 66 bits.
+// Lengths of passwords, in characters. There are 47 different characters, so 12 of them have 66 bits.
 const (
 	osLength   = 16
-	biosLength = 12 // many firmwares take no more than that, and some no capitals
+	biosLength = 12 // much firmware accepts no more, and some accepts no capitals
 	ipmiLength = record.MaxIPMIPassword
 )
 
-// The characters of passwords. Those that are easily mistaken for each other on paper or a screen are left out (0 O o, 1 l I, 2 Z z, 5 S s,
-// 8 B).
+// The characters of passwords. Those that are easily confused on paper or a screen are left out (0 O o, 1 l I, 2 Z z,
+// 5 S s, 8 B).
 const (
 	letters = "abcdefghijkmnpqrtuvwxyACDEFGHJKLMNPQRTUVWXY34679"
 	simple  = "abcdefghijkmnpqrtuvwxy34679"
@@ -54,7 +55,7 @@ type Vault struct {
 // New returns a Vault that encrypts to recipients. Without recipients it makes no credentials.
 func New(keep Keeper, recipients []age.Recipient) *Vault { return &Vault{keep, recipients} }
 
-// Ready returns ErrNoOperator if there are no recipients, else nil.
+// Ready returns ErrNoOperator if there are no recipients, and nil otherwise.
 func (v *Vault) Ready() error {
 	if len(v.recipients) == 0 {
 		return ErrNoOperator
@@ -101,8 +102,8 @@ func generate(generation uint64) (record.Credentials, error) {
 	return c, nil
 }
 
-// Password returns n random characters of an alphabet, each equally likely. An empty alphabet stands for the usual one, which has no
-// characters that look alike.
+// Password returns n random characters of an alphabet, each equally likely. An empty alphabet means the usual one,
+// which has no characters that look alike.
 func Password(n int, alphabet string) (secret.Secret, error) {
 	if alphabet == "" {
 		alphabet = letters
@@ -118,7 +119,7 @@ func Password(n int, alphabet string) (secret.Secret, error) {
 	return secret.Secret(b), nil
 }
 
-// sealed is the content of a ciphertext.
+// sealed is the plaintext in a ciphertext.
 type sealed struct {
 	Unit        string          `json:"unit"`
 	Credentials json.RawMessage `json:"credentials"`
@@ -148,8 +149,8 @@ func Seal(to []age.Recipient, unit string, c record.Credentials) ([]byte, error)
 	return out.Bytes(), nil
 }
 
-// Open decrypts the credentials of a unit. A ciphertext of another unit or generation is an error, so that the server cannot exchange them.
-// Generation 0 accepts any.
+// Open decrypts the credentials of a unit. It is an error if the ciphertext belongs to another unit or generation, so
+// that the server cannot swap them. Generation 0 accepts any.
 func Open(with []age.Identity, unit string, generation uint64, ciphertext []byte) (record.Credentials, error) {
 	r, err := age.Decrypt(bytes.NewReader(ciphertext), with...)
 	if err != nil {
@@ -173,7 +174,8 @@ func Open(with []age.Identity, unit string, generation uint64, ciphertext []byte
 	return c, nil
 }
 
-// ParseRecipients parses age recipients ("age1..."), one per line. Empty lines, and lines that begin with #, are ignored.
+// ParseRecipients parses age recipients ("age1..."), one per line. It ignores empty lines and lines that start with
+// #.
 func ParseRecipients(text string) ([]age.Recipient, error) {
 	if strings.Contains(text, "AGE-SECRET-KEY-") {
 		return nil, errors.New("this is a private key: it must never come near the server; give the public one (age1...)")
@@ -193,7 +195,7 @@ func ParseRecipients(text string) ([]age.Recipient, error) {
 	return out, nil
 }
 
-// NewKey makes an operator's key pair. It returns the text of the private key's file, and the public key.
+// NewKey makes an operator's key pair. It returns the text of the private key file, and the public key.
 func NewKey() (private secret.Secret, public string, err error) {
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
