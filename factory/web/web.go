@@ -1,8 +1,8 @@
-// Package web is the dashboard: a login, the list of units with their states, and a page for each unit. The pages are plain HTML from
-// templates. They are updated while a person looks at them, and load nothing from other servers.
+// Package web is the dashboard: a login, the list of units with their states, and a page for each unit. The pages are
+// plain HTML from templates. They update while a person looks at them, and load nothing from other servers.
 //
-// Pages show what units send. So html/template escapes everything, and a content security policy forbids scripts that are not ours. Every
-// change is a form with the token of the session.
+// Pages show what units send. So html/template escapes everything, and a content security policy forbids scripts that
+// are not ours. Every change is a form with the token of the session.
 package web
 
 import (
@@ -40,7 +40,7 @@ type Config struct {
 	Login *login.Service
 	Hub   *api.Hub
 	Log   *slog.Logger
-	// Problems, if it is not nil, returns a sentence for each problem of the server's set-up. The first page shows them.
+	// Problems, if not nil, returns a sentence for each problem of the server's set-up. The first page shows them.
 	Problems func() []string
 	// ByPerson reports whether an approval needs the key's fingerprint.
 	ByPerson bool
@@ -146,7 +146,7 @@ func (s *Web) change(f func(http.ResponseWriter, *http.Request, login.Who)) http
 type view struct {
 	Title, Form, Unit, Problem string
 	Units                      []api.UnitView
-	More, From                 int // the number of units behind this page, and the offset of the next one
+	More, From                 int // the number of units after this page, and the offset of the next page
 	Waiting                    []store.Token
 	Problems                   []string
 	Detail                     detail
@@ -157,7 +157,8 @@ type view struct {
 type detail struct {
 	api.Detail
 	QA, Events []store.Event
-	// QAChecked and QAOpen are the numbers of lines of QA that were compared, and that were not. QACut reports whether there are more lines.
+	// QAChecked and QAOpen are the numbers of QA lines that were compared and that were not. QACut reports whether
+	// there are more lines.
 	QAChecked, QAOpen int
 	QACut             bool
 	Older             int64 // the ID of the oldest event shown, or 0 if there are no older ones
@@ -319,7 +320,7 @@ func (s *Web) unsharePort(w http.ResponseWriter, r *http.Request, who login.Who)
 	s.didPort(w, r, who, "adapter not shared", s.Store.UnsharePort(r.Context(), r.PathValue("mac")))
 }
 
-// didPort ends a change of ports and shows their page again.
+// didPort completes a change of ports and shows their page again.
 func (s *Web) didPort(w http.ResponseWriter, r *http.Request, who login.Who, what string, err error) {
 	if err != nil {
 		s.trouble(w, err)
@@ -330,7 +331,7 @@ func (s *Web) didPort(w http.ResponseWriter, r *http.Request, who login.Who, wha
 	http.Redirect(w, r, "/ports", http.StatusSeeOther)
 }
 
-// did ends a change. It notifies the watchers and shows the unit's page again.
+// did completes a change. It notifies the watchers and shows the unit's page again.
 func (s *Web) did(w http.ResponseWriter, r *http.Request, who login.Who, what string, err error) {
 	unit := r.PathValue("unit")
 	if err != nil {
@@ -394,7 +395,7 @@ func words(e store.Event) string {
 	return cut(strings.Join(parts, " "), 4*maxText)
 }
 
-// cut shortens a text and marks the place.
+// cut shortens a text and marks where it did.
 func cut(s string, most int) string {
 	if len(s) <= most {
 		return s
@@ -402,14 +403,14 @@ func cut(s string, most int) string {
 	return strings.ToValidUTF8(s[:most], "") + fmt.Sprintf(" [%d bytes]", len(s))
 }
 
-// Limits of a hardware check on a page. A machine has some hundred lines of a hundred bytes.
+// Limits of a hardware check on a page. A machine has a few hundred lines of about a hundred bytes.
 const (
-	maxQA      = 2000      // lines that are looked at
-	maxQABytes = 200 << 10 // bytes that are shown
+	maxQA      = 2000      // lines to read
+	maxQABytes = 200 << 10 // bytes to show
 )
 
-// check keeps the lines of the newest hardware check, in its own order, and counts them. more reports whether there are older lines that
-// were not read.
+// check keeps the lines of the newest hardware check, in the order of the check, and counts them. more reports
+// whether there are older lines that were not read.
 func (d *detail) check(more bool) {
 	if len(d.QA) == 0 {
 		return
@@ -442,8 +443,8 @@ func (d *detail) check(more bool) {
 // notChecked is the verdict of a line in which nothing was compared.
 const notChecked = "not checked"
 
-// verdict returns the result of a line of the hardware check: ok, differs or not checked. In the lines of older units the rule shows that
-// nothing was compared.
+// verdict returns the result of a line of the hardware check: ok, differs or not checked. For older units, the rule
+// in the line shows that nothing was compared.
 func verdict(e store.Event) string {
 	ok, _ := e.Attrs["ok"].(bool)
 	checked, said := e.Attrs["checked"].(bool)
@@ -457,7 +458,7 @@ func verdict(e store.Event) string {
 	return "differs"
 }
 
-// text returns a value for people, cut to the room on a page: a string as it is, all else as JSON.
+// text returns a value for people, cut to the room on a page. A string stays as it is. Everything else becomes JSON.
 func text(v any) string { return cut(whole(v), maxText) }
 
 func whole(v any) string {
