@@ -14,7 +14,7 @@ import (
 	"gprovision/model/record"
 )
 
-// Token is a one-time token as it was given out.
+// Token is a one-time token as handed out.
 type Token struct {
 	// MAC is the address of the port that fetched the boot script.
 	MAC string `json:"mac"`
@@ -25,14 +25,16 @@ type Token struct {
 	Expires time.Time `json:"expires"`
 }
 
-// hashToken returns the hash under which a token is stored. A token has 128 random bits or more, so a plain hash is enough.
+// hashToken returns the hash under which a token is stored. A token has at least 128 random bits, so a plain hash is
+// enough.
 func hashToken(token string) []byte {
 	h := sha256.Sum256([]byte(token))
 	return h[:]
 }
 
-// AddToken stores the hash of a token for the unit with this port. It replaces the unused tokens of the same port. There is always room:
-// each address has a few tokens, and if there are too many in all, the oldest one of the address with most of them is removed.
+// AddToken stores the hash of a token for the unit with this port. It replaces the unused tokens of the same port.
+// There is always room: each address has only a few tokens, and if there are too many in total, the oldest one of the
+// address with the most is removed.
 func (d *DB) AddToken(ctx context.Context, token string, t Token) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		now := d.now()
@@ -58,8 +60,8 @@ func (d *DB) AddToken(ctx context.Context, token string, t Token) error {
 	})
 }
 
-// Tokens returns the tokens that may still be used, newest first. They are those of units that have fetched their boot script and have not
-// enrolled yet.
+// Tokens returns the tokens that may still be used, newest first. They belong to units that have fetched their boot
+// script and have not enrolled yet.
 func (d *DB) Tokens(ctx context.Context) ([]Token, error) {
 	return list(ctx, d, `SELECT mac, serial, remote, created, expires FROM tokens WHERE enrolment = 0 AND expires > ? ORDER BY created DESC LIMIT 200`, func(s scanner, t *Token) error {
 		var c, e int64
@@ -75,7 +77,7 @@ type EnrolStatus string
 // The statuses of a key.
 const (
 	Active   EnrolStatus = "active"   // the key speaks for the unit
-	Pending  EnrolStatus = "pending"  // an operator has to decide
+	Pending  EnrolStatus = "pending"  // an operator must decide
 	Replaced EnrolStatus = "replaced" // a newer key speaks for the unit
 	Rejected EnrolStatus = "rejected" // an operator has rejected it, or nobody decided in time
 )
@@ -96,19 +98,19 @@ type Enrolment struct {
 	// Reason is why an operator has to decide.
 	Reason  string    `json:"reason"`
 	Created time.Time `json:"created"`
-	// Seen is when the last request to enrol the key came.
+	// Seen is the time of the last request to enrol the key.
 	Seen time.Time `json:"seen"`
-	// Asked is when the key first got credentials, or zero.
+	// Asked is when the key first got credentials. It is zero if it never did.
 	Asked time.Time `json:"asked"`
-	// ApprovedBy is the operator who decided about the key, or empty if no operator had to.
+	// ApprovedBy is the operator who decided about the key. It is empty if no operator had to.
 	ApprovedBy string `json:"approvedBy"`
 }
 
-// Held is what a unit has from an earlier time by its own account, for a server that was restored from a backup.
+// Held is what a unit says it has from an earlier time. A server restored from a backup needs it.
 type Held struct {
 	// Generation is the generation of the credentials that are set on the unit, or 0.
 	Generation uint64
-	// Provisioned reports whether the unit was provisioned to the end.
+	// Provisioned reports whether the unit's provisioning was completed.
 	Provisioned bool
 }
 
@@ -119,7 +121,7 @@ type EnrolInput struct {
 	Token     string // may be empty
 	Boot      string
 	Platform  string
-	// SerialField is the keyword of the appliance table that Unit comes from, or empty if it is not known.
+	// SerialField is the keyword of the appliance table that Unit comes from, or empty if unknown.
 	SerialField   string
 	MACs, BMCMACs []string
 	Remote        string
@@ -145,7 +147,8 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// canonical returns the own name of the unit with a name. That is the name itself, unless an operator has given it to a unit.
+// canonical returns the unit's own name for a name. That is the name itself, unless an operator has given it to a
+// unit as a further name.
 func canonical(ctx context.Context, q querier, name string) (string, error) {
 	var unit string
 	err := q.QueryRowContext(ctx, `SELECT unit FROM aliases WHERE name = ? AND NOT EXISTS (SELECT 1 FROM units WHERE id = ?)`, name, name).Scan(&unit)
@@ -158,8 +161,8 @@ func canonical(ctx context.Context, q querier, name string) (string, error) {
 	return unit, nil
 }
 
-// ActiveKey returns the active enrolment of a unit, or ErrNotFound. unit may be the name of a mainboard that was joined to it. The
-// Enrolment has the unit's own name.
+// ActiveKey returns the active enrolment of a unit, or ErrNotFound. unit may be the name of a mainboard that was
+// joined to the unit. The Enrolment has the unit's own name.
 func (d *DB) ActiveKey(ctx context.Context, unit string) (Enrolment, error) {
 	var e Enrolment
 	unit, err := canonical(ctx, d.r, unit)
@@ -175,17 +178,17 @@ func activeKey(ctx context.Context, q querier, unit string) (Enrolment, error) {
 	return e, err
 }
 
-// Enrolments returns all keys that were to speak for a unit, newest first.
+// Enrolments returns all keys that asked to speak for a unit, newest first.
 func (d *DB) Enrolments(ctx context.Context, unit string) ([]Enrolment, error) {
 	return list(ctx, d, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? ORDER BY id DESC LIMIT 100`, scanEnrolment, unit)
 }
 
 // Enrol decides about a key.
 //
-// An active key stays active. So a repeated request is harmless, and a unit can keep its key for life. A completed unit takes no other key
-// (ErrCompleted). Another key becomes the active one by a token that is good for this unit (see judge), as long as the active key has not
-// got credentials. In all other cases the key waits for an operator, and reason is why. For a key that an operator has rejected the error
-// is ErrRejected.
+// An active key stays active. So a repeated request is harmless, and a unit can keep its key for life. A completed
+// unit accepts no other key (ErrCompleted). Another key becomes the active one by a token that is good for this unit
+// (judge), as long as the active key has not got credentials. In all other cases the key waits for an operator, and
+// reason is why. The error is ErrRejected for a key that an operator has rejected.
 func (d *DB) Enrol(ctx context.Context, in EnrolInput) (e Enrolment, reason string, err error) {
 	in.MACs, in.BMCMACs = cleanMACs(in.MACs), cleanMACs(in.BMCMACs)
 	err = d.tx(ctx, func(tx *sql.Tx) error {
@@ -261,7 +264,7 @@ func sweep(ctx context.Context, tx *sql.Tx, now time.Time) error {
 	return nil
 }
 
-// nothingElse is true for units about which nothing is known but a request to enrol.
+// nothingElse selects units about which nothing is known but a request to enrol.
 const nothingElse = ` AND NOT EXISTS (SELECT 1 FROM enrolments WHERE unit = units.id) AND NOT EXISTS (SELECT 1 FROM events WHERE unit = units.id)
 	AND NOT EXISTS (SELECT 1 FROM actions WHERE unit = units.id) AND NOT EXISTS (SELECT 1 FROM ports WHERE unit = units.id)
 	AND NOT EXISTS (SELECT 1 FROM aliases WHERE unit = units.id) AND NOT EXISTS (SELECT 1 FROM documents WHERE unit = units.id)`
@@ -277,9 +280,10 @@ type verdict struct {
 
 // judge decides whether the token of in lets a new key speak for the unit, and if not, why not.
 //
-// A token belongs to the port that fetched it, and so to the unit that has the port. If the unit's name comes from the field of the
-// firmware that iPXE sends, the token belongs to a serial number as well. The port must be free or the unit's own. An adapter that serves
-// many units proves nothing about a unit that has a key, unless the serial number does.
+// A token belongs to the port that fetched it, and so to the unit that has the port. If the unit's name comes from
+// the firmware field that iPXE sends, the token belongs to a serial number as well. The port must be free or the
+// unit's own. An adapter that serves many units proves nothing about a unit that has a key, unless the serial number
+// does.
 func (d *DB) judge(ctx context.Context, tx *sql.Tx, in EnrolInput, name string, active Enrolment, taken bool) (verdict, error) {
 	no := func(v verdict, why string) (verdict, error) {
 		v.why = why + ": an operator must approve this key"
@@ -346,7 +350,7 @@ func (d *DB) judge(ctx context.Context, tx *sql.Tx, in EnrolInput, name string, 
 	return v, nil
 }
 
-// wait stores a key that needs an operator. There is always room, see makeRoom.
+// wait stores a key that needs an operator. There is always room (makeRoom).
 func wait(ctx context.Context, tx *sql.Tx, in EnrolInput, v verdict, now time.Time) (e Enrolment, err error) {
 	err = scanEnrolment(tx.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? AND public_key = ?
 		AND (status = 'pending' OR status = 'rejected' AND approved_by <> '') ORDER BY id DESC LIMIT 1`, in.Unit, in.PublicKey), &e)
@@ -374,8 +378,9 @@ func wait(ctx context.Context, tx *sql.Tx, in EnrolInput, v verdict, now time.Ti
 	return insertEnrolment(ctx, tx, in, Pending, v, now)
 }
 
-// makeRoom removes waiting keys so that one more fits: first those of the same address beyond its share, then those of the address with
-// most of them. Of one address it removes the key whose last request is the oldest: a unit that is still there asks every few seconds.
+// makeRoom removes waiting keys so that one more fits: first those of the same address beyond its share, then those
+// of the address with the most. Of one address it removes the key whose last request is the oldest, because a unit
+// that is still there asks every few seconds.
 func makeRoom(ctx context.Context, tx *sql.Tx, in EnrolInput) error {
 	drop := func(query string, args ...any) error {
 		var id int64
@@ -428,7 +433,7 @@ func insertEnrolment(ctx context.Context, tx *sql.Tx, in EnrolInput, status Enro
 	return e, nil
 }
 
-// heldNumber returns the generation that a unit claims to have, or 0 if that is not possible.
+// heldNumber returns the generation that a unit claims to have, or 0 if the claim is impossible.
 func heldNumber(h Held) int64 {
 	if h.Generation > maxHeld {
 		return 0
@@ -445,8 +450,8 @@ func ensureUnit(ctx context.Context, tx *sql.Tx, unit string, now time.Time) err
 	return nil
 }
 
-// depose makes the active key of a unit inactive. Credentials that it got, and that no finished provisioning has set, become void: nobody
-// must take them for those of the unit.
+// depose makes the active key of a unit inactive. Credentials that it got, and that no finished provisioning has set,
+// become void, so that nobody takes them for the unit's.
 func depose(ctx context.Context, tx *sql.Tx, unit string, u Unit) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE secrets SET void = 1 WHERE unit = ? AND enrolment IN (SELECT id FROM enrolments WHERE unit = ? AND status = 'active')
 		AND (confirmed = 0 OR confirmed > ?)`, unit, unit, nano(u.Provisioned)); err != nil {
@@ -458,8 +463,8 @@ func depose(ctx context.Context, tx *sql.Tx, unit string, u Unit) error {
 	return nil
 }
 
-// renew handles a request of a key that is active already. If it brings the token of a port, such as that of a new mainboard, the port is
-// the unit's from now on, unless it is another unit's.
+// renew handles a request of a key that is already active. If it brings the token of a port, such as that of a new
+// mainboard, the unit gets the port, unless another unit has it.
 func (d *DB) renew(ctx context.Context, tx *sql.Tx, in EnrolInput, e Enrolment, v verdict, now time.Time) error {
 	if err := tx.QueryRowContext(ctx, `UPDATE enrolments SET seen = ? WHERE id = ? RETURNING id`, nano(now), e.ID).Scan(&e.ID); err != nil {
 		return fmt.Errorf("enrol: %w", err)
@@ -506,8 +511,8 @@ func (d *DB) accept(ctx context.Context, tx *sql.Tx, in EnrolInput, e Enrolment,
 	return takeHeld(ctx, tx, in.Unit, in.Held, e.ID, now)
 }
 
-// Approve makes a pending key the active one of its unit. The error is ErrFingerprint if fingerprint is neither empty nor that of the key,
-// ErrNotFound if no such key waits, and ErrCompleted if the unit must be released first.
+// Approve makes a pending key the active one of its unit. fingerprint may be empty. The error is ErrFingerprint if it
+// is not the key's, ErrNotFound if no such key waits, and ErrCompleted if the unit must be released first.
 func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator, fingerprint string) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		u, err := scanUnit(tx.QueryRowContext(ctx, `SELECT `+unitColumns+` FROM units u WHERE u.id = ?`, unit))
@@ -541,7 +546,7 @@ func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator
 		if _, err := tx.ExecContext(ctx, `UPDATE units SET serial_field = (SELECT serial_field FROM enrolments WHERE id = ?) WHERE id = ?`, enrolment, unit); err != nil {
 			return fmt.Errorf("approve: %w", err)
 		}
-		// The ports are those of this key's machine. Ports that another one has claimed are free again.
+		// The ports are those of this key's machine. Ports that another key has claimed become free.
 		text, err := json.Marshal(macs)
 		if err != nil {
 			return err

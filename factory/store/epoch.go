@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// Epoch returns the random name of the last restore from a backup, and its time, or "" and zero.
+// Epoch returns the random name and the time of the last restore from a backup, or "" and zero.
 //
-// The time since then is an epoch, in which units may know more than the server. Their keys are not replaced without an operator. What they
-// claim to hold is taken over. Credentials that they have confirmed are not made anew.
+// The time since then is an epoch, in which units may know more than the server. Their keys are not replaced without
+// an operator. What they claim to hold is adopted. Credentials that they have confirmed are not replaced.
 func (d *DB) Epoch(ctx context.Context) (id string, since time.Time, err error) {
 	return epoch(ctx, d.r)
 }
@@ -30,10 +30,10 @@ func epoch(ctx context.Context, q querier) (id string, since time.Time, err erro
 	return id, fromNano(t), nil
 }
 
-// BeginEpoch notes that this store is a backup that is used from now on. All earlier tokens and sessions end.
+// BeginEpoch records that this store is a backup that is in use from now on. All earlier tokens and sessions end.
 func (d *DB) BeginEpoch(ctx context.Context) error {
 	b := make([]byte, 8)
-	rand.Read(b) // never fails: crypto/rand ends the program instead
+	rand.Read(b) // never fails: on an error crypto/rand ends the program
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO epochs (id, since) VALUES (?, ?)`, hex.EncodeToString(b), nano(d.now())); err != nil {
 			return fmt.Errorf("begin epoch: %w", err)
@@ -47,7 +47,8 @@ func (d *DB) BeginEpoch(ctx context.Context) error {
 	})
 }
 
-// Backup writes a copy of the store, as it is at one moment, to a file that must not exist. The store may be in use. Writers wait.
+// Backup writes a copy of the store, as of one moment, to a file that must not exist. The store may be in use.
+// Writers wait.
 func (d *DB) Backup(ctx context.Context, path string) error {
 	if _, err := d.w.ExecContext(ctx, `VACUUM INTO ?`, path); err != nil {
 		return fmt.Errorf("back up store: %w", err)
@@ -55,7 +56,7 @@ func (d *DB) Backup(ctx context.Context, path string) error {
 	return nil
 }
 
-// takeHeld takes over what a unit claims to hold. It does so in an epoch only: at other times the server knows better.
+// takeHeld adopts what a unit claims to hold. It does so only in an epoch: at other times the server knows better.
 func takeHeld(ctx context.Context, tx *sql.Tx, unit string, held Held, enrolment int64, now time.Time) error {
 	if _, since, err := epoch(ctx, tx); err != nil || since.IsZero() {
 		return err
@@ -73,7 +74,7 @@ func takeHeld(ctx context.Context, tx *sql.Tx, unit string, held Held, enrolment
 		AND generation = (SELECT max(generation) FROM secrets WHERE unit = ? AND enrolment = ?)`, nano(now), unit, gen, enrolment, unit, enrolment); err != nil {
 		return fmt.Errorf("store what the unit holds: %w", err)
 	}
-	// The credentials were made after the backup. Their number is used up, and it is known that they are set.
+	// The credentials were made after the backup. Their number is taken, and they are known to be set.
 	_, err := tx.ExecContext(ctx, `INSERT INTO secrets (unit, generation, enrolment, ciphertext, created, confirmed) SELECT ?, ?, ?, x'', ?, ?
 		WHERE ? > (SELECT coalesce(max(generation), 0) FROM secrets WHERE unit = ?)`, unit, gen, enrolment, nano(now), nano(now), gen, unit)
 	if err != nil {

@@ -20,9 +20,9 @@ type Event struct {
 	record.Event
 }
 
-// AddEvents stores events of a unit that exists, each once, and applies them to the unit. It returns the number of new ones. The events
-// must have been validated. Their field Unit is not read. If there is no room for one of them, none is stored, and the error is ErrQuota or
-// ErrDisk.
+// AddEvents stores events of an existing unit, each only once, and applies them to the unit. It returns the number of
+// new ones. The events must have been validated. Their field Unit is ignored. If there is no room for one of them,
+// none is stored, and the error is ErrQuota or ErrDisk.
 func (d *DB) AddEvents(ctx context.Context, unit string, events []record.Event) (stored int, err error) {
 	if events, err = d.fit(events); err != nil {
 		return 0, err
@@ -78,8 +78,8 @@ func eventTime(t time.Time) int64 {
 	return nano(t)
 }
 
-// applyState makes a state event the state of its unit if it is the newest one. A successful provisioning counts whenever its event
-// arrives. It uses up a release only if it was permitted after that release.
+// applyState makes a state event the state of its unit if it is the newest one. A successful provisioning counts no
+// matter when its event arrives. It uses up a release only if it was permitted after that release.
 func applyState(ctx context.Context, tx *sql.Tx, unit string, e record.Event, now int64) error {
 	s, ok := record.StateOf(e)
 	if !ok {
@@ -102,7 +102,7 @@ func applyState(ctx context.Context, tx *sql.Tx, unit string, e record.Event, no
 	return nil
 }
 
-// applyFact stores a fact. A fact that the server understands goes into the unit as well.
+// applyFact stores a fact. A fact that the server understands also updates the unit.
 func applyFact(ctx context.Context, tx *sql.Tx, unit string, e record.Event, now int64) error {
 	name, _ := e.Attrs["name"].(string)
 	if name == "" || len(name) > record.MaxName {
@@ -154,8 +154,8 @@ type Fact struct {
 	Time   time.Time       `json:"time"`
 }
 
-// Facts returns the facts about a unit, sorted by name. A value of more than maxFact bytes is replaced by a text with its size, and so are
-// the values beyond maxFacts bytes in all.
+// Facts returns the facts about a unit, sorted by name. A value of more than maxFact bytes is replaced by a text with
+// its size. So is each value beyond maxFacts bytes in total.
 func (d *DB) Facts(ctx context.Context, unit string) ([]Fact, error) {
 	total := 0
 	return list(ctx, d, `SELECT name, CASE WHEN octet_length(value) <= ? THEN value END, octet_length(value), source, time FROM facts WHERE unit = ? ORDER BY name LIMIT 1000`, func(s scanner, f *Fact) error {
@@ -178,9 +178,9 @@ const (
 	maxEvents = 4 << 20
 )
 
-// Events returns at most limit events of a unit with an ID below before (0: from the newest on), newest first. If kinds are given, it
-// returns events of these kinds only. It returns fewer events if they would have more than maxEvents bytes. more reports whether older ones
-// are left.
+// Events returns at most limit events of a unit with an ID below before, newest first. A before of 0 starts at the
+// newest. If kinds are given, it returns only events of these kinds. It stops early at maxEvents bytes. more reports
+// whether there are older events.
 func (d *DB) Events(ctx context.Context, unit string, before int64, limit int, kinds ...record.Kind) (events []Event, more bool, err error) {
 	if before <= 0 {
 		before = 1 << 62
@@ -222,14 +222,15 @@ type Secret struct {
 	Generation uint64    `json:"generation"`
 	Ciphertext []byte    `json:"ciphertext"`
 	Created    time.Time `json:"created"`
-	// Confirmed is when the unit reported that it has set them, or zero.
+	// Confirmed is when the unit reported that it has set the credentials. It is zero if it has not.
 	Confirmed time.Time `json:"confirmed"`
-	// Fingerprint is that of the key that got them. Active reports whether that key is the unit's active one.
+	// Fingerprint is that of the key that got the credentials. Active reports whether that is the unit's active key.
 	Fingerprint string `json:"fingerprint"`
 	Active      bool   `json:"active"`
-	// Void reports whether another key became active before a provisioning with these was finished, so that they are set nowhere.
+	// Void reports whether another key became active before a provisioning with these credentials finished. They are
+	// set nowhere.
 	Void bool `json:"void"`
-	// Lost reports whether the unit has them and the server, which was restored from a backup, has not.
+	// Lost reports whether the unit has the credentials and the server, restored from a backup, does not.
 	Lost bool `json:"lost"`
 }
 
@@ -243,9 +244,9 @@ func scanSecret(s scanner, v *Secret, more ...any) error {
 	return err
 }
 
-// AddSecret stores a new generation of credentials for the key of an enrolment. seal gets its number and returns the ciphertext. The error
-// is ErrNotEnrolled if the enrolment is not the active one, ErrConfirmed if its key has confirmed credentials and the unit was not released
-// since, and ErrCompleted if the unit is completed.
+// AddSecret stores a new generation of credentials for the key of an enrolment. seal gets its number and returns the
+// ciphertext. The error is ErrNotEnrolled if the enrolment is not the active one. It is ErrConfirmed if the key has
+// confirmed credentials and the unit has not been released since. It is ErrCompleted if the unit is completed.
 func (d *DB) AddSecret(ctx context.Context, unit string, enrolment int64, seal func(generation uint64) ([]byte, error)) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		if err := d.mayAsk(ctx, tx, unit, enrolment); err != nil {
@@ -303,8 +304,8 @@ func isActive(ctx context.Context, tx *sql.Tx, unit string, enrolment int64) err
 	return nil
 }
 
-// ConfirmSecret marks a generation as the one that is set on the unit. It may be repeated. Only the newest generation of the active key can
-// be confirmed. For another one the error is ErrGeneration.
+// ConfirmSecret marks a generation as the one that is set on the unit. It may be repeated. Only the newest generation
+// of the active key can be confirmed. For any other the error is ErrGeneration.
 func (d *DB) ConfirmSecret(ctx context.Context, unit string, enrolment int64, generation uint64) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		if err := isActive(ctx, tx, unit, enrolment); err != nil {
@@ -331,9 +332,10 @@ func (d *DB) Secrets(ctx context.Context, unit string) ([]Secret, error) {
 	return list(ctx, d, `SELECT `+secretColumns+` WHERE s.unit = ? ORDER BY s.generation DESC LIMIT 1000`, func(s scanner, v *Secret) error { return scanSecret(s, v) }, unit)
 }
 
-// ReadSecret returns the ciphertext of a generation and records that operator has read it. Generation 0 means the newest one that the
-// active key has confirmed, else the newest one that another key has confirmed in a finished provisioning, else the newest one of the
-// active key. A void generation is read by its number only. The error is ErrNotFound if there is none, and ErrLost if only the unit has it.
+// ReadSecret returns the ciphertext of a generation and records that operator has read it. Generation 0 means the
+// newest that the active key has confirmed, else the newest that another key has confirmed in a finished
+// provisioning, else the newest of the active key. A void generation can be read only by its number. The error is
+// ErrNotFound if there is none, and ErrLost if only the unit has it.
 func (d *DB) ReadSecret(ctx context.Context, unit string, generation uint64, operator, remote string) (Secret, error) {
 	var v Secret
 	err := d.tx(ctx, func(tx *sql.Tx) error {
@@ -361,7 +363,7 @@ func (d *DB) ReadSecret(ctx context.Context, unit string, generation uint64, ope
 	return v, nil
 }
 
-// Reading is the record that an operator has read the credentials of a unit.
+// Reading records that an operator has read the credentials of a unit.
 type Reading struct {
 	Generation uint64    `json:"generation"`
 	Time       time.Time `json:"time"`

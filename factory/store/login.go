@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// SetLogin stores the hash of an operator's password. The sessions of that operator end.
+// SetLogin stores the hash of an operator's password. The operator's sessions end.
 func (d *DB) SetLogin(ctx context.Context, operator string, hash []byte) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO logins (operator, hash, created) VALUES (?, ?, ?) ON CONFLICT (operator) DO UPDATE SET hash = excluded.hash`, operator, hash, nano(d.now()))

@@ -14,7 +14,8 @@ import (
 type Port struct {
 	MAC  string `json:"mac"`
 	Unit string `json:"unit"`
-	// Proven reports whether the port fetched the boot script whose token enrolled the unit. If not, the unit has only named it.
+	// Proven reports whether the port fetched the boot script whose token enrolled the unit. If not, the unit has
+	// merely named it.
 	Proven bool      `json:"proven"`
 	Since  time.Time `json:"since"`
 }
@@ -23,7 +24,7 @@ type Port struct {
 type SharedPort struct {
 	MAC      string    `json:"mac"`
 	Note     string    `json:"note"`
-	Operator string    `json:"operator"` // empty if the server has found out by itself
+	Operator string    `json:"operator"` // empty if the server found out by itself
 	Since    time.Time `json:"since"`
 }
 
@@ -34,8 +35,9 @@ type Alias struct {
 	Since    time.Time `json:"since"`
 }
 
-// claim gives ports to a unit: the one that its token proves, and those that it names. A port of another unit stays that unit's, unless the
-// other unit has only named it and this one proves it. A completed unit gets no port by naming it.
+// claim gives ports to a unit: the one that its token proves, and those that it names. A port of another unit stays
+// with that unit, unless that unit has merely named it and this one proves it. A completed unit gets no port by
+// naming it.
 func claim(ctx context.Context, tx *sql.Tx, unit, proven string, named []string, now time.Time) error {
 	const shared = `SELECT 1 FROM shared_ports WHERE mac = ?`
 	if proven != "" {
@@ -57,7 +59,7 @@ func claim(ctx context.Context, tx *sql.Tx, unit, proven string, named []string,
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM ports WHERE unit = ?`, unit).Scan(&n); err != nil {
 			return fmt.Errorf("store ports: %w", err)
 		}
-		if n >= record.MaxMACs { // the ports of one unit are limited
+		if n >= record.MaxMACs { // limit the ports of one unit
 			return nil
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO ports (mac, unit, proven, since) SELECT ?, ?, 0, ? WHERE NOT EXISTS (`+shared+`) ON CONFLICT (mac) DO NOTHING`, mac, unit, nano(now), mac); err != nil {
@@ -67,9 +69,10 @@ func claim(ctx context.Context, tx *sql.Tx, unit, proven string, named []string,
 	return nil
 }
 
-// FindUnit returns the unit of a machine that boots. serial is the serial number in its firmware, or empty. mac is the port that it boots
-// from. The serial number decides for units whose name comes from that field of the firmware. For others the port decides, unless it is an
-// adapter that serves many units, or its unit would have another serial number. The error is ErrNotFound if there is no such unit.
+// FindUnit returns the unit of a machine that boots. serial is the serial number in its firmware, or empty. mac is
+// the port that it boots from. The serial number decides for units whose name comes from that field of the firmware.
+// For others the port decides, unless it is an adapter that serves many units, or the port's unit would have another
+// serial number. The error is ErrNotFound if there is no such unit.
 func (d *DB) FindUnit(ctx context.Context, serial, mac string) (Unit, error) {
 	field := func(unit string) (string, error) {
 		var f string
@@ -119,7 +122,8 @@ func (d *DB) Ports(ctx context.Context, unit string) ([]Port, error) {
 	}, unit, unit)
 }
 
-// ReleasePort takes a port from its unit. The next unit that boots from it may have it. The error is ErrNotFound if it belongs to no unit.
+// ReleasePort takes a port from its unit. The next unit that boots from it may have it. The error is ErrNotFound if
+// no unit has it.
 func (d *DB) ReleasePort(ctx context.Context, mac, operator string) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		return releasePort(ctx, tx, mac, operator, nano(d.now()), "released the port "+mac)
@@ -148,7 +152,8 @@ func (d *DB) SharedPorts(ctx context.Context) ([]SharedPort, error) {
 	})
 }
 
-// SharePort lists a port as an adapter that serves many units. From then on it belongs to no unit. A repetition replaces the note.
+// SharePort lists a port as an adapter that serves many units. From then on it belongs to no unit. A second call
+// replaces the note.
 func (d *DB) SharePort(ctx context.Context, mac, note, operator string) error {
 	mac, err := record.CleanMAC(mac)
 	if err != nil {
@@ -185,9 +190,9 @@ func (d *DB) UnsharePort(ctx context.Context, mac string) error {
 	})
 }
 
-// Join makes a mainboard part of a unit. name is the name that the unit has by the serial number of the new board, and mac the board's
-// port. One of them may be empty. The unit keeps its own name on the server, and its key. The error is ErrTaken if the name or the port is
-// another unit's.
+// Join makes a mainboard part of a unit. name is the name that the unit would have by the serial number of the new
+// board. mac is the board's port. One of them may be empty. The unit keeps its own name on the server, and its key.
+// The error is ErrTaken if another unit has the name or the port.
 func (d *DB) Join(ctx context.Context, unit, name, mac, operator string) error {
 	if name == "" && mac == "" {
 		return fmt.Errorf("%w: a serial number or a port is needed", ErrInput)
@@ -227,7 +232,7 @@ func (d *DB) Join(ctx context.Context, unit, name, mac, operator string) error {
 	})
 }
 
-// joinName makes name a further name of a unit. A unit of that name that has only asked to enrol is removed.
+// joinName gives a unit a further name. A unit with that name that has only asked to enrol is removed.
 func joinName(ctx context.Context, tx *sql.Tx, unit, name, operator string, now time.Time) error {
 	var busy bool
 	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM enrolments WHERE unit = ? AND status IN ('active', 'replaced')) OR EXISTS (SELECT 1 FROM events WHERE unit = ?)`, name, name).Scan(&busy)

@@ -12,22 +12,23 @@ import (
 	"gprovision/model/record"
 )
 
-// The reasons for which the store takes no more. Nothing of a refused request is stored.
+// Reasons why the store accepts no more. Of a refused request nothing is stored.
 var (
-	// ErrQuota means that a unit has stored all that it may.
+	// ErrQuota means that a unit has stored as much as it may.
 	ErrQuota = errors.New("the unit has used up what it may store")
-	// ErrDisk means that the disk of the server is nearly full.
+	// ErrDisk means that the server's disk is nearly full.
 	ErrDisk = errors.New("the disk of the server is nearly full")
 )
 
 // bounds are the limits of what units may store.
 type bounds struct {
-	// boot is the limit of one boot of a unit, with its documents. Log records may not use the last eighth, so that a unit with too many of
-	// them can still report how its job ended.
+	// boot limits one boot of a unit, including its documents. Log records may not use the last eighth, so that a
+	// unit with too many of them can still report how its job ended.
 	boot usage
-	// unit is the limit of all events of a unit. Beyond it the log records of its oldest boots are removed, and then all records of them.
+	// unit limits all events of a unit. Beyond it, first the log records of its oldest boots are removed, and then
+	// all their records.
 	unit usage
-	// documents is the limit in bytes of all documents of a unit. Beyond it the oldest ones are removed.
+	// documents limits all documents of a unit, in bytes. Beyond it the oldest ones are removed.
 	documents int64
 }
 
@@ -35,17 +36,17 @@ func defaultBounds() bounds {
 	return bounds{boot: usage{64 << 20, 100_000}, unit: usage{256 << 20, 400_000}, documents: 128 << 20}
 }
 
-// Limits of the free bytes of the disk. Below the first one only states and the lines of the hardware check are stored, and made small.
-// Below the second one nothing is stored.
+// Limits of free space on the disk, in bytes. Below the first, only states and lines of the hardware check are
+// stored, cut to a small size. Below the second, nothing is stored.
 const (
 	diskLow  = 2 << 30
 	diskNone = 256 << 20
 )
 
-// maxLowEvent is the largest size, as JSON, of the attributes of an event that is stored while the disk is nearly full.
+// maxLowEvent is the maximum size of an event's attributes, as JSON, while the disk is nearly full.
 const maxLowEvent = 4 << 10
 
-// recordCost is the size of a record beside its text: numbers, indexes, its share of a page.
+// recordCost is the size of a record besides its text: numbers, indexes, its share of a page.
 const recordCost = 256
 
 // usage is the room that the events of one boot take.
@@ -53,7 +54,7 @@ type usage struct{ bytes, records int64 }
 
 func (u usage) over(bytes, records int64) bool { return u.bytes > bytes || u.records > records }
 
-// freeBytes returns a function that returns how many bytes may still be written below dir.
+// freeBytes returns a function that returns how many bytes can still be written below dir.
 func freeBytes(dir string) func() (int64, error) {
 	return func() (int64, error) {
 		var st unix.Statfs_t
@@ -64,7 +65,8 @@ func freeBytes(dir string) func() (int64, error) {
 	}
 }
 
-// Room returns nil if the disk has room for records. The error is ErrDisk while only states and the lines of the hardware check are stored.
+// Room returns nil if the disk has room for records. The error is ErrDisk while only states and lines of the hardware
+// check are stored.
 func (d *DB) Room() error {
 	free, err := d.free()
 	if err == nil && free < diskLow {
@@ -73,8 +75,8 @@ func (d *DB) Room() error {
 	return err
 }
 
-// fit returns the events in the form for which the disk has room: as they are or, if little is free, made small. The error is ErrDisk if
-// one of them is of a kind that is not stored now.
+// fit returns the events in a form for which the disk has room: unchanged or, if little is free, cut to a small size.
+// The error is ErrDisk if one of them is of a kind that is not stored now.
 func (d *DB) fit(events []record.Event) ([]record.Event, error) {
 	low := d.Room()
 	if low == nil {
@@ -104,7 +106,7 @@ func (d *DB) fit(events []record.Event) ([]record.Event, error) {
 	return out, nil
 }
 
-// bill counts how much a batch of events adds to the room that its unit has used.
+// bill counts how much a batch of events adds to what its unit has stored.
 type bill struct {
 	may    bounds
 	unit   string
@@ -139,7 +141,7 @@ func (b *bill) charge(ctx context.Context, tx *sql.Tx, e record.Event, attrs str
 	return nil
 }
 
-// settle stores what the batch has added, and makes room if the unit has too much in all.
+// settle stores what the batch has added. If the unit has too much in total, it makes room.
 func (b *bill) settle(ctx context.Context, tx *sql.Tx) error {
 	if !b.change {
 		return nil
@@ -159,10 +161,10 @@ func (b *bill) settle(ctx context.Context, tx *sql.Tx) error {
 	return fmt.Errorf("%w over all its boots", ErrQuota)
 }
 
-// prune removes records of older boots, oldest first, if the unit has more than it may have, until an eighth is free. The boots of the
-// batch stay. It reports whether that was enough.
+// prune removes records of older boots, oldest first, if the unit has more than it may, until an eighth is free. The
+// boots of the batch stay. It reports whether that was enough.
 func (b *bill) prune(ctx context.Context, tx *sql.Tx, kind string) (bool, error) {
-	// enough reports whether the unit has no more than parts eighths of what it may have.
+	// enough reports whether the unit has at most parts eighths of what it may have.
 	enough := func(parts int64) (bool, error) {
 		var all usage
 		err := tx.QueryRowContext(ctx, `SELECT sum(bytes), sum(records) FROM usage WHERE unit = ?`, b.unit).Scan(&all.bytes, &all.records)
@@ -202,7 +204,7 @@ func (b *bill) prune(ctx context.Context, tx *sql.Tx, kind string) (bool, error)
 				return false, fmt.Errorf("make room: %w", err)
 			}
 		}
-		if ok, err := enough(7); ok || err != nil { // so that the next batch need not make room again
+		if ok, err := enough(7); ok || err != nil { // so that the next batch finds room
 			return ok, err
 		}
 	}

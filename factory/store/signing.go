@@ -9,7 +9,8 @@ import (
 	"gprovision/model/record"
 )
 
-// OldSigner reports whether the unit had a key in the time of version 0.1.0. Such a unit may sign its requests as that version did.
+// OldSigner reports whether the unit already had a key under version 0.1.0. Such a unit may sign its requests as that
+// version did.
 func (d *DB) OldSigner(ctx context.Context, unit string) (bool, error) {
 	var n int
 	if err := d.r.QueryRowContext(ctx, `SELECT count(*) FROM old_signers WHERE unit = ?`, unit).Scan(&n); err != nil {
@@ -18,8 +19,8 @@ func (d *DB) OldSigner(ctx context.Context, unit string) (bool, error) {
 	return n > 0, nil
 }
 
-// NoteScheme notes how a unit has signed a verified request. It stores that only for units that may use the old scheme, and writes only a
-// change, so that nearly every call only reads.
+// NoteScheme records how a unit has signed a verified request. It does so only for units that may use the old scheme,
+// and writes only changes. So nearly every call only reads.
 func (d *DB) NoteScheme(ctx context.Context, unit string, s record.Scheme) error {
 	var last, newer int64
 	err := d.r.QueryRowContext(ctx, `SELECT last, newer FROM old_signers WHERE unit = ?`, unit).Scan(&last, &newer)

@@ -1,9 +1,11 @@
-// Package store stores the data of the factory server: units, their keys, events, facts and documents, encrypted credentials, and the
-// operators' logins. It is one SQLite file. The package holds the rules that must hold under concurrency, each in one transaction: a unit
-// has one active key, a token is used once, an event is stored once, confirmed credentials are final.
+// Package store stores the data of the factory server: units, their keys, events, facts and documents, encrypted
+// credentials, and the operators' logins. It is one SQLite file.
 //
-// It does not verify signatures, does not make or open secrets, and does not know HTTP. Tokens and sessions are stored as hashes, and
-// secrets as ciphertext: whoever reads the file learns no password and cannot enrol a unit.
+// The package enforces the rules that must hold under concurrency, each in one transaction. A unit has one active
+// key. A token is used once. An event is stored once. Confirmed credentials are final.
+//
+// It does not verify signatures, does not make or open secrets, and does not know HTTP. Tokens and sessions are
+// stored as hashes, and secrets as ciphertext. Whoever reads the file learns no password and cannot enrol a unit.
 package store
 
 import (
@@ -29,37 +31,38 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// The reasons for which the store refuses.
+// Reasons why the store refuses a request.
 var (
-	// ErrNotFound means that there is no such thing.
+	// ErrNotFound means that there is no such item.
 	ErrNotFound = errors.New("not found")
-	// ErrCompleted means that the unit is provisioned to the end and was not released since.
+	// ErrCompleted means that the unit's provisioning was completed and the unit has not been released since.
 	ErrCompleted = errors.New("the unit is provisioned already: an operator must release it first")
 	// ErrConfirmed means that the credentials of this key are confirmed.
 	ErrConfirmed = errors.New("the credentials are confirmed and are not given again")
 	// ErrGeneration means that a generation is not the newest one of its key.
 	ErrGeneration = errors.New("this is not the newest generation of credentials")
-	// ErrNotEnrolled means that the enrolment does not speak for the unit any more.
+	// ErrNotEnrolled means that the enrolment no longer speaks for the unit.
 	ErrNotEnrolled = errors.New("the key does not speak for this unit")
 	// ErrRejected means that an operator has rejected the key.
 	ErrRejected = errors.New("an operator has rejected this key")
-	// ErrFingerprint means that a key is not the one that an operator means.
+	// ErrFingerprint means that the key is not the one that the operator means.
 	ErrFingerprint = errors.New("the fingerprint is not that of the key: compare it with the unit's panel")
 	// ErrTaken means that a name or a port belongs to another unit.
 	ErrTaken = errors.New("it belongs to another unit")
-	// ErrInput means that what an operator gave cannot be right.
+	// ErrInput means that an operator's input cannot be right.
 	ErrInput = errors.New("wrong input")
-	// ErrLost means that the credentials that a unit has set were made after the backup from which the server was restored.
+	// ErrLost means that the unit's current credentials were made after the backup from which the server was
+	// restored.
 	ErrLost = errors.New("the credentials that are set on the unit were lost when the server was restored from a backup: provision the unit again for new ones")
 )
 
 // Limits of what strangers can store.
 const (
-	maxPending        = 1000    // waiting enrolments, in all
-	maxPendingUnit    = 64      // the same, of one unit
-	maxPendingAddress = 8       // the same, of one address
+	maxPending        = 1000    // waiting enrolments in total
+	maxPendingUnit    = 64      // the same for one unit
+	maxPendingAddress = 8       // the same for one address
 	maxTokens         = 10000   // tokens that are neither used nor expired
-	maxTokensAddress  = 16      // the same, of one address
+	maxTokensAddress  = 16      // the same for one address
 	maxUnconfirmed    = 20      // unconfirmed generations of credentials of one unit
 	maxHeld           = 1 << 31 // the highest generation of credentials that a unit may claim to have
 	pendingAge        = 24 * time.Hour
@@ -70,18 +73,18 @@ type DB struct {
 	w   *sql.DB // one connection: writers queue up
 	r   *sql.DB
 	now func() time.Time
-	// free returns how many bytes may still be written where the file is.
+	// free returns how many bytes can still be written where the file is.
 	free   func() (int64, error)
 	bounds bounds
 }
 
-// Open opens the SQLite file at path. It makes the file if it is missing, and migrates its tables.
+// Open opens the SQLite file at path. It makes a missing file, and migrates the tables.
 func Open(ctx context.Context, path string) (*DB, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	// We make the file ourselves: SQLite gives its mode to the files beside it.
+	// We make the file ourselves, because SQLite gives its mode to the files beside it.
 	f, err := os.OpenFile(abs, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
@@ -124,13 +127,13 @@ func Open(ctx context.Context, path string) (*DB, error) {
 // Close closes the file.
 func (d *DB) Close() error { return errors.Join(d.r.Close(), d.w.Close()) }
 
-// tx runs f in one writing transaction.
+// tx runs f in one write transaction.
 func (d *DB) tx(ctx context.Context, f func(*sql.Tx) error) error {
 	tx, err := d.w.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	defer tx.Rollback() // after a panic of f too: there is only one connection for writing
+	defer tx.Rollback() // even after a panic of f: there is only one connection for writing
 	if err := f(tx); err != nil {
 		return errors.Join(err, ignoreDone(tx.Rollback()))
 	}
@@ -163,7 +166,7 @@ func fromNano(n int64) time.Time {
 
 // Unit is what is known about one unit.
 type Unit struct {
-	// ID is the unit's name, mostly its serial number.
+	// ID is the unit's name, usually its serial number.
 	ID       string   `json:"unit"`
 	Platform string   `json:"platform"`
 	MACs     []string `json:"macs"`
@@ -171,12 +174,12 @@ type Unit struct {
 	// State is the state in the unit's newest state event. StateAt is when the server got that event.
 	State   record.State `json:"-"`
 	StateAt time.Time    `json:"stateAt"`
-	// FirstSeen and LastSeen are times of the server's clock.
+	// FirstSeen and LastSeen are by the server's clock.
 	FirstSeen time.Time `json:"firstSeen"`
 	LastSeen  time.Time `json:"lastSeen"`
-	// Provisioned is when the unit last reported a successful provisioning, or zero.
+	// Provisioned is when the unit last reported a successful provisioning. It is zero if it never did.
 	Provisioned time.Time `json:"provisioned"`
-	// Released is when an operator allowed another provisioning, or zero if none is allowed.
+	// Released is when an operator allowed another provisioning. It is zero if none is allowed.
 	Released   time.Time `json:"released"`
 	ReleasedBy string    `json:"releasedBy"`
 	// Enrolled reports whether the unit has an active key.
@@ -189,7 +192,7 @@ type Unit struct {
 	OldScheme bool `json:"oldScheme"`
 }
 
-// Completed reports whether the unit was provisioned to the end and was not released since.
+// Completed reports whether the unit's provisioning was completed and the unit has not been released since.
 func (u Unit) Completed() bool { return !u.Provisioned.IsZero() && u.Released.IsZero() }
 
 const unitColumns = `u.id, u.platform, u.macs, u.bmc_macs, u.job, u.phase, u.step, u.percent, u.code, u.text, u.hint, u.state_at,
@@ -221,10 +224,11 @@ func scanUnit(r scanner) (Unit, error) {
 	return u, nil
 }
 
-// MaxUnits is the largest number of units that one call of Units returns.
+// MaxUnits is the maximum number of units that one call of Units returns.
 const MaxUnits = 1000
 
-// Units returns at most limit units, those seen last first, from the one at offset on. It also returns the number of all units.
+// Units returns at most limit units from the one at offset, most recently seen first. It also returns the number of
+// all units.
 func (d *DB) Units(ctx context.Context, offset, limit int) (units []Unit, total int, err error) {
 	if err := d.r.QueryRowContext(ctx, `SELECT count(*) FROM units`).Scan(&total); err != nil {
 		return nil, 0, fmt.Errorf("count units: %w", err)
@@ -242,7 +246,7 @@ func (d *DB) Unit(ctx context.Context, id string) (Unit, error) {
 	return scanUnit(d.r.QueryRowContext(ctx, `SELECT `+unitColumns+` FROM units u WHERE u.id = ?`, id))
 }
 
-// Release allows the unit to be provisioned once more. The permission is used up when a provisioning succeeds.
+// Release allows one more provisioning of the unit. A successful provisioning uses up the permission.
 func (d *DB) Release(ctx context.Context, unit, operator string) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		now := nano(d.now())
@@ -285,7 +289,7 @@ func (d *DB) Actions(ctx context.Context, unit string) ([]Action, error) {
 // errEnough ends list before a row.
 var errEnough = errors.New("that is enough")
 
-// list runs a query and scans its rows, up to the one for which scan returns errEnough, which is left out.
+// list runs a query and scans its rows. It stops before the row for which scan returns errEnough.
 func list[T any](ctx context.Context, d *DB, query string, scan func(scanner, *T) error, args ...any) ([]T, error) {
 	rows, err := d.r.QueryContext(ctx, query, args...)
 	if err != nil {
@@ -307,8 +311,9 @@ func list[T any](ctx context.Context, d *DB, query string, scan func(scanner, *T
 	return out, rows.Err()
 }
 
-// Permit returns nil if the unit may be provisioned in this boot, and remembers that. An error, such as ErrCompleted or ErrConfirmed, is
-// the one that AddSecret would return to the key of the enrolment later, when the unit's disks are erased already.
+// Permit returns nil if the unit may be provisioned in this boot, and remembers that. An error, such as ErrCompleted
+// or ErrConfirmed, is the one that the key of the enrolment would get from AddSecret later, when the unit's disks are
+// already erased.
 func (d *DB) Permit(ctx context.Context, unit string, enrolment int64, boot string) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		if err := d.mayAsk(ctx, tx, unit, enrolment); err != nil {
@@ -325,7 +330,7 @@ func (d *DB) Permit(ctx context.Context, unit string, enrolment int64, boot stri
 	})
 }
 
-// Document is a stored document. Only DB.Document fills in Body.
+// Document is a stored document. Only DB.Document sets Body.
 type Document struct {
 	ID       int64     `json:"id"`
 	Name     string    `json:"name"`
@@ -336,7 +341,8 @@ type Document struct {
 	Body     []byte    `json:"-"`
 }
 
-// AddDocument stores a document of a unit. It replaces one of the same boot and name. The error is ErrQuota or ErrDisk if there is no room.
+// AddDocument stores a document of a unit. It replaces one with the same boot and name. The error is ErrQuota or
+// ErrDisk if there is no room.
 func (d *DB) AddDocument(ctx context.Context, unit string, doc record.Document) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
 		if err := d.chargeDocument(ctx, tx, unit, doc); err != nil {
@@ -348,7 +354,7 @@ func (d *DB) AddDocument(ctx context.Context, unit string, doc record.Document) 
 		if err != nil {
 			return fmt.Errorf("store document: %w", err)
 		}
-		// One unit keeps its newest hundred documents.
+		// Each unit keeps its newest hundred documents.
 		_, err = tx.ExecContext(ctx, `DELETE FROM documents WHERE unit = ? AND id NOT IN (SELECT id FROM documents WHERE unit = ? ORDER BY received DESC, id DESC LIMIT 100)`, unit, unit)
 		return err
 	})
@@ -377,7 +383,7 @@ func (d *DB) Document(ctx context.Context, unit string, id int64) (Document, err
 	return o, err
 }
 
-// cleanMACs returns the addresses in one form, without duplicates. Invalid ones are left out.
+// cleanMACs returns the addresses in one form, without duplicates. It leaves out invalid ones.
 func cleanMACs(in []string) []string {
 	out := []string{}
 	for _, m := range in {
