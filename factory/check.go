@@ -19,14 +19,14 @@ import (
 
 // Report receives what Check finds.
 type Report struct {
-	// Say is called for each thing that was checked. err is nil if it is well.
+	// Say is called for each thing that was checked. err is nil if it is fine.
 	Say func(what string, err error)
-	// Note is called for each check that was left out, with the reason.
+	// Note is called for each check that was skipped, with the reason.
 	Note func(text string)
 }
 
-// Check checks settings, files and ports, and reports the result of each. It makes no directory and gives out no address. If a server is
-// running on the data directory, it does not try the ports.
+// Check checks settings, files and ports, and reports the result of each. It makes no directory and hands out no
+// addresses. If a server is running on the data directory, it does not try the ports.
 func Check(ctx context.Context, c Config, r Report) {
 	running := c.checkData(ctx, r)
 	keys, err := c.recipients()

@@ -17,13 +17,13 @@ import (
 	"gprovision/factory/vault"
 )
 
-// Names of what lies in the data directory, beside the CA's files.
+// Names in the data directory, besides the CA's files.
 const (
-	// FilesDir is the directory of what units may fetch.
+	// FilesDir is the directory of files that units may fetch.
 	FilesDir = "files"
 	// StoreFile is the database.
 	StoreFile = "gprov.db"
-	// OperatorsFile holds public keys of operators.
+	// OperatorsFile holds the operators' public keys.
 	OperatorsFile = "operators.txt"
 
 	lockFile = "lock"
@@ -37,7 +37,7 @@ type data struct {
 	login *login.Service
 }
 
-// Init sets up what is missing of the data directory: its folders, the CA, the database and the operator admin.
+// Init sets up whatever is missing in the data directory: its folders, the CA, the database and the operator admin.
 func Init(ctx context.Context, c Config) error {
 	d, err := openData(ctx, c)
 	if err != nil {
@@ -47,7 +47,7 @@ func Init(ctx context.Context, c Config) error {
 	return nil
 }
 
-// openData opens the data directory, and sets up what is missing. After an error nothing stays open.
+// openData opens the data directory and sets up whatever is missing. After an error nothing stays open.
 func openData(ctx context.Context, c Config) (_ *data, err error) {
 	if err := os.MkdirAll(c.files(), 0o755); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -121,13 +121,13 @@ func (d *data) admin(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	if err := c.FirstPassword(p); err != nil { // first, since a password that nobody knows is of no use
+	if err := c.FirstPassword(p); err != nil { // first, since a password that nobody knows is useless
 		return err
 	}
 	return d.login.SetPassword(ctx, login.Admin, p)
 }
 
-// files is the directory of what units may fetch.
+// files returns the directory of files that units may fetch.
 func (c Config) files() string { return filepath.Join(c.Data, FilesDir) }
 
 // recipients collects the operators' public keys.

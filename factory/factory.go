@@ -1,11 +1,12 @@
-// Package factory is the front door of the factory server. New opens everything that a server needs and returns a Server. Its method Serve
-// runs until the end. Check checks the same things and leaves nothing open.
+// Package factory is the front door of the factory server. New opens everything that a server needs and returns a
+// Server. Its method Serve runs until the end. Check checks the same things and leaves nothing open.
 //
-// The rooms behind the door are packages of their own. store, vault and login keep data; api, web and netboot answer requests; limit limits
-// them; guard keeps them apart. This package does what they have in common: data directory, lock, certificates, ports and shutdown.
+// The rooms behind the door are packages of their own. store, vault and login keep data. api, web and netboot answer
+// requests. limit limits them, and guard keeps them apart. This package does what they have in common: data
+// directory, lock, certificates, ports and shutdown.
 //
-// The package prints nothing and does not know the command line. In its errors a setting has the name of its flag of gprov serve. Errors
-// for which a caller has a hint are of a kind: ErrConfig, ErrInUse, ErrPort and others.
+// The package prints nothing and knows no command line. Its errors call a setting by the name of its flag of gprov
+// serve. Errors for which a caller has a hint are of a kind: ErrConfig, ErrInUse, ErrPort and others.
 package factory
 
 import (
@@ -34,9 +35,10 @@ var (
 	ErrNotMade = errors.New("data directory not set up")
 	// ErrPort means that a port cannot be opened.
 	ErrPort = errors.New("port cannot be opened")
-	// ErrOtherDHCP means that there is another DHCP server, and this one is to give out addresses.
+	// ErrOtherDHCP means that this server is to hand out addresses, but there is another DHCP server.
 	ErrOtherDHCP = errors.New("another DHCP server")
-	// ErrNoDHCP means that there is no DHCP server, and this one is to give out no addresses. Only Check reports it.
+	// ErrNoDHCP means that this server is not to hand out addresses, but there is no other DHCP server. Only Check
+	// reports it.
 	ErrNoDHCP = errors.New("no DHCP server")
 )
 
@@ -51,47 +53,51 @@ func (k kind) Unwrap() []error { return []error{k.error, k.of} }
 
 // Config holds the settings of the server.
 type Config struct {
-	// Data is the directory of everything that the server keeps. It is made if it is not there.
+	// Data is the directory of everything that the server keeps. A missing one is made.
 	Data string
 	// Interface is the network interface of the station. It may be empty with NoNetboot and an Address.
 	Interface string
-	// Address is the server's IPv4 address on the interface. Empty: the first one that the interface has.
+	// Address is the server's IPv4 address on the interface. If it is empty, it is the first one of the interface.
 	Address string
-	// HTTPSAddresses are the addresses for HTTPS beside the station's. Empty: 127.0.0.1. The unspecified address stands for all.
+	// HTTPSAddresses are the addresses for HTTPS besides the station's. If there are none, it is 127.0.0.1. The
+	// unspecified address means all.
 	HTTPSAddresses []string
-	// HTTPPort is the port of the boot script and the files. 0: any free one.
+	// HTTPPort is the port of the boot script and the files. 0 means any free one.
 	HTTPPort int
-	// HTTPSPort is the port of the dashboard and of /v1. 0: any free one.
+	// HTTPSPort is the port of the dashboard and of /v1. 0 means any free one.
 	HTTPSPort int
 	// NoNetboot leaves out DHCP and TFTP.
 	NoNetboot bool
-	// DHCPRange is the addresses to give out, as "A-B". Empty: the server names what to boot, beside another DHCP server.
+	// DHCPRange is the range of addresses to hand out, as "A-B". If it is empty, the server only names what to boot,
+	// beside another DHCP server.
 	DHCPRange string
 	// IPXE is the directory of the iPXE binaries.
 	IPXE string
 	// Manifest is the name of the manifest for units, below the directory of files.
 	Manifest string
-	// OperatorKeys are the public keys that credentials are encrypted to, or files of them. Those in OperatorsFile count too.
+	// OperatorKeys are the public keys to encrypt credentials to, or files of them. Those in OperatorsFile count too.
 	OperatorKeys []string
-	// AdminPasswordFile is a file with the password of the operator admin in its first line. Empty: New makes one at the first start.
+	// AdminPasswordFile is a file with the password of the operator admin in its first line. If it is empty, New
+	// makes a password at the first start.
 	AdminPasswordFile string
-	// FirstPassword tells a person the password that New has made. The password is set only after that.
+	// FirstPassword tells a person the password that New made. New sets the password only after that.
 	FirstPassword func(secret.Secret) error
 	// ByPerson reports whether an operator must approve each new key of a unit, with its fingerprint.
 	ByPerson bool
-	// Problems, if it is not nil, returns a sentence for each problem of the files that the server itself does not find.
+	// Problems, if not nil, returns a sentence for each problem of the files that the server itself does not find.
 	Problems func() []string
 	// Log is the server's log. It must not be nil, except for Init and Check.
 	Log *slog.Logger
 }
 
-// Server is a factory server whose ports are open. Serve runs it, and must be called.
+// Server is a factory server with open ports. Serve runs it, and must be called.
 type Server struct {
-	// Station is the server's address with the network that it serves.
+	// Station is the server's address and the network that it serves.
 	Station netip.Prefix
 	// HTTP is the address and port of HTTP, without encryption.
 	HTTP netip.AddrPort
-	// HTTPS is the address and port at which units reach the API. The server may listen on the same port of other addresses too.
+	// HTTPS is the address and port where units reach the API. The server may listen on the same port of other
+	// addresses too.
 	HTTPS netip.AddrPort
 
 	group    *guard.Group
@@ -100,7 +106,8 @@ type Server struct {
 	onEnd    []func()
 }
 
-// New sets up the data directory, if that is needed, and opens it, the ports and everything else. After an error nothing stays open.
+// New opens the data directory, the ports and everything else. It sets up a missing data directory. After an error
+// nothing stays open.
 func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if c.Interface == "" && (!c.NoNetboot || c.Address == "") {
 		return nil, kind{errors.New("give --interface IF (or --no-netboot and --address IP)"), ErrConfig}
@@ -210,8 +217,8 @@ func (s *Server) netboot(ctx context.Context, c Config) error {
 	return nil
 }
 
-// Serve answers until ctx ends, and then closes everything that New has opened. It is called once. A service that panics is started again.
-// The error is that of a service that cannot go on.
+// Serve answers until ctx ends, and then closes everything that New opened. Call it once. A service that panics is
+// started again. The error is that of a service that cannot go on.
 func (s *Server) Serve(ctx context.Context) error {
 	defer s.end()
 	return s.group.Run(ctx, s.services...)
@@ -223,7 +230,7 @@ func (s *Server) end() {
 	}
 }
 
-// Problems returns a sentence for each present problem of the server: files, keys, services that have panicked.
+// Problems returns a sentence for each current problem of the server: files, keys, services that have panicked.
 func (s *Server) Problems() []string {
 	var out []string
 	for _, f := range s.problems {

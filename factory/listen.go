@@ -56,7 +56,7 @@ func (s *Server) listen(c Config) (open net.Listener, crypt []net.Listener, err 
 		if err != nil {
 			return nil, nil, err
 		}
-		crypt, next = append(crypt, l), int(port) // if it was 0, all addresses get the same one
+		crypt, next = append(crypt, l), int(port) // if it was 0, all addresses get the same port
 	}
 	s.HTTPS = netip.AddrPortFrom(station, uint16(next))
 	return open, crypt, nil
@@ -137,7 +137,8 @@ func strict(h http.Handler) http.Handler {
 	})
 }
 
-// httpService serves h on the open port l. When it is started again it reopens the port. around wraps the listener.
+// httpService serves h on the open port l. It reopens the port whenever it is started again. around wraps the
+// listener.
 func httpService(name string, log *slog.Logger, l net.Listener, around func(net.Listener) net.Listener, h http.Handler) guard.Service {
 	address := l.Addr().String()
 	return guard.Service{Name: name, Serve: func(ctx context.Context) error {
@@ -156,11 +157,11 @@ func httpService(name string, log *slog.Logger, l net.Listener, around func(net.
 	}}
 }
 
-// serveHTTP serves HTTP/1.1, and nothing else, until ctx ends. It then lets requests finish for five seconds. Streams end at once, with
-// their context.
+// serveHTTP serves only HTTP/1.1, until ctx ends. It then gives requests five seconds to finish. Streams end at once,
+// with their context.
 func serveHTTP(ctx context.Context, log *slog.Logger, l net.Listener, h http.Handler) error {
 	protocols := &http.Protocols{}
-	protocols.SetHTTP1(true) // HTTP/2 is a lot of code before any login, and is not needed here
+	protocols.SetHTTP1(true) // HTTP/2 is a lot of code to expose before any login, and is not needed here
 	srv := &http.Server{
 		Protocols:         protocols,
 		Handler:           guard.Handler(log, h),
