@@ -1,4 +1,4 @@
-// Package keytest makes keys and signatures for the tests of who checks them.
+// Package keytest makes keys and signatures for tests of code that checks them.
 package keytest
 
 import (
@@ -8,7 +8,7 @@ import (
 	"gprovision/model/signature"
 )
 
-// New returns a new key.
+// New returns a random key.
 func New(t testing.TB) signature.PrivateKey {
 	t.Helper()
 	k, err := signature.NewKey()

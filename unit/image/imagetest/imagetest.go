@@ -1,4 +1,5 @@
-// Package imagetest makes release images for the tests of who reads them. They are as the builder makes them, but small.
+// Package imagetest makes release images for tests of code that reads them. They are as the builder makes them, but
+// small.
 package imagetest
 
 import (
@@ -20,7 +21,7 @@ import (
 	"testing"
 )
 
-// Prefix is how the names of the images begin.
+// Prefix is the start of the names of the images.
 const Prefix = "WIDGET.LNX.SHINY."
 
 // Fixture is a directory of images and the key that signs them.
@@ -35,7 +36,7 @@ func New(t *testing.T) Fixture {
 	return Fixture{t.TempDir(), keytest.New(t)}
 }
 
-// Put writes an image, signed under the name signedAs; empty: not signed.
+// Put writes an image and signs it under the name signedAs. If that is empty, the image is not signed.
 func (f Fixture) Put(t *testing.T, name, signedAs string, content []byte) image.Image {
 	t.Helper()
 	path := filepath.Join(f.Dir, name)
@@ -78,7 +79,7 @@ func (f Fixture) Unsign(t *testing.T, im image.Image) {
 	}
 }
 
-// XZ compresses b as the builder does, or skips: with GPROV_NO_SKIP=1 a missing program is a failure.
+// XZ compresses b as the builder does. If the program is missing, the test is skipped, or fails with GPROV_NO_SKIP=1.
 func XZ(t *testing.T, b []byte) []byte {
 	t.Helper()
 	plain := filepath.Join(t.TempDir(), "plain")
@@ -99,7 +100,7 @@ func XZ(t *testing.T, b []byte) []byte {
 	return out
 }
 
-// Tar is a tar of one file, behind an imgmeta.json unless meta is empty.
+// Tar returns a tar archive of one file, after an imgmeta.json unless meta is empty.
 func Tar(t *testing.T, meta string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -122,7 +123,7 @@ func Tar(t *testing.T, meta string) []byte {
 	return b.Bytes()
 }
 
-// WithArtifact is a tar of /boot/norm_boot, behind an imgmeta.json unless meta is empty.
+// WithArtifact returns a tar archive of /boot/norm_boot, after an imgmeta.json unless meta is empty.
 func WithArtifact(t *testing.T, meta string, artifact []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -147,7 +148,7 @@ func WithArtifact(t *testing.T, meta string, artifact []byte) []byte {
 	return XZ(t, b.Bytes())
 }
 
-// System is the tar of a release of a few files.
+// System returns the tar archive of a release with a few files.
 func System(t *testing.T, base string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -179,7 +180,7 @@ func System(t *testing.T, base string) []byte {
 	return b.Bytes()
 }
 
-// BzImage returns the smallest file that has a bzImage's header, with a build number. body tells two of them apart.
+// BzImage returns the smallest file with a bzImage header and a build number. body makes two of them differ.
 func BzImage(build int, body string) []byte {
 	b := make([]byte, 2048, 4096)
 	b[0x1f1] = 1

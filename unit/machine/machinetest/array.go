@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// mdadm imitates mdadm(8), as far as hw/raid asks for it. It writes one member after the other: the power may be cut between two.
+// mdadm imitates the parts of mdadm(8) that hw/raid uses. It writes one member after another, so the power may be cut
+// in between.
 func (r *Rig) mdadm(args []string) ([]byte, int, error) {
 	verb, device := args[0], args[1]
 	var uuid string
@@ -74,7 +75,8 @@ func (r *Rig) mdadm(args []string) ([]byte, int, error) {
 	return nil, 0, r.store.begin(device, members)
 }
 
-// superblock1 is one of version 1.2 for a place of a mirror (struct mdp_superblock_1 of linux/raid/md_p.h).
+// superblock1 returns a superblock of version 1.2 for one place of a mirror (struct mdp_superblock_1 in
+// linux/raid/md_p.h).
 func superblock1(uuid string, place, disks int) []byte {
 	le, b := binary.LittleEndian, make([]byte, 4096)
 	le.PutUint32(b, 0xa92b4efc)
@@ -84,8 +86,8 @@ func superblock1(uuid string, place, disks int) []byte {
 	}
 	le.PutUint32(b[72:], 1) // level
 	le.PutUint32(b[92:], uint32(disks))
-	le.PutUint64(b[144:], 8)             // the sector of the superblock itself
-	le.PutUint32(b[160:], uint32(place)) // own index among the roles
+	le.PutUint64(b[144:], 8)             // the superblock's own sector
+	le.PutUint32(b[160:], uint32(place)) // its own index among the roles
 	le.PutUint64(b[200:], 1)             // events
 	le.PutUint64(b[208:], 1<<64-1)       // in sync
 	le.PutUint32(b[220:], uint32(disks))

@@ -13,8 +13,9 @@ import (
 	"gprovision/unit/state"
 )
 
-// Complete leaves m's machine, which Provision filled, as a restore would: the main system is there with its mark, the main disks start
-// it, and no request is left. What a restore does beside that, such as its history, is left out: it is job/restore's.
+// Complete brings m's machine, which Provision filled, to the state after a restore. The main system is there with
+// its mark, the main disks start it, and no request is left. What else a restore does, such as the history, is left
+// out: that is the business of job/restore.
 func Complete(r *Rig, m *machine.Machine, u state.Unit) {
 	r.t.Helper()
 	root, members := mainTables(r, m, u)
@@ -52,14 +53,14 @@ func Complete(r *Rig, m *machine.Machine, u state.Unit) {
 	r.Start(nil)
 }
 
-// mainTables gives the main disks the tables of the record and the filesystems that are no arrays. It returns the partition of the main
-// system, and for an array those of its members.
+// mainTables writes the recorded tables to the main disks and makes the filesystems that are not on arrays. It
+// returns the partition of the main system. For an array it returns the partitions of the members.
 func mainTables(r *Rig, m *machine.Machine, u state.Unit) (root string, members []string) {
 	r.t.Helper()
 	for i, path := range disksOf(r, u) {
 		table := u.Main[i].Table
 		var err error
-		if !r.kind.OneDisk { // else it has its table
+		if !r.kind.OneDisk { // otherwise it already has its table
 			err = m.WriteTable(path, table)
 		}
 		roles := []layout.Role{layout.Primary, layout.Data}

@@ -11,7 +11,8 @@ import (
 	"gprovision/unit/report"
 )
 
-// Heard sends what a queue holds to a server that takes everything, closes the queue, and returns the states that the server heard of.
+// Heard sends the content of a queue to a server that accepts everything, and closes the queue. It returns the states
+// that the server got.
 func Heard(t *testing.T, q *report.Queue) []record.State {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -24,7 +25,7 @@ func Heard(t *testing.T, q *report.Queue) []record.State {
 	return server.states
 }
 
-// listener is a server that keeps the states that it hears of.
+// listener is a server that keeps the states that it gets.
 type listener struct {
 	mu     sync.Mutex
 	states []record.State

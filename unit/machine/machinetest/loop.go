@@ -22,15 +22,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What tests with real filesystems share: loop devices, and mounts that nobody else sees.
+// Loop devices, and mounts that nobody else sees, for tests with real filesystems.
 
-// InsideVar is set for the tests' process in a mount namespace of its own: to the one that it comes from.
+// InsideVar is set while the tests run in a mount namespace of their own. Its value is the namespace they came from.
 const InsideVar = "GPROV_TESTS_INSIDE"
 
-// Main runs the tests in a mount namespace of their own. A program elsewhere on the machine that makes itself a namespace, as tests of
-// other packages do, gets a copy of all mounts and keeps their filesystems in use: with what is mounted here it would hold loop devices
-// that
-// the tests unmount and change.
+// Main runs the tests in a mount namespace of their own. Otherwise a program elsewhere on the machine that makes a
+// namespace, as tests of other packages do, would get a copy of all mounts. The copies would keep in use the loop
+// devices that the tests unmount and change.
 func Main(m *testing.M) {
 	fuzzes := slices.ContainsFunc(os.Args, func(a string) bool {
 		return strings.HasPrefix(a, "-test.fuzz") && !strings.HasPrefix(a, "-test.fuzzcachedir")
@@ -41,7 +40,7 @@ func Main(m *testing.M) {
 		}
 		os.Exit(m.Run())
 	}
-	runtime.LockOSThread() // the kernel ends the tests with the thread that started them
+	runtime.LockOSThread() // the kernel ends the tests together with the thread that started them
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	outside, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
@@ -53,7 +52,7 @@ func Main(m *testing.M) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	err = cmd.Run()
 	switch {
-	case errors.Is(err, syscall.EPERM): // where the tests that mount are skipped too
+	case errors.Is(err, syscall.EPERM): // here the tests that mount are skipped too
 		os.Exit(m.Run())
 	case err != nil && cmd.ProcessState == nil:
 		fmt.Fprintln(os.Stderr, err)
@@ -62,7 +61,8 @@ func Main(m *testing.M) {
 	os.Exit(cmd.ProcessState.ExitCode())
 }
 
-// letGoOfOthers detaches, in this namespace alone, what others have mounted for themselves: the copies would keep it in use.
+// letGoOfOthers detaches the mounts of others, but only in this namespace. The copies would keep the filesystems in
+// use.
 func letGoOfOthers() {
 	all, err := host.Mounts()
 	if err != nil {
@@ -75,7 +75,7 @@ func letGoOfOthers() {
 	}
 }
 
-// Skip skips a test, or fails it where nothing may be skipped.
+// Skip skips a test, or fails it if nothing may be skipped.
 func Skip(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("GPROV_NO_SKIP") == "1" {
@@ -84,8 +84,8 @@ func Skip(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// OwnMounts gives the test the mount points of a unit. A mount table of its own would hold on to what other tests have mounted, so the
-// test has those of the machine to itself, also where other processes run the same tests.
+// OwnMounts gives the test the mount points of a unit. A mount table of its own would keep in use what other tests
+// have mounted. So the test gets those of the machine, and waits until no other process has them.
 func OwnMounts(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -109,11 +109,11 @@ func OwnMounts(t *testing.T) {
 		if used, err := host.IsMountPoint(dir); err != nil || used {
 			Skip(t, fmt.Sprintf("%s is in use: %v", dir, err))
 		}
-		t.Cleanup(func() { _ = host.UnmountLazy(dir) }) // if it is still mounted
+		t.Cleanup(func() { _ = host.UnmountLazy(dir) }) // in case it is still mounted
 	}
 }
 
-// LoopDisk is a sparse disk on a loop device.
+// LoopDisk returns a sparse disk on a loop device.
 func LoopDisk(t *testing.T, size int64) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "disk")
@@ -123,7 +123,7 @@ func LoopDisk(t *testing.T, size int64) string {
 	return LoopFile(t, file)
 }
 
-// LoopFile is a file as a disk on a loop device, whose partitions the kernel knows.
+// LoopFile returns a file as a disk on a loop device. The kernel knows its partitions.
 func LoopFile(t *testing.T, file string) string {
 	t.Helper()
 	out, err := exec.Command("losetup", "-f", "--show", file).CombinedOutput()
@@ -139,7 +139,7 @@ func LoopFile(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		d, err := block.Open(dev, true) // partitions that were added one by one keep the device busy
+		d, err := block.Open(dev, true) // partitions added one by one keep the device busy
 		if err == nil {
 			_, err = d.WriteAt(make([]byte, layout.MiB), 0)
 		}
@@ -153,9 +153,8 @@ func LoopFile(t *testing.T, file string) string {
 	return dev
 }
 
-// AfterCut is what was on the medium of a loop device at this moment, as a disk of its own: what a power cut would leave. What is mounted
-// from
-// the first one may stay so.
+// AfterCut returns a new disk with the current content of a loop device's medium: what a power cut would leave. The
+// first disk may stay mounted.
 func AfterCut(t *testing.T, dev string) string {
 	t.Helper()
 	file, err := os.ReadFile("/sys/block/" + filepath.Base(dev) + "/loop/backing_file")
@@ -169,7 +168,8 @@ func AfterCut(t *testing.T, dev string) string {
 	return LoopFile(t, to)
 }
 
-// VirtIO is the part of /sys that has loop devices, as if they were disks of virtio. It shows the kernel's partitions at this moment.
+// VirtIO returns the part of /sys about some loop devices, as if they were virtio disks. It shows the kernel's
+// partitions as of now.
 func VirtIO(t *testing.T, devices ...string) fstest.MapFS {
 	t.Helper()
 	sys := fstest.MapFS{}

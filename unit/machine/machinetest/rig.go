@@ -1,12 +1,12 @@
-// Package machinetest is a machine that is not there: disks that are sparse files, filesystems that are directories, firmware variables,
-// programs, and a power switch. Tests put it in the place of the doors of a unit (machine.Doors) and run whole jobs on it, without root
-// and without a virtual machine.
+// Package machinetest is a machine in memory. Its disks are sparse files and its filesystems are directories. It has
+// firmware variables, programs, and a power switch. Tests use it in place of the doors of a unit (machine.Doors) and
+// run whole jobs on it, without root and without a virtual machine.
 //
-// It counts what passes the doors. At any such call the power can be cut, or the call can fail: so that a test can show that a job which
-// is cut off anywhere ends, when it is started anew, where one ends that was not.
+// It counts the calls through the doors. At any call the power can be cut, or the call can fail. So a test can show
+// that a job that is cut short anywhere, once started again, ends where an uninterrupted job ends.
 //
-// What it does not imitate: caches. A byte that was written is on the medium, so that a missing sync is not seen here. That is shown in
-// virtual machines (package lab), which log writes and flushes.
+// It does not imitate caches. A written byte is on the medium, so a missing sync goes unnoticed. Virtual machines
+// show that (package lab): they log writes and flushes.
 package machinetest
 
 import (
@@ -30,18 +30,18 @@ import (
 	"gprovision/unit/machine"
 )
 
-// ErrCut is what every call answers when the power was cut, until Start.
+// ErrCut is the result of every call from a power cut to Start.
 var ErrCut = errors.New("the power was cut")
 
-// Rig is a machine. Its zero value is not useful.
+// Rig is a machine. New makes one.
 type Rig struct {
 	t    *testing.T
 	dir  string
-	kind Kind // of unit, for a machine of NewUnit
+	kind Kind // kind of unit, for a machine of NewUnit
 
 	mu      sync.Mutex
 	store   storage
-	volumes map[string]string // by the filesystem's UUID: the directory that is its content
+	volumes map[string]string // directory with the content of a filesystem, by the filesystem's UUID
 	mounts  map[string]mount  // by mount point
 	made    map[string][]byte // what mke2fs wrote, by its arguments
 	calls   []string
@@ -57,10 +57,10 @@ type disk struct {
 type mount struct {
 	source, uuid string
 	readOnly     bool
-	before       string // what the volume held, for one that is read-only
+	before       string // content of the volume at the time of a read-only mount
 }
 
-// New returns a machine without disks, switched on.
+// New returns a machine without disks. It is switched on.
 func New(t *testing.T) *Rig {
 	t.Helper()
 	r := &Rig{t: t, dir: memory(t), volumes: map[string]string{}, made: map[string][]byte{}}
@@ -74,7 +74,7 @@ func New(t *testing.T) *Rig {
 	return r
 }
 
-// AddDisk adds a disk of size bytes that carries nothing, and returns its device node.
+// AddDisk adds a blank disk of size bytes and returns its device node.
 func (r *Rig) AddDisk(d block.Disk) string {
 	r.t.Helper()
 	r.mu.Lock()
@@ -95,7 +95,7 @@ func (r *Rig) AddDisk(d block.Disk) string {
 	return d.Path
 }
 
-// Clone returns a machine with the same disks and the same content, switched on.
+// Clone returns a machine with the same disks and content. It is switched on.
 func (r *Rig) Clone(t *testing.T) *Rig {
 	t.Helper()
 	r.mu.Lock()
@@ -125,12 +125,12 @@ func (r *Rig) Clone(t *testing.T) *Rig {
 	return c
 }
 
-// Firmware returns the directory of the firmware's variables.
+// Firmware returns the directory of the firmware variables.
 func (r *Rig) Firmware() string { return filepath.Join(r.dir, "vars") }
 
-// Start switches the machine on, after a cut or at any other time: nothing is mounted, the kernel reads all tables, and calls are counted
-// from one. fault is asked at each call, by its number and what it is: an error is the answer to that call, ErrCut cuts the power. nil: no
-// call fails.
+// Start switches the machine on, after a power cut or at any other time. Nothing is mounted, the kernel rereads all
+// tables, and the count of calls starts from one. Each call asks fault, with the call's number and name. An error
+// becomes the result of the call. ErrCut cuts the power. If fault is nil, no call fails.
 func (r *Rig) Start(fault func(n int, call string) error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -148,21 +148,21 @@ func (r *Rig) Start(fault func(n int, call string) error) {
 	}
 }
 
-// Fail is fault of Start for the calls that are left.
+// Fail sets the fault of Start for the calls from now on.
 func (r *Rig) Fail(fault func(n int, call string) error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fault = fault
 }
 
-// Calls returns what has passed the doors since Start.
+// Calls returns the calls through the doors since Start.
 func (r *Rig) Calls() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.calls)
 }
 
-// Written returns the devices that were opened for writing since Start, sorted.
+// Written returns the devices opened for writing since Start, sorted.
 func (r *Rig) Written() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -174,7 +174,8 @@ func (r *Rig) Written() []string {
 	return out
 }
 
-// Volume returns the directory that is the content of a filesystem, by its UUID; "" if no disk carries it.
+// Volume returns the directory with the content of a filesystem, by its UUID. It is empty if no disk carries the
+// filesystem.
 func (r *Rig) Volume(uuid string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -213,10 +214,10 @@ func (r *Rig) Doors() machine.Doors {
 	}
 }
 
-// Pass counts a call at a door that a test itself has, such as a server, and returns what it is to answer.
+// Pass counts a call through a door of the test itself, such as a server, and returns the result it must have.
 func Pass(r *Rig, call string) error { return r.pass("%s", call) }
 
-// pass counts a call and answers what it is to answer.
+// pass counts a call and returns the result it must have.
 func (r *Rig) pass(format string, a ...any) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -295,7 +296,7 @@ type device struct {
 	f        *os.File
 	path     string
 	at, size int64
-	quiet    bool // what the kernel does itself passes no door
+	quiet    bool // the kernel's own access passes no door
 }
 
 func (d *device) pass(what string) error {
@@ -317,9 +318,9 @@ func (d *device) ReadAt(b []byte, off int64) (int, error) {
 	return k, err
 }
 
-// array reports whether the device is an array that runs.
+// array reports whether the device is a running array.
 func (d *device) array() bool {
-	if d.quiet { // what the kernel does itself reaches the disks
+	if d.quiet { // the kernel's own access reaches the disks
 		return false
 	}
 	d.r.mu.Lock()
@@ -386,7 +387,7 @@ func (d *device) Discard(context.Context, time.Duration, func(int64)) block.Disc
 	return block.Discarded{Why: "nothing is discarded here"}
 }
 
-// content is the directory of a filesystem, made when it is first asked for.
+// content returns the directory of a filesystem. The first call makes it.
 func (r *Rig) content(uuid string) string {
 	if r.volumes[uuid] == "" {
 		dir, err := os.MkdirTemp(filepath.Join(r.dir, "volumes"), "")
@@ -464,14 +465,14 @@ func (r *Rig) unmountAll() error {
 	return all
 }
 
-// detach ends a mount. What was mounted read-only must hold what it held.
+// detach ends a mount. A read-only mount must have left the content unchanged.
 func (r *Rig) detach(dir string) {
 	if m := r.mounts[dir]; m.readOnly && Tree(r.t, r.volumes[m.uuid]) != m.before {
 		r.t.Errorf("%s was mounted read-only and is changed", m.source)
 	}
 	delete(r.mounts, dir)
 	err := os.Remove(dir)
-	if err == nil || errors.Is(err, os.ErrNotExist) { // who mounted it for a moment may have removed it after a cut
+	if err == nil || errors.Is(err, os.ErrNotExist) { // after a cut, whoever mounted it briefly may have removed it
 		err = os.Mkdir(dir, 0o755)
 	}
 	if err != nil {
@@ -479,7 +480,7 @@ func (r *Rig) detach(dir string) {
 	}
 }
 
-// run imitates the programs that jobs start.
+// run imitates the programs that jobs run.
 func (r *Rig) run(ctx context.Context, path string, args ...string) (output []byte, exit int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -504,15 +505,15 @@ func (r *Rig) run(ctx context.Context, path string, args ...string) (output []by
 	return nil, 0, fmt.Errorf("%s: %w", path, os.ErrNotExist)
 }
 
-// superblock is how much of a new filesystem is put on the disk: all that anybody looks at here.
+// superblock is how much of a new filesystem goes to the disk. Nothing here looks at more.
 const superblock = 64 << 10
 
-// mke2fs makes a filesystem by the real program, on a file of its own, and puts its head on the device. The directory of the filesystem
-// becomes empty.
+// mke2fs makes a filesystem with the real program in a file of its own, and writes its head to the device. It empties
+// the directory of the filesystem.
 func (r *Rig) mke2fs(ctx context.Context, args []string) ([]byte, int, error) {
 	path := args[len(args)-1]
 	_, _, size, err := r.store.find(path)
-	if err != nil { // a file that is no device: what is asked is what would fit
+	if err != nil { // a file that is no device: the question is what would fit
 		return host.Run(ctx, "mke2fs", args...)
 	}
 	for _, m := range r.mounts {
@@ -549,7 +550,7 @@ func (r *Rig) mke2fs(ctx context.Context, args []string) ([]byte, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	delete(r.volumes, info.UUID) // what was in it before is gone
+	delete(r.volumes, info.UUID) // its old content is gone
 	return nil, 0, nil
 }
 
@@ -569,7 +570,7 @@ func (r *Rig) Table(path string) (layout.Table, error) {
 	return partition.Read(&device{d: d, f: f, size: d.Size, quiet: true})
 }
 
-// Replace takes a disk out and puts a blank one of the same size in its place.
+// Replace replaces a disk by a blank one of the same size.
 func (r *Rig) Replace(name, serial string) {
 	r.t.Helper()
 	r.mu.Lock()
@@ -585,14 +586,15 @@ func (r *Rig) Replace(name, serial string) {
 	}
 }
 
-// Remove takes a disk out.
+// Remove removes a disk.
 func (r *Rig) Remove(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.store.disks = slices.DeleteFunc(r.store.disks, func(d *disk) bool { return d.Name == name })
 }
 
-// Sampled returns the numbers of calls at which something is to happen: of a run of equal ones the first, one in the middle and the last.
+// Sampled returns the numbers of the calls at which to try a fault. Of a run of equal calls it takes the first, one
+// in the middle and the last.
 func Sampled(calls []string) (out []int) {
 	for i := 0; i < len(calls); {
 		k := i

@@ -16,25 +16,25 @@ import (
 	"gprovision/model/layout"
 )
 
-// storage is what a machine has of disks, and the arrays over them. It passes no doors.
+// storage is the disks of a machine and the arrays on them. It is behind the doors.
 type storage struct {
 	t       *testing.T
-	sys     string // the directory that is /sys
+	sys     string // the directory that stands for /sys
 	disks   []*disk
-	arrays  map[string]*array // that run, by device node
-	written map[string]bool   // devices that were opened for writing
+	arrays  map[string]*array // running arrays, by device node
+	written map[string]bool   // devices opened for writing
 }
 
-// array is one that runs: a mirror, the only kind that there is here.
+// array is a running mirror, the only kind of array here.
 type array struct {
 	members []string // device nodes
 	size    int64
 }
 
-// dataOffset is where in a member the content of its array begins, bytes.
+// dataOffset is where the content of an array starts in a member, in bytes.
 const dataOffset = layout.MiB
 
-// find returns the disk of a device node, and where on it the device is.
+// find returns the disk of a device node, and where on the disk the device lies.
 func (s *storage) find(path string) (d *disk, at, size int64, err error) {
 	if a := s.arrays[path]; a != nil {
 		d, at, _, err := s.find(a.members[0])
@@ -53,7 +53,7 @@ func (s *storage) find(path string) (d *disk, at, size int64, err error) {
 	return nil, 0, 0, fmt.Errorf("open %s: %w", path, syscall.ENOENT)
 }
 
-// reread makes the kernel know the partitions of a disk.
+// reread makes the kernel reread the partitions of a disk.
 func (s *storage) reread(d *disk) {
 	f, err := os.Open(d.file)
 	if err != nil {
@@ -93,7 +93,7 @@ func (s *storage) end(device string) {
 	}
 }
 
-// put writes to a device without passing a door.
+// put writes to a device behind the doors.
 func (s *storage) put(path string, b []byte, off int64) error {
 	if a := s.arrays[path]; a != nil {
 		for _, m := range a.members {
@@ -115,7 +115,7 @@ func (s *storage) put(path string, b []byte, off int64) error {
 	return errors.Join(err, f.Close())
 }
 
-// writes notes that a device is written to: of an array, its members.
+// writes records a write to a device. For an array it records the members.
 func (s *storage) writes(path string) {
 	if a := s.arrays[path]; a != nil {
 		for _, m := range a.members {
@@ -126,7 +126,7 @@ func (s *storage) writes(path string) {
 	s.written[path] = true
 }
 
-// look lets do read a device from an offset on.
+// look lets do read a device from an offset.
 func (s *storage) look(path string, from int64, do func(d *device) error) error {
 	d, at, size, err := s.find(path)
 	if err != nil {
@@ -140,7 +140,7 @@ func (s *storage) look(path string, from int64, do func(d *device) error) error 
 	return do(&device{d: d, f: f, at: at + from, size: size - from, quiet: true})
 }
 
-// probe says what a device carries.
+// probe returns what is on a device.
 func (s *storage) probe(path string) (info filesystem.Info, err error) {
 	err = s.look(path, 0, func(d *device) error {
 		info, err = filesystem.Probe(d, d.size)
@@ -149,7 +149,7 @@ func (s *storage) probe(path string) (info filesystem.Info, err error) {
 	return info, err
 }
 
-// member reads what a device says of the array that it is a member of.
+// member reads the array metadata on a device.
 func (s *storage) member(path string) (m raid.Member, err error) {
 	err = s.look(path, 0, func(d *device) error {
 		m, err = raid.Read(d, d.size)
@@ -158,7 +158,7 @@ func (s *storage) member(path string) (m raid.Member, err error) {
 	return m, err
 }
 
-// carries says which filesystem is on a partition, or on the array that it is a member of.
+// carries returns the filesystem on a partition, or on the array that the partition is a member of.
 func (s *storage) carries(path string) (info filesystem.Info, err error) {
 	if _, err := s.member(path); err != nil {
 		return s.probe(path)
@@ -170,7 +170,7 @@ func (s *storage) carries(path string) (info filesystem.Info, err error) {
 	return info, err
 }
 
-// cleared returns the filesystems of a disk whose beginnings a write of zeros reaches: what is in them is gone.
+// cleared returns the filesystems of a disk that a write of zeros destroys, because it reaches their start.
 func (s *storage) cleared(d *disk, b []byte, at int64) (uuids []string) {
 	const head = 4096
 	for _, p := range d.Partitions {

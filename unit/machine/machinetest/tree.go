@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memory returns a directory that ends with the test: in memory where the machine has such a place, since what is synced there costs
-// nothing, and nothing is shown by it here.
+// memory returns a directory that exists until the test ends. It is in memory if possible: a sync there costs
+// nothing, and here it shows nothing.
 func memory(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "gprov-rig-")
@@ -34,7 +34,8 @@ func memory(t *testing.T) string {
 // errEnd is the end of a device.
 var errEnd = io.EOF
 
-// Tree is what a directory holds, a line for each file: mode, name, and the hash of its content or where it leads.
+// Tree describes the content of a directory, one line per file: mode, name, and the hash of the content or the target
+// of the link.
 func Tree(t *testing.T, dir string) string {
 	t.Helper()
 	var out strings.Builder
@@ -68,7 +69,7 @@ func Tree(t *testing.T, dir string) string {
 	return out.String()
 }
 
-// copyTree copies what a directory holds, with modes, to another one, which is there.
+// copyTree copies the content of a directory, with modes, to another existing directory.
 func copyTree(to, from string) error {
 	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -105,7 +106,7 @@ func copyTree(to, from string) error {
 	})
 }
 
-// copySparse copies a file and leaves its holes.
+// copySparse copies a file and keeps its holes.
 func copySparse(to, from string) error {
 	in, err := os.Open(from)
 	if err != nil {
@@ -139,7 +140,7 @@ func copySparse(to, from string) error {
 	return out.Truncate(size)
 }
 
-// writeSparse writes b and leaves a hole where the file has one and b is zero.
+// writeSparse writes b. Where the file has a hole and b is zero, it keeps the hole.
 func writeSparse(f *os.File, b []byte, off int64) (int, error) {
 	const chunk = 64 << 10
 	zero, old := make([]byte, chunk), make([]byte, chunk)
@@ -157,7 +158,8 @@ func writeSparse(f *os.File, b []byte, off int64) (int, error) {
 	return len(b), nil
 }
 
-// Bytes identifies what the bytes of a disk are, those from from to to left out: the hash of all that is not zero, with its place.
+// Bytes identifies the content of a disk, except for the bytes from from to to. It is a hash of everything that is
+// not zero, with its place.
 func (r *Rig) Bytes(name string, from, to int64) string {
 	r.t.Helper()
 	r.mu.Lock()

@@ -34,12 +34,12 @@ const Serial = "SN-0001"
 // Original is the image that the unit is provisioned with, without .upd.
 const Original = imagetest.Prefix + "2026-11-22.0001"
 
-// Kind is what kind of unit a machine is.
+// Kind is a kind of unit.
 type Kind struct {
 	Firmware layout.Firmware
 	OneDisk  bool // the recovery volume is on the main disk
 	Mirror   bool // the main system is on an array of two disks
-	Data     bool // with a partition for data
+	Data     bool // with a data partition
 }
 
 func (k Kind) variant() platform.Variant {
@@ -58,8 +58,8 @@ func (k Kind) variant() platform.Variant {
 	return v
 }
 
-// NewUnit returns a machine with blank disks: vda for the recovery volume, vdb and for a mirror vdc for the main system, and sda, a stick
-// that is somebody's.
+// NewUnit returns a machine with blank disks: vda for the recovery volume, vdb for the main system, for a mirror also
+// vdc, and sda, a stick that belongs to somebody.
 func NewUnit(t *testing.T, k Kind) *Rig {
 	t.Helper()
 	r := New(t)
@@ -75,7 +75,8 @@ func NewUnit(t *testing.T, k Kind) *Rig {
 	return r
 }
 
-// Fit makes m the unit of a machine of NewUnit: with its doors, its firmware, its platform and a boot loader for BIOS.
+// Fit turns m into the unit of a machine of NewUnit, with its doors, its firmware, its platform and a boot loader for
+// BIOS.
 func Fit(r *Rig, m *machine.Machine) {
 	r.t.Helper()
 	m.Doors, m.Firmware, m.Identity.Variant, m.Serial = r.Doors(), r.kind.Firmware, r.kind.variant(), Serial
@@ -84,7 +85,7 @@ func Fit(r *Rig, m *machine.Machine) {
 	WithLoader(r.t, m)
 }
 
-// WithLoader gives m the boot loader for BIOS, as bootloader.Images wants it, in its initramfs.
+// WithLoader puts the boot loader for BIOS into m's initramfs, in the form of bootloader.Images.
 func WithLoader(t *testing.T, m *machine.Machine) {
 	t.Helper()
 	first, second := filepath.Join(m.Initramfs, bootimage.GRUBBootPath), filepath.Join(m.Initramfs, bootimage.GRUBCorePath)
@@ -97,7 +98,7 @@ func WithLoader(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// Machine returns the unit of a machine of NewUnit as a job gets it. Its policy allows images that are not signed.
+// Machine returns the unit of a machine of NewUnit in the form that a job gets. Its policy allows unsigned images.
 func Machine(r *Rig) *machine.Machine {
 	r.t.Helper()
 	m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Site: site.Stock(), Panel: panel.New(), BootID: "b1"}
@@ -106,8 +107,8 @@ func Machine(r *Rig) *machine.Machine {
 	return m
 }
 
-// Provision leaves m's machine, of NewUnit, as a provisioning would before the first restore: the recovery volume is filled and asks for
-// it, the main disks are blank. It returns the unit's record.
+// Provision brings m's machine, of NewUnit, to the state after a provisioning and before the first restore. The
+// recovery volume is filled and requests the restore. The main disks are blank. It returns the unit's record.
 func Provision(r *Rig, m *machine.Machine) state.Unit {
 	r.t.Helper()
 	device, u := laidOut(r, m)
@@ -147,7 +148,7 @@ func Provision(r *Rig, m *machine.Machine) state.Unit {
 	return u
 }
 
-// laidOut lays out the disks of a unit, and returns its recovery device.
+// laidOut lays out the disks of a unit and returns its recovery device and its record.
 func laidOut(r *Rig, m *machine.Machine) (block.Disk, state.Unit) {
 	r.t.Helper()
 	disks, err := m.Disks()

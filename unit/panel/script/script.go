@@ -1,4 +1,5 @@
-// Package script is a panel for the tests of what shows and asks: it remembers the views, and presses keys. No command has it.
+// Package script is a panel for tests of code that shows and asks. It records the views and presses keys. It is part
+// of no command.
 package script
 
 import (
@@ -11,16 +12,16 @@ import (
 
 // Panel is a panel.Panel that types. The zero value is ready.
 type Panel struct {
-	// Answer, if there is one, is called once for each question, and the keys that it returns are pressed.
+	// Answer, if not nil, is called once for each question. The keys that it returns are pressed.
 	Answer func(panel.Asked) []panel.Key
 
 	mu    sync.Mutex
 	views []panel.View
 	keys  chan panel.Key
-	asked int // the last question that was answered
+	asked int // the last answered question
 }
 
-// Show remembers v, and answers a question in it.
+// Show records v and answers a question in it.
 func (s *Panel) Show(v panel.View) error {
 	s.mu.Lock()
 	s.views = append(s.views, v)
@@ -35,7 +36,7 @@ func (s *Panel) Show(v panel.View) error {
 	return nil
 }
 
-// Keys returns the channel of the keys that are pressed.
+// Keys returns the channel of pressed keys.
 func (s *Panel) Keys() <-chan panel.Key {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,7 +49,7 @@ func (s *Panel) Keys() <-chan panel.Key {
 // Types reports whether a Panel can type.
 func (s *Panel) Types() bool { return true }
 
-// Press presses keys. More than 256 that nobody takes are waited for.
+// Press presses keys. It waits once there are 256 keys that nobody has taken.
 func (s *Panel) Press(keys ...panel.Key) {
 	s.Keys()
 	for _, k := range keys {
@@ -70,7 +71,7 @@ func (s *Panel) Views() []panel.View {
 	return slices.Clone(s.views)
 }
 
-// Last returns the view that was shown last, the zero value if there was none.
+// Last returns the last view shown, or the zero value if there was none.
 func (s *Panel) Last() panel.View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
