@@ -60,3 +60,26 @@ func TestKeysOfThePage(t *testing.T) {
 		t.Errorf("the page has %d of %d keys", seen, len(keys))
 	}
 }
+
+// TestHeldOnADisplay: a unit that stopped with a code is seen from afar: the light swells and fades, and the lamps of a 635 are red.
+func TestHeldOnADisplay(t *testing.T) {
+	v := View{Problem: &Problem{Code: "G221", Title: "No main disk", Short: "Check the disk", Hint: "check the main disk"}}
+	for _, m := range []lcd.Model{lcd.Model631, lcd.Model635} {
+		lights := map[int]bool{}
+		for at := range 100 {
+			f := frame(v, m, time.Duration(at)*100*time.Millisecond)
+			lights[f.Backlight] = true
+			for i, l := range f.Lamps {
+				if l.Red != 100 || l.Green != 0 {
+					t.Fatalf("%s: lamp %d is %+v", m, i, l)
+				}
+			}
+		}
+		if len(lights) < 5 || len(frame(View{Step: "Network"}, m, 0).Lamps) == 0 || frame(View{Step: "Network"}, m, 0).Lamps[0].Red != 0 {
+			t.Errorf("%s: the light is at %v", m, lights)
+		}
+	}
+	if err := page.Says(os.DirFS("../../docs"), "lcd.md", "the light swells and fades, and the lamps of a 635 are red"); err != nil {
+		t.Error(err)
+	}
+}

@@ -30,6 +30,7 @@ import (
 	"gprovision/unit/panel/script"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
+	"gprovision/unit/sysroot"
 )
 
 // What docs/ says to whoever stands before a unit, and no other test holds.
@@ -437,5 +438,66 @@ func TestMachineID(t *testing.T) {
 	}
 	if other := id(restored(t)); other == first {
 		t.Errorf("two units with the same serial number have the machine-id %q", other)
+	}
+}
+
+// TestShellByArgument: the recovery shell that a kernel argument asks for is there where the policy has it, once in a boot, and has mounted
+// nothing when it opens.
+func TestShellByArgument(t *testing.T) {
+	hash, err := sysroot.HashPassword("correct")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, allowed := range []bool{true, false} {
+		r := restored(t)
+		onVolume(t, r, func(v *state.Volume) error { return v.WriteHash(hash) })
+		r.Start(nil)
+		u := onRig(t, r)
+		u.args = decide.ParseArgs("frmode=shell", false)
+		u.m.Policy.Shell, u.m.Policy.GraceSeconds = allowed, 1
+		lines, opened := []string{"correct", "exit"}, 0
+		u.m.Panel.Add("script", &script.Panel{Answer: func(a panel.Asked) []panel.Key {
+			if a.Title == "recovery shell" {
+				opened++
+				for _, dir := range []string{u.m.Places.Recovery, u.m.Places.Main} {
+					if mounted, err := u.m.Mounted(dir); err != nil || mounted {
+						t.Errorf("the shell opens, and %s is mounted: %v", dir, err)
+					}
+				}
+			}
+			if len(lines) == 0 {
+				t.Errorf("asked once more: %q", a.Title)
+				return []panel.Key{panel.KeyCancel}
+			}
+			var keys []panel.Key
+			for _, c := range []byte(lines[0]) {
+				keys = append(keys, panel.Key(c))
+			}
+			lines = lines[1:]
+			return append(keys, panel.KeyEnter)
+		}})
+		out := u.pass(t.Context())
+		if allowed {
+			if out.Kind != job.DecideAgain || opened != 1 {
+				t.Fatalf("%+v, opened %d times", out, opened)
+			}
+			out = u.pass(t.Context())
+		}
+		if out.Kind != job.SwitchRoot || (opened == 1) != allowed {
+			t.Errorf("allowed %t: %+v, opened %d times", allowed, out, opened)
+		}
+	}
+}
+
+// TestAnyKeyOpensTheMenu: during the grace time, and also if it was pressed before.
+func TestAnyKeyOpensTheMenu(t *testing.T) {
+	for _, key := range []panel.Key{panel.KeyUp, panel.KeyDown, panel.KeyEnter, panel.KeyCancel, 'x'} {
+		r := restored(t)
+		u := onRig(t, r)
+		p := withPerson(u, map[string][]panel.Key{"Menu": choose(1), "Power off": yes()})
+		p.Press(key)
+		if out := u.pass(t.Context()); out.Kind != job.PowerOffNow {
+			t.Errorf("key %v: %+v; shown %+v", key, out, p.Last())
+		}
 	}
 }

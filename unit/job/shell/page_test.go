@@ -50,6 +50,13 @@ func TestPage(t *testing.T) {
 	if err := page.Says(docs, "shell.md", "Each wrong one doubles the wait, up to a minute; after ten in a row no password is taken", "shows at most 1 MiB of each", "13 groups of 8 letters and digits"); err != nil {
 		t.Error(err)
 	}
+	var files []string
+	for _, name := range secrets() {
+		files = append(files, "`"+name+"`")
+	}
+	if err := page.Says(docs, "shell.md", "Files that hold secrets ("+strings.Join(files, ", ")+") are not shown or copied"); err != nil {
+		t.Error(err)
+	}
 	key := keytest.New(t)
 	answer, err := challenge.New("SN-0001").Answer(key)
 	if err != nil {

@@ -1,6 +1,7 @@
 package shell
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -197,7 +198,7 @@ func TestTriesUnknown(t *testing.T) {
 func session(t *testing.T, change func(*System), lines ...string) (string, Exit, *Shell) {
 	t.Helper()
 	root := t.TempDir()
-	for name, text := range map[string]string{"log/a.log": "first\nsecond", "etc/shadow": "root:secret", "state/unit.key": "secret", "odd": "a\x1b[2Jb", "name with blank": "x"} {
+	for name, text := range map[string]string{"log/a.log": "first\nsecond", "etc/shadow": "root:secret", "state/unit.key": "secret", "state/admin.hash": "secret", "odd": "a\x1b[2Jb", "name with blank": "x"} {
 		path := filepath.Join(root, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
 			t.Fatal(err)
@@ -263,7 +264,7 @@ func TestCommands(t *testing.T) {
 		"quotes":          {[]string{`cat "name with blank"`, `cat 'name with blank'`, `cat name\ with\ blank`}, []string{"x\nx\nx\n"}, nil},
 		"open quotes":     {[]string{`cat "name`}, []string{"EOF"}, nil},
 		"escapes":         {[]string{"cat odd"}, []string{"a?[2Jb"}, []string{"\x1b"}},
-		"secrets":         {[]string{"cat etc/shadow", "cat link", "cp state/unit.key /log/k"}, []string{"holds secrets"}, []string{"root:", "bytes"}},
+		"secrets":         {[]string{"cat etc/shadow", "cat link", "cp state/unit.key /log/k", "cat state/admin.hash"}, []string{"holds secrets"}, []string{"root:", "bytes", "secret\n"}},
 		"outside":         {[]string{"ls ../../../.."}, []string{"log/"}, nil},
 		"cp":              {[]string{"cp log/a.log odd log2", "cp log/a.log /copy", "cat copy", "cp odd copy", "cp odd log"}, []string{"not a directory", "12 bytes", "first", "file exists", "odd: 6 bytes"}, nil},
 		"mounts":          {[]string{"mount"}, []string{"/dev/sda1 on /x, ext4, ro"}, nil},
@@ -323,5 +324,25 @@ func TestMountOptions(t *testing.T) {
 	}
 	if !slices.Equal(gone, []string{"c", "sda1"}) || len(s.mounted) > 0 {
 		t.Errorf("unmounted %v", gone)
+	}
+}
+
+// TestCommandsAreLogged: the log has each command, and nothing of what it prints.
+func TestCommandsAreLogged(t *testing.T) {
+	var log bytes.Buffer
+	p := &script{lines: []string{"facts", `facts "of now"`, "exit"}}
+	s := &Shell{Terminal: p.terminal(), Panel: "tty", Log: slog.New(slog.NewTextHandler(&log, nil)), System: System{Root: t.TempDir(),
+		Inspections: []Inspection{{"facts", "shows facts", func(_ context.Context, w io.Writer, _ []string) error {
+			_, err := fmt.Fprintln(w, "what was printed")
+			return err
+		}}}}}
+	if _, err := s.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := log.String(); strings.Count(got, "command=") != 3 || !strings.Contains(got, "of now") || strings.Contains(got, "printed") {
+		t.Errorf("the log has\n%s", got)
+	}
+	if !strings.Contains(p.out.String(), "what was printed") {
+		t.Errorf("the terminal has\n%s", p.out.String())
 	}
 }
