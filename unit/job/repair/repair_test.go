@@ -54,6 +54,14 @@ func newBench(t *testing.T, k machinetest.Kind, exits ...int) *bench {
 	return b
 }
 
+// clone is the same unit once more, with e2fsck as another script.
+func (b *bench) clone(t *testing.T, exits ...int) *bench {
+	t.Helper()
+	c := &bench{Rig: b.Clone(t), t: t, unit: b.unit, exits: exits, onFsck: func() {}}
+	c.start(nil)
+	return c
+}
+
 // start switches the machine on.
 func (b *bench) start(fault func(n int, call string) error) {
 	b.Start(fault)
@@ -135,6 +143,7 @@ const (
 // TestExitCodes: what each exit code of e2fsck leads to, on either volume. The job decides anew after each, and what the server hears is
 // what is so: a filesystem with errors left, or one that nothing is known of, is no success.
 func TestExitCodes(t *testing.T) {
+	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	for name, c := range map[string]struct {
 		exits []int
 		runs  []string
@@ -160,7 +169,7 @@ func TestExitCodes(t *testing.T) {
 		for _, recovery := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", recovery ", recovery), func(t *testing.T) {
 				t.Parallel()
-				b := newBench(t, machinetest.Kind{Firmware: layout.UEFI}, c.exits...)
+				b := start.clone(t, c.exits...)
 				f := b.found()
 				e := b.env(f.RecoveryPart.Path)
 				part, kind, do := f.MainPart.Path, fault.MainDamaged, func() job.Outcome { return repair.Main(t.Context(), e, f) }
@@ -228,8 +237,7 @@ func TestWhenItCounts(t *testing.T) {
 func TestCutRepair(t *testing.T) {
 	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	for n := 1; ; n++ {
-		b := &bench{Rig: start.Clone(t), t: t, unit: start.unit, onFsck: func() {}}
-		b.start(nil)
+		b := start.clone(t)
 		f := b.found()
 		b.start(func(k int, _ string) error {
 			if k == n {
@@ -257,6 +265,7 @@ func TestCutRepair(t *testing.T) {
 
 // TestNothingToCountOn: that a repair cannot be counted is no reason not to repair.
 func TestNothingToCountOn(t *testing.T) {
+	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	for name, c := range map[string]struct {
 		change func(f *survey.Findings)
 		fault  func(n int, call string) error
@@ -277,7 +286,7 @@ func TestNothingToCountOn(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
+			b := start.clone(t)
 			f := b.found()
 			c.change(f)
 			path := ""
@@ -327,6 +336,7 @@ func lost(f *survey.Findings) *survey.Findings {
 // TestAdopted: a recovery volume that could not be read is taken as the unit's after its repair if its record says so, also if e2fsck has
 // found that without its name; and one of somebody else is not written to.
 func TestAdopted(t *testing.T) {
+	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	move := func(dir string) error {
 		if err := os.Mkdir(filepath.Join(dir, "lost+found"), 0o700); err != nil {
 			return err
@@ -365,7 +375,7 @@ func TestAdopted(t *testing.T) {
 		}), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, machinetest.Kind{Firmware: layout.UEFI}, 1)
+			b := start.clone(t, 1)
 			f := lost(b.found())
 			dir := b.Volume(b.unit.Recovery.Table.Find(layout.Recovery).FSUUID)
 			if err := c.change(dir); err != nil {
@@ -451,6 +461,7 @@ func (b *bench) verify(path string, table layout.Table) error {
 // TestTables: the copy at the end goes to the beginning of the disk that it is from, and of no other; a disk that is not of the unit's
 // record is left alone, and one that takes no write keeps no other from its repair. What is not the table is not changed.
 func TestTables(t *testing.T) {
+	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI, Mirror: true})
 	for name, c := range map[string]struct {
 		damage  []string
 		broken  string // takes no write
@@ -464,7 +475,7 @@ func TestTables(t *testing.T) {
 		"the first of two takes no write": {[]string{"vda", "vdc"}, "vda", false, []string{"vdc"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, machinetest.Kind{Firmware: layout.UEFI, Mirror: true})
+			b := start.clone(t)
 			disks := b.disks()
 			tables := map[string]layout.Table{"vda": b.unit.Recovery.Table, "vdb": b.unit.Main[0].Table, "vdc": b.unit.Main[1].Table}
 			const tableEnd = 34 * 512
@@ -527,8 +538,7 @@ func TestCutTable(t *testing.T) {
 	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	damageTable(t, start.m, start.disks()["vdb"])
 	for n := 1; ; n++ {
-		b := &bench{Rig: start.Clone(t), t: t, unit: start.unit, onFsck: func() {}}
-		b.start(nil)
+		b := start.clone(t)
 		f := b.found()
 		b.start(func(k int, _ string) error {
 			if k == n {
