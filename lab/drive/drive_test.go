@@ -177,6 +177,34 @@ func TestPassword(t *testing.T) {
 	}
 }
 
+// TestPrepared erases only right after SECURITY ERASE PREPARE.
+func TestPrepared(t *testing.T) {
+	b := newBench(t, SATADisk(1), Faults{})
+	if err := b.drive.ATA.SetPassword(b.permit, b.password()); err != nil {
+		t.Fatal(err)
+	}
+	unit := taskfile{command: 0xf4, data: make([]byte, 512), timeout: time.Hour}
+	copy(unit.data[2:], "lab")
+	command := func(tf taskfile) bool {
+		t.Helper()
+		r, err := b.sim.ataCommand(tf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.status&1 == 0
+	}
+	prepare, identify := taskfile{command: 0xf3}, taskfile{command: 0xec, data: make([]byte, 512)}
+	if command(unit) {
+		t.Error("it was not prepared")
+	}
+	if !command(prepare) || !command(identify) || command(unit) {
+		t.Error("another command came between")
+	}
+	if !command(prepare) || !command(unit) {
+		t.Error("it was prepared")
+	}
+}
+
 // TestHiddenArea opens a host protected area and erases it.
 func TestHiddenArea(t *testing.T) {
 	c := SATADisk(1)
