@@ -501,3 +501,49 @@ func TestAnyKeyOpensTheMenu(t *testing.T) {
 		}
 	}
 }
+
+// TestFilesOfTheVolume: what units have on their recovery volumes is on the page, and who may read the secrets among it.
+func TestFilesOfTheVolume(t *testing.T) {
+	rows, err := page.Rows(os.DirFS("../../docs"), "formats/recovery-volume.md", "# The recovery volume")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stands := strings.NewReplacer("NAME", `[A-Z0-9.-]+`, "PREFIX", "[a-z]+", "yyyymmdd_hhmmss", `\d{8}_\d{6}(_\d+)?`)
+	var listed []string
+	for _, r := range rows[1:] {
+		for _, c := range page.Codes(r[0]) {
+			re := stands.Replace(regexp.QuoteMeta(c))
+			if strings.HasSuffix(c, "/") {
+				re += ".*"
+			}
+			listed = append(listed, re)
+		}
+	}
+	re := regexp.MustCompile("^/(" + strings.Join(listed, "|") + ")$")
+	for name, k := range map[string]machinetest.Kind{"UEFI": twoDisks, "BIOS": {Firmware: layout.BIOS, OneDisk: true, Data: true}} {
+		r := provisioned(t, k)
+		boots(t, r)
+		handsOver(t, r)
+		seen := 0
+		onVolume(t, r, func(v *state.Volume) error {
+			dir, err := filepath.EvalSymlinks(v.Path())
+			for line := range strings.Lines(machinetest.Tree(t, dir)) {
+				mode, rest, _ := strings.Cut(line, " ")
+				file, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+				if strings.HasPrefix(mode, "d") || file == "" {
+					continue
+				}
+				if seen++; !re.MatchString(file) {
+					t.Errorf("%s: the page does not have %s", name, file)
+				}
+				if (file == "/"+state.KeyFile || file == "/"+state.HashFile || strings.HasSuffix(file, ".log")) && mode != "-rw-------" {
+					t.Errorf("%s: %s has the mode %s", name, file, mode)
+				}
+			}
+			return err
+		})
+		if seen < 6 {
+			t.Errorf("%s: only %d files are seen", name, seen)
+		}
+	}
+}

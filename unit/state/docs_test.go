@@ -51,7 +51,7 @@ func TestNumbersOfThePage(t *testing.T) {
 	for says, ok := range map[string]bool{
 		"at most 256 KiB (`unit.json`) or 16 KiB (the others)":                                       maxUnit == 256<<10 && maxSmall == 16<<10,
 		"the last request that was damaged, its first 16 KiB":                                        maxSmall == 16<<10,
-		"at most 4 MiB | restore, `gprov-unit boot-ok`":                                              release.MaxHistory == 4<<20,
+		"at most 4 MiB | restore, `gprov-unit boot-ok`, init":                                        release.MaxHistory == 4<<20,
 		"A tar archive, at most 1 MiB and":                                                           MaxNetwork == 1<<20,
 		"The file has 4096 bytes, filled up with spaces, and all that changes lies in the first 512": countsBlock(t),
 	} {

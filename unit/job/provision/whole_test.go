@@ -152,3 +152,19 @@ func TestVolumeThatStays(t *testing.T) {
 		}
 	}
 }
+
+// TestManifestsAreRemembered: the new volume of a unit that is provisioned again remembers what the old one did, and this manifest.
+func TestManifestsAreRemembered(t *testing.T) {
+	b := newBench(t, newGoods(t), machinetest.Kind{Firmware: layout.UEFI})
+	used := func(_ *machine.Machine, o *Options) {
+		o.Manifests = state.Manifests{}.Used("OTHER", "9").Used("WIDGET", "5")
+	}
+	if err := b.provision(nil, used); err != nil {
+		t.Fatalf("%v\n%s", err, b.log)
+	}
+	u, _ := b.record(b.machine())
+	m, err := state.Open(b.Volume(u.Recovery.Table.Find(layout.Recovery).FSUUID)).ReadManifests()
+	if err != nil || m.Check("OTHER", "8") == nil || m.Check("WIDGET", "6") == nil || m.Check("WIDGET", "7") != nil {
+		t.Errorf("it remembers %+v, %v", m, err)
+	}
+}
