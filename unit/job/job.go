@@ -47,6 +47,10 @@ type Outcome struct {
 	Answered, Why string
 	// BackFailed reports whether going back to another image did not work.
 	BackFailed bool
+	// Key is the unit's key that was found and is to be used from now on; nil: none.
+	Key ed25519.PrivateKey
+	// Checks is how many hardware checks were begun.
+	Checks int
 }
 
 // ReadingTime is how long a message that a person shall read stays before the unit goes on.
@@ -68,6 +72,8 @@ type Env struct {
 	Survey *survey.Survey
 	// Key is the unit's key if the job makes a unit, or a recovery volume, anew.
 	Key ed25519.PrivateKey
+	// Checks is how many hardware checks this boot has made.
+	Checks int
 	// Await waits until a device came or went, or until the time is over. A key that a person presses ends it too.
 	Await func(ctx context.Context, most time.Duration) error
 	// Background runs do beside everything else, also after the job, until the context of the job ends. A panic there ends do alone.

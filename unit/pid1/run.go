@@ -52,7 +52,6 @@ import (
 	"gprovision/unit/splash"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
-	"gprovision/unit/uplink"
 	"gprovision/unit/volume"
 )
 
@@ -141,7 +140,7 @@ func Run(s site.Site, version string) {
 
 // env is what a job of this pass gets.
 func (u *unit) env() job.Env {
-	return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue, Journal: u.journal, Survey: u.surveyor(), Key: u.key,
+	return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue, Journal: u.journal, Survey: u.surveyor(), Key: u.key, Checks: u.checks,
 		Await: u.await, Background: u.background}
 }
 
@@ -525,6 +524,10 @@ func (u *unit) do(ctx context.Context, d decide.Decision, f *survey.Findings) jo
 		}
 		u.memory.Answered[out.Answered] = out.Why
 	}
+	u.checks += out.Checks
+	if out.Key != nil {
+		u.key = out.Key
+	}
 	if out.BackFailed {
 		u.memory.BackFailed = true
 		u.letGo(ctx)
@@ -540,7 +543,7 @@ func (u *unit) run(ctx context.Context, d decide.Decision, f *survey.Findings) j
 	e := u.env()
 	switch d.Job {
 	case decide.Provision:
-		return u.provision(ctx, f)
+		return provision.Run(ctx, e, f)
 	case decide.Restore:
 		if d.Back {
 			return restore.GoBack(ctx, e, f)
@@ -570,47 +573,6 @@ func (u *unit) run(ctx context.Context, d decide.Decision, f *survey.Findings) j
 		reason = fmt.Errorf("%s (%s)", d.Reason, strings.Join(f.Notes, "; "))
 	}
 	return job.Hold(&fault.Occurrence{Fault: d.Fault, Cause: reason})
-}
-
-func (u *unit) provision(ctx context.Context, f *survey.Findings) job.Outcome {
-	var used state.Manifests
-	if f.Recovery == decide.RecoveryFound {
-		err := u.volume.View(func(v *state.Volume) (err error) { used, err = v.ReadManifests(); return err })
-		if err != nil {
-			u.log.Warn("which manifests were used cannot be read", "err", err)
-		}
-	}
-	u.m.Site.Names = u.names // a unit that is provisioned again is made anew
-	u.env().Began(record.JobProvision)
-	err := provision.Run(ctx, u.m, provision.Options{
-		ManifestURL: u.args.ManifestURL,
-		Key:         u.key,
-		Keep:        func(k ed25519.PrivateKey) { u.key = k },
-		Token:       u.args.Token,
-		LogEndpoint: u.args.LogEndpoint,
-		KeepLog:     u.args.ContinueLogging,
-		Raise: func(ctx context.Context) (func(), error) {
-			n, err := uplink.Raise(ctx, u.log, u.m.Sys, u.args.BootMAC, provision.NetworkPatience)
-			if err != nil {
-				return nil, err
-			}
-			return n.Close, nil
-		},
-		HasRecovery: f.Complete(),
-		Manifests:   used,
-		Connect:     u.env().ToServer,
-		QABegins:    func() { u.checks++ },
-		QA:          u.qa,
-		Proc:        os.DirFS("/proc"),
-		Attach:      func(dir string) error { return u.env().KeepLog(state.Open(dir), "provision") },
-		Observe:     u.env().Observer(record.JobProvision),
-	})
-	if err != nil {
-		u.env().Ended(record.JobProvision, err)
-		return job.Hold(err)
-	}
-	u.env().Ended(record.JobProvision, nil)
-	return job.Outcome{Kind: job.RebootNow}
 }
 
 // boot hands over to the installed system.

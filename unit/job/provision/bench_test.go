@@ -317,7 +317,7 @@ func proc(free int) fstest.MapFS {
 
 // provision switches the machine on and provisions it, as its firmware and the station's boot script have it done. A cut ends all that
 // it does.
-func (b *bench) provision(fault func(n int, call string) error, change ...func(*machine.Machine, *Options)) error {
+func (b *bench) provision(fault func(n int, call string) error, change ...func(*machine.Machine, *options)) error {
 	b.t.Helper()
 	ctx, off := context.WithCancel(b.t.Context())
 	defer off()
@@ -344,17 +344,17 @@ func (b *bench) provision(fault func(n int, call string) error, change ...func(*
 		b.t.Fatal(err)
 	}
 	m := b.machine()
-	o := Options{
+	o := options{
 		ManifestURL: b.url + "/files/manufData.json", LogEndpoint: b.url, KeepLog: true, Proc: proc(0),
 		Key: state.NewKey(), Token: secret.Secret(token),
 		Raise:   func(context.Context) (func(), error) { return func() {}, machinetest.Pass(b.Rig, "raise network") },
-		Attach:  func(string) error { return machinetest.Pass(b.Rig, "attach") },
+		Attach:  func(*state.Volume) error { return machinetest.Pass(b.Rig, "attach") },
 		Observe: b.observe,
 	}
 	for _, c := range change {
 		c(m, &o)
 	}
-	return Run(ctx, m, o)
+	return provision(ctx, m, o)
 }
 
 // observe holds that nothing is written before the plan is shown and the first step that clears begins. The end of each step is a call.

@@ -12,7 +12,7 @@ import (
 
 // checkHardware compares the machine with the manifest's specification for its platform. Every line is logged and goes to the
 // server, whether it holds or not. When one does not, what was found is logged in the manifest's own form.
-func (j *job) checkHardware(ctx context.Context) error {
+func (j *provisioning) checkHardware(ctx context.Context) error {
 	if err := j.runSteps(ctx, manifest.RunBeforeQA); err != nil {
 		return err
 	}

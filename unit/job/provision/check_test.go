@@ -26,7 +26,7 @@ import (
 )
 
 // hardwareJob returns a job at the step that checks the hardware, which is right, the machine's /sys and /proc, and the log.
-func hardwareJob(t *testing.T) (j *job, sys, proc fstest.MapFS, log *bytes.Buffer) {
+func hardwareJob(t *testing.T) (j *provisioning, sys, proc fstest.MapFS, log *bytes.Buffer) {
 	t.Helper()
 	j, log = testJob(t, policy.Policy{})
 	machinetest.Fit(machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI}), j.Machine)
@@ -51,41 +51,49 @@ func TestCheckHardware(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name   string
-		change func(j *job, sys, proc fstest.MapFS)
+		change func(j *provisioning, sys, proc fstest.MapFS)
 		want   error
 		wrong  string // lines that do not hold
 		says   string // in the log
 	}{
 		{name: "right"},
-		{"memory", func(_ *job, _, proc fstest.MapFS) {
+		{"memory", func(_ *provisioning, _, proc fstest.MapFS) {
 			proc["meminfo"] = &fstest.MapFile{Data: []byte("MemTotal: 1024 kB\n")}
 		},
 			fault.QAMismatch, "memory", `RamMegs\": 1`},
-		{"processors that are not of one model", func(_ *job, _, proc fstest.MapFS) {
+		{"processors that are not of one model", func(_ *provisioning, _, proc fstest.MapFS) {
 			proc["cpuinfo"] = &fstest.MapFile{Data: []byte("processor: 0\nmodel name: A\nprocessor: 1\nmodel name: B\n")}
 		}, fault.QAMismatch, "processor model, logical processors", "not all of the same model"},
-		{"no processors and no memory that can be read", func(_ *job, _, proc fstest.MapFS) {
+		{"no processors and no memory that can be read", func(_ *provisioning, _, proc fstest.MapFS) {
 			delete(proc, "cpuinfo")
 			proc["meminfo"] = &fstest.MapFile{Data: []byte("MemTotal: much\n")}
 		}, fault.QAMismatch, "processor model, logical processors, processor sockets, memory", "hardware cannot be read completely"},
-		{"one PCI device less", func(_ *job, sys, _ fstest.MapFS) { delete(sys, "bus/pci/devices/0000:00:02.0") },
+		{"one PCI device less", func(_ *provisioning, sys, _ fstest.MapFS) { delete(sys, "bus/pci/devices/0000:00:02.0") },
 			fault.QAMismatch, "PCI device 0x1af4:0x1041 class 0x0200", `HumanDescription`},
-		{"firmware", func(_ *job, sys, _ fstest.MapFS) { sys["class/dmi/id/bios_version"].Data = []byte("1.15\n") },
+		{"firmware", func(_ *provisioning, sys, _ fstest.MapFS) { sys["class/dmi/id/bios_version"].Data = []byte("1.15\n") },
 			fault.QAMismatch, "firmware BIOS", ""},
-		{"no SMBIOS", func(_ *job, sys, _ fstest.MapFS) {
+		{"no SMBIOS", func(_ *provisioning, sys, _ fstest.MapFS) {
 			delete(sys, "class/dmi/id/product_serial")
 			delete(sys, "class/dmi/id/bios_version")
 		}, smbios.ErrNone, "", ""},
-		{"a main disk too large", func(j *job, _, _ fstest.MapFS) {
+		{"a main disk too large", func(j *provisioning, _, _ fstest.MapFS) {
 			j.Identity.Variant.Disksize, j.plan.Spec.MainDiskConfigs[0][0].Size = layout.GiB, layout.GiB
 		}, fault.DiskMissing, "main disks", ""},
-		{"no recovery device", func(j *job, _, _ fstest.MapFS) { j.plan.Spec.Recovery.Size = layout.GiB / 2 }, fault.DiskMissing, "", ""},
-		{"disks that cannot be listed", func(j *job, _, _ fstest.MapFS) {
+		{"no recovery device", func(j *provisioning, _, _ fstest.MapFS) {
+			j.plan.Spec.Recovery.Size = layout.GiB / 2
+		}, fault.DiskMissing, "", ""},
+		{"disks that cannot be listed", func(j *provisioning, _, _ fstest.MapFS) {
 			j.Doors = machinetest.New(t).Doors()
 		}, fault.DiskMissing, "", ""},
-		{"a step before", func(j *job, _, _ fstest.MapFS) { j.plan.Steps = []Step{command(manifest.RunBeforeQA, "false")} }, errAny, "", ""},
-		{"a step behind", func(j *job, _, _ fstest.MapFS) { j.plan.Steps = []Step{command(manifest.RunAfterQA, "false")} }, errAny, "", ""},
-		{"a step of later", func(j *job, _, _ fstest.MapFS) { j.plan.Steps = []Step{command(manifest.RunBeforeImaging, "false")} }, nil, "", ""},
+		{"a step before", func(j *provisioning, _, _ fstest.MapFS) {
+			j.plan.Steps = []Step{command(manifest.RunBeforeQA, "false")}
+		}, errAny, "", ""},
+		{"a step behind", func(j *provisioning, _, _ fstest.MapFS) {
+			j.plan.Steps = []Step{command(manifest.RunAfterQA, "false")}
+		}, errAny, "", ""},
+		{"a step of later", func(j *provisioning, _, _ fstest.MapFS) {
+			j.plan.Steps = []Step{command(manifest.RunBeforeImaging, "false")}
+		}, nil, "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			j, sys, proc, log := hardwareJob(t)

@@ -19,7 +19,7 @@ import (
 
 // runSteps runs the manifest's extra steps for this platform at one place of the job, in the manifest's order. The first that
 // fails ends the job.
-func (j *job) runSteps(ctx context.Context, when manifest.When) error {
+func (j *provisioning) runSteps(ctx context.Context, when manifest.When) error {
 	for _, s := range j.plan.Steps {
 		if s.When != when {
 			continue
@@ -32,7 +32,7 @@ func (j *job) runSteps(ctx context.Context, when manifest.When) error {
 	return nil
 }
 
-func (j *job) runStep(ctx context.Context, s Step) error {
+func (j *provisioning) runStep(ctx context.Context, s Step) error {
 	vars := manifest.Variables{
 		RecoveryDir: j.Places.Recovery, Serial: j.Serial,
 		BiosPass: j.passwords.BIOS.Reveal(), IpmiPass: j.passwords.IPMI.Reveal(), OSPass: j.passwords.OS.Reveal(),
@@ -59,7 +59,7 @@ func (j *job) runStep(ctx context.Context, s Step) error {
 }
 
 // fetchInto brings a file into a directory, and unpacks it there if it is a compressed tar.
-func (j *job) fetchInto(ctx context.Context, f File, dir string) error {
+func (j *provisioning) fetchInto(ctx context.Context, f File, dir string) error {
 	dest := filepath.Join(dir, f.Name)
 	if f.kept != "" {
 		if err := os.Rename(f.kept, dest); err != nil {
@@ -104,7 +104,7 @@ func expand(text string, vars any) (string, error) {
 
 // runCommand runs one command of a step. The log shows it as the manifest has it: what is filled in may be a secret, and so may
 // be what a command prints after a password is known.
-func (j *job) runCommand(ctx context.Context, c manifest.Command, vars manifest.Variables, verbose bool) error {
+func (j *provisioning) runCommand(ctx context.Context, c manifest.Command, vars manifest.Variables, verbose bool) error {
 	argv, err := c.Words()
 	if err != nil {
 		return err

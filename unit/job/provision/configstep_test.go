@@ -225,7 +225,7 @@ func TestRunSteps(t *testing.T) {
 			{DevCodeName: "FOX", ConfigSteps: steps},
 		}}, manifest.Rules{Platform: "FOX"}, policy.Policy{})
 	}
-	newJob := func(steps ...manifest.Step) *job {
+	newJob := func(steps ...manifest.Step) *provisioning {
 		j, _ := testJob(t, policy.Policy{})
 		j.Panel = panel.New()
 		var err error

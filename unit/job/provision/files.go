@@ -19,14 +19,14 @@ import (
 )
 
 // rules is what this unit knows when it judges a manifest.
-func (j *job) rules() manifest.Rules {
+func (j *provisioning) rules() manifest.Rules {
 	names := j.Site.Names
 	code := j.Identity.Variant.DevCodeName
 	return manifest.Rules{Prefix: names.ImagePrefix, BootFile: names.BootFile, AllowSHA1: j.Policy.AllowSHA1, Platform: code}
 }
 
 // writeFiles puts each file at its place on the recovery volume, verified and read back from the device.
-func (j *job) writeFiles(ctx context.Context) error {
+func (j *provisioning) writeFiles(ctx context.Context) error {
 	if err := j.runSteps(ctx, manifest.RunBeforeImaging); err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (j *job) writeFiles(ctx context.Context) error {
 }
 
 // download streams a file to dest and proves it there.
-func (j *job) download(ctx context.Context, f File, dest string) error {
+func (j *provisioning) download(ctx context.Context, f File, dest string) error {
 	j.Log.Info("downloading", "file", f.Name, "bytes", f.Size, journal.ForPerson())
 	err := from(j.Machine).fetch(ctx, f, dest, func(path string) (io.ReadCloser, error) { return block.OpenDirect(path) })
 	if err != nil {
@@ -63,7 +63,7 @@ func (j *job) download(ctx context.Context, f File, dest string) error {
 }
 
 // takeKept moves a file, which was proven, and its signature from memory to dest.
-func (j *job) takeKept(ctx context.Context, f File, dest string) error {
+func (j *provisioning) takeKept(ctx context.Context, f File, dest string) error {
 	j.Log.Info("writing what was fetched", "file", f.Name, "bytes", f.Size, journal.ForPerson())
 	in, err := os.Open(f.kept)
 	if err != nil {
@@ -100,7 +100,7 @@ func (f File) putSignature(dest string) error {
 
 // prove puts the signature of a file beside it at dest and shows that the unit can use the file: that an image holds and has room, so
 // that a wrong key is found here and not at the first restore, and that the boot artifact is one.
-func (j *job) prove(ctx context.Context, f File, dest string) error {
+func (j *provisioning) prove(ctx context.Context, f File, dest string) error {
 	if f.Artifact {
 		return j.proveArtifact(f, dest)
 	}
@@ -121,7 +121,7 @@ func (j *job) prove(ctx context.Context, f File, dest string) error {
 }
 
 // proveArtifact makes sure that the boot artifact is one before the unit depends on it. A signature that it has must hold.
-func (j *job) proveArtifact(f File, dest string) error {
+func (j *provisioning) proveArtifact(f File, dest string) error {
 	a, err := machine.ReadArtifact(dest)
 	if err != nil {
 		return fault.Because(fault.ManifestIncomplete, fmt.Errorf("%s is no boot artifact: %w", j.Site.Names.BootFile, err))
@@ -134,7 +134,7 @@ func (j *job) proveArtifact(f File, dest string) error {
 }
 
 // fits returns an error unless an image has room in the main system that the first restore will make: better here than there.
-func (j *job) fits(ctx context.Context, need filesystem.Need) error {
+func (j *provisioning) fits(ctx context.Context, need filesystem.Need) error {
 	need = image.Beside(need, j.Firmware, 0)
 	room, err := image.Room(ctx, j.Run, image.MainSize(j.plan.Unit), need)
 	if err != nil {
@@ -144,7 +144,7 @@ func (j *job) fits(ctx context.Context, need filesystem.Need) error {
 }
 
 // reportUnit confirms the credentials and tells the server that the unit is done.
-func (j *job) reportUnit(ctx context.Context) error {
+func (j *provisioning) reportUnit(ctx context.Context) error {
 	if err := j.client.Confirm(ctx, j.generation); err != nil {
 		return fault.Because(fault.NoCredentials, err)
 	}

@@ -91,7 +91,7 @@ func TestCheckServer(t *testing.T) {
 			}
 			server := httptest.NewServer(mux)
 			defer server.Close()
-			j := &job{
+			j := &provisioning{
 				Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler), Site: stock, Keys: []signature.PublicKey{key.Public()}},
 				plan: filesPlan(t, policy.Policy{AllowUnsigned: tc.unsigned},
 					manifest.File{Src: server.URL + "/" + name + ".upd", Size: tc.size, Sha256: sixtyFour}),
@@ -107,7 +107,7 @@ func TestCheckServer(t *testing.T) {
 // when the unit's record is on it.
 func TestStepsDestroyLate(t *testing.T) {
 	at := map[string]int{}
-	for i, s := range (&job{}).steps() {
+	for i, s := range (&provisioning{}).steps() {
 		at[s.Name] = i + 1
 	}
 	for _, pair := range [][2]string{

@@ -18,7 +18,7 @@ import (
 // findKey takes the key that an earlier provisioning of this unit has left on a recovery volume, also one that was cut off before the
 // volume had the unit's record, and whatever that volume is called: the server has given credentials to that key, and to no other one. Where there is none the unit goes
 // on with a new key.
-func (j *job) findKey(context.Context) error {
+func (j *provisioning) findKey(context.Context) error {
 	parts, err := j.Partitions(platform.AllowedRecovery)
 	if err != nil {
 		j.Log.Warn("recovery volumes cannot be looked for", "err", err)
@@ -55,7 +55,7 @@ type keep struct {
 }
 
 // takeKey uses the key that was found. Of several different ones none proves that it is the unit's.
-func (j *job) takeKey(found []keep) {
+func (j *provisioning) takeKey(found []keep) {
 	for _, k := range found {
 		if !k.key.Equal(found[0].key) {
 			j.Log.Warn("two recovery volumes have different keys of this unit: neither is used")
@@ -76,7 +76,7 @@ func (j *job) takeKey(found []keep) {
 var errMounted = errors.New("stays mounted")
 
 // keyOn reads the key of this unit from a partition. data are options of the filesystem.
-func (j *job) keyOn(part, data string) (k keep, err error) {
+func (j *provisioning) keyOn(part, data string) (k keep, err error) {
 	if err := j.Mount(part, j.Places.Recovery, "ext4", host.MountOptions{ReadOnly: true, NoExec: true, NoSUID: true, NoDev: true, Data: data}); err != nil {
 		return keep{}, err
 	}

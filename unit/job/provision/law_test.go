@@ -75,7 +75,7 @@ func TestDestroyLaw(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			start := tc.make(t, g, tc.kind)
-			memory := func(_ *machine.Machine, o *Options) { o.Proc = proc(tc.free) }
+			memory := func(_ *machine.Machine, o *options) { o.Proc = proc(tc.free) }
 			whole := start.clone(t)
 			if err := whole.provision(nil, memory); err != nil {
 				t.Fatalf("without a cut: %v\n%s", err, whole.log)

@@ -36,7 +36,7 @@ const obeyable = `{
 // refusesFirst returns the fault with which a unit of a platform refuses a manifest before it touches a disk, by the code of the job itself.
 func refusesFirst(t *testing.T, m *manifest.Manifest, platform string) error {
 	t.Helper()
-	j := &job{Machine: &machine.Machine{Site: site.Stock(), Policy: policy.Policy{AllowUnsigned: true, AllowSHA1: true}}}
+	j := &provisioning{Machine: &machine.Machine{Site: site.Stock(), Policy: policy.Policy{AllowUnsigned: true, AllowSHA1: true}}}
 	j.Identity.Variant.DevCodeName = platform
 	base, err := url.Parse("http://10.0.2.2/files/manufData.json")
 	if err != nil {

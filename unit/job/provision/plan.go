@@ -154,7 +154,7 @@ func (p *Plan) all() []File {
 }
 
 // planDisks completes the plan by the disks, shows it, and locks the disks that are not in it.
-func (j *job) planDisks(context.Context) error {
+func (j *provisioning) planDisks(context.Context) error {
 	disks, err := j.Disks()
 	if err != nil {
 		return err

@@ -35,8 +35,8 @@ import (
 	"gprovision/unit/uplink"
 )
 
-// Options is what the job needs beside the machine.
-type Options struct {
+// options is what the job needs beside the machine.
+type options struct {
 	// ManifestURL is the kernel argument mfgurl.
 	ManifestURL string
 	// Key is the unit's new key, for a unit whose recovery volume has none. The same one is used when the job is run again during one
@@ -63,22 +63,22 @@ type Options struct {
 	// QABegins is told when a hardware check begins, and QA each of its lines; nil: nobody.
 	QABegins func()
 	QA       func(Line)
-	// Attach tells the caller that the recovery volume is mounted writable at a directory, for log files and the queue.
-	Attach func(dir string) error
+	// Attach is told that the recovery volume is mounted writable, for log files and the queue.
+	Attach func(*state.Volume) error
 	// Observe is called at each change of a step.
 	Observe func(step.Event)
 }
 
-// NetworkPatience is how long the job waits for an address.
-const NetworkPatience = 2 * time.Minute
+// networkPatience is how long the job waits for an address.
+const networkPatience = 2 * time.Minute
 
 // announcePatience is how long the job waits for the server that the boot script names.
 const announcePatience = 20 * time.Second
 
-// job is one provisioning in progress.
-type job struct {
+// provisioning is one provisioning in progress.
+type provisioning struct {
 	*machine.Machine
-	Options
+	options
 	// lower lets the network go; nil: it is not up.
 	lower func()
 	// plan is made by the steps before the first write: manifest, plan and check-server. All others only read it.
@@ -98,16 +98,16 @@ type job struct {
 	passwords record.Credentials
 }
 
-// Run provisions the unit. On success the next boot starts from the recovery device and restores. The recovery volume stays
+// provision provisions the unit. On success the next boot starts from the recovery device and restores. The recovery volume stays
 // mounted: the caller has logs on it.
-func Run(ctx context.Context, m *machine.Machine, o Options) error {
-	j := &job{Machine: m, Options: o}
+func provision(ctx context.Context, m *machine.Machine, o options) error {
+	j := &provisioning{Machine: m, options: o}
 	defer j.letGo()
 	return step.Run(ctx, m.Site.Weave("provision", j.steps()), o.Observe)
 }
 
 // letGo gives back what the job holds beside the recovery volume.
-func (j *job) letGo() {
+func (j *provisioning) letGo() {
 	if j.lower != nil {
 		j.lower()
 	}
@@ -120,7 +120,7 @@ func (j *job) letGo() {
 }
 
 // steps returns the job as data. Nothing before clear-main changes a disk.
-func (j *job) steps() []step.Step {
+func (j *provisioning) steps() []step.Step {
 	return []step.Step{
 		{Name: "network", Say: "Network", Run: j.network},
 		{Name: "find-key", Say: "Looking for key", Run: j.findKey},
@@ -144,14 +144,14 @@ func (j *job) steps() []step.Step {
 	}
 }
 
-func (j *job) network(ctx context.Context) (err error) {
+func (j *provisioning) network(ctx context.Context) (err error) {
 	j.lower, err = j.Raise(ctx)
 	return err
 }
 
 // obeyManifest fetches the manifest, judges it as 'gprov manifest check' does, so that nothing in it stops the job later, and reads it into
 // the plan.
-func (j *job) obeyManifest(ctx context.Context) error {
+func (j *provisioning) obeyManifest(ctx context.Context) error {
 	m, err := j.fetchManifest(ctx)
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func (j *job) obeyManifest(ctx context.Context) error {
 	return nil
 }
 
-func (j *job) fetchManifest(ctx context.Context) (uplink.Manifest, error) {
+func (j *provisioning) fetchManifest(ctx context.Context) (uplink.Manifest, error) {
 	base, err := url.Parse(j.ManifestURL)
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") {
 		return uplink.Manifest{}, fault.Newf(fault.ManifestMissing, "mfgurl is %q, want an http or https address", j.ManifestURL)
@@ -189,7 +189,7 @@ func (j *job) fetchManifest(ctx context.Context) (uplink.Manifest, error) {
 
 // checkUnsignedSteps refuses a manifest without a signature that has steps, whose commands run as root, unless somebody else vouches for
 // them: the policy has no keys, which a missing signature would get round, and its CA knows the server.
-func (j *job) checkUnsignedSteps(m *manifest.Manifest, base *url.URL) error {
+func (j *provisioning) checkUnsignedSteps(m *manifest.Manifest, base *url.URL) error {
 	has := slices.ContainsFunc(m.CustomPlatCfgSteps, func(p manifest.PlatformSteps) bool { return len(p.ConfigSteps) > 0 })
 	switch {
 	case !has:
@@ -204,7 +204,7 @@ func (j *job) checkUnsignedSteps(m *manifest.Manifest, base *url.URL) error {
 
 // announce enrols the unit at the server that the boot script names, so that the server hears of whatever goes wrong with the
 // manifest. That this fails ends nothing: the manifest says which server counts.
-func (j *job) announce(ctx context.Context) error {
+func (j *provisioning) announce(ctx context.Context) error {
 	if j.LogEndpoint == "" {
 		return nil
 	}
@@ -221,14 +221,14 @@ func (j *job) announce(ctx context.Context) error {
 }
 
 // enrol enrols the unit at the server that the manifest names.
-func (j *job) enrol(ctx context.Context) error {
+func (j *provisioning) enrol(ctx context.Context) error {
 	if j.client != nil && j.server == j.plan.Server {
 		return nil
 	}
 	return j.connectTo(ctx, j.plan.Server)
 }
 
-func (j *job) connectTo(ctx context.Context, endpoint string) error {
+func (j *provisioning) connectTo(ctx context.Context, endpoint string) error {
 	pool, err := j.Policy.CertPool()
 	if err != nil {
 		return fault.Because(fault.PlainSecrets, err)
@@ -260,7 +260,7 @@ func (j *job) connectTo(ctx context.Context, endpoint string) error {
 
 // clock sets the clock, the real-time clock too, to the server's time, also where its own is later: that is what corrects a wrong
 // one. A server whose time is before the artifact's build time is wrong itself.
-func (j *job) clock(ctx context.Context) error {
+func (j *provisioning) clock(ctx context.Context) error {
 	now, err := j.client.Time(ctx)
 	if err != nil {
 		return err
@@ -280,7 +280,7 @@ func (j *job) clock(ctx context.Context) error {
 
 // permit asks the server. Its no counts. Its yes is not enough for a unit that carries a complete recovery volume, unless an operator
 // released that unit: the server may be another one, or have forgotten. Then a person at the machine may say it.
-func (j *job) permit(ctx context.Context) error {
+func (j *provisioning) permit(ctx context.Context) error {
 	released, err := j.client.Released(ctx, record.JobProvision)
 	if err != nil || released || !j.HasRecovery {
 		return err
@@ -298,7 +298,7 @@ func (j *job) permit(ctx context.Context) error {
 
 // protect sets every disk that is not in the plan read-only for this run. A planned one may have been set so by an earlier run of
 // this boot that planned otherwise.
-func (j *job) protect() error {
+func (j *provisioning) protect() error {
 	for _, d := range append([]block.Disk{j.plan.Recovery}, j.plan.Main...) {
 		if !d.ReadOnly {
 			continue
@@ -316,7 +316,7 @@ func (j *job) protect() error {
 	return nil
 }
 
-func (j *job) clearMain(ctx context.Context) error {
+func (j *provisioning) clearMain(ctx context.Context) error {
 	if err := j.StopArray(ctx); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
@@ -328,11 +328,11 @@ func (j *job) clearMain(ctx context.Context) error {
 	return nil
 }
 
-func (j *job) partition(context.Context) error {
+func (j *provisioning) partition(context.Context) error {
 	return because(fault.DiskWrite, j.WriteTable(j.plan.Recovery.Path, j.plan.Unit.Recovery.Table))
 }
 
-func (j *job) format(ctx context.Context) error {
+func (j *provisioning) format(ctx context.Context) error {
 	t := j.plan.Unit.Recovery.Table
 	if err := j.Format(ctx, j.plan.Recovery.Path, t, []layout.Role{layout.ESP, layout.Recovery}); err != nil {
 		return fault.Because(fault.DiskWrite, err)
@@ -349,14 +349,14 @@ func (j *job) format(ctx context.Context) error {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	if j.Attach != nil {
-		return because(fault.DiskWrite, j.Attach(j.Places.Recovery))
+		return because(fault.DiskWrite, j.Attach(j.volume))
 	}
 	return nil
 }
 
 // credentials asks the server for this unit's passwords and keeps the hash of the administrator's, nothing else. They are
 // confirmed by the last step: until then the same key may ask again.
-func (j *job) credentials(ctx context.Context) error {
+func (j *provisioning) credentials(ctx context.Context) error {
 	c, err := j.client.Credentials(ctx)
 	if err != nil {
 		return fault.Because(fault.NoCredentials, err)
@@ -377,11 +377,11 @@ func (j *job) credentials(ctx context.Context) error {
 	return j.runSteps(ctx, manifest.RunAfterPWSet)
 }
 
-func (j *job) bootRecovery(context.Context) error {
+func (j *provisioning) bootRecovery(context.Context) error {
 	return because(fault.BootSetup, j.PutRecoveryArtifact(j.plan.Unit, j.Places.Recovery))
 }
 
-func (j *job) writeRecord(context.Context) error {
+func (j *provisioning) writeRecord(context.Context) error {
 	if signed := j.plan.Signed; signed != (uplink.Signed{}) {
 		if err := j.volume.WriteManifests(j.Manifests.Used(signed.Product, signed.Serial)); err != nil {
 			return fault.Because(fault.DiskWrite, err)
@@ -404,7 +404,7 @@ func (j *job) writeRecord(context.Context) error {
 	return because(fault.DiskWrite, j.volume.WriteUnit(u))
 }
 
-func (j *job) bootEntries(context.Context) error {
+func (j *provisioning) bootEntries(context.Context) error {
 	if j.Firmware != layout.UEFI {
 		return nil
 	}

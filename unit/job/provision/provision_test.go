@@ -26,7 +26,7 @@ import (
 )
 
 // testJob returns a job on a recovery device of 4 GiB, and its log.
-func testJob(t *testing.T, p policy.Policy, keys ...signature.PublicKey) (*job, *bytes.Buffer) {
+func testJob(t *testing.T, p policy.Policy, keys ...signature.PublicKey) (*provisioning, *bytes.Buffer) {
 	t.Helper()
 	t.Setenv("TMPDIR", t.TempDir())
 	log := &bytes.Buffer{}
@@ -38,7 +38,7 @@ func testJob(t *testing.T, p policy.Policy, keys ...signature.PublicKey) (*job, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &job{Machine: m, plan: Plan{Unit: state.Unit{Recovery: state.Disk{Table: table}}}}, log
+	return &provisioning{Machine: m, plan: Plan{Unit: state.Unit{Recovery: state.Disk{Table: table}}}}, log
 }
 
 // serve answers with the given files, and 404 for all others.

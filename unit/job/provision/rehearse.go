@@ -18,7 +18,7 @@ import (
 // checkServer asks the server for what the job will fetch, before anything is cleared: each file is there and has its size, and beside
 // each image lies a signature for that name by a key of the policy. Where a disk is not blank, the unit may be complete, and each file is
 // read to its end as well.
-func (j *job) checkServer(ctx context.Context) error {
+func (j *provisioning) checkServer(ctx context.Context) error {
 	full, err := j.carriesData()
 	if err != nil {
 		return err
@@ -30,7 +30,7 @@ func (j *job) checkServer(ctx context.Context) error {
 }
 
 // lookAtServer asks for each file that is still to come and fetches the signatures; with full it reads the files to their ends.
-func (j *job) lookAtServer(ctx context.Context, full bool) error {
+func (j *provisioning) lookAtServer(ctx context.Context, full bool) error {
 	look := func(f *File) error {
 		err := from(j.Machine).head(ctx, *f)
 		if err == nil {
@@ -61,7 +61,7 @@ func (j *job) lookAtServer(ctx context.Context, full bool) error {
 }
 
 // findSignature fetches the signature of a file, and checks it as far as that shows without the file.
-func (j *job) findSignature(ctx context.Context, f *File) error {
+func (j *provisioning) findSignature(ctx context.Context, f *File) error {
 	if f.Signature == "" {
 		return nil
 	}
@@ -85,7 +85,7 @@ func (j *job) findSignature(ctx context.Context, f *File) error {
 
 // carriesData reports whether one of the planned disks is not blank: the unit may be complete, and must stay so if the files of
 // the manifest turn out to be bad.
-func (j *job) carriesData() (bool, error) {
+func (j *provisioning) carriesData() (bool, error) {
 	for _, d := range append([]block.Disk{j.plan.Recovery}, j.plan.Main...) {
 		blank, why, err := j.BlankDisk(d.Path)
 		if err != nil {
@@ -101,7 +101,7 @@ func (j *job) carriesData() (bool, error) {
 
 // rehearse fetches a file before anything is erased. It is kept in memory for its place on the disk if there is room, and proven there;
 // else it is read to its end, and fetched again later.
-func (j *job) rehearse(ctx context.Context, f *File) error {
+func (j *provisioning) rehearse(ctx context.Context, f *File) error {
 	room, err := j.roomToKeep()
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func (j *job) rehearse(ctx context.Context, f *File) error {
 }
 
 // roomToKeep returns how large a file may be, in bytes, that is kept in memory now. All together take a quarter of it at most.
-func (j *job) roomToKeep() (int64, error) {
+func (j *provisioning) roomToKeep() (int64, error) {
 	if j.waiting == "" {
 		dir, err := os.MkdirTemp("", "waiting-")
 		if err != nil {

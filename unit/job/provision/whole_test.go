@@ -111,7 +111,7 @@ func TestAgain(t *testing.T) {
 	}{"much memory": {1000, 1}, "no memory": {0, 2}} {
 		t.Run(name, func(t *testing.T) {
 			b := first.clone(t)
-			memory := func(_ *machine.Machine, o *Options) { o.Proc, o.HasRecovery = proc(tc.free), true }
+			memory := func(_ *machine.Machine, o *options) { o.Proc, o.HasRecovery = proc(tc.free), true }
 			if err := b.provision(nil, memory); fault.Of(err) != fault.NotReleased || b.destroys {
 				t.Fatalf("nobody released it: %v", err)
 			}

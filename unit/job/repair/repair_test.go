@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -177,7 +178,7 @@ func TestExitCodes(t *testing.T) {
 					part, kind = f.RecoveryPart.Path, fault.RecoveryDamaged
 					do = func() job.Outcome { return repair.Recovery(t.Context(), e, f) }
 				}
-				if out := do(); out != (job.Outcome{Kind: job.DecideAgain}) {
+				if out := do(); !reflect.DeepEqual(out, job.Outcome{Kind: job.DecideAgain}) {
 					t.Errorf("it ends with %+v", out)
 				}
 				var want []string

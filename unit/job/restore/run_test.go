@@ -3,6 +3,7 @@ package restore
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"gprovision/hw/block"
@@ -30,7 +31,7 @@ func TestGoBackFails(t *testing.T) {
 	f.Previous, f.Attempts = earlier+".upd", 3
 	out := GoBack(t.Context(), e, f)
 	jobtest.End(t, e)
-	if out != (job.Outcome{Kind: job.DecideAgain, BackFailed: true}) {
+	if !reflect.DeepEqual(out, job.Outcome{Kind: job.DecideAgain, BackFailed: true}) {
 		t.Errorf("%+v", out)
 	}
 	r.onVolume(func(v *state.Volume) error {
@@ -80,7 +81,7 @@ func TestBadMedium(t *testing.T) {
 	screen := script.Reader{Panel: &script.Panel{}}
 	e.Machine.Panel.Add("script", screen)
 	out := FromMedium(t.Context(), e, f)
-	if out != (job.Outcome{Kind: job.DecideAgain, Answered: f.OfferFile.ID, Why: "it cannot be used"}) {
+	if !reflect.DeepEqual(out, job.Outcome{Kind: job.DecideAgain, Answered: f.OfferFile.ID, Why: "it cannot be used"}) {
 		t.Errorf("%+v", out)
 	}
 	if err := e.Machine.Panel.Flush(t.Context()); err != nil {

@@ -1,0 +1,46 @@
+package provision
+
+import (
+	"testing"
+
+	"gprovision/model/fault"
+	"gprovision/model/layout"
+	"gprovision/model/naming"
+	"gprovision/model/record"
+	"gprovision/unit/job"
+	"gprovision/unit/job/jobtest"
+	"gprovision/unit/machine/machinetest"
+)
+
+// TestRunWithoutNetwork: a unit that is to be provisioned again and has no network holds, says why, and is what it was, with its own names.
+func TestRunWithoutNetwork(t *testing.T) {
+	r := machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI})
+	machinetest.Provision(r, machinetest.Machine(r))
+	r.Start(nil)
+	e, f := jobtest.Look(t, machinetest.Machine(r))
+	names := e.Machine.Site.Names
+	e.Survey.Names = names.Of(naming.Names{RecoveryLabel: "ACMEREC"})
+	out := Run(t.Context(), e, f)
+	if out.Kind != job.HoldOn || fault.Of(out.Err) != fault.NoNetwork || out.Key != nil || out.Checks != 0 {
+		t.Errorf("%+v", out)
+	}
+	heard := machinetest.Heard(t, e.Queue)
+	if last := heard[len(heard)-1]; heard[0].Phase != record.Started || last.Phase != record.Failed || last.Code != fault.NoNetwork.Code {
+		t.Errorf("the server hears %+v", heard)
+	}
+	if w := r.Written(); len(w) > 0 {
+		t.Errorf("written to are %s", w)
+	}
+	if e.Machine.Site.Names != names {
+		t.Errorf("the unit's names are %+v", e.Machine.Site.Names)
+	}
+}
+
+// TestLineForServer: a line of the hardware check has its facts for the server, and which check of the boot it is of.
+func TestLineForServer(t *testing.T) {
+	l := Line{Name: "memory", Found: "4096", Expected: "8192", Checked: true}
+	e := l.event(2)
+	if e.Kind != record.KindQA || e.Message != l.String() || e.Attrs["try"] != 2 || e.Attrs["ok"] != false || e.Attrs["found"] != "4096" {
+		t.Errorf("%+v", e)
+	}
+}
