@@ -156,7 +156,7 @@ func TestVolumeThatStays(t *testing.T) {
 // TestManifestsAreRemembered: the new volume of a unit that is provisioned again remembers what the old one did, and this manifest.
 func TestManifestsAreRemembered(t *testing.T) {
 	b := newBench(t, newGoods(t), machinetest.Kind{Firmware: layout.UEFI})
-	used := func(_ *machine.Machine, o *Options) {
+	used := func(_ *machine.Machine, o *options) {
 		o.Manifests = state.Manifests{}.Used("OTHER", "9").Used("WIDGET", "5")
 	}
 	if err := b.provision(nil, used); err != nil {
