@@ -102,3 +102,16 @@ func TestShow(t *testing.T) {
 		}
 	}
 }
+
+// TestTakes: keys are read from where the policy says, and from nowhere else.
+func TestTakes(t *testing.T) {
+	for _, c := range []struct {
+		panels           []string
+		keyboard, serial bool
+	}{{nil, false, false}, {[]string{Serial}, false, true}, {[]string{Keyboard}, true, false}, {[]string{Keyboard, Serial}, true, true}} {
+		p := Policy{Panels: c.panels}
+		if p.Takes(Keyboard) != c.keyboard || p.Takes(Serial) != c.serial {
+			t.Errorf("%q: keyboard %t, serial %t", c.panels, p.Takes(Keyboard), p.Takes(Serial))
+		}
+	}
+}

@@ -1,6 +1,13 @@
 package person
 
 import (
+	"log/slog"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"gprovision/model/page"
 	"gprovision/model/policy"
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
@@ -8,9 +15,6 @@ import (
 	"gprovision/unit/panel"
 	"gprovision/unit/panel/script"
 	"gprovision/unit/survey"
-	"log/slog"
-	"slices"
-	"testing"
 )
 
 // withKeys returns a person at a unit with a panel that has keys.
@@ -128,5 +132,39 @@ func TestForcedRestoreNeedsAYes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestGraceTime: how long a person may open the menu, as docs/formats/policy.md has it.
+func TestGraceTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy, platform int
+		keys, provisions bool
+		want             time.Duration
+	}{
+		"nothing said":              {0, 0, true, false, 3 * time.Second},
+		"the policy":                {7, 0, true, false, 7 * time.Second},
+		"the platform goes before":  {7, 2, true, false, 2 * time.Second},
+		"no panel has keys":         {7, 2, false, false, 0},
+		"the artifact provisions":   {7, 2, true, true, 0},
+		"nothing said, and no keys": {0, 0, false, false, 0},
+	} {
+		p := &Person{Machine: &machine.Machine{Panel: panel.New(), Log: slog.New(slog.DiscardHandler)}}
+		if c.keys {
+			p = withKeys(policy.Policy{})
+		}
+		p.Machine.Policy.GraceSeconds, p.Machine.Identity.Variant.GraceSeconds = c.policy, c.platform
+		began := time.Now()
+		p.Invite(c.provisions)
+		if took := time.Since(began); p.grace.Before(began.Add(c.want)) || p.grace.After(began.Add(c.want+took)) {
+			t.Errorf("%s: %s, want %s", name, p.grace.Sub(began), c.want)
+		}
+		first := p.grace
+		if p.Invite(c.provisions); p.grace != first {
+			t.Errorf("%s: it begins twice", name)
+		}
+	}
+	if err := page.Says(os.DirFS("../../docs"), "formats/policy.md", "0 means 3. The platform's `GraceSeconds` goes before it"); err != nil {
+		t.Error(err)
 	}
 }
