@@ -60,7 +60,7 @@ func serve(r io.Reader, w io.Writer, connected func(Address, []int) ([]int, erro
 
 // Asker asks hubs through a process that runs Answer. It is safe for concurrent use.
 type Asker struct {
-	age func(Address) (time.Duration, error)
+	machine Doors
 
 	mu   sync.Mutex
 	out  *json.Encoder
@@ -70,7 +70,7 @@ type Asker struct {
 
 // NewAsker returns an Asker. c leads to the process. dev is /dev.
 func NewAsker(c io.ReadWriter, dev string) *Asker {
-	a := &Asker{age: Machine(dev).Age, out: json.NewEncoder(c), open: map[Address]chan answer{}}
+	a := &Asker{machine: Machine(dev), out: json.NewEncoder(c), open: map[Address]chan answer{}}
 	go a.read(c)
 	return a
 }
@@ -99,7 +99,11 @@ func (a *Asker) read(r io.Reader) {
 }
 
 // Doors are those of this machine; a hub that does not answer soon gives ErrBusy.
-func (a *Asker) Doors() Doors { return Doors{Connected: a.connected, Age: a.age} }
+func (a *Asker) Doors() Doors {
+	d := a.machine
+	d.Connected = a.connected
+	return d
+}
 
 var errGone = errors.New("who asks the hubs is gone")
 

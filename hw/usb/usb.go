@@ -32,13 +32,21 @@ type State struct {
 	Pending []string
 	// Storage reports whether a storage interface is among them: its device answers, and takes a while until it has a disk.
 	Storage bool
-	// Settling is how long it takes until the youngest hub knows what is connected to it; 0: all know.
+	// Settling is how long it takes until the youngest hub knows what is connected to it, and the youngest disk has its partitions. 0: all
+	// do.
 	Settling time.Duration
 }
+
+// settle notes something that takes a while from when the kernel has it, and how long the kernel has had it.
+func (s *State) settle(age, takes time.Duration) { s.Settling = max(s.Settling, takes-age) }
 
 // settleTime is how long a hub needs to see what is connected, from when the kernel has it: power on its ports, and debouncing (USB 2.0, 7.1.7.3
 // and 11.11: 100 ms each, with room).
 const settleTime = 500 * time.Millisecond
+
+// diskTime is how long a disk may take until its partitions are there, from when the kernel has it: the kernel reads the table in between
+// (disk_scan_partitions in block/genhd.c), and says nothing of it in sysfs.
+const diskTime = 500 * time.Millisecond
 
 // driverTime is how long a driver may need to take a device, from when the kernel has that. Without one by then there is none.
 const driverTime = 5 * time.Second
@@ -56,6 +64,8 @@ type Doors struct {
 	Connected func(hub Address, ports []int) ([]int, error)
 	// Age is how long the kernel has had the device.
 	Age func(a Address) (time.Duration, error)
+	// DiskAge is how long the kernel has had the disk, such as sda.
+	DiskAge func(disk string) (time.Duration, error)
 }
 
 // storage is the interface class of mass storage.
@@ -90,8 +100,16 @@ func Read(sys fs.FS, doors Doors) State {
 						s.Pending, s.Storage = append(s.Pending, name), true
 					}
 				}
-			case diskMissing(sys, at):
-				s.Pending, s.Storage = append(s.Pending, name), true
+			default:
+				disks, missing := disksOf(sys, at)
+				if missing {
+					s.Pending, s.Storage = append(s.Pending, name), true
+				}
+				for _, d := range disks {
+					if age, err := doors.DiskAge(d); err == nil {
+						s.settle(age, diskTime)
+					}
+				}
 			}
 		}
 		if hubName.MatchString(name) {
@@ -111,8 +129,8 @@ func (s *State) hub(sys fs.FS, at, name string, names []string, doors Doors) {
 	if !ok {
 		return
 	}
-	if age, err := doors.Age(h); err == nil && age < settleTime {
-		s.Settling = max(s.Settling, settleTime-age)
+	if age, err := doors.Age(h); err == nil {
+		s.settle(age, settleTime)
 	}
 	var empty []int // those of which the kernel has nothing
 	busy := false   // the kernel talks to what is connected to one, and lets nobody ask the hub until that answers (usb_lock_device in hub_event)
@@ -172,20 +190,21 @@ func address(sys fs.FS, at string) (Address, bool) {
 	return Address{bus, number}, err == nil && err2 == nil
 }
 
-// diskMissing reports whether a storage interface may get a disk yet: nothing was found on it so far, or a disk (SCSI type 0) that is no
-// block device so far. What is no disk, such as an optical drive, is not waited for.
-func diskMissing(sys fs.FS, at string) bool {
+// disksOf returns the block devices of a storage interface. missing reports whether it may get a disk yet: nothing was found on it so far,
+// or a disk (SCSI type 0) that is no block device so far. What is no disk, such as an optical drive, is not waited for.
+func disksOf(sys fs.FS, at string) (disks []string, missing bool) {
 	found, err := fs.Glob(sys, at+"/host*/target*/*/type")
 	if err != nil || len(found) == 0 {
-		return err == nil
+		return nil, err == nil
 	}
 	for _, f := range found {
 		blocks, err := fs.Glob(sys, path.Dir(f)+"/block/*")
-		if err == nil && len(blocks) == 0 && text(sys, f) == "0" {
-			return true
+		missing = missing || err == nil && len(blocks) == 0 && text(sys, f) == "0"
+		for _, b := range blocks {
+			disks = append(disks, path.Base(b))
 		}
 	}
-	return false
+	return disks, missing
 }
 
 func text(sys fs.FS, name string) string {
@@ -209,6 +228,7 @@ func Machine(dev string) Doors {
 	return Doors{
 		Connected: func(h Address, ports []int) ([]int, error) { return connected(node(h), ports) },
 		Age:       func(a Address) (time.Duration, error) { return age(node(a)) },
+		DiskAge:   func(disk string) (time.Duration, error) { return age(filepath.Join(dev, disk)) },
 	}
 }
 

@@ -77,11 +77,24 @@ func TestRead(t *testing.T) {
 				return out, nil
 			},
 			Age: func(Address) (time.Duration, error) { return c.young, nil },
+			DiskAge: func(disk string) (time.Duration, error) {
+				if disk != "sda" {
+					t.Errorf("%s: %s is no disk", name, disk)
+				}
+				return time.Minute, nil
+			},
 		})
 		c.want.Storage = slices.Contains(c.want.Pending, "1-2:1.0")
 		if got.Ports != c.want.Ports || got.Storage != c.want.Storage || !slices.Equal(got.Pending, c.want.Pending) || got.Settling != c.want.Settling {
 			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
 		}
+	}
+	// The kernel reads the table of a new disk, and says nothing of it.
+	old := func(Address) (time.Duration, error) { return time.Minute, nil }
+	table := Doors{Connected: func(Address, []int) ([]int, error) { return nil, nil }, Age: old,
+		DiskAge: func(string) (time.Duration, error) { return 450 * time.Millisecond, nil }}
+	if got := Read(machine(disk), table); len(got.Pending) > 0 || got.Settling != 50*time.Millisecond {
+		t.Errorf("a disk whose table is being read: %+v", got)
 	}
 	bad := errors.New("no answer")
 	silent := Doors{Connected: func(Address, []int) ([]int, error) { return nil, bad }, Age: func(Address) (time.Duration, error) { return 0, bad }}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"gprovision/hw/host"
+	"gprovision/hw/usb"
 	"gprovision/model/step"
 	"gprovision/unit/machine"
 	"gprovision/unit/survey"
@@ -67,24 +68,25 @@ func (u *unit) replay(ctx context.Context, part string) {
 // for a recovery volume beside a complete system.
 func (u *unit) gather(ctx context.Context) (*survey.Findings, error) {
 	for {
+		ports := u.usbState() // before the look: what comes during it was on its way here, and is looked for once more
 		f := u.look(ctx)
-		left, more := u.wait.Hopes(u.surveyor(), f, u.usbState, time.Since(u.memory.Since))
+		left, more := u.wait.Hopes(u.surveyor(), f, ports, time.Since(u.memory.Since))
 		if !more || u.person.Wanted {
 			u.tellOfSilence()
 			return f, nil
 		}
 		u.m.Log.Debug("waiting for devices", "recovery", string(f.Recovery), "main", string(f.Main), "left", left.Round(time.Second).String())
-		if err := u.await(ctx, left); err != nil {
+		if err := u.await(ctx, left, ports); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// await waits until a device came or went, USB ports say something else, a person pressed a key, or the time is over.
-func (u *unit) await(ctx context.Context, left time.Duration) error {
+// await waits until a device came or went, USB ports say something else than before, a person pressed a key, or the time is over.
+func (u *unit) await(ctx context.Context, left time.Duration, before usb.State) error {
 	t := time.NewTimer(left)
 	defer t.Stop()
-	ports, stop := u.usbChanged(ctx)
+	ports, stop := u.usbChanged(ctx, before)
 	defer stop()
 	select {
 	case <-u.changed:

@@ -117,7 +117,7 @@ func Run(s site.Site, version string) {
 	portsMain(os.Args)
 	debug.SetGCPercent(bootGC)
 	now := time.Now()
-	u := &unit{start: now, memory: survey.Memory{Since: now}, key: state.NewKey(), changed: make(chan struct{}, 1), endJob: func() {}}
+	u := &unit{start: now, key: state.NewKey(), changed: make(chan struct{}, 1), endJob: func() {}}
 	u.journal = journal.New(journal.Options{})
 	u.log = u.journal.Logger()
 	sys := os.DirFS("/sys")
@@ -133,6 +133,7 @@ func Run(s site.Site, version string) {
 		_ = u.guard("setup", func() error { u.env().Ended("", err); return nil })
 		u.holdForever(ctx, err)
 	}
+	u.memory.Since = time.Now() // however long the drivers took, their devices have all the time that they are given
 	for {
 		u.finish(ctx, u.pass(ctx))
 	}
@@ -141,7 +142,8 @@ func Run(s site.Site, version string) {
 // env is what a job of this pass gets.
 func (u *unit) env() job.Env {
 	return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue, Journal: u.journal, Survey: u.surveyor(), Key: u.key, Checks: u.checks,
-		Await: u.await, Background: u.background}
+		Await:      func(ctx context.Context, left time.Duration) error { return u.await(ctx, left, usb.State{}) },
+		Background: u.background}
 }
 
 // guard turns a panic into an error.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"gprovision/hw/usb"
 	"gprovision/unit/journal"
 	"gprovision/unit/survey"
 )
@@ -26,10 +27,9 @@ func (u *unit) tellOfSilence() {
 	}
 }
 
-// usbChanged returns a channel that is closed when the USB ports say something else than they did, for who waits for them: the kernel sends
+// usbChanged returns a channel that is closed when the USB ports say something else than before, for who waits for them: the kernel sends
 // no event when what was connected and no device yet goes away. stop ends the watch.
-func (u *unit) usbChanged(ctx context.Context) (changed <-chan struct{}, stop func()) {
-	before := u.usbState()
+func (u *unit) usbChanged(ctx context.Context, before usb.State) (changed <-chan struct{}, stop func()) {
 	if len(before.Pending) == 0 && before.Settling == 0 {
 		return nil, func() {}
 	}

@@ -104,7 +104,7 @@ func TestHopes(t *testing.T) {
 			long - time.Second, true},
 		{"nothing is missing", whole, time.Second, 0, false},
 	} {
-		if wait, more := new(Wait).Hopes(s, &tc.f, func() usb.State { return usb.State{} }, tc.waited); wait != tc.wait || more != tc.more {
+		if wait, more := new(Wait).Hopes(s, &tc.f, usb.State{}, tc.waited); wait != tc.wait || more != tc.more {
 			t.Errorf("%s: got %s, %t, want %s, %t", tc.name, wait, more, tc.wait, tc.more)
 		}
 	}

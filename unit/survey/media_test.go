@@ -111,7 +111,7 @@ func TestMediaPatience(t *testing.T) {
 		"a stick":                    {ready, MediaFindings{}, 0},
 	} {
 		w, f := &Wait{}, &Findings{MediaFindings: c.found}
-		ports := func() usb.State { return usb.Read(c.sys, usb.Machine("/dev")) }
+		ports := usb.Read(c.sys, usb.Machine("/dev"))
 		for _, waited := range []time.Duration{time.Second, 20 * time.Second} { // however late it is
 			if got := w.media(f, ports, waited); got != c.want {
 				t.Errorf("%s, after %s: %v, want %v", name, waited, got, c.want)

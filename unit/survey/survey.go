@@ -113,7 +113,7 @@ func note(notes *[]string, format string, a ...any) {
 
 // Memory is what this boot remembers from its earlier passes, as far as a survey needs it.
 type Memory struct {
-	// Since is when the wait for disks began.
+	// Since is when the wait for disks began: when the drivers were loaded, or when the unit last held.
 	Since time.Time
 	// Repairs and RecoveryRepairs count this boot's repairs of the main system and of the recovery volume.
 	Repairs, RecoveryRepairs int

@@ -9,9 +9,9 @@ import (
 // recoveryPatience limits how long a missing recovery volume may hold up a complete main system.
 const recoveryPatience = 10 * time.Second
 
-// How long to wait for USB disks. A medium that was there at the last boot has usbExpected, from init's start. A new
-// connection has usbPending to become a device, and a storage device has usbStorage to get its disk. Both count from
-// when the port was first seen busy. With nothing connected there is no wait.
+// How long to wait for USB disks. A medium that was there at the last boot, or that started this one, has usbExpected,
+// from when the drivers were loaded. A new connection has usbPending to become a device, and a storage device has
+// usbStorage to get its disk. Both count from when the port was first seen busy. With nothing connected there is no wait.
 const (
 	usbExpected = 10 * time.Second
 	usbPending  = 30 * time.Second
@@ -28,8 +28,9 @@ type Wait struct {
 }
 
 // Hopes reports whether another survey is worthwhile, and how long to wait for it if nothing changes. waited is how
-// long the unit has waited so far. ports returns the state of its USB ports.
-func (w *Wait) Hopes(s *Survey, f *Findings, ports func() usb.State, waited time.Duration) (wait time.Duration, more bool) {
+// long the unit has waited so far. ports is the state of its USB ports before the survey: what came while it looked was
+// on its way before, and is worth another survey.
+func (w *Wait) Hopes(s *Survey, f *Findings, ports usb.State, waited time.Duration) (wait time.Duration, more bool) {
 	if s.Provisions() || f.Choice.Kind == decide.ChoosePowerOff { // nothing that might appear would be used
 		return 0, false
 	}
@@ -38,7 +39,7 @@ func (w *Wait) Hopes(s *Survey, f *Findings, ports func() usb.State, waited time
 	return max(wait, 0), wait > 0 || f.Awaits
 }
 
-// patience returns how long after init's start there is hope for more than f has. long is the wait for a main disk.
+// patience returns how long after the drivers were loaded there is hope for more than f has. long is the wait for a main disk.
 func patience(f *Findings, long time.Duration) time.Duration {
 	switch {
 	case f.Awaits:
@@ -64,8 +65,8 @@ func patience(f *Findings, long time.Duration) time.Duration {
 	return long
 }
 
-// media returns how long after init's start there is hope for a medium.
-func (w *Wait) media(f *Findings, ports func() usb.State, waited time.Duration) time.Duration {
+// media returns how long after the drivers were loaded there is hope for a medium.
+func (w *Wait) media(f *Findings, now usb.State, waited time.Duration) time.Duration {
 	var patience time.Duration
 	if f.OriginMissing { // no matter what else is on offer: the menu waits for the stick that started the unit
 		patience = usbExpected
@@ -73,7 +74,6 @@ func (w *Wait) media(f *Findings, ports func() usb.State, waited time.Duration) 
 	if f.Offer != nil {
 		return patience
 	}
-	now := ports()
 	if f.LastMedium.ID != "" && !f.LastMedium.Removed && !f.LastPresent {
 		patience = usbExpected
 	}
