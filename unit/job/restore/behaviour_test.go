@@ -526,3 +526,27 @@ func TestIsTakenUpAgain(t *testing.T) {
 		})
 	}
 }
+
+// TestDiscard: a platform whose disks are flash has its filesystems on them mounted with discard, and no other has.
+func TestDiscard(t *testing.T) {
+	for _, flash := range []bool{true, false} {
+		r := newRig(t, machinetest.Kind{Firmware: layout.UEFI, Data: true})
+		if _, err := r.restore(func(m *machine.Machine, _ *options) { m.Identity.Variant.DiskIsSSD = flash }); err != nil {
+			t.Fatal(err)
+		}
+		dir, _ := r.system()
+		seen := 0
+		for line := range strings.Lines(read(t, dir, "etc/fstab")) {
+			f := strings.Fields(line)
+			if len(f) < 4 || f[1] != "/" && f[1] != "/data" {
+				continue
+			}
+			if seen++; slices.Contains(strings.Split(f[3], ","), "discard") != flash {
+				t.Errorf("flash %t: %s", flash, line)
+			}
+		}
+		if seen != 2 {
+			t.Errorf("%d of the two filesystems are in fstab", seen)
+		}
+	}
+}
