@@ -107,9 +107,9 @@ func (a *ATA) send(t taskfile) (r Registers, ok bool, err error) {
 		}
 		return r, false, nil
 	}
-	sense, _ := ParseSense(res.Sense)
+	sense, ok := ParseSense(res.Sense)
 	switch {
-	case res.Status != statusCheckCondition:
+	case res.Status != statusCheckCondition, !ok:
 	case sense.HasATA && sense.ATA.Status&statusFailed != 0:
 		return sense.ATA, true, ATAError{Command: t.command, Registers: sense.ATA}
 	case sense.HasATA:

@@ -24,6 +24,7 @@ type file struct {
 	sys     fs.FS // /sys
 	proc    fs.FS // /proc
 	number  func(path string) (Number, bool)
+	ioctl   func(request uint, arg unsafe.Pointer) (uintptr, error) // of the descriptor
 }
 
 // Open opens a whole disk by its node and claims it (O_EXCL): the error is EBUSY while it, or a partition of it, is mounted or a member
@@ -58,7 +59,16 @@ func use(f *os.File, tell func(Exchange)) (*Drive, error) {
 }
 
 func newFile(f *os.File, claimed bool) *file {
-	return &file{f: f, claimed: claimed, sys: os.DirFS("/sys"), proc: os.DirFS("/proc"), number: numberOf}
+	return &file{
+		f: f, claimed: claimed, sys: os.DirFS("/sys"), proc: os.DirFS("/proc"), number: numberOf,
+		ioctl: func(request uint, arg unsafe.Pointer) (uintptr, error) {
+			r, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(request), uintptr(arg))
+			if e != 0 {
+				return r, e
+			}
+			return r, nil
+		},
+	}
 }
 
 // numberOf returns the number of the block device with a node.
@@ -110,7 +120,7 @@ func (d *file) State() (State, error) {
 		return State{}, err
 	}
 	var size uint64
-	if err := d.ioctl(unix.BLKGETSIZE64, unsafe.Pointer(&size)); err != nil {
+	if _, err := d.ioctl(unix.BLKGETSIZE64, unsafe.Pointer(&size)); err != nil {
 		return State{}, fmt.Errorf("BLKGETSIZE64: %w", err)
 	}
 	s := State{Number: n, Size: int64(size), Claimed: d.claimed}
@@ -240,13 +250,6 @@ func parseNumber(s string) (Number, bool) {
 	return Number{uint32(a), uint32(b)}, ok && err1 == nil && err2 == nil
 }
 
-func (d *file) ioctl(request uint, arg unsafe.Pointer) error {
-	if _, _, e := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), uintptr(request), uintptr(arg)); e != 0 {
-		return e
-	}
-	return nil
-}
-
 // milliseconds is a timeout as the kernel takes it.
 func milliseconds(t time.Duration) uint32 {
 	if t <= 0 {
@@ -289,14 +292,11 @@ func (d *file) NVMe(c NVMeCommand) (NVMeResult, error) {
 		pin.Pin(&c.Data[0])
 		p.addr = uint64(uintptr(unsafe.Pointer(&c.Data[0])))
 	}
-	r, _, e := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), nvmeIoctlAdminCmd, uintptr(unsafe.Pointer(p)))
-	switch e {
-	case 0:
-		return NVMeResult{Status: uint16(r), Result: p.result}, nil
-	case unix.ETIMEDOUT, unix.EINTR: // the kernel cancels what times out
-		return NVMeResult{}, fmt.Errorf("%w: %w", ErrTimeout, e)
+	r, err := d.ioctl(nvmeIoctlAdminCmd, unsafe.Pointer(p))
+	if errors.Is(err, unix.ETIMEDOUT) || errors.Is(err, unix.EINTR) { // the kernel cancels what times out
+		return NVMeResult{}, fmt.Errorf("%w: %w", ErrTimeout, err)
 	}
-	return NVMeResult{}, e
+	return NVMeResult{Status: uint16(r), Result: p.result}, err
 }
 
 // sgHeader is struct sg_io_hdr.
@@ -334,7 +334,7 @@ func (d *file) SCSI(c SCSICommand) (SCSIResult, error) {
 		h.data = unsafe.Pointer(&c.Data[0])
 		pin.Pin(h.data)
 	}
-	err := d.ioctl(sgIO, unsafe.Pointer(h))
+	_, err := d.ioctl(sgIO, unsafe.Pointer(h))
 	switch {
 	case errors.Is(err, unix.ENOTTY):
 		return SCSIResult{}, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
@@ -360,7 +360,8 @@ func (h *sgHeader) result(sense []byte) (SCSIResult, error) {
 func (d *file) Reset() error {
 	if !d.nvme {
 		kind := int32(1 | 0x100) // SG_SCSI_RESET_DEVICE, SG_SCSI_RESET_NO_ESCALATE
-		return d.ioctl(sgSCSIReset, unsafe.Pointer(&kind))
+		_, err := d.ioctl(sgSCSIReset, unsafe.Pointer(&kind))
+		return err
 	}
 	name, err := d.name()
 	if err != nil {

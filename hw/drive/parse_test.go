@@ -398,6 +398,11 @@ func TestATAAnswers(t *testing.T) {
 	if err := answer(2, "70 00 05 00000000 0a 00000000 20 00 00 000000").Sanitize(Permit{}, BlockErase, Pattern{}); !errors.As(err, &refused) {
 		t.Errorf("a bridge refused: %v", err)
 	}
+	for _, sense := range []string{"", "72 05"} {
+		if err := answer(2, sense).Sanitize(Permit{}, BlockErase, Pattern{}); !errors.As(err, &refused) {
+			t.Errorf("check condition with the sense data %q: %v", sense, err)
+		}
+	}
 	n, err := answer(2, "72 01 00 1d 000000 0e 09 0c 00 00 00 00 00 01 00 02 00 03 44 50").NativeSectors(Identify{HPA: true})
 	if err != nil || n != 0x04030201+1 {
 		t.Errorf("28 bits: %x %v", n, err)
@@ -419,17 +424,26 @@ func TestSCSIOperation(t *testing.T) {
 		t.Errorf("%+v %v", o, err)
 	}
 	o, err = ask(2, "70 00 03 00000000 0a 00000000 31 03 00 000000")
-	if err != nil || !o.SanitizeFailed || o.Sanitizing {
+	if err != nil || !o.SanitizeFailed || o.Sanitizing || o.Idle {
 		t.Errorf("%+v %v", o, err)
 	}
 	o, err = ask(0, "72 00 00 00 00000000")
-	if err != nil || o.Sanitizing || o.Formatting || o.SanitizeFailed || o.FormatFailed {
+	if err != nil || !o.Idle || o.Sanitizing || o.Formatting || o.SanitizeFailed || o.FormatFailed {
 		t.Errorf("%+v %v", o, err)
 	}
 	if o, err := ask(0, ""); err == nil {
 		t.Errorf("an empty answer: %+v", o)
 	}
-	if o, err := ask(8, ""); err == nil {
+	if o, err := ask(8, "72 00 00 00 00000000"); err == nil {
 		t.Errorf("busy: %+v", o)
+	}
+	if o, err := ask(2, ""); err == nil {
+		t.Errorf("check condition and nothing else: %+v", o)
+	}
+	if o, err := ask(0, "72 06 29 00 00000000"); err == nil {
+		t.Errorf("a reset for ever: %+v", o)
+	}
+	if o, err := ask(0, "72 02 04 01 00000000"); err != nil || o.Idle {
+		t.Errorf("becoming ready: %+v %v", o, err)
 	}
 }

@@ -319,26 +319,45 @@ type Operation struct {
 	Formatting     bool
 	SanitizeFailed bool
 	FormatFailed   bool
+	// Idle reports whether the drive has nothing to say: there is no operation, or it has ended well. It keeps no word of which of the two.
+	Idle bool
 	// Progress is how far it is, in 65,536ths; 0 if the drive does not say.
 	Progress uint16
 	Sense    Sense
 }
 
-// Operation asks with REQUEST SENSE (SPC). A SCSI drive keeps no word of an operation that has ended well: its answer is then the same as
-// if there had been none.
+// Operation asks with REQUEST SENSE (SPC). What the drive has to tell of a reset is passed over: it would hide what goes on.
 func (s *SCSI) Operation() (Operation, error) {
-	b, err := s.read([]byte{opRequestSense, 1, 0, 0, 252, 0}, 252) // DESC: descriptor format
-	if e := (SenseError{}); errors.As(err, &e) && e.Status == statusCheckCondition {
-		return operation(e.Sense), nil
+	for range 4 {
+		sense, err := s.requestSense()
+		if err != nil {
+			return Operation{}, fmt.Errorf("ask for progress: %w", err)
+		}
+		if sense.Key != keyUnitAttention {
+			return operation(sense), nil
+		}
 	}
+	return Operation{}, errors.New("ask for progress: the drive tells of one reset after another")
+}
+
+// requestSense returns sense data in descriptor format, which some drives have as their data and some as the sense of an answer that is
+// not good.
+func (s *SCSI) requestSense() (Sense, error) {
+	b := make([]byte, 252)
+	cdb := []byte{opRequestSense, 1, 0, 0, byte(len(b)), 0} // DESC
+	r, err := s.dev.SCSI(SCSICommand{CDB: cdb, Direction: FromDrive, Data: b})
 	if err != nil {
-		return Operation{}, fmt.Errorf("ask for progress: %w", err)
+		return Sense{}, err
+	}
+	b = b[:len(b)-min(max(0, r.Residual), len(b))]
+	if r.Status == statusCheckCondition {
+		b = r.Sense
 	}
 	sense, ok := ParseSense(b)
-	if !ok {
-		return Operation{}, fmt.Errorf("ask for progress: the answer of %d bytes is no sense data", len(b))
+	if !ok || r.Status != statusGood && r.Status != statusCheckCondition {
+		return Sense{}, SenseError{Opcode: opRequestSense, Status: r.Status, Sense: sense}
 	}
-	return operation(sense), nil
+	return sense, nil
 }
 
 func operation(s Sense) Operation {
@@ -347,6 +366,7 @@ func operation(s Sense) Operation {
 		Formatting:     s.Key != keyIllegalRequest && s.is(ascNotReady, ascqFormat),
 		SanitizeFailed: s.is(ascFormatFailed, ascqSanitizeFail),
 		FormatFailed:   s.is(ascFormatFailed, ascqFormatFailed),
+		Idle:           s.Key == keyNone && s.is(0, 0),
 		Progress:       s.Progress, Sense: s,
 	}
 }

@@ -120,6 +120,9 @@ func TestPowerCut(t *testing.T) {
 			if r, _ := b.sim.Residue(); r == 0 {
 				t.Error("it went on without power")
 			}
+			if b.drive.SCSI != nil && !b.sim.scsi.attention {
+				t.Error("it has a loss of power to tell of")
+			}
 			s := b.wait()
 			if s != tt.want {
 				t.Errorf("it said %s, want %s", s, tt.want)

@@ -174,7 +174,7 @@ func (b *bench) ask() said {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return pick(o.Sanitizing || o.Formatting, o.SanitizeFailed || o.FormatFailed, true)
+	return pick(o.Sanitizing || o.Formatting, o.SanitizeFailed || o.FormatFailed, o.Idle)
 }
 
 // configs are one of each kind, by name.

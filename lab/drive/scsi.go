@@ -137,6 +137,9 @@ func (d *Drive) condition() answer {
 // requestSense answers REQUEST SENSE, with good status and sense data of descriptor format as its data.
 func (d *Drive) requestSense() answer {
 	a := d.condition()
+	if d.scsi.attention {
+		a, d.scsi.attention = check(6, 0x29, 0x00), false
+	}
 	if d.f.HidesStatus {
 		a = answer{}
 	}
