@@ -27,7 +27,6 @@ func TestNumbersOfThePages(t *testing.T) {
 		{"decide.md", "armed as soon as its driver is loaded, with 60 seconds", alive, time.Minute},
 		{"screens.md", "after a minute at first, then after twice as long each time, up to an hour", pause(fault.MainMissing, 1), 2 * time.Minute},
 		{"screens.md", "(30 seconds to 5 minutes where the network or the server is at fault)", pause(fault.NoServer, long), 5 * time.Minute},
-		{"screens.md", "a code for three seconds, then `boot`", showDefect, 3 * time.Second},
 		{"screens.md", "a code for eight seconds", job.ReadingTime, 8 * time.Second},
 		{"screens.md", "A menu that nobody answers is gone after five minutes", panel.AskTimeout, 5 * time.Minute},
 		{"screens.md", "no answer within a minute is no", panel.ConfirmTimeout, time.Minute},

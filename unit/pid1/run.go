@@ -580,6 +580,5 @@ func (u *unit) run(ctx context.Context, d decide.Decision, f *survey.Findings) j
 // boot hands over to the installed system.
 func (u *unit) boot(ctx context.Context, d decide.Decision, f *survey.Findings) job.Outcome {
 	u.display.fresh = f.Recovery == decide.RecoveryFound && splash.Fresh(f.Mark, f.Counts)
-	return handover.Run(ctx, u.env(), handover.Options{Reason: d.Reason, Defects: u.tellDefects(ctx, defects(f)), Watchdog: &u.dog,
-		Expired: u.memory.Expired, Start: u.start}, f)
+	return handover.Run(ctx, u.env(), handover.Options{Reason: d.Reason, Watchdog: &u.dog, Start: u.start}, f)
 }

@@ -29,7 +29,6 @@ import (
 	"gprovision/unit/panel"
 	"gprovision/unit/panel/script"
 	"gprovision/unit/state"
-	"gprovision/unit/survey"
 	"gprovision/unit/sysroot"
 )
 
@@ -139,20 +138,6 @@ func TestEachFileOfAMedium(t *testing.T) {
 	}
 	if told := logged(u, "emergency medium refused"); len(told) != 1 || !strings.Contains(told[0], "G251") {
 		t.Errorf("told: %q", told)
-	}
-}
-
-// TestQuietDefect: an original image that is not trusted any more delays no start. Who starts the unit cannot do anything about it.
-func TestQuietDefect(t *testing.T) {
-	u := testUnit(t, &bytes.Buffer{})
-	keys := &script.Panel{Answer: func(panel.Asked) []panel.Key { return nil }}
-	u.m.Panel.Add("script", keys)
-	f := &survey.Findings{Facts: decide.Facts{Recovery: decide.RecoveryFound}}
-	f.BadOriginal = errors.New("by key 17")
-	began := time.Now()
-	texts := u.tellDefects(t.Context(), defects(f))
-	if took := time.Since(began); len(texts) != 1 || took >= showDefect {
-		t.Errorf("told %q in %s", texts, took)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"gprovision/unit/job"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
+	"gprovision/unit/panel/script"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
@@ -60,7 +61,9 @@ type unit struct {
 	// policy and from are those of the next boot: where it comes from is the description of a boot entry.
 	policy func(*policy.Policy)
 	from   string
-	events *report.Queue
+	// expired reports whether a watchdog ended the boot before.
+	expired bool
+	events  *report.Queue
 }
 
 func newUnit(t *testing.T, k machinetest.Kind) *unit {
@@ -83,6 +86,7 @@ func (u *unit) switchOn() *survey.Findings {
 	u.Start(nil)
 	u.m = machinetest.Machine(u.Rig)
 	u.m.Log = slog.New(slog.NewTextHandler(&u.log, nil))
+	u.m.Panel.Add("reader", script.Reader{Panel: &script.Panel{}})
 	u.log.Reset()
 	if u.policy != nil {
 		u.policy(&u.m.Policy)
@@ -117,14 +121,11 @@ func (u *unit) comesFrom(entry string) {
 	}
 }
 
-// boot hands over, as change has the findings and options.
-func (u *unit) boot(f *survey.Findings, change func(o *Options)) job.Outcome {
+// boot hands over.
+func (u *unit) boot(f *survey.Findings) job.Outcome {
 	u.t.Helper()
 	o := Options{Reason: "it is complete", Watchdog: &u.dog, Start: time.Now()}
-	if change != nil {
-		change(&o)
-	}
-	e := job.Env{Machine: u.m, Queue: report.NewQueue("b1")}
+	e := job.Env{Machine: u.m, Queue: report.NewQueue("b1"), Survey: &survey.Survey{Memory: survey.Memory{Expired: u.expired}}}
 	u.events = e.Queue
 	if f.RecoveryPart != nil {
 		e.Volume = volume.At(u.m, f.RecoveryPart.Path)
@@ -134,9 +135,9 @@ func (u *unit) boot(f *survey.Findings, change func(o *Options)) job.Outcome {
 }
 
 // handsOver is boot for a unit that must come to its system.
-func (u *unit) handsOver(f *survey.Findings, change func(o *Options)) state.Boot {
+func (u *unit) handsOver(f *survey.Findings) state.Boot {
 	u.t.Helper()
-	if out := u.boot(f, change); out.Kind != job.SwitchRoot || out.Root != u.m.Places.Main {
+	if out := u.boot(f); out.Kind != job.SwitchRoot || out.Root != u.m.Places.Main {
 		u.t.Errorf("it ends with %+v; log:\n%s", out, &u.log)
 	}
 	b, err := os.ReadFile(u.m.Places.InRun(state.BootFile))
@@ -191,9 +192,10 @@ func TestHandsOver(t *testing.T) {
 				f := u.switchOn()
 				before := len(u.Calls())
 				u.m.Build.Number = 42
-				told := u.handsOver(f, func(o *Options) { o.Defects = []string{"G211: it is missing"} })
+				f.BadOriginal = errors.New("its key is not trusted any more")
+				told := u.handsOver(f)
 				if told.Attempts != 1 || told.ID != "b1" || told.Job != string(decide.Boot) || told.Reason != "it is complete" ||
-					told.Build != 42 || told.ServerCA != "a certificate" || !slices.Equal(told.Defects, []string{"G211: it is missing"}) ||
+					told.Build != 42 || told.ServerCA != "a certificate" || !slices.EqualFunc(told.Defects, []string{"G206: "}, strings.HasPrefix) ||
 					told.Watchdog.Running != keeps || told.HandOver.IsZero() {
 					t.Errorf("the running system is told %+v", told)
 				}
@@ -264,7 +266,7 @@ func TestOrder(t *testing.T) {
 		}
 		return nil
 	})
-	u.handsOver(f, nil)
+	u.handsOver(f)
 	if !seen {
 		t.Error("the main system is not mounted")
 	}
@@ -319,7 +321,8 @@ func TestCountInPlace(t *testing.T) {
 				}
 				return nil
 			})
-			told := u.handsOver(f, func(o *Options) { o.Expired = c.expired })
+			u.expired = c.expired
+			told := u.handsOver(f)
 			if told.Attempts != 3 {
 				t.Errorf("the running system is told of %d attempts", told.Attempts)
 			}
@@ -357,7 +360,7 @@ func TestNoVolume(t *testing.T) {
 	f := u.switchOn()
 	f.Recovery, f.VolumeFindings = decide.RecoveryMissing, survey.VolumeFindings{}
 	before := len(u.Calls())
-	if told := u.handsOver(f, nil); told.Attempts != 0 {
+	if told := u.handsOver(f); told.Attempts != 0 {
 		t.Errorf("the running system is told of %d attempts that nobody counted", told.Attempts)
 	}
 	for _, c := range u.Calls()[before:] {
@@ -381,7 +384,7 @@ func TestHolds(t *testing.T) {
 			}
 			return nil
 		})
-		out := u.boot(f, nil)
+		out := u.boot(f)
 		if out.Kind != job.HoldOn || fault.Of(out.Err) != fault.SwitchRoot || !errors.Is(out.Err, syscall.EIO) {
 			t.Errorf("it ends with %+v", out)
 		}
@@ -402,7 +405,7 @@ func TestHolds(t *testing.T) {
 func TestDogFails(t *testing.T) {
 	u := newUnit(t, machinetest.Kind{Firmware: layout.UEFI})
 	u.dog.err = errors.New("it does not answer")
-	if told := u.handsOver(u.switchOn(), nil); told.Watchdog.Device != "/dev/watchdog0" {
+	if told := u.handsOver(u.switchOn()); told.Watchdog.Device != "/dev/watchdog0" {
 		t.Errorf("the running system is told %+v", told)
 	}
 	if !strings.Contains(u.log.String(), "cannot be handed over") {
@@ -418,7 +421,7 @@ func TestQueueIsTaken(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o755), os.WriteFile(dir, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	u.handsOver(f, nil)
+	u.handsOver(f)
 	if !strings.Contains(u.log.String(), "unsent records") {
 		t.Errorf("the log says:\n%s", &u.log)
 	}
@@ -459,7 +462,7 @@ func TestMediumRemoved(t *testing.T) {
 				}
 				return nil
 			})
-			u.handsOver(f, nil)
+			u.handsOver(f)
 			n := 0
 			for _, call := range u.Calls()[before:] {
 				if strings.HasPrefix(call, volume) {
@@ -483,7 +486,7 @@ func TestDamagedRequest(t *testing.T) {
 	if f.BadRequest == nil {
 		t.Fatalf("it is not found: %q", f.Notes)
 	}
-	u.handsOver(f, nil)
+	u.handsOver(f)
 	if _, err := os.Stat(u.volume().Path(state.BadRequestFile)); err != nil {
 		t.Error(err)
 	}

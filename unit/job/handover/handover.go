@@ -34,11 +34,8 @@ type Watchdog interface {
 type Options struct {
 	// Reason is why the unit boots, in words.
 	Reason string
-	// Defects are what is wrong with the unit, as the running system is told.
-	Defects []string
-	// Watchdog is that of init, and Expired reports whether it ended the boot before.
+	// Watchdog is that of init.
 	Watchdog Watchdog
-	Expired  bool
 	// Start is when init started.
 	Start time.Time
 }
@@ -53,7 +50,7 @@ type boot struct {
 
 // Run hands over to the installed system, up to the switch of the root.
 func Run(ctx context.Context, e job.Env, o Options, f *survey.Findings) job.Outcome {
-	b := &boot{e, o, f, state.Boot{Defects: o.Defects, ID: e.Machine.BootID, Job: string(decide.Boot), Reason: o.Reason,
+	b := &boot{e, o, f, state.Boot{Defects: tellDefects(ctx, e, defects(f)), ID: e.Machine.BootID, Job: string(decide.Boot), Reason: o.Reason,
 		Build: e.Machine.Build.Number, ServerCA: e.Machine.Policy.ServerCA}}
 	b.noteRemoved()
 	e.SetRequestAside(f.BadRequest, f.Recovery)
@@ -97,7 +94,7 @@ func (b *boot) count() error {
 		return nil
 	}
 	change := func(c state.Counts) state.Counts {
-		c = c.Attempted(b.Expired)
+		c = c.Attempted(b.env.Survey.Memory.Expired)
 		b.told.Attempts = c.BootAttempts
 		return c
 	}

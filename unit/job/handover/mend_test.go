@@ -126,7 +126,7 @@ func TestMends(t *testing.T) {
 			if c.late != nil {
 				c.late(u, f)
 			}
-			u.handsOver(f, nil)
+			u.handsOver(f)
 			u.Fail(nil)
 			for i, d := range u.rec.Main {
 				b, err := os.ReadFile(onESP(u.esp(d), machine.NormalFile(u.rec)))
@@ -205,7 +205,7 @@ func TestMendsMirror(t *testing.T) {
 		if f.Main != decide.MainMarked || !f.Degraded {
 			t.Fatalf("without %s the main system is %s: %q", gone, f.Main, f.Notes)
 		}
-		u.handsOver(f, nil)
+		u.handsOver(f)
 		b, err := os.ReadFile(onESP(u.esp(left), machine.NormalFile(u.rec)))
 		if err != nil || !bytes.Equal(b, imagetest.BzImage(7, "")) {
 			t.Errorf("without %s the other disk does not start the system: %v; log:\n%s", gone, err, &u.log)
@@ -224,7 +224,7 @@ func TestMendsBIOS(t *testing.T) {
 		u.from = from
 		f := u.switchOn()
 		before := len(u.Calls())
-		u.handsOver(f, nil)
+		u.handsOver(f)
 		b, err := os.ReadFile(filepath.Join(u.root(), "boot/grub/grub.cfg"))
 		if back := err == nil && bytes.Contains(b, []byte("real_root=")); back != (from == machine.RecoveryEntry) {
 			t.Errorf("from %s: the configuration is back: %t, %v", from, back, err)
@@ -270,7 +270,7 @@ func TestPendingArtifact(t *testing.T) {
 				}
 				return nil
 			})
-			u.handsOver(f, nil)
+			u.handsOver(f)
 			want := old
 			if c.put {
 				want = fresh

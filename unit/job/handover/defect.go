@@ -1,7 +1,8 @@
-package pid1
+package handover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -32,27 +33,32 @@ func defects(f *survey.Findings) []defect {
 	add := func(k *fault.Fault, say string, cause error) {
 		out = append(out, defect{say: say, Occurrence: fault.Occurrence{Fault: k, Cause: cause}})
 	}
+	why := errors.New(strings.Join(notesOf(f, "recovery:"), "; "))
 	switch {
 	case f.Recovery == decide.RecoveryDamaged:
-		add(fault.RecoveryDamaged, "the recovery volume cannot be read: the unit starts without it", fmt.Errorf("%s", strings.Join(notesOf(f, "recovery:"), "; ")))
+		add(fault.RecoveryDamaged, "the recovery volume cannot be read: the unit starts without it", why)
 	case f.Recovery == decide.RecoveryNewer:
-		add(fault.RecoveryNewer, "the recovery volume is of a newer release: the unit starts without it", fmt.Errorf("%s", strings.Join(notesOf(f, "recovery:"), "; ")))
+		add(fault.RecoveryNewer, "the recovery volume is of a newer release: the unit starts without it", why)
 	case f.Recovery == decide.RecoveryMissing:
 		add(fault.NoRecovery, "the recovery volume is missing: the unit starts without it", nil)
 	case f.RecoveryErrors:
-		add(fault.RecoveryErrors, "the recovery volume has errors after its last repair: replace its device", fmt.Errorf("%s was repaired %d times", f.RecoveryPart.Path, f.RecoveryRepairs))
+		add(fault.RecoveryErrors, "the recovery volume has errors after its last repair: replace its device",
+			fmt.Errorf("%s was repaired %d times", f.RecoveryPart.Path, f.RecoveryRepairs))
 	}
 	if f.BadRequest != nil {
 		add(fault.RequestDamaged, job.RequestIgnored, f.BadRequest)
 	}
 	if f.BadOriginal != nil {
-		out = append(out, defect{"the original image cannot be restored: a restore of it takes another one", true, fault.Occurrence{Fault: fault.OriginalUntrusted, Cause: f.BadOriginal}})
+		out = append(out, defect{"the original image cannot be restored: a restore of it takes another one", true,
+			fault.Occurrence{Fault: fault.OriginalUntrusted, Cause: f.BadOriginal}})
 	}
 	for _, t := range f.Tables {
-		add(fault.TableDamaged, "a partition table is damaged: its copy is used", fmt.Errorf("on %s, the recorded one: %t", t.Disk.Path, t.Recorded))
+		add(fault.TableDamaged, "a partition table is damaged: its copy is used",
+			fmt.Errorf("on %s, the recorded one: %t", t.Disk.Path, t.Recorded))
 	}
 	if f.Degraded {
-		add(fault.ArrayDegraded, "the array of the main system lacks a disk: replace it", fmt.Errorf("members are on %s", strings.Join(f.Members, " ")))
+		add(fault.ArrayDegraded, "the array of the main system lacks a disk: replace it",
+			fmt.Errorf("members are on %s", strings.Join(f.Members, " ")))
 	}
 	return out
 }
@@ -70,19 +76,20 @@ func notesOf(f *survey.Findings, word string) []string {
 
 // tellDefects shows what is wrong on the panels, logs it, and has the server told. It returns it for the running system. The server is
 // told too that nothing is wrong: it has the defects of earlier boots.
-func (u *unit) tellDefects(ctx context.Context, all []defect) []string {
-	texts := []string{}
+func tellDefects(ctx context.Context, e job.Env, all []defect) []string {
+	m, texts := e.Machine, []string{}
 	for _, d := range all {
+		texts = append(texts, d.Fault.Error())
+		attrs := []any{"code", d.Fault.Code, "hint", d.Fault.Hint, "err", fault.Detail(&d.Occurrence)}
 		if d.quiet {
-			u.log.Warn(d.say, "code", d.Fault.Code, "hint", d.Fault.Hint, "err", fault.Detail(&d.Occurrence))
-			texts = append(texts, d.Fault.Error())
+			m.Log.Warn(d.say, attrs...)
 			continue
 		}
-		u.log.Warn(d.say, "code", d.Fault.Code, "hint", d.Fault.Hint, "err", fault.Detail(&d.Occurrence), journal.ForPerson())
-		texts = append(texts, d.Fault.Error())
-		u.m.Panel.Fail(&d.Occurrence)
-		u.m.Panel.Pause(ctx, showDefect)
+		m.Log.Warn(d.say, append(attrs, journal.ForPerson())...)
+		m.Panel.Fail(&d.Occurrence)
+		m.Panel.Pause(ctx, showDefect)
 	}
-	u.queue.Add(record.Event{Kind: record.KindFact, Source: record.Observed, Attrs: map[string]any{"name": record.FactDefects, "value": texts}})
+	e.Queue.Add(record.Event{Kind: record.KindFact, Source: record.Observed,
+		Attrs: map[string]any{"name": record.FactDefects, "value": texts}})
 	return texts
 }
