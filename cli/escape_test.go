@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -251,7 +252,8 @@ func TestNoFieldDrivesTheTerminal(t *testing.T) {
 	var rep image.Report
 	var listed image.Listed
 	var problem source.Problem
-	for _, v := range []any{&in, &rep, &listed, &problem} {
+	var erase eraseView
+	for _, v := range []any{&in, &rep, &listed, &problem, &erase} {
 		poison(reflect.ValueOf(v).Elem(), 0)
 	}
 	in.GRUB.Boot, in.Platforms = nil, nil
@@ -262,6 +264,7 @@ func TestNoFieldDrivesTheTerminal(t *testing.T) {
 		"image inspect":  func() error { imageTable(c.Stdout, reportRows(rep)); return nil },
 		"image list":     func() error { return (&ImageListCmd{}).print(c, []image.Listed{listed}) },
 		"problems":       func() error { printProblems(c.Stdout, "file", []source.Problem{problem}); return nil },
+		"erase verify":   func() error { _, err := io.WriteString(c.Stdout, erase.text()); return err },
 		"error and hint": func() error { report(c.Stderr, &HintError{fmt.Errorf("%s", evil), "x"}); return nil },
 		"not there":      func() error { report(c.Stderr, &fs.PathError{Op: "open", Path: evil, Err: fs.ErrNotExist}); return nil },
 	} {

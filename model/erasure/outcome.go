@@ -234,7 +234,7 @@ type NVMeFormatWord struct {
 	// Namespaces is how many the subsystem has, those that are attached to nothing too.
 	Namespaces uint32 `json:"namespaces"`
 	// Formats are the commands that were sent, at least one for each namespace.
-	Formats []NamespaceFormat `json:"formats"`
+	Formats []NamespaceFormat `json:"formats,omitempty"`
 }
 
 // NamespaceFormat is one Format command.
