@@ -532,3 +532,102 @@ func TestFilesOfTheVolume(t *testing.T) {
 		}
 	}
 }
+
+// twin plugs in a disk that looks like another one down to its identifiers, as a copy does.
+func twin(t *testing.T, r *machinetest.Rig, d state.Disk) {
+	t.Helper()
+	kept := map[string]string{}
+	for _, p := range d.Table.Partitions {
+		if p.Role == layout.ESP { // stays
+			continue
+		}
+		kept[p.FSUUID] = t.TempDir()
+		if err := os.CopyFS(kept[p.FSUUID], os.DirFS(r.Volume(p.FSUUID))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := r.AddDisk(block.Disk{Name: "vdt", Bus: block.VirtIO, Serial: "COPY", Size: d.Size})
+	m := machinetest.Machine(r)
+	err := m.WriteTable(path, d.Table)
+	if err == nil {
+		err = m.Format(t.Context(), path, d.Table, []layout.Role{layout.ESP, layout.Recovery, layout.Primary})
+	}
+	for uuid, dir := range kept {
+		err = errors.Join(err, os.CopyFS(r.Volume(uuid), os.DirFS(dir)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHoldsChangeNothing: where docs/errors.md says of a code that nothing was changed, or erased, no disk is written to.
+func TestHoldsChangeNothing(t *testing.T) {
+	unmarked := func(r *machinetest.Rig, u state.Unit) {
+		if err := os.Remove(filepath.Join(r.Volume(u.System().FSUUID), "boot.normal")); err != nil {
+			t.Error(err)
+		}
+	}
+	request := func(t *testing.T, r *machinetest.Rig) {
+		onVolume(t, r, func(v *state.Volume) error {
+			q, err := state.NewRequest(state.KindRestore, state.Latest, "a person", time.Now())
+			return errors.Join(err, v.WriteRequest(q))
+		})
+	}
+	for code, c := range map[string]struct {
+		prepare func(t *testing.T, r *machinetest.Rig, u state.Unit)
+		init    func(u *unit)
+		fault   func(n int, call string) error
+	}{
+		"G116": {func(_ *testing.T, r *machinetest.Rig, rec state.Unit) { unmarked(r, rec); r.Remove("vda") },
+			func(u *unit) { u.m.Policy.Provision = true }, nil},
+		"G211": {func(_ *testing.T, r *machinetest.Rig, rec state.Unit) { unmarked(r, rec); r.Remove("vda") }, nil, nil},
+		"G212": {func(t *testing.T, r *machinetest.Rig, rec state.Unit) { twin(t, r, rec.Recovery) }, nil, nil},
+		"G216": {func(t *testing.T, r *machinetest.Rig, rec state.Unit) {
+			unmarked(r, rec)
+			onVolume(t, r, func(v *state.Volume) error {
+				return os.WriteFile(v.Path(state.UnitFile), []byte(`{"version":99}`), 0o600)
+			})
+		}, nil, nil},
+		"G221": {func(t *testing.T, r *machinetest.Rig, _ state.Unit) { request(t, r); r.Remove("vdb") }, nil, nil},
+		"G222": {func(t *testing.T, r *machinetest.Rig, rec state.Unit) { request(t, r); twin(t, r, rec.Main[0]) }, nil, nil},
+		"G223": {func(*testing.T, *machinetest.Rig, state.Unit) {}, func(u *unit) { u.memory.Repairs = u.m.Policy.Repairs() },
+			func(_ int, call string) error {
+				if strings.HasPrefix(call, "mount /dev/vdb2") {
+					return syscall.EUCLEAN
+				}
+				return nil
+			}},
+		"G224": {func(t *testing.T, r *machinetest.Rig, _ state.Unit) {
+			request(t, r)
+			r.Replace("vdb", "ANOTHER")
+			disks, err := r.Doors().List()
+			i := slices.IndexFunc(disks, func(d block.Disk) bool { return d.Name == "vdb" })
+			if err == nil {
+				err = machinetest.Machine(r).MakeExt4(t.Context(), disks[i].Path, "HOLIDAYS", machine.NewIDs().UUID())
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}, nil, nil},
+		"G901": {func(*testing.T, *machinetest.Rig, state.Unit) {}, func(u *unit) { u.args = decide.ParseArgs("DATA_ERASE=1", false) }, nil},
+	} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			r := restored(t)
+			c.prepare(t, r, onRig(t, r).look(t.Context()).Unit)
+			r.Start(c.fault)
+			u := onRig(t, r)
+			if c.init != nil {
+				c.init(u)
+			}
+			out := u.pass(t.Context())
+			u.die(t)
+			if f := fault.Of(out.Err); out.Kind != job.HoldOn || f == nil || f.Code != code {
+				t.Errorf("%+v", out)
+			}
+			if written := r.Written(); len(written) > 0 {
+				t.Errorf("%q are written to", written)
+			}
+		})
+	}
+}
