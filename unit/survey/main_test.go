@@ -113,8 +113,9 @@ func TestHopes(t *testing.T) {
 // TestRecorded: which disk is the one of the unit's record.
 func TestRecorded(t *testing.T) {
 	own := block.Disk{Bus: "sata", Model: "M", Serial: "S1", Size: 1 << 30}
-	other, plain := own, own
+	other, plain, moved, bigger, renamed, wwn := own, own, own, own, own, own
 	other.Serial, plain.Serial = "S2", ""
+	moved.Bus, bigger.Size, renamed.Model, wwn.WWN = "usb", 2<<30, "N", "eui.00253"
 	for _, tc := range []struct {
 		name    string
 		d, r    block.Disk
@@ -123,6 +124,10 @@ func TestRecorded(t *testing.T) {
 	}{
 		{"own", own, own, false, true},
 		{"another", other, own, true, false},
+		{"on another bus", moved, own, true, false},
+		{"of another size", bigger, own, true, false},
+		{"another model", renamed, own, true, false},
+		{"with another name of the world", wwn, own, true, false},
 		{"without a serial number, with data", plain, plain, false, false},
 		{"without a serial number, without data", plain, plain, true, true},
 	} {
