@@ -141,7 +141,7 @@ func TestNVMeBytes(t *testing.T) {
 		return opcode + "000000" + nsid + strings.Repeat("00", 32) + cdw10 + cdw11 + strings.Repeat("00", 16)
 	}
 	sanitize := func(o SanitizeOptions) func(*NVMe) error {
-		return func(n *NVMe) error { return n.Sanitize(Permit{}, o) }
+		return func(n *NVMe) error { return n.Sanitize(Permit{whole: true}, o) }
 	}
 	tests := []struct {
 		name string
@@ -161,17 +161,22 @@ func TestNVMeBytes(t *testing.T) {
 			entry("84", "00000000", "33010000", "44332211")},
 		{"exit failure mode", func(n *NVMe) error { return n.ExitFailureMode(Permit{}) }, entry("84", "00000000", "01000000", "00000000")},
 		{"exit media verification", func(n *NVMe) error { return n.EndVerification(Permit{}) }, entry("84", "00000000", "05000000", "00000000")},
-		{"Format, user data", func(n *NVMe) error { return n.Format(Permit{}, ns, false, time.Hour) },
+		{"Format, user data", func(n *NVMe) error { return n.Format(Permit{whole: true}, ns, false, time.Hour) },
 			entry("80", "02000000", "55130000", "00000000")},
-		{"Format, cryptographic", func(n *NVMe) error { return n.Format(Permit{}, ns, true, time.Hour) },
+		{"Format, cryptographic", func(n *NVMe) error { return n.Format(Permit{whole: true}, ns, true, time.Hour) },
 			entry("80", "02000000", "55150000", "00000000")},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dev := &scripted{nvme: func(NVMeCommand) (NVMeResult, error) { return NVMeResult{}, nil }}
 			err := tt.do(&NVMe{dev, allow})
-			if len(dev.sent) != 1 || dev.sent[0] != tt.want {
+			if n := len(dev.sent); n == 0 || dev.sent[n-1] != tt.want {
 				t.Errorf("sent %q\nwant %q (error %v)", dev.sent, tt.want, err)
+			}
+			for _, s := range dev.sent[:max(0, len(dev.sent)-1)] { // Format asks the controller first
+				if s != entry("06", "00000000", "01000000", "00000000") {
+					t.Errorf("sent %s before", s)
+				}
 			}
 		})
 	}

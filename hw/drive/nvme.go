@@ -322,7 +322,48 @@ func (n *NVMe) Sanitize(p Permit, o SanitizeOptions) error {
 	if err != nil {
 		return err
 	}
-	return n.destroy(p, c)
+	if err := n.permit(p); err != nil {
+		return err
+	}
+	if err := n.within(p, allNamespaces); err != nil {
+		return err
+	}
+	return n.send(c)
+}
+
+// within returns an error unless a permit reaches as far as a command: to one namespace, or to all.
+func (n *NVMe) within(p Permit, id uint32) error {
+	if p.whole {
+		return nil
+	}
+	s, err := n.dev.State()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotPermitted, err)
+	}
+	reached := []uint32{id}
+	if id == allNamespaces {
+		if reached, err = n.all(); err != nil {
+			return fmt.Errorf("%w: %w", ErrNotPermitted, err)
+		}
+	}
+	for _, id := range reached {
+		if id != s.NSID {
+			return fmt.Errorf("%w: the permit is for namespace %d, and namespace %d is reached too", ErrNotPermitted, s.NSID, id)
+		}
+	}
+	return nil
+}
+
+// all returns the identifiers of all namespaces that the controller shows.
+func (n *NVMe) all() ([]uint32, error) {
+	c, err := n.Controller()
+	if err != nil {
+		return nil, err
+	}
+	if c.CanManage() {
+		return n.Allocated()
+	}
+	return n.Active()
 }
 
 func sanitizeNVMe(o SanitizeOptions) (NVMeCommand, error) {
@@ -351,7 +392,21 @@ func (n *NVMe) Format(p Permit, ns Namespace, crypto bool, timeout time.Duration
 	if ns.ID == 0 || ns.ID == allNamespaces || ns.BlockSize == 0 {
 		return errors.New("format: this is no namespace that was asked for")
 	}
-	return n.destroy(p, formatNVMe(ns, crypto, timeout))
+	if err := n.permit(p); err != nil {
+		return err
+	}
+	c, err := n.Controller()
+	if err != nil {
+		return err
+	}
+	reached := ns.ID
+	if c.FormatsAll() {
+		reached = allNamespaces
+	}
+	if err := n.within(p, reached); err != nil {
+		return err
+	}
+	return n.send(formatNVMe(ns, crypto, timeout))
 }
 
 // formatNVMe is the command (NVMe figure 189; NVM, Format NVM): the format's index in bits 13:12 and 3:0, metadata settings in 4,

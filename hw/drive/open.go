@@ -124,6 +124,13 @@ func (d *file) State() (State, error) {
 		return State{}, fmt.Errorf("BLKGETSIZE64: %w", err)
 	}
 	s := State{Number: n, Size: int64(size), Claimed: d.claimed}
+	if b, err := fs.ReadFile(d.sys, "block/"+name+"/nsid"); err == nil {
+		id, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
+		if err != nil {
+			return State{}, fmt.Errorf("namespace of %s: %w", name, err)
+		}
+		s.NSID = uint32(id)
+	}
 	if link, err := fs.ReadLink(d.sys, "block/"+name); err == nil {
 		s.USB = regexp.MustCompile(`/usb\d+/`).MatchString(link)
 	}

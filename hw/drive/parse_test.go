@@ -51,8 +51,10 @@ func TestParseSense(t *testing.T) {
 			Sense{Key: 1, ASCQ: 0x1d, HasATA: true, ATA: Registers{Status: 0x50, Device: 0x40, Count: 5, LBA: 0x0d0c0b, Upper: true}}},
 		{"ATA, fixed, as SAT has it", "f0 00 0b 04 51 40 05 0a e00b0c0d 00 00 00 000000",
 			Sense{Key: 0x0b, HasATA: true, ATA: Registers{Status: 0x51, Error: 0x04, Device: 0x40, Count: 5, LBA: 0x0d0c0b}}},
-		{"ATA, fixed, as Linux before 6.11 had it", "70 00 0b 00000000 0a 04 51 40 05 00 00 00 00 80 0b 0c 0d",
-			Sense{Key: 0x0b, HasATA: true, ATA: Registers{Status: 0x51, Error: 0x04, Device: 0x40, Count: 5, LBA: 0x0d0c0b}}},
+		{"ATA, fixed, as Linux 6.1 has it for an aborted SANITIZE DEVICE of QEMU's disk", "70000b000000000a0441400000000000a072",
+			Sense{Key: 0x0b, HasATA: true, ATA: Registers{Status: 0x41, Error: 0x04, Device: 0x40, LBA: 0x72}}},
+		{"ATA, descriptor, as Linux 6.1 has it for READ NATIVE MAX ADDRESS EXT", "7201001d0000000e090c0100000000ff00ff00014050",
+			Sense{Key: 1, ASCQ: 0x1d, HasATA: true, ATA: Registers{Status: 0x50, Device: 0x40, LBA: 0x1ffff, Upper: true}}},
 		{"a bridge that does not know the command", "70 00 05 00005051 0a 50515051 20 00 00 000000", Sense{Key: 5, ASC: 0x20}},
 		{"cut off in a descriptor", "72 01 00 1d 000000 0e 09 0c 01", Sense{Key: 1, ASCQ: 0x1d}},
 	}

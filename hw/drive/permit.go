@@ -37,12 +37,17 @@ type State struct {
 	// Users are those who use the drive, one of its partitions, or another namespace of the same NVM subsystem: mounts, swap, arrays and
 	// mappings.
 	Users []string
+	// NSID is the namespace that is open, of an NVMe drive.
+	NSID uint32
 	// USB reports whether the drive is behind a USB bridge.
 	USB bool
 }
 
-// Permit allows destroying what is on one drive. The zero Permit allows nothing.
-type Permit struct{ of Identity }
+// Permit allows destroying what is on one drive, or on one namespace of an NVMe drive. The zero Permit allows nothing.
+type Permit struct {
+	of    Identity
+	whole bool
+}
 
 // NewPermit makes a permit for a drive. Whoever calls it has decided that the drive is to be erased: there is to be one such place in a
 // program, and it takes the identity from what was planned and shown, not from what happens to be there.
@@ -50,7 +55,16 @@ func NewPermit(of Identity) (Permit, error) {
 	if of.Model == "" || of.Serial == "" || of.Size <= 0 || of.Number == (Number{}) {
 		return Permit{}, fmt.Errorf("%w: the drive %q is not named fully", ErrNotPermitted, of)
 	}
-	return Permit{of}, nil
+	return Permit{of: of}, nil
+}
+
+// NewWholePermit makes a permit for all namespaces of the NVM subsystem that a namespace belongs to, also for those that are not
+// attached. Whoever calls it has decided that of each of them. For a drive that is no part of a subsystem, or has one namespace only, it
+// allows what NewPermit does.
+func NewWholePermit(of Identity) (Permit, error) {
+	p, err := NewPermit(of)
+	p.whole = err == nil
+	return p, err
 }
 
 // permitter checks a permit before a command is sent.

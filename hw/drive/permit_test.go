@@ -35,7 +35,7 @@ func everyDestroyer(t *testing.T, dev Device, check permitter, p Permit) map[str
 
 func TestPermit(t *testing.T) {
 	ours := Identity{Model: "ACME", Serial: "1", Size: 1000, Number: Number{8, 0}}
-	good := State{Number: ours.Number, Size: ours.Size, Claimed: true}
+	good := State{Number: ours.Number, Size: ours.Size, Claimed: true, NSID: 1}
 	who := func() (string, string, error) { return "ACME", "1", nil }
 	p, err := NewPermit(ours)
 	if err != nil {
@@ -98,6 +98,9 @@ func TestPermit(t *testing.T) {
 		{Serial: "1", Size: 1, Number: sda},
 	} {
 		if _, err := NewPermit(i); !errors.Is(err, ErrNotPermitted) {
+			t.Errorf("%s: %v", i, err)
+		}
+		if p, err := NewWholePermit(i); !errors.Is(err, ErrNotPermitted) || p != (Permit{}) {
 			t.Errorf("%s: %v", i, err)
 		}
 	}
@@ -218,5 +221,45 @@ func TestUsers(t *testing.T) {
 	}
 	if users, err := machine("", "").users("sdz"); err == nil {
 		t.Errorf("a disk that is not there: %v", users)
+	}
+}
+
+// TestReach asks how far a command of a controller reaches that formats all namespaces when it formats one.
+func TestReach(t *testing.T) {
+	try := func(fna byte, namespaces uint32, p Permit) (sent []string, err error) {
+		dev := &scripted{state: State{NSID: 1}, nvme: func(c NVMeCommand) (NVMeResult, error) {
+			switch {
+			case c.Opcode == nvmeIdentify && c.CDW10 == cnsController:
+				copy(c.Data, controllerData())
+				c.Data[524] = fna
+			case c.Opcode == nvmeIdentify:
+				for id := range namespaces {
+					c.Data[4*id] = byte(id + 1)
+				}
+			}
+			return NVMeResult{}, nil
+		}}
+		err = (&NVMe{dev, allow}).Format(p, Namespace{ID: 1, BlockSize: 512}, false, time.Hour)
+		return dev.sent, err
+	}
+	tests := []struct {
+		name       string
+		fna        byte
+		namespaces uint32
+		permit     Permit
+		ok         bool
+	}{
+		{"one by one", 0, 2, Permit{}, true},
+		{"all at once, and there is one", 1 << 1, 1, Permit{}, true},
+		{"all at once, and there are two", 1 << 1, 2, Permit{}, false},
+		{"all at once, and it formats all", 1 << 0, 2, Permit{}, false},
+		{"all at once, and the permit is for all", 1 << 1, 2, Permit{whole: true}, true},
+	}
+	for _, tt := range tests {
+		sent, err := try(tt.fna, tt.namespaces, tt.permit)
+		formatted := strings.HasPrefix(sent[len(sent)-1], "80")
+		if formatted != tt.ok || (err == nil) != tt.ok || !tt.ok && !errors.Is(err, ErrNotPermitted) {
+			t.Errorf("%s: %v, formatted %t", tt.name, err, formatted)
+		}
 	}
 }

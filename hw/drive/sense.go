@@ -90,9 +90,9 @@ func parseFixed(b []byte) (s Sense, ok bool) {
 		s.ATA = Registers{Error: b[3], Status: b[4], Device: b[5], Count: uint16(b[6])}
 		s.ATA.LBA = uint64(b[9]) | uint64(b[10])<<8 | uint64(b[11])<<16
 		s.HasATA = true
-	case b[4] == 0 && b[9]&0x40 != 0 && len(b) >= 20:
+	case b[4] == 0 && b[9]&0x40 != 0 && len(b) >= 18:
 		s.ATA = Registers{Error: b[8], Status: b[9], Device: b[10], Count: uint16(b[11])}
-		s.ATA.LBA = uint64(b[17]) | uint64(b[18])<<8 | uint64(b[19])<<16
+		s.ATA.LBA = uint64(b[17]) // the two bytes above it are behind the 18 that the kernel returns
 		s.HasATA = true
 	}
 	return s, true

@@ -180,7 +180,11 @@ func (d *Drive) State() (drive.State, error) {
 	if d.off {
 		return drive.State{}, ErrNoPower
 	}
-	return drive.State{Number: d.c.Number, Size: d.kernel * int64(d.c.SectorSize), Claimed: !d.free, Users: d.users, USB: d.c.USB}, nil
+	s := drive.State{Number: d.c.Number, Size: d.kernel * int64(d.c.SectorSize), Claimed: !d.free, Users: d.users, USB: d.c.USB}
+	if d.c.Protocol == NVMe {
+		s.NSID = 1
+	}
+	return s, nil
 }
 
 // Rescan makes the kernel ask the drive for its size again, as after a host protected area was opened.

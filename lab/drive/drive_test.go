@@ -275,6 +275,27 @@ func TestNamespaces(t *testing.T) {
 	if ns, err := n.Namespace(4); err == nil {
 		t.Errorf("%+v", ns)
 	}
+	// A permit for the one that is open does not reach the others.
+	id, err := b.drive.Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := drive.NewPermit(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Sanitize(one, drive.SanitizeOptions{Erasure: drive.BlockErase}); !errors.Is(err, drive.ErrNotPermitted) {
+		t.Errorf("all namespaces: %v", err)
+	}
+	for _, nsid := range all {
+		ns, err := n.Namespace(nsid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Format(one, ns, true, time.Hour); errors.Is(err, drive.ErrNotPermitted) != (nsid != 1) || nsid == 1 && err != nil {
+			t.Errorf("namespace %d: %v", nsid, err)
+		}
+	}
 	// While it is sanitized it takes nothing else.
 	if err := n.Sanitize(b.permit, drive.SanitizeOptions{Erasure: drive.BlockErase}); err != nil {
 		t.Fatal(err)

@@ -44,7 +44,7 @@ func newBench(t *testing.T, c Config, f Faults) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.permit, err = drive.NewPermit(id); err != nil {
+	if b.permit, err = drive.NewWholePermit(id); err != nil {
 		t.Fatal(err)
 	}
 	return b

@@ -94,6 +94,7 @@ func specialLiars(seed uint64) []Liar {
 		{"USB: hides the status", usb, Faults{HidesStatus: true}, false},
 		{"USB: hides the status, and does nothing", usb, Faults{HidesStatus: true, Nothing: true}, false},
 		{"SCSI: hides its state, and does nothing", SCSIDisk(seed), Faults{HidesStatus: true, Nothing: true}, false},
+		// QEMU's scsi-hd is such a drive (version 7.2, looked at in a machine).
 		{"SCSI: a format does nothing", only(SCSIDisk(seed), drive.SCSIFormatUnit), Faults{Nothing: true}, false},
 	}
 }
