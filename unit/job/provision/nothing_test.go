@@ -2,8 +2,11 @@ package provision
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gprovision/hw/block"
@@ -144,6 +147,65 @@ func TestNothingWasWritten(t *testing.T) {
 			}
 			if written := b.Written(); len(written) > 0 || b.destroys {
 				t.Errorf("%s: written to are %s", tc.want.Code, written)
+			}
+		})
+	}
+}
+
+// TestCodesOfLater: what goes wrong when disks are written to has the code that docs/errors.md has for it, and names what a person has to
+// look at.
+func TestCodesOfLater(t *testing.T) {
+	g := newGoods(t)
+	fails := func(prefix string) func(*bench) func(int, string) error {
+		return func(b *bench) func(int, string) error {
+			return func(_ int, call string) error {
+				if b.destroys && strings.HasPrefix(call, prefix) {
+					return syscall.EIO
+				}
+				return nil
+			}
+		}
+	}
+	for name, tc := range map[string]struct {
+		want *fault.Fault
+		says string
+		bad  func(*bench) func(int, string) error
+	}{
+		"the main disk":       {fault.DiskWrite, "vdb", fails("write /dev/vdb")},
+		"the recovery device": {fault.DiskWrite, "vda", fails("write /dev/vda")},
+		"mke2fs":              {fault.DiskWrite, "vda", fails("run mke2fs")},
+		"a file":              {fault.Download, "/files/manual.txt", fails("GET /files/manual.txt")},
+		"another file of its size": {fault.DownloadHash, "manual.txt", func(b *bench) func(int, string) error {
+			b.files["manual.txt"] = []byte("read it")
+			return nil
+		}},
+		"an image that its signature is not for": {fault.ImageSignature, "", func(b *bench) func(int, string) error {
+			b.files[benchRelease+".upd"+signature.Suffix] = []byte(keytest.Sign(b.t, b.goods.key, "another", signature.ImageComment(benchRelease)))
+			return nil
+		}},
+		"what is no boot artifact": {fault.ManifestIncomplete, "norm_boot", func(b *bench) func(int, string) error {
+			b.files["kernel.efi"] = []byte("nothing that boots")
+			b.obeys(func(m *manifest.Manifest) {
+				sum := sha256.Sum256(b.files["kernel.efi"])
+				m.Files[1].Sha256, m.Files[1].Sha1, m.Files[1].Size = hex.EncodeToString(sum[:]), "", int64(len(b.files["kernel.efi"]))
+			}, "7")
+			return nil
+		}},
+		"the server refuses credentials": {fault.ServerRefused, "", fails("POST /v1/credentials")},
+		"the server has no operator key": {fault.NoCredentials, "operator key", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			station, bad := *g, func(int, string) error { return nil }
+			if tc.bad == nil {
+				station.to = nil
+			}
+			b := newBench(t, &station, machinetest.Kind{Firmware: layout.UEFI})
+			if tc.bad != nil {
+				bad = tc.bad(b)
+			}
+			if err := b.provision(bad); fault.Of(err) != tc.want || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("got %v, want %s with %q", err, tc.want.Code, tc.says)
 			}
 		})
 	}
