@@ -1,0 +1,77 @@
+package erasure
+
+import "slices"
+
+// Offer is what is known of a device before anything is sent to it.
+type Offer struct {
+	// Methods are those that the device says it knows, in any order.
+	Methods []Method
+	// Media says what the data is on.
+	Media Media
+	// Path says how the device is reached.
+	Path Path
+	// Part reports that something is to stay on it, such as the recovery volume, or on another namespace of its subsystem: no command that
+	// reaches the whole drive is sent.
+	Part bool
+	// Locked reports that it encrypts and gives no access.
+	Locked bool
+	// PSID reports that a person has typed the number on its label, and asked for a revert.
+	PSID bool
+}
+
+// Chain returns the methods for a device, in the order in which they are tried. It ends with one that a host can always try, unless the
+// device is locked: then without a person there is none, and the outcome is Failed.
+func Chain(o Offer) []Method {
+	switch {
+	case o.Locked && o.PSID && !o.Part:
+		return []Method{TCGRevert}
+	case o.Locked:
+		return nil
+	case o.Part || o.Path == RAID: // behind a controller a command reaches its volume, and who knows what of the drives
+		return []Method{Overwrite}
+	}
+	var out []Method
+	for _, m := range methods() {
+		switch {
+		case !slices.Contains(o.Methods, m.name), m.name == Overwrite, m.name == TCGRevert:
+		case m.kind == kindATASecurity && o.Path != Direct: // drives were bricked so
+		default:
+			out = append(out, m.name)
+		}
+	}
+	if i := slices.Index(out, SCSIFormatUnit); i >= 0 && o.Media == Rotating { // there an overwrite can be proved, and FORMAT UNIT cannot
+		return append(slices.Delete(out, i, i+1), Overwrite, SCSIFormatUnit)
+	}
+	return append(out, Overwrite)
+}
+
+// Try is what became of one method.
+type Try struct {
+	// Method is the one that was tried.
+	Method Method
+	// Begun reports that the drive took its command. A method that was refused has changed nothing.
+	Begun bool
+}
+
+// Next returns the method to try after those that came to nothing, or none if there is no other. A drive whose Sanitize did not end well
+// takes only another one.
+func Next(chain []Method, tries []Try) (Method, bool) {
+	stuck := slices.ContainsFunc(tries, func(t Try) bool { return t.Begun && t.Method.sanitizes() })
+	for _, m := range chain {
+		tried := slices.ContainsFunc(tries, func(t Try) bool { return t.Method == m })
+		if !tried && (!stuck || m.sanitizes()) {
+			return m, true
+		}
+	}
+	return "", false
+}
+
+// sanitizes reports whether a method leaves a drive in a mode of its own if it fails.
+func (m Method) sanitizes() bool {
+	switch k := m.find().kind; k {
+	case kindNVMeSanitize, kindATASanitize:
+		return true
+	default:
+		return k == kindSCSI && m != SCSIFormatUnit
+	}
+}
