@@ -224,6 +224,8 @@ type eraseDrive struct {
 	Reasons    []erasure.Reason     `json:"reasons,omitempty"`
 	Sentences  []string             `json:"sentences,omitempty"` // what the reasons mean
 	Samples    erasure.Count        `json:"samples"`             // that say that the data is gone
+	Blocks     erasure.Count        `json:"blocks"`
+	Read       erasure.Count        `json:"read"` // of them, after the erase
 	Missed     []eraseMissed        `json:"missed"`
 	Commands   []erasure.Command    `json:"commands,omitempty"`
 	Unwritten  []erasure.Range      `json:"unwritten,omitempty"`
@@ -274,6 +276,7 @@ func newEraseDrive(d erasure.Drive) eraseDrive {
 		Name: d.Name, Role: d.Role, Bus: d.Bus, Model: d.Model, Serial: d.Serial, Firmware: d.Firmware, Bytes: d.Bytes,
 		Outcome: d.Outcome, Level: d.Level, Method: d.Evidence.Method, Reasons: d.Reasons, Samples: places.Changed + places.Constant,
 		Commands: d.Commands, Unwritten: d.Unwritten, NotReached: d.NotReached, Places: places, Capability: d.Capabilities,
+		Blocks: d.Evidence.Samples.Blocks, Read: d.Evidence.Samples.Read,
 	}
 	for _, r := range d.Reasons {
 		out.Sentences = append(out.Sentences, r.Sentence())
@@ -336,6 +339,7 @@ func (v eraseView) text() string {
 		}
 		say("  %s samples say that the data is gone, %s say that it is not, %s could not be read", uint64(d.Samples), uint64(d.Places.Unchanged),
 			uint64(d.Places.Unreadable))
+		say("  %s of %s blocks were read afterwards", uint64(d.Read), uint64(d.Blocks))
 		for _, m := range d.Missed {
 			say("  if %s of it were left, they would miss that with a chance of at most %s", m.Left, m.Chance)
 		}

@@ -53,7 +53,7 @@ func certificate() erasure.Certificate {
 				Method: erasure.NVMeFormatUser, Media: erasure.Flash, Path: erasure.Direct,
 				Word: erasure.Word{NVMeFormat: &erasure.NVMeFormatWord{Namespaces: 1, Formats: []erasure.NamespaceFormat{{ID: 1, SES: 1}}}},
 				Samples: erasure.Samples{
-					Blocks: 1 << 20, Ends: erasure.Places{Constant: 2}, Random: erasure.Places{Constant: 5000}, Reset: erasure.ResetDone,
+					Blocks: 1 << 20, Read: 5002, Ends: erasure.Places{Constant: 2}, Random: erasure.Places{Constant: 5000}, Reset: erasure.ResetDone,
 				},
 				Control: erasure.Control{Written: true, Reported: true, Zeroed: true},
 			},
@@ -127,6 +127,7 @@ func TestEraseVerify(t *testing.T) {
 			"it holds: the data of all main disks is proved to be gone", "main disks: proved: the data is gone, at level clear",
 			"- zeros may be unmapped blocks",
 			"5000 samples say that the data is gone, 0 say that it is not",
+			"5002 of 1048576 blocks were read afterwards",
 			"if 0.1 % of it were left, they would miss that with a chance of at most 0.672 %",
 			"not reached: boot areas", "not reached: users of the BMC", "stays on the unit: the images", "not written: 1 blocks from 8",
 			"vouched for by factory.example/units, since 2026-11-30 10:00:00", "logged as record 0 of 1 of factory.example/log",
@@ -227,7 +228,7 @@ func TestEraseReport(t *testing.T) {
 		"<title>Erase of WX-0001</title>", "is proved to be gone, and a server vouches", "ACME &lt;b&gt;9&lt;/b&gt;",
 		"vouched for by factory.example/units",
 		"record 0 of 1 of factory.example/log; it agrees", "zeros may be unmapped blocks", "at most 0.672 %",
-		"boot areas", "users of the BMC", "the images",
+		"boot areas", "5002 of 1048576 blocks", "users of the BMC", "the images",
 		"1 blocks from 8", "<code>ses=1</code> for nvme-format-user", "</html>",
 	} {
 		if !strings.Contains(out, s) {

@@ -387,7 +387,7 @@ func (d Drive) check() error {
 		return errors.New("its blocks have no size")
 	case s.Blocks > d.Bytes/Count(d.BlockSize) || !e.Part && s.Blocks != d.Bytes/Count(d.BlockSize):
 		return fmt.Errorf("samples of %d blocks of %d bytes, and it has %d bytes", s.Blocks, d.BlockSize, d.Bytes)
-	case s.Random.all()+s.Uninformative > s.Blocks || s.Ends.all() > 2:
+	case s.Random.all()+s.Uninformative > s.Blocks || s.Ends.all() > 2 || s.Read > s.Blocks:
 		return errors.New("there are more samples than places for them")
 	}
 	if w := e.Word.Overwrite; w != nil && (w.Sectors > e.Samples.Blocks || !e.Part && w.Sectors != e.Samples.Blocks) {

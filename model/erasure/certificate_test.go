@@ -200,6 +200,7 @@ func TestParseRefuses(t *testing.T) {
 		"no size of blocks":        {`"blockSize": 512`, `"blockSize": 0`, ErrFormat},
 		"a larger drive":           {`"bytes": "549755813888"`, `"bytes": "549755814400"`, ErrFormat},
 		"more than there is":       {`"changed": "4000"`, `"changed": "1073741824"`, ErrFormat},
+		"more read than there is":  {`"read": "5002"`, `"read": "1073741825"`, ErrFormat},
 		"more ends than two":       {`"changed": "2"`, `"changed": "3"`, ErrFormat},
 		"too large a number":       {`"hidden": "0"`, `"hidden": "72057594037927937"`, ErrFormat},
 	} {

@@ -317,6 +317,8 @@ type OverwriteWord struct {
 type Samples struct {
 	// Blocks is how many blocks the places were chosen among.
 	Blocks Count `json:"blocks"`
+	// Read is how many were read after the erase in all: more than the places where every block is read.
+	Read Count `json:"read"`
 	// Ends are the first and the last block: canaries at places that everybody knows, so they are no part of the chance.
 	Ends Places `json:"ends"`
 	// Random are the places that nobody knew but the unit.

@@ -12,7 +12,8 @@ func good(m Method) Evidence {
 	e := Evidence{
 		Method: m, Media: Flash, Path: Direct, Reallocated: &zero, MediaVerified: true,
 		Samples: Samples{
-			Blocks: 1 << 30, Reset: ResetDone, Ends: Places{Changed: 2}, Random: Places{Changed: 4000, Constant: 1000}, Uninformative: 10,
+			Blocks: 1 << 30, Read: 5002, Reset: ResetDone, Ends: Places{Changed: 2}, Random: Places{Changed: 4000, Constant: 1000},
+			Uninformative: 10,
 		},
 		Control: Control{Written: true, Reported: true, Zeroed: true},
 	}

@@ -136,6 +136,7 @@ func forgeries(t *testing.T) map[string]forgery {
 	})
 	add("other blanks, signed", ErrFormat, func(f *Files) { resign(f, "  \"unit\": ", "  \"unit\":  ") })
 	add("more samples than blocks, signed", ErrFormat, func(f *Files) { resign(f, `"uninformative": "10"`, `"uninformative": "1073741824"`) })
+	add("more read than blocks, signed", ErrFormat, func(f *Files) { resign(f, `"read": "5002"`, `"read": "1073741825"`) })
 	add("a later version, signed", ErrFormat, func(f *Files) { resign(f, `"version": 1`, `"version": 2`) })
 	add("text that is not printable, signed", ErrFormat, func(f *Files) { resign(f, `"shiny"`, `"shin\u001b"`) })
 	add("a date that is none, signed", ErrFormat, func(f *Files) { resign(f, `"started": "2026-11-30`, `"started": "2026-11-31`) })
