@@ -10,22 +10,22 @@ type Method string
 
 // The methods, for each protocol strongest first.
 const (
-	NVMeSanitizeCrypto    Method = "NVMe Sanitize, crypto erase"
-	NVMeSanitizeBlock     Method = "NVMe Sanitize, block erase"
-	NVMeSanitizeOverwrite Method = "NVMe Sanitize, overwrite"
-	NVMeFormatCrypto      Method = "NVMe Format, cryptographic erase"
-	NVMeFormatUserData    Method = "NVMe Format, user data erase"
+	NVMeSanitizeCrypto    Method = "nvme-sanitize-crypto"
+	NVMeSanitizeBlock     Method = "nvme-sanitize-block"
+	NVMeSanitizeOverwrite Method = "nvme-sanitize-overwrite"
+	NVMeFormatCrypto      Method = "nvme-format-crypto"
+	NVMeFormatUser        Method = "nvme-format-user"
 
-	ATASanitizeCrypto    Method = "ATA Sanitize, crypto scramble"
-	ATASanitizeBlock     Method = "ATA Sanitize, block erase"
-	ATASanitizeOverwrite Method = "ATA Sanitize, overwrite"
-	ATASecurityEnhanced  Method = "ATA Security Erase, enhanced"
-	ATASecurityNormal    Method = "ATA Security Erase, normal"
+	ATASanitizeCrypto    Method = "ata-sanitize-crypto"
+	ATASanitizeBlock     Method = "ata-sanitize-block"
+	ATASanitizeOverwrite Method = "ata-sanitize-overwrite"
+	ATASecurityEnhanced  Method = "ata-security-enhanced"
+	ATASecurityNormal    Method = "ata-security-normal"
 
-	SCSISanitizeCrypto    Method = "SCSI SANITIZE, cryptographic erase"
-	SCSISanitizeBlock     Method = "SCSI SANITIZE, block erase"
-	SCSISanitizeOverwrite Method = "SCSI SANITIZE, overwrite"
-	SCSIFormatUnit        Method = "SCSI FORMAT UNIT"
+	SCSISanitizeCrypto    Method = "scsi-sanitize-crypto"
+	SCSISanitizeBlock     Method = "scsi-sanitize-block"
+	SCSISanitizeOverwrite Method = "scsi-sanitize-overwrite"
+	SCSIFormatUnit        Method = "scsi-format-unit"
 )
 
 // Word is a number as the drive said it.
@@ -47,6 +47,18 @@ type Capabilities struct {
 	Subsystem bool
 	// Words are the numbers that all this was read from.
 	Words []Word
+}
+
+// Reallocated returns how many sectors the drive says that it has replaced by others, which a host can reach no more. known is false for
+// a drive that does not say: NVMe drives, and most behind bridges.
+func (d *Drive) Reallocated() (n uint64, known bool, err error) {
+	switch {
+	case d.NVMe != nil:
+		return 0, false, nil
+	case d.ATA != nil:
+		return d.ATA.reallocated()
+	}
+	return d.SCSI.reallocated()
 }
 
 // Capabilities asks the drive. It sends nothing that changes anything.
@@ -78,7 +90,7 @@ func (n *NVMe) capabilities() (Capabilities, error) {
 		out.Methods = append(out.Methods, NVMeFormatCrypto)
 	}
 	if c.CanFormat() {
-		out.Methods = append(out.Methods, NVMeFormatUserData)
+		out.Methods = append(out.Methods, NVMeFormatUser)
 	}
 	return out, nil
 }

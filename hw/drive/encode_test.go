@@ -119,6 +119,9 @@ func TestSCSIBytes(t *testing.T) {
 			[]string{"85072000000000" + "000000000000" + "402700", "85072000000000" + "04" + "01" + "05" + "02" + "06" + "03" + "403700"}},
 		{"SET MAX ADDRESS", func(_ *SCSI, a *ATA) error { return a.SetSectors(Permit{}, small, 0x04030201+1) },
 			[]string{"85062000000000" + "000000000000" + "40f800", "85062000000000" + "00" + "01" + "00" + "02" + "00" + "03" + "44f900"}},
+		{"READ DEFECT DATA (12)", func(s *SCSI, _ *ATA) error { _, _, err := s.reallocated(); return err }, []string{"b70800000000000000080000"}},
+		{"SMART READ DATA", func(_ *SCSI, a *ATA) error { _, _, err := a.reallocated(); return err },
+			[]string{"85080e00d00001" + "00" + "00" + "00" + "4f" + "00" + "c2" + "00b000"}},
 		{"DEVICE CONFIGURATION IDENTIFY", func(_ *SCSI, a *ATA) error { _, err := a.FactorySectors(); return err },
 			[]string{"85080e00c20001" + "000000000000" + "00b100"}},
 	}

@@ -345,6 +345,37 @@ func TestParseSCSI(t *testing.T) {
 	}
 }
 
+func TestParseReallocated(t *testing.T) {
+	b := make([]byte, 512)
+	copy(b[2:], []byte{1, 0, 0, 100, 100, 9, 9, 9})
+	copy(b[14:], []byte{5, 0x33, 0, 100, 100, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0xff})
+	var sum byte
+	for _, c := range b {
+		sum += c
+	}
+	b[511] = -sum
+	if n, known := parseSMART(b); !known || n != 0x665544332211 {
+		t.Errorf("%x %t", n, known)
+	}
+	b[511]++
+	if n, known := parseSMART(b); known {
+		t.Errorf("a wrong checksum: %x", n)
+	}
+	if n, known := parseSMART(make([]byte, 512)); known {
+		t.Errorf("no attribute: %x", n)
+	}
+	for in, want := range map[string]uint64{"0008000000000010": 4, "000b000000000010": 2, "000d000000000000": 0} {
+		if n, known := parseDefects(unhex(t, in)); !known || n != want {
+			t.Errorf("%s: %d %t", in, n, known)
+		}
+	}
+	for _, in := range []string{"", "0000000000000010", "00080000"} {
+		if n, known := parseDefects(unhex(t, in)); known {
+			t.Errorf("%s: %d", in, n)
+		}
+	}
+}
+
 func FuzzParseSCSI(f *testing.F) {
 	f.Add([]byte{0, 0x83, 0, 12, 1, 3, 0, 8, 0x50, 0, 0xc5, 0, 1, 2, 3, 4})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -353,6 +384,12 @@ func FuzzParseSCSI(f *testing.F) {
 		}
 		if page, err := ParsePage(0x83, b); err == nil && strings.ContainsFunc(parseName(page), func(r rune) bool { return r < ' ' || r > '~' }) {
 			t.Errorf("%q", parseName(page))
+		}
+		if n, known := parseDefects(b); !known && n != 0 {
+			t.Errorf("%d defects that are not known", n)
+		}
+		if n, known := parseSMART(b); !known && n != 0 {
+			t.Errorf("%d sectors that are not known", n)
 		}
 		if c, err := parseCapacity(b); err == nil && (c.Blocks == 0 || c.BlockSize == 0) {
 			t.Errorf("%+v", c)

@@ -23,6 +23,7 @@ const (
 	opSanitize          = 0x48
 	opATAPassThrough16  = 0x85
 	opServiceActionIn16 = 0x9e
+	opReadDefectData12  = 0xb7
 	opMaintenanceIn     = 0xa3
 )
 
@@ -379,4 +380,31 @@ func text(b []byte) string {
 		}
 		return r
 	}, string(b)))
+}
+
+// reallocated asks for the length of the list of grown defects, READ DEFECT DATA (12) of SBC, in block format: only its header is
+// transferred. A drive that does not know the command does not say.
+func (s *SCSI) reallocated() (n uint64, known bool, err error) {
+	const grown, short = 1 << 3, 0 // REQ_GLIST; short block format, four bytes for each
+	b, err := s.read([]byte{opReadDefectData12, grown | short, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0}, 8)
+	if e := (SenseError{}); errors.As(err, &e) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("read defects: %w", err)
+	}
+	n, known = parseDefects(b)
+	return n, known, nil
+}
+
+// parseDefects reads the header of a defect list: valid lists and format in byte 1, length in bytes 4 to 7.
+func parseDefects(b []byte) (n uint64, known bool) {
+	if len(b) < 8 || b[1]&(1<<3) == 0 {
+		return 0, false
+	}
+	size := uint64(4)
+	if format := b[1] & 7; format != 0 {
+		size = 8 // long block, bytes from index, physical sector
+	}
+	return uint64(binary.BigEndian.Uint32(b[4:])) / size, true
 }

@@ -42,6 +42,8 @@ type Config struct {
 	Times map[drive.Method]time.Duration
 	// NoKeep: the drive deallocates although it was asked not to (NDI).
 	NoKeep bool
+	// Verify: the drive has the media verification state, NVMe only.
+	Verify bool
 	// Noise: after a cryptographic erase sectors are read as if by chance, else as zeros.
 	Noise bool
 }
@@ -52,7 +54,7 @@ func NVMeDisk(seed uint64) Config {
 		Seed: seed, Protocol: NVMe, Model: "Lab NVMe", Serial: "N0001", Firmware: "1.0", Number: drive.Number{Major: 259},
 		SectorSize: 4096, Sectors: 1 << 16, Flash: true, Noise: true,
 		Methods: []drive.Method{
-			drive.NVMeSanitizeCrypto, drive.NVMeSanitizeBlock, drive.NVMeSanitizeOverwrite, drive.NVMeFormatCrypto, drive.NVMeFormatUserData,
+			drive.NVMeSanitizeCrypto, drive.NVMeSanitizeBlock, drive.NVMeSanitizeOverwrite, drive.NVMeFormatCrypto, drive.NVMeFormatUser,
 		},
 	}
 }
@@ -126,6 +128,8 @@ type Drive struct {
 	echo      uint32  // its Dword 10, NVMe
 	passes    int
 	untouched bool // nothing was written since the last sanitize
+	verifying bool // it is in the media verification state
+	canceled  bool // a reset ended that
 	faulty    int  // how many erases failed by FailFirst
 
 	cache map[int64][]byte

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gprovision/hw/drive"
+	"gprovision/model/erasure"
 )
 
 // TestDevice reads and writes as O_DIRECT does.
@@ -96,7 +97,7 @@ func TestPowerCut(t *testing.T) {
 		{SATAFlash(1), drive.ATASanitizeBlock, saidDone},
 		{SCSIDisk(1), drive.SCSISanitizeOverwrite, saidDone},
 		{SCSIDisk(1), drive.SCSIFormatUnit, saidFailed},
-		{NVMeDisk(1), drive.NVMeFormatUserData, saidNothing},
+		{NVMeDisk(1), drive.NVMeFormatUser, saidNothing},
 		{SATADisk(1), drive.ATASecurityNormal, saidNothing},
 	}
 	for _, tt := range tests {
@@ -313,6 +314,59 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
+// TestVerification stays in the media verification state until it is ended, or a reset does that.
+func TestVerification(t *testing.T) {
+	c := NVMeDisk(1)
+	c.Verify, c.Noise = true, true
+	for _, reset := range []bool{false, true} {
+		b := newBench(t, c, Faults{})
+		n := b.drive.NVMe
+		if err := n.Sanitize(b.permit, drive.SanitizeOptions{Erasure: drive.CryptoErase, KeepAllocated: true, Verify: true}); err != nil {
+			t.Fatal(err)
+		}
+		b.clock.Advance(time.Hour)
+		status := func() drive.SanitizeLog {
+			t.Helper()
+			l, err := n.SanitizeLog()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+		if l := status(); l.State() != drive.Sanitizing || l.Progress != 0xffff || !l.GlobalDataErased() {
+			t.Errorf("%+v", l)
+		}
+		p, zeros := make([]byte, 4096), make([]byte, 4096)
+		if _, err := b.sim.Device().ReadAt(p, 0); err != nil || bytes.Equal(p, zeros) {
+			t.Errorf("the medium is not seen: %v", err)
+		}
+		if _, err := b.sim.Device().WriteAt(p, 0); !errors.Is(err, unix.EIO) {
+			t.Errorf("written: %v", err)
+		}
+		busy := drive.StatusError{}
+		if err := n.Sanitize(b.permit, drive.SanitizeOptions{Erasure: drive.CryptoErase}); !errors.As(err, &busy) {
+			t.Errorf("another one: %v", err)
+		}
+		end := func() error { return n.EndVerification(b.permit) }
+		if reset {
+			end = func() error { return n.Reset(b.permit) }
+		}
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+		if l := status(); l.State() != drive.Sanitized || l.VerificationCanceled() != reset {
+			t.Errorf("%+v", l)
+		}
+		if _, err := b.sim.Device().ReadAt(p, 0); err != nil || !bytes.Equal(p, zeros) {
+			t.Errorf("it is not deallocated: %v", err)
+		}
+	}
+	b := newBench(t, NVMeDisk(1), Faults{})
+	if err := b.drive.NVMe.Sanitize(b.permit, drive.SanitizeOptions{Erasure: drive.BlockErase, Verify: true}); err == nil {
+		t.Error("a drive that does not have the state")
+	}
+}
+
 // TestFailed leaves a drive in failure mode, out of which only another sanitize operation leads.
 func TestFailed(t *testing.T) {
 	for _, c := range []Config{NVMeDisk(1), SATAFlash(1), SCSIDisk(1)} {
@@ -343,5 +397,33 @@ func TestFailed(t *testing.T) {
 				t.Errorf("residue %d", r)
 			}
 		})
+	}
+}
+
+// TestReallocated asks for sectors that were replaced.
+func TestReallocated(t *testing.T) {
+	for name, c := range configs() {
+		for _, hides := range []bool{false, true} {
+			b := newBench(t, c, Faults{Remapped: 7, HidesRemapped: hides})
+			want := uint64(7)
+			if hides {
+				want = 0
+			}
+			n, known, err := b.drive.Reallocated()
+			if err != nil || known != (c.Protocol != NVMe) || known && n != want {
+				t.Errorf("%s: %d %t %v", name, n, known, err)
+			}
+		}
+	}
+}
+
+// TestMethods holds the names of methods against those of certificates.
+func TestMethods(t *testing.T) {
+	for _, c := range []Config{NVMeDisk(1), SATAFlash(1), SCSIDisk(1), {Methods: []drive.Method{drive.SCSISanitizeBlock}}} {
+		for _, m := range c.Methods {
+			if erasure.Method(m).Level() == "" {
+				t.Errorf("model/erasure knows no method %s", m)
+			}
+		}
 	}
 }

@@ -71,8 +71,8 @@ func (b *bench) password() drive.Password {
 // pattern is what the tests let drives write.
 func pattern() drive.Pattern { return drive.Pattern{Word: 0x11223344, Passes: 1} }
 
-// erasure is the way of a method.
-func erasure(m drive.Method) drive.Erasure {
+// wayOf is the way of a method.
+func wayOf(m drive.Method) drive.Erasure {
 	switch m {
 	case drive.NVMeSanitizeCrypto, drive.ATASanitizeCrypto, drive.SCSISanitizeCrypto:
 		return drive.CryptoErase
@@ -101,15 +101,15 @@ func (b *bench) start(m drive.Method) (waited bool, err error) {
 	d, p := b.drive, b.permit
 	switch m {
 	case drive.NVMeSanitizeCrypto, drive.NVMeSanitizeBlock, drive.NVMeSanitizeOverwrite:
-		return false, d.NVMe.Sanitize(p, drive.SanitizeOptions{Erasure: erasure(m), Pattern: pattern()})
-	case drive.NVMeFormatCrypto, drive.NVMeFormatUserData:
+		return false, d.NVMe.Sanitize(p, drive.SanitizeOptions{Erasure: wayOf(m), Pattern: pattern()})
+	case drive.NVMeFormatCrypto, drive.NVMeFormatUser:
 		ns, err := d.NVMe.Namespace(1)
 		if err == nil {
 			err = d.NVMe.Format(p, ns, m == drive.NVMeFormatCrypto, time.Hour)
 		}
 		return true, err
 	case drive.ATASanitizeCrypto, drive.ATASanitizeBlock, drive.ATASanitizeOverwrite:
-		return false, d.ATA.Sanitize(p, erasure(m), pattern())
+		return false, d.ATA.Sanitize(p, wayOf(m), pattern())
 	case drive.ATASecurityEnhanced, drive.ATASecurityNormal:
 		if err := d.ATA.SetPassword(p, b.password()); err != nil {
 			return true, err
@@ -118,7 +118,7 @@ func (b *bench) start(m drive.Method) (waited bool, err error) {
 	case drive.SCSIFormatUnit:
 		return false, d.SCSI.Format(p)
 	}
-	return false, d.SCSI.Sanitize(p, erasure(m), pattern())
+	return false, d.SCSI.Sanitize(p, wayOf(m), pattern())
 }
 
 // wait asks until the drive has done, at most four days.
@@ -214,7 +214,7 @@ func TestHonest(t *testing.T) {
 				readable, hidden := b.sim.Residue()
 				var wantReadable, wantHidden int64
 				switch m {
-				case drive.NVMeFormatCrypto, drive.NVMeFormatUserData:
+				case drive.NVMeFormatCrypto, drive.NVMeFormatUser:
 					for _, n := range c.Others {
 						wantReadable, wantHidden = wantReadable+n, 3
 					}

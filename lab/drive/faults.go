@@ -59,8 +59,10 @@ type Faults struct {
 	OldFromCache bool
 	// CacheOnly: writes stay in the drive's cache, flushed or not, and are lost when it is reset, erased or loses power.
 	CacheOnly bool
-	// Remapped is how many sectors were reallocated: as many hidden copies of old data.
+	// Remapped is how many sectors were reallocated: as many hidden copies of old data. ATA and SCSI drives say so.
 	Remapped int64
+	// HidesRemapped: they say that none was.
+	HidesRemapped bool
 	// BadSectors is how many sectors cannot be written and keep what they have when a host writes.
 	BadSectors int
 

@@ -85,6 +85,9 @@ func (a *Area) WriteAt(p []byte, off int64) (int, error) {
 	if err := a.transfer(len(p), off); err != nil {
 		return 0, err
 	}
+	if a.d.verifying {
+		return 0, unix.EIO
+	}
 	sector := a.d.c.SectorSize
 	for at := 0; at < len(p); at += sector {
 		lba := a.start + (off+int64(at))/int64(sector)

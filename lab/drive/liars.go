@@ -73,7 +73,7 @@ func specialLiars(seed uint64) []Liar {
 	usb.USB = true
 	slow := only(SATADisk(seed), drive.ATASecurityEnhanced, drive.ATASecurityNormal)
 	slow.Times = map[drive.Method]time.Duration{drive.ATASecurityEnhanced: 4 * time.Hour, drive.ATASecurityNormal: 4 * time.Hour}
-	formats := []drive.Method{drive.NVMeFormatCrypto, drive.NVMeFormatUserData}
+	formats := []drive.Method{drive.NVMeFormatCrypto, drive.NVMeFormatUser}
 	security := []drive.Method{drive.ATASecurityEnhanced, drive.ATASecurityNormal}
 	return []Liar{
 		{"NVMe: erases the first namespace only", spaces, Faults{FirstOnly: true}, false},
@@ -90,7 +90,8 @@ func specialLiars(seed uint64) []Liar {
 		{"SATA: leaves a host protected area", area, Faults{KeepArea: true}, false},
 		{"SATA: leaves a host protected area that cannot be opened", area, Faults{KeepArea: true, AreaStays: true}, true},
 		{"SATA: has sectors that cannot be written", only(SATADisk(seed)), Faults{BadSectors: 5}, false},
-		{"SATA: has reallocated sectors", only(SATADisk(seed)), Faults{Remapped: 100}, true},
+		{"SATA: has reallocated sectors", only(SATADisk(seed)), Faults{Remapped: 100}, false},
+		{"SATA: has reallocated sectors and does not say so", only(SATADisk(seed)), Faults{Remapped: 100, HidesRemapped: true}, true},
 		{"USB: hides the status", usb, Faults{HidesStatus: true}, false},
 		{"USB: hides the status, and does nothing", usb, Faults{HidesStatus: true, Nothing: true}, false},
 		{"SCSI: hides its state, and does nothing", SCSIDisk(seed), Faults{HidesStatus: true, Nothing: true}, false},

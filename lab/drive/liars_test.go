@@ -73,6 +73,7 @@ func beliefs() map[string]belief {
 		"SATA: leaves a host protected area":                                lie,
 		"SATA: leaves a host protected area that cannot be opened":          lie,
 		"SATA: has sectors that cannot be written":                          old,
+		"SATA: has reallocated sectors and does not say so":                 {said: saidNothing, refused: true, residue: true, hidden: true},
 		"SATA: has reallocated sectors":                                     {said: saidNothing, refused: true, residue: true, hidden: true},
 		"USB: hides the status":                                             {said: saidNothing},
 		"USB: hides the status, and does nothing":                           {said: saidNothing, residue: true},
@@ -106,7 +107,7 @@ func TestLiars(t *testing.T) {
 		if got := believe(t, l); got != want {
 			t.Errorf("%s: %+v, want %+v", l.Name, got, want)
 		}
-		if l.Secret != (want.hidden || l.Faults.AreaStays) {
+		if l.Secret != (want.hidden && (l.Faults.Remapped == 0 || l.Faults.HidesRemapped || l.Faults.KeepHidden) || l.Faults.AreaStays) {
 			t.Errorf("%s: secret %t, %+v", l.Name, l.Secret, want)
 		}
 	}

@@ -88,7 +88,12 @@ func (m *medium) write(lba int64, p []byte, born int, keep bool) {
 			m.hidden[r.born]++
 		}
 	}
-	m.cells[lba] = cell{append([]byte(nil), p...), born}
+	data := m.cells[lba].data
+	if data == nil {
+		data = make([]byte, len(p))
+	}
+	copy(data, p)
+	m.cells[lba] = cell{data, born}
 }
 
 // put fills sectors from start to before end. What was there before stays in hidden copies if keep says so.

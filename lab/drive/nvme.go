@@ -55,6 +55,9 @@ func (d *Drive) admin(c drive.NVMeCommand) (uint16, error) {
 		return invalidOpcode, nil
 	}
 	switch {
+	case d.verifying && c.Opcode == 0x84 && c.CDW10&7 == 5:
+		d.endVerification()
+		return 0, nil
 	case running:
 		return sanitizeInProgress, nil
 	case c.Opcode == 0x84:
@@ -109,10 +112,13 @@ func (d *Drive) controller(b []byte) {
 	if d.c.NoKeep && sanicap != 0 {
 		sanicap |= 1 << 29
 	}
+	if d.c.Verify {
+		sanicap |= 1 << 3
+	}
 	le.PutUint32(b[328:], sanicap)
 	le.PutUint32(b[516:], 32)
 	var oacs uint16
-	if d.says(drive.NVMeFormatUserData) {
+	if d.says(drive.NVMeFormatUser) {
 		oacs |= 1 << 1
 	}
 	if d.c.Unattached > 0 {
@@ -147,13 +153,19 @@ func (d *Drive) nvmeLog(c drive.NVMeCommand) uint16 {
 	clear(c.Data)
 	how, running, echo := d.reported()
 	status, progress := map[outcome]uint16{never: 0, completed: 1, failed: 3}[how], uint16(0xffff)
-	if running {
+	switch {
+	case d.verifying:
+		status = 2 | 1<<8
+	case running:
 		status, progress = 2, uint16(min(d.part(), 0xfffe))
-	} else {
+	default:
 		status |= uint16(d.passes) << 3
 		if d.untouched || d.op != nil {
 			status |= 1 << 8
 		}
+	}
+	if d.canceled {
+		status |= 1 << 9
 	}
 	le := binary.LittleEndian
 	le.PutUint16(c.Data, progress)
@@ -176,10 +188,10 @@ func (d *Drive) nvmeSanitize(c drive.NVMeCommand) uint16 {
 		return sanitizeFailed
 	case c.CDW10&7 == 1:
 		return 0
-	case d.f.SanitizeFrozen, !d.knows(m), d.c.NoKeep && c.CDW10&(1<<9) != 0:
+	case d.f.SanitizeFrozen, !d.knows(m), d.c.NoKeep && c.CDW10&(1<<9) != 0, !d.c.Verify && c.CDW10&(1<<10) != 0:
 		return invalidField
 	}
-	o := operation{method: m, areas: d.all(), deep: true, lasting: true, echo: c.CDW10}
+	o := operation{method: m, areas: d.all(), deep: true, lasting: true, echo: c.CDW10, verify: c.CDW10&(1<<10) != 0}
 	if m == drive.NVMeSanitizeOverwrite {
 		o.fill.word, o.passes = bits.ReverseBytes32(c.CDW11), int(c.CDW10>>4&0xf)
 	}
@@ -189,7 +201,7 @@ func (d *Drive) nvmeSanitize(c drive.NVMeCommand) uint16 {
 
 // nvmeFormat answers Format NVM.
 func (d *Drive) nvmeFormat(c drive.NVMeCommand) (uint16, error) {
-	m := map[uint32]drive.Method{1: drive.NVMeFormatUserData, 2: drive.NVMeFormatCrypto}[c.CDW10>>9&7]
+	m := map[uint32]drive.Method{1: drive.NVMeFormatUser, 2: drive.NVMeFormatCrypto}[c.CDW10>>9&7]
 	switch {
 	case c.NSID == 0 || int(c.NSID) > 1+len(d.c.Others):
 		return invalidNamespace, nil

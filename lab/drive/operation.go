@@ -21,6 +21,7 @@ type operation struct {
 	fails   bool
 	echo    uint32
 	passes  int
+	verify  bool   // it ends in the media verification state
 	done    func() // what is done at the end, if it does not fail
 }
 
@@ -49,7 +50,7 @@ func (d *Drive) begin(o operation) *operation {
 	if isCrypto(o.method) && d.c.Noise {
 		o.fill.seed = random(d.c.Seed+uint64(len(d.sent))).next() | 1
 	}
-	d.op = &o
+	d.op, d.canceled = &o, false
 	if d.f.CacheOnly {
 		clear(d.cache)
 	}
@@ -96,6 +97,7 @@ func (d *Drive) end(how outcome) {
 		return
 	}
 	d.said, d.passes, d.echo, d.untouched = how, o.passes, o.echo, how == completed
+	d.verifying = o.verify && how == completed
 	if d.f.WrongEcho {
 		d.echo ^= 7
 	}
@@ -176,7 +178,7 @@ func (d *Drive) running() bool { return d.op != nil && !d.op.secret }
 // reported is what the drive says of sanitize operations now: how the last one ended, whether one is under way, and its parameters.
 func (d *Drive) reported() (how outcome, running bool, echo uint32) {
 	if d.op == nil || !d.op.lasting {
-		return d.said, false, d.echo
+		return d.said, d.verifying, d.echo
 	}
 	old := d.f.OldFor
 	if old == 0 {
@@ -189,6 +191,17 @@ func (d *Drive) reported() (how outcome, running bool, echo uint32) {
 		return completed, false, d.op.echo
 	}
 	return d.said, true, d.op.echo
+}
+
+// endVerification ends the media verification state, if the drive is in it: all blocks are deallocated.
+func (d *Drive) endVerification() {
+	if !d.verifying {
+		return
+	}
+	d.verifying = false
+	for _, a := range d.all() {
+		d.m.put(a.start, a.end, fill{born: d.mark}, false)
+	}
 }
 
 // PowerCut takes the power away until PowerOn: caches, unlocked passwords and opened areas are lost. A sanitize operation waits and goes on
@@ -228,6 +241,8 @@ func (d *Drive) Reset() error {
 func (d *Drive) interrupt(ends bool) {
 	clear(d.cache)
 	d.scsi.attention = true
+	d.canceled = d.canceled || d.verifying
+	d.endVerification()
 	o := d.op
 	switch {
 	case o == nil:

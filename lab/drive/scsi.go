@@ -106,6 +106,13 @@ func (d *Drive) scsiCommand(c drive.SCSICommand) (answer, error) {
 		binary.BigEndian.PutUint64(b, uint64(d.c.Sectors-1))
 		binary.BigEndian.PutUint32(b[8:], uint32(d.c.SectorSize))
 		return good(b), nil
+	case 0xb7:
+		if c.CDB[1]&0x18 != 0x08 {
+			return illegalField(), nil
+		}
+		b := []byte{0, 0x08, 0, 0, 0, 0, 0, 0}
+		binary.BigEndian.PutUint32(b[4:], uint32(4*d.remapped()))
+		return good(b), nil
 	case 0x48:
 		return d.scsiSanitize(c), nil
 	case 0x04:
