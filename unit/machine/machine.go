@@ -142,7 +142,7 @@ func (m *Machine) PartitionsOn(disks []block.Disk, allow func(platform.Variant, 
 			continue
 		}
 		for _, p := range t.Partitions {
-			if path, ok := node(disks[i], p); ok {
+			if path, ok := deviceNode(disks[i], p); ok {
 				out = append(out, Found{Disk: disks[i], Table: t, Partition: p, Path: path})
 			}
 		}
@@ -150,9 +150,9 @@ func (m *Machine) PartitionsOn(disks []block.Disk, allow func(platform.Variant, 
 	return out
 }
 
-// node returns the device node of a partition. It reports false unless the kernel has a partition with that number,
+// deviceNode returns the device node of a partition. It reports false unless the kernel has a partition with that number,
 // start and size.
-func node(d block.Disk, p layout.Partition) (string, bool) {
+func deviceNode(d block.Disk, p layout.Partition) (string, bool) {
 	for _, k := range d.Partitions {
 		if k.Number == p.Number && k.Start == p.Start && k.Size == p.Size {
 			return k.Path, true
@@ -305,7 +305,7 @@ func (m *Machine) BackupTable(d block.Disk) (*layout.Table, error) {
 		return nil, err
 	}
 	for _, p := range t.Partitions {
-		if _, known := node(d, p); !known {
+		if _, known := deviceNode(d, p); !known {
 			return &t, dev.RereadTable()
 		}
 	}
