@@ -132,7 +132,7 @@ func (l mainLook) lostMember(d block.Disk) bool {
 		note(&l.f.Notes, "main: %s: %v", d.Path, err)
 	}
 	return slices.ContainsFunc(l.f.Unit.Main, func(r state.Disk) bool {
-		if !recorded(d, r, err == nil && r.Table.Kind != layout.None && r.Table.On(now)) {
+		if !matchesRecord(d, r, err == nil && r.Table.Kind != layout.None && r.Table.On(now)) {
 			return false
 		}
 		only, err := l.s.Eyes.OnlyTable(d.Path, r.Table)

@@ -86,7 +86,7 @@ func (l mainLook) judgeMain() {
 		note(&l.f.Notes, "main: the kernel has noted errors in the filesystem of %s", l.f.MainPart.Path)
 		return
 	}
-	err = l.s.settled(l.f, l.f.MainPart.Path)
+	err = l.s.checkReplayed(l.f, l.f.MainPart.Path)
 	if errors.Is(err, errReplay) {
 		return
 	}
@@ -172,13 +172,13 @@ func (l mainLook) lookForPlannedDisk() {
 	if l.f.Main == decide.MainForeign && l.begunMain() {
 		l.f.Main = decide.MainBegun
 	}
-	l.f.Recorded = records(l.f.Planned, l.f.Unit.Main, l.f.Main != decide.MainForeign) != nil
+	l.f.Recorded = recordsOf(l.f.Planned, l.f.Unit.Main, l.f.Main != decide.MainForeign) != nil
 }
 
 // begunMain reports whether the planned disks are the recorded ones and carry nothing recognised but their recorded
 // tables.
 func (l mainLook) begunMain() bool {
-	own := records(l.f.Planned, l.f.Unit.Main, true)
+	own := recordsOf(l.f.Planned, l.f.Unit.Main, true)
 	for i, r := range own {
 		only, err := l.s.Eyes.OnlyTable(l.f.Planned[i].Path, r.Table)
 		if err != nil {
@@ -216,25 +216,25 @@ func (l mainLook) plannedDisks() ([]block.Disk, error) {
 	return out, nil
 }
 
-// recorded reports whether d is the disk r of the unit's record. A disk with neither serial number nor WWN counts
+// matchesRecord reports whether d is the disk r of the unit's record. A disk with neither serial number nor WWN counts
 // only if nothing is true: it must carry nothing that could be somebody's.
-func recorded(d block.Disk, r state.Disk, nothing bool) bool {
+func matchesRecord(d block.Disk, r state.Disk, nothing bool) bool {
 	if string(d.Bus) != r.Bus || d.Model != r.Model || d.Size != r.Size || d.Serial != r.Serial || d.WWN != r.WWN {
 		return false
 	}
 	return nothing || d.Serial != "" || d.WWN != ""
 }
 
-// records returns the records of disks, in the order of the disks. It returns nil if a disk has no record, or a
+// recordsOf returns the records of disks, in the order of the disks. It returns nil if a disk has no record, or a
 // record no disk.
-func records(disks []block.Disk, main []state.Disk, nothing bool) []state.Disk {
+func recordsOf(disks []block.Disk, main []state.Disk, nothing bool) []state.Disk {
 	if len(disks) != len(main) {
 		return nil
 	}
 	left := slices.Clone(main)
 	var out []state.Disk
 	for _, d := range disks {
-		i := slices.IndexFunc(left, func(r state.Disk) bool { return recorded(d, r, nothing) })
+		i := slices.IndexFunc(left, func(r state.Disk) bool { return matchesRecord(d, r, nothing) })
 		if i < 0 {
 			return nil
 		}

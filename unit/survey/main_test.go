@@ -131,7 +131,7 @@ func TestRecorded(t *testing.T) {
 		{"without a serial number, with data", plain, plain, false, false},
 		{"without a serial number, without data", plain, plain, true, true},
 	} {
-		if got := recorded(tc.d, machine.DiskRecord(tc.r, layout.Table{}), tc.nothing); got != tc.want {
+		if got := matchesRecord(tc.d, machine.DiskRecord(tc.r, layout.Table{}), tc.nothing); got != tc.want {
 			t.Errorf("%s: %t", tc.name, got)
 		}
 	}
@@ -141,7 +141,7 @@ func TestRecorded(t *testing.T) {
 func TestRecords(t *testing.T) {
 	a, b := block.Disk{Bus: block.SATA, Serial: "A", Size: 1}, block.Disk{Bus: block.SATA, Serial: "B", Size: 1}
 	ra, rb := machine.DiskRecord(a, layout.Table{UUID: "a"}), machine.DiskRecord(b, layout.Table{UUID: "b"})
-	got := records([]block.Disk{b, a}, []state.Disk{ra, rb}, false)
+	got := recordsOf([]block.Disk{b, a}, []state.Disk{ra, rb}, false)
 	if len(got) != 2 || got[0].Table.UUID != "b" || got[1].Table.UUID != "a" {
 		t.Errorf("got %+v, want the records in the order of the disks", got)
 	}
@@ -153,7 +153,7 @@ func TestRecords(t *testing.T) {
 			[]state.Disk{ra}},
 		"the same one twice": {[]block.Disk{a, a}, []state.Disk{ra, rb}},
 	} {
-		if got := records(tc.disks, tc.main, false); got != nil {
+		if got := recordsOf(tc.disks, tc.main, false); got != nil {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}

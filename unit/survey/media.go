@@ -89,7 +89,7 @@ func (s *Survey) lookForSticks(f *Findings, disks []block.Disk, own map[string]b
 	from := s.startedFrom(f)
 	i := slices.IndexFunc(sticks, func(s medium.Stick) bool { return s.Carries(from) })
 	if i < 0 {
-		f.OriginMissing = from != "" && !s.carried(disks, from)
+		f.OriginMissing = from != "" && !s.hasPartition(disks, from)
 		return
 	}
 	f.FromStick = true
@@ -97,8 +97,8 @@ func (s *Survey) lookForSticks(f *Findings, disks []block.Disk, own map[string]b
 	note(&f.Notes, "this boot came from the recovery stick %s", sticks[0].Disk.Name)
 }
 
-// carried reports whether any of the disks has a partition with that GUID that the kernel knows.
-func (s *Survey) carried(disks []block.Disk, id string) bool {
+// hasPartition reports whether any of the disks has a partition with that GUID that the kernel knows.
+func (s *Survey) hasPartition(disks []block.Disk, id string) bool {
 	return slices.ContainsFunc(s.Eyes.PartitionsOn(disks, nil), func(p machine.Found) bool { return p.Partition.UUID == id })
 }
 

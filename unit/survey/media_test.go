@@ -113,7 +113,7 @@ func TestMediaPatience(t *testing.T) {
 		w, f := &Wait{}, &Findings{MediaFindings: c.found}
 		ports := usb.Read(c.sys, usb.Machine("/dev"))
 		for _, waited := range []time.Duration{time.Second, 20 * time.Second} { // however late it is
-			if got := w.media(f, ports, waited); got != c.want {
+			if got := w.mediaPatience(f, ports, waited); got != c.want {
 				t.Errorf("%s, after %s: %v, want %v", name, waited, got, c.want)
 			}
 		}
@@ -121,7 +121,7 @@ func TestMediaPatience(t *testing.T) {
 			t.Errorf("%s: said to be silent while it is waited for", name)
 		}
 		if c.want > usbExpected { // it never comes
-			if got := w.media(f, ports, c.want); got != c.want {
+			if got := w.mediaPatience(f, ports, c.want); got != c.want {
 				t.Errorf("%s, at the end: %v, want %v", name, got, c.want)
 			}
 			if len(w.Silent) == 0 {

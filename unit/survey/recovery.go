@@ -61,10 +61,10 @@ func (l recoveryLook) lookForRecovery() {
 			continue
 		}
 		c := candidate{part: p, noted: noted}
-		err = l.s.settled(l.f, p.Path)
+		err = l.s.checkReplayed(l.f, p.Path)
 		switch {
 		case err == nil:
-			err = l.read(&c, info.UUID)
+			err = l.readCandidate(&c, info.UUID)
 		case !errors.Is(err, errReplay):
 			err = fmt.Errorf("%w: %w", errUnreadable, err)
 		}
@@ -94,7 +94,7 @@ func (l recoveryLook) lookForRecovery() {
 		l.f.Recovery = decide.RecoveryAmbiguous
 		note(&l.f.Notes, "recovery: %s and %s", hits[0].part.Path, hits[1].part.Path)
 	case len(hits) == 1:
-		l.use(hits[0])
+		l.adopt(hits[0])
 	case len(damaged) > 0:
 		l.judgeDamaged(damaged)
 	}
@@ -110,9 +110,9 @@ func (l recoveryLook) otherLabels(parts []machine.Found) (hits []candidate, newe
 			continue
 		}
 		c := candidate{part: p, noted: noted}
-		switch err := l.read(&c, info.UUID); {
+		switch err := l.readCandidate(&c, info.UUID); {
 		case err == nil:
-			if err := l.s.settled(l.f, p.Path); errors.Is(err, errReplay) {
+			if err := l.s.checkReplayed(l.f, p.Path); errors.Is(err, errReplay) {
 				continue
 			} else if err != nil {
 				note(&c.notes, "recovery: %s: %v", p.Path, err)
@@ -128,8 +128,8 @@ func (l recoveryLook) otherLabels(parts []machine.Found) (hits []candidate, newe
 	return hits, newer
 }
 
-// use makes a candidate the unit's recovery volume.
-func (l recoveryLook) use(c candidate) {
+// adopt makes a candidate the unit's recovery volume.
+func (l recoveryLook) adopt(c candidate) {
 	l.f.Recovery, l.f.RecoveryErrors, l.f.Request, l.f.LastMedium, l.f.VolumeFindings = decide.RecoveryFound, c.noted, c.request, c.last,
 		c.VolumeFindings
 	l.f.RecoveryPart = &c.part
@@ -139,8 +139,8 @@ func (l recoveryLook) use(c candidate) {
 	l.f.Attempts = l.f.Counts.BootAttempts
 }
 
-// read proves that a candidate is this unit's recovery volume and reads what lies there.
-func (l recoveryLook) read(c *candidate, fsUUID string) error {
+// readCandidate proves that a candidate is this unit's recovery volume and reads what lies there.
+func (l recoveryLook) readCandidate(c *candidate, fsUUID string) error {
 	return l.s.view(c.part.Path, func(v *state.Volume) error {
 		var err error
 		if c.Unit, err = l.s.prove(v, c.part, fsUUID); err != nil {
@@ -248,8 +248,8 @@ func (l recoveryLook) readImages(c *candidate, v *state.Volume, prefix string) {
 	}
 }
 
-// goBack returns the file name of the image to go back to from the installed one. It is empty if there is none.
-func goBack(f *Findings) string { return image.GoBack(f.images, f.history, f.Mark.Release) }
+// previousImage returns the file name of the image to go back to from the installed one. It is empty if there is none.
+func previousImage(f *Findings) string { return image.GoBack(f.images, f.history, f.Mark.Release) }
 
 // judgeOriginal returns what speaks against the image that the unit was provisioned with. It does not read the
 // content of the image.

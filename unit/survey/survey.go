@@ -167,7 +167,7 @@ func (s *Survey) Look(ctx context.Context) *Findings {
 	}
 	s.lookForMedia(ctx, f)
 	if f.Worn(s.Eyes.Policy()) && f.Main == decide.MainMarked && !s.Memory.BackFailed {
-		f.Previous = goBack(f)
+		f.Previous = previousImage(f)
 	}
 	if s.Args.Shell && !s.Eyes.Policy().Shell {
 		note(&f.Notes, "frmode=shell is ignored: the policy has no shell")
@@ -178,10 +178,10 @@ func (s *Survey) Look(ctx context.Context) *Findings {
 // errReplay means that a filesystem must not be looked at before its journal is replayed.
 var errReplay = errors.New("its journal is to be replayed first")
 
-// settled returns nil if an ext4 filesystem shows the truth when mounted without replay. If a replay is due, it adds
+// checkReplayed returns nil if an ext4 filesystem shows the truth when mounted without replay. If a replay is due, it adds
 // the partition to Replay and returns errReplay. If the replay failed earlier, it returns that error: the filesystem
 // cannot be read.
-func (s *Survey) settled(f *Findings, path string) error {
+func (s *Survey) checkReplayed(f *Findings, path string) error {
 	due, err := s.Eyes.AwaitsReplay(path)
 	if err != nil || !due {
 		return err

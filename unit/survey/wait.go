@@ -34,7 +34,7 @@ func (w *Wait) Hopes(s *Survey, f *Findings, ports usb.State, waited time.Durati
 	if s.Provisions() || f.Choice.Kind == decide.ChoosePowerOff { // nothing that might appear would be used
 		return 0, false
 	}
-	wait = max(patience(f, s.Eyes.Policy().RootWait()), w.media(f, ports, waited)) - waited
+	wait = max(patience(f, s.Eyes.Policy().RootWait()), w.mediaPatience(f, ports, waited)) - waited
 	// The next survey starts the array without its missing members. It must not run before that is allowed.
 	return max(wait, 0), wait > 0 || f.Awaits
 }
@@ -65,8 +65,8 @@ func patience(f *Findings, long time.Duration) time.Duration {
 	return long
 }
 
-// media returns how long after the drivers were loaded there is hope for a medium.
-func (w *Wait) media(f *Findings, now usb.State, waited time.Duration) time.Duration {
+// mediaPatience returns how long after the drivers were loaded there is hope for a medium.
+func (w *Wait) mediaPatience(f *Findings, now usb.State, waited time.Duration) time.Duration {
 	var patience time.Duration
 	if f.OriginMissing { // no matter what else is on offer: the menu waits for the stick that started the unit
 		patience = usbExpected
