@@ -103,19 +103,19 @@ func Proven(ctx context.Context, im Image, p policy.Policy, keys []signature.Pub
 	}
 	defer f.Close()
 	if sig == nil {
-		need, err := judge(ctx, f, im, progress)
+		need, err := judgeWhole(ctx, f, im, progress)
 		return nil, need, err
 	}
 	var was Proof
-	m := &meter{r: io.NewSectionReader(f, 0, im.Size), ctx: ctx, tell: progress}
+	m := &meter{r: io.NewSectionReader(f, 0, im.Size), ctx: ctx, report: progress}
 	if err := VerifySignature(sig, keys, im.Name, io.TeeReader(m, &was)); err != nil {
 		if m.err != nil {
 			return nil, filesystem.Need{}, fault.Newf(fault.ImageCorrupt, "read %s: %w", im.Name, m.err)
 		}
 		return nil, filesystem.Need{}, err
 	}
-	was.end()
-	need, err := judged(ctx, was.Reader(f), im, progress)
+	was.closeChunk()
+	need, err := judgeSigned(ctx, was.Reader(f), im, progress)
 	return &was, need, err
 }
 
@@ -233,11 +233,11 @@ func (im Image) Remove() error {
 
 // meter counts what is read through it. Reading ends when ctx does.
 type meter struct {
-	r    io.Reader
-	ctx  context.Context
-	tell func(done int64)
-	done int64
-	err  error // of r, unless io.EOF
+	r      io.Reader
+	ctx    context.Context
+	report func(done int64)
+	done   int64
+	err    error // of r, unless io.EOF
 }
 
 func (m *meter) Read(b []byte) (int, error) {
@@ -249,8 +249,8 @@ func (m *meter) Read(b []byte) (int, error) {
 	if err != nil && err != io.EOF {
 		m.err = err
 	}
-	if m.tell != nil {
-		m.tell(m.done)
+	if m.report != nil {
+		m.report(m.done)
 	}
 	return n, err
 }

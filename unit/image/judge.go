@@ -11,10 +11,10 @@ import (
 	"gprovision/model/release"
 )
 
-// judged shows that a signed image f can be unpacked, and returns what it needs of the main system. If imgmeta.json
+// judgeSigned shows that a signed image f can be unpacked, and returns what it needs of the main system. If imgmeta.json
 // states the needs, whoever signed it has judged the image. Images of earlier versions and of the original system
 // lack that. The unit then judges them itself.
-func judged(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (filesystem.Need, error) {
+func judgeSigned(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (filesystem.Need, error) {
 	if _, err := Limit(ctx, f, im); err != nil {
 		return filesystem.Need{}, err
 	}
@@ -25,12 +25,12 @@ func judged(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) 
 	if err == nil && meta.Judged() {
 		return filesystem.Need{Inodes: meta.Inodes, Blocks: meta.Blocks}, nil
 	}
-	return judge(ctx, f, im, progress)
+	return judgeWhole(ctx, f, im, progress)
 }
 
-// judge decodes the whole image f and makes every check. It judges each entry by the rules of the restore that
+// judgeWhole decodes the whole image f and makes every check. It judges each entry by the rules of the restore that
 // unpacks it. It returns what the image needs of the main system.
-func judge(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (filesystem.Need, error) {
+func judgeWhole(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (filesystem.Need, error) {
 	most, err := Limit(ctx, f, im)
 	if err != nil {
 		return filesystem.Need{}, err
@@ -40,7 +40,7 @@ func judge(ctx context.Context, f io.ReaderAt, im Image, progress func(int64)) (
 		return filesystem.Need{}, fault.Because(fault.ImageCorrupt, err)
 	}
 	defer r.Close()
-	m := &meter{r: r, ctx: ctx, tell: func(n int64) { progress(int64(float64(n) / float64(r.Size()) * float64(im.Size))) }}
+	m := &meter{r: r, ctx: ctx, report: func(n int64) { progress(int64(float64(n) / float64(r.Size()) * float64(im.Size))) }}
 	_, need, err := filesystem.JudgeTar(m, most)
 	if ctx.Err() != nil {
 		return need, context.Cause(ctx)

@@ -28,14 +28,14 @@ func (p *Proof) Write(b []byte) (int, error) {
 		k := min(len(b), proofChunk-len(p.chunk))
 		p.chunk, b = append(p.chunk, b[:k]...), b[k:]
 		if len(p.chunk) == proofChunk {
-			p.end()
+			p.closeChunk()
 		}
 	}
 	return n, nil
 }
 
-// end closes a chunk, including the last one.
-func (p *Proof) end() {
+// closeChunk closes a chunk, including the last one.
+func (p *Proof) closeChunk() {
 	if len(p.chunk) > 0 {
 		p.hashes = append(p.hashes, sha256.Sum256(p.chunk))
 		p.chunk = p.chunk[:0]
@@ -75,7 +75,7 @@ func (r *provenReader) ReadAt(b []byte, off int64) (n int, err error) {
 		if at < 0 || at >= r.size {
 			return n, io.EOF
 		}
-		data, err := r.get(at / proofChunk)
+		data, err := r.readChunk(at / proofChunk)
 		if err != nil {
 			return n, err
 		}
@@ -84,7 +84,7 @@ func (r *provenReader) ReadAt(b []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-func (r *provenReader) get(index int64) ([]byte, error) {
+func (r *provenReader) readChunk(index int64) ([]byte, error) {
 	r.mu.Lock()
 	for _, c := range r.recent {
 		if c.index == index && c.data != nil {
