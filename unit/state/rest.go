@@ -16,23 +16,23 @@ func (r *rest) setRest(k unknown.Keys) { r.keys = k }
 
 func (r rest) getRest() unknown.Keys { return r.keys }
 
-// put adds the rest to b, unless the result would exceed most bytes. The known content of a file takes precedence.
-func (r rest) put(b []byte, most int) []byte {
+// addTo adds the rest to b, unless the result would exceed most bytes. The known content of a file takes precedence.
+func (r rest) addTo(b []byte, most int) []byte {
 	if out, err := r.keys.Put(b); err == nil && len(out) <= most {
 		return out
 	}
 	return b
 }
 
-// remember sets the rest of a value to the unknown keys in b, from which it was decoded.
-func remember[T any](b []byte, into *T) {
+// keepUnknown sets the rest of a value to the unknown keys in b, from which it was decoded.
+func keepUnknown[T any](b []byte, into *T) {
 	if r, ok := any(into).(interface{ setRest(unknown.Keys) }); ok {
 		r.setRest(unknown.Of(b, *into))
 	}
 }
 
-// text formats a value and its rest as a file of at most most bytes.
-func text(value any, most int) ([]byte, error) {
+// marshal formats a value and its rest as a file of at most most bytes.
+func marshal(value any, most int) ([]byte, error) {
 	lines := func(b []byte) ([]byte, error) {
 		var out bytes.Buffer
 		if err := json.Indent(&out, b, "", "  "); err != nil {

@@ -57,7 +57,7 @@ func ParseRestoreData(b []byte) (RestoreData, error) {
 	if err := d.validate(); err != nil {
 		return RestoreData{}, fmt.Errorf("parse %s: %w: %v", RestoreDataFile, ErrDamaged, err)
 	}
-	remember(b, &d)
+	keepUnknown(b, &d)
 	return d, nil
 }
 
@@ -92,7 +92,7 @@ func (d RestoreData) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("format %s: %w", RestoreDataFile, err)
 	}
-	b, err := text(d, maxSmall)
+	b, err := marshal(d, maxSmall)
 	if err != nil {
 		return nil, fmt.Errorf("format %s: %w", RestoreDataFile, err)
 	}

@@ -35,7 +35,7 @@ func (v *Volume) MakeRoom(need int64) (removed []string, err error) {
 		}
 		slices.SortFunc(logs, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
 		for _, l := range logs {
-			if enough, err := room(r, need); err != nil || enough {
+			if enough, err := hasRoom(r, need); err != nil || enough {
 				return err
 			}
 			if err := r.Remove(LogDir + "/" + l.Name()); err != nil {
@@ -54,9 +54,9 @@ func (v *Volume) MakeRoom(need int64) (removed []string, err error) {
 // roomFile is a file that tests whether there is room. It is removed at once.
 const roomFile = ".room"
 
-// room reports whether the volume has room for need more bytes. It tries, because the statistics of ext4 include
+// hasRoom reports whether the volume has room for need more bytes. It tries, because the statistics of ext4 include
 // blocks that it reserves for itself.
-func room(r *os.Root, need int64) (bool, error) {
+func hasRoom(r *os.Root, need int64) (bool, error) {
 	f, err := r.OpenFile(roomFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if errors.Is(err, unix.ENOSPC) {
 		return false, nil

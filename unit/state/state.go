@@ -347,7 +347,7 @@ func (v *Volume) SetRequestAside() error {
 			err = r.Rename(RequestFile, BadRequestFile)
 		}
 		if err == nil && st.Mode().IsRegular() && st.Size() > maxSmall {
-			err = cut(r, BadRequestFile, maxSmall)
+			err = truncate(r, BadRequestFile, maxSmall)
 		}
 		if err != nil {
 			return fmt.Errorf("set %s aside: %w", RequestFile, err)
@@ -356,7 +356,7 @@ func (v *Volume) SetRequestAside() error {
 	})
 }
 
-func cut(r *os.Root, name string, size int64) error {
+func truncate(r *os.Root, name string, size int64) error {
 	f, err := r.OpenFile(name, os.O_WRONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
@@ -415,7 +415,7 @@ func (c Counts) Marshal() ([]byte, error) {
 	}
 	b, err := json.Marshal(c)
 	if err == nil {
-		b = c.put(b, 511)
+		b = c.addTo(b, 511)
 	}
 	if err == nil && len(b) >= 512 {
 		err = errors.New("does not fit into one sector")
@@ -581,7 +581,7 @@ func parse[T validator](name string, b []byte) (T, error) {
 	if err := t.validate(); err != nil {
 		return zero, fmt.Errorf("parse %s: %w: %v", name, ErrDamaged, err)
 	}
-	remember(b, &t)
+	keepUnknown(b, &t)
 	return t, nil
 }
 
@@ -802,7 +802,7 @@ func (v *Volume) writeJSON(name string, value any, invalid error, mode fs.FileMo
 	if name == UnitFile {
 		most = maxUnit
 	}
-	b, err := text(value, most)
+	b, err := marshal(value, most)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
