@@ -97,10 +97,10 @@ func (s *System) SetMounts(mounts []Mount) error {
 		if dir == "" {
 			continue
 		}
-		if s.there(dir) {
+		if s.exists(dir) {
 			continue
 		}
-		d, err := s.make(dir, 0o700)
+		d, err := s.makeDir(dir, 0o700)
 		if err != nil {
 			return err
 		}

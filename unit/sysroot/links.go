@@ -29,8 +29,8 @@ const maxLinks = 40
 // disk.
 var volatileDirs = [...]string{"run", "dev", "proc", "sys", "tmp"}
 
-// at opens a name inside the system.
-func (s *System) at(name string, flags int) (int, error) {
+// openAt opens a name inside the system.
+func (s *System) openAt(name string, flags int) (int, error) {
 	how := &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	for {
 		fd, err := unix.Openat2(int(s.top.Fd()), name, how)
@@ -44,18 +44,18 @@ func (s *System) at(name string, flags int) (int, error) {
 	}
 }
 
-// there reports whether a name exists. It follows links.
-func (s *System) there(name string) bool {
-	fd, err := s.at(name, unix.O_PATH)
+// exists reports whether a name exists. It follows links.
+func (s *System) exists(name string) bool {
+	fd, err := s.openAt(name, unix.O_PATH)
 	if err == nil {
 		unix.Close(fd)
 	}
 	return err == nil
 }
 
-// find opens an existing directory. The caller closes it.
-func (s *System) find(name string) (*os.Root, error) {
-	fd, err := s.at(name, unix.O_PATH|unix.O_DIRECTORY)
+// openDir opens an existing directory. The caller closes it.
+func (s *System) openDir(name string) (*os.Root, error) {
+	fd, err := s.openAt(name, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
@@ -63,10 +63,10 @@ func (s *System) find(name string) (*os.Root, error) {
 	return rootOf(fd, name)
 }
 
-// make opens a directory. It makes a missing one with the given mode, and missing parents with mode 0755. The caller
+// makeDir opens a directory. It makes a missing one with the given mode, and missing parents with mode 0755. The caller
 // closes it.
-func (s *System) make(name string, mode uint32) (*os.Root, error) {
-	fd, err := s.makeAt(name, mode, maxLinks)
+func (s *System) makeDir(name string, mode uint32) (*os.Root, error) {
+	fd, err := s.makeDirAt(name, mode, maxLinks)
 	if err != nil {
 		return nil, err
 	}
@@ -82,9 +82,9 @@ func rootOf(fd int, name string) (*os.Root, error) {
 	return r, nil
 }
 
-// makeAt is make for a descriptor. Names are not cleaned: ".." after a link is the parent of the link's target.
-func (s *System) makeAt(name string, mode uint32, links int) (int, error) {
-	fd, err := s.at(name, unix.O_PATH|unix.O_DIRECTORY)
+// makeDirAt is make for a descriptor. Names are not cleaned: ".." after a link is the parent of the link's target.
+func (s *System) makeDirAt(name string, mode uint32, links int) (int, error) {
+	fd, err := s.openAt(name, unix.O_PATH|unix.O_DIRECTORY)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ELOOP) {
 		return fd, err
 	}
@@ -96,14 +96,14 @@ func (s *System) makeAt(name string, mode uint32, links int) (int, error) {
 		if above == "" {
 			return -1, err
 		}
-		if err := s.making(above, links-1, func(int) error { return nil }); err != nil {
+		if err := s.withDirMade(above, links-1, func(int) error { return nil }); err != nil {
 			return -1, err
 		}
-		return s.at(name, unix.O_PATH|unix.O_DIRECTORY)
+		return s.openAt(name, unix.O_PATH|unix.O_DIRECTORY)
 	}
 	target := ""
 	loop := errors.Is(err, unix.ELOOP)
-	err = s.making(above, links-1, func(parent int) error {
+	err = s.withDirMade(above, links-1, func(parent int) error {
 		err := mkdir(parent, base, mode)
 		if !errors.Is(err, fs.ErrExist) {
 			return err
@@ -125,19 +125,19 @@ func (s *System) makeAt(name string, mode uint32, links int) (int, error) {
 	case err != nil:
 		return -1, &fs.PathError{Op: "make directory", Path: name, Err: err}
 	case target == "":
-		return s.at(name, unix.O_PATH|unix.O_DIRECTORY)
+		return s.openAt(name, unix.O_PATH|unix.O_DIRECTORY)
 	case !path.IsAbs(target):
 		target = above + target
 	}
-	return s.makeAt(target, mode, links-1)
+	return s.makeDirAt(target, mode, links-1)
 }
 
-// making calls do with the descriptor of a directory, which is made if it is missing.
-func (s *System) making(name string, links int, do func(fd int) error) error {
+// withDirMade calls do with the descriptor of a directory, which is made if it is missing.
+func (s *System) withDirMade(name string, links int, do func(fd int) error) error {
 	if name == "" {
 		return do(int(s.top.Fd()))
 	}
-	fd, err := s.makeAt(name, 0o755, links)
+	fd, err := s.makeDirAt(name, 0o755, links)
 	if err != nil {
 		return err
 	}
@@ -158,18 +158,18 @@ func mkdir(parent int, base string, mode uint32) error {
 	return unix.Fchmod(fd, mode)
 }
 
-// place finds where the content of a file lies. It follows links and returns the directory and the name in it. With
+// locate finds where the content of a file lies. It follows links and returns the directory and the name in it. With
 // make, it makes a missing directory. The link itself is the place if it leads in a circle or to a directory, or,
 // with make, into a volatile directory. The caller closes the directory.
-func (s *System) place(name string, make bool) (*os.Root, string, error) {
+func (s *System) locate(name string, make bool) (*os.Root, string, error) {
 	open := func(dir string) (int, error) {
 		if dir == "" {
 			dir = "."
 		}
 		if make {
-			return s.makeAt(dir, 0o755, maxLinks)
+			return s.makeDirAt(dir, 0o755, maxLinks)
 		}
-		return s.at(dir, unix.O_PATH|unix.O_DIRECTORY)
+		return s.openAt(dir, unix.O_PATH|unix.O_DIRECTORY)
 	}
 	result := func(name string) (*os.Root, string, error) {
 		dir, base := path.Split(name)
@@ -187,7 +187,7 @@ func (s *System) place(name string, make bool) (*os.Root, string, error) {
 		if base == "" || base == "." || base == ".." {
 			return result(name) // a link to a directory
 		}
-		if make && at != name && volatileName(at) {
+		if make && at != name && isVolatileName(at) {
 			return result(name)
 		}
 		fd, err := open(dir)
@@ -202,7 +202,7 @@ func (s *System) place(name string, make bool) (*os.Root, string, error) {
 		}
 		if err != nil { // not a link
 			defer unix.Close(fd)
-			if make && at != name && (s.volatile(fd) || isDir(fd, base)) {
+			if make && at != name && (s.isVolatile(fd) || isDir(fd, base)) {
 				return result(name)
 			}
 			r, err := rootOf(fd, dir)
@@ -224,8 +224,8 @@ func isDir(fd int, base string) bool {
 	return unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// volatileName reports whether a name starts with a volatile directory.
-func volatileName(name string) bool {
+// isVolatileName reports whether a name starts with a volatile directory.
+func isVolatileName(name string) bool {
 	if !path.IsAbs(name) {
 		return false
 	}
@@ -238,8 +238,8 @@ func volatileName(name string) bool {
 	return false
 }
 
-// volatile reports whether a directory is a volatile one or below one.
-func (s *System) volatile(fd int) bool {
+// isVolatile reports whether a directory is a volatile one or below one.
+func (s *System) isVolatile(fd int) bool {
 	var top unix.Stat_t
 	if err := unix.Fstat(int(s.top.Fd()), &top); err != nil {
 		return false
@@ -247,7 +247,7 @@ func (s *System) volatile(fd int) bool {
 	var dirs []unix.Stat_t
 	for _, d := range volatileDirs {
 		var st unix.Stat_t
-		if x, err := s.at(d, unix.O_PATH|unix.O_DIRECTORY); err == nil {
+		if x, err := s.openAt(d, unix.O_PATH|unix.O_DIRECTORY); err == nil {
 			if unix.Fstat(x, &st) == nil {
 				dirs = append(dirs, st)
 			}
@@ -281,7 +281,7 @@ func (s *System) volatile(fd int) bool {
 func (s *System) read(name string) ([]byte, error) { return s.readFile(name, maxFile) }
 
 func (s *System) readFile(name string, most int64) ([]byte, error) {
-	dir, base, err := s.place(name, false)
+	dir, base, err := s.locate(name, false)
 	if errors.Is(err, unix.ELOOP) {
 		err = &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
 	}
@@ -297,7 +297,7 @@ func (s *System) readFile(name string, most int64) ([]byte, error) {
 
 // replace calls do with the directory and the name under which the content of a file belongs.
 func (s *System) replace(name string, do func(dir *os.Root, base string) error) error {
-	dir, base, err := s.place(name, true)
+	dir, base, err := s.locate(name, true)
 	if err != nil {
 		return err
 	}

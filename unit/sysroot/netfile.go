@@ -16,10 +16,10 @@ type setting struct{ Section, Name, Value string }
 // maxLine is the longest line that systemd accepts, in bytes (LONG_LINE_MAX).
 const maxLine = 1 << 20
 
-// settings parses a file as systemd does (systemd.syntax(7), config_parse of version 252). It skips what systemd
+// parseSettings parses a file as systemd does (systemd.syntax(7), config_parse of version 252). It skips what systemd
 // skips with a warning. An error is what makes systemd refuse the file. TestNetworkd compares it with
 // systemd-networkd.
-func settings(b []byte) ([]setting, error) {
+func parseSettings(b []byte) ([]setting, error) {
 	b = bytes.TrimPrefix(b, []byte("\ufeff"))
 	var out []setting
 	section, known := "", false
@@ -117,13 +117,13 @@ func checkNetworkFile(f File) error {
 	if len(bytes.TrimSpace(f.Content)) == 0 {
 		return nil
 	}
-	all, err := settings(f.Content)
+	all, err := parseSettings(f.Content)
 	if err != nil {
 		return err
 	}
 	has := map[string]bool{}
 	for _, o := range all {
-		if o.isKey() {
+		if o.isSecret() {
 			return fmt.Errorf("[%s] %s is a secret, which the recovery volume does not keep; name a file instead", o.Section, o.Name)
 		}
 		if o.Value != "" {
@@ -142,17 +142,17 @@ func checkNetworkFile(f File) error {
 	return nil
 }
 
-// isKey reports whether a setting is a key of an encrypted link, WireGuard or MACsec (systemd.netdev(5)).
-func (o setting) isKey() bool {
+// isSecret reports whether a setting is a key of an encrypted link, WireGuard or MACsec (systemd.netdev(5)).
+func (o setting) isSecret() bool {
 	if o.Value == "" {
 		return false
 	}
 	return o.Name == "PrivateKey" || o.Name == "PresharedKey" || o.Name == "Password" || o.Name == "Key" && strings.HasPrefix(o.Section, "MACsec")
 }
 
-// configures reports whether a .network file configures an Ethernet port, as far as one can tell without the machine.
-func configures(f File) bool {
-	all, err := settings(f.Content)
+// configuresPort reports whether a .network file configures an Ethernet port, as far as one can tell without the machine.
+func configuresPort(f File) bool {
+	all, err := parseSettings(f.Content)
 	if err != nil {
 		return false
 	}

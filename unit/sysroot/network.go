@@ -47,7 +47,7 @@ func NetworkFiles(n Network) ([]File, error) {
 	if len(n.Names) == 0 {
 		return []File{{"90-ethernet.network", []byte("# all Ethernet ports\n" + generated + "\n\n[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\nLLMNR=no\n")}}, nil
 	}
-	macs, err := allowed(n.MACs, n.Prefixes)
+	macs, err := allowedMACs(n.MACs, n.Prefixes)
 	if err != nil {
 		return nil, err
 	}
@@ -88,8 +88,8 @@ func NetworkFiles(n Network) ([]File, error) {
 	return out, nil
 }
 
-// allowed returns the addresses with an accepted prefix, in lower case and sorted.
-func allowed(macs, prefixes []string) ([]string, error) {
+// allowedMACs returns the addresses with an accepted prefix, in lower case and sorted.
+func allowedMACs(macs, prefixes []string) ([]string, error) {
 	var out []string
 	for _, m := range macs {
 		hw, err := net.ParseMAC(m)
@@ -159,7 +159,7 @@ func (s *System) SetNetwork(confDir string, n Network, preserved []File) (used N
 }
 
 func (s *System) dropFlag() error {
-	dir, err := s.find(networkDir)
+	dir, err := s.openDir(networkDir)
 	if err != nil {
 		return nil // there are no network files
 	}
@@ -178,7 +178,7 @@ func (s *System) ownNetwork() (bool, error) {
 		return false, err
 	}
 	for _, f := range files {
-		if strings.HasSuffix(f.Name, ".network") && !strings.Contains(string(f.Content), generated) && configures(f) {
+		if strings.HasSuffix(f.Name, ".network") && !strings.Contains(string(f.Content), generated) && configuresPort(f) {
 			return true, nil
 		}
 	}

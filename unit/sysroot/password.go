@@ -54,7 +54,7 @@ func (s *System) SetPassword(user, hash string) error {
 	if err != nil {
 		return err
 	}
-	fresh, found := field(passwd, user, "x")
+	fresh, found := setField(passwd, user, "x")
 	if !found {
 		return fmt.Errorf("user %s: %w", user, ErrNoAccount)
 	}
@@ -63,7 +63,7 @@ func (s *System) SetPassword(user, hash string) error {
 	if err != nil && !missing {
 		return err
 	}
-	shadow, found = field(shadow, user, hash)
+	shadow, found = setField(shadow, user, hash)
 	if !found {
 		if len(shadow) > 0 && shadow[len(shadow)-1] != '\n' {
 			shadow = append(shadow, '\n')
@@ -108,8 +108,8 @@ func (s *System) Password(user string) (hash string, err error) {
 	return "", fmt.Errorf("user %s: %w", user, ErrNoAccount)
 }
 
-// field replaces the second field of a user's line.
-func field(b []byte, user, value string) (out []byte, found bool) {
+// setField replaces the second field of a user's line.
+func setField(b []byte, user, value string) (out []byte, found bool) {
 	lines := strings.Split(string(b), "\n")
 	for i, l := range lines {
 		f := strings.Split(l, ":")

@@ -80,7 +80,7 @@ func hasNetwork(files []File) bool {
 // networkFiles reads the files that systemd-networkd and udev read, sorted by name. A link to /dev/null hides a file
 // of the image and counts as an empty file. Other links are followed inside the system.
 func (s *System) networkFiles() (files []File, left []error, err error) {
-	dir, err := s.find(networkDir)
+	dir, err := s.openDir(networkDir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
 		return nil, nil, nil
 	}
@@ -163,7 +163,7 @@ func (s *System) recordNetwork(confDir string, preserved bool) error {
 
 // preserveNetwork makes the files the only ones in /etc/systemd/network.
 func (s *System) preserveNetwork(files []File) error {
-	if err := s.empty(networkDir); err != nil {
+	if err := s.emptyDir(networkDir); err != nil {
 		return err
 	}
 	for _, f := range files {
@@ -174,9 +174,9 @@ func (s *System) preserveNetwork(files []File) error {
 	return s.write(networkDir+"/"+PreservedFlag, nil, 0o644)
 }
 
-// empty empties a directory, or makes one. The directory itself stays in place.
-func (s *System) empty(name string) error {
-	dir, err := s.make(name, 0o755)
+// emptyDir empties a directory, or makes one. The directory itself stays in place.
+func (s *System) emptyDir(name string) error {
+	dir, err := s.makeDir(name, 0o755)
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (s *System) empty(name string) error {
 // SaveNetwork returns an archive of the system's own network files (OwnNetwork). It is nil if there are none. The
 // system is mounted at dir.
 func SaveNetwork(dir, confDir string) (archive []byte, left []error, err error) {
-	err = with(dir, func(s *System) error {
+	err = withSystem(dir, func(s *System) error {
 		files, notes, err := s.OwnNetwork(confDir)
 		left = notes
 		if err == nil && files != nil {

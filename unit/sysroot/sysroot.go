@@ -255,7 +255,7 @@ func (s *System) SetMachineID(id string) error {
 	if err := s.write("etc/machine-id", []byte(id+"\n"), 0o444); err != nil {
 		return err
 	}
-	dir, err := s.find("var/lib/dbus")
+	dir, err := s.openDir("var/lib/dbus")
 	if err != nil {
 		return nil // the image has no D-Bus
 	}
@@ -339,7 +339,7 @@ func (s *System) MakeJournalDir() error {
 	if err == nil {
 		mode |= fs.ModeSetgid
 	}
-	d, err := s.make(dir, 0o755)
+	d, err := s.makeDir(dir, 0o755)
 	if err != nil {
 		return err
 	}
@@ -383,15 +383,15 @@ func (s *System) ClearMark(name string) error { return durable.RemoveIn(s.root, 
 
 // SetMark is System.SetMark for the system mounted at dir.
 func SetMark(dir, name string, m state.Mark) error {
-	return with(dir, func(s *System) error { return s.SetMark(name, m) })
+	return withSystem(dir, func(s *System) error { return s.SetMark(name, m) })
 }
 
 // ClearMark is System.ClearMark for the system mounted at dir.
 func ClearMark(dir, name string) error {
-	return with(dir, func(s *System) error { return s.ClearMark(name) })
+	return withSystem(dir, func(s *System) error { return s.ClearMark(name) })
 }
 
-func with(dir string, f func(*System) error) error {
+func withSystem(dir string, f func(*System) error) error {
 	s, err := Open(dir)
 	if err != nil {
 		return err
@@ -441,7 +441,7 @@ func (s *System) writeIn(dir, name string, b []byte) error {
 
 func (s *System) link(name, target string) error {
 	above, base := path.Split(name)
-	dir, err := s.make(above, 0o755)
+	dir, err := s.makeDir(above, 0o755)
 	if err != nil {
 		return err
 	}

@@ -501,11 +501,11 @@ func FuzzAccounts(f *testing.F) {
 	f.Add("admin:x:1:1::/:/b\n", "admin:!:::::::\n", "shadow:x:42:\n", "127.0.0.1 localhost\n")
 	f.Add("admin", ":::", "\x00", "")
 	f.Fuzz(func(t *testing.T, passwd, shadow, group, old string) {
-		out, _ := field([]byte(shadow), "admin", "$2b$x")
+		out, _ := setField([]byte(shadow), "admin", "$2b$x")
 		if strings.Count(string(out), "\n") != strings.Count(shadow, "\n") {
 			t.Fatalf("lines changed: %q -> %q", shadow, out)
 		}
-		field([]byte(passwd), "admin", "x")
+		setField([]byte(passwd), "admin", "x")
 		if h := hosts([]byte(old), "n"); !strings.Contains(string(h), "127.0.0.1   n localhost\n") {
 			t.Fatalf("%q -> %q", old, h)
 		}
