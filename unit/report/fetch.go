@@ -138,13 +138,13 @@ func Fetch(ctx context.Context, o FetchOptions) (Fetched, error) {
 		if err = f.Sync(); err != nil {
 			err = fault.Because(diskFault(err), fmt.Errorf("sync %s: %w", part, err))
 		}
-	} else if t.hope {
-		t.vouch()
+	} else if t.retryable {
+		t.writeNote()
 	}
 	if e := f.Close(); err == nil && e != nil {
 		err = fault.Because(diskFault(e), e)
 	}
-	if err != nil && t.hope && t.noted > 0 {
+	if err != nil && t.retryable && t.noted > 0 {
 		return Fetched{}, err
 	}
 	if err == nil && o.ReadBack != nil {
@@ -166,16 +166,16 @@ func Fetch(ctx context.Context, o FetchOptions) (Fetched, error) {
 
 // transfer is one file in transit.
 type transfer struct {
-	o        FetchOptions
-	f        *os.File
-	at       int64 // bytes written and hashed
-	noted    int64 // of those, the bytes that are on the device and in the note
-	hope     bool  // another call may succeed
-	total    int64 // 0: unknown
-	etag     string
-	s256, s1 hash.Hash
-	requests int
-	resumed  int64
+	o         FetchOptions
+	f         *os.File
+	at        int64 // bytes written and hashed
+	noted     int64 // of those, the bytes that are on the device and in the note
+	retryable bool  // another call may succeed
+	total     int64 // 0: unknown
+	etag      string
+	s256, s1  hash.Hash
+	requests  int
+	resumed   int64
 }
 
 // errFinal is the error of an attempt that is not worth repeating.
@@ -190,7 +190,7 @@ func (t *transfer) run(ctx context.Context) error {
 	pause, idle, wrong := time.Second, 0, 0
 	for {
 		before := t.at
-		t.hope = false
+		t.retryable = false
 		err := t.attempt(ctx)
 		if err == nil {
 			if err = t.check(); err == nil {
@@ -212,7 +212,7 @@ func (t *transfer) run(ctx context.Context) error {
 		if idle++; t.at > before {
 			idle, pause = 0, time.Second
 		}
-		t.hope = true
+		t.retryable = true
 		if ctx.Err() != nil {
 			// The context ended. Whatever failed at the same moment no longer matters.
 			return fault.Because(fault.Download, fmt.Errorf("get %s: %w", t.o.URL, ctx.Err()))
@@ -331,7 +331,7 @@ func (t *transfer) attempt(ctx context.Context) error {
 			t.s1.Write(buf[:n])
 			t.at += int64(n)
 			if t.at-t.noted >= noteEvery {
-				t.vouch()
+				t.writeNote()
 			}
 			t.o.Progress(t.at, t.total)
 		}

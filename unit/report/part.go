@@ -62,7 +62,7 @@ func parseNote(b []byte) (note, error) {
 func (t *transfer) openPart(ctx context.Context) error {
 	part := t.o.Dest + partSuffix
 	if t.o.Resume {
-		err := t.takeUp(ctx, part)
+		err := t.resumePart(ctx, part)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -81,8 +81,8 @@ func (t *transfer) openPart(ctx context.Context) error {
 	return nil
 }
 
-// takeUp opens what an earlier call left, hashes it again and cuts off what the note does not vouch for.
-func (t *transfer) takeUp(ctx context.Context, part string) error {
+// resumePart opens what an earlier call left, hashes it again and cuts off what the note does not vouch for.
+func (t *transfer) resumePart(ctx context.Context, part string) error {
 	dir, err := os.OpenRoot(filepath.Dir(part))
 	if err != nil {
 		return err
@@ -131,8 +131,8 @@ func (t *transfer) takeUp(ctx context.Context, part string) error {
 	return nil
 }
 
-// vouch makes what has arrived survive a power cut. If it cannot write the note, the only cost is another download.
-func (t *transfer) vouch() {
+// writeNote makes what has arrived survive a power cut. If it cannot write the note, the only cost is another download.
+func (t *transfer) writeNote() {
 	if !t.o.Resume || t.etag == "" || t.at == t.noted || t.at == t.total { // no range can be requested beyond the end
 		return
 	}

@@ -115,7 +115,7 @@ func (q *Queue) Add(e record.Event) record.Event {
 			return e
 		}
 	}
-	if debug(e) && (q.spent > debugBytes || q.next > debugRecords) {
+	if isDebug(e) && (q.spent > debugBytes || q.next > debugRecords) {
 		q.drop()
 		e.Seq = 0
 		return e
@@ -133,8 +133,8 @@ func (q *Queue) Add(e record.Event) record.Event {
 	return e
 }
 
-// debug reports whether e is of the kind that is missed least.
-func debug(e record.Event) bool { return e.Kind == record.KindLog && e.Level == "DEBUG" }
+// isDebug reports whether e is of the kind that is missed least.
+func isDebug(e record.Event) bool { return e.Kind == record.KindLog && e.Level == "DEBUG" }
 
 // drop counts a lost event. The caller holds mu.
 func (q *Queue) drop() {
@@ -165,7 +165,7 @@ func (q *Queue) tellDropped() {
 
 // shrink drops events until an eighth of the room is free.
 func (q *Queue) shrink() {
-	for _, may := range []func(record.Event) bool{debug, func(e record.Event) bool { return e.Kind == record.KindLog }} {
+	for _, may := range []func(record.Event) bool{isDebug, func(e record.Event) bool { return e.Kind == record.KindLog }} {
 		q.remove(func(it *item) bool { return q.size > q.max/8*7 && may(it.event) })
 	}
 	q.remove(func(it *item) bool { return q.size > q.max && it.event.Kind != record.KindState })
@@ -189,10 +189,10 @@ func (q *Queue) remove(f func(*item) bool) int {
 	return n
 }
 
-// lighten drops events that the server refuses for good because their boot has stored too much. It drops the debug
+// dropRefused drops events that the server refuses for good because their boot has stored too much. It drops the debug
 // records of those boots. If there are none, it drops all of their log records. If there is nothing else, it drops
 // the refused events.
-func (q *Queue) lighten(batch []*item) {
+func (q *Queue) dropRefused(batch []*item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	boots, refused := map[string]bool{}, map[*item]bool{}
@@ -201,7 +201,7 @@ func (q *Queue) lighten(batch []*item) {
 		refused[it] = true
 	}
 	for _, may := range []func(*item) bool{
-		func(it *item) bool { return debug(it.event) },
+		func(it *item) bool { return isDebug(it.event) },
 		func(it *item) bool { return it.event.Kind == record.KindLog },
 		func(it *item) bool { return refused[it] && it.event.Kind != record.KindFact },
 		func(it *item) bool { return refused[it] },
@@ -211,12 +211,12 @@ func (q *Queue) lighten(batch []*item) {
 		}
 	}
 	q.tellDropped()
-	q.tell()
+	q.wakeWaiters()
 	poke(q.wakeDisk)
 }
 
-// pressing reports whether a server accepts an event even when its disk is nearly full.
-func pressing(e record.Event) bool { return e.Kind == record.KindState || e.Kind == record.KindQA }
+// isUrgent reports whether a server accepts an event even when its disk is nearly full.
+func isUrgent(e record.Event) bool { return e.Kind == record.KindState || e.Kind == record.KindQA }
 
 // onlyStates limits sending to states for a minute. It returns false if that limit was already on.
 func (q *Queue) onlyStates() bool {
@@ -256,11 +256,11 @@ func (q *Queue) send(ctx context.Context, s Sender) {
 	defer poke(q.wakeSend) // for the sender that takes its place
 	pause, limit := time.Second, record.MaxBatch
 	for {
-		batch := q.head(limit)
+		batch := q.nextBatch(limit)
 		if len(batch) == 0 {
 			select {
 			case <-q.wakeSend:
-			case <-q.later():
+			case <-q.moreAllowed():
 			case <-ctx.Done():
 				return
 			}
@@ -278,7 +278,7 @@ func (q *Queue) send(ctx context.Context, s Sender) {
 		switch {
 		case err == nil:
 			pause, limit = time.Second, record.MaxBatch
-			q.done(batch, true)
+			q.removeBatch(batch, true)
 			continue
 		case ctx.Err() != nil:
 			return
@@ -287,19 +287,19 @@ func (q *Queue) send(ctx context.Context, s Sender) {
 			if len(batch) > 1 {
 				limit = (len(batch) + 1) / 2
 			} else {
-				q.done(batch, false)
+				q.removeBatch(batch, false)
 			}
-			q.fail(err)
+			q.setError(err)
 			continue
 		case errors.As(err, &p) && p.Problem.Code == record.ProblemQuota:
-			q.fail(err)
-			q.lighten(batch)
+			q.setError(err)
+			q.dropRefused(batch)
 			continue
 		case errors.As(err, &p) && p.Problem.Code == record.ProblemFull && q.onlyStates():
-			q.fail(err)
+			q.setError(err)
 			continue
 		}
-		q.fail(err)
+		q.setError(err)
 		if sleep(ctx, pause) != nil {
 			return
 		}
@@ -307,16 +307,16 @@ func (q *Queue) send(ctx context.Context, s Sender) {
 	}
 }
 
-// head returns the oldest events that fit into one request. While the server accepts only some kinds, it returns only
+// nextBatch returns the oldest events that fit into one request. While the server accepts only some kinds, it returns only
 // those.
-func (q *Queue) head(limit int) []*item {
+func (q *Queue) nextBatch(limit int) []*item {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	only := q.now().Before(q.states)
 	size := 0
 	var batch []*item
 	for _, it := range q.items {
-		if only && !pressing(it.event) {
+		if only && !isUrgent(it.event) {
 			continue
 		}
 		if size += len(it.line); len(batch) == limit || len(batch) > 0 && size >= record.MaxBody/2 {
@@ -328,8 +328,8 @@ func (q *Queue) head(limit int) []*item {
 	return batch
 }
 
-// later returns a channel that fires when more than states may be sent again. It is nil if that is so now.
-func (q *Queue) later() <-chan time.Time {
+// moreAllowed returns a channel that fires when more than states may be sent again. It is nil if that is so now.
+func (q *Queue) moreAllowed() <-chan time.Time {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if d := q.states.Sub(q.now()); d > 0 && len(q.items) > 0 {
@@ -338,8 +338,8 @@ func (q *Queue) later() <-chan time.Time {
 	return nil
 }
 
-// done removes events that need no more work.
-func (q *Queue) done(batch []*item, sent bool) {
+// removeBatch removes events that need no more work.
+func (q *Queue) removeBatch(batch []*item, sent bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	gone := make(map[*item]bool, len(batch))
@@ -364,19 +364,19 @@ func (q *Queue) done(batch []*item, sent bool) {
 	if sent {
 		q.lastErr = nil
 	}
-	q.tell()
+	q.wakeWaiters()
 	poke(q.wakeDisk)
 }
 
-func (q *Queue) fail(err error) {
+func (q *Queue) setError(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.lastErr = err
-	q.tell()
+	q.wakeWaiters()
 }
 
-// tell wakes those who wait for a change. The caller holds mu.
-func (q *Queue) tell() {
+// wakeWaiters wakes those who wait for a change. The caller holds mu.
+func (q *Queue) wakeWaiters() {
 	close(q.changed)
 	q.changed = make(chan struct{})
 }
@@ -390,7 +390,7 @@ func (q *Queue) Flush(ctx context.Context) error {
 	if last == nil {
 		return nil
 	}
-	return q.until(ctx, "send queued events", func() bool { return !slices.Contains(q.items, last) })
+	return q.waitUntil(ctx, "send queued events", func() bool { return !slices.Contains(q.items, last) })
 }
 
 // newest returns the event added last, or nil. The caller holds mu.
@@ -413,11 +413,11 @@ func (q *Queue) Sync(ctx context.Context) error {
 	if last == nil {
 		return nil
 	}
-	return q.until(ctx, "save queued events", func() bool { return last.seg != 0 || !slices.Contains(q.items, last) })
+	return q.waitUntil(ctx, "save queued events", func() bool { return last.seg != 0 || !slices.Contains(q.items, last) })
 }
 
-// until waits until ok returns true. It calls ok with mu held.
-func (q *Queue) until(ctx context.Context, what string, ok func() bool) error {
+// waitUntil waits until ok returns true. It calls ok with mu held.
+func (q *Queue) waitUntil(ctx context.Context, what string, ok func() bool) error {
 	for {
 		q.mu.Lock()
 		if ok() {
@@ -720,7 +720,7 @@ func (q *Queue) save(d *disk) {
 		}
 		retry = nil
 		if err := q.saveOnce(d); err != nil {
-			q.fail(err)
+			q.setError(err)
 			retry = time.After(5 * time.Second)
 		}
 	}
@@ -814,7 +814,7 @@ func (q *Queue) saveOnce(d *disk) error {
 		}
 	}
 	poke(q.wakeDisk)
-	q.tell()
+	q.wakeWaiters()
 	q.mu.Unlock()
 	return err
 }

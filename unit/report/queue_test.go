@@ -403,7 +403,7 @@ func TestSyncWhileSent(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				q.done(q.head(record.MaxBatch), true)
+				q.removeBatch(q.nextBatch(record.MaxBatch), true)
 			}
 		}
 	})

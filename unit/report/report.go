@@ -81,8 +81,8 @@ type peer struct {
 // errOtherServer means that another server answered than on the last connection.
 var errOtherServer = errors.New("another server answers than before")
 
-// meet learns the audience from the first handshake, and requires it of all later ones.
-func (p *peer) meet(cs tls.ConnectionState) error {
+// checkAudience learns the audience from the first handshake, and requires it of all later ones.
+func (p *peer) checkAudience(cs tls.ConnectionState) error {
 	if len(cs.VerifiedChains) == 0 {
 		return errors.New("the server's certificate was not verified")
 	}
@@ -99,7 +99,7 @@ func (p *peer) meet(cs tls.ConnectionState) error {
 	return nil
 }
 
-func (p *peer) known() string {
+func (p *peer) knownAudience() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.audience
@@ -143,7 +143,7 @@ func New(c Config) (*Client, error) {
 }
 
 // Close ends idle connections.
-func (c *Client) Close() { c.forget(nil) }
+func (c *Client) Close() { c.forgetPeer(nil) }
 
 // server returns the current peer, or a new one if there is none.
 func (c *Client) server() *peer {
@@ -158,7 +158,7 @@ func (c *Client) server() *peer {
 			Transport: &http.Transport{
 				Protocols:             protocols,
 				DialContext:           c.c.Dial,
-				TLSClientConfig:       &tls.Config{RootCAs: c.c.CA, MinVersion: tls.VersionTLS13, Time: c.now, VerifyConnection: p.meet},
+				TLSClientConfig:       &tls.Config{RootCAs: c.c.CA, MinVersion: tls.VersionTLS13, Time: c.now, VerifyConnection: p.checkAudience},
 				TLSHandshakeTimeout:   15 * time.Second,
 				ResponseHeaderTimeout: 30 * time.Second,
 				IdleConnTimeout:       time.Minute,
@@ -171,9 +171,9 @@ func (c *Client) server() *peer {
 	return c.peer
 }
 
-// forget closes the idle connections of a peer, so that the next request meets the server anew. nil means whichever
+// forgetPeer closes the idle connections of a peer, so that the next request meets the server anew. nil means whichever
 // peer is current.
-func (c *Client) forget(p *peer) {
+func (c *Client) forgetPeer(p *peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.peer != nil && (p == nil || c.peer == p) {
@@ -193,8 +193,8 @@ func (c *Client) now() time.Time {
 	return t
 }
 
-// learn adopts the server's clock.
-func (c *Client) learn(server time.Time) {
+// adoptClock adopts the server's clock.
+func (c *Client) adoptClock(server time.Time) {
 	if server.IsZero() {
 		return
 	}
@@ -210,17 +210,17 @@ func (c *Client) Time(ctx context.Context) (time.Time, error) {
 	if err := c.call(ctx, "GET", pathTime, nil, &r, func() { start = c.c.Now() }); err != nil {
 		return time.Time{}, err
 	}
-	return c.tell(r, start), nil
+	return c.adoptTimeReply(r, start), nil
 }
 
-// tell adopts the clock in the answer to a request that began at start, and returns it.
-func (c *Client) tell(r record.TimeReply, start time.Time) time.Time {
+// adoptTimeReply adopts the clock in the answer to a request that began at start, and returns it.
+func (c *Client) adoptTimeReply(r record.TimeReply, start time.Time) time.Time {
 	took := c.c.Now().Sub(start)
 	if took < 0 || took > time.Minute {
 		took = 0
 	}
 	t := r.Time.Add(took / 2)
-	c.learn(t)
+	c.adoptClock(t)
 	return t
 }
 
@@ -261,7 +261,7 @@ func (c *Client) Hello(ctx context.Context, r record.EnrolRequest) (reason strin
 		}
 		return "", err
 	}
-	c.learn(reply.Time)
+	c.adoptClock(reply.Time)
 	if reply.Status == record.Enrolled {
 		return "", nil
 	}
@@ -339,7 +339,7 @@ func (c *Client) Send(ctx context.Context, events []record.Event) (record.BatchR
 		return record.BatchReply{}, &Refusal{Status: http.StatusBadRequest, Problem: record.Problem{Code: record.ProblemSyntax, Error: err.Error()}}
 	}
 	var reply record.BatchReply
-	err = c.try(ctx, "POST", "/v1/events", body, &reply)
+	err = c.request(ctx, "POST", "/v1/events", body, &reply)
 	return reply, err
 }
 
@@ -386,7 +386,7 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte, int
 		if before != nil {
 			before()
 		}
-		err := c.try(ctx, method, path, body, into)
+		err := c.request(ctx, method, path, body, into)
 		if err == nil {
 			return nil
 		}
@@ -394,7 +394,7 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte, int
 		if errors.As(err, &p) && !p.temporary() {
 			return fault.Because(fault.ServerRefused, p)
 		}
-		if ctx.Err() != nil || c.c.Now().Add(pause).After(limit) || untrusted(err) {
+		if ctx.Err() != nil || c.c.Now().Add(pause).After(limit) || isUntrusted(err) {
 			return fault.Because(fault.NoServer, err)
 		}
 		c.c.Log.Warn("server does not answer, trying again", "request", path, "error", err.Error(), "pause", pause.String())
@@ -405,49 +405,49 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte, int
 	}
 }
 
-// untrusted reports whether err is about a certificate that waiting does not make valid.
-func untrusted(err error) bool {
+// isUntrusted reports whether err is about a certificate that waiting does not make valid.
+func isUntrusted(err error) bool {
 	var e *tls.CertificateVerificationError
 	return errors.As(err, &e)
 }
 
-// try makes a request. It repeats it once if the server refused because of the clock, or if another server answers
+// request makes a request. It repeats it once if the server refused because of the clock, or if another server answers
 // than before.
-func (c *Client) try(ctx context.Context, method, path string, body []byte, into any) error {
-	err := c.once(ctx, method, path, body, into)
+func (c *Client) request(ctx context.Context, method, path string, body []byte, into any) error {
+	err := c.requestOnce(ctx, method, path, body, into)
 	var p *Refusal
 	switch refused := errors.As(err, &p); {
 	case refused && p.Problem.Code == record.ProblemClock:
-		c.learn(p.Problem.Time)
+		c.adoptClock(p.Problem.Time)
 	case refused && p.Problem.Code == record.ProblemAudience, errors.Is(err, errOtherServer):
 	default:
 		return err
 	}
-	return c.once(ctx, method, path, body, into)
+	return c.requestOnce(ctx, method, path, body, into)
 }
 
 // pathTime needs no signature. It is requested before anything else, to learn which server this is.
 const pathTime = "/v1/time"
 
-func (c *Client) once(ctx context.Context, method, path string, body []byte, into any) error {
+func (c *Client) requestOnce(ctx context.Context, method, path string, body []byte, into any) error {
 	p := c.server()
-	err := c.ask(ctx, p, method, path, body, into)
+	err := c.roundTrip(ctx, p, method, path, body, into)
 	var r *Refusal
 	if errors.Is(err, errOtherServer) || errors.As(err, &r) && r.Problem.Code == record.ProblemAudience {
-		c.forget(p)
+		c.forgetPeer(p)
 	}
 	return err
 }
 
-// ask sends one request to one server.
-func (c *Client) ask(ctx context.Context, p *peer, method, path string, body []byte, into any) error {
-	if path != pathTime && p.known() == "" {
+// roundTrip sends one request to one server.
+func (c *Client) roundTrip(ctx context.Context, p *peer, method, path string, body []byte, into any) error {
+	if path != pathTime && p.knownAudience() == "" {
 		var r record.TimeReply
 		start := c.c.Now()
-		if err := c.ask(ctx, p, "GET", pathTime, nil, &r); err != nil {
+		if err := c.roundTrip(ctx, p, "GET", pathTime, nil, &r); err != nil {
 			return err
 		}
-		c.tell(r, start)
+		c.adoptTimeReply(r, start)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
@@ -455,7 +455,7 @@ func (c *Client) ask(ctx context.Context, p *peer, method, path string, body []b
 	}
 	if method != "GET" {
 		req.Header.Set("Content-Type", "application/json")
-		for k, v := range record.SignRequest(c.c.Key, p.known(), method, path, c.c.Unit, c.now(), body) {
+		for k, v := range record.SignRequest(c.c.Key, p.knownAudience(), method, path, c.c.Unit, c.now(), body) {
 			req.Header.Set(k, v)
 		}
 	}

@@ -64,7 +64,7 @@ func TestQueueQuota(t *testing.T) {
 		refused func(record.Event) bool
 		want    string
 	}{
-		"debug only": {debug, "log INFO1, log INFO2, state , dropped 3"},
+		"debug only": {isDebug, "log INFO1, log INFO2, state , dropped 3"},
 		"all":        {func(e record.Event) bool { return e.Kind == record.KindLog }, "state , dropped 3, dropped 5"},
 		"one state":  {func(e record.Event) bool { return e.Kind != record.KindFact }, "dropped 3, dropped 5, dropped 6"},
 	} {
@@ -98,7 +98,7 @@ func TestQueueDiskFull(t *testing.T) {
 	s := (&taken{}).refuse(record.ProblemFull, func(e record.Event) bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return full && !pressing(e)
+		return full && !isUrgent(e)
 	})
 	q.Add(leveled("INFO", "early"))
 	q.Add(record.Event{Kind: record.KindState})
