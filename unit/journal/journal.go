@@ -131,7 +131,7 @@ func (j *Journal) Detach(ctx context.Context, name string) error {
 // Flush waits until every sink has written and flushed all records made before the call, or ctx is done. The error
 // names the sinks that did not finish.
 func (j *Journal) Flush(ctx context.Context) error {
-	return j.each(func(p *pump) error { return p.flush(ctx) })
+	return j.eachPump(func(p *pump) error { return p.flush(ctx) })
 }
 
 // Close ends the Journal. Later records are dropped. Sinks may finish until ctx is done and are then closed. The
@@ -140,14 +140,14 @@ func (j *Journal) Close(ctx context.Context) error {
 	j.mu.Lock()
 	j.closed = true
 	j.mu.Unlock()
-	err := j.each(func(p *pump) error { return p.close(ctx) })
+	err := j.eachPump(func(p *pump) error { return p.close(ctx) })
 	j.mu.Lock()
 	j.pumps = nil
 	j.mu.Unlock()
 	return err
 }
 
-func (j *Journal) each(f func(*pump) error) error {
+func (j *Journal) eachPump(f func(*pump) error) error {
 	j.mu.Lock()
 	pumps := slices.Clone(j.pumps)
 	j.mu.Unlock()

@@ -135,7 +135,7 @@ func File(dir string, o FileOptions) (Sink, error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	f := &file{root: root, o: o}
-	if err := f.next(); err != nil {
+	if err := f.rotate(); err != nil {
 		root.Close()
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func (f *file) Write(r Record) error {
 	f.buf = append(r.appendJSON(f.buf[:0]), '\n')
 	n := int64(len(f.buf))
 	if f.f == nil || f.size > 0 && f.size+n > f.o.Cap/8 {
-		if err := f.next(); err != nil {
+		if err := f.rotate(); err != nil {
 			return err
 		}
 	}
@@ -188,8 +188,8 @@ func (f *file) Write(r Record) error {
 	return nil
 }
 
-// next closes the current file and starts another.
-func (f *file) next() error {
+// rotate closes the current file and starts another.
+func (f *file) rotate() error {
 	if f.f != nil {
 		f.f.Sync()
 		f.f.Close()
