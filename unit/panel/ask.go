@@ -123,7 +123,7 @@ func (a *Asked) choose(k Key) (done bool, err error) {
 		a.Selected = int(k - '1')
 		return true, nil
 	default:
-		if i, ok := a.initial(k); ok {
+		if i, ok := a.optionByLetter(k); ok {
 			a.Selected = i
 		} else {
 			a.Repeat++
@@ -132,8 +132,8 @@ func (a *Asked) choose(k Key) (done bool, err error) {
 	return false, nil
 }
 
-// initial returns the next option after the selected one that starts with the letter k.
-func (a *Asked) initial(k Key) (int, bool) {
+// optionByLetter returns the next option after the selected one that starts with the letter k.
+func (a *Asked) optionByLetter(k Key) (int, bool) {
 	if k <= ' ' || k >= utf8.RuneSelf {
 		return 0, false
 	}
@@ -215,12 +215,12 @@ func (b *Board) question(ctx context.Context, q Question, typed bool, on func(*A
 	a := Asked{Question: q, ID: b.asked, Selected: q.Default}
 	b.keys = keys
 	b.mu.Unlock()
-	defer b.ask(nil)
+	defer b.setQuestion(nil)
 	timeout := time.NewTimer(q.Timeout)
 	defer timeout.Stop()
 	for {
 		shown := a
-		b.ask(&shown)
+		b.setQuestion(&shown)
 		select {
 		case p := <-keys:
 			if done, err := on(&a, p); done || err != nil {
@@ -234,8 +234,8 @@ func (b *Board) question(ctx context.Context, q Question, typed bool, on func(*A
 	}
 }
 
-// ask replaces the question on the panels. nil removes it.
-func (b *Board) ask(a *Asked) {
+// setQuestion replaces the question on the panels. nil removes it.
+func (b *Board) setQuestion(a *Asked) {
 	b.change(func(v *View) {
 		v.Ask = a
 		if a == nil {

@@ -69,7 +69,7 @@ func (c *consolePanel) Show(v View) error {
 		c.end(&b)
 		fmt.Fprintf(&b, "%s\n", head)
 	}
-	if v.Progress != nil && v.Ask == nil && c.due(*v.Progress) {
+	if v.Progress != nil && v.Ask == nil && c.isDue(*v.Progress) {
 		line := head + "  " + v.Progress.String()
 		if c.o.Terminal {
 			b.WriteString("\r" + line + "\x1b[K")
@@ -95,7 +95,7 @@ func (c *consolePanel) Show(v View) error {
 		fmt.Fprintf(&b, "    to do:  %s\n\n", clean(p.Hint))
 	}
 	if v.Ask != nil {
-		c.ask(&b, v.Ask)
+		c.writeQuestion(&b, v.Ask)
 	}
 	c.last = v
 	if b.Len() == 0 {
@@ -108,24 +108,24 @@ func (c *consolePanel) Show(v View) error {
 // clear empties a terminal and moves the cursor to its first line.
 const clear = "\x1b[2J\x1b[H"
 
-// ask writes a question, or what has changed in it.
-func (c *consolePanel) ask(b *strings.Builder, a *Asked) {
+// writeQuestion writes a question, or what has changed in it.
+func (c *consolePanel) writeQuestion(b *strings.Builder, a *Asked) {
 	was := c.last.Ask
 	if was == nil || was.ID != a.ID || was.Repeat != a.Repeat {
 		was = nil
 	}
 	switch {
 	case len(a.Options) == 0:
-		c.line(b, was, a)
+		c.writePrompt(b, was, a)
 	case was == nil || c.o.Terminal && was.Selected != a.Selected:
-		c.list(b, a)
+		c.writeOptions(b, a)
 	case was.Selected != a.Selected:
 		option(b, a, a.Selected)
 	}
 }
 
-// list writes a question with options.
-func (c *consolePanel) list(b *strings.Builder, a *Asked) {
+// writeOptions writes a question with options.
+func (c *consolePanel) writeOptions(b *strings.Builder, a *Asked) {
 	c.end(b)
 	if c.o.Terminal {
 		b.WriteString(clear)
@@ -150,9 +150,9 @@ func option(b *strings.Builder, a *Asked, i int) {
 	fmt.Fprintf(b, "%c %2d  %s\n", mark, i+1, clean(a.Options[i]))
 }
 
-// line writes a prompt, and then the typed text. To go back a character it needs no more of a terminal than a
+// writePrompt writes a prompt, and then the typed text. To go back a character it needs no more of a terminal than a
 // backspace.
-func (c *consolePanel) line(b *strings.Builder, was, a *Asked) {
+func (c *consolePanel) writePrompt(b *strings.Builder, was, a *Asked) {
 	typed := ""
 	if was == nil {
 		c.end(b)
@@ -169,9 +169,9 @@ func (c *consolePanel) line(b *strings.Builder, was, a *Asked) {
 	b.WriteString(clean(a.Typed[len(typed):]))
 }
 
-// due reports whether to write a line of progress. A terminal is redrawn five times a second. Elsewhere a line is due
+// isDue reports whether to write a line of progress. A terminal is redrawn five times a second. Elsewhere a line is due
 // one second after the last if another 5 % are done, after ten seconds in any case, and at the end.
-func (c *consolePanel) due(p Progress) bool {
+func (c *consolePanel) isDue(p Progress) bool {
 	since, n := c.o.Now().Sub(c.at), p.Percent()
 	switch {
 	case n == 100:

@@ -133,7 +133,7 @@ func stepFrame(v View, m lcd.Model, elapsed time.Duration) lcd.Frame {
 		} else {
 			done = size(float64(p.Done))
 		}
-		if s := p.left(); s != "" {
+		if s := p.leftText(); s != "" {
 			left = s
 		}
 	}

@@ -73,14 +73,14 @@ func (p Progress) String() string {
 	if p.Rate > 0 {
 		parts = append(parts, size(p.Rate)+"/s")
 	}
-	if left := p.left(); left != "" {
+	if left := p.leftText(); left != "" {
 		parts = append(parts, left+" left")
 	}
 	return strings.Join(parts, "  ")
 }
 
-// left returns the time left, such as "0:35" or "1:02:03". It is empty if unknown.
-func (p Progress) left() string {
+// leftText returns the time left, such as "0:35" or "1:02:03". It is empty if unknown.
+func (p Progress) leftText() string {
 	if p.Left < 0 || p.Rate <= 0 || p.Done >= p.Total {
 		return ""
 	}
