@@ -131,7 +131,7 @@ func (t *taking) take(ctx context.Context) error {
 	placed, err := t.image(t.Volume.Path(state.ImageDir, t.res.Image))
 	if err == nil && image.Glance(placed, t.Policy, t.Keys) == nil {
 		if was, need, err := t.prove(ctx, placed); err == nil {
-			if err := t.fits(ctx, need); err != nil {
+			if err := t.checkRoom(ctx, need); err != nil {
 				return err
 			}
 			t.res.Present = true
@@ -152,7 +152,7 @@ func (t *taking) take(ctx context.Context) error {
 		return err
 	}
 	dest := filepath.Join(t.stage, t.res.Image)
-	if err := t.arrive(ctx, dest); err != nil {
+	if err := t.fetchImage(ctx, dest); err != nil {
 		return err
 	}
 	if sig != nil {
@@ -166,7 +166,7 @@ func (t *taking) take(ctx context.Context) error {
 		var need filesystem.Need
 		was, need, err = t.prove(ctx, im)
 		if err == nil {
-			err = t.fits(ctx, need)
+			err = t.checkRoom(ctx, need)
 		}
 		if err == nil {
 			err = t.takeArtifact(ctx, im, was)
@@ -178,11 +178,11 @@ func (t *taking) take(ctx context.Context) error {
 		}
 		return err
 	}
-	if err := t.place(im, sig != nil); err != nil {
+	if err := t.putInPlace(im, sig != nil); err != nil {
 		return fault.Because(fault.RecoveryDamaged, err)
 	}
 	t.Log.Info("image is on the recovery volume", "image", t.res.Image, "bytes", im.Size)
-	t.forgive()
+	t.forgetFailures()
 	return t.updateRecovery(was != nil)
 }
 
@@ -291,8 +291,8 @@ func (t *taking) small(ctx context.Context) ([]byte, error) {
 	return b, errors.Join(err, os.Remove(dest))
 }
 
-// arrive brings the image to dest.
-func (t *taking) arrive(ctx context.Context, dest string) error {
+// fetchImage brings the image to dest.
+func (t *taking) fetchImage(ctx context.Context, dest string) error {
 	if st, err := os.Lstat(dest); err == nil && st.Mode().IsRegular() {
 		return nil // complete, but the power went before it was proven
 	}
@@ -316,7 +316,7 @@ func (t *taking) arrive(ctx context.Context, dest string) error {
 		if st.Size() > free-t.Reserve {
 			return fault.Newf(fault.NoSpace, "%s has %d bytes, %d are free on the recovery volume", t.Source, st.Size(), free)
 		}
-		in := &counted{ctx: ctx, r: f, tell: func(n int64) { t.Progress("copy", n, st.Size()) }}
+		in := &progressReader{ctx: ctx, r: f, progress: func(n int64) { t.Progress("copy", n, st.Size()) }}
 		if _, err = machine.PutFile(dest, 0o644, in); in.failed != nil {
 			return fault.Because(fault.Download, err)
 		}
@@ -333,8 +333,8 @@ func (t *taking) prove(ctx context.Context, im image.Image) (*image.Proof, files
 	return image.Proven(ctx, im, t.Policy, t.Keys, func(done int64) { t.Progress("check", done, im.Size) })
 }
 
-// fits returns an error for an image that no restore could write to this unit's main disk.
-func (t *taking) fits(ctx context.Context, need filesystem.Need) error {
+// checkRoom returns an error for an image that no restore could write to this unit's main disk.
+func (t *taking) checkRoom(ctx context.Context, need filesystem.Need) error {
 	if t.Room == nil {
 		return nil
 	}
@@ -350,9 +350,9 @@ func (t *taking) fits(ctx context.Context, need filesystem.Need) error {
 	return image.CheckRoom(need, room)
 }
 
-// place moves a proven image to where restores look for it. The signature goes first, so that there is never an image
+// putInPlace moves a proven image to where restores look for it. The signature goes first, so that there is never an image
 // without one.
-func (t *taking) place(im image.Image, signed bool) error {
+func (t *taking) putInPlace(im image.Image, signed bool) error {
 	dest := t.Volume.Path(state.ImageDir, t.res.Image)
 	if signed {
 		if err := os.Rename(im.Path+signature.Suffix, dest+signature.Suffix); err != nil {
@@ -383,7 +383,7 @@ func (t *taking) takeArtifact(ctx context.Context, im image.Image, was *image.Pr
 	}
 	want := "/boot/" + t.BootFile
 	found := false
-	err = image.EachFile(ctx, &telling{r: was.Reader(f), ctx: ctx, tell: func(n int64) { t.Progress("look inside", min(n, im.Size), im.Size) }}, im,
+	err = image.EachFile(ctx, &progressReaderAt{r: was.Reader(f), ctx: ctx, progress: func(n int64) { t.Progress("look inside", min(n, im.Size), im.Size) }}, im,
 		func(name string, size int64, r io.Reader) (bool, error) {
 			switch {
 			case !found && name == want:
@@ -412,7 +412,7 @@ func (t *taking) takeArtifact(ctx context.Context, im image.Image, was *image.Pr
 }
 
 func (t *taking) putArtifact(ctx context.Context, dest, name string, im image.Image, r io.Reader) error {
-	in := &counted{ctx: ctx, r: r, tell: func(int64) {}}
+	in := &progressReader{ctx: ctx, r: r, progress: func(int64) {}}
 	_, err := machine.PutFile(dest, 0o600, in)
 	if in.failed != nil {
 		return readFault(fmt.Errorf("take %s out of %s: %w", name, im.Name, err))
@@ -420,18 +420,18 @@ func (t *taking) putArtifact(ctx context.Context, dest, name string, im image.Im
 	return diskFault(err)
 }
 
-// telling reports how much of an image was read, and fails once its context ends. Several goroutines read from it,
+// progressReaderAt reports how much of an image was read, and fails once its context ends. Several goroutines read from it,
 // but it makes only one report at a time.
-type telling struct {
+type progressReaderAt struct {
 	ctx  context.Context
 	r    io.ReaderAt
-	tell func(int64)
+	progress func(int64)
 
 	mu   sync.Mutex
 	most int64 // already reported
 }
 
-func (c *telling) ReadAt(b []byte, off int64) (int, error) {
+func (c *progressReaderAt) ReadAt(b []byte, off int64) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -440,7 +440,7 @@ func (c *telling) ReadAt(b []byte, off int64) (int, error) {
 	defer c.mu.Unlock()
 	if to := off + int64(n); to > c.most {
 		c.most = to
-		c.tell(to)
+		c.progress(to)
 	}
 	return n, err
 }
@@ -478,9 +478,9 @@ func (t *taking) updateRecovery(proven bool) error {
 	return diskFault(errors.Join(os.Remove(t.artifact()), os.RemoveAll(t.artifact()+signature.Suffix)))
 }
 
-// forgive lets the image be chosen again, whatever happened to an earlier copy. If the history cannot be read, the
+// forgetFailures lets the image be chosen again, whatever happened to an earlier copy. If the history cannot be read, the
 // restore deals with it.
-func (t *taking) forgive() {
+func (t *taking) forgetFailures() {
 	h, err := t.Volume.History()
 	if _, known := h.Find(t.res.Image); err == nil && known {
 		_, err = t.Volume.ChangeHistory(time.Now(), func(h *release.History) { h.Forgive(t.res.Image) })
@@ -512,24 +512,24 @@ func readFault(err error) error {
 	return fault.Because(fault.ImageCorrupt, err)
 }
 
-// counted reports how much was read, and fails once its context ends. When the content is copied to a file, failed
+// progressReader reports how much was read, and fails once its context ends. When the content is copied to a file, failed
 // tells a failed read, including the end of the context, from a failed write.
-type counted struct {
+type progressReader struct {
 	ctx    context.Context
 	r      io.Reader
 	n      int64
-	tell   func(int64)
+	progress   func(int64)
 	failed error
 }
 
-func (c *counted) Read(b []byte) (int, error) {
+func (c *progressReader) Read(b []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		c.failed = err
 		return 0, err
 	}
 	n, err := c.r.Read(b)
 	c.n += int64(n)
-	c.tell(c.n)
+	c.progress(c.n)
 	if err != nil && err != io.EOF {
 		c.failed = err
 	}
