@@ -83,11 +83,11 @@ type Finder struct {
 // read or take too long, and notes say why.
 func (f Finder) Find(ctx context.Context, disks []block.Disk, own map[string]bool) (found []Medium, notes []string) {
 	for _, d := range disks {
-		if own[d.Name] || !foreign(d) {
+		if own[d.Name] || !isPluggable(d) {
 			continue
 		}
 		for _, m := range f.filesystems(d) {
-			err := f.look(ctx, &m)
+			err := f.lookInside(ctx, &m)
 			switch {
 			case err != nil:
 				notes = append(notes, fmt.Sprintf("medium %s: %v", m.Path, err))
@@ -99,8 +99,8 @@ func (f Finder) Find(ctx context.Context, disks []block.Disk, own map[string]boo
 	return found, notes
 }
 
-// foreign reports whether a disk is of the kind that a person plugs in.
-func foreign(d block.Disk) bool { return d.Bus == block.USB || d.Removable }
+// isPluggable reports whether a disk is of the kind that a person plugs in.
+func isPluggable(d block.Disk) bool { return d.Bus == block.USB || d.Removable }
 
 // filesystems returns the mountable filesystems of a disk. It skips those with the label of one of the unit's own
 // volumes.
@@ -140,13 +140,13 @@ func stickPartition(t layout.Table) int {
 	return 0
 }
 
-// look sets what is on a medium.
-func (f Finder) look(ctx context.Context, m *Medium) error {
+// lookInside sets what is on a medium.
+func (f Finder) lookInside(ctx context.Context, m *Medium) error {
 	type seen struct {
 		files   []File
 		refused []image.Rejected
 	}
-	s, err := within(ctx, patience, func() (seen, error) {
+	s, err := withTimeout(ctx, patience, func() (seen, error) {
 		dir, done, err := Mount(f.Eyes, *m)
 		if err != nil {
 			return seen{}, err
@@ -182,8 +182,8 @@ func mount(parent string, on, off func(dir string) error) (dir string, done func
 	}, nil
 }
 
-// within stops waiting for do after limit. do itself may go on, stuck in the kernel. It is then forgotten.
-func within[T any](ctx context.Context, limit time.Duration, do func() (T, error)) (T, error) {
+// withTimeout stops waiting for do after limit. do itself may go on, stuck in the kernel. It is then forgotten.
+func withTimeout[T any](ctx context.Context, limit time.Duration, do func() (T, error)) (T, error) {
 	type result struct {
 		v   T
 		err error
@@ -228,7 +228,7 @@ func Scan(dir, fsUUID, prefix string, p policy.Policy, keys []signature.PublicKe
 			refused = append(refused, image.Rejected{File: base, Err: err})
 			continue
 		}
-		id, err := identify(im, fsUUID)
+		id, err := imageID(im, fsUUID)
 		if err != nil {
 			refused = append(refused, image.Rejected{File: base, Err: err})
 			continue
@@ -278,9 +278,9 @@ func imageOf(dir, base, prefix string) (image.Image, error) {
 	return image.Image{Path: path, Name: name, Size: st.Size()}, nil
 }
 
-// identify returns the ID of an image on a medium. It depends on the UUID of the filesystem, on the image's name and
+// imageID returns the ID of an image on a medium. It depends on the UUID of the filesystem, on the image's name and
 // size, and on its signature.
-func identify(im image.Image, fsUUID string) (string, error) {
+func imageID(im image.Image, fsUUID string) (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "gprovision medium 1\n%q\n%s\n%d\n", fsUUID, im.Name, im.Size)
 	root, err := os.OpenRoot(filepath.Dir(im.Path))

@@ -146,18 +146,18 @@ func TestWithin(t *testing.T) {
 		free := make(chan struct{})
 		defer close(free)
 		began := time.Now()
-		if _, err := within(t.Context(), patience, func() (int, error) { <-free; return 1, nil }); err == nil || time.Since(began) != patience {
+		if _, err := withTimeout(t.Context(), patience, func() (int, error) { <-free; return 1, nil }); err == nil || time.Since(began) != patience {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
-		if _, err := within(t.Context(), patience, func() (int, error) { panic("driver") }); !errors.Is(err, fault.Internal) {
+		if _, err := withTimeout(t.Context(), patience, func() (int, error) { panic("driver") }); !errors.Is(err, fault.Internal) {
 			t.Errorf("panic gives %v", err)
 		}
-		if n, err := within(t.Context(), patience, func() (int, error) { return 7, nil }); n != 7 || err != nil {
+		if n, err := withTimeout(t.Context(), patience, func() (int, error) { return 7, nil }); n != 7 || err != nil {
 			t.Errorf("got %d, %v", n, err)
 		}
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := within(ended, patience, func() (int, error) { <-free; return 1, nil }); !errors.Is(err, context.Canceled) {
+		if _, err := withTimeout(ended, patience, func() (int, error) { <-free; return 1, nil }); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %v", err)
 		}
 	})
@@ -169,7 +169,7 @@ func TestWhichDisks(t *testing.T) {
 		false: {{Bus: block.SATA}, {Bus: block.NVMe}, {Bus: block.VirtIO}, {Bus: block.MMC}},
 	} {
 		for _, d := range disks {
-			if foreign(d) != want {
+			if isPluggable(d) != want {
 				t.Errorf("%+v: %v", d, !want)
 			}
 		}

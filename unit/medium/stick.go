@@ -23,7 +23,7 @@ type Stick struct {
 // not read yet.
 func (f Finder) Sticks(disks []block.Disk, own map[string]bool) (out []Stick) {
 	for _, d := range disks {
-		if own[d.Name] || !foreign(d) {
+		if own[d.Name] || !isPluggable(d) {
 			continue
 		}
 		t, err := f.Eyes.ReadTable(d.Path)
