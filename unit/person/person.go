@@ -54,7 +54,7 @@ func (p *Person) Invite(provisions bool) {
 // was, f may be out of date.
 func (p *Person) Consult(ctx context.Context, f *survey.Findings, v *volume.Handle, provisions bool) (c decide.Choice, shown bool,
 	err error) {
-	p.Wanted = p.Wanted || p.offers(f, provisions)
+	p.Wanted = p.Wanted || p.offersMenu(f, provisions)
 	select {
 	case <-p.Machine.Panel.Pressed(): // including a key pressed while nobody watched the grace time
 		p.Wanted = true
@@ -89,9 +89,9 @@ func (p *Person) Consult(ctx context.Context, f *survey.Findings, v *volume.Hand
 	return c, true, nil
 }
 
-// offers reports whether to show the menu although nobody pressed a key. That happens once, in a boot from a recovery
+// offersMenu reports whether to show the menu although nobody pressed a key. That happens once, in a boot from a recovery
 // stick. It does not happen if it is clear what to do, or if the unit was restored from the stick already.
-func (p *Person) offers(f *survey.Findings, provisions bool) bool {
+func (p *Person) offersMenu(f *survey.Findings, provisions bool) bool {
 	if p.offered || !f.FromStick || !p.Machine.Panel.HasKeys() || provisions {
 		return false
 	}

@@ -48,16 +48,16 @@ func TestOfferMenu(t *testing.T) {
 			p := withKeys(c.p)
 			f := &survey.Findings{Facts: decide.Facts{Medium: c.medium, Recovery: c.recovery},
 				MediaFindings: survey.MediaFindings{FromStick: c.from}}
-			if got := p.offers(f, false); got != c.want {
+			if got := p.offersMenu(f, false); got != c.want {
 				t.Errorf("got %v", got)
 			}
-			if p.offers(f, false) {
+			if p.offersMenu(f, false) {
 				t.Error("the menu is offered twice")
 			}
 		})
 	}
 	p := &Person{Machine: &machine.Machine{Panel: panel.New()}}
-	if p.offers(&survey.Findings{Facts: decide.Facts{Medium: decide.MediumOffered}, MediaFindings: survey.MediaFindings{FromStick: true}},
+	if p.offersMenu(&survey.Findings{Facts: decide.Facts{Medium: decide.MediumOffered}, MediaFindings: survey.MediaFindings{FromStick: true}},
 		false) {
 		t.Error("a menu that nobody can use is offered")
 	}
