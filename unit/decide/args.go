@@ -47,7 +47,7 @@ type Args struct {
 // then keeps Stick, and Root if that is a PARTUUID.
 func ParseArgs(cmdline string, locked bool) Args {
 	var a Args
-	for _, w := range words(cmdline) {
+	for _, w := range splitWords(cmdline) {
 		a.Forced = a.Forced || w == policy.ForcedRestoreArg
 		k, v, _ := strings.Cut(w, "=")
 		switch k {
@@ -88,8 +88,8 @@ func ParseArgs(cmdline string, locked bool) Args {
 	return a
 }
 
-// words splits a kernel command line at white space outside of double quotes (Linux lib/cmdline.c, next_arg).
-func words(s string) []string {
+// splitWords splits a kernel command line at white space outside of double quotes (Linux lib/cmdline.c, next_arg).
+func splitWords(s string) []string {
 	var out []string
 	var w strings.Builder
 	quoted := false
@@ -126,7 +126,7 @@ func bootMAC(s string) string {
 // password in addresses.
 func WithoutSecrets(cmdline string) string {
 	var out []string
-	for _, w := range words(cmdline) {
+	for _, w := range splitWords(cmdline) {
 		k, v, _ := strings.Cut(w, "=")
 		if k == "enrol" {
 			w = "enrol=" + secret.Hidden

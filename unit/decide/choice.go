@@ -42,8 +42,8 @@ func (c Choice) Asked() (name string, ok bool) {
 	return "", false
 }
 
-// chosen reports whether a person chose a restore.
-func chosen(f Facts) bool {
+// choseRestore reports whether a person chose a restore.
+func choseRestore(f Facts) bool {
 	_, ok := f.Choice.Asked()
 	return ok
 }
