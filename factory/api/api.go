@@ -121,7 +121,7 @@ func (s *Server) Register(mux *http.ServeMux) {
 func (s *Server) answer(w http.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
-		s.trouble(w, nil, err)
+		s.serverError(w, nil, err)
 		return
 	}
 	s.raw(w, status, b)
@@ -139,8 +139,8 @@ func (s *Server) refuse(w http.ResponseWriter, status int, code, text string) {
 	s.answer(w, status, record.Problem{Error: text, Code: code, Time: s.Now().UTC()})
 }
 
-// trouble answers with status 500. The cause goes to the log and not to the client.
-func (s *Server) trouble(w http.ResponseWriter, r *http.Request, err error) {
+// serverError answers with status 500. The cause goes to the log and not to the client.
+func (s *Server) serverError(w http.ResponseWriter, r *http.Request, err error) {
 	if r != nil && errors.Is(err, context.Canceled) {
 		return
 	}
@@ -187,7 +187,7 @@ func (s *Server) oldScheme(w http.ResponseWriter, r *http.Request, unit string) 
 	may, err := s.Store.OldSigner(r.Context(), unit)
 	switch {
 	case err != nil:
-		s.trouble(w, r, err)
+		s.serverError(w, r, err)
 	case !may:
 		s.Log.Warn("old signature refused", "path", r.URL.Path, "unit", unit, "remote", r.RemoteAddr)
 		s.refuse(w, http.StatusForbidden, record.ProblemOldScheme, "the request is signed as version 0.1.0 did: build the unit's boot artifact and image with a newer one")
@@ -195,10 +195,10 @@ func (s *Server) oldScheme(w http.ResponseWriter, r *http.Request, unit string) 
 	return err == nil && may
 }
 
-// signed reads the body of a signed request. If ok is false, signed has answered the request, usually because the
+// readSigned reads the body of a signed request. If ok is false, readSigned has answered the request, usually because the
 // body is not the signed one. If the request carries the hash of its body, the signature is checked before anything
 // is read. The caller calls leave once it has released the body.
-func (s *Server) signed(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp, most int64) (body []byte, leave func(), ok bool) {
+func (s *Server) readSigned(w http.ResponseWriter, r *http.Request, key ed25519.PublicKey, st record.Stamp, most int64) (body []byte, leave func(), ok bool) {
 	f := s.flight
 	if st.Scheme == record.SchemeV1 {
 		if f = s.oldFlight; !s.oldScheme(w, r, st.Unit) {
@@ -212,10 +212,10 @@ func (s *Server) signed(w http.ResponseWriter, r *http.Request, key ed25519.Publ
 		return nil, nil, false
 	}
 	body, ok = s.body(w, r, received)
-	ok = ok && s.whole(w, r, &st, body) && (st.Scheme != record.SchemeV1 || s.verify(w, r, key, st))
+	ok = ok && s.checkHash(w, r, &st, body) && (st.Scheme != record.SchemeV1 || s.verify(w, r, key, st))
 	if ok {
 		if err := s.Store.NoteScheme(r.Context(), st.Unit, st.Scheme); err != nil {
-			s.trouble(w, r, err)
+			s.serverError(w, r, err)
 			ok = false
 		}
 	}
@@ -226,9 +226,9 @@ func (s *Server) signed(w http.ResponseWriter, r *http.Request, key ed25519.Publ
 	return body, leave, true
 }
 
-// whole reports whether a body has the hash in the stamp. If not, whole has answered the request. A stamp of the old
+// checkHash reports whether a body has the hash in the stamp. If not, checkHash has answered the request. A stamp of the old
 // scheme has no hash. It gets that of this body.
-func (s *Server) whole(w http.ResponseWriter, r *http.Request, st *record.Stamp, body []byte) bool {
+func (s *Server) checkHash(w http.ResponseWriter, r *http.Request, st *record.Stamp, body []byte) bool {
 	hash := record.BodyHash(body)
 	if st.Scheme == record.SchemeV1 {
 		st.Hash = hash
@@ -256,10 +256,10 @@ func (s *Server) unit(most int64, f func(http.ResponseWriter, *http.Request, sto
 			return
 		}
 		if err != nil {
-			s.trouble(w, r, err)
+			s.serverError(w, r, err)
 			return
 		}
-		body, leave, ok := s.signed(w, r, e.PublicKey, st, most)
+		body, leave, ok := s.readSigned(w, r, e.PublicKey, st, most)
 		if !ok {
 			return
 		}
@@ -288,7 +288,7 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 	}
 	defer leave()
 	body, ok := s.body(w, r, received)
-	if !ok || !s.whole(w, r, &st, body) {
+	if !ok || !s.checkHash(w, r, &st, body) {
 		return
 	}
 	var q record.EnrolRequest
@@ -318,7 +318,7 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusForbidden, record.ProblemRejected, err.Error())
 		return
 	case err != nil:
-		s.trouble(w, r, err)
+		s.serverError(w, r, err)
 		return
 	}
 	reply := record.EnrolReply{Unit: e.Unit, Status: record.Enrolled, Time: s.Now().UTC()}
@@ -359,12 +359,12 @@ func (s *Server) permit(w http.ResponseWriter, r *http.Request, e store.Enrolmen
 	case errors.Is(err, store.ErrCompleted), errors.Is(err, store.ErrConfirmed):
 		reply = record.PermitReply{Reason: err.Error()}
 	case err != nil:
-		s.trouble(w, r, err)
+		s.serverError(w, r, err)
 		return
 	default:
 		u, err := s.Store.Unit(r.Context(), e.Unit)
 		if err != nil {
-			s.trouble(w, r, err)
+			s.serverError(w, r, err)
 			return
 		}
 		reply.Released = !u.Released.IsZero()
@@ -405,7 +405,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, e store.Enrolmen
 		return
 	}
 	if err != nil {
-		s.trouble(w, r, err)
+		s.serverError(w, r, err)
 		return
 	}
 	for _, ev := range q.Events {
@@ -434,7 +434,7 @@ func (s *Server) document(w http.ResponseWriter, r *http.Request, e store.Enrolm
 		return
 	}
 	if err != nil {
-		s.trouble(w, r, err)
+		s.serverError(w, r, err)
 		return
 	}
 	s.Log.Info("document", "unit", e.Unit, "name", d.Name, "type", d.Type, "bytes", len(d.Body))
@@ -466,7 +466,7 @@ func (s *Server) credentials(w http.ResponseWriter, r *http.Request, e store.Enr
 	}
 	wire, err := c.Wire()
 	if err != nil {
-		s.trouble(w, r, err)
+		s.serverError(w, r, err)
 		return
 	}
 	s.Log.Info("credentials given", "unit", e.Unit, "generation", c.Generation)
@@ -509,7 +509,7 @@ func (s *Server) vaultSaysNo(w http.ResponseWriter, r *http.Request, e store.Enr
 			return true
 		}
 	}
-	s.trouble(w, r, err)
+	s.serverError(w, r, err)
 	return true
 }
 
@@ -523,7 +523,7 @@ func (s *Server) operator(f func(http.ResponseWriter, *http.Request, login.Who))
 			s.refuse(w, http.StatusTooManyRequests, record.ProblemBusy, err.Error())
 			return
 		case err != nil && !errors.Is(err, login.ErrWrong): // not about the login: the store cannot be read
-			s.trouble(w, r, err)
+			s.serverError(w, r, err)
 			return
 		case err != nil:
 			// No WWW-Authenticate: a browser that asked for a password would also send it with forged requests.
@@ -541,8 +541,8 @@ func (s *Server) operator(f func(http.ResponseWriter, *http.Request, login.Who))
 	}
 }
 
-// found reports whether err is nil. If it is not, found has answered the request.
-func (s *Server) found(w http.ResponseWriter, r *http.Request, err error) bool {
+// succeeded reports whether err is nil. If it is not, succeeded has answered the request.
+func (s *Server) succeeded(w http.ResponseWriter, r *http.Request, err error) bool {
 	switch {
 	case err == nil:
 		return true
@@ -559,7 +559,7 @@ func (s *Server) found(w http.ResponseWriter, r *http.Request, err error) bool {
 	case errors.Is(err, store.ErrLost):
 		s.refuse(w, http.StatusConflict, record.ProblemLost, err.Error())
 	default:
-		s.trouble(w, r, err)
+		s.serverError(w, r, err)
 	}
 	return false
 }
@@ -588,7 +588,7 @@ func View(u store.Unit) UnitView {
 func (s *Server) units(w http.ResponseWriter, r *http.Request, _ login.Who) {
 	offset, _ := strconv.Atoi(r.URL.Query().Get("offset"))
 	units, total, err := s.Store.Units(r.Context(), offset, store.MaxUnits)
-	if !s.found(w, r, err) {
+	if !s.succeeded(w, r, err) {
 		return
 	}
 	out := struct {
@@ -599,7 +599,7 @@ func (s *Server) units(w http.ResponseWriter, r *http.Request, _ login.Who) {
 	for _, u := range units {
 		out.Units = append(out.Units, View(u))
 	}
-	if out.Waiting, err = s.Store.Tokens(r.Context()); s.found(w, r, err) {
+	if out.Waiting, err = s.Store.Tokens(r.Context()); s.succeeded(w, r, err) {
 		s.answer(w, http.StatusOK, out)
 	}
 }
@@ -638,7 +638,7 @@ func ReadDetail(ctx context.Context, db *store.DB, unit string) (Detail, error) 
 
 func (s *Server) detail(w http.ResponseWriter, r *http.Request, _ login.Who) {
 	d, err := ReadDetail(r.Context(), s.Store, r.PathValue("unit"))
-	if s.found(w, r, err) {
+	if s.succeeded(w, r, err) {
 		s.answer(w, http.StatusOK, d)
 	}
 }
@@ -657,11 +657,11 @@ func (s *Server) unitEvents(w http.ResponseWriter, r *http.Request, _ login.Who)
 	if len(kinds) > 8 {
 		kinds = kinds[:8]
 	}
-	if _, err := s.Store.Unit(r.Context(), r.PathValue("unit")); !s.found(w, r, err) {
+	if _, err := s.Store.Unit(r.Context(), r.PathValue("unit")); !s.succeeded(w, r, err) {
 		return
 	}
 	list, more, err := s.Store.Events(r.Context(), r.PathValue("unit"), before, n, kinds...)
-	if s.found(w, r, err) {
+	if s.succeeded(w, r, err) {
 		s.answer(w, http.StatusOK, struct {
 			Events []store.Event `json:"events"`
 			More   bool          `json:"more"`
@@ -672,7 +672,7 @@ func (s *Server) unitEvents(w http.ResponseWriter, r *http.Request, _ login.Who)
 func (s *Server) unitDocument(w http.ResponseWriter, r *http.Request, _ login.Who) {
 	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	d, err := s.Store.Document(r.Context(), r.PathValue("unit"), id)
-	if s.found(w, r, err) {
+	if s.succeeded(w, r, err) {
 		ServeDocument(w, d)
 	}
 }
@@ -704,16 +704,16 @@ func escape(s string) string {
 
 func (s *Server) release(w http.ResponseWriter, r *http.Request, who login.Who) {
 	unit := r.PathValue("unit")
-	if s.found(w, r, s.Store.Release(r.Context(), unit, who.Operator)) {
+	if s.succeeded(w, r, s.Store.Release(r.Context(), unit, who.Operator)) {
 		s.Log.Info("released", "unit", unit, "operator", who.Operator)
 		s.Hub.Publish(unit)
 		s.answer(w, http.StatusOK, struct{}{})
 	}
 }
 
-// input reads the body of an operator's request, which may be empty. It reports whether the body is valid. If not,
-// input has answered the request.
-func (s *Server) input(w http.ResponseWriter, r *http.Request, into any) bool {
+// readInput reads the body of an operator's request, which may be empty. It reports whether the body is valid. If not,
+// readInput has answered the request.
+func (s *Server) readInput(w http.ResponseWriter, r *http.Request, into any) bool {
 	b, err := io.ReadAll(r.Body)
 	if err == nil && len(b) > 0 {
 		err = parse(b, into)
@@ -732,7 +732,7 @@ type ApproveRequest struct {
 
 func (s *Server) approve(w http.ResponseWriter, r *http.Request, who login.Who) {
 	var q ApproveRequest
-	if !s.input(w, r, &q) {
+	if !s.readInput(w, r, &q) {
 		return
 	}
 	unit := r.PathValue("unit")
@@ -741,7 +741,7 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request, who login.Who) 
 	if err == nil {
 		err = s.Store.Approve(r.Context(), unit, id, who.Operator, q.Fingerprint)
 	}
-	s.done(w, r, who, "approved", unit, err)
+	s.finishChange(w, r, who, "approved", unit, err)
 }
 
 // NeedFingerprint returns store.ErrFingerprint if an approval needs a fingerprint and has none.
@@ -752,9 +752,9 @@ func NeedFingerprint(byPerson bool, fingerprint string) error {
 	return nil
 }
 
-// done completes an operator's change: it logs the change and notifies the watchers.
-func (s *Server) done(w http.ResponseWriter, r *http.Request, who login.Who, what, unit string, err error) {
-	if s.found(w, r, err) {
+// finishChange completes an operator's change: it logs the change and notifies the watchers.
+func (s *Server) finishChange(w http.ResponseWriter, r *http.Request, who login.Who, what, unit string, err error) {
+	if s.succeeded(w, r, err) {
 		s.Log.Info(what, "unit", unit, "operator", who.Operator)
 		s.Hub.Publish(unit)
 		s.answer(w, http.StatusOK, struct{}{})
@@ -764,7 +764,7 @@ func (s *Server) done(w http.ResponseWriter, r *http.Request, who login.Who, wha
 func (s *Server) reject(w http.ResponseWriter, r *http.Request, who login.Who) {
 	unit := r.PathValue("unit")
 	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
-	s.done(w, r, who, "rejected", unit, s.Store.Reject(r.Context(), unit, id, who.Operator))
+	s.finishChange(w, r, who, "rejected", unit, s.Store.Reject(r.Context(), unit, id, who.Operator))
 }
 
 // JoinRequest is the body of an operator's request to make a mainboard part of a unit.
@@ -776,9 +776,9 @@ type JoinRequest struct {
 
 func (s *Server) join(w http.ResponseWriter, r *http.Request, who login.Who) {
 	var q JoinRequest
-	if s.input(w, r, &q) {
+	if s.readInput(w, r, &q) {
 		unit := r.PathValue("unit")
-		s.done(w, r, who, "mainboard joined", unit, s.Store.Join(r.Context(), unit, q.Serial, q.MAC, who.Operator))
+		s.finishChange(w, r, who, "mainboard joined", unit, s.Store.Join(r.Context(), unit, q.Serial, q.MAC, who.Operator))
 	}
 }
 
@@ -799,7 +799,7 @@ func ReadPorts(ctx context.Context, db *store.DB) (PortList, error) {
 
 func (s *Server) ports(w http.ResponseWriter, r *http.Request, _ login.Who) {
 	l, err := ReadPorts(r.Context(), s.Store)
-	if s.found(w, r, err) {
+	if s.succeeded(w, r, err) {
 		s.answer(w, http.StatusOK, l)
 	}
 }
@@ -811,7 +811,7 @@ func (s *Server) releasePort(w http.ResponseWriter, r *http.Request, who login.W
 	} else {
 		err = store.ErrNotFound
 	}
-	s.done(w, r, who, "port released", "", err)
+	s.finishChange(w, r, who, "port released", "", err)
 }
 
 // ShareRequest is the body of an operator's request to list an adapter that serves many units.
@@ -821,13 +821,13 @@ type ShareRequest struct {
 
 func (s *Server) sharePort(w http.ResponseWriter, r *http.Request, who login.Who) {
 	var q ShareRequest
-	if s.input(w, r, &q) {
-		s.done(w, r, who, "adapter shared", "", s.Store.SharePort(r.Context(), r.PathValue("mac"), q.Note, who.Operator))
+	if s.readInput(w, r, &q) {
+		s.finishChange(w, r, who, "adapter shared", "", s.Store.SharePort(r.Context(), r.PathValue("mac"), q.Note, who.Operator))
 	}
 }
 
 func (s *Server) unsharePort(w http.ResponseWriter, r *http.Request, who login.Who) {
-	s.done(w, r, who, "adapter not shared", "", s.Store.UnsharePort(r.Context(), strings.ToLower(r.PathValue("mac"))))
+	s.finishChange(w, r, who, "adapter not shared", "", s.Store.UnsharePort(r.Context(), strings.ToLower(r.PathValue("mac"))))
 }
 
 // ReadRequest is the body of an operator's request to read credentials.
@@ -838,7 +838,7 @@ type ReadRequest struct {
 
 func (s *Server) read(w http.ResponseWriter, r *http.Request, who login.Who) {
 	var q ReadRequest
-	if !s.input(w, r, &q) {
+	if !s.readInput(w, r, &q) {
 		return
 	}
 	if q.Generation > 1<<62 {
@@ -847,7 +847,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, who login.Who) {
 	}
 	unit := r.PathValue("unit")
 	v, err := s.Store.ReadSecret(r.Context(), unit, q.Generation, who.Operator, limit.Remote(r.RemoteAddr))
-	if s.found(w, r, err) {
+	if s.succeeded(w, r, err) {
 		s.Log.Warn("credentials read", "unit", unit, "generation", v.Generation, "operator", who.Operator, "remote", r.RemoteAddr)
 		s.Hub.Publish(unit)
 		s.answer(w, http.StatusOK, v)

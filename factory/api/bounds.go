@@ -42,7 +42,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, f *limit.Flight, 
 	}
 	if err := c.SetReadDeadline(s.Now().Add(limit.BodyTime(n))); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		leave()
-		s.trouble(w, r, err)
+		s.serverError(w, r, err)
 		return nil, nil, false
 	}
 	return received, leave, true

@@ -57,7 +57,7 @@ func (g *Group) Run(ctx context.Context, services ...Service) error {
 	var wg sync.WaitGroup
 	for _, s := range services {
 		wg.Go(func() {
-			if err := g.keep(ctx, s); err != nil {
+			if err := g.supervise(ctx, s); err != nil {
 				errs <- err
 				cancel()
 			}
@@ -72,8 +72,8 @@ func (g *Group) Run(ctx context.Context, services ...Service) error {
 	}
 }
 
-// keep runs a service, and runs it again after a panic.
-func (g *Group) keep(ctx context.Context, s Service) error {
+// supervise runs a service, and runs it again after a panic.
+func (g *Group) supervise(ctx context.Context, s Service) error {
 	var recent []time.Time
 	for {
 		err := Call(g.log, s.Name, func() error { return s.Serve(ctx) })
@@ -82,7 +82,7 @@ func (g *Group) keep(ctx context.Context, s Service) error {
 		}
 		now := time.Now()
 		recent = append(slices.DeleteFunc(recent, func(t time.Time) bool { return now.Sub(t) >= window }), now)
-		g.note(s.Name, func(f *fall) { f.count, f.last, f.down = f.count+1, now, true })
+		g.record(s.Name, func(f *fall) { f.count, f.last, f.down = f.count+1, now, true })
 		if len(recent) >= maxPanics {
 			return fmt.Errorf("%w: %s, %d times in %v", ErrService, s.Name, len(recent), window)
 		}
@@ -95,11 +95,11 @@ func (g *Group) keep(ctx context.Context, s Service) error {
 			t.Stop()
 			return nil
 		}
-		g.note(s.Name, func(f *fall) { f.down = false })
+		g.record(s.Name, func(f *fall) { f.down = false })
 	}
 }
 
-func (g *Group) note(name string, change func(*fall)) {
+func (g *Group) record(name string, change func(*fall)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.fallen[name] == nil {

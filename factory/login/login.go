@@ -127,8 +127,8 @@ type counted struct {
 	key string
 }
 
-// try counts a try from an address. ok is false if there were too many. back takes the count back.
-func (s *Service) try(operator, key string) (back func(), ok bool) {
+// countTry counts a try from an address. ok is false if there were too many. back takes the count back.
+func (s *Service) countTry(operator, key string) (back func(), ok bool) {
 	var taken []counted
 	take := func(l *limit.Limiter, key string) bool {
 		if !l.Allow(key) {
@@ -161,7 +161,7 @@ func (s *Service) Check(ctx context.Context, operator string, password secret.Se
 // check does what Check does. It also returns the hash of the password.
 func (s *Service) check(ctx context.Context, operator string, password secret.Secret, remote string) ([]byte, error) {
 	key := limit.Remote(remote)
-	back, ok := s.try(operator, key)
+	back, ok := s.countTry(operator, key)
 	if !ok {
 		return nil, ErrSlow
 	}
@@ -250,7 +250,7 @@ func (s *Service) Live(ctx context.Context, who Who) (live context.Context, stop
 		defer cancel()
 		t := time.NewTicker(s.recheck)
 		defer t.Stop()
-		for s.holds(ctx, who) {
+		for s.stillValid(ctx, who) {
 			select {
 			case <-t.C:
 			case <-ctx.Done():
@@ -266,8 +266,8 @@ func (s *Service) Live(ctx context.Context, who Who) (live context.Context, stop
 	}
 }
 
-// holds reports whether a login is still valid. If the store cannot be read, it counts as valid.
-func (s *Service) holds(ctx context.Context, who Who) bool {
+// stillValid reports whether a login is still valid. If the store cannot be read, it counts as valid.
+func (s *Service) stillValid(ctx context.Context, who Who) bool {
 	if who.session != "" {
 		_, err := s.store.Session(ctx, who.session)
 		return !errors.Is(err, store.ErrNotFound)

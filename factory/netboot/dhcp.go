@@ -203,13 +203,13 @@ func (d *DHCP) answer(m *dhcpv4.DHCPv4, pxePort bool) (*dhcpv4.DHCPv4, error) {
 	who := classify(m)
 	switch t := m.MessageType(); {
 	case pxePort && t == dhcpv4.MessageTypeRequest && who != other:
-		return d.proxy(m, who, dhcpv4.MessageTypeAck)
+		return d.answerAsProxy(m, who, dhcpv4.MessageTypeAck)
 	case pxePort:
 		return nil, nil
 	case d.leases != nil:
-		return d.full(m, who)
+		return d.answerAsServer(m, who)
 	case t == dhcpv4.MessageTypeDiscover && who != other:
-		return d.proxy(m, who, dhcpv4.MessageTypeOffer)
+		return d.answerAsProxy(m, who, dhcpv4.MessageTypeOffer)
 	}
 	return nil, nil // a proxy never answers a REQUEST on port 67: that one is for the real server
 }
@@ -255,9 +255,9 @@ func (d *DHCP) bootOptions(m *dhcpv4.DHCPv4, who client) (mods []dhcpv4.Modifier
 	return mods, true
 }
 
-// proxy answers as a proxy: the answer names what to boot, but has no address. OVMF, SeaBIOS with iPXE, and iPXE
+// answerAsProxy answers as a proxy: the answer names what to boot, but has no address. OVMF, SeaBIOS with iPXE, and iPXE
 // accept this form. Option 43 with discovery control 8 tells PXE firmware to load the file without further requests.
-func (d *DHCP) proxy(m *dhcpv4.DHCPv4, who client, t dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
+func (d *DHCP) answerAsProxy(m *dhcpv4.DHCPv4, who client, t dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
 	mods, ok := d.bootOptions(m, who)
 	if !ok {
 		if who == foreign {
@@ -278,8 +278,8 @@ func (d *DHCP) proxy(m *dhcpv4.DHCPv4, who client, t dhcpv4.MessageType) (*dhcpv
 	return dhcpv4.NewReplyFromRequest(m, mods...)
 }
 
-// full answers as the only DHCP server of the network (RFC 2131 section 4.3).
-func (d *DHCP) full(m *dhcpv4.DHCPv4, who client) (*dhcpv4.DHCPv4, error) {
+// answerAsServer answers as the only DHCP server of the network (RFC 2131 section 4.3).
+func (d *DHCP) answerAsServer(m *dhcpv4.DHCPv4, who client) (*dhcpv4.DHCPv4, error) {
 	hw := m.ClientHWAddr.String()
 	wish, _ := netip.AddrFromSlice(m.RequestedIPAddress().To4())
 	mods := []dhcpv4.Modifier{

@@ -239,7 +239,7 @@ func (h *HTTP) script(w http.ResponseWriter, r *http.Request) {
 	if s := strings.TrimSpace(q.Get("serial")); store.IsSerial(s) { // a text that all boards of a model share is no serial number
 		a.serial = s
 	}
-	a.proven = h.fetched(r.RemoteAddr, a.mac)
+	a.proven = h.hasAddress(r.RemoteAddr, a.mac)
 	text, err := h.decide(r.Context(), a)
 	if err != nil {
 		h.Log.Error("boot script", "mac", a.mac, "serial", a.serial, "error", err.Error())
@@ -257,9 +257,9 @@ type asker struct {
 	proven bool
 }
 
-// fetched reports whether the port mac has the address remote. A text in the request would prove nothing, because any
+// hasAddress reports whether the port mac has the address remote. A text in the request would prove nothing, because any
 // machine can send it.
-func (h *HTTP) fetched(remote, mac string) bool {
+func (h *HTTP) hasAddress(remote, mac string) bool {
 	from, err := netip.ParseAddrPort(remote)
 	port := ""
 	if err == nil && h.Port != nil {

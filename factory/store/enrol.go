@@ -226,7 +226,7 @@ func (d *DB) Enrol(ctx context.Context, in EnrolInput) (e Enrolment, reason stri
 		}
 		if !v.good {
 			reason = v.why
-			e, err = wait(ctx, tx, in, v, now)
+			e, err = storePending(ctx, tx, in, v, now)
 			return err
 		}
 		if err := ensureUnit(ctx, tx, in.Unit, now); err != nil {
@@ -350,8 +350,8 @@ func (d *DB) judge(ctx context.Context, tx *sql.Tx, in EnrolInput, name string, 
 	return v, nil
 }
 
-// wait stores a key that needs an operator. There is always room (makeRoom).
-func wait(ctx context.Context, tx *sql.Tx, in EnrolInput, v verdict, now time.Time) (e Enrolment, err error) {
+// storePending stores a key that needs an operator. There is always room (makeRoom).
+func storePending(ctx context.Context, tx *sql.Tx, in EnrolInput, v verdict, now time.Time) (e Enrolment, err error) {
 	err = scanEnrolment(tx.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? AND public_key = ?
 		AND (status = 'pending' OR status = 'rejected' AND approved_by <> '') ORDER BY id DESC LIMIT 1`, in.Unit, in.PublicKey), &e)
 	switch {
@@ -505,7 +505,7 @@ func (d *DB) accept(ctx context.Context, tx *sql.Tx, in EnrolInput, e Enrolment,
 	if _, err := tx.ExecContext(ctx, `UPDATE units SET last_seen = ? WHERE id = ?`, nano(now), in.Unit); err != nil {
 		return fmt.Errorf("store unit: %w", err)
 	}
-	if err := claim(ctx, tx, in.Unit, e.MAC, in.MACs, now); err != nil {
+	if err := claimPorts(ctx, tx, in.Unit, e.MAC, in.MACs, now); err != nil {
 		return err
 	}
 	return takeHeld(ctx, tx, in.Unit, in.Held, e.ID, now)
@@ -519,7 +519,7 @@ func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator
 		if err != nil {
 			return err
 		}
-		e, macs, err := waiting(ctx, tx, unit, enrolment)
+		e, macs, err := pendingKey(ctx, tx, unit, enrolment)
 		if err != nil {
 			return err
 		}
@@ -555,7 +555,7 @@ func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator
 			return fmt.Errorf("approve: %w", err)
 		}
 		now := d.now()
-		if err := claim(ctx, tx, unit, e.MAC, macs, now); err != nil {
+		if err := claimPorts(ctx, tx, unit, e.MAC, macs, now); err != nil {
 			return err
 		}
 		var gen int64
@@ -574,7 +574,7 @@ func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator
 // Reject rejects a pending key. The error is ErrNotFound if no such key waits. The same key may ask again after a few days.
 func (d *DB) Reject(ctx context.Context, unit string, enrolment int64, operator string) error {
 	return d.tx(ctx, func(tx *sql.Tx) error {
-		e, _, err := waiting(ctx, tx, unit, enrolment)
+		e, _, err := pendingKey(ctx, tx, unit, enrolment)
 		if err != nil {
 			return err
 		}
@@ -586,8 +586,8 @@ func (d *DB) Reject(ctx context.Context, unit string, enrolment int64, operator 
 	})
 }
 
-// waiting returns a pending key and the ports that its unit has named.
-func waiting(ctx context.Context, tx *sql.Tx, unit string, enrolment int64) (e Enrolment, macs []string, err error) {
+// pendingKey returns a pending key and the ports that its unit has named.
+func pendingKey(ctx context.Context, tx *sql.Tx, unit string, enrolment int64) (e Enrolment, macs []string, err error) {
 	if err := scanEnrolment(tx.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE id = ? AND unit = ? AND status = 'pending'`, enrolment, unit), &e); err != nil {
 		return e, nil, err
 	}

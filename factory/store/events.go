@@ -24,7 +24,7 @@ type Event struct {
 // new ones. The events must have been validated. Their field Unit is ignored. If there is no room for one of them,
 // none is stored, and the error is ErrQuota or ErrDisk.
 func (d *DB) AddEvents(ctx context.Context, unit string, events []record.Event) (stored int, err error) {
-	if events, err = d.fit(events); err != nil {
+	if events, err = d.fitToDisk(events); err != nil {
 		return 0, err
 	}
 	err = d.tx(ctx, func(tx *sql.Tx) error {

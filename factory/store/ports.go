@@ -35,10 +35,10 @@ type Alias struct {
 	Since    time.Time `json:"since"`
 }
 
-// claim gives ports to a unit: the one that its token proves, and those that it names. A port of another unit stays
+// claimPorts gives ports to a unit: the one that its token proves, and those that it names. A port of another unit stays
 // with that unit, unless that unit has merely named it and this one proves it. A completed unit gets no port by
 // naming it.
-func claim(ctx context.Context, tx *sql.Tx, unit, proven string, named []string, now time.Time) error {
+func claimPorts(ctx context.Context, tx *sql.Tx, unit, proven string, named []string, now time.Time) error {
 	const shared = `SELECT 1 FROM shared_ports WHERE mac = ?`
 	if proven != "" {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO ports (mac, unit, proven, since) SELECT ?, ?, 1, ? WHERE NOT EXISTS (`+shared+`)

@@ -75,9 +75,9 @@ func (d *DB) Room() error {
 	return err
 }
 
-// fit returns the events in a form for which the disk has room: unchanged or, if little is free, cut to a small size.
+// fitToDisk returns the events in a form for which the disk has room: unchanged or, if little is free, cut to a small size.
 // The error is ErrDisk if one of them is of a kind that is not stored now.
-func (d *DB) fit(events []record.Event) ([]record.Event, error) {
+func (d *DB) fitToDisk(events []record.Event) ([]record.Event, error) {
 	low := d.Room()
 	if low == nil {
 		return events, nil

@@ -61,7 +61,7 @@ const (
 
 // New returns a dashboard. The error is one of the templates.
 func New(c Config) (*Web, error) {
-	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": words, "text": text, "level": level, "verdict": verdict, "path": url.PathEscape}).ParseFS(pages, "page/*.html")
+	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": describe, "text": display, "level": level, "verdict": verdict, "path": url.PathEscape}).ParseFS(pages, "page/*.html")
 	if err != nil {
 		return nil, fmt.Errorf("dashboard: %w", err)
 	}
@@ -78,24 +78,24 @@ func (s *Web) Register(mux *http.ServeMux) {
 		s.page(w, http.StatusOK, "login.html", view{Title: "Log in"})
 	}))
 	mux.Handle("POST /login", s.guard(s.enter))
-	mux.Handle("POST /logout", s.change(func(w http.ResponseWriter, r *http.Request, _ login.Who) {
+	mux.Handle("POST /logout", s.withForm(func(w http.ResponseWriter, r *http.Request, _ login.Who) {
 		s.Login.End(w, r)
 		http.Redirect(w, r, "/login", http.StatusSeeOther)
 	}))
-	mux.Handle("GET /{$}", s.see(s.units))
-	mux.Handle("GET /units/{unit}", s.see(s.unit))
-	mux.Handle("GET /units/{unit}/documents/{id}", s.see(s.document))
-	mux.Handle("GET /live", s.see(func(w http.ResponseWriter, r *http.Request, who login.Who) {
+	mux.Handle("GET /{$}", s.withLogin(s.units))
+	mux.Handle("GET /units/{unit}", s.withLogin(s.unit))
+	mux.Handle("GET /units/{unit}/documents/{id}", s.withLogin(s.document))
+	mux.Handle("GET /live", s.withLogin(func(w http.ResponseWriter, r *http.Request, who login.Who) {
 		api.Stream(w, r, s.Hub, s.Login, who)
 	}))
-	mux.Handle("POST /units/{unit}/release", s.change(s.release))
-	mux.Handle("POST /units/{unit}/enrolments/{id}/approve", s.change(s.approve))
-	mux.Handle("POST /units/{unit}/enrolments/{id}/reject", s.change(s.reject))
-	mux.Handle("POST /units/{unit}/join", s.change(s.join))
-	mux.Handle("GET /ports", s.see(s.ports))
-	mux.Handle("POST /ports/{mac}/release", s.change(s.releasePort))
-	mux.Handle("POST /ports/{mac}/unshare", s.change(s.unsharePort))
-	mux.Handle("POST /ports/share", s.change(s.sharePort))
+	mux.Handle("POST /units/{unit}/release", s.withForm(s.release))
+	mux.Handle("POST /units/{unit}/enrolments/{id}/approve", s.withForm(s.approve))
+	mux.Handle("POST /units/{unit}/enrolments/{id}/reject", s.withForm(s.reject))
+	mux.Handle("POST /units/{unit}/join", s.withForm(s.join))
+	mux.Handle("GET /ports", s.withLogin(s.ports))
+	mux.Handle("POST /ports/{mac}/release", s.withForm(s.releasePort))
+	mux.Handle("POST /ports/{mac}/unshare", s.withForm(s.unsharePort))
+	mux.Handle("POST /ports/share", s.withForm(s.sharePort))
 }
 
 // guard sets the headers that every page has.
@@ -110,12 +110,12 @@ func (s *Web) guard(f http.HandlerFunc) http.Handler {
 	})
 }
 
-// see wraps the handler of a page that needs a login.
-func (s *Web) see(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
+// withLogin wraps the handler of a page that needs a login.
+func (s *Web) withLogin(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
 	return s.guard(func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.Login.From(r)
 		if err != nil && !errors.Is(err, login.ErrWrong) && !errors.Is(err, login.ErrSlow) {
-			s.trouble(w, err)
+			s.serverError(w, err)
 			return
 		}
 		if err != nil || who.Form == "" { // pages need a session; programs use /v1
@@ -130,9 +130,9 @@ func (s *Web) see(f func(http.ResponseWriter, *http.Request, login.Who)) http.Ha
 	})
 }
 
-// change wraps the handler of a form.
-func (s *Web) change(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
-	return s.see(func(w http.ResponseWriter, r *http.Request, who login.Who) {
+// withForm wraps the handler of a form.
+func (s *Web) withForm(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
+	return s.withLogin(func(w http.ResponseWriter, r *http.Request, who login.Who) {
 		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 		if !who.Genuine(r) {
 			http.Error(w, "this form is too old or was forged: go back and load the page again", http.StatusForbidden)
@@ -167,7 +167,7 @@ type detail struct {
 func (s *Web) page(w http.ResponseWriter, status int, name string, v view) {
 	var b bytes.Buffer
 	if err := s.t.ExecuteTemplate(&b, name, v); err != nil {
-		s.trouble(w, err)
+		s.serverError(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -175,7 +175,7 @@ func (s *Web) page(w http.ResponseWriter, status int, name string, v view) {
 	w.Write(b.Bytes())
 }
 
-func (s *Web) trouble(w http.ResponseWriter, err error) {
+func (s *Web) serverError(w http.ResponseWriter, err error) {
 	if errors.Is(err, store.ErrNotFound) {
 		http.Error(w, "there is no such thing", http.StatusNotFound)
 		return
@@ -213,7 +213,7 @@ func (s *Web) enter(w http.ResponseWriter, r *http.Request) {
 		}
 		s.page(w, status, "login.html", view{Title: "Log in", Problem: err.Error()})
 	default:
-		s.trouble(w, err)
+		s.serverError(w, err)
 	}
 }
 
@@ -221,7 +221,7 @@ func (s *Web) units(w http.ResponseWriter, r *http.Request, who login.Who) {
 	from, _ := strconv.Atoi(r.URL.Query().Get("from"))
 	units, total, err := s.Store.Units(r.Context(), from, unitsPerPage)
 	if err != nil {
-		s.trouble(w, err)
+		s.serverError(w, err)
 		return
 	}
 	v := view{Title: "Units", Form: who.Form}
@@ -232,7 +232,7 @@ func (s *Web) units(w http.ResponseWriter, r *http.Request, who login.Who) {
 		v.Units = append(v.Units, api.View(u))
 	}
 	if v.Waiting, err = s.Store.Tokens(r.Context()); err != nil {
-		s.trouble(w, err)
+		s.serverError(w, err)
 		return
 	}
 	if s.Problems != nil {
@@ -245,7 +245,7 @@ func (s *Web) unit(w http.ResponseWriter, r *http.Request, who login.Who) {
 	id := r.PathValue("unit")
 	d, err := api.ReadDetail(r.Context(), s.Store, id)
 	if err != nil {
-		s.trouble(w, err)
+		s.serverError(w, err)
 		return
 	}
 	before, _ := strconv.ParseInt(r.URL.Query().Get("before"), 10, 64)
@@ -256,7 +256,7 @@ func (s *Web) unit(w http.ResponseWriter, r *http.Request, who login.Who) {
 		v.Detail.QA, moreQA, err = s.Store.Events(r.Context(), id, 0, maxQA, record.KindQA)
 	}
 	if err != nil {
-		s.trouble(w, err)
+		s.serverError(w, err)
 		return
 	}
 	if n := len(v.Detail.Events); more && n > 0 {
@@ -270,14 +270,14 @@ func (s *Web) document(w http.ResponseWriter, r *http.Request, _ login.Who) {
 	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	d, err := s.Store.Document(r.Context(), r.PathValue("unit"), id)
 	if err != nil {
-		s.trouble(w, err)
+		s.serverError(w, err)
 		return
 	}
 	api.ServeDocument(w, d)
 }
 
 func (s *Web) release(w http.ResponseWriter, r *http.Request, who login.Who) {
-	s.did(w, r, who, "released", s.Store.Release(r.Context(), r.PathValue("unit"), who.Operator))
+	s.finishChange(w, r, who, "released", s.Store.Release(r.Context(), r.PathValue("unit"), who.Operator))
 }
 
 func (s *Web) approve(w http.ResponseWriter, r *http.Request, who login.Who) {
@@ -287,43 +287,43 @@ func (s *Web) approve(w http.ResponseWriter, r *http.Request, who login.Who) {
 	if err == nil {
 		err = s.Store.Approve(r.Context(), r.PathValue("unit"), id, who.Operator, typed)
 	}
-	s.did(w, r, who, "approved", err)
+	s.finishChange(w, r, who, "approved", err)
 }
 
 func (s *Web) reject(w http.ResponseWriter, r *http.Request, who login.Who) {
 	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
-	s.did(w, r, who, "rejected", s.Store.Reject(r.Context(), r.PathValue("unit"), id, who.Operator))
+	s.finishChange(w, r, who, "rejected", s.Store.Reject(r.Context(), r.PathValue("unit"), id, who.Operator))
 }
 
 func (s *Web) join(w http.ResponseWriter, r *http.Request, who login.Who) {
-	s.did(w, r, who, "mainboard joined", s.Store.Join(r.Context(), r.PathValue("unit"), strings.TrimSpace(r.PostFormValue("serial")), strings.TrimSpace(r.PostFormValue("mac")), who.Operator))
+	s.finishChange(w, r, who, "mainboard joined", s.Store.Join(r.Context(), r.PathValue("unit"), strings.TrimSpace(r.PostFormValue("serial")), strings.TrimSpace(r.PostFormValue("mac")), who.Operator))
 }
 
 func (s *Web) ports(w http.ResponseWriter, r *http.Request, who login.Who) {
 	l, err := api.ReadPorts(r.Context(), s.Store)
 	if err != nil {
-		s.trouble(w, err)
+		s.serverError(w, err)
 		return
 	}
 	s.page(w, http.StatusOK, "ports.html", view{Title: "Ports", Form: who.Form, Ports: l})
 }
 
 func (s *Web) releasePort(w http.ResponseWriter, r *http.Request, who login.Who) {
-	s.didPort(w, r, who, "port released", s.Store.ReleasePort(r.Context(), r.PathValue("mac"), who.Operator))
+	s.finishPortChange(w, r, who, "port released", s.Store.ReleasePort(r.Context(), r.PathValue("mac"), who.Operator))
 }
 
 func (s *Web) sharePort(w http.ResponseWriter, r *http.Request, who login.Who) {
-	s.didPort(w, r, who, "adapter shared", s.Store.SharePort(r.Context(), strings.TrimSpace(r.PostFormValue("mac")), r.PostFormValue("note"), who.Operator))
+	s.finishPortChange(w, r, who, "adapter shared", s.Store.SharePort(r.Context(), strings.TrimSpace(r.PostFormValue("mac")), r.PostFormValue("note"), who.Operator))
 }
 
 func (s *Web) unsharePort(w http.ResponseWriter, r *http.Request, who login.Who) {
-	s.didPort(w, r, who, "adapter not shared", s.Store.UnsharePort(r.Context(), r.PathValue("mac")))
+	s.finishPortChange(w, r, who, "adapter not shared", s.Store.UnsharePort(r.Context(), r.PathValue("mac")))
 }
 
-// didPort completes a change of ports and shows their page again.
-func (s *Web) didPort(w http.ResponseWriter, r *http.Request, who login.Who, what string, err error) {
+// finishPortChange completes a change of ports and shows their page again.
+func (s *Web) finishPortChange(w http.ResponseWriter, r *http.Request, who login.Who, what string, err error) {
 	if err != nil {
-		s.trouble(w, err)
+		s.serverError(w, err)
 		return
 	}
 	s.Log.Info(what, "mac", r.PathValue("mac")+r.PostFormValue("mac"), "operator", who.Operator)
@@ -331,11 +331,11 @@ func (s *Web) didPort(w http.ResponseWriter, r *http.Request, who login.Who, wha
 	http.Redirect(w, r, "/ports", http.StatusSeeOther)
 }
 
-// did completes a change. It notifies the watchers and shows the unit's page again.
-func (s *Web) did(w http.ResponseWriter, r *http.Request, who login.Who, what string, err error) {
+// finishChange completes a change. It notifies the watchers and shows the unit's page again.
+func (s *Web) finishChange(w http.ResponseWriter, r *http.Request, who login.Who, what string, err error) {
 	unit := r.PathValue("unit")
 	if err != nil {
-		s.trouble(w, err)
+		s.serverError(w, err)
 		return
 	}
 	s.Log.Info(what, "unit", unit, "operator", who.Operator)
@@ -370,8 +370,8 @@ func level(s string) string {
 	return "dim"
 }
 
-// words returns an event as one line of text.
-func words(e store.Event) string {
+// describe returns an event as one line of text.
+func describe(e store.Event) string {
 	var parts []string
 	if st, ok := record.StateOf(e.Event); ok {
 		parts = append(parts, st.String())
@@ -386,7 +386,7 @@ func words(e store.Event) string {
 		parts = append(parts, e.Message)
 	}
 	for _, k := range slices.Sorted(maps.Keys(e.Attrs)) {
-		s := text(e.Attrs[k])
+		s := display(e.Attrs[k])
 		if _, ok := e.Attrs[k].(string); ok && (s == "" || strings.ContainsAny(s, " \"\n")) {
 			s = strconv.Quote(s)
 		}
@@ -426,7 +426,7 @@ func (d *detail) check(more bool) {
 			return true
 		}
 		for _, k := range []string{"name", "found", "expected", "rule"} {
-			size += len(text(e.Attrs[k]))
+			size += len(display(e.Attrs[k]))
 		}
 		d.QACut = d.QACut || size > maxQABytes
 		return size > maxQABytes
@@ -458,10 +458,10 @@ func verdict(e store.Event) string {
 	return "differs"
 }
 
-// text returns a value for people, cut to the room on a page. A string stays as it is. Everything else becomes JSON.
-func text(v any) string { return cut(whole(v), maxText) }
+// display returns a value for people, cut to the room on a page. A string stays as it is. Everything else becomes JSON.
+func display(v any) string { return cut(format(v), maxText) }
 
-func whole(v any) string {
+func format(v any) string {
 	if raw, ok := v.(json.RawMessage); ok {
 		var parsed any
 		if json.Unmarshal(raw, &parsed) == nil {
