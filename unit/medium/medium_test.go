@@ -146,7 +146,8 @@ func TestWithin(t *testing.T) {
 		free := make(chan struct{})
 		defer close(free)
 		began := time.Now()
-		if _, err := withTimeout(t.Context(), patience, func() (int, error) { <-free; return 1, nil }); err == nil || time.Since(began) != patience {
+		_, err := withTimeout(t.Context(), patience, func() (int, error) { <-free; return 1, nil })
+		if err == nil || time.Since(began) != patience {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 		if _, err := withTimeout(t.Context(), patience, func() (int, error) { panic("driver") }); !errors.Is(err, fault.Internal) {

@@ -423,8 +423,8 @@ func (t *taking) putArtifact(ctx context.Context, dest, name string, im image.Im
 // progressReaderAt reports how much of an image was read, and fails once its context ends. Several goroutines read from it,
 // but it makes only one report at a time.
 type progressReaderAt struct {
-	ctx  context.Context
-	r    io.ReaderAt
+	ctx      context.Context
+	r        io.ReaderAt
 	progress func(int64)
 
 	mu   sync.Mutex
@@ -515,11 +515,11 @@ func readFault(err error) error {
 // progressReader reports how much was read, and fails once its context ends. When the content is copied to a file, failed
 // tells a failed read, including the end of the context, from a failed write.
 type progressReader struct {
-	ctx    context.Context
-	r      io.Reader
-	n      int64
-	progress   func(int64)
-	failed error
+	ctx      context.Context
+	r        io.Reader
+	n        int64
+	progress func(int64)
+	failed   error
 }
 
 func (c *progressReader) Read(b []byte) (int, error) {
