@@ -9,6 +9,7 @@
 // The package decides nothing: which method is used, whether one was successful and what that proves is said above. It does not read or
 // write blocks (hw/block does, beside an open drive), and it does not wait: an operation that goes on in the background is polled by who
 // started it. eMMC is left out: its erase needs several commands that no other may come between, and there was no card to try them on.
+// Of drives that encrypt by themselves it is asked whether they are locked; reverting one by its PSID is left out.
 //
 // Sources. Each number in the code names its place in one of these, by section, figure or table where it was looked up, else by the
 // field's name:
@@ -20,6 +21,7 @@
 //	SAT       SCSI/ATA Translation - 3; big endian
 //	SPC       SCSI Primary Commands - 5; big endian
 //	SBC       SCSI Block Commands - 5; big endian, fields as in SBC-4
+//	TCG       Storage Architecture Core Specification 2.01, Level 0 Discovery; big endian
 //	Linux     include/uapi/linux/nvme_ioctl.h and include/scsi/sg.h, numbers in the machine's order
 //
 // The demand to purge or fail of later NVMe specifications (PREQ, PRGD) is not sent: 2.1 does not have it.

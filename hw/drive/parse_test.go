@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -343,6 +344,37 @@ func TestParseSCSI(t *testing.T) {
 			t.Errorf("%q: %+v", in, c)
 		}
 	}
+}
+
+// discovery is that of an Opal 2 drive that is locked: TPer, Locking, Opal 2.
+const discovery = "0000004c 00000001 0000000000000000" + "0000000000000000000000000000000000000000000000000000000000000000" +
+	"0001 10 0c 110000000000000000000000" + "0002 10 0c 0f0000000000000000000000"
+
+func TestParseLocking(t *testing.T) {
+	b := append(unhex(t, discovery), 0xff, 0xff, 0xff, 0xff)
+	l, err := ParseLocking(b)
+	if err != nil || !l.Supported || !l.Enabled || !l.Locked || !l.Encrypts || fmt.Sprint(l.Features) != "[1 2]" || len(l.Raw) != 80 {
+		t.Errorf("%+v %v", l, err)
+	}
+	b[68] = 0x09
+	if l, err := ParseLocking(b); err != nil || !l.Supported || l.Enabled || l.Locked || !l.Encrypts {
+		t.Errorf("%+v %v", l, err)
+	}
+	for _, b := range [][]byte{nil, make([]byte, 47), make([]byte, 48)} {
+		if l, err := ParseLocking(b); err == nil {
+			t.Errorf("%d bytes: %+v", len(b), l)
+		}
+	}
+}
+
+func FuzzParseLocking(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 60}, []byte{0, 2, 16, 12, 15})
+	f.Fuzz(func(t *testing.T, head, features []byte) {
+		b := append(append(append([]byte(nil), head...), make([]byte, max(0, 48-len(head)))...), features...)
+		if l, err := ParseLocking(b); err == nil && len(l.Features) > len(features)/4 {
+			t.Errorf("%d features in %d bytes", len(l.Features), len(features))
+		}
+	})
 }
 
 func TestParseReallocated(t *testing.T) {

@@ -58,6 +58,8 @@ func (d *Drive) translated(c drive.SCSICommand) (answer, error) {
 			return d.inquiry(c.CDB, "BRIDGE"), nil
 		}
 		return d.inquiry(c.CDB, "ATA"), nil
+	case 0xa2:
+		return d.securityProtocol(c.CDB), nil
 	case 0x85:
 	default:
 		return illegal(), nil
@@ -259,7 +261,7 @@ func (d *Drive) ataSanitize(t taskfile) registers {
 		key &^= 0xffffffff
 	}
 	switch {
-	case running, d.ata.locked:
+	case running, d.ata.locked, d.f.Locked:
 		return refuse(0)
 	case d.f.SanitizeFrozen:
 		return refuse(3)
@@ -277,7 +279,7 @@ func (d *Drive) ataSanitize(t taskfile) registers {
 // ataSecurity answers the commands of the security feature set.
 func (d *Drive) ataSecurity(t taskfile, prepared bool) (registers, error) {
 	s := &d.ata
-	if !d.knows(drive.ATASecurityNormal) || d.f.Frozen {
+	if !d.knows(drive.ATASecurityNormal) || d.f.Frozen || d.f.Locked {
 		return aborted(), nil
 	}
 	if t.command == 0xf3 {

@@ -42,6 +42,8 @@ type Config struct {
 	Times map[drive.Method]time.Duration
 	// NoKeep: the drive deallocates although it was asked not to (NDI).
 	NoKeep bool
+	// Encrypts: the drive encrypts what it stores, and says so by Level 0 Discovery.
+	Encrypts bool
 	// Verify: the drive has the media verification state, NVMe only.
 	Verify bool
 	// Noise: after a cryptographic erase sectors are read as if by chance, else as zeros.

@@ -427,3 +427,28 @@ func TestMethods(t *testing.T) {
 		}
 	}
 }
+
+// TestLocking asks drives that encrypt, and others.
+func TestLocking(t *testing.T) {
+	for _, c := range []Config{NVMeDisk(1), SATAFlash(1), SCSIDisk(1)} {
+		if l, known, err := newBench(t, c, Faults{}).drive.Locking(); known || err != nil {
+			t.Errorf("%s: %+v %v", c.Protocol, l, err)
+		}
+		c.Encrypts = true
+		for _, locked := range []bool{false, true} {
+			b := newBench(t, c, Faults{Locked: locked})
+			l, known, err := b.drive.Locking()
+			if err != nil || !known || !l.Supported || !l.Encrypts || l.Enabled != locked || l.Locked != locked {
+				t.Errorf("%s: %+v %t %v", c.Protocol, l, known, err)
+			}
+			if _, err := b.sim.Device().ReadAt(make([]byte, 4096), 0); errors.Is(err, unix.EIO) != locked {
+				t.Errorf("%s: read: %v", c.Protocol, err)
+			}
+			for _, m := range c.Methods {
+				if s, err := b.erase(m); (err != nil) != locked {
+					t.Errorf("%s, %s: %s %v", c.Protocol, m, s, err)
+				}
+			}
+		}
+	}
+}

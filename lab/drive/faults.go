@@ -66,6 +66,8 @@ type Faults struct {
 	// BadSectors is how many sectors cannot be written and keep what they have when a host writes.
 	BadSectors int
 
+	// Locked: a drive that encrypts was locked by somebody: it is neither read nor erased without his password.
+	Locked bool
 	// KeepsPassword: a Security Erase leaves the password set.
 	KeepsPassword bool
 	// Frozen: the security commands are frozen, as firmware leaves them, also after power was lost.

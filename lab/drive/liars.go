@@ -63,6 +63,12 @@ func only(c Config, methods ...drive.Method) Config {
 	return c
 }
 
+// locked makes a drive one that encrypts.
+func locked(c Config) Config {
+	c.Encrypts = true
+	return c
+}
+
 // specialLiars are those that need something of one protocol.
 func specialLiars(seed uint64) []Liar {
 	spaces := NVMeDisk(seed)
@@ -89,6 +95,9 @@ func specialLiars(seed uint64) []Liar {
 		{"SATA: all is frozen", SATAFlash(seed), Faults{Frozen: true, SanitizeFrozen: true}, false},
 		{"SATA: leaves a host protected area", area, Faults{KeepArea: true}, false},
 		{"SATA: leaves a host protected area that cannot be opened", area, Faults{KeepArea: true, AreaStays: true}, true},
+		{"NVMe: is locked", locked(NVMeDisk(seed)), Faults{Locked: true}, false},
+		{"SATA: is locked", locked(SATAFlash(seed)), Faults{Locked: true}, false},
+		{"SCSI: is locked", locked(SCSIDisk(seed)), Faults{Locked: true}, false},
 		{"SATA: has sectors that cannot be written", only(SATADisk(seed)), Faults{BadSectors: 5}, false},
 		{"SATA: has reallocated sectors", only(SATADisk(seed)), Faults{Remapped: 100}, false},
 		{"SATA: has reallocated sectors and does not say so", only(SATADisk(seed)), Faults{Remapped: 100, HidesRemapped: true}, true},

@@ -15,6 +15,7 @@ const (
 	invalidField       = 0x02
 	internalError      = 0x06
 	invalidNamespace   = 0x0b
+	operationDenied    = 0x15
 	sanitizeFailed     = 0x1c
 	sanitizeInProgress = 0x1d
 	namespaceNotReady  = 0x82
@@ -50,7 +51,12 @@ func (d *Drive) admin(c drive.NVMeCommand) (uint16, error) {
 		return d.nvmeIdentify(c), nil
 	case 0x02:
 		return d.nvmeLog(c), nil
+	case 0x82:
+		return d.nvmeSecurity(c), nil
 	case 0x80, 0x84:
+		if d.f.Locked {
+			return operationDenied, nil
+		}
 	default:
 		return invalidOpcode, nil
 	}
@@ -124,6 +130,9 @@ func (d *Drive) controller(b []byte) {
 	if d.c.Unattached > 0 {
 		oacs |= 1 << 3
 	}
+	if d.c.Encrypts {
+		oacs |= 1 << 0
+	}
 	le.PutUint16(b[256:], oacs)
 	if d.says(drive.NVMeFormatCrypto) {
 		b[524] = 1 << 2
@@ -143,6 +152,31 @@ func list(b []byte, after, last uint32) {
 		binary.LittleEndian.PutUint32(b, id)
 		b = b[4:]
 	}
+}
+
+// nvmeSecurity answers Security Receive.
+func (d *Drive) nvmeSecurity(c drive.NVMeCommand) uint16 {
+	if !d.c.Encrypts {
+		return invalidOpcode
+	}
+	if c.CDW10 != 0x01<<24|0x0001<<8 {
+		return invalidField
+	}
+	clear(c.Data)
+	copy(c.Data, d.discovery())
+	return 0
+}
+
+// discovery makes the data of Level 0 Discovery: a header, TPer, Locking.
+func (d *Drive) discovery() []byte {
+	b := make([]byte, 80)
+	binary.BigEndian.PutUint32(b, 76)
+	copy(b[48:], []byte{0, 1, 0x10, 12, 0x11})
+	copy(b[64:], []byte{0, 2, 0x10, 12, 0x09})
+	if d.f.Locked {
+		b[68] |= 0x06
+	}
+	return b
 }
 
 // nvmeLog answers Get Log Page for 81h.

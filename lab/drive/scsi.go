@@ -85,6 +85,9 @@ func (d *Drive) scsiCommand(c drive.SCSICommand) (answer, error) {
 	case 0x03:
 		return d.requestSense(), nil
 	}
+	if c.CDB[0] == 0xa2 {
+		return d.securityProtocol(c.CDB), nil
+	}
 	if d.scsi.attention {
 		d.scsi.attention = false
 		return check(6, 0x29, 0x00), nil // power on, reset, or bus device reset occurred
@@ -119,6 +122,17 @@ func (d *Drive) scsiCommand(c drive.SCSICommand) (answer, error) {
 		return d.scsiFormat(c)
 	}
 	return illegal(), nil
+}
+
+// securityProtocol answers SECURITY PROTOCOL IN.
+func (d *Drive) securityProtocol(cdb []byte) answer {
+	switch {
+	case !d.c.Encrypts:
+		return illegal()
+	case cdb[1] != 0x01 || cdb[2] != 0 || cdb[3] != 0x01:
+		return illegalField()
+	}
+	return good(d.discovery())
 }
 
 // condition is what a drive answers to all that needs its medium: good if it is ready.
@@ -218,6 +232,8 @@ func (d *Drive) scsiSanitize(c drive.SCSICommand) answer {
 	action := c.CDB[1] & 0x1f
 	m := scsiMethods()[action]
 	switch {
+	case d.f.Locked:
+		return check(7, 0x20, 0x02) // access denied, no access rights
 	case action == 0x1f && d.said == failed: // AUSE was 0
 		return illegalField()
 	case action == 0x1f:
@@ -240,8 +256,11 @@ func (d *Drive) scsiSanitize(c drive.SCSICommand) answer {
 
 // scsiFormat answers FORMAT UNIT, at once if IMMED is set.
 func (d *Drive) scsiFormat(c drive.SCSICommand) (answer, error) {
-	if !d.knows(drive.SCSIFormatUnit) {
+	switch {
+	case !d.knows(drive.SCSIFormatUnit):
 		return illegal(), nil
+	case d.f.Locked:
+		return check(7, 0x20, 0x02), nil
 	}
 	d.begin(operation{method: drive.SCSIFormatUnit, areas: d.all()})
 	if len(c.Data) >= 4 && c.Data[1]&2 != 0 {
