@@ -241,7 +241,8 @@ func TestEraseReport(t *testing.T) {
 		}
 	}
 	if code, out, _ = e.run("report", "c.json", "--html"); code != 0 || !strings.Contains(out, "does not prove that the data is gone") ||
-		!strings.Contains(out, "by a unit nobody vouches for") || !strings.Contains(out, "not yet logged") {
+		!strings.Contains(out, "by a unit nobody vouches for") ||
+		!strings.Contains(out, `<body class="doubt">`) || !strings.Contains(out, "not yet logged") {
 		t.Errorf("without keys: status %d\n%s", code, out)
 	}
 	if code, out, errs := e.run("report", "c.json"); code != 2 || out != "" || !strings.Contains(errs, "--html") {
