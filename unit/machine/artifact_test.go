@@ -15,7 +15,7 @@ import (
 	"gprovision/unit/image/imagetest"
 )
 
-// uki returns a unified kernel image with a build number around the smallest stub.
+// uki returns a unified kernel image with a build number, around the smallest stub.
 func uki(t *testing.T, build int, initrd string) []byte {
 	t.Helper()
 	const pe, opt = 0x80, 0x80 + 24

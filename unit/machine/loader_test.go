@@ -13,7 +13,7 @@ import (
 	"gprovision/unit/state"
 )
 
-// diskInMemory is a disk that may refuse to write, or return other data than was written.
+// diskInMemory is a disk that can refuse writes, or return other data than was written.
 type diskInMemory struct {
 	Device
 	b            []byte
@@ -40,8 +40,8 @@ func (d *diskInMemory) WriteAt(p []byte, off int64) (int, error) {
 	return copy(d.b[off:], p), nil
 }
 
-// TestInstallLoader: GRUB is put on a disk once, and a person is told the code that belongs to what the driver says of one that
-// cannot have it.
+// TestInstallLoader: GRUB is written to a disk only once. If a disk cannot have it, the person sees the code for what
+// the driver returned.
 func TestInstallLoader(t *testing.T) {
 	boot, core := make([]byte, 512), make([]byte, 2048)
 	boot[0x66], boot[510], boot[511] = 0xeb, 0x55, 0xaa
@@ -83,7 +83,7 @@ func TestInstallLoader(t *testing.T) {
 	}
 }
 
-// TestEnsureEntriesFault: firmware that keeps no boot entries makes a unit that cannot be made bootable.
+// TestEnsureEntriesFault: if the firmware keeps no boot entries, the unit cannot be made bootable.
 func TestEnsureEntriesFault(t *testing.T) {
 	table := layout.Table{Kind: layout.GPT, Partitions: []layout.Partition{
 		{Role: layout.ESP, Number: 1, Start: layout.MiB, Size: layout.MiB, UUID: "11111111-2222-3333-4444-555555555555"},

@@ -65,8 +65,8 @@ func TestPutFileFollowsNoLink(t *testing.T) {
 	}
 }
 
-// swapping puts another file in the place of the one that is written while it is read from: what comes back from the device is then not
-// what was written.
+// swapping replaces the file being written while its source is read. So the device returns other data than was
+// written.
 type swapping struct {
 	io.Reader
 	path string
@@ -117,7 +117,7 @@ func TestMakeDirReplacesLinks(t *testing.T) {
 	}
 }
 
-// TestOnlyTable: what a restore that is cut off leaves is told from what somebody else left.
+// TestOnlyTable: what an interrupted restore leaves is told apart from somebody else's data.
 func TestOnlyTable(t *testing.T) {
 	gpt := layout.Table{Kind: layout.GPT, UUID: "11111111-2222-4333-8444-555555555555"}
 	mbr := layout.Table{Kind: layout.MBR, UUID: "deadbeef"}

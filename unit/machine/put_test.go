@@ -25,7 +25,7 @@ import (
 	"gprovision/unit/state"
 )
 
-// restored is a unit with a main system of a few files, mounted, and its recovery volume, mounted too.
+// restored returns a unit with a main system of a few files. The main system and the recovery volume are mounted.
 func restored(t *testing.T, k machinetest.Kind) (*machinetest.Rig, *machine.Machine, state.Unit, []string) {
 	t.Helper()
 	r := machinetest.NewUnit(t, k)
@@ -70,7 +70,7 @@ func restored(t *testing.T, k machinetest.Kind) (*machinetest.Rig, *machine.Mach
 	return r, m, u, disks
 }
 
-// writes returns the calls that wrote since the machine had made n calls.
+// writes returns the writing calls since the machine's call n.
 func writes(r *machinetest.Rig, n int) (out []string) {
 	for _, c := range r.Calls()[n:] {
 		if strings.HasPrefix(c, "write") || strings.Contains(c, "writable") || strings.Contains(c, "mke2fs") {
@@ -80,8 +80,8 @@ func writes(r *machinetest.Rig, n int) (out []string) {
 	return out
 }
 
-// TestArtifacts: each main disk starts the main system, the recovery device the recovery artifact. Where they do already nothing is
-// written.
+// TestArtifacts: each main disk starts the main system, and the recovery device the recovery artifact. A disk that
+// does so already is not written to.
 func TestArtifacts(t *testing.T) {
 	for name, k := range map[string]machinetest.Kind{
 		"UEFI":           {Firmware: layout.UEFI},
@@ -107,7 +107,7 @@ func TestArtifacts(t *testing.T) {
 			}
 			if k.Firmware == layout.BIOS {
 				for _, dev := range disks {
-					if b := peek(t, m, dev, 2, 0); !bytes.Equal(b, []byte{0, 0}) { // the loader of the rig
+					if b := peek(t, m, dev, 2, 0); !bytes.Equal(b, []byte{0, 0}) { // the rig's loader
 						t.Errorf("%s begins with %x", filepath.Base(dev), b)
 					}
 				}
@@ -142,7 +142,7 @@ func TestArtifacts(t *testing.T) {
 	}
 }
 
-// TestESPIsMadeAnew: an ESP that carries no FAT any more is made anew with its artifact.
+// TestESPIsMadeAnew: an ESP without a FAT filesystem is formatted and gets its artifact.
 func TestESPIsMadeAnew(t *testing.T) {
 	_, m, u, disks := restored(t, machinetest.Kind{Firmware: layout.UEFI})
 	p := u.Main[0].Table.Find(layout.ESP)
@@ -158,7 +158,7 @@ func TestESPIsMadeAnew(t *testing.T) {
 	}
 }
 
-// TestArtifactsRefused: a record or an artifact that cannot be right is refused, before a byte is written.
+// TestArtifactsRefused: a record or an artifact that cannot be right is refused before any byte is written.
 func TestArtifactsRefused(t *testing.T) {
 	type change func(t *testing.T, m *machine.Machine, u *state.Unit)
 	recorded := func(do func(recovery, main *layout.Table)) change {
@@ -167,7 +167,7 @@ func TestArtifactsRefused(t *testing.T) {
 	const uefi, bios = layout.UEFI, layout.BIOS
 	for name, c := range map[string]struct {
 		fw     layout.Firmware
-		main   bool // it is the main disk's artifact
+		main   bool // the artifact of the main disk
 		want   error
 		change change
 	}{
@@ -219,7 +219,7 @@ func TestArtifactsRefused(t *testing.T) {
 	}
 }
 
-// TestTwoRecoveries: which of two recovery devices is the unit's is not guessed.
+// TestTwoRecoveries: with two recovery devices, nobody guesses which is the unit's.
 func TestTwoRecoveries(t *testing.T) {
 	r := machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI})
 	m := machinetest.Machine(r)
@@ -233,8 +233,8 @@ func TestTwoRecoveries(t *testing.T) {
 	}
 }
 
-// TestEntries: the firmware starts each main disk, then the recovery; a forced restore is in its menu where the policy has it. What is
-// right is not written again.
+// TestEntries: the firmware starts each main disk, then the recovery. Its menu has a forced restore if the policy
+// allows it. Correct entries are not written again.
 func TestEntries(t *testing.T) {
 	disk, mirror := machinetest.Kind{Firmware: layout.UEFI}, machinetest.Kind{Firmware: layout.UEFI, Mirror: true}
 	const normal, recovery, forced = machine.NormalEntry, machine.RecoveryEntry, machine.ForcedEntry
@@ -284,7 +284,7 @@ func TestEntries(t *testing.T) {
 	}
 }
 
-// TestForcedArg: a person's choice in a boot menu reaches init only where the policy lets it.
+// TestForcedArg: a choice in a boot menu reaches init only if the policy allows it.
 func TestForcedArg(t *testing.T) {
 	const asks, never, unattended = policy.ForcedRestoreAsks, policy.ForcedRestoreNever, policy.ForcedRestoreUnattended
 	for want, all := range map[string][]policy.Policy{
@@ -299,7 +299,8 @@ func TestForcedArg(t *testing.T) {
 	}
 }
 
-// TestArrays: an array that runs with the members that are wanted is left alone, another one is stopped; the array of the data never stays.
+// TestArrays: an array that runs with the right members is left alone, any other is stopped. The data array never
+// keeps running.
 func TestArrays(t *testing.T) {
 	r, m, u, disks := restored(t, machinetest.Kind{Firmware: layout.UEFI, Mirror: true, Data: true})
 	if err := m.UnmountAll(); err != nil {
@@ -363,7 +364,7 @@ func TestArrays(t *testing.T) {
 	}
 }
 
-// TestCarries: what a disk carries is said for the log of a plan, members of arrays before all else.
+// TestCarries: the log of a plan says what a disk carries. Array members come first.
 func TestCarries(t *testing.T) {
 	r := machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI, Mirror: true})
 	m := machinetest.Machine(r)
@@ -385,7 +386,7 @@ func TestCarries(t *testing.T) {
 	}
 }
 
-// TestReadBuild: what the boot artifact says of itself.
+// TestReadBuild: the build record of the boot artifact is read.
 func TestReadBuild(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := machine.ReadBuild(dir); !errors.Is(err, os.ErrNotExist) {
@@ -402,7 +403,7 @@ func TestReadBuild(t *testing.T) {
 	}
 }
 
-// TestTrack: who observes the step hears where it stands, at the end too.
+// TestTrack: the observer of a step gets its progress, including the last.
 func TestTrack(t *testing.T) {
 	var last step.Progress
 	m := &machine.Machine{Panel: panel.New()}

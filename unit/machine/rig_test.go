@@ -21,7 +21,7 @@ import (
 	"gprovision/unit/panel"
 )
 
-// at returns the paths of the disks by their names.
+// at returns the paths of the disks by name.
 func at(t *testing.T, m *machine.Machine) map[string]string {
 	t.Helper()
 	disks, err := m.Disks()
@@ -35,7 +35,7 @@ func at(t *testing.T, m *machine.Machine) map[string]string {
 	return out
 }
 
-// scribble writes at a place of a device.
+// scribble writes to a place on a device.
 func scribble(t *testing.T, m *machine.Machine, path string, b []byte, off int64) {
 	t.Helper()
 	dev, err := m.Open(path, machine.Write)
@@ -62,7 +62,7 @@ func peek(t *testing.T, m *machine.Machine, path string, n int, off int64) []byt
 	return b
 }
 
-// newMain is a machine whose main disk, with a place for data, has a table.
+// newMain returns a machine whose main disk has a table with a data partition.
 func newMain(t *testing.T, fw layout.Firmware) (r *machinetest.Rig, m *machine.Machine, dev string, table layout.Table) {
 	t.Helper()
 	r = machinetest.NewUnit(t, machinetest.Kind{Firmware: fw, Data: true})
@@ -78,7 +78,7 @@ func newMain(t *testing.T, fw layout.Firmware) (r *machinetest.Rig, m *machine.M
 	return r, m, dev, table
 }
 
-// TestTableStays: a table that is written again leaves the partitions alone that are to be kept, and nothing of the others is recognised.
+// TestTableStays: rewriting a table leaves the partitions to keep alone. Nothing is recognised in the others.
 func TestTableStays(t *testing.T) {
 	for _, fw := range []layout.Firmware{layout.UEFI, layout.BIOS} {
 		_, m, dev, table := newMain(t, fw)
@@ -113,8 +113,8 @@ func TestTableStays(t *testing.T) {
 	}
 }
 
-// TestFoundPartitions: the partitions of a machine are those of the disks that may be looked at, with the device nodes that the kernel has
-// for them; a disk that cannot be read proves nothing.
+// TestFoundPartitions: the partitions of a machine are those on the accepted disks, with the kernel's device nodes. A
+// disk that cannot be read proves nothing.
 func TestFoundPartitions(t *testing.T) {
 	r, m, dev, table := newMain(t, layout.UEFI)
 	names := func(allow func(platform.Variant, platform.Candidate) bool) (out []string) {
@@ -136,7 +136,7 @@ func TestFoundPartitions(t *testing.T) {
 	if got := names(func(platform.Variant, platform.Candidate) bool { return false }); len(got) > 0 {
 		t.Errorf("found on disks that may not be looked at: %s", got)
 	}
-	disks, err := m.Disks() // of a kernel that still knows an older table
+	disks, err := m.Disks() // for a kernel that still knows an older table
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,8 @@ func TestFoundPartitions(t *testing.T) {
 	}
 }
 
-// TestTableIsRepaired: of a table whose first copy is damaged the one at the end is taken, and repaired; a whole one is not written.
+// TestTableIsRepaired: if the first copy of a table is damaged, the copy at the end is used to repair it. An
+// undamaged table is not written.
 func TestTableIsRepaired(t *testing.T) {
 	r, m, dev, table := newMain(t, layout.UEFI)
 	disk := block.Disk{Path: dev}
@@ -196,7 +197,7 @@ func TestWipe(t *testing.T) {
 	if err := m.Format(t.Context(), dev, table, []layout.Role{layout.ESP, layout.Primary}); err != nil {
 		t.Fatal(err)
 	}
-	if only, err := m.OnlyTable(dev, table); !only || err != nil { // what is in partitions does not count
+	if only, err := m.OnlyTable(dev, table); !only || err != nil { // the content of partitions does not count
 		t.Errorf("%v, %v", only, err)
 	}
 	if err := m.Wipe(dev); err != nil {
@@ -210,7 +211,7 @@ func TestWipe(t *testing.T) {
 	}
 }
 
-// TestFormat: only the filesystems that are asked for are made, with the identifiers of the table.
+// TestFormat: only the requested filesystems are made, with the identifiers in the table.
 func TestFormat(t *testing.T) {
 	_, m, dev, table := newMain(t, layout.UEFI)
 	if err := m.Format(t.Context(), dev, table, []layout.Role{layout.ESP, layout.Primary}); err != nil {
@@ -224,13 +225,13 @@ func TestFormat(t *testing.T) {
 		}
 	}
 	system := block.PartitionPath(dev, table.Find(layout.Primary).Number)
-	scribble(t, m, system, []byte{3, 0}, 1024+0x3a) // s_state: the kernel has noted errors
+	scribble(t, m, system, []byte{3, 0}, 1024+0x3a) // s_state: the kernel has recorded errors
 	if _, noted, err := m.ProbePartition(system); !noted || err != nil {
 		t.Errorf("noted errors are not seen: %v", err)
 	}
 }
 
-// TestLostExt4: a filesystem whose first superblock is lost is known by the copy of it, if nothing else is there.
+// TestLostExt4: a filesystem that lost its first superblock is recognised by the backup, if nothing else is there.
 func TestLostExt4(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "disk")
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 300*layout.MiB)); err != nil {
@@ -264,7 +265,7 @@ func TestLostExt4(t *testing.T) {
 	}
 }
 
-// TestReadOnly: a disk that is made read-only refuses writes until that is taken back.
+// TestReadOnly: a read-only disk refuses writes until it is writable again.
 func TestReadOnly(t *testing.T) {
 	_, m, dev, table := newMain(t, layout.UEFI)
 	for _, on := range []bool{true, false} {
@@ -277,7 +278,7 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestNoDevice: what cannot be opened is an error of every look at it, and no answer.
+// TestNoDevice: if a device cannot be opened, every look at it returns an error and no answer.
 func TestNoDevice(t *testing.T) {
 	m := machinetest.Machine(machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI}))
 	const none = "/dev/none"
@@ -313,7 +314,8 @@ func TestNoDevice(t *testing.T) {
 	}
 }
 
-// TestClearedIsEmpty: what was in a filesystem whose partition is cleared is gone, also when it is made anew with the same identifier.
+// TestClearedIsEmpty: clearing a partition destroys what was in its filesystem, even if it is formatted with the same
+// identifier afterwards.
 func TestClearedIsEmpty(t *testing.T) {
 	r, m, dev, table := newMain(t, layout.UEFI)
 	for _, role := range []layout.Role{layout.ESP, layout.Primary} {
