@@ -22,8 +22,8 @@ import (
 
 const testArray = "01234567-89ab-cdef-0123-456789abcdef"
 
-// member is a superblock of md, version 1.2, as mdadm writes it (struct mdp_superblock_1 of linux/raid/md_p.h), of the array testArray with
-// n places of which active were taken. place 0xffff is a spare.
+// member returns an md superblock of version 1.2 as mdadm writes it (struct mdp_superblock_1 in linux/raid/md_p.h).
+// It is for the array testArray, with n places of which active are taken. Place 0xffff is a spare.
 func member(level, n, active int, place uint16, events uint64) []byte {
 	le, b := binary.LittleEndian, make([]byte, 4096)
 	le.PutUint32(b, 0xa92b4efc)
@@ -32,7 +32,7 @@ func member(level, n, active int, place uint16, events uint64) []byte {
 	copy(b[32:64], "any:gprov")
 	le.PutUint32(b[72:], uint32(level))
 	le.PutUint32(b[92:], uint32(n))
-	le.PutUint64(b[144:], 8) // own sector
+	le.PutUint64(b[144:], 8) // its own sector
 	le.PutUint64(b[200:], events)
 	roles := []uint16{place}
 	for i := range uint16(n) {
@@ -62,7 +62,8 @@ func member(level, n, active int, place uint16, events uint64) []byte {
 	return b
 }
 
-// TestDiskWithoutMember: a restore of an array that was cut off leaves disks of the unit without their member. It is taken up with them.
+// TestDiskWithoutMember: an interrupted restore of an array leaves some of the unit's disks without their members. It
+// continues with them.
 func TestDiskWithoutMember(t *testing.T) {
 	const size = 64 * layout.MiB
 	real := &machine.Machine{Doors: machine.Real(slog.New(slog.DiscardHandler), nil, nil)}
@@ -104,16 +105,17 @@ func TestDiskWithoutMember(t *testing.T) {
 	}
 }
 
-// TestLookForArray: when the array of a unit is started, with which members, and what is said of it. mdadm is played; what it started
-// is not there, so that the system on it counts as one that cannot be read, and never as one without a mark.
+// TestLookForArray: when the unit's array starts, with which members, and what the findings say. There is no real
+// mdadm, so nothing really starts. The system on the array must then count as unreadable, and never as one without a
+// mark.
 func TestLookForArray(t *testing.T) {
 	const full = 0xfffe // not a member: the partition is blank
 	for name, c := range map[string]struct {
 		level, n, active int
-		members          []uint16 // place of each disk's member
+		members          []uint16 // place of the member on each disk
 		events           []uint64
-		late             bool  // the others were waited for
-		started          []int // the disks whose members are started
+		late             bool  // the wait for the others is over
+		started          []int // disks whose members are started
 		awaits, degraded bool
 		main             decide.MainState
 	}{
@@ -188,7 +190,7 @@ func TestLookForArray(t *testing.T) {
 				t.Errorf("started %q, want %q; notes %q", commands, want, f.Notes)
 			}
 			if len(f.Members) != len(slices.DeleteFunc(slices.Clone(c.members), func(p uint16) bool { return p == full })) {
-				t.Errorf("members %q", f.Members) // each disk with a member is the unit's own, also an outdated one
+				t.Errorf("members %q", f.Members) // each disk with a member is the unit's own, even if the member is outdated
 			}
 			// No state of an array leads to a restore.
 			if d := decide.Decide(f.Facts, m.Policy); d.Job == decide.Restore {
@@ -198,10 +200,10 @@ func TestLookForArray(t *testing.T) {
 	}
 }
 
-// TestArrayDisks: a restore takes members and blank disks, and no disk with other data in the place of a member.
+// TestArrayDisks: a restore uses members and blank disks. It uses no disk with other data in place of a member.
 func TestArrayDisks(t *testing.T) {
 	for name, c := range map[string]struct {
-		other []byte // at the start of the second disk
+		other []byte // start of the second disk
 		ok    bool
 	}{
 		"a blank disk":      {nil, true},

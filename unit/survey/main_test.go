@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// TestRoot: each way to name the main system.
+// TestRoot: all ways to name the main system.
 func TestRoot(t *testing.T) {
 	disk := block.Disk{Name: "nvme0n1", Bus: block.NVMe, Model: "SSD 980", Serial: "S1", WWN: "eui.00253",
 		Ports: []string{"pci-0000:01:00.0-nvme-1"}}
@@ -36,7 +36,7 @@ func TestRoot(t *testing.T) {
 	}
 }
 
-// TestOtherContent: what is recognised as somebody's data is not repaired as if it were a bad ext4.
+// TestOtherContent: what is recognised as somebody's data is not repaired like a bad ext4.
 func TestOtherContent(t *testing.T) {
 	for typ, want := range map[string]decide.MainState{"": decide.MainDamaged, "ext2": decide.MainDamaged, "jbd": decide.MainDamaged,
 		"xfs": decide.MainForeign, "luks": decide.MainForeign, "md": decide.MainForeign, "swap": decide.MainForeign} {
@@ -46,7 +46,7 @@ func TestOtherContent(t *testing.T) {
 	}
 }
 
-// TestPatience: a request takes the recorded disk at once, and waits for it where another one stands in its place.
+// TestPatience: a request uses the recorded disk at once. If another disk stands in its place, it waits.
 func TestPatience(t *testing.T) {
 	long := policy.Policy{}.RootWait()
 	facts := func(m decide.MainState, recorded bool) decide.Facts {
@@ -79,7 +79,7 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-// TestHopes: a unit waits as long as there is something to wait for, and does not look again and again at once.
+// TestHopes: a unit waits for as long as there is something to wait for, and does not survey again in a busy loop.
 func TestHopes(t *testing.T) {
 	s, _ := virtual(t)
 	long := policy.Policy{}.RootWait()
@@ -110,7 +110,7 @@ func TestHopes(t *testing.T) {
 	}
 }
 
-// TestRecorded: which disk is the one of the unit's record.
+// TestRecorded: which disk matches the unit's record.
 func TestRecorded(t *testing.T) {
 	own := block.Disk{Bus: "sata", Model: "M", Serial: "S1", Size: 1 << 30}
 	other, plain, moved, bigger, renamed, wwn := own, own, own, own, own, own

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// TestJudgeMedia has media in all states, over several boots.
+// TestJudgeMedia puts media through all their states, over several boots.
 func TestJudgeMedia(t *testing.T) {
 	const a, b = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 	plugged := func(ids ...string) []medium.Medium {
@@ -85,7 +85,8 @@ func TestStartedFrom(t *testing.T) {
 	}
 }
 
-// TestMediaPatience: where this boot came from is waited for, and what USB ports say is on its way, and nothing else that nobody knows of.
+// TestMediaPatience: a boot waits for the medium it came from, and for whatever the USB ports report to be coming. It
+// waits for nothing else.
 func TestMediaPatience(t *testing.T) {
 	const usbDir = "bus/usb/devices/"
 	looked := fstest.MapFS{usbDir + "1-2:1.0/bInterfaceClass": {Data: []byte("08\n")}, usbDir + "1-2:1.0/driver/x": {}}
@@ -112,7 +113,7 @@ func TestMediaPatience(t *testing.T) {
 	} {
 		w, f := &Wait{}, &Findings{MediaFindings: c.found}
 		ports := usb.Read(c.sys, usb.Machine("/dev"))
-		for _, waited := range []time.Duration{time.Second, 20 * time.Second} { // however late it is
+		for _, waited := range []time.Duration{time.Second, 20 * time.Second} { // no matter how late it is
 			if got := w.mediaPatience(f, ports, waited); got != c.want {
 				t.Errorf("%s, after %s: %v, want %v", name, waited, got, c.want)
 			}

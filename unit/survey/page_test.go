@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestNumbersOfThePages: how long a unit waits for what may still come, as docs/ says it.
+// TestNumbersOfThePages: docs/ gives the right times for what a unit waits for.
 func TestNumbersOfThePages(t *testing.T) {
 	docs := os.DirFS("../../docs")
 	for _, tc := range []struct {

@@ -15,7 +15,7 @@ import (
 	"gprovision/unit/state"
 )
 
-// TestChangesNothing surveys a machine on which every write fails: nothing is tried, and what is found is the same.
+// TestChangesNothing surveys a machine on which every write fails. No write is tried, and the findings are the same.
 func TestChangesNothing(t *testing.T) {
 	r := machinetest.New(t)
 	s, m := virtual(t)

@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// TestRevokedOriginal: a survey notices that the policy does not let the original image be restored any more, by its signature alone.
+// TestRevokedOriginal: the signature alone shows a survey that the policy no longer allows the original image.
 func TestRevokedOriginal(t *testing.T) {
 	m := &machine.Machine{}
 	s := &Survey{Eyes: machine.EyesOf(m)}
@@ -30,7 +30,7 @@ func TestRevokedOriginal(t *testing.T) {
 	if err := judge(now.Public()); err != nil {
 		t.Errorf("there is no such image: %v", err)
 	}
-	header := append([]byte("\xfd7zXZ\x00\x00\x0a"), make([]byte, 64)...) // of a stream with SHA-256
+	header := append([]byte("\xfd7zXZ\x00\x00\x0a"), make([]byte, 64)...) // header of a stream with SHA-256
 	binary.LittleEndian.PutUint32(header[8:], crc32.ChecksumIEEE(header[6:8]))
 	if err := errors.Join(os.MkdirAll(v.Path(state.ImageDir), 0o700), os.WriteFile(file, header, 0o600)); err != nil {
 		t.Fatal(err)

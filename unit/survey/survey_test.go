@@ -13,8 +13,8 @@ import (
 	"testing/fstest"
 )
 
-// virtual returns a survey of a machine whose recovery device and main disk are of virtio. It has the doors of this machine, and lists the
-// disks of its Sys, which tests set.
+// virtual returns a survey of a machine whose recovery device and main disk are virtio disks. It has the doors of
+// this machine. It lists the disks in its Sys, which tests set.
 func virtual(t *testing.T) (*Survey, *machine.Machine) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
