@@ -27,7 +27,7 @@ import (
 // base and other are names of images, without .upd.
 const base, other = imagetest.Prefix + "2026-11-01.0001", imagetest.Prefix + "2026-11-02.0001"
 
-// TestGlance: what speaks against an image is known at first sight, as far as that goes: what is inside it is not looked at.
+// TestGlance: a glance finds what speaks against an image, except for what is inside.
 func TestGlance(t *testing.T) {
 	f, stranger := imagetest.New(t), imagetest.New(t)
 	good := imagetest.XZ(t, imagetest.Tar(t, ""))
@@ -83,7 +83,7 @@ func TestGlance(t *testing.T) {
 	}
 }
 
-// TestRemove: an image goes with its signature, and alone.
+// TestRemove: removing an image removes its signature and nothing else.
 func TestRemove(t *testing.T) {
 	f := imagetest.New(t)
 	im := f.Put(t, base+".upd", base, []byte("x"))
@@ -105,7 +105,7 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestRoom: what a release needs with what a restore puts beside it, and what a main system has room for.
+// TestRoom: what a release and a restore need, and what a main system has room for.
 func TestRoom(t *testing.T) {
 	need := filesystem.Need{Inodes: 100, Blocks: 1000}
 	const artifact = 40 << 20
@@ -113,7 +113,7 @@ func TestRoom(t *testing.T) {
 	if uefi.Blocks < need.Blocks+artifact/4096 || uefi.Inodes <= need.Inodes {
 		t.Errorf("there is no place for a new boot artifact: %+v", uefi)
 	}
-	if bios.Blocks < uefi.Blocks+2*artifact/4096 { // GRUB's own copies, the old one and the new one
+	if bios.Blocks < uefi.Blocks+2*artifact/4096 { // GRUB's own copies, old and new
 		t.Errorf("there is no place for what GRUB starts: %+v", bios)
 	}
 	if err := image.CheckRoom(need, need); err != nil {
@@ -126,7 +126,7 @@ func TestRoom(t *testing.T) {
 	}
 	asked := false
 	run := func(context.Context, string, ...string) ([]byte, int, error) { asked = true; return nil, 1, nil }
-	for _, size := range []int64{0, 1 << 40} { // not known; large beyond doubt
+	for _, size := range []int64{0, 1 << 40} { // unknown; large beyond doubt
 		if room, err := image.Room(t.Context(), run, size, need); err != nil || !need.Fits(room) || asked {
 			t.Errorf("%d bytes: %+v, asked %t, %v", size, room, asked, err)
 		}
@@ -136,7 +136,7 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// TestMainSize: how large the main system is, by the record.
+// TestMainSize: the size of the main system by the record.
 func TestMainSize(t *testing.T) {
 	disk := func(role layout.Role, gib int64) state.Disk {
 		return state.Disk{Table: layout.Table{Partitions: []layout.Partition{{Role: layout.ESP, Size: 1}, {Role: role, Size: gib * layout.GiB}}}}
@@ -157,7 +157,7 @@ func TestMainSize(t *testing.T) {
 	}
 }
 
-// TestSignedArtifact: the signature beside a boot artifact holds for this product, this build number and every byte.
+// TestSignedArtifact: the signature beside a boot artifact covers this product, this build number and every byte.
 func TestSignedArtifact(t *testing.T) {
 	f, stranger := imagetest.New(t), imagetest.New(t)
 	artifact := imagetest.BzImage(8, "")
@@ -188,7 +188,7 @@ func TestSignedArtifact(t *testing.T) {
 	}
 }
 
-// TestHolds: a signed image vouches for a file that it holds; one that says of itself that it holds another build is not read for that.
+// TestHolds: a signed image vouches for a file in it. An image that claims to hold another build is not even read.
 func TestHolds(t *testing.T) {
 	f := imagetest.New(t)
 	artifact := imagetest.BzImage(8, "")
@@ -229,7 +229,7 @@ func TestHolds(t *testing.T) {
 	}
 }
 
-// TestEachFile: the files of an image come with absolute paths, until nobody wants more.
+// TestEachFile: the files of an image come with absolute paths, until the caller has enough.
 func TestEachFile(t *testing.T) {
 	f := imagetest.New(t)
 	im := f.Put(t, base+".upd", "", imagetest.XZ(t, imagetest.System(t, base)))

@@ -16,8 +16,8 @@ import (
 	"gprovision/unit/image/imagetest"
 )
 
-// TestProveUnpackable: an image that no restore could unpack is known before anything is destroyed for it. A signed one that says what
-// it needs was judged by who made it, and is not decoded.
+// TestProveUnpackable: an image that no restore could unpack is found out before anything is destroyed for it. A
+// signed image that states its needs was judged by whoever made it, so it is not decoded.
 func TestProveUnpackable(t *testing.T) {
 	f := imagetest.New(t)
 	base := imagetest.Prefix + "2026-11-01.0001"

@@ -164,7 +164,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// TestSurplus: the original is kept by name and not by age, and the image that was just restored always.
+// TestSurplus: the original is kept by name, not by age. The image just restored is always kept.
 func TestSurplus(t *testing.T) {
 	all := images(t, "2026-06-01.0001", "2026-05-01.0001", "2026-04-01.0001", "2026-03-01.0001", "2026-02-01.0001")
 	for _, tc := range []struct{ running, original, want string }{
@@ -185,7 +185,7 @@ func TestSurplus(t *testing.T) {
 	}
 }
 
-// TestHostileSignature: what lies beside an image may be anything. Nothing is waited for, and no link leads outside.
+// TestHostileSignature: anything may lie beside an image. Nothing blocks, and no link leads outside.
 func TestHostileSignature(t *testing.T) {
 	f := imagetest.New(t)
 	content := imagetest.XZ(t, []byte("release"))
@@ -204,7 +204,7 @@ func TestHostileSignature(t *testing.T) {
 	}
 }
 
-// TestLimit unpacks an image with more inside than its imgmeta.json says, as a restore does.
+// TestLimit unpacks an image that holds more than its imgmeta.json says, as a restore does.
 func TestLimit(t *testing.T) {
 	for _, c := range []struct {
 		name, meta string

@@ -16,10 +16,10 @@ import (
 	"gprovision/unit/image/imagetest"
 )
 
-// chunk is how many bytes of an image have a hash of their own.
+// chunk is how many bytes of an image share one hash.
 const chunk = 256 << 10
 
-// TestLyingMedium: when the image is read for the second time, the medium shows another one, as good in itself.
+// TestLyingMedium: on the second read, the medium returns another image that is just as good.
 func TestLyingMedium(t *testing.T) {
 	f := imagetest.New(t)
 	name := imagetest.Prefix + "2026-11-01.0001"
@@ -75,7 +75,7 @@ func TestLyingMedium(t *testing.T) {
 	if _, err := read(); err == nil || fault.Of(err) != fault.ImageCorrupt {
 		t.Errorf("a byte less: %v", err)
 	}
-	// The bytes themselves, at any place and length.
+	// The same bytes come back, at any place and length.
 	r := was.Reader(bytes.NewReader(content))
 	for _, c := range []struct{ off, n int }{{0, len(content)}, {chunk - 1, 2}, {len(content) - 1, 1}, {5, chunk}} {
 		b := make([]byte, c.n)
