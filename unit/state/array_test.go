@@ -7,7 +7,7 @@ import (
 	"gprovision/model/layout"
 )
 
-// TestDataArray: an array for data is one beside that of the main system, over the same disks.
+// TestDataArray: a data array lies on the same disks as the array of the main system.
 func TestDataArray(t *testing.T) {
 	id := func(digit string) string {
 		return strings.Repeat(digit, 8) + "-" + strings.Repeat(digit, 4) + "-" + strings.Repeat(digit, 4) + "-" + strings.Repeat(digit, 4) + "-" + strings.Repeat(digit, 12)

@@ -17,7 +17,7 @@ import (
 	"gprovision/model/naming"
 )
 
-// newVolume is an empty recovery volume.
+// newVolume returns an empty recovery volume.
 func newVolume(t *testing.T) *Volume {
 	t.Helper()
 	v := Open(t.TempDir())
@@ -29,7 +29,7 @@ func newVolume(t *testing.T) *Volume {
 	return v
 }
 
-// TestOldLogsMakeRoom: logs go, the oldest first, for as long as there is too little room, and nothing but logs.
+// TestOldLogsMakeRoom: logs are removed, oldest first, until there is enough room. Nothing but logs is removed.
 func TestOldLogsMakeRoom(t *testing.T) {
 	v := newVolume(t)
 	for i, name := range []string{"b.log", "a.log", "c.log", "recovery_history.json", "notes.txt"} {
@@ -45,7 +45,7 @@ func TestOldLogsMakeRoom(t *testing.T) {
 	if gone, err := v.MakeRoom(1); err != nil || len(gone) > 0 {
 		t.Errorf("there is room, and removed are %q, %v", gone, err)
 	}
-	const tooMuch = 4 << 40 // less than a file may have, and more than there is
+	const tooMuch = 4 << 40 // less than the limit of a file, more than there is
 	if gone, err := v.MakeRoom(tooMuch); err != nil || !slices.Equal(gone, []string{"b.log", "a.log", "c.log"}) {
 		t.Errorf("removed are %q, %v", gone, err)
 	}
@@ -68,7 +68,7 @@ func TestOldLogsMakeRoom(t *testing.T) {
 	}
 }
 
-// TestCountsOfABoot: what each end of a boot makes of the counts, and that none of them wraps round.
+// TestCountsOfABoot: how each end of a boot changes the counts, and that none of them overflows.
 func TestCountsOfABoot(t *testing.T) {
 	full := Counts{BootAttempts: maxCount, Repairs: maxCount, RecoveryRepairs: maxCount, WatchdogResets: maxCount,
 		RestoreFailures: maxCount, Restores: maxCount, Mends: maxCount}
@@ -94,7 +94,7 @@ func TestCountsOfABoot(t *testing.T) {
 	}
 }
 
-// TestTriesEndWithAGoodBoot: wrong passwords are counted in a row, which a good boot ends; what is damaged is no reason to begin at zero.
+// TestTriesEndWithAGoodBoot: wrong passwords are counted until a good boot. A damaged file does not reset the count.
 func TestTriesEndWithAGoodBoot(t *testing.T) {
 	v := newVolume(t)
 	want := func(failed int, what string) {
@@ -141,7 +141,7 @@ func TestTriesEndWithAGoodBoot(t *testing.T) {
 	}
 }
 
-// TestSetNetwork: the saved network configuration is written only where it changes.
+// TestSetNetwork: the saved network configuration is written only if it changes.
 func TestSetNetwork(t *testing.T) {
 	v := newVolume(t)
 	for i, c := range []struct {
@@ -161,7 +161,7 @@ func TestSetNetwork(t *testing.T) {
 	}
 }
 
-// TestKeyOf: a key says whose it is, if that was noted.
+// TestKeyOf: a key names its unit, if that was recorded.
 func TestKeyOf(t *testing.T) {
 	v := newVolume(t)
 	if _, _, err := v.ReadKeyOf(); !errors.Is(err, fs.ErrNotExist) {
@@ -187,7 +187,7 @@ func TestKeyOf(t *testing.T) {
 	}
 }
 
-// TestCountsWithoutPlace: what does not lie in one place, or is no file of counts, has no place.
+// TestCountsWithoutPlace: a file that is not contiguous, or is no counts file, has no place.
 func TestCountsWithoutPlace(t *testing.T) {
 	v := newVolume(t)
 	if _, err := v.CountsPlace(); !errors.Is(err, fs.ErrNotExist) {
@@ -207,7 +207,7 @@ func TestCountsWithoutPlace(t *testing.T) {
 	}
 }
 
-// TestFaultOf: a person hears that a volume is newer, which is no damage.
+// TestFaultOf: a volume that is merely newer is not reported as damaged.
 func TestFaultOf(t *testing.T) {
 	for err, want := range map[error]*fault.Fault{
 		ErrNewer: fault.RecoveryNewer, ErrDamaged: fault.RecoveryDamaged, fs.ErrNotExist: fault.RecoveryDamaged,
@@ -218,8 +218,8 @@ func TestFaultOf(t *testing.T) {
 	}
 }
 
-// TestNamesOfAUnit: a unit keeps the names that it was provisioned with. Its record lies where anybody may write: names that no artifact
-// could have count for nothing.
+// TestNamesOfAUnit: a unit keeps the names that it was provisioned with. Anybody may have written to its record, so
+// names that no artifact could have are ignored.
 func TestNamesOfAUnit(t *testing.T) {
 	unit := func(recovery, primary, prefix string) Unit {
 		return Unit{ImagePrefix: prefix,
@@ -250,7 +250,7 @@ func TestNamesOfAUnit(t *testing.T) {
 	}
 }
 
-// TestRefusesToWrite: what could not be read again is not written.
+// TestRefusesToWrite: what could not be read back is not written.
 func TestRefusesToWrite(t *testing.T) {
 	v := newVolume(t)
 	good := Unit{Serial: "S", Platform: "P", Firmware: layout.UEFI, ImagePrefix: "A.B.C.", Main: []Disk{{}}}

@@ -11,7 +11,7 @@ import (
 	"gprovision/model/release"
 )
 
-// The examples of the format's page are what the parsers accept.
+// TestExamplesOfTheDocs: the parsers accept the examples on the format's page.
 func TestExamplesOfTheDocs(t *testing.T) {
 	b, err := os.ReadFile("../../docs/formats/recovery-volume.md")
 	if err != nil {
@@ -45,7 +45,8 @@ func TestExamplesOfTheDocs(t *testing.T) {
 	}
 }
 
-// TestNumbersOfThePage: how large the files may be, and what may come from the volume, as the page of the format says.
+// TestNumbersOfThePage: the format's page gives the right sizes of files, and the right limits of what the volume may
+// set.
 func TestNumbersOfThePage(t *testing.T) {
 	docs := os.DirFS("../../docs")
 	for says, ok := range map[string]bool{
@@ -63,7 +64,7 @@ func TestNumbersOfThePage(t *testing.T) {
 		}
 	}
 
-	// The list of kernel arguments, in both directions.
+	// Compare the lists of kernel arguments in both directions.
 	b, err := os.ReadFile("../../docs/formats/recovery-volume.md")
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +74,7 @@ func TestNumbersOfThePage(t *testing.T) {
 	if !ok {
 		t.Fatal("the page has no list of kernel arguments")
 	}
-	for { // what stands in brackets are values
+	for { // values stand in brackets
 		before, rest, found := strings.Cut(list, "(")
 		_, after, closed := strings.Cut(rest, ")")
 		if !found || !closed {
@@ -99,7 +100,7 @@ func TestNumbersOfThePage(t *testing.T) {
 	}
 }
 
-// countsBlock reports whether counts are one block of 4096 bytes of which the first 512 say all.
+// countsBlock reports whether counts are one block of 4096 bytes whose first 512 hold everything.
 func countsBlock(t *testing.T) bool {
 	t.Helper()
 	v := Open(t.TempDir())

@@ -16,7 +16,7 @@ import (
 	"gprovision/hw/block"
 )
 
-// realVolume is a recovery volume on an ext4 filesystem of a few MiB, on a loop device that is returned too.
+// realVolume returns a recovery volume on an ext4 filesystem of a few MiB, and its loop device.
 func realVolume(t *testing.T) (v *Volume, dev string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -57,7 +57,7 @@ func skip(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// TestFullVolume: counts can be written where nothing else can, and old logs make room.
+// TestFullVolume: counts can be written when nothing else can, and old logs make room.
 func TestFullVolume(t *testing.T) {
 	v, _ := realVolume(t)
 	if err := v.WriteCounts(Counts{BootAttempts: 1}); err != nil {
@@ -83,7 +83,7 @@ func TestFullVolume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for round := 0; !errors.Is(err, syscall.ENOSPC); round++ { // ext4 gives room back some time later
+	for round := 0; !errors.Is(err, syscall.ENOSPC); round++ { // ext4 frees blocks some time later
 		if round == 20 || err != nil {
 			t.Fatalf("writing a request to a full volume: %v", err)
 		}
@@ -115,7 +115,7 @@ func TestFullVolume(t *testing.T) {
 	}
 }
 
-// TestCountsPlace writes the counts to the device of a volume that is not mounted.
+// TestCountsPlace writes the counts to the device while the volume is not mounted.
 func TestCountsPlace(t *testing.T) {
 	v, dev := realVolume(t)
 	if _, err := v.CountsPlace(); !errors.Is(err, os.ErrNotExist) {
@@ -148,7 +148,7 @@ func TestCountsPlace(t *testing.T) {
 	if c, err := v.ReadCounts(); err != nil || c.BootAttempts != 2 || c.Restores != 5 {
 		t.Errorf("got %+v, %v", c, err)
 	}
-	// A file of another size has no place: it is written anew.
+	// A file of another size has no place: it is rewritten.
 	if err := os.WriteFile(v.Path(CountsFile), []byte(`{"version":1}`), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,8 @@ import (
 	"gprovision/model/release"
 )
 
-// TestHistory: what is written is read again, whatever is in it; what is damaged is set aside by the next change, and nothing else.
+// TestHistory: what is written can be read again, whatever it is. The next change sets a damaged history aside, and
+// nothing else.
 func TestHistory(t *testing.T) {
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	v := Open(t.TempDir())
@@ -60,7 +61,7 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// TestLargestHistory: more than one limit ago.
+// TestLargestHistory: the largest history can be read, and exceeds an earlier limit.
 func TestLargestHistory(t *testing.T) {
 	v := Open(t.TempDir())
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)

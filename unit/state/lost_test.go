@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// TestPutLostBack: a record that lost its name gets it again if it is the only one that fits, and what belongs to it goes with it.
+// TestPutLostBack: a record that lost its name gets it back if it is the only one that fits. The files that belong to
+// it come back too.
 func TestPutLostBack(t *testing.T) {
 	unit := func(serial string) string {
 		return `{"version":1,"serial":"` + serial + `","firmware":"bios","main":[{"size":1}]}`
@@ -18,7 +19,7 @@ func TestPutLostBack(t *testing.T) {
 	const hash = `{"version":1,"hash":"$2b$10$abcdefghijklmnopqrstuv"}`
 	const key = `{"version":1,"seed":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}`
 	for name, c := range map[string]struct {
-		files map[string]string // links have the prefix ->
+		files map[string]string // links start with ->
 		back  []string
 	}{
 		"nothing":            {nil, nil},

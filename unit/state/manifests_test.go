@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestManifests: the newest manifest of each product stays remembered, and only an older one of the same product is refused.
+// TestManifests: the newest manifest of each product is remembered. Only an older one of the same product is refused.
 func TestManifests(t *testing.T) {
 	v := Open(t.TempDir())
 	m, err := v.ReadManifests()
@@ -37,7 +37,7 @@ func TestManifests(t *testing.T) {
 	}
 }
 
-// TestManifestsBounds: what a hostile volume holds is refused, and what is written can be read.
+// TestManifestsBounds: hostile content is refused, and what is written can be read.
 func TestManifestsBounds(t *testing.T) {
 	v := Open(t.TempDir())
 	var m Manifests

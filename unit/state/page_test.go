@@ -7,7 +7,7 @@ import (
 	"gprovision/model/page"
 )
 
-// TestNumbersOfThePages: what docs/ says of files on the recovery volume, and is.
+// TestNumbersOfThePages: docs/ describes the files on the recovery volume as they are.
 func TestNumbersOfThePages(t *testing.T) {
 	for _, tc := range []struct {
 		page, says string

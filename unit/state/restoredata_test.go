@@ -30,7 +30,7 @@ func TestRestoreData(t *testing.T) {
 		t.Errorf("the file is still there: %v", err)
 	}
 	for text, is := range map[string]error{
-		`{"Preserve":true,"BootArgs":"a b"}`: nil, // as the original wrote it
+		`{"Preserve":true,"BootArgs":"a b"}`: nil, // as the original system wrote it
 		`{"Version":1}`:                      nil,
 		`{"Version":99}`:                     ErrNewer,
 		`{"Version":-1}`:                     ErrDamaged,
@@ -48,7 +48,7 @@ func TestRestoreData(t *testing.T) {
 	}
 }
 
-// TestOriginalRestoreData: a file of the original system names a server of its own kind, and asks for other things too.
+// TestOriginalRestoreData: a file of the original system names a server of its own kind, and sets other things too.
 func TestOriginalRestoreData(t *testing.T) {
 	for xlog, server := range map[string]string{
 		"":                         "",
@@ -76,7 +76,7 @@ func TestOriginalRestoreData(t *testing.T) {
 		if got != server {
 			t.Errorf("%q: server %q, %v, want %q", xlog, got, err, server)
 		}
-		// What a restore writes again is as it was.
+		// A restore writes the rest back unchanged.
 		d.ClearHistory = false
 		if err := v.WriteRestoreData(d); err != nil {
 			t.Errorf("%q: %v", xlog, err)
@@ -97,7 +97,7 @@ func TestAllowedArgs(t *testing.T) {
 	}
 }
 
-// TestArgsThatTake is about arguments by which a recovery volume could take away what protects the unit, or what it works with.
+// TestArgsThatTake: a recovery volume must not set arguments that take protection or resources away from the unit.
 func TestArgsThatTake(t *testing.T) {
 	for _, a := range []string{
 		"iommu=off", "iommu=pt", "iommu=soft", "iommu=noforce", "intel_iommu=off", "intel_iommu=igfx_off", "intel_iommu=on,igfx_off", "amd_iommu=off", "acpi=off", "acpi=noirq", "iommu.passthrough=1",

@@ -174,7 +174,7 @@ func TestHashIsNeverAPassword(t *testing.T) {
 	}
 }
 
-// A volume that somebody prepared must not lead out of itself, make the reader wait, or fill its memory.
+// TestHostileVolume: a malicious volume must not lead out of itself, block the reader, or fill its memory.
 func TestHostileVolume(t *testing.T) {
 	outside := t.TempDir()
 	secret := filepath.Join(outside, "request.json")
@@ -231,7 +231,7 @@ func TestHostileVolume(t *testing.T) {
 	if st, err := os.Lstat(v.Path(RequestFile)); err != nil || !st.Mode().IsRegular() {
 		t.Errorf("after replacing a link: %v, %v", st, err)
 	}
-	// A stale temporary file from a power cut is in nobody's way.
+	// A stale temporary file from a power cut does no harm.
 	os.WriteFile(v.Path(Dir, ".count.json.new"), []byte("half"), 0o600)
 	if err := v.WriteCounts(Counts{BootAttempts: 2}); err != nil {
 		t.Error(err)
@@ -264,7 +264,7 @@ func TestMark(t *testing.T) {
 	}
 }
 
-// TestBootDefects: what cannot be shown on one line is refused, and so are too many.
+// TestBootDefects: a defect that does not fit on one line is refused, and so are too many.
 func TestBootDefects(t *testing.T) {
 	for _, d := range [][]string{{"a\nb"}, {strings.Repeat("x", 257)}, make([]string, 17)} {
 		if _, err := (Boot{Defects: d}).Marshal(); err == nil {
@@ -273,7 +273,8 @@ func TestBootDefects(t *testing.T) {
 	}
 }
 
-// TestSetRequestAside: a damaged request is kept once and cut, whatever is in its place or in that of the one before.
+// TestSetRequestAside: a damaged request is kept once and cut, no matter what is in its place or in that of the
+// previous one.
 func TestSetRequestAside(t *testing.T) {
 	v := Open(t.TempDir())
 	if err := v.SetRequestAside(); err != nil {
@@ -284,7 +285,7 @@ func TestSetRequestAside(t *testing.T) {
 	}
 	for i, c := range []struct {
 		put  func(name string) error
-		size int64 // of what is kept, -1: no file
+		size int64 // size of the kept file, -1: none
 	}{
 		{func(n string) error { return os.WriteFile(n, []byte("{damaged"), 0o600) }, 8},
 		{func(n string) error { return os.WriteFile(n, make([]byte, 100<<10), 0o600) }, maxSmall},
@@ -315,7 +316,7 @@ func TestSetRequestAside(t *testing.T) {
 	}
 }
 
-// FuzzParse feeds every parser: none may panic, and what one accepts it writes and reads again unchanged.
+// FuzzParse feeds every parser. None may panic. What a parser accepts must survive writing and reading unchanged.
 func FuzzParse(f *testing.F) {
 	u, _ := json.Marshal(sampleUnit())
 	r, _ := NewRequest(KindRestore, Original, "fuzz", time.Unix(0, 0))

@@ -18,7 +18,7 @@ import (
 	"gprovision/model/release"
 )
 
-// keeps are the files that are read, changed and written again, each with what does so.
+// keeps returns the files that are read, changed and rewritten, with the functions that do so.
 func keeps(v *Volume) map[string]struct{ write, change func() error } {
 	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	unit := sampleUnit()
@@ -52,7 +52,7 @@ func keeps(v *Volume) map[string]struct{ write, change func() error } {
 		}},
 		PendingFile: {func() error { return v.WritePending(Pending{RecoveryArtifact: true}) }, func() error {
 			p, err := v.ReadPending()
-			p.RecoveryArtifact = false // nothing that this program knows of is left to do
+			p.RecoveryArtifact = false // no work left that this program knows of
 			return errors.Join(err, v.WritePending(p))
 		}},
 		ManifestsFile: {func() error { return v.WriteManifests(Manifests{Newest: map[string]uint64{"FOX": 3}}) }, func() error {
@@ -85,11 +85,12 @@ func keeps(v *Volume) map[string]struct{ write, change func() error } {
 	}
 }
 
-// anew are the files that are only ever made anew, so that there is nothing to keep.
+// anew are the files that are always made from scratch, so that there is nothing to keep.
 var anew = map[string]bool{KeyFile: true, HashFile: true, BootFile: true, PolicyFile: true, NetworkFile: true, BadRequestFile: true}
 
-// TestUnknownKeysStay writes keys of a newer program into every object of every file. They are there after this program has changed the
-// file, with their values to the last digit, and what it knows is what it wrote.
+// TestUnknownKeysStay writes keys of a newer program into every object of every file. After this program has changed
+// the file, the keys must still be there, with their values to the last digit. What the program knows must be as it
+// wrote it.
 func TestUnknownKeysStay(t *testing.T) {
 	v := Open(t.TempDir())
 	for name, file := range keeps(v) {
@@ -104,7 +105,7 @@ func TestUnknownKeysStay(t *testing.T) {
 			}
 			want := 0
 			newer := grow(t, bytes.TrimSpace(before), &want)
-			if name == CountsFile { // it has its size
+			if name == CountsFile { // it has a fixed size
 				newer = append(newer, bytes.Repeat([]byte{' '}, CountsSize-len(newer))...)
 			}
 			if err := os.WriteFile(path, newer, 0o600); err != nil {
@@ -138,7 +139,7 @@ func grow(t *testing.T, b []byte, added *int) []byte {
 	var object map[string]json.RawMessage
 	if json.Unmarshal(b, &object) == nil {
 		for k, v := range object {
-			if k != "newest" { // its keys are names of products, not of the format
+			if k != "newest" { // its keys are product names, not part of the format
 				object[k] = grow(t, v, added)
 			}
 		}
@@ -164,7 +165,7 @@ func grow(t *testing.T, b []byte, added *int) []byte {
 	return b
 }
 
-// TestEveryFileIsKept: each file that this package names is among those of the test above, or only ever made anew.
+// TestEveryFileIsKept: each file that this package names is covered by the test above, or always made from scratch.
 func TestEveryFileIsKept(t *testing.T) {
 	known := keeps(Open(t.TempDir()))
 	sources, err := filepath.Glob("*.go")
@@ -209,8 +210,8 @@ func TestEveryFileIsKept(t *testing.T) {
 	}
 }
 
-// TestUnknownKeysHaveLimits: a new document has none, what is not known never makes a file too large to be read, and a file of a newer format
-// is not written over.
+// TestUnknownKeysHaveLimits: a new document has no unknown keys. They never make a file too large to read. A file of
+// a newer format is not overwritten.
 func TestUnknownKeysHaveLimits(t *testing.T) {
 	v := Open(t.TempDir())
 	if err := os.MkdirAll(v.Path(Dir), 0o700); err != nil {
