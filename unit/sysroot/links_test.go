@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// follow returns where a name of the system at dir leads when the system runs, as a path below dir, without the kernel's help.
+// follow returns where a name of the system at dir leads when the system runs, as a path below dir. It does not ask
+// the kernel.
 func follow(dir, name string) (string, bool) {
 	done := "/"
 	todo := strings.Split(name, "/")
@@ -44,8 +45,8 @@ func follow(dir, name string) (string, bool) {
 	return filepath.Join(dir, done), true
 }
 
-// TestLinks configures images in which each name that an edit touches is reached through links, in every way in which they can lead
-// somewhere inside of the image, or nowhere. The result is what the running system sees, and nothing is outside.
+// TestLinks configures images in which each name that an edit touches goes through links, in every way that leads
+// somewhere inside the image, or nowhere. The running system must see the result, and nothing may land outside.
 func TestLinks(t *testing.T) {
 	const store = "srv/elsewhere-of-gprovision"
 	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {
@@ -94,7 +95,7 @@ func TestLinks(t *testing.T) {
 			symlink(t, dir, "/"+name, name)
 		},
 	}
-	// What the image cannot lose: its accounts.
+	// The image needs its accounts in any case.
 	needed := map[string]bool{"etc": true, "etc/passwd": true}
 	for _, name := range []string{
 		"etc", "etc/fstab", "etc/hosts", "etc/hostname", "etc/machine-id", "etc/timezone", "etc/localtime", "etc/passwd", "etc/shadow", "etc/group",
@@ -156,7 +157,8 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestVolatileLinks: files that are links into what is lost at each boot are written where they are seen.
+// TestVolatileLinks: a file that is a link into a directory that is lost at each boot is written where the system
+// sees it.
 func TestVolatileLinks(t *testing.T) {
 	for _, target := range []string{"/run/hosts", "../run/hosts", "/var/run/x/hosts", "/dev/null", "/tmp/hosts"} {
 		dir := image(t)

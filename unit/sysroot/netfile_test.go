@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// networkFileCases are .network files as people write them, and wrong ones. PORT is the name of a port.
+// networkFileCases returns .network files as people write them, good and bad. PORT is the name of a port.
 func networkFileCases() []File {
 	const head = "[Match]\nName=PORT\n\n[Network]\nDHCP=no\nLinkLocalAddressing=no\n"
 	var nets []string
@@ -67,7 +67,7 @@ func networkFileCases() []File {
 	return out
 }
 
-// TestNetworkd asks systemd-networkd which of the files it configures a port with: these are the ones that are kept.
+// TestNetworkd asks systemd-networkd with which of the files it configures a port. Exactly those must be kept.
 func TestNetworkd(t *testing.T) {
 	const daemon = "/lib/systemd/systemd-networkd"
 	for _, need := range []string{daemon, "unshare", "ip"} {
@@ -139,7 +139,7 @@ mount -t sysfs -o ro none /sys
 	}
 }
 
-// TestNetworkFileCases holds what TestNetworkd finds out where systemd-networkd is not there.
+// TestNetworkFileCases checks the result of TestNetworkd on machines without systemd-networkd.
 func TestNetworkFileCases(t *testing.T) {
 	refused := map[string]bool{"text behind a head": true, "Latin-1 in a value": true, "Latin-1 in a head": true, "open head": true, "no match": true, "empty match": true, "lower case": true, "match of nothing known": true, "only a comment": true,
 		"empty line between continued lines": true}
@@ -164,7 +164,7 @@ func TestNetworkFileCases(t *testing.T) {
 	}
 }
 
-// TestImageWithoutPorts: files of an image that configure no port do not keep the unit from getting the defaults.
+// TestImageWithoutPorts: if the image's files configure no port, the unit still gets the defaults.
 func TestImageWithoutPorts(t *testing.T) {
 	for _, c := range []struct {
 		name, text string // "": a link to /dev/null

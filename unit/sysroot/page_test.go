@@ -13,7 +13,7 @@ import (
 	"gprovision/unit/state"
 )
 
-// TestNumbersOfThePage: what docs/formats/recovery-volume.md says, and is.
+// TestNumbersOfThePage: docs/formats/recovery-volume.md gives the right limits.
 func TestNumbersOfThePage(t *testing.T) {
 	for says, ok := range map[string]bool{
 		"and 128 files of at most 64 KiB": maxNetworkFiles == 128 && maxNetworkFile == 64<<10,
@@ -27,7 +27,7 @@ func TestNumbersOfThePage(t *testing.T) {
 	}
 }
 
-// TestFilesOfThePage: what a restore leaves in the system is what docs/running-system.md lists, and the network files of which it tells.
+// TestFilesOfThePage: docs/running-system.md lists what a restore leaves in the system, and the network files.
 func TestFilesOfThePage(t *testing.T) {
 	dir := image(t)
 	c := config()

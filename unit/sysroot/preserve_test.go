@@ -20,7 +20,7 @@ func own(name string) File {
 	return File{name, []byte("[Match]\nName=eth0\n\n[Network]\nAddress=10.1.2.3/24\nAddress=10.1.2.4/24\n")}
 }
 
-// TestNetworkSurvives follows a configuration from a running system through two restores.
+// TestNetworkSurvives follows a network configuration from a running system through two restores.
 func TestNetworkSurvives(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	first := image(t)
@@ -33,7 +33,7 @@ func TestNetworkSurvives(t *testing.T) {
 	if b, left, err := SaveNetwork(first, confDir); b != nil || err != nil || len(left) > 0 {
 		t.Errorf("nothing was changed, and %q, %v, %v is saved", b, left, err)
 	}
-	// Somebody sets an address, hides a file of the image, and adds what is not kept.
+	// A person sets an address, hides a file of the image, and adds a file that is not kept.
 	dir := filepath.Join(first, networkDir)
 	put(t, first, networkDir+"/50-lan.network", string(own("").Content), 0o644)
 	put(t, first, networkDir+"/60-wg.netdev", "[NetDev]\nName=wg0\nKind=wireguard\n\n[WireGuard]\nPrivateKey=abc\n", 0o640)
@@ -80,19 +80,19 @@ func TestNetworkSurvives(t *testing.T) {
 		if got := get(t, next, networkDir+"/50-lan.network"); got != string(own("").Content) {
 			t.Errorf("got %q", got)
 		}
-		// What was kept once is the unit's own, and kept the next time too.
+		// What was preserved once is the unit's own, and preserved the next time too.
 		if again, _, err := SaveNetwork(next, confDir); err != nil || !bytes.Equal(again, saved) {
 			t.Errorf("after the restore %d bytes are saved, %v", len(again), err)
 		}
 	}
-	// Without any .network file a system would not be reached: that is nothing to keep.
+	// Without any .network file a system would be unreachable, so there is nothing to preserve.
 	os.RemoveAll(dir)
 	if b, _, err := SaveNetwork(first, confDir); b != nil || err != nil {
 		t.Errorf("an empty directory: %q, %v", b, err)
 	}
 }
 
-// TestImageMadeFromUnit has an image with the flag and the record of the unit that it was made from.
+// TestImageMadeFromUnit uses an image that still has the flag and the record of the unit it was made from.
 func TestImageMadeFromUnit(t *testing.T) {
 	dir := image(t)
 	put(t, dir, networkDir+"/80-image.network", "[Match]\nName=*\n", 0o644)

@@ -19,7 +19,7 @@ import (
 	"gprovision/unit/state"
 )
 
-// needs skips a test that lacks a program, or fails it where nothing may be skipped.
+// needs skips a test if a program is missing, or fails it if nothing may be skipped.
 func needs(t *testing.T, program string) string {
 	t.Helper()
 	p, err := exec.LookPath(program)
@@ -55,7 +55,7 @@ func get(t *testing.T, dir, name string) string {
 	return string(b)
 }
 
-// image makes a small root filesystem as a release has it.
+// image makes a small root filesystem like that of a release.
 func image(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -191,7 +191,7 @@ func TestMark(t *testing.T) {
 	}
 }
 
-// An image must not lead a write outside of itself, and must not make the restore wait.
+// TestHostileImage: an image must not lead a write outside itself, and must not block the restore.
 func TestHostileImage(t *testing.T) {
 	outside := t.TempDir()
 	put(t, outside, "shadow", "root:*:::::::\nadmin:!:::::::\n", 0o600)
@@ -217,7 +217,7 @@ func TestHostileImage(t *testing.T) {
 				"fstab": func() error { return s.SetMounts(config().Mounts) }, "network": func() error { _, err := s.SetNetwork("/etc/provisioning", Network{}, nil); return err },
 			} {
 				if err := f(); err != nil {
-					t.Errorf("%s: %v", name, err) // it goes where the link leads inside of the image
+					t.Errorf("%s: %v", name, err) // it goes where the link leads inside the image
 				}
 			}
 		}
@@ -357,7 +357,7 @@ func TestHashPassword(t *testing.T) {
 	}
 }
 
-// The C library's crypt(3), which login uses, has the last word.
+// TestHashPasswordAgainstCrypt: login uses the C library's crypt(3), so that has the last word.
 func TestHashPasswordAgainstCrypt(t *testing.T) {
 	perl := needs(t, "perl")
 	for _, p := range []string{"a", "correct horse battery staple", "pässwörd ☃", strings.Repeat("y", 72)} {
@@ -374,7 +374,7 @@ func TestHashPasswordAgainstCrypt(t *testing.T) {
 	}
 }
 
-// The tool of the shadow package checks what we made.
+// TestShadowAgainstPwck: the tool of the shadow package checks our files.
 func TestShadowAgainstPwck(t *testing.T) {
 	pwck := needs(t, "pwck")
 	dir := t.TempDir()
@@ -422,7 +422,7 @@ func TestMountsOfMBR(t *testing.T) {
 	}
 }
 
-// The vectors of the original: two prefixes, diagnostic port 0, names p0 and p1.
+// TestNetworkFiles: the test vectors of the original system: two prefixes, diagnostic port 0, names p0 and p1.
 func TestNetworkFiles(t *testing.T) {
 	files, err := NetworkFiles(Network{MACs: []string{"56:78:90:00:00:03", "00:11:22:00:00:01", "12:34:56:00:00:01", "56:78:90:00:00:02"},
 		Prefixes: []string{"56:78:90", "12:34:56"}, Diag: []int{0}, Names: []string{"p0", "p1"}})
@@ -496,7 +496,7 @@ func TestJournalDirWithoutGroup(t *testing.T) {
 	}
 }
 
-// FuzzAccounts feeds the editors of the image's files.
+// FuzzAccounts feeds the functions that edit the image's files.
 func FuzzAccounts(f *testing.F) {
 	f.Add("admin:x:1:1::/:/b\n", "admin:!:::::::\n", "shadow:x:42:\n", "127.0.0.1 localhost\n")
 	f.Add("admin", ":::", "\x00", "")
