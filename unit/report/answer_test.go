@@ -14,8 +14,8 @@ import (
 	"gprovision/unit/state"
 )
 
-// TestAnswers: which code a person reads for what the server answers, as docs/errors.md has it; and that the error, which goes to the log,
-// has the server's own sentence and code.
+// TestAnswers: each answer of the server leads to the code in docs/errors.md that a person reads. The error, which
+// goes to the log, has the server's own sentence and code.
 func TestAnswers(t *testing.T) {
 	enrol := func(c *Client) error { _, err := c.Hello(t.Context(), record.EnrolRequest{}); return err }
 	permit := func(c *Client) error { return c.Permit(t.Context(), record.JobProvision) }

@@ -22,12 +22,12 @@ import (
 	"gprovision/model/fault"
 )
 
-// source serves one file and misbehaves on demand.
+// source serves one file, and misbehaves on request.
 type source struct {
 	data  []byte
 	etag  string
 	asks  atomic.Int32
-	cut   func(ask int) int // bytes after which the connection breaks, -1: never
+	cut   func(ask int) int // bytes before the connection breaks, -1: never
 	reply func(ask int, w http.ResponseWriter, r *http.Request) bool
 }
 
@@ -104,7 +104,7 @@ func (f *fetchTest) bad(kind *fault.Fault) error {
 	if fault.Of(err) != kind {
 		f.Errorf("%v, want %s", err, kind.Code)
 	}
-	// Who reads it goes to the server, or to the device.
+	// The text must send the reader to the server, or to the device.
 	if says := map[bool]string{true: f.o.URL, false: f.o.Dest}[kind == fault.Download || kind == fault.DownloadTruncated]; err != nil &&
 		(kind != fault.DownloadHash && kind != fault.NoSpace && kind != fault.DiskWrite) && !strings.Contains(err.Error(), says) {
 		f.Errorf("%v: it does not say %s", err, says)
@@ -334,7 +334,7 @@ func TestFetchCancelled(t *testing.T) {
 	f.clean()
 }
 
-// TestFetchENOSPC looks at the error of a full device; /dev/full always is.
+// TestFetchENOSPC checks the error of a full device. /dev/full is always full.
 func TestFetchENOSPC(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
 	if err != nil {

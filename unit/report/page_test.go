@@ -10,7 +10,8 @@ import (
 	"gprovision/unit/state"
 )
 
-// TestNumbersOfThePage: what a unit may queue of one boot, as the page of the records says it. TestQueueTalksTooMuch has the behaviour.
+// TestNumbersOfThePage: the page of the records gives the right limits for what a unit may queue in one boot.
+// TestQueueTalksTooMuch tests the behaviour.
 func TestNumbersOfThePage(t *testing.T) {
 	if debugBytes != 32<<20 || debugRecords != 50_000 {
 		t.Errorf("%d bytes, %d records", debugBytes, debugRecords)
@@ -20,7 +21,7 @@ func TestNumbersOfThePage(t *testing.T) {
 	}
 }
 
-// TestPatienceOfThePage: how long a unit asks a server that has trouble of its own.
+// TestPatienceOfThePage: how long a unit keeps asking a server in trouble.
 func TestPatienceOfThePage(t *testing.T) {
 	c, err := New(Config{Endpoint: "h:1", CA: x509.NewCertPool(), Unit: "S1", Key: state.NewKey(), Boot: "b1"})
 	if err != nil || c.c.Patience != 2*time.Minute {

@@ -18,7 +18,7 @@ import (
 	"gprovision/model/fault"
 )
 
-// interrupted makes a call that ends, with some mebibytes there, as if the unit were switched off: nothing is tidied up.
+// interrupted makes a call that ends after some mebibytes, as if the unit lost power: nothing is cleaned up.
 func interrupted(t *testing.T) *fetchTest {
 	t.Helper()
 	f := newFetch(t)
@@ -54,7 +54,7 @@ func (f *fetchTest) note() note {
 	return n
 }
 
-// tidy fails unless nothing but the file is left.
+// tidy fails unless only the file is left.
 func (f *fetchTest) tidy() {
 	f.Helper()
 	list, err := os.ReadDir(filepath.Dir(f.o.Dest))
@@ -138,7 +138,7 @@ func TestFetchTakesUp(t *testing.T) {
 	}
 }
 
-// TestFetchAcrossRestarts needs several calls for one file: each brings a mebibyte and then the server is gone.
+// TestFetchAcrossRestarts needs several calls for one file: each gets a mebibyte, and then the server is gone.
 func TestFetchAcrossRestarts(t *testing.T) {
 	f := newFetch(t)
 	f.o.Resume, f.o.Attempts = true, 1
@@ -170,7 +170,7 @@ func TestFetchAcrossRestarts(t *testing.T) {
 	f.tidy()
 }
 
-// TestFetchKeepsNothingHopeless: what no other call could use does not stay.
+// TestFetchKeepsNothingHopeless: what no later call could use is removed.
 func TestFetchKeepsNothingHopeless(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*fetchTest)
@@ -202,7 +202,7 @@ func TestFetchKeepsNothingHopeless(t *testing.T) {
 	})
 }
 
-// TestFetchNotes: a large file is vouched for while it arrives.
+// TestFetchNotes: while a large file arrives, notes vouch for it.
 func TestFetchNotes(t *testing.T) {
 	f := newFetch(t)
 	f.src.data = make([]byte, 2*noteEvery+(4<<20))

@@ -15,7 +15,7 @@ import (
 	"gprovision/model/record"
 )
 
-// server is a Sender that keeps each event once, as the factory server does.
+// server is a Sender that keeps each event only once, as the factory server does.
 type server struct {
 	mu    sync.Mutex
 	seen  map[string]bool
@@ -90,7 +90,7 @@ func TestQueueSends(t *testing.T) {
 	must(t, q.Close())
 }
 
-// TestQueueSurvives cuts a process off at different places; what was not sent is sent by the next one, oldest first.
+// TestQueueSurvives interrupts a process at different places. The next process sends what was not sent, oldest first.
 func TestQueueSurvives(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "queue")
 	q := NewQueue("b1")
@@ -104,7 +104,7 @@ func TestQueueSurvives(t *testing.T) {
 	if err := NewQueue("b1").Persist(dir); err == nil {
 		t.Error("two processes in one directory")
 	}
-	// The power goes: no Close, only the lock falls. The last line is torn.
+	// The power fails: there is no Close, only the lock is released. The last line is torn.
 	q.disk.lock.Close()
 	files, _ := filepath.Glob(filepath.Join(dir, "*.jsonl"))
 	f, err := os.OpenFile(files[len(files)-1], os.O_APPEND|os.O_WRONLY, 0)
@@ -132,7 +132,7 @@ func TestQueueSurvives(t *testing.T) {
 	}
 }
 
-// TestQueueNumbers checks that two processes of one boot never use a number twice.
+// TestQueueNumbers checks that two processes of one boot never use the same number.
 func TestQueueNumbers(t *testing.T) {
 	dir := t.TempDir()
 	used := map[uint64]bool{}
@@ -155,7 +155,7 @@ func TestQueueNumbers(t *testing.T) {
 		if i < 2 {
 			must(t, q.Close())
 		} else {
-			q.disk.lock.Close() // cut off
+			q.disk.lock.Close() // interrupted
 		}
 	}
 	s := &server{}
@@ -163,7 +163,7 @@ func TestQueueNumbers(t *testing.T) {
 	must(t, q.Persist(dir))
 	q.Start(s)
 	must(t, q.Flush(within(t)))
-	if len(s.got()) != 3 { // the last one was cut off before it could save
+	if len(s.got()) != 3 { // the last one was interrupted before it could save
 		t.Log(s.got())
 	}
 	if len(s.got()) < 3 {
@@ -192,7 +192,7 @@ func TestQueueRelease(t *testing.T) {
 		t.Error(n)
 	}
 	must(t, q.Close())
-	// What the files hold is sent once more, and known: nothing is lost, nothing counts twice.
+	// The content of the files is sent again, but the server knows it: nothing is lost, and nothing counts twice.
 	again := NewQueue("b2")
 	must(t, again.Persist(dir))
 	if n := again.stats().waiting; n != 3000 {
@@ -209,7 +209,7 @@ func TestQueueRelease(t *testing.T) {
 	}
 }
 
-// TestQueueTakeOver: what one process of a boot left in memory another one saves and sends, and numbers go on.
+// TestQueueTakeOver: what one process of a boot left in memory, another saves and sends, and the numbers go on.
 func TestQueueTakeOver(t *testing.T) {
 	ram, dir := filepath.Join(t.TempDir(), "ram"), filepath.Join(t.TempDir(), "queue")
 	first := NewQueue("b1")
@@ -222,7 +222,7 @@ func TestQueueTakeOver(t *testing.T) {
 	if err := q.Persist(dir); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second time there is nothing
+	for range 2 { // the second time there is nothing left
 		if err := q.TakeOver(within(t), ram); err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +244,7 @@ func TestQueueTakeOver(t *testing.T) {
 	}
 }
 
-// TestQueueBounded fills the queue: log records go, states stay, in memory and in the files.
+// TestQueueBounded fills the queue: log records are dropped and states stay, both in memory and in the files.
 func TestQueueBounded(t *testing.T) {
 	dir := t.TempDir()
 	q := NewQueue("b1")
@@ -277,7 +277,7 @@ func TestQueueBounded(t *testing.T) {
 	}
 }
 
-// TestQueueRefused checks that one bad event does not hold up the others, and that trouble of the server loses nothing.
+// TestQueueRefused checks that one bad event does not hold up the others, and that a server in trouble loses nothing.
 func TestQueueRefused(t *testing.T) {
 	q := NewQueue("b1")
 	bad := &Refusal{Status: 400, Problem: record.Problem{Code: record.ProblemSyntax, Error: "bad"}}
@@ -298,7 +298,7 @@ func TestQueueRefused(t *testing.T) {
 	}
 	q.Start(s)
 	must(t, q.Flush(within(t)))
-	must(t, q.Flush(within(t))) // the fact that one is lost, if it was not known yet when the first began
+	must(t, q.Flush(within(t))) // the fact about the lost event, in case it was not known yet when the first Flush began
 	if st := q.stats(); st.sent != 10 || st.dropped != 1 {
 		t.Errorf("%+v", st)
 	}
@@ -330,7 +330,7 @@ func TestQueueRefused(t *testing.T) {
 	must(t, q.Close())
 }
 
-// TestQueueStuckDisk checks that Add does not wait for a disk that does not answer.
+// TestQueueStuckDisk checks that Add does not wait for a disk that hangs.
 func TestQueueStuckDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "q")
 	q := NewQueue("b1")
@@ -350,7 +350,7 @@ func TestQueueStuckDisk(t *testing.T) {
 	}
 }
 
-// TestQueueConcurrent adds from many sides while sending and saving go on.
+// TestQueueConcurrent adds events from many goroutines during sending and saving.
 func TestQueueConcurrent(t *testing.T) {
 	dir := t.TempDir()
 	q := NewQueue("b1")
@@ -391,7 +391,7 @@ func FuzzQueueFile(f *testing.F) {
 	})
 }
 
-// TestSyncWhileSent: whoever waits for the disk is not disturbed by a sender that empties the queue at that very moment.
+// TestSyncWhileSent: a sender that empties the queue at that very moment does not disturb a Sync.
 func TestSyncWhileSent(t *testing.T) {
 	q := NewQueue("b1")
 	must(t, q.Persist(filepath.Join(t.TempDir(), "queue")))
@@ -417,8 +417,8 @@ func TestSyncWhileSent(t *testing.T) {
 	must(t, q.Close())
 }
 
-// TestReleaseWhileLogging: what is queued while the directory is given back keeps its number for itself: the next process of the
-// same boot begins behind it.
+// TestReleaseWhileLogging: an event queued during Release keeps its number to itself. The next process of the same
+// boot starts after it.
 func TestReleaseWhileLogging(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "queue")
 	for range 5 {
@@ -452,10 +452,10 @@ func TestReleaseWhileLogging(t *testing.T) {
 	}
 }
 
-// stats is how a Queue is doing.
+// stats is the state of a Queue.
 type stats struct {
 	waiting int // not known to be at the server
-	unsaved int // of them, not in a file; all of them before Persist
+	unsaved int // of those, not in a file; all of them before Persist
 	sent    int
 	dropped int   // lost because the queue was full, or because the server refused them for good
 	err     error // the newest error of sending or saving, nil after a success

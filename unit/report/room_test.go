@@ -37,7 +37,7 @@ func (s *taken) refuse(code string, f func(record.Event) bool) *taken {
 	return s
 }
 
-// told is what the server got, in order, in short.
+// told returns what the server got, in order and in short.
 func (s *taken) told() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,8 +57,8 @@ func leveled(level, text string) record.Event {
 	return record.Event{Kind: record.KindLog, Level: level, Message: text}
 }
 
-// TestQueueQuota is refused log records for good: debug records go first, all others of that boot when it must be, its states arrive, and
-// so does how many were lost.
+// TestQueueQuota: the server refuses log records for good. Debug records are dropped first, and all others of that
+// boot if necessary. The states arrive, and so does the number of lost records.
 func TestQueueQuota(t *testing.T) {
 	for name, c := range map[string]struct {
 		refused func(record.Event) bool
@@ -76,7 +76,7 @@ func TestQueueQuota(t *testing.T) {
 		s := (&taken{}).refuse(record.ProblemQuota, c.refused)
 		q.Start(s)
 		must(t, q.Flush(within(t)))
-		must(t, q.Flush(within(t))) // what the first one has told in the end
+		must(t, q.Flush(within(t))) // what the first one reported last
 		if got := s.told(); got != c.want {
 			t.Errorf("%s: %s; want %s", name, got, c.want)
 		}
@@ -84,7 +84,7 @@ func TestQueueQuota(t *testing.T) {
 	}
 }
 
-// TestQueueDiskFull sends states past log records while the server has room for nothing else, and those later.
+// TestQueueDiskFull: while the server has room for nothing else, states pass the log records. Those arrive later.
 func TestQueueDiskFull(t *testing.T) {
 	q := NewQueue("b")
 	now := time.Now()
@@ -135,7 +135,7 @@ func TestQueueDiskFull(t *testing.T) {
 	must(t, q.Close())
 }
 
-// TestQueueTalksTooMuch leaves out the debug records of a boot that has sent much, and nothing else.
+// TestQueueTalksTooMuch: a boot that has sent a lot leaves out its debug records, and nothing else.
 func TestQueueTalksTooMuch(t *testing.T) {
 	q := NewQueue("b")
 	s := (&taken{}).refuse("", func(record.Event) bool { return false })
