@@ -7,7 +7,7 @@ import (
 	"gprovision/model/page"
 )
 
-// TestNumbersOfThePage: what docs/running-system.md says, and is.
+// TestNumbersOfThePage: docs/running-system.md gives the right numbers.
 func TestNumbersOfThePage(t *testing.T) {
 	for says, ok := range map[string]bool{
 		"downloads if 192 MiB stay free beside the image": reserve == 192<<20,

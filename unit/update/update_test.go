@@ -55,7 +55,8 @@ func (f *fixture) write(path string, b []byte) {
 
 func name(version string) string { return prefix + version + ".upd" }
 
-// image writes an image of that version with a boot artifact of that build; 0: without one. It is signed under the name signedAs.
+// image writes an image of that version with a boot artifact of that build. A build of 0 means no artifact. The image
+// is signed under the name signedAs.
 func (f *fixture) image(dir, version, signedAs string, build int) string {
 	f.t.Helper()
 	var b bytes.Buffer
@@ -123,8 +124,8 @@ func (f *fixture) waiting() string {
 	return strings.Join(list, " ")
 }
 
-// TestDamagedInside: an image that cannot be unpacked as far as its boot artifact is a bad image and no bad disk, though its signature is
-// good. It does not stay: the next call fetches it again.
+// TestDamagedInside: if an image cannot be unpacked up to its boot artifact, the image is bad and not the disk, even
+// though its signature is good. The image is removed, and the next call fetches it again.
 func TestDamagedInside(t *testing.T) {
 	const version = "2026-11-06.0001"
 	whole := func(f *fixture) []byte {
@@ -174,14 +175,14 @@ func TestDamagedInside(t *testing.T) {
 	}
 }
 
-// TestSourceUnreadable: a source that cannot be read is no fault of the unit's disk.
+// TestSourceUnreadable: a source that cannot be read is not blamed on the unit's disk.
 func TestSourceUnreadable(t *testing.T) {
 	f := newFixture(t)
 	source := f.image(f.source, "2026-11-07.0001", "2026-11-07.0001", 7)
 	if err := os.Remove(source); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(source, 0o755); err != nil { // it opens, and reading it fails
+	if err := os.Mkdir(source, 0o755); err != nil { // it can be opened but not read
 		t.Fatal(err)
 	}
 	if _, err := f.take(source); fault.Of(err) != fault.Download {
@@ -234,7 +235,7 @@ func TestTake(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"nonsense.upd", "ACME.LNX.FOX.2026-11-22.0001.upd"} { // the second is another product's
+	for _, name := range []string{"nonsense.upd", "ACME.LNX.FOX.2026-11-22.0001.upd"} { // the second belongs to another product
 		if _, err := f.take(filepath.Join(f.source, name)); fault.Of(err) != fault.ImageName {
 			t.Errorf("a wrong name, %s: %v", name, err)
 		}
@@ -260,7 +261,7 @@ func TestTakeDamaged(t *testing.T) {
 	if f.images() != "" || strings.Contains(f.waiting(), ".upd") {
 		t.Errorf("a damaged image is on the volume: %q, %q", f.images(), f.waiting())
 	}
-	// One that is damaged on the volume is replaced by a good one, and its failures are forgotten.
+	// A good image replaces a damaged one on the volume, and the failures of that are forgotten.
 	f.image(f.volume.Path(state.ImageDir), "2026-11-02.0001", "2026-11-02.0001", 7)
 	f.write(f.volume.Path(state.ImageDir, name("2026-11-02.0001")), b)
 	f.write(source, good)
@@ -303,7 +304,7 @@ func TestRecoveryArtifact(t *testing.T) {
 	if b, err := os.ReadFile(f.volume.Path("norm_boot")); err != nil || !bytes.Equal(b, imagetest.BzImage(6, "")) {
 		t.Errorf("recovery artifact: %v", err)
 	}
-	// The power went after the image was in its place: the same command does the rest.
+	// The power failed after the image was put in place. The same command does the rest.
 	f.write(f.volume.Path("norm_boot"), imagetest.BzImage(1, ""))
 	if r, err := f.take(filepath.Join(f.source, name("2026-11-05.0001"))); err != nil || !r.Present || !r.Recovery {
 		t.Errorf("%+v, %v", r, err)
@@ -337,7 +338,7 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// TestNoSpace: what would fill the volume is refused before anything of it is there.
+// TestNoSpace: what would fill the volume is refused before any of it arrives.
 func TestNoSpace(t *testing.T) {
 	f := newFixture(t)
 	f.image(f.volume.Path(state.ImageDir), "2026-11-01.0001", "2026-11-01.0001", 1)
@@ -354,7 +355,7 @@ func TestNoSpace(t *testing.T) {
 	}
 }
 
-// A connection that breaks, and a power cut at any place, cost no more than another call.
+// TestInterrupted: a broken connection, or a power cut at any place, costs only another call.
 func TestInterrupted(t *testing.T) {
 	f := newFixture(t)
 	source := f.image(f.source, "2026-11-02.0001", "2026-11-02.0001", 7)
@@ -389,7 +390,7 @@ func TestInterrupted(t *testing.T) {
 	if r, err := f.take(address); err != nil || r.Resumed == 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	// Whole and not proven yet.
+	// It is complete but not yet proven.
 	os.RemoveAll(f.volume.Path(state.ImageDir))
 	f.write(f.volume.Path(state.FetchDir, name("2026-11-02.0001")), whole)
 	server.Config.Handler = http.NotFoundHandler()
@@ -406,8 +407,8 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestCancelledAnywhere gives a call up at every place at which it looks, again and again on the same volume: no image is ever in its
-// place without being good, and the last call, which nothing disturbs, does the rest.
+// TestCancelledAnywhere cancels a call at every place where it checks for that, again and again on the same volume.
+// No image is ever in place without being good. The last call, which nothing disturbs, does the rest.
 func TestCancelledAnywhere(t *testing.T) {
 	f := newFixture(t)
 	source := f.image(f.source, "2026-11-02.0001", "2026-11-02.0001", 7)
@@ -441,7 +442,7 @@ func TestCancelledAnywhere(t *testing.T) {
 			if readErr == nil && (!bytes.Equal(placed, whole) || !strings.Contains(f.images(), ".upd.minisig")) {
 				t.Fatalf("given up after %d: on the volume are %q, and the image has %d bytes", n, f.images(), len(placed))
 			}
-			if n%2 == 0 { // with what the call before has left, and without
+			if n%2 == 0 { // with and without what the previous call left
 				os.RemoveAll(f.volume.Path(state.FetchDir))
 			}
 			if n > 10_000 {
@@ -463,7 +464,8 @@ func TestCancelledAnywhere(t *testing.T) {
 	}
 }
 
-// TestUnsignedArtifact: the boot artifact of an image that nobody signed becomes no recovery artifact because of a number of its own.
+// TestUnsignedArtifact: the boot artifact of an unsigned image does not become the recovery artifact just because of
+// its own number.
 func TestUnsignedArtifact(t *testing.T) {
 	f := newFixture(t)
 	f.policy.AllowUnsigned = true
@@ -481,14 +483,14 @@ func TestUnsignedArtifact(t *testing.T) {
 	if p, err := f.volume.ReadPending(); err != nil || p.RecoveryArtifact {
 		t.Errorf("%+v, %v", p, err)
 	}
-	// One without a recovery artifact takes what there is: it could restore nothing otherwise.
+	// A unit without a recovery artifact takes what there is: otherwise it could restore nothing.
 	f.write(f.volume.Path("norm_boot"), []byte("damaged"))
 	if r, err := f.take(filepath.Join(f.source, name("2026-11-06.0001"))); err != nil || !r.Recovery {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
 
-// TestLookInsideAgain: an image that is another one when its boot artifact is taken out than it was when it was proven gives none.
+// TestLookInsideAgain: if an image differs from the proven one when its boot artifact is extracted, it gives none.
 func TestLookInsideAgain(t *testing.T) {
 	f := newFixture(t)
 	source := f.image(f.source, "2026-11-07.0001", "2026-11-07.0001", 4)
@@ -514,7 +516,7 @@ func TestLookInsideAgain(t *testing.T) {
 	}
 }
 
-// TestTooLarge: what no restore could write to the main disk is not taken, and nothing of it stays.
+// TestTooLarge: an image that no restore could write to the main disk is refused, and nothing of it is kept.
 func TestTooLarge(t *testing.T) {
 	f := newFixture(t)
 	source := f.image(f.source, "2026-11-02.0001", "2026-11-02.0001", 7)
@@ -534,13 +536,13 @@ func TestTooLarge(t *testing.T) {
 	if _, err := f.take(source, room(1<<20)); err != nil {
 		t.Error(err)
 	}
-	if _, err := f.take(source, room(4000)); fault.Of(err) != fault.DiskTooSmall { // it is there, and the disk was replaced by a smaller one
+	if _, err := f.take(source, room(4000)); fault.Of(err) != fault.DiskTooSmall { // a smaller disk has replaced the old one
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestResignedOriginal: an original image whose key was revoked is fetched again with a signature of a key that stays, and takes the place of
-// the one on the volume. Before the revocation the old one is good enough, and stays as it is.
+// TestResignedOriginal: the key of an original image was revoked. The image is fetched again with a signature by a
+// key that stays, and replaces the one on the volume. Before the revocation the old one is good enough and stays.
 func TestResignedOriginal(t *testing.T) {
 	f := newFixture(t)
 	const version = "2026-11-01.0001"
