@@ -12,14 +12,14 @@ import (
 	"gprovision/unit/panel/script"
 )
 
-// buttons is a panel whose keys are no letters, as on a display.
+// buttons is a panel without letter keys, such as a display.
 type buttons struct {
 	script.Panel
 }
 
 func (b *buttons) Types() bool { return false }
 
-// showOnly has no keys.
+// showOnly is a panel without keys.
 type showOnly struct{ s script.Panel }
 
 func (p *showOnly) Show(v panel.View) error { return p.s.Show(v) }
@@ -67,11 +67,11 @@ func TestAsk(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, b *panel.Board, one, two *script.Panel) {
-				one.Press('4') // before the question: it must not count
+				one.Press('4') // pressed before the question: it must not count
 				synctest.Wait()
 				began := time.Now()
 				one.Answer = func(panel.Asked) []panel.Key {
-					time.Sleep(time.Millisecond) // of the bubble: the other panel has shown it by then
+					time.Sleep(time.Millisecond) // virtual time: by then the other panel shows it
 					return tc.keys
 				}
 				got, err := b.Ask(t.Context(), menu)
@@ -120,7 +120,7 @@ func TestAskStays(t *testing.T) {
 	})
 }
 
-// TestQuestionsTakeTurns asks twice at once: both are answered, one after the other.
+// TestQuestionsTakeTurns asks twice at once. Both questions are answered, one after the other.
 func TestQuestionsTakeTurns(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *panel.Board, one, two *script.Panel) {
 		two.Answer = func(a panel.Asked) []panel.Key { return []panel.Key{panel.Key('0' + len(a.Title))} }
@@ -236,7 +236,7 @@ func TestLine(t *testing.T) {
 				ended <- err
 			}()
 			press(one, []panel.Key("hid")...)
-			press(&lcd.Panel, panel.KeyEnter, panel.KeyUp) // ends no line: nothing can be typed there
+			press(&lcd.Panel, panel.KeyEnter, panel.KeyUp) // ends no line: nobody can type there
 			press(two, []panel.Key("hunté2")...)
 			press(two, panel.KeyBackspace, panel.KeyBackspace, panel.KeyUp, 'e', 'r', 'q', '2', panel.KeyEnter)
 			if err := <-ended; err != nil {
@@ -257,7 +257,7 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// TestSlowPanelDoesNotHoldUpAQuestion answers on one panel while another one is stuck.
+// TestSlowPanelDoesNotHoldUpAQuestion answers on one panel while another hangs.
 func TestSlowPanelDoesNotHoldUpAQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stuck, quick := &slow{gate: make(chan struct{})}, &script.Panel{Answer: func(panel.Asked) []panel.Key { return []panel.Key{'2'} }}
@@ -269,13 +269,13 @@ func TestSlowPanelDoesNotHoldUpAQuestion(t *testing.T) {
 	})
 }
 
-// unplugged is a panel whose keys may end.
+// unplugged is a panel whose keys can end.
 type unplugged struct{ keys chan panel.Key }
 
 func (u unplugged) Show(panel.View) error  { return nil }
 func (u unplugged) Keys() <-chan panel.Key { return u.keys }
 
-// TestInputThatEnds closes the keys of the only panel that has any.
+// TestInputThatEnds closes the keys of the only panel with keys.
 func TestInputThatEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := unplugged{make(chan panel.Key)}
@@ -291,7 +291,7 @@ func TestInputThatEnds(t *testing.T) {
 	})
 }
 
-// TestPastedLine: a line that comes at once is read whole, however long the question takes for each key of it.
+// TestPastedLine: a pasted line is read whole, however long the question takes for each key.
 func TestPastedLine(t *testing.T) {
 	text := strings.Repeat("G1ENB8XF ", 400)
 	b := board(t, &script.Panel{Answer: func(panel.Asked) []panel.Key { return keysOf(text) }})
@@ -303,7 +303,7 @@ func TestPastedLine(t *testing.T) {
 	}
 }
 
-// keysOf are the keys that type a text and end it.
+// keysOf returns the keys that type a text and end it.
 func keysOf(text string) (keys []panel.Key) {
 	for _, c := range []byte(text) {
 		keys = append(keys, panel.Key(c))

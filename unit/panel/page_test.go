@@ -34,7 +34,7 @@ func TestPicturesOfThePage(t *testing.T) {
 	}
 }
 
-// TestKeysOfThePage: what docs/lcd.md says of each key is what it does in a menu.
+// TestKeysOfThePage: docs/lcd.md says what each key does in a menu.
 func TestKeysOfThePage(t *testing.T) {
 	rows, err := page.Rows(os.DirFS("../../docs"), "lcd.md", "## On a unit")
 	if err != nil {

@@ -104,7 +104,7 @@ func TestProblem(t *testing.T) {
 	}
 }
 
-// job runs a job of three steps against a console and returns what is on it.
+// job runs a job of three steps on a console and returns what the console shows.
 func job(t *testing.T, terminal bool) string {
 	var out bytes.Buffer
 	now := time.Unix(0, 0)
@@ -188,7 +188,7 @@ func TestMeter(t *testing.T) {
 	if p := m.Progress(); p.Percent() != 50 || p.Rate < 49 || p.Rate > 51 || p.Left < 9*time.Second || p.Left > 11*time.Second {
 		t.Errorf("half way: %+v", p)
 	}
-	now = now.Add(time.Hour) // stands still
+	now = now.Add(time.Hour) // it stands still
 	if p := m.Progress(); p.Rate > 1 {
 		t.Errorf("standing still: %+v", p)
 	}
@@ -201,7 +201,7 @@ func TestMeter(t *testing.T) {
 		t.Errorf("done: %+v", p)
 	}
 
-	// A resumed download begins its rate where it begins.
+	// The rate of a resumed download starts where the download does.
 	m = panel.NewMeter(func() time.Time { return now }, 1000)
 	now = now.Add(time.Second)
 	m.Set(500)

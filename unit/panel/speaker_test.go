@@ -9,7 +9,7 @@ import (
 	"gprovision/unit/panel"
 )
 
-// TestSpeaker: each new problem is heard, and one that is only shown again is not.
+// TestSpeaker: each new problem sounds, and one that is only shown again does not.
 func TestSpeaker(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

@@ -27,7 +27,7 @@ type rig struct {
 	press func(panel.Key)
 }
 
-// paper is a console that everything stays on.
+// paper is a console that keeps everything.
 type paper struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -39,7 +39,7 @@ func (p *paper) Write(b []byte) (int, error) {
 	return p.b.Write(b)
 }
 
-// take reports whether text was written since it was found last.
+// take reports whether text was written since the last time it was found.
 func (p *paper) take(text string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -93,7 +93,7 @@ func scriptRig() rig {
 	}, func(k panel.Key) { s.Press(k) }}
 }
 
-// TestPanels is what every panel that a person looks at must do.
+// TestPanels checks what every panel for a person must do.
 func TestPanels(t *testing.T) {
 	for name, makeRig := range map[string]func() rig{
 		"serial line": func() rig { return consoleRig(false) },
