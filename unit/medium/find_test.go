@@ -18,7 +18,7 @@ import (
 	"gprovision/unit/machine/machinetest"
 )
 
-// ports are the USB ports of a machine that is not there.
+// ports are the USB ports of a machine in memory.
 type ports struct {
 	*machinetest.Rig
 	t   *testing.T
@@ -34,10 +34,10 @@ func newPorts(t *testing.T) ports {
 	return p
 }
 
-// part is a partition of a disk that is plugged in: with FAT, or with ext4 where the identifier is one of ext4.
+// part is a partition of a plugged-in disk. It has ext4 if the identifier is one of ext4, and FAT otherwise.
 type part struct{ kind, fsUUID, label string }
 
-// plug plugs a disk in.
+// plug plugs in a disk.
 func (p ports) plug(d block.Disk, parts ...part) block.Disk {
 	p.t.Helper()
 	d.Size = layout.GiB
@@ -63,7 +63,7 @@ func (p ports) plug(d block.Disk, parts ...part) block.Disk {
 	return d
 }
 
-// image puts an image into the root of a filesystem.
+// image writes an image to the root of a filesystem.
 func (p ports) image(fsUUID, base string) {
 	p.t.Helper()
 	dir := p.Volume(fsUUID)
@@ -85,7 +85,7 @@ func (p ports) look(fault func(n int, call string) error) (Finder, []block.Disk)
 	return Finder{Eyes: machine.EyesOf(p.m), Names: p.m.Site.Names}, disks
 }
 
-// left checks that nothing is mounted any more, and no directory is left.
+// left checks that nothing is still mounted, and that no directory is left.
 func (p ports) left() {
 	p.t.Helper()
 	if list, err := os.ReadDir(p.m.Places.Medium); err != nil && !errors.Is(err, os.ErrNotExist) || len(list) > 0 {
@@ -94,13 +94,13 @@ func (p ports) left() {
 }
 
 const (
-	onExt4   = "0f4bd1a3-0000-4000-8000-00000000000" // the identifier of an ext4 filesystem, but for its last digit
+	onExt4   = "0f4bd1a3-0000-4000-8000-00000000000" // identifier of an ext4 filesystem, without its last digit
 	newest   = prefix + "2026-11-22.0001.upd"
 	usbImage = prefix + "2026-11-21.0001.upd"
 )
 
-// TestFind: media are what a person plugged in with an image for this unit, on FAT or ext4. Disks of the unit itself, and what has the
-// label of one of its volumes, are none; nothing is written to any disk.
+// TestFind: media are plugged-in disks with an image for this unit, on FAT or ext4. The unit's own disks do not
+// count, nor filesystems with the label of one of its volumes. Nothing is written to any disk.
 func TestFind(t *testing.T) {
 	p := newPorts(t)
 	usb := func(name string) block.Disk { return block.Disk{Name: name, Bus: block.USB} }
@@ -170,7 +170,7 @@ func TestFind(t *testing.T) {
 	}
 	p.left()
 
-	// The image of one is read where it lies.
+	// The image of a medium is read in place.
 	dir, done, err = Mount(f.Eyes, found[0])
 	if err != nil {
 		t.Fatal(err)
@@ -193,8 +193,8 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestSticks: sticks are those of gprov stick make whose partitions the kernel knows. A support bundle goes to the partition for it, and to
-// no other stick.
+// TestSticks: the sticks are those of gprov stick make whose partitions the kernel knows. A support bundle goes to
+// the partition meant for it, and to no other stick.
 func TestSticks(t *testing.T) {
 	p := newPorts(t)
 	usb := func(name string) block.Disk { return block.Disk{Name: name, Bus: block.USB} }
@@ -206,7 +206,7 @@ func TestSticks(t *testing.T) {
 	f, disks := p.look(nil)
 	for i := range disks {
 		if disks[i].Name == "sde" {
-			disks[i].Partitions = nil // the kernel is not so far
+			disks[i].Partitions = nil // the kernel has not read them yet
 		}
 	}
 	sticks := f.Sticks(disks, nil)

@@ -21,7 +21,7 @@ import (
 
 const prefix = "WIDGET.LNX.SHINY."
 
-// xzHead is what an image begins with as far as a glance goes: a stream header with SHA-256 (xz-file-format.txt, 2.1.1).
+// xzHead is what a glance looks at: a stream header with SHA-256 (xz-file-format.txt, 2.1.1).
 var xzHead = []byte{0xfd, '7', 'z', 'X', 'Z', 0, 0, 10, 0xe1, 0xfb, 0x0c, 0xa1}
 
 type stick struct {
@@ -106,7 +106,7 @@ func TestScan(t *testing.T) {
 		t.Errorf("not refused: %v", want)
 	}
 
-	// The identifier is that of this image on this medium.
+	// The identifier belongs to this image on this medium.
 	again, _, err := Scan(s.dir, "1234-ABCD", prefix, policy.Policy{}, keys)
 	if err != nil || again[0].ID != files[0].ID || len(files[0].ID) != 32 {
 		t.Errorf("identifier %q, then %q, %v", files[0].ID, again[0].ID, err)
@@ -115,7 +115,7 @@ func TestScan(t *testing.T) {
 	if err != nil || elsewhere[0].ID == files[0].ID || files[0].ID == files[1].ID {
 		t.Errorf("two media or two images have the identifier %q, %v", files[0].ID, err)
 	}
-	// A policy that allows unsigned images, and one that forbids old ones.
+	// Try a policy that allows unsigned images, and one that forbids old ones.
 	loose, _, err := Scan(s.dir, "", prefix, policy.Policy{AllowUnsigned: true}, keys)
 	if err != nil || len(loose) != 3 {
 		t.Errorf("%d files, want 3: %v", len(loose), err)
@@ -140,7 +140,7 @@ func TestScanIsBounded(t *testing.T) {
 	}
 }
 
-// TestWithin has a medium that never answers, and one whose driver panics.
+// TestWithin uses a medium that never answers, and one whose driver panics.
 func TestWithin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		free := make(chan struct{})
