@@ -21,7 +21,7 @@ func TestParseArgs(t *testing.T) {
 	}
 }
 
-// TestWords: what is between words, and within them.
+// TestWords: the separators between words, and quotes within them.
 func TestWords(t *testing.T) {
 	a := ParseArgs("mfgurl=\"http://a b\"\tBOOTIF=52-54-00-AA-BB-CC\nreal_root=PARTUUID=  PROTO_IDENT=x\n", false)
 	if a.ManifestURL != "http://a b" || a.BootMAC != "52:54:00:aa:bb:cc" || a.Root != (Root{}) || a.ProtoIdent != "x" {

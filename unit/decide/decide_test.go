@@ -95,7 +95,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// TestDecideSays holds the sentence where rows beside each other do the same, and facts that count in one row only.
+// TestDecideSays checks the sentence of rows that lead to the same job, and facts that count in a single row.
 func TestDecideSays(t *testing.T) {
 	req := &state.Request{ID: "0123456789abcdef", Kind: state.KindRestore}
 	shell, mfg, tries := policy.Policy{Shell: true}, policy.Policy{Provision: true}, policy.Policy{FailedBoots: 3}
@@ -136,8 +136,8 @@ func TestDecideSays(t *testing.T) {
 	}
 }
 
-// TestDecideIsTotal walks through all combinations: there is always a decision, no decision destroys without a recovery volume
-// and proof, and Hold always has a fault.
+// TestDecideIsTotal tries all combinations. There is always a decision. No decision destroys without a recovery
+// volume and proof. Hold always has a fault.
 func TestDecideIsTotal(t *testing.T) {
 	req, own := &state.Request{ID: "0123456789abcdef"}, &state.Request{ID: "0123456789abcdef", Auto: true}
 	for _, r := range []RecoveryState{RecoveryMissing, RecoveryFound, RecoveryAmbiguous, RecoveryDamaged, RecoveryNewer} {
@@ -176,7 +176,7 @@ func TestDecideIsTotal(t *testing.T) {
 	}
 }
 
-// TestDecideDocs keeps the table of docs/decide.md equal to the one of the code.
+// TestDecideDocs: the table in docs/decide.md equals the one in the code.
 func TestDecideDocs(t *testing.T) {
 	b, err := os.ReadFile("../../docs/decide.md")
 	if err != nil {
@@ -201,7 +201,7 @@ func TestDecideDocs(t *testing.T) {
 	}
 }
 
-// TestComplete: which recovery volumes are those of a unit that a person uses.
+// TestComplete: which recovery volumes belong to a unit that somebody uses.
 func TestComplete(t *testing.T) {
 	provisioned, person := &state.Request{ID: "0123456789abcdef", By: state.ByProvisioning}, &state.Request{ID: "0123456789abcdef", By: "root on tty1"}
 	for _, tc := range []struct {

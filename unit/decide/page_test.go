@@ -9,8 +9,8 @@ import (
 	"gprovision/model/page"
 )
 
-// TestPage: each argument of docs/kernel-arguments.md means something to ParseArgs, and to a locked artifact only those that the page
-// names; and each type of real_root is one.
+// TestPage: ParseArgs understands each argument in docs/kernel-arguments.md, and a locked artifact only those that
+// the page names. Each type of real_root is valid.
 func TestPage(t *testing.T) {
 	docs := os.DirFS("../../docs")
 	rows, err := page.Rows(docs, "kernel-arguments.md", "# Kernel arguments")
@@ -28,7 +28,7 @@ func TestPage(t *testing.T) {
 			name, _, _ := strings.Cut(word, "=")
 			locked = append(locked, name)
 		}
-		// What the page says to have any value has any, and the others have that one.
+		// An argument that takes any value on the page really takes any. The others take only that one.
 		name, value, _ := strings.Cut(word, "=")
 		anyValue := strings.HasPrefix(row[1], "any value: ")
 		if fixed := value != strings.ToUpper(value) || value == "1"; fixed && name != "BOOTIF" {
