@@ -21,7 +21,7 @@ import (
 	"gprovision/model/secret"
 )
 
-// keep is a sink that remembers, and that a test can block or break.
+// keep is a sink that keeps its records. A test can block or break it.
 type keep struct {
 	mu     sync.Mutex
 	got    []Record
@@ -116,7 +116,7 @@ func TestStuckSinkBlocksNobody(t *testing.T) {
 		if n := len(fine.messages()); n != 100 {
 			t.Errorf("the other sink has %d of 100", n)
 		}
-		// It comes back: the record it hung in, then the count, then the newest.
+		// The sink recovers. It gets the record that it hung on, then the count, then the newest records.
 		close(stuck.gate)
 		if err := j.Flush(t.Context()); err != nil {
 			t.Fatal(err)
@@ -197,7 +197,7 @@ func TestFailingSink(t *testing.T) {
 	if got := bad.messages(); len(got) != 2 || got[1] != "y" {
 		t.Errorf("got %q", got)
 	}
-	if c, _ := bad.got[0].Attr("count"); c != uint64(4) { // three and the one about the failure
+	if c, _ := bad.got[0].Attr("count"); c != uint64(4) { // three, and the one about the failure
 		t.Errorf("count %v", c)
 	}
 	j.Attach("panics", Func(func(Record) error { panic("x") }))
@@ -248,7 +248,8 @@ func TestJSONLine(t *testing.T) {
 	}
 }
 
-// The handler keeps the rules of log/slog. Ours has no groups within a line: the test takes the dots apart again.
+// TestHandlerRules: the handler keeps the rules of log/slog. Ours has no groups within a line, so the test splits the
+// keys at their dots.
 func TestHandlerRules(t *testing.T) {
 	var last *keep
 	var j *Journal
@@ -279,7 +280,7 @@ func TestHandlerRules(t *testing.T) {
 			m[parts[len(parts)-1]] = v
 		}
 		if strings.Contains(t.Name(), "zero-time") {
-			delete(out, "time") // a record without a time gets that of its arrival here
+			delete(out, "time") // a record without a time gets the time of its arrival
 		}
 		return out
 	})
@@ -353,7 +354,7 @@ func TestFile(t *testing.T) {
 		t.Errorf("got %s", s)
 	}
 
-	// Rotation and the cap: files of others stay, the oldest go.
+	// Rotation and the cap: files of others stay, and the oldest logs go.
 	for _, name := range []string{"recovery_history.json", "other.log"} {
 		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 5000), 0o600); err != nil {
 			t.Fatal(err)
@@ -450,7 +451,7 @@ func TestManyWriters(t *testing.T) {
 	}
 }
 
-// FuzzLine checks that every record is one line of valid JSON and one line of text.
+// FuzzLine checks that every record becomes one line of valid JSON and one line of text.
 func FuzzLine(f *testing.F) {
 	f.Add("m", "k", "v", int64(1))
 	f.Add("\x00\n\xff", "time", "\"\\\r\n", int64(-1))

@@ -7,10 +7,10 @@ import (
 	"gprovision/model/page"
 )
 
-// TestNumbersOfThePage: what docs/formats/recovery-volume.md says, and is.
+// TestNumbersOfThePage: docs/formats/recovery-volume.md gives the right numbers.
 func TestNumbersOfThePage(t *testing.T) {
 	for says, ok := range map[string]bool{
-		"All logs together stay below 64 MiB: a file is ended at an eighth of that": DefaultCap == 64<<20, // TestFile has the eighth
+		"All logs together stay below 64 MiB: a file is ended at an eighth of that": DefaultCap == 64<<20, // TestFile tests the eighth
 	} {
 		if !ok {
 			t.Errorf("the page says %q, and it is not so", says)
