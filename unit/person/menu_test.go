@@ -9,7 +9,8 @@ import (
 	"gprovision/unit/survey"
 )
 
-// TestDescribe: the menu's line of an image says what it is for this unit. The mark has its name as a release, without ".upd".
+// TestDescribe: an image's line in the menu says what the image is to this unit. The mark has the image's name
+// without ".upd".
 func TestDescribe(t *testing.T) {
 	const prefix, running, original = "WIDGET.LNX.SHINY.", "WIDGET.LNX.SHINY.2026-11-05.0001", "WIDGET.LNX.SHINY.2026-11-01.0001.upd"
 	f := &survey.Findings{}

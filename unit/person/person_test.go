@@ -17,14 +17,14 @@ import (
 	"gprovision/unit/survey"
 )
 
-// withKeys returns a person at a unit with a panel that has keys.
+// withKeys returns a person at a unit whose panel has keys.
 func withKeys(p policy.Policy) *Person {
 	m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Policy: p}
 	m.Panel.Add("script", &script.Panel{Answer: func(panel.Asked) []panel.Key { return nil }})
 	return &Person{Machine: m}
 }
 
-// TestOfferMenu: a boot from a recovery stick shows the menu once, where there is something to choose.
+// TestOfferMenu: a boot from a recovery stick shows the menu once, if there is something to choose.
 func TestOfferMenu(t *testing.T) {
 	for name, c := range map[string]struct {
 		from     bool
@@ -89,7 +89,7 @@ func TestStickMenu(t *testing.T) {
 	}
 }
 
-// TestForcedRestoreNeedsAYes: what becomes of the choice in a boot menu.
+// TestForcedRestoreNeedsAYes: what follows from the choice in a boot menu.
 func TestForcedRestoreNeedsAYes(t *testing.T) {
 	unattended := policy.Policy{ForcedRestore: policy.ForcedRestoreUnattended}
 	yes, no := []panel.Key{panel.KeyDown, panel.KeyEnter}, []panel.Key{panel.KeyEnter}
