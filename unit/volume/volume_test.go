@@ -15,7 +15,7 @@ import (
 	"gprovision/unit/volume"
 )
 
-// handle is the recovery volume of a unit on a machine that was just switched on.
+// handle returns the recovery volume of a unit on a machine that was just switched on.
 func handle(t *testing.T) (*machinetest.Rig, *machine.Machine, *volume.Handle) {
 	t.Helper()
 	r := machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI})
@@ -39,7 +39,8 @@ func mounts(r *machinetest.Rig) (out []string) {
 	return out
 }
 
-// TestViewAndChange: the volume is there while somebody looks at it or changes it, and not a moment longer, whatever becomes of that.
+// TestViewAndChange: the volume is mounted while somebody views or changes it, and not a moment longer, whatever the
+// result.
 func TestViewAndChange(t *testing.T) {
 	r, m, h := handle(t)
 	enough := errors.New("enough")
@@ -67,7 +68,7 @@ func TestViewAndChange(t *testing.T) {
 	}
 }
 
-// TestHold: while the volume is held it stays where it is, and looks and changes go there.
+// TestHold: a held volume stays mounted, and views and changes use that mount.
 func TestHold(t *testing.T) {
 	r, m, h := handle(t)
 	for range 2 {
@@ -102,7 +103,7 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// TestNotThere: a volume that cannot be mounted is an error, and nobody works on the empty directory.
+// TestNotThere: if the volume cannot be mounted, there is an error, and nobody works on the empty directory.
 func TestNotThere(t *testing.T) {
 	r, _, h := handle(t)
 	r.Fail(func(_ int, call string) error {
