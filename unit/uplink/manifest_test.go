@@ -40,8 +40,8 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// TestVerifyObeys: a signature that holds is not enough. The product and the age are those that the policy wants, and nothing
-// older than what was used comes back.
+// TestVerifyObeys: a valid signature is not enough. The policy must accept the product and the age, and nothing older
+// than a used manifest comes back.
 func TestVerifyObeys(t *testing.T) {
 	key := keytest.New(t)
 	const text = `{"Files": []}`
@@ -72,7 +72,7 @@ func TestVerifyObeys(t *testing.T) {
 	}
 }
 
-// TestFetch: what lies beside a manifest decides, and a missing signature passes only where the policy says so.
+// TestFetch: the signature beside a manifest decides. A missing one passes only if the policy allows it.
 func TestFetch(t *testing.T) {
 	key := keytest.New(t)
 	const text = `{"Files": [{"Src": "a.upd", "Dest": "Image"}]}`
