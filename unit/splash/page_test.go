@@ -7,7 +7,7 @@ import (
 	"gprovision/model/page"
 )
 
-// TestPage: what docs/lcd.md says of the start of the system is what the display shows, and how it is ended.
+// TestPage: docs/lcd.md says what the display shows while the system starts, and how that ends.
 func TestPage(t *testing.T) {
 	err := page.Says(os.DirFS("../../docs"), "lcd.md", "shows `"+starting+"`, or `"+preparing+"`", "with `"+silent+"`",
 		"(`pkill -USR1 "+name+"`)")

@@ -51,7 +51,7 @@ func TestShow(t *testing.T) {
 	if err := end(t.Context(), socket); err != nil {
 		t.Error(err)
 	}
-	// It returned: the display is free, and as it was found.
+	// It returned. The display is free and in the state in which it was found.
 	if sc := s.Screen(); !sc.Contains(Started) || sc.PressMask != before.PressMask || sc.RelMask != before.RelMask || sc.Backlight != before.Backlight {
 		t.Errorf("it shows %q, %+v", sc.Lines(), sc)
 	}
