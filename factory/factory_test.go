@@ -26,14 +26,14 @@ import (
 	"gprovision/model/secret"
 )
 
-// local is the configuration of a server that answers on this machine only.
+// local is the configuration of a server that answers only this machine.
 func local(t *testing.T) Config {
 	t.Helper()
 	return Config{Data: filepath.Join(t.TempDir(), "data"), NoNetboot: true, Address: "127.0.0.2", IPXE: t.TempDir(),
 		FirstPassword: func(secret.Secret) error { return nil }, Log: slog.New(slog.DiscardHandler)}
 }
 
-// served serves s until the test ends, or stop is called, which returns how it ended.
+// served serves s until the test ends or stop is called. stop returns the error of Serve.
 func served(t *testing.T, s *Server) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -63,7 +63,7 @@ func get(t *testing.T, c *http.Client, url string) (*http.Response, []byte) {
 	return resp, b
 }
 
-// TestServe starts a server at free ports, asks it both ways, ends it, and starts another one in its place.
+// TestServe starts a server on free ports, talks to it both ways, ends it, and starts another in its place.
 func TestServe(t *testing.T) {
 	c := local(t)
 	c.Problems = func() []string { return []string{"the files are odd"} }
@@ -127,7 +127,7 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// TestNewRefuses: what is wrong is said in one sentence, with its kind, and nothing stays open.
+// TestNewRefuses: one sentence says what is wrong, and has its kind. Nothing stays open.
 func TestNewRefuses(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
@@ -189,7 +189,8 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// TestFirstPassword: the password of the first operator is told once, before it is set, and one in a file counts at each start.
+// TestFirstPassword: the first operator's password is told once, before it is set. One in a file counts at each
+// start.
 func TestFirstPassword(t *testing.T) {
 	c := local(t)
 	var told []secret.Secret
@@ -240,7 +241,7 @@ func TestFirstPassword(t *testing.T) {
 	}
 }
 
-// TestCheck: what a check says, before the set-up, after it, and beside a server that runs.
+// TestCheck: the results of a check before the set-up, after it, and beside a running server.
 func TestCheck(t *testing.T) {
 	c := local(t)
 	c.FirstPassword = func(secret.Secret) error { return nil }
@@ -308,8 +309,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestNetboot: of two servers with addresses of their own at one cable the second one is refused, and lets go of its ports; beside the
-// first one it may name what to boot.
+// TestNetboot: two servers on one cable are to hand out addresses. The second is refused and releases its ports.
+// Beside the first it may only name what to boot.
 func TestNetboot(t *testing.T) {
 	if os.Getuid() != 0 {
 		if os.Getenv("GPROV_NO_SKIP") == "1" {

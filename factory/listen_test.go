@@ -28,7 +28,7 @@ func (b *brokenListener) Accept() (net.Conn, error) {
 	panic("accepting is out of order")
 }
 
-// TestServiceAgain: an HTTP service whose loop panics answers again at the same port, and the first page has what says so.
+// TestServiceAgain: an HTTP service whose loop panics answers on the same port again, and the first page says so.
 func TestServiceAgain(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -54,7 +54,7 @@ type station struct {
 	log  *logText
 }
 
-// logText is a log that is read while it is written.
+// logText is a log that can be read during writing.
 type logText struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -77,7 +77,7 @@ func start(t *testing.T, withOperator bool) *station {
 	return startIn(t, t.TempDir(), withOperator)
 }
 
-// startIn starts the server on what lies in a directory.
+// startIn starts the server on the content of a directory.
 func startIn(t *testing.T, dir string, withOperator bool) *station {
 	t.Helper()
 	ca, err := api.OpenAuthority(dir)
@@ -148,7 +148,7 @@ func (s *station) token(mac, serial string) secret.Secret {
 	return secret.Secret(tok)
 }
 
-// operator sends a request of the operator and returns status and body.
+// operator sends a request of the operator and returns the status and the body.
 func (s *station) operator(method, path, body string) (int, []byte) {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, strings.NewReader(body))
@@ -168,7 +168,7 @@ func (s *station) operator(method, path, body string) (int, []byte) {
 	return resp.StatusCode, b
 }
 
-// approve approves the key of a unit that has a fingerprint.
+// approve approves the key of a unit by its fingerprint.
 func (s *station) approve(unit, fingerprint string) {
 	s.t.Helper()
 	_, b := s.operator("GET", unit, "")
@@ -193,7 +193,7 @@ func stateEvent(boot string, seq uint64, job record.Job, phase record.Phase) rec
 	return record.Event{Boot: boot, Seq: seq, Time: time.Now(), Kind: record.KindState, Source: record.Observed, Attrs: record.State{Job: job, Phase: phase, Percent: -1}.Attrs()}
 }
 
-// TestLife walks a unit's real client through its whole life with the server.
+// TestLife takes a unit's real client through its whole life with the server.
 func TestLife(t *testing.T) {
 	s := start(t, true)
 	ctx := t.Context()
@@ -244,7 +244,7 @@ func TestLife(t *testing.T) {
 	if err := c.Permit(ctx, record.JobProvision); fault.Of(err) != fault.NotReleased {
 		t.Errorf("a second time: %v", err)
 	}
-	// Somebody who has got hold of a token cannot take over a completed unit.
+	// Somebody with a stolen token cannot take over a completed unit.
 	thief := s.client("SN 1/2", "boot-2", 2)
 	if err := thief.Enrol(ctx, record.EnrolRequest{Token: s.token(mac, "SN 1/2"), MACs: []string{mac}}, nil); fault.Of(err) != fault.EnrolRefused {
 		t.Errorf("thief: %v", err)
@@ -280,7 +280,7 @@ func TestLife(t *testing.T) {
 	if status, b := s.operator("POST", unit+"/release", ""); status != 200 {
 		t.Fatal(status, string(b))
 	}
-	// Its recovery device was replaced, and the key with it: a person compares the fingerprints.
+	// The unit's recovery device was replaced, and its key with it. A person compares the fingerprints.
 	again := s.client("SN 1/2", "boot-3", 3)
 	err = again.Enrol(ctx, record.EnrolRequest{Token: s.token(mac, "SN 1/2"), MACs: []string{mac}}, func(string) { s.approve(unit, again.Fingerprint()) })
 	if err != nil {
@@ -302,7 +302,7 @@ func TestLife(t *testing.T) {
 	}
 }
 
-// TestApproval lets an operator decide about a key without a token.
+// TestApproval: an operator decides about a key without a token.
 func TestApproval(t *testing.T) {
 	s := start(t, true)
 	c := s.client("S1", "b", 1)
@@ -339,7 +339,7 @@ func TestNoOperatorKey(t *testing.T) {
 	}
 }
 
-// TestClock checks that a unit whose clock is years off gets through.
+// TestClock: a unit whose clock is years off gets through.
 func TestClock(t *testing.T) {
 	s := start(t, true)
 	for _, off := range []time.Duration{-3 * 365 * 24 * time.Hour, 200 * 24 * time.Hour} {
@@ -358,7 +358,7 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// TestStrangers sends what nobody should.
+// TestStrangers sends what nobody should send.
 func TestStrangers(t *testing.T) {
 	s := start(t, true)
 	key := ed25519.NewKeyFromSeed(make([]byte, 32))
@@ -461,7 +461,7 @@ func TestSSE(t *testing.T) {
 	}
 }
 
-// TestHub checks that a watcher that does not look is told that it missed something, and hinders nobody.
+// TestHub: a watcher that does not read learns that it missed something, and holds up nobody.
 func TestHub(t *testing.T) {
 	h := &api.Hub{}
 	ch, end := h.Subscribe()
@@ -541,7 +541,8 @@ func openAPI(t *testing.T) []byte {
 	return b
 }
 
-// TestOpenAPI compares the document with the handlers: the same requests in both, and the copy in docs the same.
+// TestOpenAPI compares the document with the handlers. Both have the same requests, and the copy in docs is
+// identical.
 func TestOpenAPI(t *testing.T) {
 	doc := document(t)
 	var said []string
@@ -609,7 +610,7 @@ func (s *station) conforms(schema string, answer []byte) {
 	}
 }
 
-// TestUntrusted checks that a unit does not talk to a server that the policy's CA does not vouch for, nor in clear.
+// TestUntrusted: a unit does not talk to a server that the policy's CA does not vouch for, nor without encryption.
 func TestUntrusted(t *testing.T) {
 	s, other := start(t, true), start(t, true)
 	key := ed25519.NewKeyFromSeed(make([]byte, 32))

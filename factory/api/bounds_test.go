@@ -16,7 +16,8 @@ import (
 	"gprovision/model/record"
 )
 
-// slow begins a request of a unit from an address and keeps most of its body back. The status of the answer comes to got, if there is one.
+// slow starts a request of a unit from an address and holds back most of its body. If there is an answer, its status
+// goes to got.
 func (s *station) slow(from string, key ed25519.PrivateKey, unit string, size int, got chan<- int) {
 	s.t.Helper()
 	d := &tls.Dialer{NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}, Config: &tls.Config{RootCAs: s.pool}}
@@ -42,8 +43,8 @@ func (s *station) slow(from string, key ed25519.PrivateKey, unit string, size in
 	}()
 }
 
-// TestFlood has other machines begin as many requests as they can and never end them: a unit at the same server goes on, one machine alone
-// gets no further than its share, and what is refused is not acknowledged.
+// TestFlood: other machines start as many requests as they can and never end them. A unit of the same server is not
+// affected. A single machine gets no more than its share. What is refused is not acknowledged.
 func TestFlood(t *testing.T) {
 	s := start(t, true)
 	for i, unit := range []string{"S1", "EVIL"} {
@@ -69,7 +70,7 @@ func TestFlood(t *testing.T) {
 			s.slow(fmt.Sprintf("127.0.0.%d", host), evil, "EVIL", record.MaxBody, got)
 		}
 	}
-	// 80 are there, of which all but 16 (for 64 MiB) have been answered.
+	// There are 80 requests. All but 16 (for 64 MiB) have been answered.
 	for range 64 {
 		if status := <-got; status != http.StatusTooManyRequests && status != http.StatusRequestTimeout {
 			t.Errorf("status %d", status)
@@ -88,7 +89,7 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestWithoutLength refuses a body of unknown length unread.
+// TestWithoutLength: a body of unknown length is refused unread.
 func TestWithoutLength(t *testing.T) {
 	s := start(t, true)
 	if err := s.client("S1", "b", 1).Enrol(t.Context(), record.EnrolRequest{Token: s.token(mac, "S1"), MACs: []string{mac}}, nil); err != nil {
@@ -111,7 +112,8 @@ func TestWithoutLength(t *testing.T) {
 	}
 }
 
-// TestOverQuota has a unit send log records of one boot without end: the answer is 507 at last, and its outcome still gets through.
+// TestOverQuota: a unit sends endless log records of one boot. In the end the answer is 507, and the unit's outcome
+// still gets through.
 func TestOverQuota(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it writes 56 MiB")
@@ -142,7 +144,7 @@ func TestOverQuota(t *testing.T) {
 	}
 }
 
-// TestStreamEnds ends the stream of changes with the login that it was asked under.
+// TestStreamEnds: the stream of changes ends with the login that requested it.
 func TestStreamEnds(t *testing.T) {
 	s := start(t, true)
 	r, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/v1/changes", nil)
@@ -168,7 +170,7 @@ func TestStreamEnds(t *testing.T) {
 	}
 }
 
-// TestStoreFails: a store that cannot be read is the server's trouble, and no wrong password.
+// TestStoreFails: a store that cannot be read is the server's problem, not a wrong password.
 func TestStoreFails(t *testing.T) {
 	s := start(t, true)
 	s.db.Close()

@@ -12,7 +12,7 @@ import (
 	"gprovision/model/record"
 )
 
-// TestOperatorsAndPorts walks an operator through what to do with ports, adapters, mainboards and keys.
+// TestOperatorsAndPorts takes an operator through the work with ports, adapters, mainboards and keys.
 func TestOperatorsAndPorts(t *testing.T) {
 	const adapter = "52:54:00:00:00:aa"
 	s := start(t, true)
@@ -56,7 +56,7 @@ func TestOperatorsAndPorts(t *testing.T) {
 	post(200, "/v1/ports/"+mac+"/release", "")
 	post(404, "/v1/ports/"+mac+"/release", "")
 
-	// A key that nobody wants.
+	// This key is rejected.
 	if reason, err := hello("S3", 3, ""); reason == "" || err != nil {
 		t.Fatal(reason, err)
 	}
@@ -72,7 +72,7 @@ func TestOperatorsAndPorts(t *testing.T) {
 		t.Error(err)
 	}
 
-	// A new mainboard: its own name leads to the unit, also in events.
+	// A new mainboard has a name of its own. It leads to the unit, also in events.
 	post(400, "/v1/units/S1/join", `{}`)
 	post(404, "/v1/units/nobody/join", `{"serial":"BOARD-9"}`)
 	post(409, "/v1/units/S1/join", `{"serial":"S2"}`)

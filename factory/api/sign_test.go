@@ -31,7 +31,7 @@ import (
 	"gprovision/unit/report"
 )
 
-// oldDB makes a database as version 0.1.0 left it, with units that have a key each.
+// oldDB makes a database like that of version 0.1.0, with units that have a key each.
 func oldDB(t *testing.T, path string, units map[string]ed25519.PublicKey) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
@@ -59,7 +59,7 @@ func oldDB(t *testing.T, path string, units map[string]ed25519.PublicKey) {
 	}
 }
 
-// old sends a request as a unit of version 0.1.0 does.
+// old sends a request like a unit of version 0.1.0.
 func (s *station) old(key ed25519.PrivateKey, path, unit, body string) (int, record.Problem) {
 	s.t.Helper()
 	now := time.Now()
@@ -92,7 +92,7 @@ func (s *station) raw(path, body string, headers map[string]string) (int, record
 
 const oneEvent = `{"events":[{"boot":"b","seq":1,"time":"2026-01-01T00:00:00Z","kind":"log","source":"observed"}]}`
 
-// TestOldUnits lets units of version 0.1.0 speak, if they were enrolled in its time, and says so beside them.
+// TestOldUnits: units of version 0.1.0 may speak if they were enrolled under that version. The server marks them.
 func TestOldUnits(t *testing.T) {
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
 	dir := t.TempDir()
@@ -120,7 +120,7 @@ func TestOldUnits(t *testing.T) {
 	if status, b := s.operator("GET", "/v1/units/OLD", ""); status != 200 || !strings.Contains(string(b), `"oldScheme":true`) {
 		t.Error(status, string(b))
 	}
-	// A changed body, and a body that was said to be another one.
+	// The body was changed, or is not the one in the stamp.
 	now := time.Now()
 	headers := map[string]string{
 		record.HeaderUnit: "OLD", record.HeaderTime: strconv.FormatInt(now.UnixMilli(), 10), record.HeaderHash: record.BodyHash([]byte(oneEvent)),
@@ -129,7 +129,7 @@ func TestOldUnits(t *testing.T) {
 	if status, p := s.raw("/v1/events", strings.Replace(oneEvent, `"seq":1`, `"seq":2`, 1), headers); status != 401 || p.Code != record.ProblemSignature {
 		t.Error("another body:", status, p)
 	}
-	// The same unit enrols again as that version does, with another key.
+	// The same unit enrols again like that version, with another key.
 	next := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, 32))
 	req := record.EnrolRequest{Unit: "OLD", PublicKey: next.Public().(ed25519.PublicKey), Boot: "b2"}
 	body, err := req.Wire()
@@ -139,7 +139,7 @@ func TestOldUnits(t *testing.T) {
 	if status, p := s.old(next, "/v1/enrol", "OLD", string(body)); status != 202 {
 		t.Error("enrolment:", status, p)
 	}
-	// A newer system on it ends the mark.
+	// A newer system on the unit removes the mark.
 	c := s.client("OLD", "b3", 1)
 	if _, err := c.Send(t.Context(), []record.Event{stateEvent("b3", 1, record.JobRunning, record.Started)}); err != nil {
 		t.Fatal(err)
@@ -148,7 +148,7 @@ func TestOldUnits(t *testing.T) {
 		t.Error("still marked")
 	}
 
-	// A unit of today may not go back to the old scheme, not even to enrol.
+	// A current unit may not go back to the old scheme, not even to enrol.
 	c = s.client("NEW", "b", 3)
 	if err := c.Enrol(t.Context(), record.EnrolRequest{Token: s.token(mac, "NEW"), MACs: []string{mac}}, nil); err != nil {
 		t.Fatal(err)
@@ -165,7 +165,7 @@ func TestOldUnits(t *testing.T) {
 	}
 }
 
-// TestRelay has a server that the unit trusts, too, send on what the unit told it: the other server does not take it.
+// TestRelay: a server that the unit also trusts passes on what the unit sent it. The other server refuses it.
 func TestRelay(t *testing.T) {
 	real, thief := start(t, true), start(t, true)
 	for _, s := range []*station{real, thief} {
@@ -223,8 +223,8 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// TestServerMoves puts another server behind the address that a unit uses: what the unit signs next is for that one, and a request for
-// the first one never travels over a connection to the second.
+// TestServerMoves: another server takes over the address that a unit uses. The unit signs its next request for that
+// server. A request for the first never travels over a connection to the second.
 func TestServerMoves(t *testing.T) {
 	first, second := start(t, true), start(t, true)
 	for _, s := range []*station{first, second} {
@@ -294,7 +294,8 @@ func TestServerMoves(t *testing.T) {
 	}
 }
 
-// TestBodyAfterSignature announces a large body under signatures that do not hold, and sends none of it: the answer comes all the same.
+// TestBodyAfterSignature announces large bodies with bad signatures, and sends none of them. The answer comes all the
+// same.
 func TestBodyAfterSignature(t *testing.T) {
 	s := start(t, true)
 	c := s.client("S1", "b", 1)

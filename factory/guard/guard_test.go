@@ -28,7 +28,7 @@ func TestCall(t *testing.T) {
 	}
 }
 
-// TestHandler panics before and inside an answer; other requests are answered.
+// TestHandler panics before and during an answer. Other requests are answered.
 func TestHandler(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(path, bytes.Repeat([]byte("x"), 1<<20), 0o600); err != nil {

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// TestGroup: a service that panics is started again, with a growing delay, and the others do not notice; one that goes on ends all of them.
+// TestGroup: a service that panics is started again, after a growing delay, and the others do not notice. If it keeps
+// panicking, all of them end.
 func TestGroup(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	waits := func(ctx context.Context) error { <-ctx.Done(); return nil }
@@ -37,7 +38,7 @@ func TestGroup(t *testing.T) {
 			if p := g.Problems(); len(p) != 1 || !strings.Contains(p[0], "TFTP") || !strings.Contains(p[0], "is down") {
 				t.Error("down:", p)
 			}
-			time.Sleep(firstDelay) // the clock of the bubble
+			time.Sleep(firstDelay) // virtual time
 			synctest.Wait()
 			if starts != 2 || others != 1 {
 				t.Errorf("%d starts, the other one %d", starts, others)

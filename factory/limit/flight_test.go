@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestFlight fills a Flight from one side and comes from another: there is room.
+// TestFlight fills a Flight from one side. There is still room for another.
 func TestFlight(t *testing.T) {
 	f := NewFlight(6, 600, 5)
 	cancelled := map[string]bool{}
@@ -38,7 +38,7 @@ func TestFlight(t *testing.T) {
 	if !ok || !cancelled["a1"] || !cancelled["a2"] || len(cancelled) != 2 {
 		t.Error("who has much does not make room:", ok, cancelled)
 	}
-	leave[1]() // one that has gone leaves again
+	leave[1]() // leaving twice does no harm
 	if f.held != 600 || len(f.open) != 4 {
 		t.Errorf("%d bytes, %d calls", f.held, len(f.open))
 	}
@@ -85,7 +85,7 @@ func pair(t *testing.T, l *Listener) (server, client net.Conn) {
 	return server, client
 }
 
-// TestConnections opens more connections than one address may have: the oldest goes, the newest works.
+// TestConnections opens more connections than one address may have. The oldest is closed, and the newest works.
 func TestConnections(t *testing.T) {
 	l := listen(t, 100, 3, time.Minute)
 	var clients, servers []net.Conn
@@ -117,7 +117,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// TestManyConnections takes from the address that has most.
+// TestManyConnections: the address with the most connections loses one.
 func TestManyConnections(t *testing.T) {
 	l := &Listener{max: 4, perHost: 3}
 	for i, h := range []string{"a", "b", "b", "b", "c"} {
@@ -128,8 +128,8 @@ func TestManyConnections(t *testing.T) {
 	}
 }
 
-// TestSlowReader asks for much and reads nothing: the server is not held up for longer than a stall. Who reads slowly but steadily gets
-// all of it.
+// TestSlowReader requests a lot and reads nothing. The server is not held up for longer than a stall. A client that
+// reads slowly but steadily gets everything.
 func TestSlowReader(t *testing.T) {
 	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
 	path := filepath.Join(t.TempDir(), "big")

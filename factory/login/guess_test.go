@@ -17,10 +17,10 @@ import (
 	"gprovision/model/secret"
 )
 
-// guesses tries wrong passwords at the same time and counts those that were compared with the right one.
+// guesses tries wrong passwords in parallel and counts those that were compared with the right one.
 func guesses(t *testing.T, s *Service, n int, operator, remote func(i int) string) (compared int) {
 	t.Helper()
-	for range cap(s.busy) { // no hash is computed before all have begun
+	for range cap(s.busy) { // no hash is computed before all have started
 		s.busy <- struct{}{}
 	}
 	var wg, begun sync.WaitGroup
@@ -47,8 +47,8 @@ func guesses(t *testing.T, s *Service, n int, operator, remote func(i int) strin
 	return compared
 }
 
-// TestGuesses guesses 200 times at once, from one address and from many, at one name and at many: few guesses are looked at, and the
-// operator comes in from another place at any time.
+// TestGuesses guesses 200 times at once, from one address and from many, at one name and at many. Few guesses are
+// checked, and the operator can log in from elsewhere at any time.
 func TestGuesses(t *testing.T) {
 	same := func(s string) func(int) string { return func(int) string { return s } }
 	many := func(format string) func(int) string { return func(i int) string { return fmt.Sprintf(format, i) } }
@@ -70,7 +70,7 @@ func TestGuesses(t *testing.T) {
 				t.Errorf("%s: the operator comes in after %v: %v", name, time.Since(began), err)
 			}
 		}
-		// Whoever comes from many places has two tries at each, and one more a minute.
+		// Guesses from many places have two tries each, and one more a minute.
 		if n > c.most {
 			t.Errorf("%s: %d of 1000 guesses were looked at", name, n)
 		}
@@ -87,7 +87,8 @@ func TestGuesses(t *testing.T) {
 	}
 }
 
-// TestGuessesWhileOperatorWaits holds every hash up and fills the queue from some places: one from another place is still taken in.
+// TestGuessesWhileOperatorWaits holds up every hash and fills the queue from some places. A try from another place
+// still gets in.
 func TestGuessesWhileOperatorWaits(t *testing.T) {
 	s := service(t)
 	for range cap(s.busy) {
@@ -97,7 +98,7 @@ func TestGuessesWhileOperatorWaits(t *testing.T) {
 	for i := range 200 {
 		go func() { done <- s.Check(context.Background(), Admin, "guess", fmt.Sprintf("10.0.0.%d:1", i%50)) }()
 	}
-	for range 200 - 64 { // all but those in the queue are sent away
+	for range 200 - 64 { // all but those in the queue are refused
 		if err := <-done; !errors.Is(err, ErrSlow) {
 			t.Fatal(err)
 		}
@@ -118,7 +119,7 @@ func TestGuessesWhileOperatorWaits(t *testing.T) {
 	}
 }
 
-// TestRightPasswords logs in again and again: what is right is not counted.
+// TestRightPasswords logs in again and again: right passwords are not counted.
 func TestRightPasswords(t *testing.T) {
 	s := service(t)
 	for range 50 {
@@ -128,7 +129,7 @@ func TestRightPasswords(t *testing.T) {
 	}
 }
 
-// TestStoreFails says of a database that cannot be read what is wrong, and counts it against nobody.
+// TestStoreFails: an unreadable database is reported as that, and counts against nobody.
 func TestStoreFails(t *testing.T) {
 	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
 	if err != nil {
@@ -151,7 +152,7 @@ func TestStoreFails(t *testing.T) {
 	}
 }
 
-// TestLive ends what goes on with a login.
+// TestLive ends the activities of a login.
 func TestLive(t *testing.T) {
 	session := func(s *Service) (*http.Request, Who) {
 		w := httptest.NewRecorder()
@@ -168,7 +169,7 @@ func TestLive(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		basic bool
-		slow  bool // it is seen at the next look only
+		slow  bool // only the next check notices
 		end   func(s *Service, r *http.Request)
 	}{
 		"logout":       {end: func(s *Service, r *http.Request) { s.End(httptest.NewRecorder(), r) }},

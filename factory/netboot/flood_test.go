@@ -21,7 +21,7 @@ import (
 	"gprovision/factory/guard"
 )
 
-// heard is a log that tests read, and that panics when it is to write a certain message: as a fault in a handler would.
+// heard is a log that tests can read. It panics when it is to write a certain message, as a bug in a handler would.
 type heard struct {
 	mu    sync.Mutex
 	b     bytes.Buffer
@@ -65,7 +65,7 @@ func (h *heard) log() *slog.Logger {
 	return slog.New(slog.NewTextHandler(h, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// serveLoaders serves a file of a size over TFTP on loopback.
+// serveLoaders serves a file of a given size over TFTP on loopback.
 func serveLoaders(t *testing.T, log *slog.Logger, size int) (*TFTP, *net.UDPAddr) {
 	t.Helper()
 	dir := t.TempDir()
@@ -90,7 +90,7 @@ func serveLoaders(t *testing.T, log *slog.Logger, size int) (*TFTP, *net.UDPAddr
 	return s, s.conn.LocalAddr().(*net.UDPAddr)
 }
 
-// from opens a port of a loopback address.
+// from opens a port on a loopback address.
 func from(t *testing.T, host string) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(host)})
@@ -105,7 +105,7 @@ func rrq(name string, options ...string) []byte {
 	return []byte("\x00\x01" + name + "\x00octet\x00" + strings.Join(append(options, ""), "\x00"))
 }
 
-// TestTFTPNames asks for a file as firmware does that reads past the end of the option with its name.
+// TestTFTPNames requests a file like firmware that reads past the end of the option with its name.
 func TestTFTPNames(t *testing.T) {
 	var log heard
 	_, addr := serveLoaders(t, log.log(), 100)
@@ -128,7 +128,7 @@ func TestTFTPNames(t *testing.T) {
 		}
 		c.WriteTo([]byte{0, 4, 0, 1}, peer)
 	}
-	for range 50 { // what is dropped is said, and not again and again
+	for range 50 { // dropped requests are logged, but not again and again
 		from(t, "127.0.0.1").WriteTo([]byte("\x00\x01no end"), addr)
 	}
 	c := from(t, "127.0.0.1")
@@ -145,8 +145,8 @@ func TestTFTPNames(t *testing.T) {
 	}
 }
 
-// TestTFTPUnasked counts what goes to an address that sent one request and is silent then, as one does whose address was forged: three
-// packets at most.
+// TestTFTPUnasked counts the packets to an address that sent one request and then fell silent, as if the address were
+// forged. There may be three at most.
 func TestTFTPUnasked(t *testing.T) {
 	_, addr := serveLoaders(t, quiet, 100000)
 	for name, packet := range map[string][]byte{"plain": rrq("snponly.efi"), "options": rrq("snponly.efi", "blksize", "1468", "windowsize", "32", "tsize", "0", "timeout", "1")} {
@@ -170,8 +170,8 @@ func TestTFTPUnasked(t *testing.T) {
 	}
 }
 
-// TestTFTPFlood opens transfers from many addresses and leaves them: another client gets its file all the same, and no address has more
-// than four.
+// TestTFTPFlood opens transfers from many addresses and abandons them. Another client still gets its file, and no
+// address has more than four transfers.
 func TestTFTPFlood(t *testing.T) {
 	s, addr := serveLoaders(t, quiet, 3000)
 	for i := range 40 {
@@ -222,7 +222,7 @@ func TestTFTPFlood(t *testing.T) {
 	}
 }
 
-// TestTFTPEvicts takes the place of who has not answered before that of who is in the middle of a file.
+// TestTFTPEvicts: a client that has not answered loses its place before one in the middle of a file.
 func TestTFTPEvicts(t *testing.T) {
 	ended := map[int]bool{}
 	open := func(host string, port int, answered bool) *opened {
@@ -252,7 +252,7 @@ func TestTFTPEvicts(t *testing.T) {
 	}
 }
 
-// TestTFTPPanic has the code of a transfer, and that of the loop, panic: the next client is served.
+// TestTFTPPanic: the code of a transfer panics, and then that of the loop. The next client is served.
 func TestTFTPPanic(t *testing.T) {
 	log := &heard{panic: "TFTP file not served", more: make(chan struct{}, 1)}
 	_, addr := serveLoaders(t, log.log(), 100)
@@ -266,7 +266,8 @@ func TestTFTPPanic(t *testing.T) {
 	}
 }
 
-// TestDHCPPackets answers what leaves out the end option, goes on after what cannot be read and after a panic, and says so once.
+// TestDHCPPackets: a packet without the end option gets an answer. The server goes on after an unreadable packet and
+// after a panic, and logs that once.
 func TestDHCPPackets(t *testing.T) {
 	log := &heard{panic: "network boot", more: make(chan struct{}, 1)}
 	d := newDHCP(DHCPConfig{Address: netip.MustParsePrefix("10.7.0.1/24"), HTTPPort: 8080, Log: log.log()})
@@ -320,7 +321,7 @@ func TestDHCPPackets(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		// As a client reads it that goes on to the next zero byte.
+		// Read it like a client that goes on to the next zero byte.
 		if got := string(reply.Options.Get(dhcpv4.OptionBootfileName)); got != FileEFI+"\x00" || reply.BootFileName != FileEFI {
 			t.Errorf("%s: file %q, %q", name, got, reply.BootFileName)
 		}
@@ -330,7 +331,7 @@ func TestDHCPPackets(t *testing.T) {
 	}
 }
 
-// TestServeAgain: TFTP answers again at its port after its loop ended.
+// TestServeAgain: TFTP answers on its port again after its loop ended.
 func TestServeAgain(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, FileEFI), make([]byte, 10), 0o600); err != nil {
@@ -367,7 +368,8 @@ func TestServeAgain(t *testing.T) {
 	}
 }
 
-// TestDHCPLoopPanics: a panic of one loop ends the other one, and is told as what it is, so that the service is started again.
+// TestDHCPLoopPanics: a panic of one loop ends the other, and is reported as a panic, so that the service is started
+// again.
 func TestDHCPLoopPanics(t *testing.T) {
 	d := server(t, "10.7.0.100-10.7.0.110")
 	d.odd = nil // used as soon as a packet cannot be read

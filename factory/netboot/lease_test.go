@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// TestLeaseFlood has more machines ask for an address than there are, and take none: one that comes then gets its address, and keeps it.
+// TestLeaseFlood: more machines than there are addresses request one, and take none. A machine that comes later still
+// gets an address and keeps it.
 func TestLeaseFlood(t *testing.T) {
 	r := Range{netip.MustParseAddr("10.7.0.100"), netip.MustParseAddr("10.7.0.109")}
 	l := newLeases(r, netip.MustParseAddr("10.7.0.1"))
@@ -25,7 +26,7 @@ func TestLeaseFlood(t *testing.T) {
 	if err != nil {
 		t.Fatal("the flood took all addresses:", err)
 	}
-	flood(9) // while the unit decides
+	flood(9) // while the unit makes up its mind
 	if !l.confirm("unit", ip) {
 		t.Fatal("the offer is gone")
 	}

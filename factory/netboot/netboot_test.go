@@ -44,7 +44,7 @@ func server(t *testing.T, r string) *DHCP {
 	return newDHCP(c)
 }
 
-// ask makes a request of a client.
+// ask returns a request of a client.
 func ask(t *testing.T, n byte, typ dhcpv4.MessageType, mods ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
 	t.Helper()
 	m, err := dhcpv4.New(append([]dhcpv4.Modifier{dhcpv4.WithMessageType(typ), dhcpv4.WithHwAddr(net.HardwareAddr{0x52, 0x54, 0, 0, 0, n})}, mods...)...)
@@ -131,14 +131,14 @@ func TestFull(t *testing.T) {
 	if ack.MessageType() != dhcpv4.MessageTypeAck || !ack.YourIPAddr.Equal(offer.YourIPAddr) {
 		t.Error(ack.Summary())
 	}
-	// Another client may not have it, whatever it says.
+	// Another client may not have it, whatever it sends.
 	if nak := must(d.answer(ask(t, 2, dhcpv4.MessageTypeRequest, ours, want(offer.YourIPAddr)), false)); nak.MessageType() != dhcpv4.MessageTypeNak {
 		t.Error(nak.Summary())
 	}
 	if nak := must(d.answer(ask(t, 2, dhcpv4.MessageTypeRequest, want(net.IPv4(192, 168, 0, 1))), false)); nak.MessageType() != dhcpv4.MessageTypeNak {
 		t.Error(nak.Summary())
 	}
-	// Renewing.
+	// The client renews its lease.
 	renew := ask(t, 1, dhcpv4.MessageTypeRequest, dhcpv4.WithClientIP(offer.YourIPAddr))
 	ack = must(d.answer(renew, false))
 	if ack.MessageType() != dhcpv4.MessageTypeAck || !destination(renew, ack, nil, false).IP.Equal(offer.YourIPAddr) {
@@ -194,7 +194,7 @@ func TestLeases(t *testing.T) {
 	if _, err := l.offer("d", netip.Addr{}); err != nil {
 		t.Error("an expired one is not given to others:", err)
 	}
-	// The first choice follows from the hardware address, so a restart changes nothing.
+	// The hardware address determines the first choice, so a restart changes nothing.
 	x, y := fresh(), fresh()
 	a, _ := x.offer("52:54:00:00:00:09", netip.Addr{})
 	b, _ := y.offer("52:54:00:00:00:09", netip.Addr{})
@@ -265,7 +265,8 @@ func startTFTP(t *testing.T, dir string) string {
 	return s.conn.LocalAddr().String()
 }
 
-// TestTFTP fetches with another implementation's client, with and without options, and looks at what was agreed on.
+// TestTFTP fetches with the client of another implementation, with and without options, and checks what the two
+// agreed on.
 func TestTFTP(t *testing.T) {
 	client, err := exec.LookPath("atftp")
 	if err != nil {
@@ -317,7 +318,7 @@ func TestTFTP(t *testing.T) {
 	}
 }
 
-// TestTFTPRefusals sends what is not served, byte by byte.
+// TestTFTPRefusals sends requests that are refused, byte by byte.
 func TestTFTPRefusals(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600); err != nil {
@@ -351,7 +352,7 @@ func TestTFTPRefusals(t *testing.T) {
 	}
 }
 
-// TestTFTPLoss loses packets of a window; the transfer goes on behind the last one that arrived.
+// TestTFTPLoss loses packets of a window. The transfer continues after the last one that arrived.
 func TestTFTPLoss(t *testing.T) {
 	serverConn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -363,7 +364,7 @@ func TestTFTPLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	data := make([]byte, 70000*8) // block numbers wrap
+	data := make([]byte, 70000*8) // block numbers wrap around
 	for i := range data {
 		data[i] = byte(i / 8)
 	}
@@ -380,7 +381,7 @@ func TestTFTPLoss(t *testing.T) {
 		}
 		block := binary.BigEndian.Uint16(b[2:])
 		if lost++; lost%20011 == 0 || block != uint16(n) {
-			if block == uint16(n) || lost%7 == 0 { // a hole: say what is here
+			if block == uint16(n) || lost%7 == 0 { // a gap: acknowledge what is here
 				client.WriteTo([]byte{0, 4, byte((n - 1) >> 8), byte(n - 1)}, from)
 			}
 			continue
@@ -413,7 +414,7 @@ func FuzzTFTPRequest(f *testing.F) {
 	})
 }
 
-// units is what the boot script asks about.
+// units answers the boot script's questions.
 type units struct {
 	unit   store.Unit
 	err    error
@@ -427,7 +428,7 @@ func (u *units) AddToken(_ context.Context, token string, t store.Token) error {
 	return nil
 }
 
-// testUKI makes a file that is a boot artifact as far as headers go.
+// testUKI makes a file with the headers of a boot artifact.
 func testUKI(t *testing.T, cmdline string) []byte {
 	t.Helper()
 	kernel := make([]byte, 4096)
@@ -459,7 +460,7 @@ type bootTest struct {
 	dir   string
 	units *units
 	url   string
-	// port is the one that the network shows.
+	// port is the port that the network shows.
 	port    string
 	portErr error
 }
@@ -546,8 +547,8 @@ func TestScript(t *testing.T) {
 	}
 }
 
-// TestScriptOfAnotherPort asks with the port of another machine, and from where the network shows no port: there is a script, since
-// the network may be one that shows none, and no token in it.
+// TestScriptOfAnotherPort requests a script with the port of another machine, and from where the network shows no
+// port. There is a script, because some networks show none, but it has no token.
 func TestScriptOfAnotherPort(t *testing.T) {
 	for name, change := range map[string]func(*bootTest){
 		"another port":    func(b *bootTest) { b.port = "52:54:00:00:00:02" },
@@ -560,7 +561,7 @@ func TestScriptOfAnotherPort(t *testing.T) {
 			t.Errorf("%s: %s", name, s)
 		}
 	}
-	// What stands for no serial number is none.
+	// A text that stands for no serial number is none.
 	b := newBoot(t)
 	b.write("files/"+Artifact, string(testUKI(t, "")))
 	b.get(strings.Replace(query, "SN%201", "To%20Be%20Filled%20By%20O.E.M.", 1) + "efi")
@@ -574,7 +575,7 @@ func TestScriptOfAnotherPort(t *testing.T) {
 	}
 }
 
-// TestScriptTrouble checks that a unit says what is missing on the server, and asks again.
+// TestScriptTrouble checks that a unit shows what is missing on the server, and asks again.
 func TestScriptTrouble(t *testing.T) {
 	for name, prepare := range map[string]func(*bootTest){
 		"no file provision.pxe":  func(*bootTest) {},

@@ -16,13 +16,13 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// network is two machines joined by a cable: this one with the port srv (10.7.0.1/24), the other one with the port unit.
+// network is two machines joined by a cable. This one has the port srv (10.7.0.1/24), the other the port unit.
 type network struct {
 	t          *testing.T
 	srv, other netns.NsHandle
 }
 
-// inNetwork puts the test's thread on the first machine.
+// inNetwork moves the test's thread to the first machine.
 func inNetwork(t *testing.T) *network {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -47,7 +47,7 @@ func inNetwork(t *testing.T) *network {
 		n.srv.Close()
 		n.other.Close()
 		if err := netns.Set(old); err == nil {
-			runtime.UnlockOSThread() // else the thread is thrown away
+			runtime.UnlockOSThread() // otherwise the thread is thrown away
 		}
 		old.Close()
 	})
@@ -102,7 +102,7 @@ func addAddress(t *testing.T, name, cidr string) {
 	}
 }
 
-// serveDHCP runs a server on srv. Its sockets are opened on this thread, hence in the namespace.
+// serveDHCP runs a server on srv. Its sockets are opened on this thread, and so in the namespace.
 func serveDHCP(t *testing.T, full string) {
 	t.Helper()
 	station, err := InterfaceAddress("srv", netip.Addr{})
@@ -156,7 +156,7 @@ func (n *network) probe(t *testing.T) (server netip.Addr, found bool) {
 	return server, found
 }
 
-// TestFullOnTheWire leases an address to a real client, as to the init of a unit or to its networkd.
+// TestFullOnTheWire leases an address to a real client, as to a unit's init or its networkd.
 func TestFullOnTheWire(t *testing.T) {
 	n := inNetwork(t)
 	if _, found, err := ProbeDHCP(t.Context(), "srv"); err != nil || found {
@@ -185,7 +185,7 @@ func TestFullOnTheWire(t *testing.T) {
 	}
 }
 
-// TestProxyOnTheWire asks as firmware does, and as an ordinary client that must get no answer.
+// TestProxyOnTheWire sends requests like firmware, and like an ordinary client, which must get no answer.
 func TestProxyOnTheWire(t *testing.T) {
 	n := inNetwork(t)
 	serveDHCP(t, "")
@@ -199,7 +199,7 @@ func TestProxyOnTheWire(t *testing.T) {
 	if server, found := n.probe(t); found {
 		t.Error("a proxy answers an ordinary client:", server)
 	}
-	// The second step of PXE firmware: a request to port 4011, from the address that the real server gave it.
+	// The second step of PXE firmware is a request to port 4011, from the address that the real server gave it.
 	var conn *net.UDPConn
 	n.asUnit(func() {
 		addAddress(t, "unit", "10.7.0.2/24")

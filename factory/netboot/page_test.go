@@ -8,7 +8,7 @@ import (
 	"gprovision/model/page"
 )
 
-// TestNumbersOfThePage: what docs/errors.md says, and is.
+// TestNumbersOfThePage: docs/errors.md gives the right numbers.
 func TestNumbersOfThePage(t *testing.T) {
 	for says, ok := range map[string]bool{
 		"A token is good once, for one port and half an hour": TokenLife == 30*time.Minute,

@@ -18,7 +18,7 @@ import (
 
 const mac3, adapter = "52:54:00:00:00:03", "52:54:00:00:00:aa"
 
-// asker is a machine that boots over the network and asks for a key to be accepted.
+// asker is a machine that boots over the network and wants its key accepted.
 type asker struct {
 	t    *testing.T
 	db   *DB
@@ -55,7 +55,7 @@ func (a *asker) enrol(tok, remote string) (Enrolment, string, error) {
 	return a.db.Enrol(a.t.Context(), EnrolInput{Unit: a.unit, PublicKey: a.key, Token: tok, Boot: "b", SerialField: a.field, MACs: a.macs, Remote: remote, Held: a.held, ByPerson: a.byPerson})
 }
 
-// wants asks with a token and compares what becomes of the key; says is part of the reason.
+// wants makes a request with a token and checks what becomes of the key. says is part of the reason.
 func (a *asker) wants(tok string, want EnrolStatus, says string) Enrolment {
 	a.t.Helper()
 	e, reason, err := a.enrol(tok, "10.7.0.51")
@@ -82,12 +82,12 @@ func (a *asker) finish(e Enrolment) {
 	add(a.t, a.db, e.Unit, state(fmt.Sprintf("b%d", gen), 1, record.JobProvision, record.Succeeded))
 }
 
-// testTakeover lets a stranger on the factory network try to speak for a unit.
+// testTakeover: a stranger on the factory network tries to speak for a unit.
 func testTakeover(t *testing.T, db *DB, _ *clock) {
 	ctx := t.Context()
 	victim := machine(t, db, "S1", 1, mac1)
 	stranger := machine(t, db, "S1", 9, mac2)
-	// Before the unit was ever seen: its name can be taken with another port, which makes a person necessary, and no more.
+	// Before the unit is ever seen, its name can be taken with another port. That only makes a person necessary.
 	early := stranger.wants(stranger.script(), Active, "")
 	own := victim.wants(victim.script(), Pending, "other ports")
 	if err := db.Approve(ctx, "S1", own.ID, "op", early.Fingerprint); !errors.Is(err, ErrFingerprint) {
@@ -108,16 +108,16 @@ func testTakeover(t *testing.T, db *DB, _ *clock) {
 	if _, err := stranger.credentials(early); !errors.Is(err, ErrNotEnrolled) {
 		t.Error("the stranger gets more:", err)
 	}
-	// After it was seen, and before it has credentials.
+	// The unit has been seen, but has no credentials yet.
 	stranger.wants(stranger.script(), Pending, "other ports")
 	stranger.wants(stranger.scriptAs(mac2, "S9", "10.7.0.9"), Pending, "serial number S9")
-	stranger.macs = []string{mac2, mac1} // it names the unit's port as its own
+	stranger.macs = []string{mac2, mac1} // it claims the unit's port as its own
 	stranger.wants(stranger.script(), Pending, "other ports")
 	stranger.wants("", Pending, "no token")
 	if k, err := db.ActiveKey(ctx, "S1"); err != nil || k.ID != own.ID {
 		t.Fatal(k, err)
 	}
-	// Who forges port and address gets a token, but after the unit has credentials it is worth nothing.
+	// Forging port and address gives a token, but once the unit has credentials the token is worthless.
 	if _, err := victim.credentials(own); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func testTakeover(t *testing.T, db *DB, _ *clock) {
 	stranger.wants(stranger.scriptAs(mac1, "S1", "10.7.0.50"), Pending, "has got its credentials")
 	victim.wants(victim.script(), Active, "")
 
-	// A server that enrols by a person only.
+	// On this server an operator must approve each key.
 	third := machine(t, db, "S3", 3, mac3)
 	third.byPerson = true
 	e := third.wants(third.script(), Pending, "without a person")
@@ -148,8 +148,8 @@ func testTakeover(t *testing.T, db *DB, _ *clock) {
 	}
 }
 
-// testCut lets the power fail after each step of a provisioning. lost is whether the key is gone with it: it was not on the recovery
-// volume yet, or that was formatted. Each boot has another address than iPXE had.
+// testCut: the power fails after each step of a provisioning. lost means that the key is lost too: it was not yet on
+// the recovery volume, or the volume was formatted. Each boot has another address than iPXE had.
 func testCut(t *testing.T, db *DB, _ *clock) {
 	for i, c := range []struct {
 		after string
@@ -171,7 +171,7 @@ func testCut(t *testing.T, db *DB, _ *clock) {
 		var first Enrolment
 		if c.after != "script" {
 			first = m.wants(tok, Active, "")
-			m.wants(tok, Active, "") // the answer was lost
+			m.wants(tok, Active, "") // the answer got lost
 		}
 		if c.asked {
 			if _, err := m.credentials(first); err != nil {
@@ -194,12 +194,12 @@ func testCut(t *testing.T, db *DB, _ *clock) {
 	}
 }
 
-// testMainboard swaps the mainboard of a unit: its ports change, and perhaps its serial number.
+// testMainboard replaces a unit's mainboard: its ports change, and perhaps its serial number.
 func testMainboard(t *testing.T, db *DB, _ *clock) {
 	ctx := t.Context()
 	m := machine(t, db, "S1", 1, mac1)
 	m.finish(m.wants(m.script(), Active, ""))
-	// The same number, another port, and the recovery disk with the key.
+	// The serial number is the same. The port is another. The recovery disk still has the key.
 	m.macs = []string{mac2}
 	if u, err := db.FindUnit(ctx, "S1", mac2); err != nil || !u.Completed() {
 		t.Error(u, err)
@@ -208,7 +208,7 @@ func testMainboard(t *testing.T, db *DB, _ *clock) {
 	if p, err := db.Ports(ctx, "S1"); err != nil || len(p) != 2 || !p[1].Proven || p[1].MAC != mac2 {
 		t.Errorf("%+v %v", p, err)
 	}
-	// A unit of its own, which a board cannot be.
+	// A unit in its own right cannot be a board of another.
 	other := machine(t, db, "BOARD-2", 2, mac3)
 	other.wants(other.script(), Active, "")
 	if err := db.Join(ctx, "S1", "BOARD-2", "", "op"); !errors.Is(err, ErrTaken) {
@@ -264,10 +264,10 @@ func testAdapter(t *testing.T, db *DB, _ *clock) {
 		t.Fatal(err)
 	}
 	e := second.wants(tok, Active, "")
-	// The power fails before it has its key on the volume: the serial number tells that it is the same one.
+	// The power fails before the key is on the volume. The serial number shows that it is the same unit.
 	second.key = key(12)
 	second.wants(second.script(), Active, "")
-	// Firmware without a serial number: nothing tells which unit it is.
+	// Without a serial number in the firmware, nothing shows which unit it is.
 	second.key = key(13)
 	second.wants(second.scriptAs(adapter, "", ""), Pending, "other ports")
 	for i, unit := range []string{"S4", "S5", "S6"} {
@@ -296,7 +296,7 @@ func testAdapter(t *testing.T, db *DB, _ *clock) {
 	_ = e
 }
 
-// testPorts checks whose a port is.
+// testPorts checks which unit a port belongs to.
 func testPorts(t *testing.T, db *DB, _ *clock) {
 	ctx := t.Context()
 	owns := func(unit string, want ...string) {
@@ -310,7 +310,7 @@ func testPorts(t *testing.T, db *DB, _ *clock) {
 			t.Errorf("%s has %v, want %v, %v", unit, got, want, err)
 		}
 	}
-	// Naming a port that nobody was seen with is worth less than booting from it.
+	// Merely naming a port that nobody was seen with is worth less than booting from it.
 	greedy := machine(t, db, "G", 1, mac2, mac1)
 	e := greedy.wants(greedy.script(), Active, "")
 	owns("G", mac1, mac2)
@@ -318,7 +318,7 @@ func testPorts(t *testing.T, db *DB, _ *clock) {
 	victim.wants(victim.script(), Active, "")
 	owns("G", mac2)
 	owns("S1", mac1)
-	// A completed unit claims nothing more, neither of others nor of nobody, by saying so.
+	// A completed unit gets no more ports by naming them, whether they belong to others or to nobody.
 	greedy.finish(e)
 	greedy.macs = []string{mac2, mac1, mac3}
 	greedy.wants("", Active, "")
@@ -332,7 +332,7 @@ func testPorts(t *testing.T, db *DB, _ *clock) {
 	if u, err := db.FindUnit(ctx, "", mac3); !errors.Is(err, ErrNotFound) {
 		t.Error(u.ID, err)
 	}
-	// An operator gives a port free.
+	// An operator releases a port.
 	other := machine(t, db, "S7", 7, mac2)
 	tok := other.script()
 	other.wants(tok, Pending, "belongs to the unit G")
@@ -347,7 +347,7 @@ func testPorts(t *testing.T, db *DB, _ *clock) {
 	if a, err := db.Actions(ctx, "G"); err != nil || len(a) != 1 || a[0].Operator != "op" {
 		t.Error(a, err)
 	}
-	// The serial number of iPXE does not count for a unit whose name comes from elsewhere.
+	// The serial number from iPXE does not count for a unit whose name comes from another field.
 	board := machine(t, db, "BB1", 8, mac3)
 	board.field = "baseboard-serial-number"
 	board.wants(board.scriptAs(mac3, "CHASSIS", ""), Active, "")
@@ -362,7 +362,7 @@ func testPorts(t *testing.T, db *DB, _ *clock) {
 	}
 }
 
-// testReject checks that an operator's no counts, for that key alone.
+// testReject: an operator's rejection counts, and only for that key.
 func testReject(t *testing.T, db *DB, c *clock) {
 	m := machine(t, db, "S1", 1, mac1)
 	e := m.wants("", Pending, "")
@@ -385,7 +385,8 @@ func testReject(t *testing.T, db *DB, c *clock) {
 	m.wants("", Pending, "")
 }
 
-// testFloods lets strangers fill what they can. A unit that comes then gets its token and its place, and keeps them for a while.
+// testFloods: strangers fill whatever they can. A unit that comes later still gets its token and its place, and keeps
+// them for a while.
 func testFloods(t *testing.T, db *DB, _ *clock) {
 	ctx := t.Context()
 	flood := func(unit string, from, n int) {
@@ -432,7 +433,8 @@ func testFloods(t *testing.T, db *DB, _ *clock) {
 	second.wants(tok, Active, "")
 }
 
-// TestTokenRoom fills the store with tokens of many addresses: a new one has room, and it is taken from the address with the most.
+// TestTokenRoom fills the store with tokens of many addresses. A new token finds room, at the expense of the address
+// with the most.
 func TestTokenRoom(t *testing.T) {
 	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
 	if err != nil {
@@ -455,7 +457,7 @@ func TestTokenRoom(t *testing.T) {
 	m.wants(tok, Active, "")
 }
 
-// testRestored has a server that was restored from a backup: units know more than it does.
+// testRestored uses a server restored from a backup: units know more than it does.
 func testRestored(t *testing.T, db *DB, _ *clock) {
 	ctx := t.Context()
 	backup := filepath.Join(t.TempDir(), "backup.db")
@@ -471,7 +473,7 @@ func testRestored(t *testing.T, db *DB, _ *clock) {
 	if err := db.Backup(ctx, backup); err == nil {
 		t.Error("a backup was overwritten")
 	}
-	// After the backup: it is complete, and a second unit comes and is complete, too.
+	// After the backup the unit is completed. A second unit arrives and is completed too.
 	if err := db.ConfirmSecret(ctx, "S1", e.ID, gen); err != nil {
 		t.Fatal(err)
 	}
@@ -492,11 +494,12 @@ func testRestored(t *testing.T, db *DB, _ *clock) {
 	if id, since, err := old.Epoch(ctx); err != nil || id == "" || since.IsZero() {
 		t.Error(id, since, err)
 	}
-	// A network boot of the complete unit must not make it a new one: it tells before it asks for the permission.
+	// A network boot of the completed unit must not make it a new one. It says what it holds before it asks for
+	// permission.
 	if u, err := old.FindUnit(ctx, "S1", mac1); err != nil || u.Completed() {
 		t.Error(u, err)
 	}
-	// The unit that the backup knows tells what it holds, with the key that it has.
+	// The unit that the backup knows says what it holds, with its existing key.
 	early.db, early.held = old, Held{Generation: gen, Provisioned: true}
 	again := early.wants("", Active, "")
 	if again.ID != e.ID {
@@ -511,7 +514,7 @@ func testRestored(t *testing.T, db *DB, _ *clock) {
 	if v, err := old.ReadSecret(ctx, "S1", 0, "op", ""); err != nil || v.Generation != gen {
 		t.Error(v, err)
 	}
-	// The one that it does not know keeps its key, once a person has looked at it.
+	// The unit that the backup does not know keeps its key, once a person has approved it.
 	late.db, late.held = old, Held{Generation: 1, Provisioned: true}
 	w := late.wants("", Pending, "backup")
 	if err := old.Approve(ctx, "S2", w.ID, "op", w.Fingerprint); err != nil {
@@ -526,7 +529,7 @@ func testRestored(t *testing.T, db *DB, _ *clock) {
 	if v, err := old.ReadSecret(ctx, "S2", 0, "op", ""); !errors.Is(err, ErrLost) {
 		t.Error(v, err)
 	}
-	// Released, it gets new ones, with a number of their own.
+	// After a release, it gets new credentials with a number of their own.
 	if err := old.Release(ctx, "S2", "op"); err != nil {
 		t.Fatal(err)
 	}
@@ -544,8 +547,8 @@ func testRestored(t *testing.T, db *DB, _ *clock) {
 	}
 }
 
-// TestPortsOfOldDatabase opens a database from before ports had owners: what its units reported is kept, an adapter that several had is
-// a shared one, and keys that have got credentials cannot be replaced.
+// TestPortsOfOldDatabase opens a database from before ports had owners. The ports that its units reported are kept.
+// An adapter that several units had is a shared one. Keys that have got credentials cannot be replaced.
 func TestPortsOfOldDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	w, err := sql.Open("sqlite", path)

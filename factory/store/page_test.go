@@ -8,7 +8,8 @@ import (
 	"gprovision/model/page"
 )
 
-// TestNumbersOfThePage: what units may store and how long things stay, as the page of the records says it.
+// TestNumbersOfThePage: the page of the records gives the right limits for what units may store, and for how long
+// things stay.
 func TestNumbersOfThePage(t *testing.T) {
 	b := defaultBounds()
 	for says, ok := range map[string]bool{

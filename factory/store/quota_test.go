@@ -13,7 +13,7 @@ import (
 	"gprovision/model/record"
 )
 
-// room opens a store with one unit, on a disk of which free bytes are left.
+// room opens a store with one unit, on a disk with free bytes left.
 func room(t *testing.T, free int64) *DB {
 	t.Helper()
 	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
@@ -24,7 +24,7 @@ func room(t *testing.T, free int64) *DB {
 	if want := (bounds{boot: usage{64 << 20, 100_000}, unit: usage{256 << 20, 400_000}, documents: 128 << 20}); db.bounds != want {
 		t.Errorf("the bounds are %+v, want %+v", db.bounds, want)
 	}
-	// A hundredth of it, so that the disk of this machine is spared.
+	// These are a hundredth of the real limits, to spare the disk of this machine.
 	db.bounds = bounds{boot: usage{640 << 10, 1000}, unit: usage{2560 << 10, 4000}, documents: 1280 << 10}
 	db.free = func() (int64, error) { return free, nil }
 	if _, err := db.w.ExecContext(t.Context(), `INSERT INTO units (id, first_seen, last_seen) VALUES ('S1', 1, 1)`); err != nil {
@@ -33,7 +33,7 @@ func room(t *testing.T, free int64) *DB {
 	return db
 }
 
-// batch makes n events of a boot from a number on.
+// batch returns n events of a boot, numbered from seq.
 func batch(boot string, seq, n int, kind record.Kind, size int) []record.Event {
 	out := make([]record.Event, n)
 	for i := range out {
@@ -53,8 +53,8 @@ func (d *DB) counted(t *testing.T, boot string) (bytes, records, real int64) {
 	return bytes, records, real
 }
 
-// TestQuotaOfBoot lets one boot of a unit store until it may no more: log records end first, states somewhat later, and what was refused
-// is not there.
+// TestQuotaOfBoot: one boot of a unit stores until it reaches its limit. Log records are refused first, states
+// somewhat later, and what was refused is not there.
 func TestQuotaOfBoot(t *testing.T) {
 	db := room(t, math.MaxInt64)
 	fill := func(kind record.Kind, seq, size int) (stored int) {
@@ -78,7 +78,7 @@ func TestQuotaOfBoot(t *testing.T) {
 	if records != int64(logs) || real != records || bytes > db.bounds.boot.bytes/8*7 || bytes < int64(logs)*size {
 		t.Errorf("%d log records were stored, counted are %d, there are %d, with %d bytes", logs, records, real, bytes)
 	}
-	// The same again costs nothing.
+	// The same events again cost nothing.
 	if _, err := db.AddEvents(t.Context(), "S1", batch("b", 1, 5, record.KindLog, size)); err != nil {
 		t.Error(err)
 	}
@@ -88,7 +88,7 @@ func TestQuotaOfBoot(t *testing.T) {
 	if bytes, records, _ := db.counted(t, "b"); bytes > db.bounds.boot.bytes || records > db.bounds.boot.records {
 		t.Errorf("%d bytes, %d records", bytes, records)
 	}
-	// Documents are of the same room.
+	// Documents count too.
 	if err := db.AddDocument(t.Context(), "S1", record.Document{Name: "d", Type: "t", Boot: "b", Body: make([]byte, 80<<10)}); !errors.Is(err, ErrQuota) {
 		t.Error("a document beyond the quota:", err)
 	}
@@ -126,7 +126,8 @@ func TestQuotaOfRecords(t *testing.T) {
 	}
 }
 
-// TestQuotaOfUnit has a unit begin boot after boot: what it may store in all is bounded, the newest boots keep theirs.
+// TestQuotaOfUnit: a unit starts boot after boot. What it may store in total is limited, and the newest boots keep
+// theirs.
 func TestQuotaOfUnit(t *testing.T) {
 	db := room(t, math.MaxInt64)
 	const boots = 12
@@ -145,7 +146,7 @@ func TestQuotaOfUnit(t *testing.T) {
 			t.Fatalf("%d bytes after %s: %v", bytes, boot, err)
 		}
 	}
-	for i, want := range map[int]int64{0: 1, boots - 1: 11} { // of the oldest the state has stayed
+	for i, want := range map[int]int64{0: 1, boots - 1: 11} { // of the oldest boot, the state stayed
 		if _, records, real := db.counted(t, fmt.Sprint("b", i)); real != want || records != want {
 			t.Errorf("boot %d has %d records, counted %d, want %d", i, real, records, want)
 		}
@@ -164,7 +165,8 @@ func TestQuotaOfUnit(t *testing.T) {
 	}
 }
 
-// TestDiskLow takes only what says how a unit is, and that made small, once the disk is nearly full, and nothing at the very end.
+// TestDiskLow: once the disk is nearly full, only the state of units is accepted, cut to a small size. In the end
+// nothing is.
 func TestDiskLow(t *testing.T) {
 	qa := record.Event{Boot: "b", Seq: 3, Kind: record.KindQA, Source: record.Observed, Attrs: map[string]any{"name": "memory", "ok": true}}
 	large := qa
@@ -201,7 +203,8 @@ func TestDiskLow(t *testing.T) {
 	}
 }
 
-// TestAnswers asks for what a unit has filled as far as it could: answers stay small, and what is left out can be asked for.
+// TestAnswers requests what a unit has filled as far as it could. Answers stay small, and what is left out can be
+// requested.
 func TestAnswers(t *testing.T) {
 	db := room(t, math.MaxInt64)
 	db.bounds = defaultBounds()

@@ -16,7 +16,7 @@ import (
 	"gprovision/model/record"
 )
 
-// conformance is what every store must do, whatever it keeps its rows in. open returns an empty one.
+// conformance tests what every store must do, wherever it keeps its rows. open returns an empty one.
 func conformance(t *testing.T, open func(t *testing.T) *DB) {
 	for name, f := range map[string]func(*testing.T, *DB, *clock){
 		"enrol":      testEnrol,
@@ -63,7 +63,7 @@ func TestSQLite(t *testing.T) {
 	})
 }
 
-// TestReopen checks that an existing file is opened again with what it held, and that others cannot read it.
+// TestReopen: an existing file is opened with its content, and others cannot read it.
 func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	for i := range 2 {
@@ -115,7 +115,7 @@ func token(t *testing.T, db *DB, text, mac, serial string) {
 	}
 }
 
-// enrol makes key n speak for a unit, with a fresh token.
+// enrol makes key n speak for a unit, with a new token.
 func enrol(t *testing.T, db *DB, unit string, n byte) Enrolment {
 	t.Helper()
 	tok := fmt.Sprintf("token-%s-%d", unit, n)
@@ -195,7 +195,7 @@ func testPending(t *testing.T, db *DB, c *clock) {
 	if err != nil || len(a) != 1 || a[0].Operator != "op" {
 		t.Error(a, err)
 	}
-	// Strangers can store only so much.
+	// Strangers can store only a limited amount.
 	for _, fill := range []string{
 		`INSERT INTO units (id, first_seen, last_seen) SELECT 'X' || i, ?, ? FROM n`,
 		`INSERT INTO enrolments (unit, public_key, status, boot, remote, created, seen) SELECT 'X' || i, i, 'pending', 'b', 'r' || i / 4, ?, ? FROM n`,
@@ -310,7 +310,7 @@ func testOrder(t *testing.T, db *DB, _ *clock) {
 	is("provision started")
 	add(t, db, "S1", state("b2", 1, record.JobRestore, record.Started))
 	is("restore started")
-	add(t, db, "S1", state("b1", 9, record.JobProvision, record.Succeeded)) // of the boot before
+	add(t, db, "S1", state("b1", 9, record.JobProvision, record.Succeeded)) // from the boot before
 	is("restore started")
 	if u, _ := db.Unit(t.Context(), "S1"); !u.Completed() {
 		t.Error("a late success does not count")
@@ -361,7 +361,7 @@ func testRelease(t *testing.T, db *DB, _ *clock) {
 	if err := db.Release(ctx, "S1", "op"); err != nil {
 		t.Fatal(err)
 	}
-	add(t, db, "S1", state("b2", 7, record.JobProvision, record.Succeeded)) // of the time before the release
+	add(t, db, "S1", state("b2", 7, record.JobProvision, record.Succeeded)) // from before the release
 	if u, _ := db.Unit(ctx, "S1"); u.Released.IsZero() {
 		t.Error("an old success uses up the release")
 	}
@@ -409,7 +409,8 @@ func testSecrets(t *testing.T, db *DB, _ *clock) {
 	if err := db.Permit(ctx, "S1", e.ID, "b"); !errors.Is(err, ErrConfirmed) {
 		t.Error("its disks may be erased, and it would get no credentials then:", err)
 	}
-	// The power went before the unit reported its success, and its recovery device was replaced: it starts again with a new key.
+	// The power failed before the unit reported its success, and its recovery device was replaced. It starts again
+	// with a new key.
 	token(t, db, "t2", mac1, "S1")
 	e2, reason, err := db.Enrol(ctx, EnrolInput{Unit: "S1", PublicKey: key(2), Token: "t2", Boot: "b", MACs: []string{mac1}})
 	if err != nil || e2.Status != Pending || !strings.Contains(reason, "credentials") {
@@ -427,7 +428,7 @@ func testSecrets(t *testing.T, db *DB, _ *clock) {
 	if g, err := ask(e2.ID); err != nil || g != 3 {
 		t.Error(g, err)
 	}
-	// What the replaced key had confirmed is set nowhere: it was never a finished provisioning.
+	// What the replaced key had confirmed is set nowhere, because the provisioning was never finished.
 	if v, err := db.ReadSecret(ctx, "S1", 0, "op", "10.0.0.5"); err != nil || v.Generation != 3 || !v.Active {
 		t.Errorf("newest of the active key: %+v %v", v, err)
 	}
@@ -549,7 +550,7 @@ func testLogins(t *testing.T, db *DB, c *clock) {
 	}
 }
 
-// testConcurrent lets many use one token at once: one key wins.
+// testConcurrent: many use one token at once, and one key wins.
 func testConcurrent(t *testing.T, db *DB, _ *clock) {
 	token(t, db, "tok", mac1, "S1")
 	var wg sync.WaitGroup

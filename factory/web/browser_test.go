@@ -15,14 +15,15 @@ import (
 	"gprovision/model/record"
 )
 
-// page drives one tab of a browser through the DevTools protocol: JSON messages ended by a zero byte, on a pair of pipes.
+// page drives a browser tab through the DevTools protocol: JSON messages, each ended by a zero byte, on a pair of
+// pipes.
 type page struct {
 	*testing.T
 	out     *os.File
 	in      *bufio.Reader
 	n       int
 	session string
-	console []string // errors that the page's console showed
+	console []string // errors in the page's console
 }
 
 // openPage starts a browser without a window.
@@ -66,7 +67,7 @@ func openPage(t *testing.T, chromium string) *page {
 	return p
 }
 
-// call sends a command and waits for its answer.
+// call sends a command and waits for the answer.
 func (p *page) call(method string, params map[string]any, into any) {
 	p.Helper()
 	p.n++
@@ -159,7 +160,7 @@ func must(b []byte, err error) []byte {
 	return b
 }
 
-// shot leaves a picture of the page as wide as a screen.
+// shot saves a picture of the page, of the given width.
 func (p *page) shot(name string, width int) {
 	p.Helper()
 	dir := os.Getenv("GPROV_SCREENSHOT")
@@ -191,7 +192,7 @@ func browser(t *testing.T, s *site, chromium string) {
 		t.Error("the list does not fit on a phone")
 	}
 
-	// A change arrives without loading the page again.
+	// A change arrives without a reload of the page.
 	p.eval(`window.same = true`)
 	_, err := s.db.AddEvents(t.Context(), "SN-0002", []record.Event{{Boot: "b", Seq: 99, Kind: record.KindState, Source: record.Observed,
 		Attrs: record.State{Job: record.JobRestore, Phase: record.Step, Step: "write-main", Percent: 73}.Attrs()}})

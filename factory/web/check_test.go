@@ -10,7 +10,8 @@ import (
 	"gprovision/model/record"
 )
 
-// TestHardwareCheck: the page shows the newest check whole and alone, and what was not compared is not ok.
+// TestHardwareCheck: the page shows all of the newest check and nothing else. What was not compared is not shown as
+// ok.
 func TestHardwareCheck(t *testing.T) {
 	s := start(t)
 	s.login()
@@ -51,7 +52,7 @@ func TestHardwareCheck(t *testing.T) {
 	if !strings.Contains(got, "225 checked, 25 not checked") || strings.Count(got, ">not checked</span>") != 25 || strings.Count(got, ">ok</span>") != 225 {
 		t.Errorf("counted wrongly: %.200s", got)
 	}
-	// A unit of version 0.1.0 says ok of what it did not compare.
+	// A unit of version 0.1.0 reports ok for what it did not compare.
 	line("b3", map[string]any{"name": "memory", "found": "8 GiB", "expected": "anything", "rule": "not specified", "ok": true})
 	line("b3", map[string]any{"name": "disk", "found": "1", "expected": "2", "rule": "equal", "ok": false})
 	if got := page(); !strings.Contains(got, "1 checked, 1 not checked") || strings.Count(got, ">differs</span>") != 1 || strings.Contains(got, ">ok</span>") {

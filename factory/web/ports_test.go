@@ -9,7 +9,7 @@ import (
 	"gprovision/factory/store"
 )
 
-// TestKeysAndPorts decides about keys and ports on the pages. A text from a unit is shown as text.
+// TestKeysAndPorts decides about keys and ports on the pages. Text from a unit is shown as text.
 func TestKeysAndPorts(t *testing.T) {
 	s := start(t)
 	s.fill()
@@ -70,7 +70,7 @@ func TestKeysAndPorts(t *testing.T) {
 	}
 }
 
-// TestFingerprintIsTyped checks the page of a server that enrols by a person only: who approves types what the unit shows.
+// TestFingerprintIsTyped: on a server where a person must approve each key, that person types what the unit shows.
 func TestFingerprintIsTyped(t *testing.T) {
 	s := start(t)
 	s.web.ByPerson = true

@@ -255,8 +255,8 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestBrowser opens the dashboard in a real browser that logs in, sees a change without loading the page again, and finds
-// no script of ours refused by the page's own policy. With GPROV_SCREENSHOT=DIR it leaves pictures there.
+// TestBrowser opens the dashboard in a real browser. It logs in, sees a change without a reload, and checks that the
+// page's own policy refuses none of our scripts. With GPROV_SCREENSHOT=DIR it saves pictures there.
 func TestBrowser(t *testing.T) {
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
@@ -270,7 +270,8 @@ func TestBrowser(t *testing.T) {
 	browser(t, s, chromium)
 }
 
-// TestHostileUnit shows a unit that sends values of every type at every place, and as much as it may: its page is there, and has a bound.
+// TestHostileUnit: a unit sends values of every type in every place, as much as it may. Its page still works, and has
+// a limit.
 func TestHostileUnit(t *testing.T) {
 	s := start(t)
 	s.fill()
