@@ -12,6 +12,7 @@ import (
 	"gprovision/hw/block"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
+	"gprovision/model/policy"
 	"gprovision/unit/decide"
 	"gprovision/unit/image/imagetest"
 	"gprovision/unit/job"
@@ -319,6 +320,9 @@ func TestRebuildIsAsked(t *testing.T) {
 			if out := u.pass(t.Context()); out.Kind != job.DecideAgain {
 				t.Fatalf("%+v; shown %+v", out, p.Last())
 			}
+			if u.person.Wanted != (name == "no") {
+				t.Errorf("the menu comes again: %t", u.person.Wanted)
+			}
 			if name == "no" && len(r.Written()) > 0 {
 				t.Errorf("after a no %q are written to", r.Written())
 			}
@@ -360,9 +364,9 @@ func TestUnusableMedium(t *testing.T) {
 	}
 }
 
-// TestGoesBack: a system that did not start well as often as the policy allows makes room for the one before, which is not tried again by
-// itself.
-func TestGoesBack(t *testing.T) {
+// worn returns a machine whose newer system did not start well three times.
+func worn(t *testing.T) *machinetest.Rig {
+	t.Helper()
 	r := restored(t)
 	request, err := state.NewRequest(state.KindRestore, state.Latest, "a person", time.Now())
 	if err != nil {
@@ -378,6 +382,13 @@ func TestGoesBack(t *testing.T) {
 		c.BootAttempts = 3
 		return errors.Join(err, v.WriteCounts(c))
 	})
+	return r
+}
+
+// TestGoesBack: a system that did not start well as often as the policy allows makes room for the one before, which is not tried again by
+// itself.
+func TestGoesBack(t *testing.T) {
+	r := worn(t)
 	r.Start(nil)
 	u := onRig(t, r)
 	u.m.Policy.FailedBoots = 3
@@ -403,5 +414,65 @@ func TestGoesBack(t *testing.T) {
 		return err
 	}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestGoesBackInVain: where the image to go back to turns out to be bad, the installed system starts in the same boot, and nothing is
+// mounted before that.
+func TestGoesBackInVain(t *testing.T) {
+	r := worn(t)
+	onVolume(t, r, func(v *state.Volume) error {
+		return os.WriteFile(v.Path(state.ImageDir, machinetest.Original+".upd"), imagetest.XZ(t, []byte("no archive")), 0o600)
+	})
+	r.Start(nil)
+	u := onRig(t, r)
+	u.m.Policy.FailedBoots = 3
+	if out := u.pass(t.Context()); out.Kind != job.DecideAgain {
+		t.Fatalf("%+v", out)
+	}
+	for _, dir := range []string{u.m.Places.Recovery, u.m.Places.Main} {
+		if mounted, err := u.m.Mounted(dir); err != nil || mounted {
+			t.Errorf("%s stays mounted: %v", dir, err)
+		}
+	}
+	if out := u.pass(t.Context()); out.Kind != job.SwitchRoot {
+		t.Errorf("%+v", out)
+	}
+	u.die(t)
+}
+
+// TestForcedRestore: what a person chose in the boot menu is restored, and asked for on the recovery volume, as if it had been chosen here.
+func TestForcedRestore(t *testing.T) {
+	r := restored(t)
+	onVolume(t, r, func(v *state.Volume) error { putImage(t, v.Path(state.ImageDir), ""); return nil })
+	r.Start(nil)
+	u := onRig(t, r)
+	u.args.Forced, u.m.Policy.ForcedRestore = true, policy.ForcedRestoreUnattended
+	if out := u.pass(t.Context()); out.Kind != job.RebootNow {
+		t.Fatalf("%+v", out)
+	}
+	u.die(t)
+	r.Start(nil)
+	if f := onRig(t, r).look(t.Context()); f.Mark.Release != other || f.Main != decide.MainMarked {
+		t.Errorf("%s of %s is installed; notes %q", f.Main, f.Mark.Release, f.Notes)
+	}
+}
+
+// TestRemembers: what the outcome of a job says of the unit counts in later passes of the boot.
+func TestRemembers(t *testing.T) {
+	u := onRig(t, machinetest.NewUnit(t, twoDisks))
+	u.remember(t.Context(), job.Outcome{})
+	if u.person.Wanted || u.memory.Answered != nil || u.memory.BackFailed || u.key != nil || u.checks != 0 {
+		t.Errorf("of nothing it remembers %+v", u.memory)
+	}
+	key := state.NewKey()
+	u.remember(t.Context(), job.Outcome{Menu: true, Answered: "0123", Why: "nobody wants it", Key: key, Checks: 1})
+	u.remember(t.Context(), job.Outcome{Answered: "4567", Why: "it is bad", BackFailed: true, Checks: 1})
+	m := u.memory
+	if !u.person.Wanted || m.Answered["0123"] != "nobody wants it" || m.Answered["4567"] != "it is bad" || !m.BackFailed {
+		t.Errorf("the menu: %t; it remembers %+v", u.person.Wanted, m)
+	}
+	if e := u.env(); !e.Key.Equal(key) || e.Checks != 2 {
+		t.Errorf("a job gets the key: %t, and %d checks", e.Key.Equal(key), e.Checks)
 	}
 }

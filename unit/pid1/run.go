@@ -500,7 +500,7 @@ func (u *unit) pass(ctx context.Context) job.Outcome {
 	return out
 }
 
-// do runs a job. What the boot remembers of it is written down here: that it began, and what its outcome says.
+// do runs a job. That it began is written down before: one that ends in a panic counts too.
 func (u *unit) do(ctx context.Context, d decide.Decision, f *survey.Findings) job.Outcome {
 	switch d.Job {
 	case decide.Repair:
@@ -519,6 +519,12 @@ func (u *unit) do(ctx context.Context, d decide.Decision, f *survey.Findings) jo
 	beside, end := context.WithCancel(ctx)
 	u.endJob = end
 	out := u.run(beside, d, f)
+	u.remember(ctx, out)
+	return out
+}
+
+// remember writes down what the boot is to remember of the outcome of a job.
+func (u *unit) remember(ctx context.Context, out job.Outcome) {
 	u.person.Wanted = u.person.Wanted || out.Menu
 	if out.Answered != "" {
 		if u.memory.Answered == nil {
@@ -534,7 +540,6 @@ func (u *unit) do(ctx context.Context, d decide.Decision, f *survey.Findings) jo
 		u.memory.BackFailed = true
 		u.letGo(ctx)
 	}
-	return out
 }
 
 func (u *unit) run(ctx context.Context, d decide.Decision, f *survey.Findings) job.Outcome {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"gprovision/hw/block"
@@ -30,6 +31,11 @@ func TestGoBackFails(t *testing.T) {
 	e, f := jobtest.Look(t, machinetest.Machine(r.Rig))
 	f.Previous, f.Attempts = earlier+".upd", 3
 	out := GoBack(t.Context(), e, f)
+	for _, dir := range []string{state.LogDir, state.QueueDir} {
+		if kept, err := os.ReadDir(filepath.Join(e.Machine.Places.Recovery, dir)); err != nil || len(kept) == 0 {
+			t.Errorf("%s keeps nothing: %v", dir, err)
+		}
+	}
 	jobtest.End(t, e)
 	if !reflect.DeepEqual(out, job.Outcome{Kind: job.DecideAgain, BackFailed: true}) {
 		t.Errorf("%+v", out)
@@ -43,6 +49,31 @@ func TestGoBackFails(t *testing.T) {
 	})
 	if _, mark := r.system(); mark.Release != machinetest.Original {
 		t.Errorf("the mark is %+v", mark)
+	}
+}
+
+// TestChosenIsTakenUp: what a person chose is asked for on the recovery volume before the main disk is written to, so that a power cut does
+// not make another restore of it.
+func TestChosenIsTakenUp(t *testing.T) {
+	r := newRig(t, machinetest.Kind{Firmware: layout.UEFI})
+	if _, err := r.restore(nil); err != nil {
+		t.Fatal(err)
+	}
+	r.Start(func(_ int, call string) error {
+		if strings.HasPrefix(call, "write /dev/vdb") {
+			return machinetest.ErrCut
+		}
+		return nil
+	})
+	e, f := jobtest.Look(t, machinetest.Machine(r.Rig))
+	f.Choice = decide.Choice{Kind: decide.ChooseOriginal}
+	if out := Run(t.Context(), e, f); out.Kind != job.HoldOn {
+		t.Errorf("%+v", out)
+	}
+	_, _ = e.Journal.Detach(t.Context(), "file"), e.Queue.Release() // the power is off
+	r.Start(nil)
+	if _, f = jobtest.Look(t, machinetest.Machine(r.Rig)); f.Request == nil || f.Request.Image != state.Original {
+		t.Errorf("asked for is %+v", f.Request)
 	}
 }
 
