@@ -24,6 +24,7 @@ import (
 	"gprovision/hw/console"
 	"gprovision/hw/efi"
 	"gprovision/hw/host"
+	"gprovision/hw/raid"
 	"gprovision/hw/smbios"
 	"gprovision/hw/usb"
 	"gprovision/model/bootimage"
@@ -384,6 +385,15 @@ func (u *unit) loadPorts(ctx context.Context) {
 	}
 }
 
+// loadRAID loads what arrays of this platform need.
+func (u *unit) loadRAID() {
+	if v := u.m.Identity.Variant; v.HasRAID() {
+		if err := u.modules.Load(raid.Modules(v.SwRaidlevel)...); err != nil {
+			u.m.Log.Warn("drivers of the array cannot be loaded", "level", v.SwRaidlevel, "err", err)
+		}
+	}
+}
+
 // watch passes the kernel's events on to whoever loads drivers, and notes that disks changed. While drivers load slowly events
 // may have to be dropped; then one that says so follows as soon as there is room.
 func (u *unit) watch(events <-chan host.Uevent, forward chan<- host.Uevent) {
@@ -563,7 +573,8 @@ func (u *unit) run(ctx context.Context, d decide.Decision, f *survey.Findings) j
 	case decide.RepairTable:
 		return repair.Table(ctx, e, f)
 	case decide.Boot:
-		return u.boot(ctx, d, f)
+		u.display.fresh = f.Recovery == decide.RecoveryFound && splash.Fresh(f.Mark, f.Counts)
+		return handover.Run(ctx, e, handover.Options{Reason: d.Reason, Watchdog: &u.dog, Start: u.start}, f)
 	case decide.PowerOff:
 		return job.Outcome{Kind: job.PowerOffNow}
 	case decide.Shell:
@@ -580,10 +591,4 @@ func (u *unit) run(ctx context.Context, d decide.Decision, f *survey.Findings) j
 		reason = fmt.Errorf("%s (%s)", d.Reason, strings.Join(f.Notes, "; "))
 	}
 	return job.Hold(&fault.Occurrence{Fault: d.Fault, Cause: reason})
-}
-
-// boot hands over to the installed system.
-func (u *unit) boot(ctx context.Context, d decide.Decision, f *survey.Findings) job.Outcome {
-	u.display.fresh = f.Recovery == decide.RecoveryFound && splash.Fresh(f.Mark, f.Counts)
-	return handover.Run(ctx, u.env(), handover.Options{Reason: d.Reason, Watchdog: &u.dog, Start: u.start}, f)
 }

@@ -38,6 +38,7 @@ import (
 	"gprovision/model/signature"
 	"gprovision/model/step"
 	"gprovision/site"
+	"gprovision/unit/decide"
 	"gprovision/unit/image/imagetest"
 	"gprovision/unit/job/jobtest"
 	"gprovision/unit/job/restore"
@@ -345,8 +346,8 @@ func (b *bench) provision(fault func(n int, call string) error, change ...func(*
 	}
 	m := b.machine()
 	o := options{
-		ManifestURL: b.url + "/files/manufData.json", LogEndpoint: b.url, KeepLog: true, Proc: proc(0),
-		Key: state.NewKey(), Token: secret.Secret(token),
+		Args: decide.Args{ManifestURL: b.url + "/files/manufData.json", LogEndpoint: b.url, ContinueLogging: true, Token: secret.Secret(token)},
+		Proc: proc(0), Key: state.NewKey(),
 		Raise:   func(context.Context) (func(), error) { return func() {}, machinetest.Pass(b.Rig, "raise network") },
 		Attach:  func(*state.Volume) error { return machinetest.Pass(b.Rig, "attach") },
 		Observe: b.observe,
@@ -549,8 +550,8 @@ func tree(t *testing.T, dir string, named *strings.Replacer) string {
 			return err
 		}
 		rel := strings.TrimPrefix(path, dir)
-		if strings.HasPrefix(rel, "/log/") && strings.HasSuffix(rel, ".log") {
-			return nil // its name has the time
+		if strings.HasPrefix(rel, "/log/") && strings.HasSuffix(rel, ".log") || strings.HasPrefix(rel, "/"+state.QueueDir) {
+			return nil // their names have the time, or what the server has not taken yet
 		}
 		fmt.Fprintf(&out, "%s %s", info.Mode(), rel)
 		differs := slices.ContainsFunc([]string{"/state/", "/etc/shadow", "/etc/machine-id", "/boot.normal", "/log/"},

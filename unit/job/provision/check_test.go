@@ -223,7 +223,7 @@ func TestClock(t *testing.T) {
 func TestAnnounce(t *testing.T) {
 	for name, endpoint := range map[string]string{"none": "", "no address": "http://x/y", "no CA of it": "127.0.0.1:1"} {
 		j, log := testJob(t, policy.Policy{})
-		j.LogEndpoint = endpoint
+		j.Args.LogEndpoint = endpoint
 		if err := j.announce(t.Context()); err != nil || j.client != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -85,7 +85,7 @@ func TestNothingWasWritten(t *testing.T) {
 		"plain http":              {fault.PlainSecrets, says(func(m *manifest.Manifest) { m.LogEndpoint = "http://127.0.0.1:1" })},
 		"no manifest":             {fault.ManifestMissing, without("manufData.json")},
 		"mfgurl is no address": {fault.ManifestMissing, func(_ *bench, _ *machine.Machine, o *options) {
-			o.ManifestURL = "ftp://h/m.json"
+			o.Args.ManifestURL = "ftp://h/m.json"
 		}},
 		"no JSON":                    {fault.ManifestSyntax, content("manufData.json", "<html>")},
 		"a place that is the unit's": {fault.ManifestSyntax, file(2, func(f *manifest.File) { f.Dest = "state/unit.json" })},

@@ -24,8 +24,8 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/manifest"
 	"gprovision/model/record"
-	"gprovision/model/secret"
 	"gprovision/model/step"
+	"gprovision/unit/decide"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
@@ -37,19 +37,13 @@ import (
 
 // options is what the job needs beside the machine.
 type options struct {
-	// ManifestURL is the kernel argument mfgurl.
-	ManifestURL string
+	// Args are the kernel arguments.
+	Args decide.Args
 	// Key is the unit's new key, for a unit whose recovery volume has none. The same one is used when the job is run again during one
 	// boot: the server knows it then.
 	Key ed25519.PrivateKey
 	// Keep is told the key that was found on the recovery volume and is used in place of Key; nil: nobody.
 	Keep func(ed25519.PrivateKey)
-	// Token is the one-time token of the kernel argument enrol.
-	Token secret.Secret
-	// LogEndpoint is the kernel argument PROVISION_XLOG: the server that hears of the job from its beginning. May be empty.
-	LogEndpoint string
-	// KeepLog is the kernel argument PROVISION_CONT_LOGGING: all later restores report to the server of this provisioning.
-	KeepLog bool
 	// Raise brings the network up, and returns what lets it go again.
 	Raise func(ctx context.Context) (release func(), err error)
 	// HasRecovery reports whether the unit carries the recovery volume of a complete unit: a person has to want another provisioning.
@@ -163,15 +157,15 @@ func (j *provisioning) obeyManifest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.Manifest, p.Signed = redacted(j.ManifestURL), m.Signed
+	p.Manifest, p.Signed = redacted(j.Args.ManifestURL), m.Signed
 	j.plan = p
 	return nil
 }
 
 func (j *provisioning) fetchManifest(ctx context.Context) (uplink.Manifest, error) {
-	base, err := url.Parse(j.ManifestURL)
+	base, err := url.Parse(j.Args.ManifestURL)
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") {
-		return uplink.Manifest{}, fault.Newf(fault.ManifestMissing, "mfgurl is %q, want an http or https address", j.ManifestURL)
+		return uplink.Manifest{}, fault.Newf(fault.ManifestMissing, "mfgurl is %q, want an http or https address", j.Args.ManifestURL)
 	}
 	m, err := uplink.Fetch(ctx, base, uplink.Trust{Policy: j.Policy, Keys: j.Keys, Used: j.Manifests}, from(j.Machine).small)
 	if err != nil {
@@ -205,17 +199,17 @@ func (j *provisioning) checkUnsignedSteps(m *manifest.Manifest, base *url.URL) e
 // announce enrols the unit at the server that the boot script names, so that the server hears of whatever goes wrong with the
 // manifest. That this fails ends nothing: the manifest says which server counts.
 func (j *provisioning) announce(ctx context.Context) error {
-	if j.LogEndpoint == "" {
+	if j.Args.LogEndpoint == "" {
 		return nil
 	}
-	endpoint, err := record.Endpoint(j.LogEndpoint)
+	endpoint, err := record.Endpoint(j.Args.LogEndpoint)
 	if err == nil {
 		bounded, cancel := context.WithTimeout(ctx, announcePatience)
 		defer cancel()
 		err = j.connectTo(bounded, endpoint)
 	}
 	if err != nil {
-		j.Log.Warn("the server that the boot script names does not listen", "server", j.LogEndpoint, "err", err)
+		j.Log.Warn("the server that the boot script names does not listen", "server", j.Args.LogEndpoint, "err", err)
 	}
 	return nil
 }
@@ -242,7 +236,7 @@ func (j *provisioning) connectTo(ctx context.Context, endpoint string) error {
 		return err
 	}
 	v := j.Identity.Variant
-	request := record.EnrolRequest{Token: j.Token, Platform: v.DevCodeName, SerialField: v.SerNumField, MACs: macs, Build: j.Build.Number, Held: j.held}
+	request := record.EnrolRequest{Token: j.Args.Token, Platform: v.DevCodeName, SerialField: v.SerNumField, MACs: macs, Build: j.Build.Number, Held: j.held}
 	waiting := func(reason string) {
 		j.Log.Warn("waiting for approval on the server's page", "key", client.Fingerprint(), "reason", reason, journal.ForPerson())
 		j.Panel.Message("Approve on server: " + client.Fingerprint())
@@ -394,7 +388,7 @@ func (j *provisioning) writeRecord(context.Context) error {
 	if err := j.volume.WriteRequest(r); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	if j.KeepLog {
+	if j.Args.ContinueLogging {
 		if err := j.volume.WriteRestoreData(state.RestoreData{Preserve: true, XLog: j.plan.Server}); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}

@@ -96,7 +96,7 @@ func TestFetchManifest(t *testing.T) {
 			if len(tt.policy.Keys) > 0 {
 				j.Keys = []signature.PublicKey{key.Public()}
 			}
-			j.ManifestURL = s.URL + path
+			j.Args.ManifestURL = s.URL + path
 			got, err := j.fetchManifest(t.Context())
 			if fault.Of(err) != tt.want || err != nil && !strings.Contains(err.Error(), tt.says) {
 				t.Fatalf("got %v, want %v saying %q", err, tt.want, tt.says)
@@ -131,7 +131,7 @@ func TestFetchManifestNoServer(t *testing.T) {
 	for name, url := range map[string]string{"closed port": gone, "gone after the manifest": s.URL + "/manufData.json"} {
 		t.Run(name, func(t *testing.T) {
 			j, log := testJob(t, policy.Policy{AllowUnsigned: true})
-			j.ManifestURL = url
+			j.Args.ManifestURL = url
 			// The job is patient. The test ends its patience at the first pause.
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
@@ -149,7 +149,7 @@ func TestFetchManifestNoServer(t *testing.T) {
 func TestManifestAddress(t *testing.T) {
 	for _, url := range []string{"", "manufData.json", "file:///manufData.json", "tftp://10.0.0.1/manufData.json", "http://[::1", "ftp://h/m"} {
 		j, _ := testJob(t, policy.Policy{AllowUnsigned: true})
-		j.ManifestURL = url
+		j.Args.ManifestURL = url
 		if _, err := j.fetchManifest(t.Context()); fault.Of(err) != fault.ManifestMissing {
 			t.Errorf("%q: got %v, want ManifestMissing", url, err)
 		}

@@ -28,12 +28,9 @@ func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	e.Began(record.JobProvision)
 	out := job.Outcome{Kind: job.RebootNow}
 	err := provision(ctx, &m, options{
-		ManifestURL: args.ManifestURL,
-		Key:         e.Key,
-		Keep:        func(k ed25519.PrivateKey) { out.Key = k },
-		Token:       args.Token,
-		LogEndpoint: args.LogEndpoint,
-		KeepLog:     args.ContinueLogging,
+		Args: args,
+		Key:  e.Key,
+		Keep: func(k ed25519.PrivateKey) { out.Key = k },
 		Raise: func(ctx context.Context) (func(), error) {
 			n, err := uplink.Raise(ctx, m.Log, m.Sys, args.BootMAC, networkPatience)
 			if err != nil {
