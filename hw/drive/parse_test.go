@@ -371,8 +371,8 @@ func FuzzParseLocking(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 60}, []byte{0, 2, 16, 12, 15})
 	f.Fuzz(func(t *testing.T, head, features []byte) {
 		b := append(append(append([]byte(nil), head...), make([]byte, max(0, 48-len(head)))...), features...)
-		if l, err := ParseLocking(b); err == nil && len(l.Features) > len(features)/4 {
-			t.Errorf("%d features in %d bytes", len(l.Features), len(features))
+		if l, err := ParseLocking(b); err == nil && len(l.Features) > (len(b)-48)/4 {
+			t.Errorf("%d features in %d bytes", len(l.Features), len(b))
 		}
 	})
 }
