@@ -30,9 +30,9 @@ type Person struct {
 	asked bool
 }
 
-// Invite begins the grace time, once in a boot. The grace time is zero if no panel has keys, or if this boot
+// BeginGrace begins the grace time, once in a boot. The grace time is zero if no panel has keys, or if this boot
 // provisions.
-func (p *Person) Invite(provisions bool) {
+func (p *Person) BeginGrace(provisions bool) {
 	if !p.grace.IsZero() {
 		return
 	}
@@ -49,10 +49,10 @@ func (p *Person) Invite(provisions bool) {
 	p.Machine.Panel.Message("Press a key for menu")
 }
 
-// Consult waits for the end of the grace time and shows the menu if a person pressed a key. A key counts during the
-// grace time, before it, and while the unit held. Consult returns the choice and whether the menu was shown. If it
+// AwaitMenu waits for the end of the grace time and shows the menu if a person pressed a key. A key counts during the
+// grace time, before it, and while the unit held. AwaitMenu returns the choice and whether the menu was shown. If it
 // was, f may be out of date.
-func (p *Person) Consult(ctx context.Context, f *survey.Findings, v *volume.Handle, provisions bool) (c decide.Choice, shown bool,
+func (p *Person) AwaitMenu(ctx context.Context, f *survey.Findings, v *volume.Handle, provisions bool) (c decide.Choice, shown bool,
 	err error) {
 	p.Wanted = p.Wanted || p.offersMenu(f, provisions)
 	select {

@@ -155,12 +155,12 @@ func TestGraceTime(t *testing.T) {
 		}
 		p.Machine.Policy.GraceSeconds, p.Machine.Identity.Variant.GraceSeconds = c.policy, c.platform
 		began := time.Now()
-		p.Invite(c.provisions)
+		p.BeginGrace(c.provisions)
 		if took := time.Since(began); p.grace.Before(began.Add(c.want)) || p.grace.After(began.Add(c.want+took)) {
 			t.Errorf("%s: %s, want %s", name, p.grace.Sub(began), c.want)
 		}
 		first := p.grace
-		if p.Invite(c.provisions); p.grace != first {
+		if p.BeginGrace(c.provisions); p.grace != first {
 			t.Errorf("%s: it begins twice", name)
 		}
 	}

@@ -70,7 +70,7 @@ func (u *unit) gather(ctx context.Context) (*survey.Findings, error) {
 	for {
 		ports := u.usbState() // before the look: what comes during it was on its way here, and is looked for once more
 		f := u.look(ctx)
-		left, more := u.wait.Hopes(u.surveyor(), f, ports, time.Since(u.memory.Since))
+		left, more := u.wait.ShouldLookAgain(u.surveyor(), f, ports, time.Since(u.memory.Since))
 		if !more || u.person.Wanted {
 			u.tellOfSilence()
 			return f, nil

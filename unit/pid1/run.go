@@ -475,12 +475,12 @@ func (u *unit) pass(ctx context.Context) job.Outcome {
 	var out job.Outcome
 	err := u.guard("pass", func() error {
 		u.memory.Choice = decide.Choice{} // that of the pass before is done with
-		u.person.Invite(u.provisions())
+		u.person.BeginGrace(u.provisions())
 		found, err := u.gather(ctx)
 		if err != nil {
 			return err
 		}
-		if c, shown, err := u.person.Consult(ctx, found, u.volume, u.provisions()); err != nil {
+		if c, shown, err := u.person.AwaitMenu(ctx, found, u.volume, u.provisions()); err != nil {
 			return err
 		} else if shown {
 			u.memory.Choice = c

@@ -79,8 +79,8 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-// TestHopes: a unit waits for as long as there is something to wait for, and does not survey again in a busy loop.
-func TestHopes(t *testing.T) {
+// TestShouldLookAgain: a unit waits for as long as there is something to wait for, and does not survey again in a busy loop.
+func TestShouldLookAgain(t *testing.T) {
 	s, _ := virtual(t)
 	long := policy.Policy{}.RootWait()
 	waiting := Findings{Facts: decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainAbsent}, MainFindings: MainFindings{Awaits: true}}
@@ -104,7 +104,7 @@ func TestHopes(t *testing.T) {
 			long - time.Second, true},
 		{"nothing is missing", whole, time.Second, 0, false},
 	} {
-		if wait, more := new(Wait).Hopes(s, &tc.f, usb.State{}, tc.waited); wait != tc.wait || more != tc.more {
+		if wait, more := new(Wait).ShouldLookAgain(s, &tc.f, usb.State{}, tc.waited); wait != tc.wait || more != tc.more {
 			t.Errorf("%s: got %s, %t, want %s, %t", tc.name, wait, more, tc.wait, tc.more)
 		}
 	}

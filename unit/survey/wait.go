@@ -27,10 +27,10 @@ type Wait struct {
 	Silent []string
 }
 
-// Hopes reports whether another survey is worthwhile, and how long to wait for it if nothing changes. waited is how
+// ShouldLookAgain reports whether another survey is worthwhile, and how long to wait for it if nothing changes. waited is how
 // long the unit has waited so far. ports is the state of its USB ports before the survey: what came while it looked was
 // on its way before, and is worth another survey.
-func (w *Wait) Hopes(s *Survey, f *Findings, ports usb.State, waited time.Duration) (wait time.Duration, more bool) {
+func (w *Wait) ShouldLookAgain(s *Survey, f *Findings, ports usb.State, waited time.Duration) (wait time.Duration, more bool) {
 	if s.Provisions() || f.Choice.Kind == decide.ChoosePowerOff { // nothing that might appear would be used
 		return 0, false
 	}

@@ -861,7 +861,7 @@ func TestStick(t *testing.T) {
 	if f.FromStick || !f.OriginMissing {
 		t.Errorf("started from a stick that is not there yet: %+v", f.MediaFindings)
 	}
-	if wait, more := new(Wait).Hopes(b.s, f, usb.State{}, time.Second); !more || wait != usbExpected-time.Second {
+	if wait, more := new(Wait).ShouldLookAgain(b.s, f, usb.State{}, time.Second); !more || wait != usbExpected-time.Second {
 		t.Errorf("it is waited for for %s, %t", wait, more)
 	}
 	b.Remove("sdb")
