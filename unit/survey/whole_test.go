@@ -25,14 +25,14 @@ import (
 	"gprovision/unit/state"
 )
 
-// bench is a complete unit on a machine that is not there, as something has changed it. A survey looks at it whole.
+// bench is a complete unit on a machine in memory, after some change. A survey looks at all of it.
 type bench struct {
 	*machinetest.Rig
 	t   *testing.T
 	rec state.Unit
 	m   *machine.Machine
 	s   *Survey
-	// fault is what the calls of the survey answer, by what they are.
+	// fault returns the error for a call of the survey, by the call's name.
 	fault func(call string) error
 }
 
@@ -45,7 +45,7 @@ func newBench(t *testing.T, k machinetest.Kind) *bench {
 	return onRig(t, r, rec)
 }
 
-// clone is the same unit once more, for a test that changes it.
+// clone returns a copy of the unit for a test that changes it.
 func (b *bench) clone(t *testing.T) *bench {
 	t.Helper()
 	return onRig(t, b.Clone(t), b.rec)
@@ -58,7 +58,7 @@ func onRig(t *testing.T, r *machinetest.Rig, rec state.Unit) *bench {
 	return b
 }
 
-// look surveys the machine. Nothing may be written by that, whatever is found.
+// look surveys the machine. No survey may write anything.
 func (b *bench) look() *Findings {
 	b.t.Helper()
 	stays := false
@@ -79,7 +79,7 @@ func (b *bench) look() *Findings {
 			b.t.Errorf("after a survey %s is mounted: %v", dir, err)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(b.m.Places.Sysfs, "block/md0")); err == nil { // an array runs
+	if _, err := os.Stat(filepath.Join(b.m.Places.Sysfs, "block/md0")); err == nil { // an array is running
 		how, err := os.ReadFile(filepath.Join(b.m.Places.Sysfs, "module/md_mod/parameters/start_ro"))
 		if string(how) != "1" {
 			b.t.Errorf("an array is assembled so that its members are written to: %q, %v", how, err)
@@ -88,7 +88,8 @@ func (b *bench) look() *Findings {
 	return f
 }
 
-// at is the device node of a disk, or of its partition with a role by the record, such as "vda" and "vda recovery".
+// at returns the device node of a disk, or of the partition with a role in the record, such as "vda" or "vda
+// recovery".
 func (b *bench) at(where string) string {
 	b.t.Helper()
 	name, role, _ := strings.Cut(where, " ")
@@ -106,7 +107,7 @@ func (b *bench) at(where string) string {
 	return block.PartitionPath(disks[i].Path, table.Find(layout.Role(role)).Number)
 }
 
-// noted is a change of a superblock: the kernel has noted errors in its filesystem.
+// noted changes a superblock as if the kernel had recorded errors in the filesystem.
 func noted(sb []byte) { sb[0x3a] |= 2 }
 
 // scribble writes to a device.
@@ -122,7 +123,7 @@ func (b *bench) scribble(where string, off int64, content []byte) {
 	}
 }
 
-// super changes the superblock of an ext4 filesystem, which stays sound, and puts it at an offset of its device.
+// super changes the superblock of an ext4 filesystem, which stays valid, and writes it to an offset of the device.
 func (b *bench) super(where string, off int64, change func(sb []byte)) {
 	b.t.Helper()
 	sb := make([]byte, 1024)
@@ -139,21 +140,21 @@ func (b *bench) super(where string, off int64, change func(sb []byte)) {
 	b.scribble(where, off, sb)
 }
 
-// dirty is a change of a superblock: its journal is to be replayed.
+// dirty changes a superblock so that the journal must be replayed.
 func dirty(sb []byte) { sb[0x60] |= 4 }
 
 func label(l string) func(sb []byte) {
 	return func(sb []byte) { copy(sb[0x78:0x88], append([]byte(l), make([]byte, 16)...)) }
 }
 
-// loseSuper loses the first superblock of an ext4 filesystem. The copy that a repair takes holds.
+// loseSuper destroys the first superblock of an ext4 filesystem. The backup that a repair would use stays valid.
 func (b *bench) loseSuper(where string) {
 	b.t.Helper()
 	b.super(where, 32768*4096, func(sb []byte) { sb[0x5a] = 1 })
 	b.scribble(where, 1024, make([]byte, 1024))
 }
 
-// volume is the content of the recovery volume, and root that of the main system, beside all doors.
+// volume returns the content of the recovery volume, and root that of the main system. Neither passes a door.
 func (b *bench) volume() *state.Volume {
 	b.t.Helper()
 	dir := b.Volume(b.rec.Recovery.Table.Find(layout.Recovery).FSUUID)
@@ -165,7 +166,7 @@ func (b *bench) volume() *state.Volume {
 
 func (b *bench) root() string { return b.Volume(b.rec.System().FSUUID) }
 
-// record writes the unit's record with a change.
+// record rewrites the unit's record with a change.
 func (b *bench) record(change func(u *state.Unit)) {
 	b.t.Helper()
 	u, err := b.volume().ReadUnit()
@@ -178,7 +179,7 @@ func (b *bench) record(change func(u *state.Unit)) {
 	}
 }
 
-// copyDisk puts a copy of the recovery device beside it: its table, and the beginnings of its filesystems.
+// copyDisk adds a copy of the recovery device: its table, and the starts of its filesystems.
 func (b *bench) copyDisk(to string) {
 	b.t.Helper()
 	from, err := b.m.Open(b.at("vda"), machine.Read)
@@ -206,7 +207,7 @@ func (b *bench) copyDisk(to string) {
 	}
 }
 
-// fail has each call that begins so answer with an input error.
+// fail makes each call whose name starts so return an input error.
 func (b *bench) fail(begin string) {
 	b.fault = func(call string) error {
 		if strings.HasPrefix(call, begin) {
@@ -223,15 +224,15 @@ func (b *bench) write(path string, content string) {
 	}
 }
 
-// TestRecoveryVolume: what is taken for the unit's recovery volume, what for a damaged one, and what is left alone; and what the unit would
-// do then. Nothing here leads to a restore.
+// TestRecoveryVolume: what counts as the unit's recovery volume, what as a damaged one, and what is left alone. It
+// also checks what the unit would do then. Nothing here leads to a restore.
 func TestRecoveryVolume(t *testing.T) {
 	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	const found, missing, damaged = decide.RecoveryFound, decide.RecoveryMissing, decide.RecoveryDamaged
 	for name, c := range map[string]struct {
 		change func(b *bench)
 		want   decide.RecoveryState
-		repair bool // it may be repaired
+		repair bool // a repair is possible
 		job    decide.Job
 		note   string
 	}{
@@ -333,8 +334,8 @@ func TestRecoveryVolume(t *testing.T) {
 	}
 }
 
-// TestReplay: a journal that awaits its replay comes before all else: the mark, and the record, may be other ones behind it. A filesystem
-// whose journal cannot be replayed counts as damaged, and never as one without a mark.
+// TestReplay: a journal to replay comes before everything else, because the mark and the record may differ after the
+// replay. A filesystem whose journal cannot be replayed counts as damaged, and never as one without a mark.
 func TestReplay(t *testing.T) {
 	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	for name, c := range map[string]struct {
@@ -373,7 +374,7 @@ func TestReplay(t *testing.T) {
 			if (len(f.Replay) > 0) != c.replay || c.replay && !slices.Equal(f.Replay, []string{b.at(c.where)}) {
 				t.Errorf("to be replayed is %q; notes %q", f.Replay, f.Notes)
 			}
-			if c.replay { // nothing else counts: at least no job that destroys may follow from it
+			if c.replay { // nothing else counts, but at least no destructive job may follow
 				if d := decide.Decide(f.Facts, b.m.Policy); d.Job == decide.Restore {
 					t.Errorf("%s", d)
 				}
@@ -386,7 +387,7 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestAnyLookFails: whichever look at a complete unit fails, nothing that destroys follows from it.
+// TestAnyLookFails: whichever look at a complete unit fails, nothing destructive follows.
 func TestAnyLookFails(t *testing.T) {
 	for _, k := range []machinetest.Kind{
 		{Firmware: layout.UEFI}, {Firmware: layout.UEFI, Mirror: true}, {Firmware: layout.BIOS, OneDisk: true},
@@ -425,7 +426,7 @@ func (b *bench) unmark() {
 	}
 }
 
-// TestMainSystem: what is taken for a complete main system, for one that is to be restored, and for what somebody has to look at.
+// TestMainSystem: what counts as a complete main system, what as one to restore, and what a person has to look at.
 func TestMainSystem(t *testing.T) {
 	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	mark := func(b *bench) string { return filepath.Join(b.root(), b.m.Site.Names.Mark) }
@@ -461,7 +462,7 @@ func TestMainSystem(t *testing.T) {
 			b.scribble("vdb primary", 0, append([]byte("LUKS\xba\xbe\x00\x01"), make([]byte, 65536)...))
 		}, decide.MainForeign, true, decide.Hold},
 		"two of them": {func(b *bench) {
-			b.AddDisk(block.Disk{Name: "vdx", Bus: block.VirtIO, Serial: "COPY", Size: 2 * machinetest.MainSize}) // not of the plan
+			b.AddDisk(block.Disk{Name: "vdx", Bus: block.VirtIO, Serial: "COPY", Size: 2 * machinetest.MainSize}) // not in the plan
 			if err := b.m.WriteTable(b.at("vdx"), b.rec.Main[0].Table); err != nil {
 				b.t.Fatal(err)
 			}
@@ -517,7 +518,8 @@ func TestMainSystem(t *testing.T) {
 	}
 }
 
-// TestRootWithoutVolume: without a recovery volume the boot entry says which partition the main system is. Nothing without that is started.
+// TestRootWithoutVolume: without a recovery volume, the boot entry names the partition of the main system. If it
+// names none, nothing is started.
 func TestRootWithoutVolume(t *testing.T) {
 	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	for name, c := range map[string]struct {
@@ -546,8 +548,8 @@ func TestRootWithoutVolume(t *testing.T) {
 	}
 }
 
-// TestMirror: an array is started with all its members, or without those that were waited for, and never so that a member is written to.
-// Without a recovery volume it is found by its filesystem.
+// TestMirror: an array starts with all its members, or after the wait without some, and never in a way that writes to
+// a member. Without a recovery volume its filesystem identifies it.
 func TestMirror(t *testing.T) {
 	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI, Mirror: true})
 	lose := func(b *bench) {
@@ -628,8 +630,8 @@ func TestMirror(t *testing.T) {
 	}
 }
 
-// TestProvisioningLooksAtNothing: a unit that is to be provisioned uses nothing of what is on its disks: no array is started, which would
-// hold them, no table is taken from its copy, and no medium is looked at.
+// TestProvisioningLooksAtNothing: a provisioning uses nothing that is on the disks. No array is started, since that
+// would hold the disks. No table is read from its copy, and no medium is looked at.
 func TestProvisioningLooksAtNothing(t *testing.T) {
 	b := newBench(t, machinetest.Kind{Firmware: layout.UEFI, Mirror: true})
 	b.m.Policy.Provision, b.s.Args.ManifestURL = true, "http://server.example/manifest.json"
@@ -643,7 +645,8 @@ func TestProvisioningLooksAtNothing(t *testing.T) {
 	}
 }
 
-// TestVolumeFindings: what lies on the recovery volume reaches the decision; what is damaged there is told and does not count.
+// TestVolumeFindings: what lies on the recovery volume reaches the decision. What is damaged there is reported and
+// does not count.
 func TestVolumeFindings(t *testing.T) {
 	const id = "0123456789abcdef0123456789abcdef"
 	b := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
@@ -696,8 +699,8 @@ func TestVolumeFindings(t *testing.T) {
 	}
 }
 
-// TestWorn: a system that had all its boots and none was good goes back to another image if there is one that the policy lets be
-// restored, and boots on where there is none.
+// TestWorn: a system that used up its boots without a good one goes back to another image, if the policy lets one be
+// restored. If there is none, it boots on.
 func TestWorn(t *testing.T) {
 	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	const earlier = imagetest.Prefix + "2026-11-20.0001"
@@ -748,7 +751,7 @@ func (b *bench) remove(image string) {
 	}
 }
 
-// TestShellRefused: a shell that the policy does not have is not opened by a kernel argument, and that is said.
+// TestShellRefused: a kernel argument does not open a shell that the policy forbids, and the findings say so.
 func TestShellRefused(t *testing.T) {
 	b := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	b.s.Args = decide.ParseArgs("frmode=shell", false)
@@ -764,7 +767,7 @@ func TestShellRefused(t *testing.T) {
 	}
 }
 
-// TestRecordNames: a platform that somebody named is believed where a record of this unit has that name, and by nothing else.
+// TestRecordNames: a platform that a person named is believed only if a record of this unit has that name.
 func TestRecordNames(t *testing.T) {
 	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	for name, c := range map[string]struct {
@@ -794,7 +797,8 @@ func TestRecordNames(t *testing.T) {
 	}
 }
 
-// stick plugs in a recovery stick with an image, and returns the GUID of its partition and where its content is.
+// stick plugs in a recovery stick with an image. It returns the GUID of its partition and the directory of its
+// content.
 func (b *bench) stick(name, fsUUID, image string) (id, dir string) {
 	b.t.Helper()
 	path := b.AddDisk(block.Disk{Name: name, Bus: block.USB, Serial: name, Size: layout.GiB})
@@ -813,8 +817,9 @@ func (b *bench) stick(name, fsUUID, image string) (id, dir string) {
 	return p.UUID, dir
 }
 
-// TestStick: the recovery stick that started the unit is known, also beside another one, and offers its image; one that is not there yet is
-// waited for, and a unit that was not started from a stick waits for none.
+// TestStick: the survey knows the recovery stick that started the unit, even beside another one, and offers its
+// image. If that stick is not there yet, the unit waits for it. A unit that did not start from a stick waits for
+// none.
 func TestStick(t *testing.T) {
 	const image, newer = imagetest.Prefix + "2026-11-23.0001", imagetest.Prefix + "2026-11-24.0001"
 	b := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
@@ -877,7 +882,7 @@ func TestStick(t *testing.T) {
 	}
 }
 
-// TestProves: after a repair a volume is the unit's by its record alone.
+// TestProves: after a repair, the record alone proves that a volume is the unit's.
 func TestProves(t *testing.T) {
 	b := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
 	f := b.look()
