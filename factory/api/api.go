@@ -354,6 +354,9 @@ func (s *Server) permit(w http.ResponseWriter, r *http.Request, e store.Enrolmen
 		s.refuse(w, http.StatusBadRequest, record.ProblemSyntax, err.Error())
 		return
 	}
+	if s.vaultSaysNo(w, r, e, s.Vault.Ready()) { // before the unit is erased for nothing
+		return
+	}
 	reply := record.PermitReply{Allowed: true}
 	switch err := s.Store.Permit(r.Context(), e.Unit, e.ID, q.Boot); {
 	case errors.Is(err, store.ErrCompleted), errors.Is(err, store.ErrConfirmed):

@@ -334,8 +334,11 @@ func TestNoOperatorKey(t *testing.T) {
 	if err := c.Enrol(t.Context(), record.EnrolRequest{Token: s.token(mac, "S1"), MACs: []string{mac}}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Credentials(t.Context()); fault.Of(err) != fault.NoCredentials || !strings.Contains(err.Error(), "operator key") {
-		t.Error(err)
+	_, err := c.Credentials(t.Context())
+	for _, err := range []error{c.Permit(t.Context(), record.JobProvision), err} { // the first is before anything is erased
+		if fault.Of(err) != fault.NoCredentials || !strings.Contains(err.Error(), "operator key") {
+			t.Error(err)
+		}
 	}
 }
 

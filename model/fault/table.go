@@ -4,7 +4,7 @@ package fault
 var (
 	NoNetwork     = &Fault{"G101", "No network", "Check the cable", "no port got an address from a DHCP server", "check the cable, the switch and the DHCP server of the station"}
 	NoServer      = &Fault{"G102", "No server", "Check the server", "the factory server does not answer", "check that gprov serve runs and that this unit can reach it"}
-	ServerRefused = &Fault{"G103", "Server refuses", "See server page", "the factory server refused a request", "the server's page shows the reason beside this unit"}
+	ServerRefused = &Fault{"G103", "Server refuses", "See the log", "the factory server refused a request", "the unit's log has the server's words, the server's log the request"}
 	EnrolRefused  = &Fault{"G104", "Not enrolled", "Boot over network", "the factory server did not enrol this unit", "boot again over the network for a new token, or approve the unit on the server's page"}
 	NotReleased   = &Fault{"G105", "Not released", "Release on server", "this unit is provisioned already and nobody released it for another time", "press 'provision again' beside the unit on the server's page"}
 	NoCredentials = &Fault{"G106", "No credentials", "See server page", "the factory server gave no credentials", "check that the server has an operator key and that this unit's credentials are not confirmed already"}
@@ -20,6 +20,8 @@ var (
 	ManifestIncomplete = &Fault{"G115", "Manifest gaps", "gprov manifest", "the manifest lacks what this platform needs", "add the specification, the image and the boot artifact for this platform"}
 	ManifestRefused    = &Fault{"G117", "Other manifest", "Sign it anew", "the manifest is of another product, or older than one that was used", "sign the content that is wanted with the unit's product and a higher serial number: gprov manifest make --product --serial"}
 	NoManifestURL      = &Fault{"G116", "No mfgurl", "Boot over network", "the kernel argument mfgurl is missing", "boot over the network from the factory server"}
+	StepFailed         = &Fault{"G118", "Step failed", "See the log", "a command of the manifest's own steps failed",
+		"the log has the command and what it printed; correct the step, or what it works on"}
 )
 
 // Hardware and disks.
@@ -95,7 +97,7 @@ var (
 func All() []*Fault {
 	return []*Fault{
 		NoNetwork, NoServer, ServerRefused, EnrolRefused, NotReleased, NoCredentials, PlainSecrets,
-		ManifestMissing, ManifestSyntax, ManifestUnsigned, ManifestSignature, ManifestIncomplete, NoManifestURL, ManifestRefused,
+		ManifestMissing, ManifestSyntax, ManifestUnsigned, ManifestSignature, ManifestIncomplete, NoManifestURL, ManifestRefused, StepFailed,
 		PlatformUnknown, QAMismatch, NoSerial, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
 		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt, OriginalUntrusted,

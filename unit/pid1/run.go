@@ -435,6 +435,9 @@ func (u *unit) identify() (identity, error) {
 	if err != nil {
 		return identity{}, fault.Because(fault.PlatformUnknown, err)
 	}
+	for _, p := range table.Notes() {
+		u.log.Warn("appliance table", "value", p.Path, "err", p.Text)
+	}
 	of := identity{table, dmi}
 	id, err := platform.Identify(table, dmi)
 	if err != nil && u.args.ProtoIdent != "" && u.m.Policy.Provision {

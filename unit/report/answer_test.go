@@ -37,9 +37,10 @@ func TestAnswers(t *testing.T) {
 		"rejected":                                {enrol, 403, record.ProblemRejected, fault.EnrolRefused},
 		"complete, with another key":              {enrol, 403, record.ProblemCompleted, fault.EnrolRefused},
 		"no operator key":                         {credentials, 409, record.ProblemNoOperator, fault.NoCredentials},
+		"no operator key, before the erase":       {permit, 409, record.ProblemNoOperator, fault.NoCredentials},
 		"confirmed before":                        {credentials, 403, record.ProblemConfirmed, fault.NoCredentials},
 		"a clock that the server's does not cure": {permit, 401, record.ProblemClock, fault.ServerRefused},
-		"enrolment, and the server has trouble":   {enrol, 503, record.ProblemBusy, fault.EnrolRefused},
+		"enrolment, and the server has trouble":   {enrol, 503, record.ProblemBusy, fault.NoServer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := 0

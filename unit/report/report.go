@@ -256,7 +256,7 @@ func (c *Client) Hello(ctx context.Context, r record.EnrolRequest) (reason strin
 	var reply record.EnrolReply
 	if err := c.call(ctx, "POST", "/v1/enrol", body, &reply, nil); err != nil {
 		var p *Refusal
-		if errors.As(err, &p) {
+		if errors.As(err, &p) && !p.temporary() {
 			return "", fault.Because(fault.EnrolRefused, p)
 		}
 		return "", err
@@ -277,7 +277,8 @@ func (c *Client) Fingerprint() string {
 	return record.Fingerprint(c.c.Key.Public().(ed25519.PublicKey))
 }
 
-// Permit asks whether the unit may run a destructive job. The error is fault.NotReleased if it may not.
+// Permit asks whether the unit may run a destructive job. The error is fault.NotReleased if it may not, and
+// fault.NoCredentials if the server could give the unit none afterwards.
 func (c *Client) Permit(ctx context.Context, job record.Job) error {
 	_, err := c.Released(ctx, job)
 	return err
@@ -288,7 +289,7 @@ func (c *Client) Permit(ctx context.Context, job record.Job) error {
 func (c *Client) Released(ctx context.Context, job record.Job) (bool, error) {
 	var reply record.PermitReply
 	if err := c.post(ctx, "/v1/permit", record.PermitRequest{Job: job, Boot: c.c.Boot}, &reply); err != nil {
-		return false, err
+		return false, noCredentials(err)
 	}
 	if !reply.Allowed {
 		return false, fault.Newf(fault.NotReleased, "%s", reply.Reason)

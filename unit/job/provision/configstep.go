@@ -124,16 +124,16 @@ func (j *provisioning) runCommand(ctx context.Context, c manifest.Command, vars 
 	secret := vars.OSPass != "" || vars.BiosPass != "" || vars.IpmiPass != ""
 	r, err := host.Exec(ctx, j.Log, host.Command{Path: argv[0], Args: argv[1:], Env: env, Secret: secret, Show: []string{c.Command}})
 	if err != nil {
-		return err
+		return because(fault.StepFailed, err)
 	}
 	if verbose && !secret {
 		j.Log.Info("command output", "command", c.Command, "output", string(r.Output))
 	}
 	switch {
 	case c.ExitStatus == manifest.ESMustSucceed && r.Exit != 0:
-		return fmt.Errorf("command %q ended with status %d, want 0", c.Command, r.Exit)
+		return fault.Newf(fault.StepFailed, "command %q ended with status %d, want 0", c.Command, r.Exit)
 	case c.ExitStatus == manifest.ESMustFail && r.Exit == 0:
-		return fmt.Errorf("command %q succeeded, want a failure", c.Command)
+		return fault.Newf(fault.StepFailed, "command %q succeeded, want a failure", c.Command)
 	}
 	return nil
 }

@@ -81,6 +81,9 @@ func TestRunCommand(t *testing.T) {
 			if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("got %v, want %q", err, tt.says)
 			}
+			if strings.Contains(tt.says, "status") && fault.Of(err) != fault.StepFailed {
+				t.Errorf("the code is that of %v", fault.Of(err))
+			}
 		})
 	}
 }

@@ -376,8 +376,12 @@ func (j *provisioning) bootRecovery(context.Context) error {
 }
 
 func (j *provisioning) writeRecord(context.Context) error {
+	used := j.Manifests // what an older volume of this unit had, is known further on
 	if signed := j.plan.Signed; signed != (uplink.Signed{}) {
-		if err := j.volume.WriteManifests(j.Manifests.Used(signed.Product, signed.Serial)); err != nil {
+		used = used.Used(signed.Product, signed.Serial)
+	}
+	if len(used.Newest) > 0 {
+		if err := j.volume.WriteManifests(used); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}
 	}

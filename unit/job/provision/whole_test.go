@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"gprovision/model/fault"
 	"gprovision/model/layout"
+	"gprovision/model/signature"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
@@ -153,18 +155,26 @@ func TestVolumeThatStays(t *testing.T) {
 	}
 }
 
-// TestManifestsAreRemembered: the new volume of a unit that is provisioned again remembers what the old one did, and this manifest.
+// TestManifestsAreRemembered: which manifests a unit has used outlasts its provisioning again, also by one that is not signed.
 func TestManifestsAreRemembered(t *testing.T) {
-	b := newBench(t, newGoods(t), machinetest.Kind{Firmware: layout.UEFI})
-	used := func(_ *machine.Machine, o *options) {
-		o.Manifests = state.Manifests{}.Used("OTHER", "9").Used("WIDGET", "5")
-	}
-	if err := b.provision(nil, used); err != nil {
-		t.Fatalf("%v\n%s", err, b.log)
-	}
-	u, _ := b.record(b.machine())
-	m, err := state.Open(b.Volume(u.Recovery.Table.Find(layout.Recovery).FSUUID)).ReadManifests()
-	if err != nil || m.Check("OTHER", "8") == nil || m.Check("WIDGET", "6") == nil || m.Check("WIDGET", "7") != nil {
-		t.Errorf("it remembers %+v, %v", m, err)
+	for name, signed := range map[string]bool{"signed": true, "unsigned": false} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, newGoods(t), machinetest.Kind{Firmware: layout.UEFI})
+			used := func(m *machine.Machine, o *options) {
+				o.Manifests = state.Manifests{}.Used("OTHER", "9").Used("WIDGET", "5")
+				if !signed {
+					m.Policy.AllowUnsigned, m.Policy.Keys, m.Keys = true, nil, nil
+					maps.DeleteFunc(b.files, func(name string, _ []byte) bool { return strings.HasSuffix(name, signature.Suffix) })
+				}
+			}
+			if err := b.provision(nil, used); err != nil {
+				t.Fatalf("%v\n%s", err, b.log)
+			}
+			u, _ := b.record(b.machine())
+			m, err := state.Open(b.Volume(u.Recovery.Table.Find(layout.Recovery).FSUUID)).ReadManifests()
+			if err != nil || m.Check("OTHER", "8") == nil || m.Check("WIDGET", "4") == nil || signed != (m.Check("WIDGET", "6") != nil) {
+				t.Errorf("it remembers %+v, %v", m, err)
+			}
+		})
 	}
 }

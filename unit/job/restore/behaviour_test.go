@@ -246,6 +246,17 @@ func TestWhichImage(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	uefi, mirror := machinetest.Kind{Firmware: layout.UEFI}, machinetest.Kind{Firmware: layout.UEFI, Mirror: true}
 	one := machinetest.Kind{Firmware: layout.UEFI, OneDisk: true}
+	file := func(name, content string) func(r *rig, _ *machine.Machine, o *options) { // without content it is not there
+		return func(r *rig, _ *machine.Machine, o *options) {
+			err := os.Remove(o.Volume.Path(name))
+			if content != "" {
+				err = os.WriteFile(o.Volume.Path(name), []byte(content), 0o600)
+			}
+			if err != nil {
+				r.t.Fatal(err)
+			}
+		}
+	}
 	for name, c := range map[string]struct {
 		kind    machinetest.Kind
 		restore bool // before
@@ -308,8 +319,13 @@ func TestRefuses(t *testing.T) {
 				r.t.Fatal(err)
 			}
 		}, fault.RecoveryDamaged},
-		"unsigned": {uefi, true, func(_ *rig, m *machine.Machine, _ *options) { m.Policy.AllowUnsigned = false }, fault.ImageUnsigned},
-		"too old":  {uefi, true, func(_ *rig, m *machine.Machine, _ *options) { m.Policy.OldestBuild = "2026-11-23.0001" }, fault.Policy},
+		"no password":   {uefi, true, file(state.HashFile, ""), fault.RecoveryDamaged},
+		"a damaged one": {uefi, true, file(state.HashFile, "plain"), fault.RecoveryDamaged},
+		"no key":        {uefi, true, file(state.KeyFile, ""), fault.RecoveryDamaged},
+		"a damaged key": {uefi, true, file(state.KeyFile, "{"), fault.RecoveryDamaged},
+		"a newer key":   {uefi, true, file(state.KeyFile, `{"version":99}`), fault.RecoveryNewer},
+		"unsigned":      {uefi, true, func(_ *rig, m *machine.Machine, _ *options) { m.Policy.AllowUnsigned = false }, fault.ImageUnsigned},
+		"too old":       {uefi, true, func(_ *rig, m *machine.Machine, _ *options) { m.Policy.OldestBuild = "2026-11-23.0001" }, fault.Policy},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -67,15 +67,15 @@ type options struct {
 type restoring struct {
 	*machine.Machine
 	options
-	request state.Request
-	data    state.RestoreData
-	image   image.Image
-	proof   *image.Proof    // of the image; nil: it is not signed
-	need    filesystem.Need // of the image
-	wrote   bool            // the image was begun to be written
-	disks   []target
-	begun   bool   // the main disks were changed by an earlier try
-	root    string // mount point of the main system
+	data   state.RestoreData
+	config sysroot.Config // of the system, as far as it does not depend on what is restored
+	image  image.Image
+	proof  *image.Proof    // of the image; nil: it is not signed
+	need   filesystem.Need // of the image
+	wrote  bool            // the image was begun to be written
+	disks  []target
+	begun  bool   // the main disks were changed by an earlier try
+	root   string // mount point of the main system
 }
 
 // restore restores the unit. On success the mark is set and the next boot starts the new system.
@@ -95,6 +95,10 @@ func restore(ctx context.Context, m *machine.Machine, o options) error {
 
 func (j *restoring) run(ctx context.Context) error {
 	j.readData()
+	var err error
+	if j.config, err = identity(j.Machine, j.Volume); err != nil {
+		return err
+	}
 	images, err := j.candidates()
 	if err != nil {
 		return err
@@ -119,6 +123,28 @@ func (j *restoring) run(ctx context.Context) error {
 		return fault.Newf(fault.NoImage, "none of %d images can be restored; the first: %v", len(images), first)
 	}
 	return first
+}
+
+// identity returns what makes a system the unit's. A unit that lacks it gets no system, so nothing is destroyed before it is read.
+func identity(m *machine.Machine, v *state.Volume) (c sysroot.Config, err error) {
+	hash, err := v.ReadHash()
+	if err != nil {
+		return c, state.Fault(fmt.Errorf("read the admin password's hash: %w", err))
+	}
+	key, err := v.ReadKey()
+	if err != nil {
+		return c, state.Fault(err)
+	}
+	facts, err := platform.Facts(m.Identity)
+	if err != nil {
+		return c, err
+	}
+	names, err := m.Site.Names.Chosen().Marshal()
+	if err != nil {
+		return c, err
+	}
+	return sysroot.Config{HostPrefix: m.Site.Names.HostPrefix, Serial: m.Serial, ConfDir: m.Site.Names.ConfDir,
+		Secret: key.Seed(), Hash: hash, Facts: facts, Names: names}, nil
 }
 
 // blames reports whether a try that ended with err is noted against its image. One that has no room is as good as it was, and will have it
@@ -266,7 +292,6 @@ func (j *restoring) noteRequest(context.Context) error {
 			return fault.Because(volumeFault(err), err)
 		}
 	}
-	j.request = *j.Request
 	main := make([]state.Disk, len(j.disks))
 	for i, d := range j.disks {
 		main[i] = machine.DiskRecord(d.Disk, d.table)
@@ -360,47 +385,19 @@ func classify(err error) error {
 	return fault.Because(fault.ImageCorrupt, err)
 }
 
-func (j *restoring) configure(ctx context.Context) error {
-	hash, err := j.Volume.ReadHash()
-	if err != nil {
-		return state.Fault(fmt.Errorf("read the admin password's hash: %w", err))
-	}
-	key, err := j.Volume.ReadKey()
-	if err != nil {
-		return state.Fault(err)
-	}
-	facts, err := platform.Facts(j.Identity)
-	if err != nil {
-		return err
-	}
+func (j *restoring) configure(context.Context) error {
 	macs, err := uplink.MACs(j.Sys)
 	if err != nil {
 		return err
 	}
-	names, err := j.Site.Names.Chosen().Marshal()
-	if err != nil {
-		return err
-	}
-	v := j.Identity.Variant
 	mounts, err := j.mounts()
 	if err != nil {
 		return err
 	}
-	err = sysroot.Configure(j.root, j.Log, sysroot.Config{
-		HostPrefix: j.Site.Names.HostPrefix,
-		Serial:     j.Serial,
-		ConfDir:    j.Site.Names.ConfDir,
-		Secret:     key.Seed(),
-		Hash:       hash,
-		Facts:      facts,
-		Names:      names,
-		Release:    j.image.Name.Base(),
-		Mounts:     mounts,
-		Array:      j.arrayConf(),
-		Network:    sysroot.Network{MACs: macs, Prefixes: v.MACPrefixes(), Diag: v.NICInfo.SharedDiagPorts, Names: v.NICInfo.DefaultNamesNoDiag},
-		Preserved:  j.preserved(),
-	})
-	if err != nil {
+	v, c := j.Identity.Variant, j.config
+	c.Release, c.Mounts, c.Array, c.Preserved = j.image.Name.Base(), mounts, j.arrayConf(), j.preserved()
+	c.Network = sysroot.Network{MACs: macs, Prefixes: v.MACPrefixes(), Diag: v.NICInfo.SharedDiagPorts, Names: v.NICInfo.DefaultNamesNoDiag}
+	if err := sysroot.Configure(j.root, j.Log, c); err != nil {
 		return classify(err)
 	}
 	return nil
@@ -436,7 +433,7 @@ func (j *restoring) prune(context.Context) error {
 }
 
 func (j *restoring) setMark(context.Context) error {
-	mark := state.Mark{Request: j.request.ID, Release: j.image.Name.Base(), Serial: j.Serial, Time: time.Now().UTC()}
+	mark := state.Mark{Request: j.Request.ID, Release: j.image.Name.Base(), Serial: j.Serial, Time: time.Now().UTC()}
 	if err := sysroot.SetMark(j.root, j.Site.Names.Mark, mark); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}

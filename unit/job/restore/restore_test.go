@@ -143,8 +143,8 @@ func TestFullVolume(t *testing.T) {
 	}{{&r, &image.Image{}}, {nil, nil}} {
 		j := &restoring{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler)}, options: options{Volume: state.Open(dir), Request: c.request, Image: c.image}, disks: []target{{}}}
 		j.Unit.Main = []state.Disk{machine.DiskRecord(block.Disk{}, layout.Table{})}
-		if err := j.noteRequest(t.Context()); err != nil || c.request != nil && j.request.ID != r.ID || j.request.ID == "" {
-			t.Errorf("got %v, request %q", err, j.request.ID)
+		if err := j.noteRequest(t.Context()); err != nil || c.request != nil && j.Request.ID != r.ID || j.Request.ID == "" {
+			t.Errorf("got %v, request %q", err, j.Request.ID)
 		}
 	}
 }

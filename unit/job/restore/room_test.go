@@ -96,6 +96,11 @@ func TestNextImage(t *testing.T) {
 			for _, v := range []string{"2026-11-01.0001", "2026-11-02.0001"} {
 				f.Put(t, imagetest.Prefix+v+".upd", imagetest.Prefix+v, []byte(v))
 			}
+			v := state.Open(volume)
+			hash := "$2b$10$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234"
+			if err := errors.Join(v.WriteKey(state.NewKey()), v.WriteHash(hash)); err != nil {
+				t.Fatal(err)
+			}
 			tries := 0
 			s := site.Stock()
 			s.Hooks = append(s.Hooks, site.Hook{Job: "restore", Step: "check-image", Extra: step.Step{Name: "fail", Run: func(context.Context) error {
@@ -104,7 +109,7 @@ func TestNextImage(t *testing.T) {
 			}}})
 			m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Site: s}
 			m.Doors = machine.Real(m.Log, nil, nil)
-			err := restore(t.Context(), m, options{Recovery: volume, Volume: state.Open(volume), Unit: state.Unit{ImagePrefix: imagetest.Prefix}})
+			err := restore(t.Context(), m, options{Recovery: volume, Volume: v, Unit: state.Unit{ImagePrefix: imagetest.Prefix}})
 			if !c.want(err) || tries != len(c.fails) {
 				t.Errorf("after %d tries: %v", tries, err)
 			}
