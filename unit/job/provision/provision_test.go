@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"gprovision/model/fault"
 	"gprovision/model/layout"
@@ -111,6 +110,20 @@ func TestFetchManifest(t *testing.T) {
 	}
 }
 
+// until is a log that ends something at the first record with a text.
+type until struct {
+	*bytes.Buffer
+	text string
+	end  func()
+}
+
+func (u until) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte(u.text)) {
+		u.end()
+	}
+	return u.Buffer.Write(b)
+}
+
 // TestFetchManifestNoServer takes the server away: before the first byte, and between manifest and signature.
 func TestFetchManifestNoServer(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -133,8 +146,9 @@ func TestFetchManifestNoServer(t *testing.T) {
 			j, log := testJob(t, policy.Policy{AllowUnsigned: true})
 			j.Args.ManifestURL = url
 			// The job is patient. The test ends its patience at the first pause.
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
+			j.Machine.Log = slog.New(slog.NewTextHandler(until{log, "trying again", cancel}, nil))
 			_, err := j.fetchManifest(ctx)
 			if fault.Of(err) != fault.NoServer || !strings.Contains(err.Error(), url) {
 				t.Errorf("got %v, want NoServer", err)
