@@ -11,8 +11,9 @@ type Drive struct {
 	ATA  *ATA
 	SCSI *SCSI
 
-	dev   Device
-	close func() error
+	dev    Device
+	permit permitter
+	close  func() error
 }
 
 // On finds out which protocol a device speaks. Each command that is sent is told to tell, which may be nil.
@@ -25,6 +26,7 @@ func On(dev Device, tell func(Exchange)) (*Drive, error) {
 	}
 	d := &Drive{dev: dev, close: func() error { return nil }}
 	permit := func(p Permit) error { return p.check(dev, d.who) }
+	d.permit = permit
 	n := &NVMe{dev, permit}
 	switch _, err := n.Controller(); {
 	case err == nil:
@@ -59,6 +61,20 @@ func On(dev Device, tell func(Exchange)) (*Drive, error) {
 
 // Close closes the drive, and ends the claim on it.
 func (d *Drive) Close() error { return d.close() }
+
+// Check asks drive and machine whether a permit allows a command at this moment: for whoever is about to write blocks.
+func (d *Drive) Check(p Permit) error { return d.permit(p) }
+
+// Reset resets the controller of an NVMe drive, or a SCSI device, so that nothing of what it holds in its caches answers for the medium.
+func (d *Drive) Reset(p Permit) error {
+	if err := d.permit(p); err != nil {
+		return err
+	}
+	if err := d.dev.Reset(); err != nil {
+		return fmt.Errorf("reset drive: %w", err)
+	}
+	return nil
+}
 
 // State says what the machine knows of the drive at this moment.
 func (d *Drive) State() (State, error) { return d.dev.State() }

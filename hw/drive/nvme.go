@@ -420,14 +420,3 @@ func formatNVMe(ns Namespace, crypto bool, timeout time.Duration) NVMeCommand {
 	w := index&0xf | f>>4&1<<4 | d&7<<5 | d>>3&1<<8 | ses<<9 | index>>4<<12
 	return NVMeCommand{Opcode: nvmeFormat, NSID: ns.ID, CDW10: w, Timeout: timeout}
 }
-
-// Reset resets the controller, so that nothing of what it holds in its caches answers for the medium.
-func (n *NVMe) Reset(p Permit) error {
-	if err := n.permit(p); err != nil {
-		return err
-	}
-	if err := n.dev.Reset(); err != nil {
-		return fmt.Errorf("reset controller: %w", err)
-	}
-	return nil
-}

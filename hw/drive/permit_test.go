@@ -29,7 +29,7 @@ func everyDestroyer(t *testing.T, dev Device, check permitter, p Permit) map[str
 		"NVMe exit":        n.ExitFailureMode(p),
 		"NVMe end":         n.EndVerification(p),
 		"NVMe format":      n.Format(p, Namespace{ID: 1, BlockSize: 512}, true, time.Hour),
-		"NVMe reset":       n.Reset(p),
+		"reset":            (&Drive{dev: dev, permit: check}).Reset(p),
 	}
 }
 

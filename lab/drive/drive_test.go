@@ -349,7 +349,7 @@ func TestVerification(t *testing.T) {
 		}
 		end := func() error { return n.EndVerification(b.permit) }
 		if reset {
-			end = func() error { return n.Reset(b.permit) }
+			end = func() error { return b.drive.Reset(b.permit) }
 		}
 		if err := end(); err != nil {
 			t.Error(err)
