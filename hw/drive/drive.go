@@ -94,7 +94,7 @@ func (d *Drive) who() (model, serial string, err error) {
 		return "", "", err
 	}
 	serial, err = d.SCSI.Serial()
-	if err != nil || serial == "" { // the page is optional, that of names is not
+	if refused(err) || err == nil && serial == "" { // the page is optional, that of names is not
 		serial, err = d.SCSI.Name()
 	}
 	return text([]byte(i.Vendor + " " + i.Product)), serial, err
