@@ -1,3 +1,5 @@
+//go:generate env GPROV_GENERATE=1 go test -count=1 -run ^(TestLiars|TestDefences)$ .
+
 // Package erase erases one drive and gathers the evidence of it: what the drive said, and what secret places held before and after. Whether
 // the data is gone says model/erasure; hw/drive sends the commands, each with a permit.
 //
@@ -180,11 +182,16 @@ func (r *run) all() error {
 			return err
 		}
 	}
-	if err := r.open(); err != nil {
+	if err := r.settle(); err != nil {
 		return err
 	}
-	if err := r.sample(); err != nil {
-		return err
+	if !r.out.Evidence.Locked { // else nothing can be read, and no method is tried
+		if err := r.open(); err != nil {
+			return err
+		}
+		if err := r.sample(); err != nil {
+			return err
+		}
 	}
 	if err := r.chain(); err != nil {
 		return err
@@ -200,6 +207,23 @@ func busy(err error) bool {
 	var status drive.StatusError
 	return errors.As(err, &sense) && (sense.Status == 0x08 || sense.Status == 0x28) ||
 		errors.As(err, &status) && (status.Status&0x7ff == 0x82 || status.Status&0x7ff == 0x21)
+}
+
+// settle waits until a drive that went on by itself while there was no power has done, and notes for the word that it was seen.
+func (r *run) settle() error {
+	seen, err := r.link.idle()
+	if stops(err) {
+		return err
+	}
+	if w := r.s.Turn.Word; seen && r.s.Turn.Sent {
+		switch {
+		case w.NVMeSanitize != nil:
+			w.NVMeSanitize.SeenInProgress = true
+		case w.ATASanitize != nil:
+			w.ATASanitize.SeenInProgress = true
+		}
+	}
+	return nil
 }
 
 // sample chooses secret places and keeps what they hold. Places that were chosen among another number of blocks are of no use, and neither

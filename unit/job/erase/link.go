@@ -131,6 +131,26 @@ func (l *link) failed() bool {
 	return failed
 }
 
+// idle waits until the drive does nothing by itself. seen reports whether it did.
+func (l *link) idle() (seen bool, err error) {
+	d := l.drive
+	if d == nil {
+		return false, nil
+	}
+	return l.watch(0, func() (p progress, err error) {
+		switch {
+		case d.NVMe != nil:
+			s, err := d.NVMe.SanitizeLog()
+			return progress{s.State() == drive.Sanitizing, s.Progress}, err
+		case d.ATA != nil:
+			s, err := d.ATA.SanitizeStatus()
+			return progress{s.InProgress, s.Progress}, err
+		}
+		o, err := d.SCSI.Operation()
+		return progress{o.Sanitizing || o.Formatting, o.Progress}, err
+	})
+}
+
 // reallocated returns how many sectors the drive has replaced, and nothing where it does not say.
 func (l *link) reallocated() *erasure.Count {
 	if l.drive == nil {

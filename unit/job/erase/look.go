@@ -23,7 +23,11 @@ func (r *run) look() error {
 		return fmt.Errorf("%w: ask what it can do: %w", errStop, err)
 	}
 	r.out.Model, r.out.Serial, r.out.Bytes = erasure.Printable(id.Model), erasure.Printable(id.Serial), erasure.Count(id.Size)
-	r.out.Evidence.Locked = r.caps.Locked
+	var locking drive.Locking
+	if err := r.link.again(func() (err error) { locking, _, err = d.Locking(); return err }); stops(err) {
+		return err
+	}
+	r.out.Evidence.Locked = r.caps.Locked || locking.Locked
 	for _, w := range r.caps.Words {
 		r.out.Capabilities = append(r.out.Capabilities, erasure.Capability{Name: w.Name, Value: fmt.Sprintf("%#x", w.Value)})
 	}

@@ -54,8 +54,8 @@ func newRig(t testing.TB, c lab.Config, f lab.Faults) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	model := c.Model
-	if g.permit, err = drive.NewWholePermit(drive.Identity{Model: model, Serial: c.Serial, Size: state.Size, Number: state.Number}); err != nil {
+	id := drive.Identity{Model: c.Model, Serial: c.Serial, Size: state.Size, Number: state.Number}
+	if g.permit, err = drive.NewWholePermit(id); err != nil {
 		t.Fatal(err)
 	}
 	return g

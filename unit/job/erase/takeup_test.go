@@ -1,0 +1,149 @@
+package erase
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"gprovision/hw/drive"
+	lab "gprovision/lab/drive"
+	"gprovision/model/erasure"
+)
+
+// TestPasswordIsNotLost cuts the power while a Security Erase goes on: the drive is locked then, the password is stored, and is gone from
+// both at the end.
+func TestPasswordIsNotLost(t *testing.T) {
+	c := smaller(lab.SATADisk(1))
+	c.Methods = []drive.Method{drive.ATASecurityEnhanced, drive.ATASecurityNormal}
+	c.Times = map[drive.Method]time.Duration{drive.ATASecurityEnhanced: time.Hour, drive.ATASecurityNormal: time.Hour}
+	g := newRig(t, c, lab.Faults{})
+	g.sim.CutAt(30 * time.Minute)
+	if _, err, lost := g.run(t.Context()); !lost {
+		t.Fatalf("the power did not go: %v", err)
+	}
+	g.sim.PowerOn()
+	security := func() drive.Security {
+		id, err := g.open().ATA.Identify()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id.Security
+	}
+	var s State
+	if err := json.Unmarshal(g.state, &s); err != nil || len(s.Password) == 0 || !security().Locked {
+		t.Fatalf("after the cut: %v, password of %d bytes, %+v", err, len(s.Password), security())
+	}
+	if res := g.finish(); res.Drive.Outcome != erasure.Proved || res.Drive.Evidence.Method != erasure.ATASecurityEnhanced {
+		t.Errorf("%s by %s", res.Drive.Outcome, res.Drive.Evidence.Method)
+	}
+	s = State{}
+	if err := json.Unmarshal(g.state, &s); err != nil || len(s.Password) != 0 || security().Enabled {
+		t.Errorf("at the end: %v, password of %d bytes, %+v", err, len(s.Password), security())
+	}
+}
+
+// TestPasswordThatStaysIsSaid fails unless a drive that cannot be freed of the password is said to have it, and the state keeps it.
+func TestPasswordThatStaysIsSaid(t *testing.T) {
+	c := smaller(lab.SATADisk(1))
+	c.Methods = []drive.Method{drive.ATASecurityNormal}
+	g := newRig(t, c, lab.Faults{Stall: true})
+	res := g.finish()
+	var s State
+	if err := json.Unmarshal(g.state, &s); err != nil || len(s.Password) == 0 || len(res.Drive.NotReached) == 0 {
+		t.Errorf("%v, password of %d bytes, not reached: %q", err, len(s.Password), res.Drive.NotReached)
+	}
+	if res.Drive.Outcome != erasure.Failed && res.Drive.Outcome != erasure.Unknown {
+		t.Errorf("%s", res.Drive.Outcome)
+	}
+	valid(t, res.Drive)
+}
+
+// TestSharedDrive erases a range of a drive that has all methods: none of them is sent, and nothing else is written.
+func TestSharedDrive(t *testing.T) {
+	for _, c := range []lab.Config{smaller(lab.NVMeDisk(1)), smaller(lab.SATAFlash(1)), smaller(lab.SCSIDisk(1))} {
+		g := newRig(t, c, lab.Faults{})
+		size := int64(c.SectorSize)
+		g.target = func(t *Target) {
+			t.Whole = false
+			t.Areas[0].Offset, t.Areas[0].Size = 100*size, func() int64 { return 50 * size }
+		}
+		res := g.finish()
+		if res.Drive.Outcome != erasure.Weaker || res.Drive.Evidence.Method != erasure.Overwrite || !res.Drive.Evidence.Part {
+			t.Errorf("%s: %s %q", c.Protocol, res.Drive.Outcome, res.Drive.Reasons)
+		}
+		if readable, _ := g.sim.Residue(); readable != c.Sectors-50 {
+			t.Errorf("%s: %d sectors are as they were, want %d", c.Protocol, readable, c.Sectors-50)
+		}
+		for _, s := range g.sim.Sent() {
+			op, ata := s.Command[0], s.Command[0] == 0x85
+			if op == 0x80 || op == 0x84 || op == 0x48 || op == 0x04 || ata && s.Command[14] == 0xb4 && s.Command[4] != 0 ||
+				ata && s.Command[14]&0xf0 == 0xf0 {
+				t.Errorf("%s: % x was sent", c.Protocol, s.Command)
+			}
+		}
+		valid(t, res.Drive)
+	}
+}
+
+// TestNothingBeforeItIsTold fails if anything of a drive changes before its state was told, or the state of the erase could be stored.
+func TestNothingBeforeItIsTold(t *testing.T) {
+	no := errors.New("no")
+	for name, spoil := range map[string]func(*Env){
+		"told":   func(e *Env) { e.Announce = func(erasure.Drive) error { return no } },
+		"stored": func(e *Env) { e.Store = func(State) error { return no } },
+	} {
+		for _, c := range []lab.Config{smaller(lab.NVMeDisk(1)), smaller(lab.SATADisk(1)), smaller(lab.SCSIDisk(1))} {
+			c.Area = 0
+			g := newRig(t, c, lab.Faults{})
+			before, _ := g.sim.Residue()
+			env := g.env()
+			spoil(&env)
+			target := Target{
+				Known: erasure.Drive{Role: erasure.MainDisk, Name: "disk", BlockSize: uint32(c.SectorSize),
+					Evidence: erasure.Evidence{Media: erasure.Flash, Path: erasure.Direct}},
+				Drive: g.open(), Permit: g.permit, Areas: g.areas(), Whole: true,
+			}
+			res, err := Run(context.Background(), env, target, State{})
+			after, hidden := g.sim.Residue()
+			if !errors.Is(err, no) || res.Drive.Outcome != erasure.Failed || after != before || hidden != 0 {
+				t.Errorf("%s, %s: %v, %s, %d of %d sectors are as they were", name, c.Protocol, err, res.Drive.Outcome, after, before)
+			}
+		}
+	}
+}
+
+// TestEndedStaysEnded runs an erase again that is over: the drive is not written.
+func TestEndedStaysEnded(t *testing.T) {
+	g := newRig(t, smaller(lab.SATADisk(1)), lab.Faults{})
+	first := g.finish()
+	commands := len(first.Drive.Commands)
+	if again := g.finish(); again.Drive.Outcome != erasure.Proved || len(again.Drive.Commands) != commands {
+		t.Errorf("%s after %d commands, and %s after %d", first.Drive.Outcome, commands, again.Drive.Outcome, len(again.Drive.Commands))
+	}
+}
+
+// TestGuard fails unless a disk without commands is overwritten only as long as its guard lets it.
+func TestGuard(t *testing.T) {
+	for _, allowed := range []bool{true, false} {
+		g := newRig(t, smaller(lab.SATAFlash(1)), lab.Faults{})
+		asked := 0
+		g.target = func(t *Target) {
+			t.Drive, t.Known.Evidence.Path = nil, erasure.Virtual
+			t.Guard = func() error {
+				if asked++; !allowed {
+					return errors.New("it is mounted")
+				}
+				return nil
+			}
+		}
+		res := g.finish()
+		readable, _ := g.sim.Residue()
+		if want := map[bool]erasure.Outcome{true: erasure.Weaker, false: erasure.Failed}[allowed]; res.Drive.Outcome != want ||
+			(readable == 0) != allowed || asked == 0 {
+			t.Errorf("allowed %t: %s, %d sectors are as they were", allowed, res.Drive.Outcome, readable)
+		}
+		valid(t, res.Drive)
+	}
+}
