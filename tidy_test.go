@@ -407,3 +407,41 @@ var a, b, c, d = Decision{Reason: "one"}, Decision{Job: Boot}, Decision{Reason: 
 		t.Errorf("lowered: %q", lowered)
 	}
 }
+
+// TestImports fails for a group of imports of more than one kind: the standard library, other modules, this module.
+func TestImports(t *testing.T) {
+	fset, seen := token.NewFileSet(), 0
+	kind := func(p string) string {
+		switch first, _, _ := strings.Cut(p, "/"); {
+		case first == module:
+			return "this module"
+		case strings.Contains(first, "."):
+			return "other modules"
+		}
+		return "the standard library"
+	}
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(file, ".go") || strings.Contains(file, "testdata") {
+			return err
+		}
+		f, err := parser.ParseFile(fset, file, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		last, before := 0, ""
+		for _, i := range f.Imports {
+			line, p := fset.Position(i.Pos()).Line, kind(strings.Trim(i.Path.Value, `"`))
+			if seen++; line == last+1 && p != before {
+				t.Errorf("%s:%d: %s and %s are in one group of imports", file, line, before, p)
+			}
+			last, before = line, p
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen < 1000 {
+		t.Errorf("this test sees only %d imports", seen)
+	}
+}

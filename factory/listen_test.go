@@ -2,7 +2,6 @@ package factory
 
 import (
 	"context"
-	"gprovision/factory/guard"
 	"io"
 	"log/slog"
 	"net"
@@ -10,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gprovision/factory/guard"
 )
 
 // brokenListener panics at its first connection.

@@ -130,9 +130,10 @@ func TestSoakRecoveryShellChallenge(t *testing.T) {
 	seen(t, u, 0, lab.Msg("recovery shell opened"), "shell for a wrong answer")
 	at = answer(at, right)
 	expect(t, u, time.Minute, lab.All(lab.Msg("recovery shell opened"), lab.Field("by", "support key "+support.Public().ID())))
+	at = shown(t, u, at, "recovery shell: ")
 	keys(t, u, "unit"+enter)
 	at = shown(t, u, at, "serial number "+serial)
-	keys(t, u, "exit"+enter)
+	at = say(t, u, at, "recovery shell: ", "exit"+enter) // keys that are pressed before it asks do not count
 	up(t, u)
 
 	other, at := open(at)

@@ -4,12 +4,13 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"gprovision/hw/durable"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"strings"
+
+	"gprovision/hw/durable"
 )
 
 // units are the systemd units.

@@ -5,10 +5,11 @@ import (
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/hex"
-	"gprovision/model/bootimage"
 	"path"
 	"regexp"
 	"strings"
+
+	"gprovision/model/bootimage"
 )
 
 // packages knows which Debian package of a root filesystem has a file.

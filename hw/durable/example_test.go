@@ -1,9 +1,10 @@
 package durable_test
 
 import (
-	"gprovision/hw/durable"
 	"os"
 	"path/filepath"
+
+	"gprovision/hw/durable"
 )
 
 // A program replaces its settings: after a power cut there are the old ones or the new ones.

@@ -1,14 +1,15 @@
 package decide
 
 import (
-	"gprovision/model/fault"
-	"gprovision/model/policy"
-	"gprovision/unit/state"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"gprovision/model/fault"
+	"gprovision/model/policy"
+	"gprovision/unit/state"
 )
 
 // TestDecide is the table of spec 4 once more, as cases.

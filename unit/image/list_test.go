@@ -4,6 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
 	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
 	"gprovision/model/policy"
@@ -12,12 +19,6 @@ import (
 	"gprovision/unit/image"
 	"gprovision/unit/image/imagetest"
 	"gprovision/unit/keytest"
-	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
-	"testing"
-	"time"
 )
 
 func TestProve(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
 	"gprovision/hw/filesystem"
 	"gprovision/hw/raid"
 	"gprovision/model/fault"

@@ -5,16 +5,17 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"gprovision/model/policy"
-	"gprovision/model/release"
-	"gprovision/model/signature"
-	"gprovision/unit/state"
 	"io"
 	"os"
 	"path"
 	"path/filepath"
 	"runtime"
 	"syscall"
+
+	"gprovision/model/policy"
+	"gprovision/model/release"
+	"gprovision/model/signature"
+	"gprovision/unit/state"
 )
 
 // SignedArtifact checks the signature beside a boot artifact, for its product and its build number. It returns the

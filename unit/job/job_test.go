@@ -5,6 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/model/step"
@@ -13,10 +18,6 @@ import (
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
 	"gprovision/unit/report"
-	"log/slog"
-	"strings"
-	"testing"
-	"time"
 )
 
 // TestFailureIsToldOnce: a failure has its sentence once for the server and once on the panel, whatever lies around it.

@@ -3,16 +3,17 @@ package job
 import (
 	"bytes"
 	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
 	"gprovision/model/record"
 	"gprovision/model/step"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
 	"gprovision/unit/report"
-	"log/slog"
-	"slices"
-	"strings"
-	"testing"
 )
 
 // TestObserver: who watches a job hears of each step once when it begins, of its progress when the percentage changes and not before it is

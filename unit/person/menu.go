@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+
 	"gprovision/model/release"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
@@ -11,7 +13,6 @@ import (
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
 	"gprovision/unit/volume"
-	"strings"
 )
 
 // item is a row of the menu.

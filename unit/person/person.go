@@ -6,13 +6,14 @@ package person
 
 import (
 	"context"
+	"time"
+
 	"gprovision/model/policy"
 	"gprovision/unit/decide"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/survey"
 	"gprovision/unit/volume"
-	"time"
 )
 
 // Person is the person at the machine during one boot.

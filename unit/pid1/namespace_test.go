@@ -1,9 +1,10 @@
 package pid1
 
 import (
-	"gprovision/unit/machine/machinetest"
 	"os"
 	"testing"
+
+	"gprovision/unit/machine/machinetest"
 )
 
 func TestMain(m *testing.M) { machinetest.Main(m) }

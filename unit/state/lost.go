@@ -3,11 +3,12 @@ package state
 import (
 	"errors"
 	"fmt"
-	"gprovision/hw/durable"
 	"io"
 	"io/fs"
 	"os"
 	"path"
+
+	"gprovision/hw/durable"
 )
 
 // lostFound is where e2fsck puts files and directories that have lost their names. It names them by inode number

@@ -2,9 +2,10 @@ package state
 
 import (
 	"errors"
-	"gprovision/hw/durable"
 	"io/fs"
 	"os"
+
+	"gprovision/hw/durable"
 )
 
 // Where images arrive, and what they leave to do.

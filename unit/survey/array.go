@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
+
 	"gprovision/hw/block"
 	"gprovision/hw/raid"
 	"gprovision/model/layout"
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
-	"slices"
-	"strings"
-	"time"
 )
 
 // memberPatience limits the wait for missing members of an array, from init's start or a hold. After it the array

@@ -3,6 +3,11 @@ package survey
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
 	"gprovision/hw/block"
 	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
@@ -11,10 +16,6 @@ import (
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
-	"io/fs"
-	"os"
-	"slices"
-	"strings"
 )
 
 // mainLook is the part of a survey that looks for the main system.

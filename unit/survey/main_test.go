@@ -1,6 +1,9 @@
 package survey
 
 import (
+	"testing"
+	"time"
+
 	"gprovision/hw/block"
 	"gprovision/hw/filesystem"
 	"gprovision/hw/usb"
@@ -9,8 +12,6 @@ import (
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
-	"testing"
-	"time"
 )
 
 // TestRoot: all ways to name the main system.

@@ -2,12 +2,13 @@ package survey
 
 import (
 	"context"
+	"slices"
+
 	"gprovision/hw/block"
 	"gprovision/site"
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/medium"
-	"slices"
 )
 
 // Finder returns a finder of media for a unit with these names.

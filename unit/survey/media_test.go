@@ -2,17 +2,18 @@ package survey
 
 import (
 	"encoding/binary"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/fstest"
+	"time"
+
 	"gprovision/hw/efi"
 	"gprovision/hw/usb"
 	"gprovision/model/layout"
 	"gprovision/unit/decide"
 	"gprovision/unit/medium"
 	"gprovision/unit/state"
-	"os"
-	"path/filepath"
-	"testing"
-	"testing/fstest"
-	"time"
 )
 
 // TestJudgeMedia puts media through all their states, over several boots.

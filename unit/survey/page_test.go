@@ -1,10 +1,11 @@
 package survey
 
 import (
-	"gprovision/model/page"
 	"os"
 	"testing"
 	"time"
+
+	"gprovision/model/page"
 )
 
 // TestNumbersOfThePages: docs/ gives the right times for what a unit waits for.

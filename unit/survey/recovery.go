@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
+
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
@@ -12,8 +15,6 @@ import (
 	"gprovision/unit/image"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
-	"io/fs"
-	"slices"
 )
 
 // Reasons why a partition is not the recovery volume of this unit.

@@ -4,15 +4,16 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
+	"os"
+	"testing"
+
 	"gprovision/model/fault"
 	"gprovision/model/signature"
 	"gprovision/unit/image/imagetest"
 	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
-	"hash/crc32"
-	"os"
-	"testing"
 )
 
 // TestRevokedOriginal: the signature alone shows a survey that the policy no longer allows the original image.

@@ -1,6 +1,10 @@
 package survey
 
 import (
+	"log/slog"
+	"testing"
+	"testing/fstest"
+
 	"gprovision/hw/block"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
@@ -8,9 +12,6 @@ import (
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
-	"log/slog"
-	"testing"
-	"testing/fstest"
 )
 
 // virtual returns a survey of a machine whose recovery device and main disk are virtio disks. It has the doors of

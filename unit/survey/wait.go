@@ -1,9 +1,10 @@
 package survey
 
 import (
+	"time"
+
 	"gprovision/hw/usb"
 	"gprovision/unit/decide"
-	"time"
 )
 
 // recoveryPatience limits how long a missing recovery volume may hold up a complete main system.

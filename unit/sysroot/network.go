@@ -2,11 +2,12 @@ package sysroot
 
 import (
 	"fmt"
-	"gprovision/hw/durable"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+
+	"gprovision/hw/durable"
 )
 
 // Directories of network files in the system.

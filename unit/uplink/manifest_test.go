@@ -2,16 +2,17 @@ package uplink
 
 import (
 	"context"
+	"net/url"
+	"path"
+	"strings"
+	"testing"
+
 	"gprovision/model/fault"
 	"gprovision/model/policy"
 	"gprovision/model/signature"
 	"gprovision/unit/keytest"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
-	"net/url"
-	"path"
-	"strings"
-	"testing"
 )
 
 func TestVerify(t *testing.T) {

@@ -8,17 +8,18 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"gprovision/hw/host"
-	"gprovision/model/release"
-	"gprovision/model/signature"
-	"gprovision/unit/image"
-	"gprovision/unit/keytest"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"gprovision/hw/host"
+	"gprovision/model/release"
+	"gprovision/model/signature"
+	"gprovision/unit/image"
+	"gprovision/unit/keytest"
 )
 
 // Prefix is the start of the names of the images.

@@ -5,6 +5,10 @@ package handover
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
 	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/model/record"
@@ -14,9 +18,6 @@ import (
 	"gprovision/unit/journal"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
-	"os"
-	"path/filepath"
-	"time"
 )
 
 // Watchdog is the hardware watchdog of init. Its zero value has none.

@@ -3,9 +3,10 @@ package handover
 import (
 	"context"
 	"errors"
+	"testing"
+
 	"gprovision/model/fault"
 	"gprovision/model/step"
-	"testing"
 )
 
 // TestBlaming: a step of the boot fails in the same way for whoever watches it and whoever ran it.

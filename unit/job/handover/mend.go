@@ -2,6 +2,9 @@ package handover
 
 import (
 	"errors"
+	"path/filepath"
+	"strings"
+
 	"gprovision/hw/efi"
 	"gprovision/hw/host"
 	"gprovision/model/layout"
@@ -9,8 +12,6 @@ import (
 	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
-	"path/filepath"
-	"strings"
 )
 
 // maxMends is how many boots in a row may repair what starts the unit. Firmware that undoes each repair, or a file that cannot be

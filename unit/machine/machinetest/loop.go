@@ -4,10 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"gprovision/hw/block"
-	"gprovision/hw/host"
-	"gprovision/model/layout"
-	"gprovision/unit/machine"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -20,6 +16,11 @@ import (
 	"testing/fstest"
 
 	"golang.org/x/sys/unix"
+
+	"gprovision/hw/block"
+	"gprovision/hw/host"
+	"gprovision/model/layout"
+	"gprovision/unit/machine"
 )
 
 // Loop devices, and mounts that nobody else sees, for tests with real filesystems.
