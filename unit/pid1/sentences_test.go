@@ -208,10 +208,11 @@ func (d *dog) WatchBoot(t time.Duration) error {
 	d.did = append(d.did, "waits "+t.String())
 	return nil
 }
-func (d *dog) Resume() error { d.did = append(d.did, "petted again"); return nil }
-func (d *dog) HandOver(taken bool) (state.Watchdog, error) {
+func (d *dog) Resume() error            { d.did = append(d.did, "petted again"); return nil }
+func (d *dog) Told(bool) state.Watchdog { return state.Watchdog{} }
+func (d *dog) HandOver(taken bool) error {
 	d.did = append(d.did, fmt.Sprintf("taken over: %t", taken))
-	return state.Watchdog{}, nil
+	return nil
 }
 
 // TestWatchdogOfABoot: from the decision to boot on the watchdog waits for the running system, and runs on after the hand-over only if that

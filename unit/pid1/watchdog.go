@@ -115,21 +115,27 @@ func (g *guardian) end(off bool) error {
 	return errors.Join(err, t.Leave())
 }
 
-// HandOver gives the watchdog to the running system: it runs on if that takes it over, and is stopped otherwise. It returns what
-// the running system is told.
-func (g *guardian) HandOver(taken bool) (state.Watchdog, error) {
+// Told returns what the running system is told of a watchdog that is handed over.
+func (g *guardian) Told(taken bool) state.Watchdog {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.timer == nil {
-		return g.fact, nil
-	}
-	var err error
-	if taken {
-		g.fact.Running = true
-		err = g.timer.Leave()
-	} else {
-		err = g.timer.Stop()
-	}
+	told := g.fact
+	told.Running = told.Running || taken && g.timer != nil
+	return told
+}
+
+// HandOver gives the watchdog to the running system: it runs on if that takes it over, and is stopped otherwise.
+func (g *guardian) HandOver(taken bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t := g.timer
 	g.timer = nil
-	return g.fact, err
+	switch {
+	case t == nil:
+		return nil
+	case taken:
+		g.fact.Running = true
+		return t.Leave()
+	}
+	return t.Stop()
 }

@@ -46,8 +46,9 @@ func (d *dog) act(what string) error {
 
 func (d *dog) WatchBoot(t time.Duration) error { return d.act(fmt.Sprint("watch ", t)) }
 func (d *dog) Resume() error                   { return d.act("resume") }
-func (d *dog) HandOver(taken bool) (state.Watchdog, error) {
-	return state.Watchdog{Device: "/dev/watchdog0", Running: taken, Seconds: 300}, d.act(fmt.Sprint("taken ", taken))
+func (d *dog) HandOver(taken bool) error       { return d.act(fmt.Sprint("taken ", taken)) }
+func (d *dog) Told(taken bool) state.Watchdog {
+	return state.Watchdog{Device: "/dev/watchdog0", Running: taken, Seconds: 300}
 }
 
 // unit is a complete unit on a machine that is not there.
@@ -492,5 +493,20 @@ func TestDamagedRequest(t *testing.T) {
 	}
 	if f := u.switchOn(); f.BadRequest != nil || f.Request != nil {
 		t.Errorf("the next boot finds %+v, %v", f.Request, f.BadRequest)
+	}
+}
+
+// TestHoldsWithItsWatchdog: a unit whose system cannot be told what it is to know holds, and feeds its watchdog itself.
+func TestHoldsWithItsWatchdog(t *testing.T) {
+	u := newUnit(t, machinetest.Kind{Firmware: layout.UEFI})
+	f := u.switchOn()
+	if err := os.MkdirAll(u.m.Places.InRun(state.BootFile)+"/x", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out := u.boot(f); out.Kind != job.HoldOn {
+		t.Fatalf("it ends with %+v", out)
+	}
+	if want := []string{"watch 5m0s", "resume"}; !slices.Equal(u.dog.did, want) {
+		t.Errorf("with the watchdog is done %q, want %q", u.dog.did, want)
 	}
 }

@@ -26,9 +26,10 @@ type Watchdog interface {
 	WatchBoot(time.Duration) error
 	// Resume goes back to petting after a boot that did not come to its hand-over.
 	Resume() error
-	// HandOver gives the watchdog to the running system: it runs on if that takes it over, and is stopped otherwise. It returns what the
-	// running system is told.
-	HandOver(taken bool) (state.Watchdog, error)
+	// Told returns what the running system is told of a watchdog that is handed over.
+	Told(taken bool) state.Watchdog
+	// HandOver gives the watchdog to the running system: it runs on if that takes it over, and is stopped otherwise.
+	HandOver(taken bool) error
 }
 
 // Options are what a boot has beside the findings.
@@ -47,12 +48,14 @@ type boot struct {
 	Options
 	f    *survey.Findings
 	told state.Boot
+	// taken reports whether the running system takes the watchdog over.
+	taken bool
 }
 
 // Run hands over to the installed system, up to the switch of the root.
 func Run(ctx context.Context, e job.Env, o Options, f *survey.Findings) job.Outcome {
-	b := &boot{e, o, f, state.Boot{Defects: tellDefects(ctx, e, defects(f)), ID: e.Machine.BootID, Job: string(decide.Boot), Reason: o.Reason,
-		Build: e.Machine.Build.Number, ServerCA: e.Machine.Policy.ServerCA}}
+	b := &boot{env: e, Options: o, f: f, told: state.Boot{Defects: tellDefects(ctx, e, defects(f)), ID: e.Machine.BootID,
+		Job: string(decide.Boot), Reason: o.Reason, Build: e.Machine.Build.Number, ServerCA: e.Machine.Policy.ServerCA}}
 	b.noteRemoved()
 	e.SetRequestAside(f.BadRequest, f.Recovery)
 	e.Began(record.JobBoot)
@@ -81,6 +84,13 @@ func Run(ctx context.Context, e job.Env, o Options, f *survey.Findings) job.Outc
 		}
 		e.Ended(record.JobBoot, err)
 		return job.Hold(err)
+	}
+	// The last thing: a unit that does not come to its system is still watched over.
+	if err := o.Watchdog.HandOver(b.taken); err != nil {
+		e.Machine.Log.Warn("watchdog cannot be handed over", "err", err)
+	}
+	if dog := b.told.Watchdog; dog.Device != "" {
+		e.Machine.Log.Info("watchdog handed over", "running", dog.Running, "seconds", dog.Seconds)
 	}
 	e.Machine.Log.Info("handing over", "elapsed", time.Since(o.Start).Round(time.Millisecond).String(), "release", f.Mark.Release,
 		"attempts", b.told.Attempts, journal.ForPerson())
@@ -138,17 +148,10 @@ func (b *boot) tellSystem() error {
 	if err := errors.Join(b.env.Queue.Persist(b.env.Machine.Places.InRun(state.RunQueue)), b.env.Queue.Release()); err != nil {
 		b.env.Machine.Log.Warn("the running system does not get the unsent records", "err", err)
 	}
-	taken, err := b.systemTakesOver()
-	if err != nil {
+	if b.taken, err = b.systemTakesOver(); err != nil {
 		return err
 	}
-	b.told.Watchdog, err = b.Watchdog.HandOver(taken)
-	if err != nil {
-		b.env.Machine.Log.Warn("watchdog cannot be handed over", "err", err)
-	}
-	if dog := b.told.Watchdog; dog.Device != "" {
-		b.env.Machine.Log.Info("watchdog handed over", "running", dog.Running, "seconds", dog.Seconds)
-	}
+	b.told.Watchdog = b.Watchdog.Told(b.taken)
 	b.told.HandOver, b.told.Milliseconds = time.Now().UTC(), time.Since(b.Start).Milliseconds()
 	text, err := b.told.Marshal()
 	if err != nil {
