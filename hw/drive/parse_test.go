@@ -518,3 +518,24 @@ func TestSCSIOperation(t *testing.T) {
 		t.Errorf("becoming ready: %+v %v", o, err)
 	}
 }
+
+// TestBusyIsNoAnswer fails if a drive that is busy is taken for one that does not say who it is, or what it has replaced.
+func TestBusyIsNoAnswer(t *testing.T) {
+	dev := &scripted{scsi: func(c SCSICommand) (SCSIResult, error) {
+		if c.CDB[0] == opInquiry && c.CDB[1] == 0 {
+			return SCSIResult{}, nil
+		}
+		if c.CDB[0] == opInquiry && c.CDB[2] == 0x83 {
+			copy(c.Data, []byte{0, 0x83, 0, 12, 1, 3, 0, 8, 0x50, 0, 0, 0, 0, 0, 0, 1})
+			return SCSIResult{}, nil
+		}
+		return SCSIResult{Status: 0x08}, nil
+	}}
+	d := &Drive{SCSI: &SCSI{dev: dev}, dev: dev}
+	if id, err := d.Identity(); err == nil {
+		t.Errorf("it is %v", id)
+	}
+	if n, known, err := d.Reallocated(); err == nil {
+		t.Errorf("it has replaced %d, known %t", n, known)
+	}
+}

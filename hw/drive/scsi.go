@@ -387,7 +387,7 @@ func text(b []byte) string {
 func (s *SCSI) reallocated() (n uint64, known bool, err error) {
 	const grown, short = 1 << 3, 0 // REQ_GLIST; short block format, four bytes for each
 	b, err := s.read([]byte{opReadDefectData12, grown | short, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0}, 8)
-	if e := (SenseError{}); errors.As(err, &e) {
+	if e := (SenseError{}); errors.As(err, &e) && e.Status == statusCheckCondition {
 		return 0, false, nil
 	}
 	if err != nil {
