@@ -147,3 +147,23 @@ func TestGuard(t *testing.T) {
 		valid(t, res.Drive)
 	}
 }
+
+// TestSizeThatChanged fails unless places are chosen anew where a hidden area that was open before a power cut does not open again.
+func TestSizeThatChanged(t *testing.T) {
+	c := smaller(lab.SATADisk(1))
+	c.Area = 40
+	g := newRig(t, c, lab.Faults{})
+	g.sim.CutAt(30 * time.Second)
+	if _, err, lost := g.run(t.Context()); !lost {
+		t.Fatalf("the power did not go: %v", err)
+	}
+	g.sim.PowerOn()
+	g.target = func(t *Target) { t.Reopen = nil }
+	d := g.finish().Drive
+	e := d.Evidence
+	gone := e.Samples.Random.Changed + e.Samples.Random.Constant
+	if d.Outcome != erasure.Weaker || e.Hidden != 40 || e.Samples.Blocks != 600 || gone != 600 {
+		t.Errorf("%s %q: %+v", d.Outcome, d.Reasons, e)
+	}
+	valid(t, d)
+}
