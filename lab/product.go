@@ -129,6 +129,11 @@ func (p *Product) Sign(name string) error {
 	return p.sign(name, signature.ImageComment(n.Base()))
 }
 
+// SignArtifact writes the signature of the boot artifact with that build number beside it: units trust it then whatever image holds it.
+func (p *Product) SignArtifact(build uint64) error {
+	return p.sign(BootFile, signature.ArtifactComment(p.prefix(), build))
+}
+
 // prefix is how the images are called.
 func (p *Product) prefix() string { return site.Stock().Names.Of(p.Names).ImagePrefix }
 
