@@ -1,7 +1,7 @@
 //go:generate env GPROV_GENERATE=1 go test -count=1 -run ^(TestLiars|TestDefences)$ .
 
-// Package erase erases one drive and gathers the evidence of it: what the drive said, and what secret places held before and after. Whether
-// the data is gone says model/erasure; hw/drive sends the commands, each with a permit.
+// Package engine erases one drive and gathers the evidence of it: what the drive said, and what secret places held before and after.
+// Whether the data is gone says model/erasure; hw/drive sends the commands, each with a permit.
 //
 // [Run] looks at the drive, keeps what secret places hold, and tries the methods that the drive says it knows, strongest first, an
 // overwrite by the host last. After each it hears both witnesses. One that is refused, fails, stalls or is not confirmed is recorded, and
@@ -13,7 +13,7 @@
 //
 // It chooses no drive, makes no permit, keeps no files, and leaves signing and showing to others. Not done: eMMC, self-encrypting drives,
 // the media verification state of NVMe, device configuration overlays (they are counted as hidden), and unfreezing.
-package erase
+package engine
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package erase
+package engine
 
 import (
 	"errors"
@@ -105,7 +105,7 @@ func TestLiars(t *testing.T) {
 // page fails unless a part of docs/erase.md is as it must be. With GPROV_GENERATE=1 it is written.
 func page(t *testing.T, part, want string) {
 	t.Helper()
-	const name = "../../../docs/erase.md"
+	const name = "../../../../docs/erase.md"
 	b, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ func page(t *testing.T, part, want string) {
 		t.Fatalf("docs/erase.md has no part %s", part)
 	case have == want:
 	case os.Getenv("GPROV_GENERATE") == "":
-		t.Errorf("docs/erase.md is not as the test %s has it: go generate ./unit/job/erase", t.Name())
+		t.Errorf("docs/erase.md is not as the test %s has it: go generate ./unit/job/erase/engine", t.Name())
 	default:
 		if err := os.WriteFile(name, []byte(head+begin+want+end+tail), 0o644); err != nil {
 			t.Fatal(err)
