@@ -4,50 +4,50 @@ import (
 	"testing"
 
 	"gprovision/hw/drive"
-	lab "gprovision/lab/drive"
+	"gprovision/lab/simdrive"
 	"gprovision/model/erasure"
 )
 
 // honest are drives without faults, and what is the best that can be proved of each.
 func honest(seed uint64) []struct {
 	name   string
-	config lab.Config
+	config simdrive.Config
 	want   erasure.Outcome
 	level  erasure.Level
 } {
-	flash, disk, sas, nvme := small(lab.SATAFlash(seed), 600), small(lab.SATADisk(seed), 600), small(lab.SCSIDisk(seed), 600),
-		small(lab.NVMeDisk(seed), 300)
-	with := func(c lab.Config, change func(*lab.Config)) lab.Config { change(&c); return c }
+	flash, disk, sas, nvme := small(simdrive.SATAFlash(seed), 600), small(simdrive.SATADisk(seed), 600), small(simdrive.SCSIDisk(seed), 600),
+		small(simdrive.NVMeDisk(seed), 300)
+	with := func(c simdrive.Config, change func(*simdrive.Config)) simdrive.Config { change(&c); return c }
 	return []struct {
 		name   string
-		config lab.Config
+		config simdrive.Config
 		want   erasure.Outcome
 		level  erasure.Level
 	}{
 		{"NVMe", nvme, erasure.Proved, erasure.Purge},
-		{"NVMe that deallocates", with(nvme, func(c *lab.Config) { c.NoKeep, c.Noise = true, false }), erasure.Proved, erasure.Purge},
-		{"NVMe, three namespaces", with(nvme, func(c *lab.Config) { c.Others = []int64{50, 30} }), erasure.Proved, erasure.Purge},
-		{"NVMe, a namespace that is not attached", with(nvme, func(c *lab.Config) { c.Others, c.Unattached = []int64{50}, 1 }),
+		{"NVMe that deallocates", with(nvme, func(c *simdrive.Config) { c.NoKeep, c.Noise = true, false }), erasure.Proved, erasure.Purge},
+		{"NVMe, three namespaces", with(nvme, func(c *simdrive.Config) { c.Others = []int64{50, 30} }), erasure.Proved, erasure.Purge},
+		{"NVMe, a namespace that is not attached", with(nvme, func(c *simdrive.Config) { c.Others, c.Unattached = []int64{50}, 1 }),
 			erasure.Weaker, erasure.Purge},
-		{"NVMe, Format only", with(nvme, func(c *lab.Config) {
+		{"NVMe, Format only", with(nvme, func(c *simdrive.Config) {
 			c.Methods = []drive.Method{drive.NVMeFormatCrypto, drive.NVMeFormatUser}
 		}), erasure.Proved, erasure.Clear},
 		{"SATA", disk, erasure.Proved, erasure.Purge},
-		{"SATA, a hidden area", with(disk, func(c *lab.Config) { c.Area = 40 }), erasure.Proved, erasure.Purge},
-		{"SATA, Security Erase only", with(disk, func(c *lab.Config) {
+		{"SATA, a hidden area", with(disk, func(c *simdrive.Config) { c.Area = 40 }), erasure.Proved, erasure.Purge},
+		{"SATA, Security Erase only", with(disk, func(c *simdrive.Config) {
 			c.Methods = []drive.Method{drive.ATASecurityEnhanced, drive.ATASecurityNormal}
 		}), erasure.Proved, erasure.Clear},
-		{"SATA without methods", with(disk, func(c *lab.Config) { c.Methods = nil }), erasure.Proved, erasure.Clear},
+		{"SATA without methods", with(disk, func(c *simdrive.Config) { c.Methods = nil }), erasure.Proved, erasure.Clear},
 		{"SATA flash", flash, erasure.Proved, erasure.Purge},
-		{"SATA flash without methods", with(flash, func(c *lab.Config) { c.Methods = nil }), erasure.Weaker, erasure.Clear},
-		{"SATA flash behind USB", with(flash, func(c *lab.Config) { c.USB = true }), erasure.Proved, erasure.Purge},
-		{"SATA flash behind USB, Security Erase only", with(flash, func(c *lab.Config) {
+		{"SATA flash without methods", with(flash, func(c *simdrive.Config) { c.Methods = nil }), erasure.Weaker, erasure.Clear},
+		{"SATA flash behind USB", with(flash, func(c *simdrive.Config) { c.USB = true }), erasure.Proved, erasure.Purge},
+		{"SATA flash behind USB, Security Erase only", with(flash, func(c *simdrive.Config) {
 			c.USB, c.Methods = true, []drive.Method{drive.ATASecurityEnhanced, drive.ATASecurityNormal}
 		}), erasure.Weaker, erasure.Clear},
 		{"SCSI", sas, erasure.Proved, erasure.Purge},
-		{"SCSI, FORMAT UNIT only", with(sas, func(c *lab.Config) { c.Methods = []drive.Method{drive.SCSIFormatUnit} }), erasure.Proved,
+		{"SCSI, FORMAT UNIT only", with(sas, func(c *simdrive.Config) { c.Methods = []drive.Method{drive.SCSIFormatUnit} }), erasure.Proved,
 			erasure.Clear},
-		{"SCSI flash, FORMAT UNIT only", with(sas, func(c *lab.Config) {
+		{"SCSI flash, FORMAT UNIT only", with(sas, func(c *simdrive.Config) {
 			c.Flash, c.Methods = true, []drive.Method{drive.SCSIFormatUnit}
 		}), erasure.Weaker, erasure.Clear},
 	}
@@ -57,7 +57,7 @@ func honest(seed uint64) []struct {
 func TestHonest(t *testing.T) {
 	for _, tt := range honest(1) {
 		t.Run(tt.name, func(t *testing.T) {
-			g := newRig(t, tt.config, lab.Faults{})
+			g := newRig(t, tt.config, simdrive.Faults{})
 			size := g.sim.Device().Size()
 			res := g.finish()
 			if res.Drive.Outcome != tt.want || res.Drive.Level != tt.level {

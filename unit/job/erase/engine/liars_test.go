@@ -8,13 +8,13 @@ import (
 	"testing"
 
 	"gprovision/hw/drive"
-	lab "gprovision/lab/drive"
+	"gprovision/lab/simdrive"
 	"gprovision/model/erasure"
 )
 
 // smaller makes a drive of the library so small that every block of it is a sample.
-func smaller(c lab.Config) lab.Config {
-	if c.Sectors = 600; c.Protocol == lab.NVMe {
+func smaller(c simdrive.Config) simdrive.Config {
+	if c.Sectors = 600; c.Protocol == simdrive.NVMe {
 		c.Sectors = 300
 	}
 	for i := range c.Others {
@@ -60,7 +60,7 @@ func reasons(v erasure.Verdict) string {
 }
 
 // left says what is left on a drive.
-func left(d *lab.Drive) string {
+func left(d *simdrive.Drive) string {
 	switch readable, hidden := d.Residue(); {
 	case readable > 0:
 		return "data"
@@ -74,7 +74,7 @@ func left(d *lab.Drive) string {
 func TestLiars(t *testing.T) {
 	var table strings.Builder
 	table.WriteString("| drive | outcome | left on it | what was not good enough, and why |\n|---|---|---|---|\n")
-	for _, l := range lab.Liars(1) {
+	for _, l := range simdrive.Liars(1) {
 		g := newRig(t, smaller(l.Config), l.Faults)
 		res := g.finish()
 		d := res.Drive
@@ -129,8 +129,8 @@ func page(t *testing.T, part, want string) {
 // defence is one part of what catches liars, with a liar that nothing else catches.
 type defence struct {
 	name, liar string
-	config     lab.Config
-	faults     lab.Faults
+	config     simdrive.Config
+	faults     simdrive.Faults
 	rig        func(*rig) // how the machine is, with the defence and without
 	method     erasure.Method
 	// off takes the defence out of the evidence of the method. Where it is nil hide takes it out of the machine.
@@ -219,9 +219,9 @@ func changedAll(p *erasure.Places) {
 const unsampled = 21111
 
 func defences() []defence {
-	nvme, disk, flash := smaller(lab.NVMeDisk(1)), smaller(lab.SATADisk(1)), smaller(lab.SATAFlash(1))
-	bare := func(c lab.Config, methods ...drive.Method) lab.Config { c.Methods = methods; return c }
-	large := small(bare(lab.SATADisk(1)), 40_000)
+	nvme, disk, flash := smaller(simdrive.NVMeDisk(1)), smaller(simdrive.SATADisk(1)), smaller(simdrive.SATAFlash(1))
+	bare := func(c simdrive.Config, methods ...drive.Method) simdrive.Config { c.Methods = methods; return c }
+	large := small(bare(simdrive.SATADisk(1)), 40_000)
 	spaces := nvme
 	spaces.Others, spaces.Unattached = []int64{50}, 1
 	plain := nvme
@@ -231,24 +231,24 @@ func defences() []defence {
 		w.Written, w.ReadBack, w.Different = w.Sectors, w.Sectors, 0
 	}
 	return []defence{
-		{"secret samples", "leaves a sixteenth", nvme, lab.Faults{KeepStratum: 7}, nil, erasure.NVMeSanitizeCrypto,
+		{"secret samples", "leaves a sixteenth", nvme, simdrive.Faults{KeepStratum: 7}, nil, erasure.NVMeSanitizeCrypto,
 			func(e *erasure.Evidence) { changedAll(&e.Samples.Random) }, nil},
-		{"the ends are samples", "leaves the last sector", small(lab.SATADisk(1), 40_000), lab.Faults{KeepLast: true}, nil,
+		{"the ends are samples", "leaves the last sector", small(simdrive.SATADisk(1), 40_000), simdrive.Faults{KeepLast: true}, nil,
 			erasure.ATASanitizeOverwrite, func(e *erasure.Evidence) { changedAll(&e.Samples.Ends) }, nil},
-		{"a canary counts only if it was read back", "an empty drive that drops writes, and does nothing", nvme, lab.Faults{Nothing: true},
+		{"a canary counts only if it was read back", "an empty drive that drops writes, and does nothing", nvme, simdrive.Faults{Nothing: true},
 			func(g *rig) { g.blocks = func(b Blocks) Blocks { return dropped{b, -1, true} } }, erasure.NVMeSanitizeCrypto,
 			func(e *erasure.Evidence) {
 				s := &e.Samples
 				s.Random.Changed, s.Uninformative, s.Ends.Changed = s.Uninformative, 0, 2
 			}, nil},
 		{"the log before", "said it some time ago, and forgets where the data are", plain,
-			lab.Faults{OldCompleted: true, OldFor: 1000 * hour, MapOnly: true}, nil, erasure.NVMeSanitizeCrypto,
+			simdrive.Faults{OldCompleted: true, OldFor: 1000 * hour, MapOnly: true}, nil, erasure.NVMeSanitizeCrypto,
 			func(e *erasure.Evidence) { e.Word.NVMeSanitize.Before.Status = 0 }, nil},
 		{"the log names the command", "says that its last erase had other parameters, and forgets where the data are", nvme,
-			lab.Faults{WrongEcho: true, MapOnly: true}, nil, erasure.NVMeSanitizeCrypto,
+			simdrive.Faults{WrongEcho: true, MapOnly: true}, nil, erasure.NVMeSanitizeCrypto,
 			func(e *erasure.Evidence) { e.Word.NVMeSanitize.After.Command = e.Word.NVMeSanitize.Command }, nil},
 		{"the status of each namespace", "a namespace that is not attached fails to be formatted", bare(spaces, drive.NVMeFormatUser),
-			lab.Faults{}, func(g *rig) {
+			simdrive.Faults{}, func(g *rig) {
 				g.dev = func(d drive.Device) drive.Device {
 					return intercepted{Device: d, nvme: func(c drive.NVMeCommand) (bool, drive.NVMeResult) {
 						return c.Opcode == 0x80 && c.NSID == 2, drive.NVMeResult{Status: 6}
@@ -256,18 +256,18 @@ func defences() []defence {
 				}
 			}, erasure.NVMeFormatUser, func(e *erasure.Evidence) { e.Word.NVMeFormat.Formats[1].Status = 0 }, nil},
 		{"security is disabled afterwards", "a secure erase leaves the password set",
-			bare(disk, drive.ATASecurityEnhanced, drive.ATASecurityNormal), lab.Faults{KeepsPassword: true}, nil, erasure.ATASecurityEnhanced,
+			bare(disk, drive.ATASecurityEnhanced, drive.ATASecurityNormal), simdrive.Faults{KeepsPassword: true}, nil, erasure.ATASecurityEnhanced,
 			func(e *erasure.Evidence) { e.Word.ATASecurity.Disabled = true }, nil},
-		{"each block is written, or listed", "has sectors that cannot be written", large, lab.Faults{BadSectors: 1}, nil,
+		{"each block is written, or listed", "has sectors that cannot be written", large, simdrive.Faults{BadSectors: 1}, nil,
 			erasure.Overwrite, full, nil},
-		{"the stream is read back", "drops the writes to one block", large, lab.Faults{}, func(g *rig) {
+		{"the stream is read back", "drops the writes to one block", large, simdrive.Faults{}, func(g *rig) {
 			g.blocks = func(b Blocks) Blocks { return dropped{b, unsampled, false} }
 		}, erasure.Overwrite, full, nil},
-		{"the reset before the samples", "keeps writes in its cache", bare(disk), lab.Faults{CacheOnly: true}, nil, erasure.Overwrite, nil,
+		{"the reset before the samples", "keeps writes in its cache", bare(disk), simdrive.Faults{CacheOnly: true}, nil, erasure.Overwrite, nil,
 			func(g *rig) {
 				g.dev = func(d drive.Device) drive.Device { return intercepted{Device: d, reset: func() bool { return true }} }
 			}},
-		{"the negative control", "reads as zeros after a Sanitize that does nothing", nvme, lab.Faults{Nothing: true}, func(g *rig) {
+		{"the negative control", "reads as zeros after a Sanitize that does nothing", nvme, simdrive.Faults{Nothing: true}, func(g *rig) {
 			erased := new(bool)
 			g.blocks = func(b Blocks) Blocks { return blind{b, erased} }
 			g.dev = func(d drive.Device) drive.Device {
@@ -278,10 +278,10 @@ func defences() []defence {
 			}
 		}, erasure.NVMeSanitizeCrypto, func(*erasure.Evidence) {}, nil},
 		{"what cannot be looked at is counted", "erases the first namespace only, the other is not attached", spaces,
-			lab.Faults{FirstOnly: true}, nil, erasure.NVMeSanitizeCrypto, func(e *erasure.Evidence) { e.Hidden = 0 }, nil},
-		{"the drive's replaced sectors are asked for", "has reallocated sectors", bare(disk), lab.Faults{Remapped: 100}, nil,
+			simdrive.Faults{FirstOnly: true}, nil, erasure.NVMeSanitizeCrypto, func(e *erasure.Evidence) { e.Hidden = 0 }, nil},
+		{"the drive's replaced sectors are asked for", "has reallocated sectors", bare(disk), simdrive.Faults{Remapped: 100}, nil,
 			erasure.Overwrite, func(e *erasure.Evidence) { e.Reallocated = new(erasure.Count) }, nil},
-		{"an overwrite proves nothing of flash", "flash without methods", bare(flash), lab.Faults{}, nil, erasure.Overwrite,
+		{"an overwrite proves nothing of flash", "flash without methods", bare(flash), simdrive.Faults{}, nil, erasure.Overwrite,
 			func(e *erasure.Evidence) { e.Media = erasure.Rotating }, nil},
 	}
 }
@@ -337,7 +337,7 @@ func attempt(t *testing.T, d defence, hide bool) Attempt {
 // TestDoubtfulDriveIsNamed fails unless an erase that another drive answers to ends early and failed.
 func TestDoubtfulDriveIsNamed(t *testing.T) {
 	for n := range 40 {
-		g := newRig(t, smaller(lab.NVMeDisk(1)), lab.Faults{SwapAfter: n + 2})
+		g := newRig(t, smaller(simdrive.NVMeDisk(1)), simdrive.Faults{SwapAfter: n + 2})
 		res, err, _ := g.run(t.Context())
 		if res.Drive.Outcome == erasure.Proved && left(g.sim) != "nothing" || err == nil && res.Drive.Outcome != erasure.Proved ||
 			err != nil && !errors.Is(err, drive.ErrNotPermitted) {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/crypto/chacha20"
 
 	"gprovision/hw/drive"
-	lab "gprovision/lab/drive"
+	"gprovision/lab/simdrive"
 	"gprovision/model/erasure"
 )
 
@@ -157,8 +157,9 @@ func TestNothingIsWrittenWithoutPermit(t *testing.T) {
 		"not claimed": func(g *rig) { g.sim.SetClaimed(false) },
 		"no permit":   func(g *rig) { g.permit = drive.Permit{} },
 	} {
-		for _, c := range []lab.Config{small(lab.NVMeDisk(1), 100), small(lab.SATADisk(1), 100), small(lab.SCSIDisk(1), 100)} {
-			g := newRig(t, c, lab.Faults{})
+		for _, c := range []simdrive.Config{simdrive.NVMeDisk(1), simdrive.SATADisk(1), simdrive.SCSIDisk(1)} {
+			c = small(c, 100)
+			g := newRig(t, c, simdrive.Faults{})
 			before, _ := g.sim.Residue()
 			spoil(g)
 			res, err, _ := g.run(context.Background())
@@ -175,9 +176,9 @@ func TestNothingIsWrittenWithoutPermit(t *testing.T) {
 
 // TestRequestsInFlight overwrites a simulated drive by eight requests at once.
 func TestRequestsInFlight(t *testing.T) {
-	c := small(lab.SATADisk(1), 1<<15)
+	c := small(simdrive.SATADisk(1), 1<<15)
 	c.Methods = nil
-	g := newRig(t, c, lab.Faults{})
+	g := newRig(t, c, simdrive.Faults{})
 	g.requests = 8
 	if res := g.finish(); res.Drive.Outcome != erasure.Proved {
 		t.Errorf("%s %q", res.Drive.Outcome, res.Drive.Reasons)

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"gprovision/hw/drive"
-	lab "gprovision/lab/drive"
+	"gprovision/lab/simdrive"
 	"gprovision/model/erasure"
 )
 
@@ -21,9 +21,9 @@ type cut struct{}
 // rig is a machine with a simulated drive, in virtual time.
 type rig struct {
 	t      testing.TB
-	config lab.Config
-	clock  *lab.Clock
-	sim    *lab.Drive
+	config simdrive.Config
+	clock  *simdrive.Clock
+	sim    *simdrive.Drive
 	random *rand.ChaCha8
 	permit drive.Permit
 	// require is the level that the policy demands.
@@ -43,10 +43,10 @@ type rig struct {
 	onStore func(n int)
 }
 
-func newRig(t testing.TB, c lab.Config, f lab.Faults) *rig {
+func newRig(t testing.TB, c simdrive.Config, f simdrive.Faults) *rig {
 	t.Helper()
-	g := &rig{t: t, config: c, clock: &lab.Clock{}, requests: 1}
-	g.sim = lab.New(c, f, g.clock)
+	g := &rig{t: t, config: c, clock: &simdrive.Clock{}, requests: 1}
+	g.sim = simdrive.New(c, f, g.clock)
 	var seed [32]byte
 	binary.LittleEndian.PutUint64(seed[:], c.Seed)
 	g.random = rand.NewChaCha8(seed)
@@ -65,7 +65,7 @@ func newRig(t testing.TB, c lab.Config, f lab.Faults) *rig {
 type device struct{ drive.Device }
 
 func ends(err error) error {
-	if errors.Is(err, lab.ErrNoPower) {
+	if errors.Is(err, simdrive.ErrNoPower) {
 		panic(cut{})
 	}
 	return err
@@ -90,7 +90,7 @@ func (d device) State() (drive.State, error) {
 
 // area is blocks of that machine. They may be used by several goroutines.
 type area struct {
-	*lab.Area
+	*simdrive.Area
 	mu *sync.Mutex
 }
 
@@ -120,7 +120,7 @@ func (g *rig) open() *drive.Drive {
 	}
 	for range 10 {
 		d, err := drive.On(dev, nil)
-		if err == nil && (d.ATA != nil) == (g.config.Protocol == lab.ATA) {
+		if err == nil && (d.ATA != nil) == (g.config.Protocol == simdrive.ATA) {
 			return d
 		}
 	}
@@ -130,7 +130,7 @@ func (g *rig) open() *drive.Drive {
 
 func (g *rig) areas() []Area {
 	var mu sync.Mutex
-	add := func(a *lab.Area) Area {
+	add := func(a *simdrive.Area) Area {
 		var b Blocks = area{a, &mu}
 		if g.blocks != nil {
 			b = g.blocks(b)
@@ -228,7 +228,7 @@ func (g *rig) finish() Result {
 }
 
 // small makes a drive small.
-func small(c lab.Config, sectors int64) lab.Config {
+func small(c simdrive.Config, sectors int64) simdrive.Config {
 	c.Sectors = sectors
 	return c
 }

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gprovision/hw/drive"
-	lab "gprovision/lab/drive"
+	"gprovision/lab/simdrive"
 	"gprovision/model/erasure"
 )
 
@@ -75,8 +75,8 @@ const (
 // schedule is one run of a drive that a seed makes.
 type schedule struct {
 	kind   kind
-	config lab.Config
-	faults lab.Faults
+	config simdrive.Config
+	faults simdrive.Faults
 	want   erasure.Outcome
 	level  erasure.Level
 }
@@ -99,7 +99,7 @@ func newSchedule(seed uint64, r *rand.Rand) schedule {
 			s.faults.BusyEvery = 17 + r.IntN(50)
 		}
 	case lying:
-		liars := lab.Liars(seed)
+		liars := simdrive.Liars(seed)
 		for range 1 + r.IntN(2) {
 			s.faults = mixed(s.faults, liars[r.IntN(len(liars))].Faults)
 		}
@@ -120,9 +120,9 @@ func newSchedule(seed uint64, r *rand.Rand) schedule {
 }
 
 // mixed is the faults of two drives.
-func mixed(a, b lab.Faults) lab.Faults {
+func mixed(a, b simdrive.Faults) simdrive.Faults {
 	var all map[string]any
-	for _, f := range []lab.Faults{a, b} {
+	for _, f := range []simdrive.Faults{a, b} {
 		p, _ := json.Marshal(f)
 		var m map[string]any
 		_ = json.Unmarshal(p, &m)
@@ -137,7 +137,7 @@ func mixed(a, b lab.Faults) lab.Faults {
 		}
 	}
 	p, _ := json.Marshal(all)
-	var out lab.Faults
+	var out simdrive.Faults
 	_ = json.Unmarshal(p, &out)
 	return out
 }

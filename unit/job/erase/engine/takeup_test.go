@@ -8,17 +8,17 @@ import (
 	"time"
 
 	"gprovision/hw/drive"
-	lab "gprovision/lab/drive"
+	"gprovision/lab/simdrive"
 	"gprovision/model/erasure"
 )
 
 // TestPasswordIsNotLost cuts the power while a Security Erase goes on: the drive is locked then, the password is stored, and is gone from
 // both at the end.
 func TestPasswordIsNotLost(t *testing.T) {
-	c := smaller(lab.SATADisk(1))
+	c := smaller(simdrive.SATADisk(1))
 	c.Methods = []drive.Method{drive.ATASecurityEnhanced, drive.ATASecurityNormal}
 	c.Times = map[drive.Method]time.Duration{drive.ATASecurityEnhanced: time.Hour, drive.ATASecurityNormal: time.Hour}
-	g := newRig(t, c, lab.Faults{})
+	g := newRig(t, c, simdrive.Faults{})
 	g.sim.CutAt(30 * time.Minute)
 	if _, err, lost := g.run(t.Context()); !lost {
 		t.Fatalf("the power did not go: %v", err)
@@ -46,9 +46,9 @@ func TestPasswordIsNotLost(t *testing.T) {
 
 // TestPasswordThatStaysIsSaid fails unless a drive that cannot be freed of the password is said to have it, and the state keeps it.
 func TestPasswordThatStaysIsSaid(t *testing.T) {
-	c := smaller(lab.SATADisk(1))
+	c := smaller(simdrive.SATADisk(1))
 	c.Methods = []drive.Method{drive.ATASecurityNormal}
-	g := newRig(t, c, lab.Faults{Stall: true})
+	g := newRig(t, c, simdrive.Faults{Stall: true})
 	res := g.finish()
 	var s State
 	if err := json.Unmarshal(g.state, &s); err != nil || len(s.Password) == 0 || len(res.Drive.NotReached) == 0 {
@@ -62,8 +62,8 @@ func TestPasswordThatStaysIsSaid(t *testing.T) {
 
 // TestSharedDrive erases a range of a drive that has all methods: none of them is sent, and nothing else is written.
 func TestSharedDrive(t *testing.T) {
-	for _, c := range []lab.Config{smaller(lab.NVMeDisk(1)), smaller(lab.SATAFlash(1)), smaller(lab.SCSIDisk(1))} {
-		g := newRig(t, c, lab.Faults{})
+	for _, c := range []simdrive.Config{smaller(simdrive.NVMeDisk(1)), smaller(simdrive.SATAFlash(1)), smaller(simdrive.SCSIDisk(1))} {
+		g := newRig(t, c, simdrive.Faults{})
 		size := int64(c.SectorSize)
 		g.target = func(t *Target) {
 			t.Whole = false
@@ -94,9 +94,9 @@ func TestNothingBeforeItIsTold(t *testing.T) {
 		"told":   func(e *Env) { e.Announce = func(erasure.Drive) error { return no } },
 		"stored": func(e *Env) { e.Store = func(State) error { return no } },
 	} {
-		for _, c := range []lab.Config{smaller(lab.NVMeDisk(1)), smaller(lab.SATADisk(1)), smaller(lab.SCSIDisk(1))} {
+		for _, c := range []simdrive.Config{smaller(simdrive.NVMeDisk(1)), smaller(simdrive.SATADisk(1)), smaller(simdrive.SCSIDisk(1))} {
 			c.Area = 0
-			g := newRig(t, c, lab.Faults{})
+			g := newRig(t, c, simdrive.Faults{})
 			before, _ := g.sim.Residue()
 			env := g.env()
 			spoil(&env)
@@ -116,7 +116,7 @@ func TestNothingBeforeItIsTold(t *testing.T) {
 
 // TestEndedStaysEnded runs an erase again that is over: the drive is not written.
 func TestEndedStaysEnded(t *testing.T) {
-	g := newRig(t, smaller(lab.SATADisk(1)), lab.Faults{})
+	g := newRig(t, smaller(simdrive.SATADisk(1)), simdrive.Faults{})
 	first := g.finish()
 	commands := len(first.Drive.Commands)
 	if again := g.finish(); again.Drive.Outcome != erasure.Proved || len(again.Drive.Commands) != commands {
@@ -127,7 +127,7 @@ func TestEndedStaysEnded(t *testing.T) {
 // TestGuard fails unless a disk without commands is overwritten only as long as its guard lets it.
 func TestGuard(t *testing.T) {
 	for _, allowed := range []bool{true, false} {
-		g := newRig(t, smaller(lab.SATAFlash(1)), lab.Faults{})
+		g := newRig(t, smaller(simdrive.SATAFlash(1)), simdrive.Faults{})
 		asked := 0
 		g.target = func(t *Target) {
 			t.Drive, t.Known.Evidence.Path = nil, erasure.Virtual
@@ -150,9 +150,9 @@ func TestGuard(t *testing.T) {
 
 // TestSizeThatChanged fails unless places are chosen anew where a hidden area that was open before a power cut does not open again.
 func TestSizeThatChanged(t *testing.T) {
-	c := smaller(lab.SATADisk(1))
+	c := smaller(simdrive.SATADisk(1))
 	c.Area = 40
-	g := newRig(t, c, lab.Faults{})
+	g := newRig(t, c, simdrive.Faults{})
 	g.sim.CutAt(30 * time.Second)
 	if _, err, lost := g.run(t.Context()); !lost {
 		t.Fatalf("the power did not go: %v", err)

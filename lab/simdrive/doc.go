@@ -1,4 +1,4 @@
-// Package drive is simulated drives at the level of their commands: NVMe, ATA and SCSI, also behind a USB bridge, honest or lying. A
+// Package simdrive is simulated drives at the level of their commands: NVMe, ATA and SCSI, also behind a USB bridge, honest or lying. A
 // [Drive] is a Device of hw/drive, so whatever erases real drives runs on it, and it reads and writes blocks as a file does that was
 // opened with O_DIRECT.
 //
@@ -9,4 +9,4 @@
 // where a host can read it and where none can.
 //
 // A drive is not safe for use by several goroutines at once.
-package drive
+package simdrive

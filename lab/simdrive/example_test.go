@@ -1,4 +1,4 @@
-package drive_test
+package simdrive_test
 
 import (
 	"fmt"
@@ -6,13 +6,13 @@ import (
 	"time"
 
 	"gprovision/hw/drive"
-	labdrive "gprovision/lab/drive"
+	"gprovision/lab/simdrive"
 )
 
 // An honest drive is asked who it is, erased with a permit for it, and asked until it is done.
 func Example() {
-	clock := &labdrive.Clock{}
-	simulated := labdrive.New(labdrive.NVMeDisk(1), labdrive.Faults{}, clock)
+	clock := &simdrive.Clock{}
+	simulated := simdrive.New(simdrive.NVMeDisk(1), simdrive.Faults{}, clock)
 	d, err := drive.On(simulated, nil)
 	if err != nil {
 		log.Fatal(err)
@@ -47,8 +47,8 @@ func Example() {
 
 // A liar says that it is done, and has done nothing.
 func ExampleFaults() {
-	clock := &labdrive.Clock{}
-	simulated := labdrive.New(labdrive.NVMeDisk(1), labdrive.Faults{Nothing: true}, clock)
+	clock := &simdrive.Clock{}
+	simulated := simdrive.New(simdrive.NVMeDisk(1), simdrive.Faults{Nothing: true}, clock)
 	d, err := drive.On(simulated, nil)
 	if err != nil {
 		log.Fatal(err)

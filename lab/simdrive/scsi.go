@@ -1,4 +1,4 @@
-package drive
+package simdrive
 
 import (
 	"encoding/binary"
