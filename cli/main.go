@@ -30,7 +30,7 @@ type Commands struct {
 	Shell    ShellCmd    `cmd:"" help:"Help with the recovery shell of units."`
 	LCD      LCDCmd      `cmd:"" name:"lcd" help:"Try displays with keys, or be one."`
 	Serve    ServeCmds   `cmd:"" help:"Run the factory server, back it up and restore it."`
-	Erase    EraseCmd    `cmd:"" help:"Check the certificates of erased units."`
+	Erase    EraseCmd    `cmd:"" help:"Check certificates of erased units, and bring them to the server."`
 	Vault    VaultCmd    `cmd:"" help:"Read the credentials of units with the operator's key."`
 	VM       VMCmd       `cmd:"" name:"vm" help:"Run a virtual unit."`
 	Demo     DemoCmd     `cmd:"" help:"Show the whole life of a unit on a virtual machine."`

@@ -23,6 +23,7 @@ import (
 	"gprovision/factory"
 	"gprovision/factory/api"
 	"gprovision/factory/login"
+	"gprovision/factory/notary"
 	"gprovision/factory/store"
 	"gprovision/factory/vault"
 	"gprovision/model/record"
@@ -76,7 +77,7 @@ func writeKeyFile(path string, b []byte, mode os.FileMode) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// VaultSource says where the vault is.
+// VaultSource says where the server is, or its data.
 type VaultSource struct {
 	Server       string `placeholder:"URL" help:"Address of the server, such as https://10.7.0.1:8443." xor:"source"`
 	Data         string `placeholder:"DIR" help:"Data directory of the server, on the server itself." xor:"source"`
@@ -104,10 +105,12 @@ func (s *VaultSource) open(c *Context) (door, error) {
 	return nil, &UsageError{errors.New("give --server URL or --data DIR")}
 }
 
-// door is the vault as this command sees it, on the server or on the same machine.
+// door is what the server keeps, as operators' verbs see it, on the server or on the same machine.
 type door interface {
 	read(ctx context.Context, unit string, generation uint64) (store.Secret, error)
 	detail(ctx context.Context, unit string) (vaultList, error)
+	submit(ctx context.Context, s record.EraseSubmission) (record.EraseReply, error)
+	noteKeys(ctx context.Context) (record.NoteKeys, error)
 	Close() error
 }
 
@@ -132,6 +135,13 @@ func (d *localDoor) detail(ctx context.Context, unit string) (vaultList, error) 
 	l.Readings, err2 = d.db.Readings(ctx, unit)
 	return l, errors.Join(err1, err2)
 }
+
+func (d *localDoor) submit(ctx context.Context, s record.EraseSubmission) (record.EraseReply, error) {
+	e, err := notary.New(d.db).Submit(ctx, s, notary.Sender{Operator: d.operator})
+	return api.EraseReply(e), err
+}
+
+func (d *localDoor) noteKeys(ctx context.Context) (record.NoteKeys, error) { return notary.New(d.db).Keys(ctx) }
 
 // vaultList is what gprov vault list prints.
 type vaultList struct {
@@ -229,6 +239,22 @@ func (d *remoteDoor) detail(ctx context.Context, unit string) (vaultList, error)
 	var l vaultList
 	err := d.ask(ctx, "GET", "/v1/units/"+url.PathEscape(unit), nil, &l)
 	return l, err
+}
+
+func (d *remoteDoor) submit(ctx context.Context, s record.EraseSubmission) (record.EraseReply, error) {
+	body, err := json.Marshal(s)
+	if err != nil {
+		return record.EraseReply{}, err
+	}
+	var r record.EraseReply
+	err = d.ask(ctx, "POST", "/v1/erases/submit", body, &r)
+	return r, err
+}
+
+func (d *remoteDoor) noteKeys(ctx context.Context) (record.NoteKeys, error) {
+	var k record.NoteKeys
+	err := d.ask(ctx, "GET", "/v1/erases/keys", nil, &k)
+	return k, err
 }
 
 func noSuchUnit(unit string, err error) error {

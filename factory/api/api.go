@@ -22,6 +22,7 @@ import (
 
 	"gprovision/factory/limit"
 	"gprovision/factory/login"
+	"gprovision/factory/notary"
 	"gprovision/factory/store"
 	"gprovision/factory/vault"
 	"gprovision/model/record"
@@ -54,6 +55,7 @@ type Config struct {
 // Server answers the requests under /v1.
 type Server struct {
 	Config
+	notary *notary.Notary
 	enrols *limit.Limiter
 	asks   *limit.Limiter
 	// Requests in progress: signed ones, those of units of version 0.1.0, enrolments.
@@ -66,7 +68,7 @@ func New(c Config) *Server {
 		c.Now = time.Now
 	}
 	return &Server{
-		Config: c, enrols: limit.New(30, time.Second), asks: limit.New(10, 2*time.Second),
+		Config: c, notary: notary.New(c.Store), enrols: limit.New(30, time.Second), asks: limit.New(10, 2*time.Second),
 		flight:      limit.NewFlight(flights, flightBytes, flightsPerHost),
 		oldFlight:   limit.NewFlight(oldFlights, oldBytes, oldPerHost),
 		enrolFlight: limit.NewFlight(enrolFlights, enrolBytes, flightsPerHost),
@@ -82,7 +84,7 @@ type Route struct {
 
 // Routes returns every kind of request that the Server answers.
 func (s *Server) Routes() []Route {
-	return []Route{
+	return append([]Route{
 		{"GET", "/v1/time", s.time},
 		{"GET", "/v1/openapi.yaml", s.openAPI},
 		{"POST", "/v1/enrol", s.enrol},
@@ -105,7 +107,7 @@ func (s *Server) Routes() []Route {
 		{"POST", "/v1/ports/{mac}/unshare", s.operator(s.unsharePort)},
 		{"POST", "/v1/units/{unit}/credentials/read", s.operator(s.read)},
 		{"GET", "/v1/changes", s.operator(s.changes)},
-	}
+	}, s.routesOfErases()...)
 }
 
 // Register adds the routes to a mux.
@@ -518,6 +520,11 @@ func (s *Server) vaultSaysNo(w http.ResponseWriter, r *http.Request, e store.Enr
 
 // operator wraps a handler of operators' requests. A request that changes something must carry the token of the session.
 func (s *Server) operator(f func(http.ResponseWriter, *http.Request, login.Who)) http.HandlerFunc {
+	return s.operatorUpTo(maxSmall, f)
+}
+
+// operatorUpTo is operator for a body of at most so many bytes.
+func (s *Server) operatorUpTo(most int64, f func(http.ResponseWriter, *http.Request, login.Who)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.Login.From(r)
 		switch {
@@ -534,7 +541,7 @@ func (s *Server) operator(f func(http.ResponseWriter, *http.Request, login.Who))
 			return
 		}
 		if r.Method != "GET" {
-			r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+			r.Body = http.MaxBytesReader(w, r.Body, most)
 			if !who.Genuine(r) {
 				s.refuse(w, http.StatusForbidden, record.ProblemLogin, "the request does not carry the token of its session")
 				return
@@ -618,6 +625,9 @@ type Detail struct {
 	Actions    []store.Action    `json:"actions"`
 	Ports      []store.Port      `json:"ports"`
 	Aliases    []store.Alias     `json:"aliases"`
+	Erases     []store.Erase     `json:"erases"`
+	// Before is what its drives were before its erases.
+	Before []store.DriveBefore `json:"drivesBefore"`
 }
 
 // ReadDetail collects everything about one unit, or returns store.ErrNotFound.
@@ -627,7 +637,7 @@ func ReadDetail(ctx context.Context, db *store.DB, unit string) (Detail, error) 
 		return Detail{}, err
 	}
 	d := Detail{Unit: View(u)}
-	var errs [8]error
+	var errs [10]error
 	d.Facts, errs[0] = db.Facts(ctx, unit)
 	d.Enrolments, errs[1] = db.Enrolments(ctx, unit)
 	d.Documents, errs[2] = db.Documents(ctx, unit)
@@ -636,6 +646,8 @@ func ReadDetail(ctx context.Context, db *store.DB, unit string) (Detail, error) 
 	d.Actions, errs[5] = db.Actions(ctx, unit)
 	d.Ports, errs[6] = db.Ports(ctx, unit)
 	d.Aliases, errs[7] = db.Aliases(ctx, unit)
+	d.Erases, errs[8] = db.Erases(ctx, unit)
+	d.Before, errs[9] = db.DrivesBefore(ctx, unit)
 	return d, errors.Join(errs[:]...)
 }
 

@@ -80,6 +80,7 @@ const (
 	Pending  EnrolStatus = "pending"  // an operator must decide
 	Replaced EnrolStatus = "replaced" // a newer key speaks for the unit
 	Rejected EnrolStatus = "rejected" // an operator has rejected it, or nobody decided in time
+	Ended    EnrolStatus = "ended"    // the unit was erased, and with that its life with this key is over
 )
 
 // Enrolment is one key that asked to speak for a unit.
@@ -232,7 +233,7 @@ func (d *DB) Enrol(ctx context.Context, in EnrolInput) (e Enrolment, reason stri
 		if err := ensureUnit(ctx, tx, in.Unit, now); err != nil {
 			return err
 		}
-		if err := depose(ctx, tx, in.Unit, u); err != nil {
+		if err := depose(ctx, tx, in.Unit, u, Replaced); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'replaced' WHERE unit = ? AND status = 'pending' AND public_key = ?`, in.Unit, in.PublicKey); err != nil {
@@ -330,7 +331,12 @@ func (d *DB) judge(ctx context.Context, tx *sql.Tx, in EnrolInput, name string, 
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return v, fmt.Errorf("read enrolments: %w", err)
 	}
+	over, err := hasEnded(ctx, tx, in)
 	switch {
+	case err != nil:
+		return v, err
+	case over:
+		return no(v, "this key was revoked when the unit was erased")
 	case elsewhere != "":
 		return no(v, "this key speaks for the unit "+elsewhere)
 	case in.ByPerson:
@@ -450,14 +456,14 @@ func ensureUnit(ctx context.Context, tx *sql.Tx, unit string, now time.Time) err
 	return nil
 }
 
-// depose makes the active key of a unit inactive. Credentials that it got, and that no finished provisioning has set,
+// depose gives the active key of a unit another status. Credentials that it got, and that no finished provisioning has set,
 // become void, so that nobody takes them for the unit's.
-func depose(ctx context.Context, tx *sql.Tx, unit string, u Unit) error {
+func depose(ctx context.Context, tx *sql.Tx, unit string, u Unit, to EnrolStatus) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE secrets SET void = 1 WHERE unit = ? AND enrolment IN (SELECT id FROM enrolments WHERE unit = ? AND status = 'active')
 		AND (confirmed = 0 OR confirmed > ?)`, unit, unit, nano(u.Provisioned)); err != nil {
 		return fmt.Errorf("replace key: %w", err)
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'replaced' WHERE unit = ? AND status = 'active'`, unit); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = ? WHERE unit = ? AND status = 'active'`, to, unit); err != nil {
 		return fmt.Errorf("replace key: %w", err)
 	}
 	return nil
@@ -529,7 +535,7 @@ func (d *DB) Approve(ctx context.Context, unit string, enrolment int64, operator
 		if fingerprint != "" && !record.SameFingerprint(fingerprint, e.Fingerprint) {
 			return ErrFingerprint
 		}
-		if err := depose(ctx, tx, unit, u); err != nil {
+		if err := depose(ctx, tx, unit, u, Replaced); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE enrolments SET status = 'active', approved_by = ? WHERE id = ?`, operator, enrolment); err != nil {

@@ -30,7 +30,8 @@ func epoch(ctx context.Context, q querier) (id string, since time.Time, err erro
 	return id, fromNano(t), nil
 }
 
-// BeginEpoch records that this store is a backup that is in use from now on. All earlier tokens and sessions end.
+// BeginEpoch records that this store is a backup that is in use from now on. All earlier tokens and sessions end. So do its logs: what was
+// entered after the backup is missing from them, and they must not tell others something else than they have told.
 func (d *DB) BeginEpoch(ctx context.Context) error {
 	b := make([]byte, 8)
 	rand.Read(b) // never fails: on an error crypto/rand ends the program
@@ -43,7 +44,7 @@ func (d *DB) BeginEpoch(ctx context.Context) error {
 				return fmt.Errorf("begin epoch: %w", err)
 			}
 		}
-		return nil
+		return d.closeLogs(ctx, tx)
 	})
 }
 

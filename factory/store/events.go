@@ -232,14 +232,17 @@ type Secret struct {
 	Void bool `json:"void"`
 	// Lost reports whether the unit has the credentials and the server, restored from a backup, does not.
 	Lost bool `json:"lost"`
+	// Spent reports whether the life of the unit in which it got them was ended by an erase.
+	Spent bool `json:"spent"`
 }
 
-const secretColumns = `s.unit, s.generation, s.created, s.confirmed, s.void, length(s.ciphertext) = 0, e.public_key, e.status = 'active' FROM secrets s JOIN enrolments e ON e.id = s.enrolment`
+const secretColumns = `s.unit, s.generation, s.created, s.confirmed, s.void, length(s.ciphertext) = 0, e.public_key, e.status = 'active',
+	e.status = 'ended' FROM secrets s JOIN enrolments e ON e.id = s.enrolment`
 
 func scanSecret(s scanner, v *Secret, more ...any) error {
 	var g, c, f int64
 	var key []byte
-	err := s.Scan(append(more, &v.Unit, &g, &c, &f, &v.Void, &v.Lost, &key, &v.Active)...)
+	err := s.Scan(append(more, &v.Unit, &g, &c, &f, &v.Void, &v.Lost, &key, &v.Active, &v.Spent)...)
 	v.Generation, v.Created, v.Confirmed, v.Fingerprint = uint64(g), fromNano(c), fromNano(f), record.Fingerprint(key)
 	return err
 }

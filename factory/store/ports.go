@@ -235,7 +235,7 @@ func (d *DB) Join(ctx context.Context, unit, name, mac, operator string) error {
 // joinName gives a unit a further name. A unit with that name that has only asked to enrol is removed.
 func joinName(ctx context.Context, tx *sql.Tx, unit, name, operator string, now time.Time) error {
 	var busy bool
-	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM enrolments WHERE unit = ? AND status IN ('active', 'replaced')) OR EXISTS (SELECT 1 FROM events WHERE unit = ?)`, name, name).Scan(&busy)
+	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM enrolments WHERE unit = ? AND status IN ('active', 'replaced', 'ended')) OR EXISTS (SELECT 1 FROM events WHERE unit = ?)`, name, name).Scan(&busy)
 	if err != nil {
 		return fmt.Errorf("join mainboard: %w", err)
 	}

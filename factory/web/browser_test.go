@@ -205,6 +205,13 @@ func browser(t *testing.T, s *site, chromium string) {
 		t.Error("the page was loaded again")
 	}
 
+	p.open(s.url + "/units/SN-0055")
+	p.shot("erased.png", 1100)
+	p.shot("erased-phone.png", 390)
+	p.open(s.url + "/erases")
+	p.until(`document.querySelector("form input[type=file]") != null`)
+	p.shot("erases.png", 1100)
+	p.shot("erases-phone.png", 390)
 	p.open(s.url + "/units/SN-0003")
 	p.shot("unit.png", 1100)
 	p.shot("unit-phone.png", 390)

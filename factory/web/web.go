@@ -23,6 +23,7 @@ import (
 
 	"gprovision/factory/api"
 	"gprovision/factory/login"
+	"gprovision/factory/notary"
 	"gprovision/factory/store"
 	"gprovision/model/record"
 	"gprovision/model/secret"
@@ -49,7 +50,8 @@ type Config struct {
 // Web serves the dashboard.
 type Web struct {
 	Config
-	t *template.Template
+	t      *template.Template
+	notary *notary.Notary
 }
 
 // Limits of what a page shows. A value of more than maxText bytes is cut.
@@ -61,11 +63,12 @@ const (
 
 // New returns a dashboard. The error is one of the templates.
 func New(c Config) (*Web, error) {
-	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": describe, "text": display, "level": level, "verdict": verdict, "path": url.PathEscape}).ParseFS(pages, "page/*.html")
+	t, err := template.New("").Funcs(template.FuncMap{"class": class, "words": describe, "text": display, "level": level, "verdict": verdict, "path": url.PathEscape,
+		"outcome": outcomeClass, "seconds": seconds}).ParseFS(pages, "page/*.html")
 	if err != nil {
 		return nil, fmt.Errorf("dashboard: %w", err)
 	}
-	return &Web{c, t}, nil
+	return &Web{c, t, notary.New(c.Store)}, nil
 }
 
 // Register adds the pages to a mux.
@@ -96,6 +99,9 @@ func (s *Web) Register(mux *http.ServeMux) {
 	mux.Handle("POST /ports/{mac}/release", s.withForm(s.releasePort))
 	mux.Handle("POST /ports/{mac}/unshare", s.withForm(s.unsharePort))
 	mux.Handle("POST /ports/share", s.withForm(s.sharePort))
+	mux.Handle("GET /erases", s.withLogin(s.erases))
+	mux.Handle("POST /erases", s.withFormUpTo(api.MaxErase, s.submitErase))
+	mux.Handle("GET /units/{unit}/erases/{id}/{file}", s.withLogin(s.eraseFile))
 }
 
 // guard sets the headers that every page has.
@@ -131,9 +137,12 @@ func (s *Web) withLogin(f func(http.ResponseWriter, *http.Request, login.Who)) h
 }
 
 // withForm wraps the handler of a form.
-func (s *Web) withForm(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
+func (s *Web) withForm(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler { return s.withFormUpTo(64<<10, f) }
+
+// withFormUpTo is withForm for a form of at most so many bytes.
+func (s *Web) withFormUpTo(most int64, f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
 	return s.withLogin(func(w http.ResponseWriter, r *http.Request, who login.Who) {
-		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 		if !who.Genuine(r) {
 			http.Error(w, "this form is too old or was forged: go back and load the page again", http.StatusForbidden)
 			return
@@ -152,6 +161,8 @@ type view struct {
 	Detail                     detail
 	Ports                      api.PortList
 	ByPerson                   bool
+	Drives                     []store.DriveModel
+	Keys                       record.NoteKeys
 }
 
 type detail struct {

@@ -267,6 +267,8 @@ func TestBrowser(t *testing.T) {
 	}
 	s := start(t)
 	s.fill()
+	s.login()
+	s.erased()
 	browser(t, s, chromium)
 }
 

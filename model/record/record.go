@@ -472,6 +472,7 @@ const (
 	ProblemOldScheme   = "old-scheme"   // the request is signed as version 0.1.0 did, and this unit was not enrolled in its time
 	ProblemQuota       = "quota"        // the unit has used up what it may store: log records of this boot are not taken any more
 	ProblemFull        = "full"         // the server's disk is nearly full: only states and the check's results are taken
+	ProblemCertificate = "certificate"  // the certificate of an erase does not hold, or another one of its run is stored
 	ProblemInternal    = "internal"     // the server has trouble of its own; its log says more
 )
 

@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"gprovision/cli/shown"
+	"gprovision/hw/durable"
+	"gprovision/model/erasure"
+	"gprovision/model/ledger"
+	"gprovision/model/record"
+	"gprovision/model/signature"
+)
+
+// EraseSubmitCmd brings a certificate to the server.
+type EraseSubmitCmd struct {
+	VaultSource
+	Accept bool   `help:"Accept an outcome that is weaker than proved: it ends the unit's life as a proved one does."`
+	File   string `arg:"" help:"Certificate. FILE.minisig lies beside it."`
+}
+
+// Help returns what --help prints below the usage.
+func (*EraseSubmitCmd) Help() string {
+	return `For a certificate that came by a stick, because the unit had no server. The server must know the unit's key. What it says to it is written
+to FILE.voucher and FILE.tlog-proof, and gprov erase verify finds that. The same file may be brought again. If the erase is proved, the
+server ends this life of the unit: its key is revoked, and it can be provisioned again.
+
+Examples:
+  gprov erase submit WX-0001.json --server https://10.7.0.1:8443 --ca ca.pem --password-file admin.txt
+  gprov erase submit WX-0001.json --data /srv/factory`
+}
+
+// Run sends the files and writes the answer beside them.
+func (e *EraseSubmitCmd) Run(c *Context) error {
+	q := record.EraseSubmission{Accepted: e.Accept}
+	for _, f := range []struct {
+		name  string
+		max   int
+		must  bool
+		value *[]byte
+	}{
+		{e.File, erasure.MaxCertificate, true, &q.Certificate},
+		{e.File + signature.Suffix, signature.MaxSize, true, &q.Signature},
+		{e.File + erasure.ProofSuffix, ledger.MaxProof, false, &q.Proof},
+	} {
+		var err error
+		if *f.value, err = readUpTo(f.name, f.max); err != nil && (f.must || !errors.Is(err, fs.ErrNotExist)) {
+			return fmt.Errorf("read certificate: %w", err)
+		}
+	}
+	d, err := e.open(c)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	reply, err := d.submit(c, q)
+	if err != nil {
+		return fmt.Errorf("%s: %w", e.File, err)
+	}
+	for _, f := range []struct {
+		suffix  string
+		content []byte
+	}{{erasure.VoucherSuffix, reply.Voucher}, {erasure.ProofSuffix, reply.Proof}} {
+		if err := durable.Write(e.File+f.suffix, f.content, 0o644); err != nil {
+			return fmt.Errorf("write what the server says: %w", err)
+		}
+		fmt.Fprintln(c.Stdout, e.File+f.suffix)
+	}
+	if reply.Ended {
+		fmt.Fprintf(c.Stderr, "note: this erase has ended the life of unit %s: its key is revoked, and it can be provisioned again\n", shown.Line(reply.Unit))
+	}
+	return nil
+}
+
+// EraseKeysCmd prints a server's keys.
+type EraseKeysCmd struct {
+	VaultSource
+	Which string `arg:"" enum:"units,log" help:"Which keys (${enum}): those of --key, or those of --log-key of gprov erase verify."`
+}
+
+// Help returns what --help prints below the usage.
+func (*EraseKeysCmd) Help() string {
+	return `One key a line, the present one first. They belong to whoever checks certificates: get them once, over a way that you trust.
+
+Examples:
+  gprov erase keys units --data /srv/factory > server.vkey
+  gprov erase keys log --server https://10.7.0.1:8443 --ca ca.pem --password-file admin.txt > log.vkey`
+}
+
+// Run prints the keys.
+func (e *EraseKeysCmd) Run(c *Context) error {
+	d, err := e.open(c)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	k, err := d.noteKeys(c)
+	if err != nil {
+		return err
+	}
+	lines := k.Units
+	if e.Which == "log" {
+		lines = k.Log
+	}
+	for i, l := range lines {
+		lines[i] = shown.Line(l)
+	}
+	_, err = fmt.Fprintln(c.Stdout, strings.Join(lines, "\n"))
+	return err
+}
