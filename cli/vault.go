@@ -141,7 +141,9 @@ func (d *localDoor) submit(ctx context.Context, s record.EraseSubmission) (recor
 	return api.EraseReply(e), err
 }
 
-func (d *localDoor) noteKeys(ctx context.Context) (record.NoteKeys, error) { return notary.New(d.db).Keys(ctx) }
+func (d *localDoor) noteKeys(ctx context.Context) (record.NoteKeys, error) {
+	return notary.New(d.db).Keys(ctx)
+}
 
 // vaultList is what gprov vault list prints.
 type vaultList struct {

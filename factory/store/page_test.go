@@ -19,7 +19,9 @@ func TestNumbersOfThePage(t *testing.T) {
 		"as long as less than 2 GiB are free on the server's disk":    diskLow == 2<<30,
 		"16 tokens and 8 keys that wait":                              maxTokensAddress == 16 && maxPendingAddress == 8,
 		"a key that waits for a day without asking again is rejected": pendingAge == 24*time.Hour,
-		"403 `rejected`, for two days":                                2*pendingAge == 48*time.Hour,
+		"A unit may store 64 certificates and 32 MiB of them, and 1,024 states of drives and 16 MiB of them": maxErases == 64 &&
+			maxEraseBytes == 32<<20 && maxBefore == 1024 && maxBeforeBytes == 16<<20,
+		"403 `rejected`, for two days": 2*pendingAge == 48*time.Hour,
 	} {
 		if !ok {
 			t.Errorf("the page says %q, and it is not so", says)

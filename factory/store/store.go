@@ -5,7 +5,8 @@
 // key. A token is used once. An event is stored once. Confirmed credentials are final.
 //
 // It does not verify signatures, does not make or open secrets, and does not know HTTP. Tokens and sessions are
-// stored as hashes, and secrets as ciphertext. Whoever reads the file learns no password and cannot enrol a unit.
+// stored as hashes, and secrets as ciphertext. Whoever reads the file learns no password and cannot enrol a unit. They
+// can vouch for keys of units and log certificates in the name of this server: the keys for that are in the file.
 package store
 
 import (

@@ -20,7 +20,9 @@ import (
 )
 
 // erases shows what drives did, and the form for certificates.
-func (s *Web) erases(w http.ResponseWriter, r *http.Request, who login.Who) { s.showErases(w, r, who, http.StatusOK, "") }
+func (s *Web) erases(w http.ResponseWriter, r *http.Request, who login.Who) {
+	s.showErases(w, r, who, http.StatusOK, "")
+}
 
 func (s *Web) showErases(w http.ResponseWriter, r *http.Request, who login.Who, status int, problem string) {
 	v := view{Title: "Erases", Form: who.Form, Problem: problem}

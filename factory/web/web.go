@@ -137,7 +137,9 @@ func (s *Web) withLogin(f func(http.ResponseWriter, *http.Request, login.Who)) h
 }
 
 // withForm wraps the handler of a form.
-func (s *Web) withForm(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler { return s.withFormUpTo(64<<10, f) }
+func (s *Web) withForm(f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
+	return s.withFormUpTo(64<<10, f)
+}
 
 // withFormUpTo is withForm for a form of at most so many bytes.
 func (s *Web) withFormUpTo(most int64, f func(http.ResponseWriter, *http.Request, login.Who)) http.Handler {
