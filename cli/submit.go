@@ -23,9 +23,9 @@ type EraseSubmitCmd struct {
 
 // Help returns what --help prints below the usage.
 func (*EraseSubmitCmd) Help() string {
-	return `For a certificate that came by a stick, because the unit had no server. The server must know the unit's key. What it says to it is written
-to FILE.voucher and FILE.tlog-proof, and gprov erase verify finds that. The same file may be brought again. If the erase is proved, the
-server ends this life of the unit: its key is revoked, and it can be provisioned again.
+	return `For a certificate that came by a stick, because the unit had no server. The server must know the unit's key. What it says to it is
+written to FILE.voucher and FILE.tlog-proof, and gprov erase verify finds that. The same file may be brought again. If the erase is proved,
+the server ends this life of the unit: its key is revoked, and it can be provisioned again.
 
 Examples:
   gprov erase submit WX-0001.json --server https://10.7.0.1:8443 --ca ca.pem --password-file admin.txt
@@ -69,7 +69,8 @@ func (e *EraseSubmitCmd) Run(c *Context) error {
 		fmt.Fprintln(c.Stdout, e.File+f.suffix)
 	}
 	if reply.Ended {
-		fmt.Fprintf(c.Stderr, "note: this erase has ended the life of unit %s: its key is revoked, and it can be provisioned again\n", shown.Line(reply.Unit))
+		fmt.Fprintf(c.Stderr, "note: this erase has ended the life of unit %s: its key is revoked, and it can be provisioned again\n",
+			shown.Line(reply.Unit))
 	}
 	return nil
 }

@@ -15,8 +15,8 @@ import (
 	"gprovision/site"
 )
 
-// TestEraseSubmit: a certificate comes by stick, is brought to the server and holds then. A backup carries log, keys and certificates, and a
-// restored server begins another log.
+// TestEraseSubmit: a certificate comes by stick, is brought to the server and holds then. A backup carries log, keys and certificates, and
+// a restored server begins another log.
 func TestEraseSubmit(t *testing.T) {
 	dir := t.TempDir()
 	data, file := filepath.Join(dir, "data"), filepath.Join(dir, "S1.json")

@@ -1,11 +1,12 @@
-// Package notary takes the certificates of erases: it checks each by model/erasure, vouches for the unit's key that signed it, and enters it
-// into the server's log.
+// Package notary takes the certificates of erases: it checks each by model/erasure, vouches for the unit's key that signed it, and enters
+// it into the server's log.
 //
 // The keys by which it does that are its own: one signs statements over keys of units, one the checkpoints of the log. No unit obeys them.
 // They are in the store, so a backup carries them, and whoever reads one can vouch and log in the name of this server.
 //
-// A certificate is entered once. The same again gets the same answer. Whose key signed it, and whether the unit's life ends with it, package
-// store decides, in the same transaction. A log that turns out to be behind a checkpoint that it gave is closed, and another one is begun.
+// A certificate is entered once. The same again gets the same answer. Whose key signed it, and whether the unit's life ends with it,
+// package store decides, in the same transaction. A log that turns out to be behind a checkpoint that it gave is closed, and another one
+// is begun.
 package notary
 
 import (
@@ -43,7 +44,8 @@ type Sender struct {
 }
 
 // Submit checks a certificate and stores it, with a statement over the unit's key and the proof that the log has it. The error wraps
-// ErrCertificate for one that does not hold; store.ErrOtherErase, store.ErrNotEnrolled, store.ErrQuota and store.ErrDisk are those of AddErase.
+// ErrCertificate for one that does not hold; store.ErrOtherErase, store.ErrNotEnrolled, store.ErrQuota and store.ErrDisk are those of
+// AddErase.
 func (n *Notary) Submit(ctx context.Context, s record.EraseSubmission, from Sender) (store.Erase, error) {
 	c, err := erasure.ParseSigned(s.Certificate, s.Signature)
 	if err != nil {
@@ -99,8 +101,8 @@ func open(k store.NoteKey, records ledger.Store) (*ledger.Log, error) {
 	return ledger.New(records, signer), nil
 }
 
-// compare closes the log that is in use if it is behind a checkpoint of it that comes with a proof: then this server is what it was some time
-// ago. What is no proof, or that of another log, says nothing.
+// compare closes the log that is in use if it is behind a checkpoint of it that comes with a proof: then this server is what it was some
+// time ago. What is no proof, or that of another log, says nothing.
 func (n *Notary) compare(ctx context.Context, proof []byte) error {
 	if len(proof) == 0 {
 		return nil

@@ -84,6 +84,9 @@ type EraseDoor struct {
 	Records ledger.Store
 }
 
+// Seal vouches for the key of a certificate and enters the certificate into the log, as record number.
+type Seal func(EraseDoor) (voucher, proof []byte, number int64, err error)
+
 const eraseColumns = `id, unit, run, outcome, level, public_key, received, operator, accepted, ended, log, number`
 
 func scanErase(s scanner, e *Erase, more ...any) error {
@@ -137,11 +140,9 @@ func (d *DB) EraseKeys(ctx context.Context, unit string) ([]Enrolment, error) {
 // AddErase stores a certificate, once, with what seal makes of it. The same certificate again is no error: it gets what was stored then.
 // The error is ErrOtherErase for another certificate of the same run.
 //
-// The key must be one that speaks for the unit, or spoke for it, if an operator brings the certificate; else the error is ErrNotEnrolled. If
-// the erase is good enough, and the key is the active one, the unit's life ends.
-func (d *DB) AddErase(
-	ctx context.Context, in EraseInput, add func(NoteKind) (NoteKey, error), seal func(EraseDoor) (voucher, proof []byte, number int64, err error),
-) (e Erase, err error) {
+// The key must be one that speaks for the unit, or spoke for it, if an operator brings the certificate; else the error is ErrNotEnrolled.
+// If the erase is good enough, and the key is the active one, the unit's life ends.
+func (d *DB) AddErase(ctx context.Context, in EraseInput, add func(NoteKind) (NoteKey, error), seal Seal) (e Erase, err error) {
 	err = d.tx(ctx, func(tx *sql.Tx) error {
 		unit, err := canonical(ctx, tx, in.Unit)
 		if err != nil {
@@ -166,8 +167,7 @@ func (d *DB) AddErase(
 
 // newErase stores a certificate of which the run is not known yet.
 func (d *DB) newErase(
-	ctx context.Context, tx *sql.Tx, unit string, in EraseInput, add func(NoteKind) (NoteKey, error),
-	seal func(EraseDoor) (voucher, proof []byte, number int64, err error),
+	ctx context.Context, tx *sql.Tx, unit string, in EraseInput, add func(NoteKind) (NoteKey, error), seal Seal,
 ) (Erase, error) {
 	door := EraseDoor{}
 	err := scanEnrolment(tx.QueryRowContext(ctx, `SELECT `+enrolColumns+` FROM enrolments WHERE unit = ? AND public_key = ?
@@ -266,7 +266,8 @@ func (d *DB) endLife(ctx context.Context, tx *sql.Tx, in EraseInput, e *Erase) e
 	if who == "" {
 		who = "(the unit)"
 	}
-	return action(ctx, tx, e.Unit, nano(now), who, fmt.Sprintf("ended this life by the erase %s: the key %s is revoked", e.Run, active.Fingerprint))
+	what := fmt.Sprintf("ended this life by the erase %s: the key %s is revoked", e.Run, active.Fingerprint)
+	return action(ctx, tx, e.Unit, nano(now), who, what)
 }
 
 // hasEnded reports whether the life of a unit with this key is over.
@@ -293,8 +294,8 @@ func (d *DB) AddDriveBefore(ctx context.Context, unit string, b record.EraseBefo
 		if err := d.eraseRoom(ctx, tx, `drives_before`, `state`, unit, len(b.State), maxBefore, maxBeforeBytes); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO drives_before (unit, run, name, state, received) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			unit, b.Run, b.Name, string(b.State), nano(d.now()))
+		_, err := tx.ExecContext(ctx, `INSERT INTO drives_before (unit, run, name, state, received) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT DO NOTHING`, unit, b.Run, b.Name, string(b.State), nano(d.now()))
 		if err != nil {
 			return fmt.Errorf("store drive before erase: %w", err)
 		}

@@ -44,7 +44,8 @@ func scanNoteKey(s scanner, k *NoteKey) error {
 	return err
 }
 
-// NoteKeys returns all keys, those of closed logs too, the newest first. It adds the keys that are missing: of each kind one that is in use.
+// NoteKeys returns all keys, those of closed logs too, the newest first. It adds the keys that are missing: of each kind one that is in
+// use.
 func (d *DB) NoteKeys(ctx context.Context, add func(NoteKind) (NoteKey, error)) ([]NoteKey, error) {
 	var kinds int
 	if err := d.r.QueryRowContext(ctx, `SELECT count(DISTINCT kind) FROM note_keys WHERE closed = 0`).Scan(&kinds); err != nil {

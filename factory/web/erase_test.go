@@ -19,20 +19,22 @@ import (
 // erased makes a unit whose key is erasuretest.Key(1), told of a drive, with certificates of three outcomes.
 func (s *site) erased() {
 	s.Helper()
+	const unit, mac = "SN-0055", "52:54:00:00:00:55"
 	now := time.Now()
-	err := s.db.AddToken(s.Context(), "erased", store.Token{MAC: "52:54:00:00:00:55", Serial: "SN-0055", Created: now, Expires: now.Add(time.Hour)})
+	err := s.db.AddToken(s.Context(), "erased", store.Token{MAC: mac, Serial: unit, Created: now, Expires: now.Add(time.Hour)})
 	if err == nil {
 		_, _, err = s.db.Enrol(s.Context(), store.EnrolInput{
-			Unit: "SN-0055", PublicKey: erasuretest.Public(1), Token: "erased", Boot: "b", Platform: "WIDGET-1U", MACs: []string{"52:54:00:00:00:55"},
+			Unit: unit, PublicKey: erasuretest.Public(1), Token: "erased", Boot: "b", Platform: "WIDGET-1U", MACs: []string{mac},
 		})
 	}
 	if err == nil {
-		err = s.db.AddDriveBefore(s.Context(), "SN-0055", record.EraseBefore{Run: erasuretest.Run(1), Name: "nvme0n1", State: []byte(`{"model":"<b>"}`)})
+		b := record.EraseBefore{Run: erasuretest.Run(1), Name: "nvme0n1", State: []byte(`{"model":"<b>"}`)}
+		err = s.db.AddDriveBefore(s.Context(), unit, b)
 	}
 	if err != nil {
 		s.Fatal(err)
 	}
-	for _, c := range []erasure.Certificate{erasuretest.Failed("SN-0055", 1), erasuretest.Weaker("SN-0055", 2), erasuretest.Proved("SN-0055", 3)} {
+	for _, c := range []erasure.Certificate{erasuretest.Failed(unit, 1), erasuretest.Weaker(unit, 2), erasuretest.Proved(unit, 3)} {
 		if status, page, _ := s.bring(c, s.form(), nil); status != 200 || !strings.Contains(page, "<h1>SN-0055</h1>") {
 			s.Fatal(status, page)
 		}
@@ -99,7 +101,9 @@ func TestErases(t *testing.T) {
 	if len(badges) != 3 || badges[0][1] != "good" || badges[1][1] != "wait" || badges[2][1] != "bad" {
 		t.Errorf("%q", badges)
 	}
-	for _, want := range []string{"brought by admin", "ended the unit&#39;s life", "record 2 of", "{&#34;model&#34;:&#34;&lt;b&gt;&#34;}", erasuretest.Run(2)} {
+	for _, want := range []string{
+		"brought by admin", "ended the unit's life", "record 2 of", "{&#34;model&#34;:&#34;&lt;b&gt;&#34;}", erasuretest.Run(2),
+	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page of the unit does not say %q:\n%s", want, page)
 		}
@@ -127,7 +131,9 @@ func TestErases(t *testing.T) {
 	}
 
 	_, page, _ = s.do("GET", "/erases", nil)
-	for _, want := range []string{"ACME &lt;b&gt;9&lt;/b&gt;", "FW-1", "nvme-format-crypto", `<span class="bad">1</span>`, "1m30s", "/log&#43;"} {
+	for _, want := range []string{
+		"ACME &lt;b&gt;9&lt;/b&gt;", "FW-1", "nvme-format-crypto", `<span class="bad">1</span>`, "1m30s", "/log&#43;",
+	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page of drives does not say %q:\n%s", want, page)
 		}
@@ -154,7 +160,8 @@ func TestErases(t *testing.T) {
 	if status, _, _ := s.bring(erasuretest.Proved("SN-0055", 4), "forged", nil); status != http.StatusForbidden {
 		t.Error("a forged form:", status)
 	}
-	if status, page, _ := s.bring(erasuretest.Proved("SN-0055", 4), s.form(), nil); status != 409 || !strings.Contains(page, "does not speak for this unit") {
+	status, page, _ := s.bring(erasuretest.Proved("SN-0055", 4), s.form(), nil)
+	if status != 409 || !strings.Contains(page, "does not speak for this unit") {
 		t.Error("a key that was revoked:", status)
 	}
 }
