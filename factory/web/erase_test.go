@@ -145,11 +145,11 @@ func TestErases(t *testing.T) {
 	}
 
 	for what, change := range map[string]func(*record.EraseSubmission){
-		"the certificate does not hold":          func(q *record.EraseSubmission) { q.Signature = nil },
-		"another certificate of this run":        func(*record.EraseSubmission) {},
-		"the file certificate has more than":     func(q *record.EraseSubmission) { q.Certificate = make([]byte, erasure.MaxCertificate+1) },
-		"the file signature has more than":       func(q *record.EraseSubmission) { q.Signature = make([]byte, 1<<20) },
-		"certificate: not in the format of an e": func(q *record.EraseSubmission) { q.Certificate = []byte("{}") },
+		"the certificate does not hold":             func(q *record.EraseSubmission) { q.Signature = nil },
+		"another certificate of this run":           func(*record.EraseSubmission) {},
+		"the file certificate has more than":        func(q *record.EraseSubmission) { q.Certificate = make([]byte, erasure.MaxCertificate+1) },
+		"the file signature has more than":          func(q *record.EraseSubmission) { q.Signature = make([]byte, 1<<20) },
+		"not in the format of an erase certificate": func(q *record.EraseSubmission) { q.Certificate = []byte("{}") },
 	} {
 		other := erasuretest.Proved("SN-0055", 3)
 		other.Platform = "else"
