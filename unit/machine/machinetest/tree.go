@@ -140,20 +140,31 @@ func copySparse(to, from string) error {
 	return out.Truncate(size)
 }
 
-// writeSparse writes b. Where the file has a hole and b is zero, it keeps the hole.
+// writeSparse writes b to a file at an offset. Where b is zero it leaves a hole, without looking at what was there: a wipe of a disk is
+// most of what a job writes.
 func writeSparse(f *os.File, b []byte, off int64) (int, error) {
 	const chunk = 64 << 10
-	zero, old := make([]byte, chunk), make([]byte, chunk)
-	for n := 0; n < len(b); n += chunk {
-		part := b[n:min(n+chunk, len(b))]
-		if bytes.Equal(part, zero[:len(part)]) {
-			if _, err := f.ReadAt(old[:len(part)], off+int64(n)); err == nil && bytes.Equal(old[:len(part)], part) {
-				continue
-			}
+	zero := make([]byte, chunk)
+	for n := 0; n < len(b); {
+		end := n
+		for end < len(b) && bytes.Equal(b[end:min(end+chunk, len(b))], zero[:min(chunk, len(b)-end)]) {
+			end = min(end+chunk, len(b))
 		}
-		if _, err := f.WriteAt(part, off+int64(n)); err != nil {
+		if end > n {
+			const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+			if err := unix.Fallocate(int(f.Fd()), mode, off+int64(n), int64(end-n)); err != nil {
+				if _, err := f.WriteAt(b[n:end], off+int64(n)); err != nil { // a filesystem without holes
+					return n, err
+				}
+			}
+			n = end
+			continue
+		}
+		end = min(n+chunk, len(b))
+		if _, err := f.WriteAt(b[n:end], off+int64(n)); err != nil {
 			return n, err
 		}
+		n = end
 	}
 	return len(b), nil
 }
