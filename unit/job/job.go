@@ -74,10 +74,28 @@ type Env struct {
 	Key ed25519.PrivateKey
 	// Checks is how many hardware checks this boot has made.
 	Checks int
+	// Reason is why this job was chosen, in words.
+	Reason string
+	// BootStart is when init started.
+	BootStart time.Time
+	// Watchdog is the hardware watchdog of init.
+	Watchdog Watchdog
 	// Await waits until a device came or went, or until the time is over. A key that a person presses ends it too.
 	Await func(ctx context.Context, most time.Duration) error
 	// Background runs do beside everything else, also after the job, until the context of the job ends. A panic there ends do alone.
 	Background func(what string, do func())
+}
+
+// Watchdog is the hardware watchdog of init, for the job that hands the machine over to its system. A machine without one does nothing.
+type Watchdog interface {
+	// WatchBoot stops petting: from now on the unit has the given time to start its system.
+	WatchBoot(time.Duration) error
+	// Resume goes back to petting after a boot that did not come to its hand-over.
+	Resume() error
+	// Told returns what the running system is told of a watchdog that is handed over.
+	Told(taken bool) state.Watchdog
+	// HandOver gives the watchdog to the running system: it runs on if that takes it over, and is stopped otherwise.
+	HandOver(taken bool) error
 }
 
 // Run runs the steps of a job, those of the Site for the job with this name woven in, and tells panels, log and server of each.

@@ -1,7 +1,6 @@
 package pid1
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +19,6 @@ import (
 	"gprovision/unit/job"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine/machinetest"
-	"gprovision/unit/report"
 	"gprovision/unit/state"
 )
 
@@ -41,13 +39,10 @@ var twoDisks = machinetest.Kind{Firmware: layout.UEFI}
 // onRig is init of a machine that was just switched on.
 func onRig(t *testing.T, r *machinetest.Rig) *unit {
 	t.Helper()
-	u := testUnit(t, &bytes.Buffer{})
-	u.journal = journal.New(journal.Options{})
-	u.log = u.journal.Logger()
-	u.m.Log = u.log
-	machinetest.Fit(r, u.m)
-	u.m.Policy.AllowUnsigned = true
-	u.changed, u.endJob, u.queue = make(chan struct{}, 1), func() {}, report.NewQueue("b1")
+	m := machinetest.Machine(r)
+	u := newUnit(m, offRig(t), journal.New(journal.Options{}))
+	m.Log, u.names = u.log, m.Site.Names
+	u.modules = noModules(t)
 	u.memory.Since = time.Now().Add(-time.Hour) // every disk that will come is there
 	return u
 }

@@ -3,7 +3,6 @@ package pid1
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"gprovision/hw/lcd"
 	"gprovision/model/platform"
 	"gprovision/unit/panel"
-	"gprovision/unit/splash"
 )
 
 // display is the display with keys that the platform may have.
@@ -21,12 +19,12 @@ type display struct {
 	lcd atomic.Pointer[lcd.Display]
 	// fresh reports whether the installed system has not run well yet.
 	fresh bool
-	// splash shows the start of the installed system.
-	splash *os.Process
+	// end ends the process that shows the start of the installed system. It is nil if there is none.
+	end func() error
 }
 
-// attachDisplay makes the platform's display a panel. It may come later, or come and go. On a machine that is not recognised one on
-// USB is used too, since somebody has to be told.
+// attachDisplay makes the platform's display a panel. The display may come later, or come and go. On a machine that is not recognised
+// one on USB is used too, since somebody has to be told.
 func (u *unit) attachDisplay() {
 	v := u.m.Identity.Variant
 	if v.DevCodeName != "" && v.Lcd == platform.NoLCD {
@@ -36,19 +34,19 @@ func (u *unit) attachDisplay() {
 		u.log.Warn("the display's port is a console: the display is not used", "port", v.LcdPort)
 		return
 	}
-	d := lcd.NewDisplay(lcd.DisplayOptions{Dial: lcd.Dialer(u.m.Sys, v.LcdPort), Log: u.log})
+	d := lcd.NewDisplay(lcd.DisplayOptions{Dial: u.kernel.Display(v.LcdPort), Log: u.log})
 	u.display.lcd.Store(d)
 	u.m.Panel.Add("display", panel.LCD(d))
 }
 
-// event has the display looked for when a device came that may be it.
-func (x *display) event(e host.Uevent) {
+// hint has the display looked for when a device came that may be it.
+func (x *display) hint(e host.Uevent) {
 	if d := x.lcd.Load(); d != nil && (e.Subsystem == "tty" || e.Action == host.Missed) {
 		d.Hint()
 	}
 }
 
-// releaseDisplay shows what was shown last for certain and gives the display back as it was found, in bounded time. It reports whether
+// releaseDisplay waits until the display shows the last view, and gives it back as it was found, in bounded time. It reports whether
 // there was one.
 func (u *unit) releaseDisplay() bool {
 	d := u.display.lcd.Swap(nil)
@@ -80,19 +78,19 @@ func (u *unit) startSplash(ctx context.Context, root string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	p, err := splash.Start(ctx, root, u.m.Identity.Variant.LcdPort, u.display.fresh)
+	end, err := u.kernel.Splash(ctx, root, u.m.Identity.Variant.LcdPort, u.display.fresh)
 	if err != nil {
 		u.log.Warn("the display does not show the start of the system", "err", err)
 		return
 	}
-	u.display.splash = p
+	u.display.end = end
 }
 
 // endSplash takes the display back.
 func (u *unit) endSplash() {
-	if p := u.display.splash; p != nil {
-		u.display.splash = nil
-		if err := host.End(p); err != nil {
+	if end := u.display.end; end != nil {
+		u.display.end = nil
+		if err := end(); err != nil {
 			u.log.Warn("splash", "err", err)
 		}
 	}

@@ -49,7 +49,8 @@ func TestForced(t *testing.T) {
 		{"another value", "FACTORY_RESTORE=0 FACTORY_RESTORE", "", layout.BIOS, policy.Policy{}, false},
 	} {
 		u := &unit{m: &machine.Machine{Firmware: tc.fw, Policy: tc.p}, args: decide.ParseArgs(tc.cmdline, tc.p.Locked)}
-		if got := u.forced(firmware(t, tc.started)); got != tc.want {
+		u.m.Vars = firmware(t, tc.started)
+		if got := u.forcedRestoreChosen(); got != tc.want {
 			t.Errorf("%s: got %t", tc.name, got)
 		}
 	}

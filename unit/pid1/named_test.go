@@ -1,14 +1,13 @@
 package pid1
 
 import (
-	"bytes"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"gprovision/model/fault"
 	"gprovision/model/platform"
-	"gprovision/model/policy"
-	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 )
 
@@ -26,6 +25,8 @@ func (oddDMI) Field(int, int, string) string { return "" }
 // TestNamedPlatform: a unit that was provisioned as a platform which somebody named is that again at each later boot, and no other
 // machine becomes one.
 func TestNamedPlatform(t *testing.T) {
+	t.Parallel()
+	start := provisioned(t, twoDisks)
 	for _, tc := range []struct {
 		name, serial string
 		change       func(*state.Unit)
@@ -38,39 +39,37 @@ func TestNamedPlatform(t *testing.T) {
 		{"no serial number", "Default string", func(r *state.Unit) { r.Named = true }, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			machinetest.OwnMounts(t)
-			var out bytes.Buffer
-			u := testUnit(t, &out)
-			u.changed, u.m.Policy = make(chan struct{}), policy.Policy{RootWaitSeconds: 1}
-			v := u.m.Identity.Variant
-			v.SerNumField, v.DmiMbMfg = "system-serial-number", "Acme"
-			table := &platform.Table{Variants: []platform.Variant{{DevCodeName: "OTHER", SerNumField: "system-serial-number"}, v}}
-			dev, part := recoveryDisk(t, u)
-			if err := mountVolume(u, part); err != nil {
-				t.Fatal(err)
-			}
-			vol := state.Open(u.m.Places.Recovery)
-			rec, err := vol.ReadUnit()
-			if err == nil {
-				tc.change(&rec)
-				err = vol.WriteUnit(rec)
-			}
-			if err := errors.Join(err, u.m.Unmount(u.m.Places.Recovery)); err != nil {
-				t.Fatal(err)
-			}
-			u.m.Sys = machinetest.VirtIO(t, dev)
-			u.m.Identity, u.m.Serial = platform.Identity{}, ""
-			why := fault.Newf(fault.PlatformUnknown, "odd")
-			err = u.identifyByRecord(t.Context(), table, oddDMI{tc.serial}, why)
-			if tc.want && (err != nil || u.m.Identity.Variant.DevCodeName != "VIRT" || u.m.Identity.From != "name" || u.m.Serial != testSerial) {
-				t.Errorf("%v, %+v\n%s", err, u.m.Identity, &out)
-			}
-			if !tc.want && (!errors.Is(err, why) || u.m.Serial != "" || u.m.Identity.Variant.DevCodeName != "") {
-				t.Errorf("%v, it became %q", err, u.m.Identity.Variant.DevCodeName)
-			}
-			if used, err := u.m.Mounted(u.m.Places.Recovery); err != nil || used {
-				t.Error("the volume stays mounted", err)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				r := start.Clone(t)
+				onVolume(t, r, func(v *state.Volume) error {
+					rec, err := v.ReadUnit()
+					if err != nil {
+						return err
+					}
+					tc.change(&rec)
+					return v.WriteUnit(rec)
+				})
+				r.Start(nil)
+				u := onRig(t, r)
+				u.m.Policy.RootWaitSeconds = 1
+				v := u.m.Identity.Variant
+				v.SerNumField, v.DmiMbMfg = "system-serial-number", "Acme"
+				table := &platform.Table{Variants: []platform.Variant{{DevCodeName: "OTHER", SerNumField: "system-serial-number"}, v}}
+				u.m.Identity, u.m.Serial = platform.Identity{}, ""
+				why := fault.Newf(fault.PlatformUnknown, "odd")
+				began := time.Now()
+				err := u.identifyByRecord(t.Context(), table, oddDMI{tc.serial}, why)
+				if tc.want && (err != nil || u.m.Identity.Variant.DevCodeName != "VIRT" || u.m.Identity.From != "name" || u.m.Serial != testSerial) {
+					t.Errorf("%v, %+v", err, u.m.Identity)
+				}
+				became, waited := u.m.Identity.Variant.DevCodeName, time.Since(began)
+				if !tc.want && (!errors.Is(err, why) || u.m.Serial != "" || became != "" || waited != time.Second) {
+					t.Errorf("%v, it became %q after %s", err, became, waited)
+				}
+				if used, err := u.m.Mounted(u.m.Places.Recovery); err != nil || used {
+					t.Error("the volume stays mounted", err)
+				}
+			})
 		})
 	}
 }

@@ -5,15 +5,11 @@ import (
 	"errors"
 	"time"
 
-	"gprovision/hw/host"
 	"gprovision/model/fault"
 	"gprovision/unit/decide"
 	"gprovision/unit/job"
 	"gprovision/unit/journal"
 )
-
-// SystemInit is the program of the installed system that init hands over to.
-const SystemInit = "/usr/lib/systemd/systemd"
 
 // finish acts on an outcome. It returns when the unit shall decide again.
 func (u *unit) finish(ctx context.Context, o job.Outcome) {
@@ -23,21 +19,21 @@ func (u *unit) finish(ctx context.Context, o job.Outcome) {
 			return nil
 		case job.RebootNow:
 			u.log.Info("rebooting", journal.ForPerson())
-			u.endWatchdog(false)
+			u.warnOfWatchdog(u.dog.leaveForReboot())
 			u.m.Panel.Message("Restarting")
-			u.release(ctx)
-			return host.Reboot()
+			u.releaseAll(ctx)
+			return u.kernel.Reboot()
 		case job.PowerOffNow:
 			u.log.Info("powering off", journal.ForPerson())
 			u.m.Panel.Message("Powering off")
-			u.endWatchdog(true)
-			u.release(ctx)
-			return host.PowerOff()
+			u.warnOfWatchdog(u.dog.stopForPowerOff())
+			u.releaseAll(ctx)
+			return u.kernel.PowerOff()
 		case job.SwitchRoot:
-			u.closeJournal(ctx)
-			u.leave(ctx, o.Root)
-			err := host.SwitchRoot(o.Root, SystemInit, nil, nil)
-			u.enter()
+			u.flushJournal(ctx)
+			u.leaveScreens(ctx, o.Root)
+			err := u.kernel.SwitchRoot(o.Root, SystemInit)
+			u.retakeScreens()
 			return fault.Because(fault.SwitchRoot, err)
 		}
 		u.hold(ctx, o.Err)
@@ -48,33 +44,19 @@ func (u *unit) finish(ctx context.Context, o job.Outcome) {
 	}
 }
 
-func (u *unit) endWatchdog(off bool) {
-	if err := u.dog.end(off); err != nil {
+func (u *unit) warnOfWatchdog(err error) {
+	if err != nil {
 		u.log.Warn("watchdog runs on", "err", err)
 	}
 }
 
-// holdSafely is hold for a unit in which something has gone wrong already: if showing it goes wrong too, it waits in silence.
-func (u *unit) holdSafely(ctx context.Context, err error) {
-	if u.guard("hold", func() error { u.hold(ctx, err); return nil }) != nil {
-		time.Sleep(Retry)
-	}
-}
-
-// release flushes what is logged and shown and unmounts everything, in bounded time: the machine goes off.
-func (u *unit) release(ctx context.Context) {
+// releaseAll flushes what is logged and shown and unmounts everything, in bounded time: the machine goes off.
+func (u *unit) releaseAll(ctx context.Context) {
 	u.flushQueue(ctx)
-	u.letGo(ctx)
-	u.closeJournal(ctx)
+	u.releaseVolumes(ctx)
+	u.flushJournal(ctx)
 	u.releaseDisplay()
 	u.closePanels(ctx)
-}
-
-// closePanels has every panel show what was shown last, as far as it does so in time.
-func (u *unit) closePanels(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	_ = u.m.Panel.Close(ctx) // the machine goes off: nobody could be told
 }
 
 // flushQueue gives the server some time to take what waits for it.
@@ -89,9 +71,9 @@ func (u *unit) flushQueue(ctx context.Context) {
 	}
 }
 
-// letGo ends the use of the recovery volume and unmounts it and the main system. It has its own time: a server that went away
+// releaseVolumes ends the use of the recovery volume and unmounts it and the main system. It has its own time: a server that went away
 // must not keep a log open on the volume.
-func (u *unit) letGo(ctx context.Context) {
+func (u *unit) releaseVolumes(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	u.endJob()
@@ -104,7 +86,8 @@ func (u *unit) letGo(ctx context.Context) {
 	}
 }
 
-func (u *unit) closeJournal(ctx context.Context) {
+// flushJournal gives whoever keeps the log some time to write it.
+func (u *unit) flushJournal(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	if err := u.journal.Flush(ctx); err != nil {
@@ -112,37 +95,35 @@ func (u *unit) closeJournal(ctx context.Context) {
 	}
 }
 
-// hold shows why nothing happens, and waits: for a disk that comes or goes, or for a while, then the unit decides again.
-func (u *unit) hold(ctx context.Context, err error) {
-	f := fault.Of(err)
-	if f == nil {
-		f = fault.Internal
+// closePanels has every panel show the last view, as far as it does so in time.
+func (u *unit) closePanels(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	_ = u.m.Panel.Close(ctx) // the machine goes off: nobody could be told
+}
+
+// Retry is how long a unit that holds waits at first before it decides again by itself.
+const Retry = time.Minute
+
+const (
+	maxRetry        = time.Hour // the longest such pause
+	networkRetry    = 30 * time.Second
+	maxNetworkRetry = 5 * time.Minute
+)
+
+// holds counts the holds in a row for the same reason.
+type holds struct {
+	reason *fault.Fault
+	count  int
+}
+
+// next counts one more hold, and returns how long it lasts if nothing changes.
+func (h *holds) next(f *fault.Fault) time.Duration {
+	if f != h.reason {
+		h.reason, h.count = f, 0
 	}
-	if f != u.heldFor {
-		u.heldFor, u.holds = f, 0
-	}
-	wait := pause(f, u.holds)
-	u.holds++
-	u.log.Error("hold", "code", f.Code, "text", f.Text, "hint", f.Hint, "err", fault.Detail(err), "retry", wait.String(), journal.ForPerson())
-	u.person.Held = true
-	u.m.Panel.Forget()
-	u.m.Panel.Fail(err)
-	u.flushQueue(ctx)
-	u.letGo(ctx)
-	u.settle() // the last changes of the job's own work on the disks are on their way
-	u.drain()
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-u.changed:
-		u.settle()
-		u.holds = 0 // something is different: nothing speaks for a longer pause yet
-	case <-u.m.Panel.Pressed(): // the message is dismissed
-		u.person.Wanted = true
-		u.holds = 0
-	case <-t.C:
-	}
-	u.memory.Since, u.memory.Replayed = time.Now(), nil
+	h.count++
+	return pause(f, h.count-1)
 }
 
 // pause is how long a unit holds for the reason f when it did so n times in a row already: twice as long each time, up to a bound.
@@ -156,37 +137,47 @@ func pause(f *fault.Fault, n int) time.Duration {
 	return min(first<<min(n, 16), most)
 }
 
-// drain forgets changes that happened before now: the job's own work on the disks.
-func (u *unit) drain() {
+// hold shows why nothing happens, and waits for a disk that comes or goes, for a key, or for a while. Then the unit decides again.
+func (u *unit) hold(ctx context.Context, err error) {
+	f := fault.Of(err)
+	if f == nil {
+		f = fault.Internal
+	}
+	wait := u.holds.next(f)
+	u.log.Error("hold", "code", f.Code, "text", f.Text, "hint", f.Hint, "err", fault.Detail(err), "retry", wait.String(), journal.ForPerson())
+	u.person.Held = true
+	u.m.Panel.Forget()
+	u.m.Panel.Fail(err)
+	u.flushQueue(ctx)
+	u.releaseVolumes(ctx)
+	u.changed.awaitQuiet() // the last changes of the job's own work on the disks are on their way
+	u.changed.forget()
+	t := time.NewTimer(wait)
+	defer t.Stop()
 	select {
 	case <-u.changed:
-	default:
+		u.changed.awaitQuiet()
+		u.holds.count = 0 // something is different: nothing speaks for a longer pause yet
+	case <-u.m.Panel.Pressed(): // the message is dismissed
+		u.person.Wanted = true
+		u.holds.count = 0
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	u.memory.Since, u.memory.Replayed = time.Now(), nil
+}
+
+// holdSafely is hold for a unit in which something has gone wrong already. If showing it goes wrong too, the unit waits in silence.
+func (u *unit) holdSafely(ctx context.Context, err error) {
+	if u.guard("hold", func() error { u.hold(ctx, err); return nil }) != nil {
+		time.Sleep(Retry)
 	}
 }
 
-// settle waits until no device has come or gone for a second, so that one event of a new disk does not start a decision while
-// its partitions are still appearing. A device that comes and goes all the time does not hold it up for ever.
-func (u *unit) settle() {
-	end := time.NewTimer(15 * time.Second)
-	defer end.Stop()
-	for {
-		t := time.NewTimer(time.Second)
-		select {
-		case <-u.changed:
-			t.Stop()
-		case <-t.C:
-			return
-		case <-end.C:
-			t.Stop()
-			return
-		}
-	}
-}
-
-// holdForever is for a unit whose setup failed. What it lacks is not in the machine as it runs: only a new start helps, perhaps with
+// holdUntilChosen is for a unit whose setup failed. What it lacks is not in the machine as it runs. Only a new start helps, perhaps with
 // another boot artifact, and a person chooses it.
-func (u *unit) holdForever(ctx context.Context, err error) {
-	for {
+func (u *unit) holdUntilChosen(ctx context.Context, err error) {
+	for ctx.Err() == nil {
 		u.holdSafely(ctx, err)
 		if o := u.chosenOutcome(ctx); o.Kind != job.HoldOn {
 			u.finish(ctx, o)

@@ -461,13 +461,14 @@ func TestForcedRestore(t *testing.T) {
 // TestRemembers: what the outcome of a job says of the unit counts in later passes of the boot.
 func TestRemembers(t *testing.T) {
 	u := onRig(t, machinetest.NewUnit(t, twoDisks))
-	u.remember(t.Context(), job.Outcome{})
-	if u.person.Wanted || u.memory.Answered != nil || u.memory.BackFailed || u.key != nil || u.checks != 0 {
+	own := u.key
+	u.rememberOutcome(t.Context(), job.Outcome{})
+	if u.person.Wanted || u.memory.Answered != nil || u.memory.BackFailed || !u.key.Equal(own) || u.checks != 0 {
 		t.Errorf("of nothing it remembers %+v", u.memory)
 	}
 	key := state.NewKey()
-	u.remember(t.Context(), job.Outcome{Menu: true, Answered: "0123", Why: "nobody wants it", Key: key, Checks: 1})
-	u.remember(t.Context(), job.Outcome{Answered: "4567", Why: "it is bad", BackFailed: true, Checks: 1})
+	u.rememberOutcome(t.Context(), job.Outcome{Menu: true, Answered: "0123", Why: "nobody wants it", Key: key, Checks: 1})
+	u.rememberOutcome(t.Context(), job.Outcome{Answered: "4567", Why: "it is bad", BackFailed: true, Checks: 1})
 	m := u.memory
 	if !u.person.Wanted || m.Answered["0123"] != "nobody wants it" || m.Answered["4567"] != "it is bad" || !m.BackFailed {
 		t.Errorf("the menu: %t; it remembers %+v", u.person.Wanted, m)

@@ -20,11 +20,10 @@ import (
 	"gprovision/site"
 	"gprovision/unit/decide"
 	"gprovision/unit/job"
+	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
-	"gprovision/unit/person"
-	"gprovision/unit/report"
 	"gprovision/unit/state"
 )
 
@@ -39,12 +38,9 @@ func testUnit(t *testing.T, out *bytes.Buffer) *unit {
 	m.List = func() ([]block.Disk, error) { return block.List(m.Sys) } // which tests set later
 	m.Identity.Variant = platform.Variant{DevCodeName: "VIRT"}
 	m.Identity.Variant.RecoveryMedia.Bus, m.Identity.Variant.MainDisk.Bus = []platform.Bus{platform.Virtio}, []platform.Bus{platform.Virtio}
-	modules, err := host.NewModules(t.TempDir(), "none")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &unit{log: log, m: m, modules: modules, names: m.Site.Names, queue: report.NewQueue("b1"), endJob: func() {},
-		person: person.Person{Machine: m}}
+	u := newUnit(m, offRig(t), journal.New(journal.Options{}))
+	u.log, u.names, u.modules = log, m.Site.Names, noModules(t)
+	return u
 }
 
 // mountVolume mounts the recovery volume on a partition for a test that changes it.
@@ -147,7 +143,7 @@ func TestDamagedRecovery(t *testing.T) {
 			if d.Job != decide.RepairRecovery {
 				t.Fatalf("%s, want a repair; notes %q", d, f.Notes)
 			}
-			if o := u.do(context.Background(), decide.Decision{Job: decide.RepairRecovery}, f); o.Kind != job.DecideAgain {
+			if o := u.runJob(context.Background(), decide.Decision{Job: decide.RepairRecovery}, f); o.Kind != job.DecideAgain {
 				t.Errorf("after the repair: %+v", o)
 			}
 			again := u.look(t.Context())

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,7 +20,6 @@ import (
 	"gprovision/unit/decide"
 	"gprovision/unit/image/imagetest"
 	"gprovision/unit/job"
-	"gprovision/unit/job/handover"
 	"gprovision/unit/job/restore"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
@@ -201,60 +199,6 @@ func TestVolumeIsLeftAlone(t *testing.T) {
 	}
 }
 
-// dog is a watchdog that says what is done with it.
-type dog struct{ did []string }
-
-func (d *dog) WatchBoot(t time.Duration) error {
-	d.did = append(d.did, "waits "+t.String())
-	return nil
-}
-func (d *dog) Resume() error            { d.did = append(d.did, "petted again"); return nil }
-func (d *dog) Told(bool) state.Watchdog { return state.Watchdog{} }
-func (d *dog) HandOver(taken bool) error {
-	d.did = append(d.did, fmt.Sprintf("taken over: %t", taken))
-	return nil
-}
-
-// TestWatchdogOfABoot: from the decision to boot on the watchdog waits for the running system, and runs on after the hand-over only if that
-// takes it over. A boot that does not come to its hand-over has it petted again.
-func TestWatchdogOfABoot(t *testing.T) {
-	for name, c := range map[string]struct {
-		file    string // that the system has
-		seconds int
-		fails   bool
-		want    []string
-	}{
-		"nobody takes it": {"", 0, false, []string{"waits 5m0s", "taken over: false"}},
-		"systemd does":    {"etc/systemd/system.conf.d/w.conf", 30, false, []string{"waits 30s", "taken over: true"}},
-		"the disk fails":  {"", 0, true, []string{"waits 5m0s", "petted again"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := restored(t)
-			u := onRig(t, r)
-			u.m.Policy.WatchdogSeconds = c.seconds
-			f := u.look(t.Context())
-			if file := filepath.Join(r.Volume(f.Unit.System().FSUUID), c.file); c.file != "" {
-				err := os.MkdirAll(filepath.Dir(file), 0o755)
-				if err := errors.Join(err, os.WriteFile(file, []byte("[Manager]\nRuntimeWatchdogSec=10\n"), 0o600)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			r.Fail(func(_ int, call string) error {
-				if c.fails && strings.HasPrefix(call, "mount /dev/vdb2") {
-					return syscall.EIO
-				}
-				return nil
-			})
-			d := &dog{}
-			out := handover.Run(t.Context(), u.env(), handover.Options{Watchdog: d, Start: time.Now()}, f)
-			if (out.Kind == job.SwitchRoot) == c.fails || c.fails && fault.Of(out.Err) != fault.SwitchRoot || !slices.Equal(d.did, c.want) {
-				t.Errorf("%+v, the watchdog: %q, want %q", out, d.did, c.want)
-			}
-		})
-	}
-}
-
 // TestFetchFails: where no image is good, and the network does not help either, the unit holds with the code of the images, and says both.
 func TestFetchFails(t *testing.T) {
 	r := provisioned(t, twoDisks)
@@ -352,10 +296,10 @@ func TestSilentPorts(t *testing.T) {
 	u := testUnit(t, &bytes.Buffer{})
 	u.journal = journal.New(journal.Options{})
 	u.log = u.journal.Logger()
-	u.tellOfSilence()
+	u.warnOfSilentPorts()
 	u.wait.Silent = []string{"1-2"}
-	u.tellOfSilence()
-	u.tellOfSilence()
+	u.warnOfSilentPorts()
+	u.warnOfSilentPorts()
 	told := logged(u, "USB devices do not answer, and are not waited for any longer")
 	if len(told) != 1 || !strings.Contains(told[0], "1-2") {
 		t.Errorf("told: %q", told)

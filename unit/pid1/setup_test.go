@@ -156,7 +156,7 @@ func TestWatch(t *testing.T) {
 	u.changed = make(chan struct{}, 1)
 	events, forward := make(chan host.Uevent), make(chan host.Uevent, 1)
 	done := make(chan struct{})
-	go func() { u.watch(events, forward); close(done) }()
+	go func() { u.forwardEvents(events, forward); close(done) }()
 	// Each event that is taken says that the one before is done with.
 	usb := func(path string) { events <- host.Uevent{Action: "add", Subsystem: "usb", Path: path} }
 	usb("/a")

@@ -192,7 +192,7 @@ func TestTableTriedOnce(t *testing.T) {
 		t.Fatalf("%s", d)
 	}
 	u.m.Sys = fstest.MapFS{}
-	u.do(t.Context(), decide.Decision{Job: decide.RepairTable}, f)
+	u.runJob(t.Context(), decide.Decision{Job: decide.RepairTable}, f)
 	if !u.memory.TablesTried {
 		t.Error("it would be tried again in this boot")
 	}

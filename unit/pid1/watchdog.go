@@ -1,6 +1,7 @@
 package pid1
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -21,24 +22,22 @@ const (
 // guardian keeps the hardware watchdog from resetting the machine while init lives. The zero value has none.
 type guardian struct {
 	mu    sync.Mutex
-	timer *watchdog.Timer // nil: there is none, or it was given away
-	watch bool            // nobody pets it any more: the running system must take over in time
-	fact  state.Watchdog
+	timer timer // nil if there is none, or it was given away
+	// booting reports whether nobody pets it any more, since the running system must take over in time.
+	booting bool
+	// fact is what the running system is told of it.
+	fact state.Watchdog
 }
 
-// armWatchdog starts the watchdog, if there is one and the policy wants it, and keeps petting it.
-func (u *unit) armWatchdog() {
+// armWatchdog starts the watchdog, if there is one and the policy wants it, and keeps petting it until it is given away or ctx ends.
+func (u *unit) armWatchdog(ctx context.Context) {
 	if u.m.Policy.Watchdog() == 0 {
 		return
 	}
-	dev, err := watchdog.Find(u.m.Sys)
+	t, err := u.kernel.Watchdog()
 	if errors.Is(err, watchdog.ErrNone) {
 		u.log.Debug("no watchdog")
 		return
-	}
-	var t *watchdog.Timer
-	if err == nil {
-		t, err = watchdog.Open(dev)
 	}
 	if err != nil {
 		u.log.Warn("watchdog cannot be used", "err", err)
@@ -53,8 +52,12 @@ func (u *unit) armWatchdog() {
 	u.dog.fact = state.Watchdog{Device: t.Path(), Identity: t.Identity(), Expired: t.Expired()}
 	u.log.Info("watchdog armed", "device", t.Path(), "identity", t.Identity(), "timeout", d.String(), "ended the last boot", t.Expired())
 	u.background("pet watchdog", func() {
-		for range time.Tick(petting) {
-			if !u.dog.pet() {
+		tick := time.NewTicker(petting)
+		defer tick.Stop()
+		for u.dog.pet() {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
 				return
 			}
 		}
@@ -68,7 +71,7 @@ func (g *guardian) pet() bool {
 	if g.timer == nil {
 		return false
 	}
-	if !g.watch {
+	if !g.booting {
 		_ = g.timer.Pet() // there is nobody to tell but the watchdog itself
 	}
 	return true
@@ -81,7 +84,7 @@ func (g *guardian) WatchBoot(d time.Duration) error {
 	if g.timer == nil {
 		return nil
 	}
-	g.watch = true
+	g.booting = true
 	got, err := g.timer.SetTimeout(d)
 	g.fact.Seconds = int(got / time.Second)
 	return err
@@ -91,28 +94,40 @@ func (g *guardian) WatchBoot(d time.Duration) error {
 func (g *guardian) Resume() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.timer == nil || !g.watch {
+	if g.timer == nil || !g.booting {
 		return nil
 	}
-	g.watch = false
+	g.booting = false
 	_, err := g.timer.SetTimeout(alive)
 	return err
 }
 
-// end is for a machine that goes off or reboots. A reboot that hangs is ended by the watchdog.
-func (g *guardian) end(off bool) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	t := g.timer
-	g.timer = nil // nobody pets it any more
+// leaveForReboot ends the petting and gives the machine time to reboot. If that hangs, the watchdog ends it.
+func (g *guardian) leaveForReboot() error {
+	t := g.take()
 	if t == nil {
 		return nil
 	}
-	if off {
-		return t.Stop()
-	}
 	_, err := t.SetTimeout(reboots)
 	return errors.Join(err, t.Leave())
+}
+
+// stopForPowerOff stops the watchdog: it must not start a machine that is off.
+func (g *guardian) stopForPowerOff() error {
+	t := g.take()
+	if t == nil {
+		return nil
+	}
+	return t.Stop()
+}
+
+// take returns the timer, which nobody pets any more. It is nil if there is none.
+func (g *guardian) take() timer {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t := g.timer
+	g.timer = nil
+	return t
 }
 
 // Told returns what the running system is told of a watchdog that is handed over.

@@ -20,6 +20,7 @@ import (
 	"gprovision/model/record"
 	"gprovision/unit/decide"
 	"gprovision/unit/job"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel/script"
@@ -29,28 +30,6 @@ import (
 	"gprovision/unit/volume"
 )
 
-// dog is a watchdog that notes what is done with it.
-type dog struct {
-	did   []string
-	err   error // of each call
-	onAct func(what string)
-}
-
-func (d *dog) act(what string) error {
-	d.did = append(d.did, what)
-	if d.onAct != nil {
-		d.onAct(what)
-	}
-	return d.err
-}
-
-func (d *dog) WatchBoot(t time.Duration) error { return d.act(fmt.Sprint("watch ", t)) }
-func (d *dog) Resume() error                   { return d.act("resume") }
-func (d *dog) HandOver(taken bool) error       { return d.act(fmt.Sprint("taken ", taken)) }
-func (d *dog) Told(taken bool) state.Watchdog {
-	return state.Watchdog{Device: "/dev/watchdog0", Running: taken, Seconds: 300}
-}
-
 // unit is a complete unit on a machine that is not there.
 type unit struct {
 	*machinetest.Rig
@@ -58,7 +37,7 @@ type unit struct {
 	rec state.Unit
 	m   *machine.Machine
 	log bytes.Buffer
-	dog dog
+	dog jobtest.Watchdog
 	// policy and from are those of the next boot: where it comes from is the description of a boot entry.
 	policy func(*policy.Policy)
 	from   string
@@ -125,14 +104,14 @@ func (u *unit) comesFrom(entry string) {
 // boot hands over.
 func (u *unit) boot(f *survey.Findings) job.Outcome {
 	u.t.Helper()
-	o := Options{Reason: "it is complete", Watchdog: &u.dog, Start: time.Now()}
-	e := job.Env{Machine: u.m, Queue: report.NewQueue("b1"), Survey: &survey.Survey{Memory: survey.Memory{Expired: u.expired}}}
+	e := job.Env{Machine: u.m, Queue: report.NewQueue("b1"), Survey: &survey.Survey{Memory: survey.Memory{Expired: u.expired}},
+		Reason: "it is complete", Watchdog: &u.dog, BootStart: time.Now()}
 	u.events = e.Queue
 	if f.RecoveryPart != nil {
 		e.Volume = volume.At(u.m, f.RecoveryPart.Path)
 	}
-	u.dog.did = nil
-	return Run(u.t.Context(), e, o, f)
+	u.dog.Did = nil
+	return Run(u.t.Context(), e, f)
 }
 
 // handsOver is boot for a unit that must come to its system.
@@ -200,8 +179,8 @@ func TestHandsOver(t *testing.T) {
 					told.Watchdog.Running != keeps || told.HandOver.IsZero() {
 					t.Errorf("the running system is told %+v", told)
 				}
-				if want := []string{"watch 1m17s", fmt.Sprint("taken ", keeps)}; !slices.Equal(u.dog.did, want) {
-					t.Errorf("with the watchdog is done %q, want %q", u.dog.did, want)
+				if want := []string{"watch 1m17s", fmt.Sprint("taken ", keeps)}; !slices.Equal(u.dog.Did, want) {
+					t.Errorf("with the watchdog is done %q, want %q", u.dog.Did, want)
 				}
 				b, err := os.ReadFile(u.m.Places.InRun(state.PolicyFile))
 				if want, merr := u.m.Policy.Marshal(); err != nil || merr != nil || !bytes.Equal(b, want) {
@@ -242,13 +221,22 @@ func TestHandsOver(t *testing.T) {
 	}
 }
 
-// TestOrder: the watchdog has its time before anything that may hang, the attempt is counted before the main system is touched, and the
-// watchdog is given away last.
+// TestOrder: the watchdog has its time before anything that may hang, such as the first write to the recovery volume, the attempt is
+// counted before the main system is touched, and the watchdog is given away last.
 func TestOrder(t *testing.T) {
 	u := newUnit(t, machinetest.Kind{Firmware: layout.UEFI})
+	if err := errors.Join(os.WriteFile(u.volume().Path(state.RequestFile), []byte("{"), 0o600),
+		u.volume().WriteMedium(state.Medium{ID: "0123456789abcdef", Image: "gone.upd"})); err != nil {
+		t.Fatal(err)
+	}
 	f := u.switchOn()
+	if f.BadRequest == nil || f.LastMedium.ID == "" {
+		t.Fatalf("nothing is to be noted: %v, %+v", f.BadRequest, f.LastMedium)
+	}
 	main, seen, volume := "mount /dev/"+filepath.Base(f.MainPart.Path), false, u.volume()
-	u.dog.onAct = func(what string) {
+	watched := false
+	u.dog.OnCall = func(what string) {
+		watched = watched || strings.HasPrefix(what, "watch")
 		switch on, err := u.m.Mounted(u.m.Places.Main); {
 		case err != nil:
 			t.Error(err)
@@ -259,6 +247,9 @@ func TestOrder(t *testing.T) {
 		}
 	}
 	u.Fail(func(_ int, call string) error {
+		if strings.HasSuffix(call, " writable") && !watched {
+			t.Errorf("before the watchdog has its time there is: %s", call)
+		}
 		if strings.HasPrefix(call, main) {
 			seen = true
 			if c, err := volume.ReadCounts(); err != nil || c.BootAttempts != 1 {
@@ -270,6 +261,12 @@ func TestOrder(t *testing.T) {
 	u.handsOver(f)
 	if !seen {
 		t.Error("the main system is not mounted")
+	}
+	if m, err := volume.ReadMedium(); err != nil || !m.Removed {
+		t.Errorf("that the medium is gone is not noted: %+v, %v", m, err)
+	}
+	if _, err := os.Stat(volume.Path(state.BadRequestFile)); err != nil {
+		t.Errorf("the damaged request is not set aside: %v", err)
 	}
 }
 
@@ -378,7 +375,7 @@ func TestHolds(t *testing.T) {
 	f := u.switchOn()
 	main := "mount /dev/" + filepath.Base(f.MainPart.Path)
 	for _, err := range []error{nil, errors.New("it does not answer")} {
-		u.dog.err = err
+		u.dog.Err = err
 		u.Fail(func(_ int, call string) error {
 			if strings.HasPrefix(call, main) {
 				return syscall.EIO
@@ -389,8 +386,8 @@ func TestHolds(t *testing.T) {
 		if out.Kind != job.HoldOn || fault.Of(out.Err) != fault.SwitchRoot || !errors.Is(out.Err, syscall.EIO) {
 			t.Errorf("it ends with %+v", out)
 		}
-		if want := []string{"watch 5m0s", "resume"}; !slices.Equal(u.dog.did, want) {
-			t.Errorf("with the watchdog is done %q, want %q", u.dog.did, want)
+		if want := []string{"watch 5m0s", "resume"}; !slices.Equal(u.dog.Did, want) {
+			t.Errorf("with the watchdog is done %q, want %q", u.dog.Did, want)
 		}
 		if n := strings.Count(u.log.String(), "watchdog does not wait"); err != nil && n != 2 {
 			t.Errorf("that the watchdog does not answer is told %d times", n)
@@ -405,7 +402,7 @@ func TestHolds(t *testing.T) {
 // TestDogFails: a watchdog that does not do what it is told keeps no unit from its system.
 func TestDogFails(t *testing.T) {
 	u := newUnit(t, machinetest.Kind{Firmware: layout.UEFI})
-	u.dog.err = errors.New("it does not answer")
+	u.dog.Err = errors.New("it does not answer")
 	if told := u.handsOver(u.switchOn()); told.Watchdog.Device != "/dev/watchdog0" {
 		t.Errorf("the running system is told %+v", told)
 	}
@@ -506,7 +503,7 @@ func TestHoldsWithItsWatchdog(t *testing.T) {
 	if out := u.boot(f); out.Kind != job.HoldOn {
 		t.Fatalf("it ends with %+v", out)
 	}
-	if want := []string{"watch 5m0s", "resume"}; !slices.Equal(u.dog.did, want) {
-		t.Errorf("with the watchdog is done %q, want %q", u.dog.did, want)
+	if want := []string{"watch 5m0s", "resume"}; !slices.Equal(u.dog.Did, want) {
+		t.Errorf("with the watchdog is done %q, want %q", u.dog.Did, want)
 	}
 }

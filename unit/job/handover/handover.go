@@ -20,32 +20,9 @@ import (
 	"gprovision/unit/survey"
 )
 
-// Watchdog is the hardware watchdog of init. Its zero value has none.
-type Watchdog interface {
-	// WatchBoot stops petting: from now on the unit has the given time to start its system.
-	WatchBoot(time.Duration) error
-	// Resume goes back to petting after a boot that did not come to its hand-over.
-	Resume() error
-	// Told returns what the running system is told of a watchdog that is handed over.
-	Told(taken bool) state.Watchdog
-	// HandOver gives the watchdog to the running system: it runs on if that takes it over, and is stopped otherwise.
-	HandOver(taken bool) error
-}
-
-// Options are what a boot has beside the findings.
-type Options struct {
-	// Reason is why the unit boots, in words.
-	Reason string
-	// Watchdog is that of init.
-	Watchdog Watchdog
-	// Start is when init started.
-	Start time.Time
-}
-
 // boot is one hand-over.
 type boot struct {
-	env job.Env
-	Options
+	env  job.Env
 	f    *survey.Findings
 	told state.Boot
 	// taken reports whether the running system takes the watchdog over.
@@ -53,48 +30,53 @@ type boot struct {
 }
 
 // Run hands over to the installed system, up to the switch of the root.
-func Run(ctx context.Context, e job.Env, o Options, f *survey.Findings) job.Outcome {
-	b := &boot{env: e, Options: o, f: f, told: state.Boot{Defects: tellDefects(ctx, e, defects(f)), ID: e.Machine.BootID,
-		Job: string(decide.Boot), Reason: o.Reason, Build: e.Machine.Build.Number, ServerCA: e.Machine.Policy.ServerCA}}
-	b.noteRemoved()
-	e.SetRequestAside(f.BadRequest, f.Recovery)
+func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
+	b := &boot{env: e, f: f, told: state.Boot{Defects: tellDefects(ctx, e, defects(f)), ID: e.Machine.BootID,
+		Job: string(decide.Boot), Reason: e.Reason, Build: e.Machine.Build.Number, ServerCA: e.Machine.Policy.ServerCA}}
 	e.Began(record.JobBoot)
-	err := e.Run(ctx, record.JobBoot, "boot", blaming(fault.SwitchRoot, []step.Step{
-		{Name: "watch-boot", Say: "Starting", Run: func(context.Context) error {
-			if err := o.Watchdog.WatchBoot(e.Machine.Policy.Watchdog()); err != nil {
-				e.Machine.Log.Warn("watchdog does not wait as long as it should", "err", err)
-			}
-			return nil
-		}},
-		{Name: "count-boot", Say: "Starting", Run: func(context.Context) error {
-			if err := b.count(); err != nil {
-				e.Machine.Log.Warn("boot attempt cannot be counted", "err", err)
-			}
-			return nil
-		}},
-		{Name: "check-boot", Say: "Starting", Run: func(context.Context) error { b.mend(); return nil }},
-		{Name: "mount-main", Say: "Starting", Run: func(context.Context) error {
-			return e.Machine.Mount(f.MainPart.Path, e.Machine.Places.Main, "ext4", host.MountOptions{ReadOnly: true})
-		}},
-		{Name: "tell-system", Say: "Starting", Run: func(context.Context) error { return b.tellSystem() }},
-	}))
-	if err != nil {
-		if err := o.Watchdog.Resume(); err != nil {
+	if err := e.Run(ctx, record.JobBoot, "boot", blaming(fault.SwitchRoot, b.steps())); err != nil {
+		if err := e.Watchdog.Resume(); err != nil {
 			e.Machine.Log.Warn("watchdog does not wait as long as it should", "err", err)
 		}
 		e.Ended(record.JobBoot, err)
 		return job.Hold(err)
 	}
 	// The last thing: a unit that does not come to its system is still watched over.
-	if err := o.Watchdog.HandOver(b.taken); err != nil {
+	if err := e.Watchdog.HandOver(b.taken); err != nil {
 		e.Machine.Log.Warn("watchdog cannot be handed over", "err", err)
 	}
 	if dog := b.told.Watchdog; dog.Device != "" {
 		e.Machine.Log.Info("watchdog handed over", "running", dog.Running, "seconds", dog.Seconds)
 	}
-	e.Machine.Log.Info("handing over", "elapsed", time.Since(o.Start).Round(time.Millisecond).String(), "release", f.Mark.Release,
+	e.Machine.Log.Info("handing over", "elapsed", time.Since(e.BootStart).Round(time.Millisecond).String(), "release", f.Mark.Release,
 		"attempts", b.told.Attempts, journal.ForPerson())
 	return job.Outcome{Kind: job.SwitchRoot, Root: e.Machine.Places.Main}
+}
+
+// steps returns the steps of a hand-over. Nothing writes before the watchdog waits for the boot alone: a device that hangs must not keep a
+// unit for ever whose init still pets it.
+func (b *boot) steps() []step.Step {
+	return []step.Step{
+		{Name: "watch-boot", Say: "Starting", Run: func(context.Context) error {
+			if err := b.env.Watchdog.WatchBoot(b.env.Machine.Policy.Watchdog()); err != nil {
+				b.env.Machine.Log.Warn("watchdog does not wait as long as it should", "err", err)
+			}
+			return nil
+		}},
+		{Name: "count-boot", Say: "Starting", Run: func(context.Context) error {
+			b.noteRemoved()
+			b.env.SetRequestAside(b.f.BadRequest, b.f.Recovery)
+			if err := b.count(); err != nil {
+				b.env.Machine.Log.Warn("boot attempt cannot be counted", "err", err)
+			}
+			return nil
+		}},
+		{Name: "check-boot", Say: "Starting", Run: func(context.Context) error { b.mend(); return nil }},
+		{Name: "mount-main", Say: "Starting", Run: func(context.Context) error {
+			return b.env.Machine.Mount(b.f.MainPart.Path, b.env.Machine.Places.Main, "ext4", host.MountOptions{ReadOnly: true})
+		}},
+		{Name: "tell-system", Say: "Starting", Run: func(context.Context) error { return b.tellSystem() }},
+	}
 }
 
 // count counts the attempt: one block that is written to its place on the recovery device, which is not mounted for that. Where that cannot
@@ -151,8 +133,8 @@ func (b *boot) tellSystem() error {
 	if b.taken, err = b.systemTakesOver(); err != nil {
 		return err
 	}
-	b.told.Watchdog = b.Watchdog.Told(b.taken)
-	b.told.HandOver, b.told.Milliseconds = time.Now().UTC(), time.Since(b.Start).Milliseconds()
+	b.told.Watchdog = b.env.Watchdog.Told(b.taken)
+	b.told.HandOver, b.told.Milliseconds = time.Now().UTC(), time.Since(b.env.BootStart).Milliseconds()
 	text, err := b.told.Marshal()
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ package jobtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -21,10 +22,42 @@ import (
 func Env(m *machine.Machine) job.Env {
 	j := journal.New(journal.Options{})
 	m.Log = j.Logger()
-	return job.Env{Machine: m, Queue: report.NewQueue(m.BootID), Journal: j, Key: state.NewKey(),
+	return job.Env{Machine: m, Queue: report.NewQueue(m.BootID), Journal: j, Key: state.NewKey(), BootStart: time.Now(), Watchdog: &Watchdog{},
 		Survey:     &survey.Survey{Eyes: machine.EyesOf(m), Names: m.Site.Names, Memory: survey.Memory{Since: time.Now().Add(-time.Hour)}},
 		Await:      func(context.Context, time.Duration) error { return errors.New("nothing comes any more") },
 		Background: func(_ string, do func()) { go do() }}
+}
+
+// Watchdog is a job.Watchdog that notes what is done with it. The zero value is ready.
+type Watchdog struct {
+	// Did is what was done, such as "watch 5m0s", "resume" and "taken true".
+	Did []string
+	// Err is the result of each call.
+	Err error
+	// OnCall, if not nil, hears of each call.
+	OnCall func(what string)
+}
+
+func (d *Watchdog) note(what string) error {
+	d.Did = append(d.Did, what)
+	if d.OnCall != nil {
+		d.OnCall(what)
+	}
+	return d.Err
+}
+
+// WatchBoot notes "watch" and the time.
+func (d *Watchdog) WatchBoot(t time.Duration) error { return d.note(fmt.Sprint("watch ", t)) }
+
+// Resume notes "resume".
+func (d *Watchdog) Resume() error { return d.note("resume") }
+
+// HandOver notes "taken" and whether it is.
+func (d *Watchdog) HandOver(taken bool) error { return d.note(fmt.Sprint("taken ", taken)) }
+
+// Told returns a watchdog with a device and a time.
+func (d *Watchdog) Told(taken bool) state.Watchdog {
+	return state.Watchdog{Device: "/dev/watchdog0", Running: taken, Seconds: 300}
 }
 
 // Look surveys a machine that was just switched on. It returns what was found and what a job gets of that.
