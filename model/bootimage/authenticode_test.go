@@ -56,6 +56,9 @@ func TestSignPE(t *testing.T) {
 	if err != nil || len(got) != 1 || !got[0].Certificate.Equal(cert) {
 		t.Fatalf("got %v, %v", got, err)
 	}
+	if !bytes.Contains(signed[len(image):], cert.Raw) || !bytes.Contains(signed[len(image):], other.Raw) {
+		t.Error("a certificate does not go along")
+	}
 	if n, err := BuildNumber(bytes.NewReader(signed), int64(len(signed))); n != 7 || err != nil {
 		t.Errorf("build number of the signed image: %d, %v", n, err)
 	}
@@ -190,6 +193,49 @@ func TestSignPEAgainstSbverify(t *testing.T) {
 	}
 	if got, err := Signatures(bytes.NewReader(theirs), int64(len(theirs))); err != nil || len(got) != 1 || !got[0].Certificate.Equal(cert) {
 		t.Errorf("signature of sbsign: got %v, %v", got, err)
+	}
+}
+
+// TestSignKernel signs a kernel that is a PE file too, as one with an EFI stub is, and lets sbsigntool judge it.
+func TestSignKernel(t *testing.T) {
+	if _, err := exec.LookPath("sbverify"); err != nil {
+		needs(t, "package sbsigntool")
+	}
+	const setup = 1024 // the headers of both, the banner behind
+	kernel := bzImage("6.1.0 (me@there) #300 SMP")
+	pe := stub(0)
+	copy(kernel, pe[:0x1f0])
+	head := binary.LittleEndian.Uint32(pe[60:]) + 24
+	binary.LittleEndian.PutUint32(kernel[head+60:], setup)
+	section := kernel[head+112+16*8:]
+	binary.LittleEndian.PutUint32(section[8:], uint32(len(kernel)-setup))
+	binary.LittleEndian.PutUint32(section[16:], uint32(len(kernel)-setup))
+	binary.LittleEndian.PutUint32(section[20:], setup)
+
+	key, cert := signer(t, 2048)
+	signed, err := SignPE(kernel, key, []*x509.Certificate{cert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Signatures(bytes.NewReader(signed), int64(len(signed))); err != nil || len(got) != 1 || !got[0].Certificate.Equal(cert) {
+		t.Errorf("signatures are %v, %v", got, err)
+	}
+	i, err := Parse(bytes.NewReader(signed), int64(len(signed)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := i.BuildNumber(); err != nil || n != 300 || i.Form != FormBzImage {
+		t.Errorf("form %s, build %d, %v", i.Form, n, err)
+	}
+	dir := t.TempDir()
+	file, certFile := filepath.Join(dir, "kernel"), filepath.Join(dir, "cert")
+	for name, b := range map[string][]byte{file: signed, certFile: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})} {
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("sbverify", "--cert", certFile, file).CombinedOutput(); err != nil || bytes.Contains(out, []byte("warning")) {
+		t.Errorf("sbverify: %v: %s", err, out)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/binary"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -152,11 +154,14 @@ func TestWriteUKIRefuses(t *testing.T) {
 
 func TestParseUKIRefuses(t *testing.T) {
 	whole := write(t, stub(5), parts("A=b\n"))
+	twice := write(t, stub(5), append([]Part{{".other", []byte("x")}}, parts("A=b\n")...))
+	copy(twice[bytes.Index(twice, []byte(".other")):], SectionInitrd+"\x00")
 	for name, b := range map[string][]byte{
 		"empty":        nil,
 		"stub alone":   stub(5),
 		"text":         []byte("hello"),
 		"cut":          whole[:len(whole)-600],
+		"twice":        twice,
 		"no initrd":    write(t, stub(5), parts("A=b\n")[4:]),
 		"bad kernel":   write(t, stub(5), []Part{{SectionInitrd, []byte("x")}, {SectionLinux, []byte("x")}}),
 		"large .osrel": write(t, stub(5), parts(strings.Repeat("A", maxText+1))),
@@ -178,7 +183,10 @@ func TestBuildNumber(t *testing.T) {
 		err  error
 	}{
 		{"BUILD_ID", write(t, stub(5), parts("BUILD_ID=7\n")), 7, nil},
+		{"BUILD_ID of 64 bits", write(t, stub(5), parts("BUILD_ID=18446744073709551615\n")), 1<<64 - 1, nil},
 		{"no BUILD_ID: the banner", write(t, stub(5), parts("ID=x\n")), 1, nil},
+		{"a number that goes on with a dash", bzImage("6.8.0-45-generic (buildd@lcy02) #45-Ubuntu SMP"), 45, nil},
+		{"a banner of 64 bits", bzImage("6.1.0 (me@there) #18446744073709551615"), 1<<64 - 1, nil},
 		{"bzImage", bzImage("5.4.0 (me@there) #300 SMP PREEMPT_DYNAMIC Thu Jan 1 00:00:00 UTC 2026"), 300, nil},
 		{"bzImage of Ubuntu", bzImage("6.8.0-45-generic (buildd@lcy02) #45~22.04.1-Ubuntu SMP"), 0, ErrNoBuild},
 		{"bzImage without a banner", bzImage("6.1.0"), 0, ErrNoBuild},
@@ -426,6 +434,13 @@ func FuzzUKI(f *testing.F) {
 		f.Fatal(err)
 	}
 	good = append(good, more...)
+	for _, s := range debianStub() {
+		var b bytes.Buffer
+		if err := WriteUKI(&b, s, parts("BUILD_ID=7\n")); err != nil {
+			f.Fatal(err)
+		}
+		good = append(good, b.Bytes())
+	}
 	for _, s := range edit.Scripts() {
 		for i := range len(good) {
 			f.Add(uint8(i), s)
@@ -447,12 +462,30 @@ func FuzzUKI(f *testing.F) {
 	})
 }
 
+// debianStub is the EFI stub of Debian, or nothing on a machine without it: more for a fuzz test to begin with.
+func debianStub() [][]byte {
+	s, err := os.ReadFile("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+	if err != nil {
+		return nil
+	}
+	return [][]byte{s}
+}
+
 func FuzzWriteUKI(f *testing.F) {
-	f.Add(stub(5))
-	f.Add(stub(0))
-	f.Fuzz(func(t *testing.T, s []byte) {
+	good := [][]byte{stub(5), stub(0)}
+	more, err := edit.Bases(os.DirFS("testdata/writeuki"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good = append(append(good, more...), debianStub()...)
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
 		var b bytes.Buffer
-		if WriteUKI(&b, s, parts("BUILD_ID=7\n")) != nil {
+		if WriteUKI(&b, edit.Apply(good[int(which)%len(good)], script), parts("BUILD_ID=7\n")) != nil {
 			return
 		}
 		if n, err := BuildNumber(bytes.NewReader(b.Bytes()), int64(b.Len())); err == nil && n != 7 {
@@ -525,4 +558,23 @@ func TestParseBuild(t *testing.T) {
 			t.Errorf("%q gives %+v", bad, b)
 		}
 	}
+}
+
+// FuzzParseBuild: what is read is written again as it was.
+func FuzzParseBuild(f *testing.F) {
+	f.Add([]byte(`{"build":7,"time":"2026-09-21T14:13:20Z","kernel":"6.1","gprovision":"0a","tools":[{"name":"a","path":"/a","sha256":"0"}]}`))
+	f.Add([]byte(`{"build":18446744073709551615,"later":true,"tools":null}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		first, err := ParseBuild(b)
+		if err != nil {
+			return
+		}
+		text, err := json.Marshal(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := ParseBuild(text); err != nil || !reflect.DeepEqual(again, first) {
+			t.Errorf("%s gives %+v, %v, want %+v", text, again, err, first)
+		}
+	})
 }
