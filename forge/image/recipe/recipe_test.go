@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gprovision/forge/tool"
 )
@@ -18,7 +20,7 @@ const full = `version: 1
 suite: bookworm
 variant: minbase
 components: [main, contrib]
-packages: [systemd, "linux-image-amd64", libc6:amd64, e2fsprogs=1.47.0-2]
+packages: [systemd, "linux-image-amd64", libc6:amd64, e2fsprogs=1.47.0-2, zstd/bookworm-backports]
 exclude: ["/usr/share/doc/*"]
 files:
   - {path: /etc/motd, content: "it's \"here\" $HOME\n", mode: "0600"}
@@ -28,6 +30,7 @@ files:
 users:
   - {name: admin, uid: 1001, groups: [wheel], keys: ["ssh-ed25519 AAAA it's me"]}
   - {name: service, system: true}
+  - {name: kiosk, uid: 2000, home: /srv/kiosk, shell: /bin/sh}
 commands:
   - systemctl enable systemd-networkd
   - |
@@ -143,15 +146,32 @@ esac
 	for _, want := range []string{
 		"content:it's \"here\" $HOME\n", "chmod|0600|--|/etc/motd|", "content:program", "chmod|0755|--|/opt/app|", "chown|service:service|--|/opt/app|",
 		"ln|-sfn|--|/usr/share/zoneinfo/UTC|/etc/localtime|", "mkdir|-p|--|/opt/data|", "useradd|-r|-M|-U|-s|/usr/sbin/nologin|service|",
+		"useradd|-m|-U|-s|/bin/sh|-u|2000|-d|/srv/kiosk|kiosk|",
 		"usermod|-a|-G|wheel|admin|", "content:ssh-ed25519 AAAA it's me\n", "/bin/sh|-ec|systemctl enable systemd-networkd|", "/bin/sh|-ec|echo one\necho 'two'\n|",
-		"usermod|-p|!*|root|", "usermod|-p|!*|admin|", "rm -rf -- /boot/initrd*|", "rm -rf -- /etc/ssh/ssh_host_*|", ": > /etc/machine-id|",
+		"usermod|-p|!*|root|", "usermod|-p|!*|admin|", "rm -rf -- /boot/initrd*|", "rm -rf -- /etc/ssh/ssh_host_*|", "rm -rf -- /var/lib/apt/lists/*|", ": > /etc/machine-id|",
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q was not asked for:\n%s", want, said)
 		}
 	}
-	if strings.Contains(said, "useradd|-m") {
-		t.Error("admin was made twice")
+	// Commands come in order and after all else, and what they did to accounts and left behind is undone after them.
+	at := 0
+	for _, next := range []string{"/etc/motd|", "useradd|", "chown|service:service|", "systemctl enable systemd-networkd|", "echo one", "usermod|-p|", "rm -rf -- /boot/initrd*|", "rm -rf -- /etc/ssh/", ": > /etc/machine-id|"} {
+		i := strings.Index(said[at:], next)
+		if i < 0 {
+			t.Fatalf("%q does not come behind the one before:\n%s", next, said)
+		}
+		at += i
+	}
+	for _, step := range []string{"useradd|", "chown|", "/etc/motd|"} {
+		if strings.LastIndex(said, step) > strings.Index(said, "systemctl enable") {
+			t.Errorf("%q comes after the commands:\n%s", step, said)
+		}
+	}
+	for line := range strings.Lines(said) {
+		if strings.HasPrefix(line, "useradd|") && strings.HasSuffix(line, "|admin|\n") {
+			t.Error("admin was made twice")
+		}
 	}
 	r.Files[1].Source = "none"
 	if _, err := r.script(dir, work); !errors.Is(err, os.ErrNotExist) {
@@ -226,24 +246,38 @@ func TestMakeArguments(t *testing.T) {
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	r := Recipe{Suite: "trixie", Packages: []string{"a", "b"}, Exclude: []string{"/x*"}, Sources: []string{"deb http://own.example trixie main"}, Keys: []string{"key.gpg"}}
 	log := slog.New(slog.DiscardHandler)
-	if err := r.Make(context.Background(), log, MakeOptions{Dir: dir, Out: "/nowhere/out.tar"}); err != nil {
+	if err := r.Make(context.Background(), log, MakeOptions{Dir: dir, Out: "/nowhere/out.tar", Time: time.Unix(1790000000, 0)}); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "args"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"--variant=apt\n", "--include=a,b\n", "--dpkgopt=path-exclude=/x*\n", "--keyring=" + dir + "/key.gpg\n", "\ntrixie\n/nowhere/out.tar\n", "\ndeb http://own.example trixie main\n"} {
+	for _, want := range []string{"--variant=apt\n", "--include=a,b\n", "--dpkgopt=path-exclude=/x*\n", "--keyring=" + dir + "/key.gpg\n", "\ntrixie\n/nowhere/out.tar\n", "\n1790000000\n", "\ndeb http://own.example trixie main\n"} {
 		if !bytes.Contains(b, []byte(want)) {
 			t.Errorf("%q is not in\n%s", want, b)
 		}
+	}
+	// What is wrong is found before anything is downloaded.
+	if err := os.Remove(filepath.Join(dir, "args")); err != nil {
+		t.Fatal(err)
 	}
 	r.Keys = []string{"none.gpg"}
 	if err := r.Make(context.Background(), log, MakeOptions{Dir: dir, Out: "/nowhere/out.tar"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("keys that are missing: %v", err)
 	}
+	lacks := Recipe{Suite: "trixie", Sources: r.Sources, Files: []File{{Path: "/x", Source: "none"}}}
+	if err := lacks.Make(context.Background(), log, MakeOptions{Dir: dir, Out: "/nowhere/out.tar"}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is missing: %v", err)
+	}
+	if err := (Recipe{Suite: "trixie"}).Make(context.Background(), log, MakeOptions{Dir: dir, Out: "/nowhere/out.tar", Apt: dir}); !errors.Is(err, ErrNoSource) {
+		t.Errorf("no source of the suite: %v", err)
+	}
 	if err := (Recipe{}).Make(context.Background(), log, MakeOptions{}); err == nil {
 		t.Error("an empty recipe was made")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "args")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("mmdebstrap was started: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(bin, "mmdebstrap"), []byte("#!/bin/sh\necho E: no such suite >&2; exit 1\n"), 0o755); err != nil {
 		t.Fatal(err)
@@ -252,6 +286,33 @@ func TestMakeArguments(t *testing.T) {
 	var failed *tool.Error
 	if err := r.Make(context.Background(), log, MakeOptions{Dir: dir, Out: "/nowhere/out.tar"}); !errors.As(err, &failed) || !strings.Contains(err.Error(), "no such suite") {
 		t.Errorf("mmdebstrap fails: %v", err)
+	}
+}
+
+// TestAptOptions: of the host's settings those go along that say how packages are fetched, and nothing else.
+func TestAptOptions(t *testing.T) {
+	bin := t.TempDir()
+	const dump = `APT::Install-Recommends "true";
+Acquire::http::Proxy "http://proxy.example:3128";
+Acquire::https::Proxy::mirror.example "DIRECT";
+Acquire::http::Timeout "30";
+Acquire::Retries "3";
+Acquire::http::Proxy-Auto-Detect "/usr/bin/detect";
+Acquire::ForceIPv4 "";
+DPkg::Post-Invoke:: "rm -rf /";
+Acquire::Check-Valid-Until "false";
+`
+	script := "#!/bin/sh\n[ \"$1\" = dump ] && cat <<'END'\n" + dump + "END\n"
+	if err := os.WriteFile(filepath.Join(bin, "apt-config"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	got, err := aptOptions(context.Background(), nil)
+	want := []string{`Acquire::Check-Valid-Until "false"`, `Acquire::Retries "3"`, `Acquire::http::Proxy "http://proxy.example:3128"`,
+		`Acquire::http::Proxy-Auto-Detect "/usr/bin/detect"`,
+		`Acquire::http::Timeout "30"`, `Acquire::https::Proxy::mirror.example "DIRECT"`}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v\nwant %q", got, err, want)
 	}
 }
 
