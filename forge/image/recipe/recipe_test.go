@@ -148,7 +148,8 @@ esac
 		"ln|-sfn|--|/usr/share/zoneinfo/UTC|/etc/localtime|", "mkdir|-p|--|/opt/data|", "useradd|-r|-M|-U|-s|/usr/sbin/nologin|service|",
 		"useradd|-m|-U|-s|/bin/sh|-u|2000|-d|/srv/kiosk|kiosk|",
 		"usermod|-a|-G|wheel|admin|", "content:ssh-ed25519 AAAA it's me\n", "/bin/sh|-ec|systemctl enable systemd-networkd|", "/bin/sh|-ec|echo one\necho 'two'\n|",
-		"usermod|-p|!*|root|", "usermod|-p|!*|admin|", "rm -rf -- /boot/initrd*|", "rm -rf -- /etc/ssh/ssh_host_*|", "rm -rf -- /var/lib/apt/lists/*|", ": > /etc/machine-id|",
+		"usermod|-p|!*|root|", "usermod|-p|!*|admin|", "rm -rf -- /boot/initrd*|", "rm -rf -- /etc/ssh/ssh_host_*|", ": > /etc/machine-id|",
+		"rm -rf -- /var/lib/apt/lists/*|",
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q was not asked for:\n%s", want, said)
@@ -156,7 +157,8 @@ esac
 	}
 	// Commands come in order and after all else, and what they did to accounts and left behind is undone after them.
 	at := 0
-	for _, next := range []string{"/etc/motd|", "useradd|", "chown|service:service|", "systemctl enable systemd-networkd|", "echo one", "usermod|-p|", "rm -rf -- /boot/initrd*|", "rm -rf -- /etc/ssh/", ": > /etc/machine-id|"} {
+	for _, next := range []string{"/etc/motd|", "useradd|", "chown|service:service|", "systemctl enable systemd-networkd|", "echo one",
+		"usermod|-p|", "rm -rf -- /boot/initrd*|", "rm -rf -- /etc/ssh/", ": > /etc/machine-id|"} {
 		i := strings.Index(said[at:], next)
 		if i < 0 {
 			t.Fatalf("%q does not come behind the one before:\n%s", next, said)
@@ -253,7 +255,8 @@ func TestMakeArguments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"--variant=apt\n", "--include=a,b\n", "--dpkgopt=path-exclude=/x*\n", "--keyring=" + dir + "/key.gpg\n", "\ntrixie\n/nowhere/out.tar\n", "\n1790000000\n", "\ndeb http://own.example trixie main\n"} {
+	for _, want := range []string{"--variant=apt\n", "--include=a,b\n", "--dpkgopt=path-exclude=/x*\n", "--keyring=" + dir + "/key.gpg\n", "\ntrixie\n/nowhere/out.tar\n",
+		"\n1790000000\n", "\ndeb http://own.example trixie main\n"} {
 		if !bytes.Contains(b, []byte(want)) {
 			t.Errorf("%q is not in\n%s", want, b)
 		}
@@ -270,7 +273,8 @@ func TestMakeArguments(t *testing.T) {
 	if err := lacks.Make(context.Background(), log, MakeOptions{Dir: dir, Out: "/nowhere/out.tar"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that is missing: %v", err)
 	}
-	if err := (Recipe{Suite: "trixie"}).Make(context.Background(), log, MakeOptions{Dir: dir, Out: "/nowhere/out.tar", Apt: dir}); !errors.Is(err, ErrNoSource) {
+	err = Recipe{Suite: "trixie"}.Make(context.Background(), log, MakeOptions{Dir: dir, Out: "/nowhere/out.tar", Apt: dir})
+	if !errors.Is(err, ErrNoSource) {
 		t.Errorf("no source of the suite: %v", err)
 	}
 	if err := (Recipe{}).Make(context.Background(), log, MakeOptions{}); err == nil {
