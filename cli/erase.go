@@ -75,24 +75,32 @@ func (e *EraseVerifyCmd) Run(c *Context) error {
 type EraseReportCmd struct {
 	EraseFiles
 	HTML bool `name:"html" help:"Print a page for a browser, which can also print it on paper."`
+	PDF  bool `name:"pdf" help:"Print a PDF document."`
 }
 
 // Help returns the examples of the verb.
 func (*EraseReportCmd) Help() string {
 	return `What does not hold is not drawn. What nobody vouches for, and what is not proved, is drawn and says so.
 
-Example:
-  gprov erase report WX-0001.json --html --key server.vkey > WX-0001.html`
+Examples:
+  gprov erase report WX-0001.json --html --key server.vkey > WX-0001.html
+  gprov erase report WX-0001.json --pdf --key server.vkey --log-key log.vkey > WX-0001.pdf`
 }
 
-// Run prints the page.
+// Run prints the page or the document.
 func (e *EraseReportCmd) Run(c *Context) error {
-	if !e.HTML {
-		return &UsageError{errors.New("say how to draw it: --html")}
+	if e.HTML == e.PDF {
+		return &UsageError{errors.New("say how to draw it: --html or --pdf")}
+	}
+	if e.PDF && c.Terminal {
+		return &UsageError{errors.New("a PDF is not for a terminal: write it to a file with > FILE")}
 	}
 	v, _, err := e.check()
 	if err != nil {
 		return err
+	}
+	if e.PDF {
+		return v.pdf(shown.Raw(c.Stdout))
 	}
 	t, err := template.New("report").Parse(erasePage)
 	if err != nil {
