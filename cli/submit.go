@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 
 	"gprovision/cli/shown"
@@ -71,6 +72,49 @@ func (e *EraseSubmitCmd) Run(c *Context) error {
 	if reply.Ended {
 		fmt.Fprintf(c.Stderr, "note: this erase has ended the life of unit %s: its key is revoked, and it can be provisioned again\n",
 			shown.Line(reply.Unit))
+	}
+	return nil
+}
+
+// ErasePasteCmd reads the texts of QR codes.
+type ErasePasteCmd struct {
+	Out   string `required:"" placeholder:"FILE" help:"File to write, with FILE.minisig. Neither may exist."`
+	Texts string `arg:"" help:"File with the texts of the codes, in any order; /dev/stdin for what you paste."`
+}
+
+// Help returns what --help prints below the usage.
+func (*ErasePasteCmd) Help() string {
+	return `Where a unit can show its certificate as QR codes and nothing else, scan them and keep their texts in a file, each as one line. The
+certificate can be checked then, and brought to the server.
+
+Example:
+  gprov erase paste scanned.txt --out WX-0001.json`
+}
+
+// Run writes the two files.
+func (e *ErasePasteCmd) Run(c *Context) error {
+	text, err := readUpTo(e.Texts, 2*erasure.MaxCertificate)
+	if err != nil {
+		return fmt.Errorf("read codes: %w", err)
+	}
+	file, sig, err := erasure.ParseCodes(string(text))
+	if err != nil {
+		return &HintError{fmt.Errorf("read codes: %w", err), "the file must have the texts of all codes of one certificate, and nothing else"}
+	}
+	if _, err := erasure.ParseSigned(file, sig); err != nil {
+		return fmt.Errorf("the codes are whole: %w", err)
+	}
+	for _, f := range []struct {
+		name    string
+		content []byte
+	}{{e.Out, file}, {e.Out + signature.Suffix, sig}} {
+		if _, err := os.Lstat(f.name); err == nil {
+			return fmt.Errorf("write certificate: %s: %w", f.name, fs.ErrExist)
+		}
+		if err := durable.Write(f.name, f.content, 0o644); err != nil {
+			return fmt.Errorf("write certificate: %w", err)
+		}
+		fmt.Fprintln(c.Stdout, f.name)
 	}
 	return nil
 }

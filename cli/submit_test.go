@@ -104,6 +104,31 @@ func TestEraseSubmit(t *testing.T) {
 	verify(file, 1, "logged as record 0 of 1")
 }
 
+// TestErasePaste: a certificate comes back from the texts of its codes, and is the same.
+func TestErasePaste(t *testing.T) {
+	e := newEraseCase(t, certificate())
+	file, sig := must(os.ReadFile(e.path("c.json"))), must(os.ReadFile(e.path("c.json.minisig")))
+	codes, err := erasure.Codes(file, sig, 700)
+	e.write("scanned", []byte(strings.Join(codes, "\n")), err)
+	paste := func(want int, says string) {
+		t.Helper()
+		if code, out, errs := e.run("paste", "scanned", "--out", e.path("back")); code != want || !strings.Contains(out+errs, says) {
+			t.Errorf("status %d, want %d with %q\n%s%s", code, want, says, out, errs)
+		}
+	}
+	paste(0, "back.minisig")
+	if !bytes.Equal(must(os.ReadFile(e.path("back"))), file) || !bytes.Equal(must(os.ReadFile(e.path("back.minisig"))), sig) {
+		t.Error("another certificate came back")
+	}
+	paste(1, "file already exists")
+	os.Remove(e.path("back"))
+	e.write("scanned", []byte(codes[0]), nil)
+	paste(1, "hint: the file must have the texts of all codes")
+	codes, err = erasure.Codes(bytes.Replace(file, []byte("S1"), []byte("S2"), 1), sig, 700)
+	e.write("scanned", []byte(strings.Join(codes, " ")), err)
+	paste(1, "the signature does not hold")
+}
+
 func must(b []byte, err error) []byte {
 	if err != nil {
 		panic(err)

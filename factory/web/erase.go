@@ -39,10 +39,13 @@ func (s *Web) showErases(w http.ResponseWriter, r *http.Request, who login.Who, 
 // submitErase takes a certificate that an operator uploads.
 func (s *Web) submitErase(w http.ResponseWriter, r *http.Request, who login.Who) {
 	q := record.EraseSubmission{Accepted: r.PostFormValue("accepted") == "yes"}
-	var errs [3]error
+	var errs [4]error
 	q.Certificate, errs[0] = upload(r, "certificate", erasure.MaxCertificate)
 	q.Signature, errs[1] = upload(r, "signature", signature.MaxSize)
 	q.Proof, errs[2] = upload(r, "proof", ledger.MaxProof)
+	if codes := r.PostFormValue("codes"); codes != "" {
+		q.Certificate, q.Signature, errs[3] = erasure.ParseCodes(codes)
+	}
 	if err := errors.Join(errs[:]...); err != nil {
 		s.showErases(w, r, who, http.StatusBadRequest, err.Error())
 		return

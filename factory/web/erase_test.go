@@ -34,15 +34,15 @@ func (s *site) erased() {
 	if err != nil {
 		s.Fatal(err)
 	}
-	for _, c := range []erasure.Certificate{erasuretest.Failed(unit, 1), erasuretest.Weaker(unit, 2), erasuretest.Proved(unit, 3)} {
-		if status, page, _ := s.bring(c, s.form(), nil); status != 200 || !strings.Contains(page, "<h1>SN-0055</h1>") {
+	for i, c := range []erasure.Certificate{erasuretest.Failed(unit, 1), erasuretest.Weaker(unit, 2), erasuretest.Proved(unit, 3)} {
+		if status, page, _ := s.bring(c, s.form(), i == 1, nil); status != 200 || !strings.Contains(page, "<h1>SN-0055</h1>") {
 			s.Fatal(status, page)
 		}
 	}
 }
 
-// bring uploads a certificate.
-func (s *site) bring(c erasure.Certificate, form string, change func(*record.EraseSubmission)) (int, string, *http.Response) {
+// bring uploads a certificate, as files or as the texts of QR codes.
+func (s *site) bring(c erasure.Certificate, form string, asCodes bool, change func(*record.EraseSubmission)) (int, string, *http.Response) {
 	s.Helper()
 	file, sig, err := c.Sign(erasuretest.Key(1))
 	if err != nil {
@@ -57,6 +57,14 @@ func (s *site) bring(c erasure.Certificate, form string, change func(*record.Era
 	m.WriteField("form", form)
 	if q.Accepted {
 		m.WriteField("accepted", "yes")
+	}
+	if asCodes {
+		codes, err := erasure.Codes(q.Certificate, q.Signature, 900)
+		if err != nil {
+			s.Fatal(err)
+		}
+		m.WriteField("codes", strings.Join(codes, "\r\n"))
+		q.Certificate, q.Signature = nil, nil
 	}
 	for name, content := range map[string][]byte{"certificate": q.Certificate, "signature": q.Signature, "proof": q.Proof} {
 		if content == nil {
@@ -153,14 +161,14 @@ func TestErases(t *testing.T) {
 	} {
 		other := erasuretest.Proved("SN-0055", 3)
 		other.Platform = "else"
-		if status, page, _ := s.bring(other, s.form(), change); status < 400 || !strings.Contains(page, what) {
+		if status, page, _ := s.bring(other, s.form(), false, change); status < 400 || !strings.Contains(page, what) {
 			t.Errorf("%s: %d %s", what, status, page)
 		}
 	}
-	if status, _, _ := s.bring(erasuretest.Proved("SN-0055", 4), "forged", nil); status != http.StatusForbidden {
+	if status, _, _ := s.bring(erasuretest.Proved("SN-0055", 4), "forged", false, nil); status != http.StatusForbidden {
 		t.Error("a forged form:", status)
 	}
-	status, page, _ := s.bring(erasuretest.Proved("SN-0055", 4), s.form(), nil)
+	status, page, _ := s.bring(erasuretest.Proved("SN-0055", 4), s.form(), false, nil)
 	if status != 409 || !strings.Contains(page, "does not speak for this unit") {
 		t.Error("a key that was revoked:", status)
 	}
