@@ -263,7 +263,7 @@ func (st Status) print(c *Context) {
 		row(map[bool]string{true: "images"}[i == 0], "%s", name)
 	}
 	if q := r.Request; q != nil {
-		row("request", "%s %s, by %s, %s", q.Kind, q.Image, or(q.By, "nobody known"), when(q.Time))
+		row("request", "%s, by %s, %s", strings.TrimSpace(q.Kind+" "+q.Image), or(q.By, "nobody known"), when(q.Time))
 	} else {
 		row("request", "none")
 	}

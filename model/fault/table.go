@@ -81,6 +81,12 @@ var (
 	NoBundle       = &Fault{"G255", "No bundle", "Check the stick", "the support bundle cannot be saved to the stick", "use a stick that 'gprov stick make' wrote, with free space on it"}
 )
 
+// Erase.
+var (
+	EraseNotConfirmed = &Fault{"G261", "Confirm erase", "Confirm or restart", "the kernel command line asks for a data erase and nobody confirmed it",
+		"say yes when the unit asks, or start it without DATA_ERASE; nothing was erased"}
+)
+
 // The running system.
 var (
 	FetchRefused = &Fault{"G281", "Bad source", "See policy", "the policy does not let this unit fetch from there", "fetch from a host in fetchHosts of the policy, over https, with a key that fetchPins names"}
@@ -103,6 +109,7 @@ func All() []*Fault {
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt, OriginalUntrusted,
 		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, RecoveryNewer, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,
 		MediumUnusable, MediumNotAsked, NoRebuild, ShellLocked, NoBundle,
+		EraseNotConfirmed,
 		TableChanged, PlanChanged, TableDamaged,
 		FetchRefused, NoPolicy,
 		Policy, Internal,

@@ -65,7 +65,14 @@ func keys() []string {
 	var out []string
 	for f := range reflect.TypeFor[Policy]().Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		out = append(out, name)
+		if f.Type.Kind() != reflect.Struct {
+			out = append(out, name)
+			continue
+		}
+		for inner := range f.Type.Fields() {
+			key, _, _ := strings.Cut(inner.Tag.Get("json"), ",")
+			out = append(out, name+"."+key)
+		}
 	}
 	return out
 }

@@ -100,6 +100,8 @@ type Policy struct {
 	FetchCA string `json:"fetchCA,omitempty"`
 	// FetchPlain allows http addresses too. What is fetched is signed; who fetches what can be seen.
 	FetchPlain bool `json:"fetchPlain,omitempty"`
+	// Erase says how an erase is judged and what follows from it.
+	Erase Erase `json:"erase,omitzero"`
 	// NetworkRecovery is the address of a signed manifest on one of FetchHosts: where no image on the recovery volume can be
 	// restored, init fetches its newest one. Empty: the unit holds.
 	NetworkRecovery string `json:"networkRecovery,omitempty"`
@@ -134,7 +136,7 @@ func (p Policy) Validate() error {
 		return errors.New("policy has no keys and does not allow unsigned files: nothing could ever be installed")
 	}
 	for name, v := range map[string]int{"graceSeconds": p.GraceSeconds, "rootWaitSeconds": p.RootWaitSeconds, "maxRepairs": p.MaxRepairs, "keepImages": p.KeepImages,
-		"failedBoots": p.FailedBoots, "watchdogSeconds": p.WatchdogSeconds} {
+		"failedBoots": p.FailedBoots, "watchdogSeconds": p.WatchdogSeconds, "erase.showMinutes": p.Erase.ShowMinutes} {
 		if v < 0 || v > 3600 {
 			return fmt.Errorf("policy %s is %d, want 0 to 3600", name, v)
 		}
@@ -154,7 +156,7 @@ func (p Policy) Validate() error {
 			return fmt.Errorf("policy oldestBuild: %w", err)
 		}
 	}
-	if err := p.validateManifest(); err != nil {
+	if err := errors.Join(p.validateManifest(), p.Erase.validate()); err != nil {
 		return err
 	}
 	if err := p.validateFetch(); err != nil {

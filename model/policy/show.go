@@ -68,9 +68,9 @@ func (p Policy) Show() []Shown {
 		{"fetchPins", count(len(p.FetchPins), "pin(s): "+strings.Join(p.FetchPins, " ")), len(p.FetchPins) > 0, "public keys, one of which must be in the chain of such a host"},
 		{"fetchCA", either(p.FetchCA != "", "certificates", "none"), p.FetchCA != "", "who may vouch for such hosts, beside the system's own"},
 		{"fetchPlain", yesNo(p.FetchPlain), p.FetchPlain, either(p.FetchPlain, "http is allowed too", "https only")},
-		{"networkRecovery", text(p.NetworkRecovery), p.NetworkRecovery != "", "where a unit without a good image fetches one"},
 	}
-	return out
+	out = append(out, p.Erase.show()...)
+	return append(out, Shown{"networkRecovery", text(p.NetworkRecovery), p.NetworkRecovery != "", "where a unit without a good image fetches one"})
 }
 
 func yesNo(b bool) string {

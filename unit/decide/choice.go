@@ -19,6 +19,7 @@ const (
 	ChooseSupport  ChoiceKind = "support-bundle"
 	ChooseMedium   ChoiceKind = "restore-medium"
 	ChooseRebuild  ChoiceKind = "rebuild"
+	ChooseErase    ChoiceKind = "erase"
 )
 
 // Choice is what a person at the machine chose. A choice that destroys something has been confirmed.
@@ -26,6 +27,8 @@ type Choice struct {
 	Kind ChoiceKind
 	// Image is the file name of the image. It is set for ChooseImage only.
 	Image string
+	// Whole reports whether the person agreed that an erase reaches the recovery volume too. It is set for ChooseErase only.
+	Whole bool
 }
 
 // Asked returns the image that a request for the chosen restore names, in the form of state.Request. ok is false if

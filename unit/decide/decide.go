@@ -6,6 +6,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 
 	"gprovision/model/fault"
 	"gprovision/model/policy"
@@ -28,6 +29,7 @@ const (
 	Support        Job = "support" // write the support bundle to a medium
 	Rescue         Job = "rescue"  // restore from an emergency medium
 	Rebuild        Job = "rebuild" // make a lost recovery volume again, from a recovery stick
+	Erase          Job = "erase"   // erase all main disks, or show how that ended
 )
 
 // Decision is a job and the reason for it.
@@ -49,7 +51,10 @@ type rule struct {
 }
 
 // rules returns the table of Decide.
-func rules() []rule {
+func rules() []rule { return slices.Concat(personRules(), eraseRules(), otherRules()) }
+
+// personRules are the rows for what a person may always have.
+func personRules() []rule {
 	return []rule{
 		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChoosePowerOff },
 			Decision{Job: PowerOff, Reason: "a person at the machine chose to power off"}},
@@ -57,8 +62,12 @@ func rules() []rule {
 			Decision{Job: Shell, Reason: "the recovery shell is asked for, and the policy has it"}},
 		{func(f Facts, p policy.Policy) bool { return f.Choice.Kind == ChooseSupport },
 			Decision{Job: Support, Reason: "a person at the machine chose the support bundle"}},
-		{func(f Facts, p policy.Policy) bool { return f.EraseAsked },
-			Decision{Job: Hold, Reason: "a data erase was asked for, and this artifact cannot erase", Fault: fault.Policy}},
+	}
+}
+
+// otherRules are the rows for a unit of which no erase is asked.
+func otherRules() []rule {
+	return []rule{
 		{func(f Facts, p policy.Policy) bool { return p.Provision && f.ManifestURL != "" },
 			Decision{Job: Provision, Reason: "the policy allows it and mfgurl is given"}},
 		{func(f Facts, p policy.Policy) bool { return f.RecoveryRepairable && f.RecoveryRepairs == 0 },

@@ -28,7 +28,6 @@ func TestDecide(t *testing.T) {
 		job   Job
 		fault *fault.Fault
 	}{
-		{"erase asked", Facts{EraseAsked: true, Main: MainMarked, Recovery: RecoveryFound}, normal, Hold, fault.Policy},
 		{"provision", Facts{ManifestURL: url, Recovery: RecoveryMissing, Main: MainBlank}, mfg, Provision, nil},
 		{"provision again", Facts{ManifestURL: url, Recovery: RecoveryFound, Main: MainMarked}, mfg, Provision, nil},
 		{"mfgurl without the policy", Facts{ManifestURL: url, Recovery: RecoveryFound, Main: MainMarked}, normal, Boot, nil},
@@ -42,7 +41,7 @@ func TestDecide(t *testing.T) {
 		{"request, half-written disk", Facts{Recovery: RecoveryFound, Main: MainDamaged, Request: req}, normal, Restore, nil},
 		{"request, data on the recorded disk", Facts{Recovery: RecoveryFound, Main: MainForeign, Request: req, Recorded: true}, normal, Restore, nil},
 		{"request, another disk with data", Facts{Recovery: RecoveryFound, Main: MainForeign, Request: req}, normal, Hold, fault.MainForeign},
-		{"another disk with data, a restore is chosen", Facts{Recovery: RecoveryFound, Main: MainForeign, Choice: Choice{ChooseLatest, ""}},
+		{"another disk with data, a restore is chosen", Facts{Recovery: RecoveryFound, Main: MainForeign, Choice: Choice{Kind: ChooseLatest}},
 			normal, Restore, nil},
 		{"own request, data on the recorded disk", Facts{Recovery: RecoveryFound, Main: MainForeign, Request: own, Recorded: true}, normal, Hold, fault.MainForeign},
 		{"own request, half-written disk", Facts{Recovery: RecoveryFound, Main: MainBegun, Request: own, Recorded: true}, normal, Restore, nil},
@@ -116,7 +115,7 @@ func TestDecideSays(t *testing.T) {
 		{found(MainAbsent, func(f *Facts) { f.Request = req }), policy.Policy{}, "a restore is requested and the main disk is missing"},
 		{found(MainAbsent, original), policy.Policy{}, "a person chose a restore and the main disk is missing"},
 		{found(MainMarked, original), policy.Policy{}, "a person at the machine chose a restore"},
-		{found(MainMarked, func(f *Facts) { f.Choice = Choice{ChooseImage, "x"} }), policy.Policy{}, "a person at the machine chose a restore"},
+		{found(MainMarked, func(f *Facts) { f.Choice = Choice{Kind: ChooseImage, Image: "x"} }), policy.Policy{}, "a person at the machine chose a restore"},
 		{found(MainForeign, none), policy.Policy{}, "the main disk holds data that is not of this unit"},
 		{found(MainMarked, none), tries, complete},
 		{found(MainMarked, func(f *Facts) { f.Choice.Kind = ChooseMedium }), policy.Policy{}, complete},
@@ -148,6 +147,7 @@ func TestDecideIsTotal(t *testing.T) {
 					for n := range 16 {
 						f := Facts{Recovery: r, Main: m, Request: q, Repairs: n % 4, RecoveryRepairs: n % 3, RecoveryErrors: n&1 != 0, Recorded: n&4 != 0, Attempts: n % 4,
 							RecoveryRepairable: r == RecoveryDamaged && n&2 != 0, TableDamaged: n == 9}
+						f.EraseAsked = n == 5
 						if n&8 != 0 {
 							f.Previous = "other"
 						}

@@ -50,8 +50,7 @@ const (
 
 // Facts are everything that Decide looks at. Gathering them changes nothing.
 type Facts struct {
-	// EraseAsked reports whether DATA_ERASE is on the kernel command line.
-	EraseAsked bool
+	EraseFacts
 	// ManifestURL is the kernel argument mfgurl.
 	ManifestURL string
 	// Recovery is the state of the recovery volume.
@@ -91,9 +90,10 @@ type Facts struct {
 	Previous string
 }
 
-// RestoreRequested reports whether there is a request that the main system has not fulfilled.
+// RestoreRequested reports whether there is a request for a restore that the main system has not fulfilled.
 func (f Facts) RestoreRequested() bool {
-	return f.Recovery == RecoveryFound && f.Request != nil && (f.Main != MainMarked || f.Fulfilled != f.Request.ID)
+	return f.Recovery == RecoveryFound && f.Request != nil && f.Request.Kind != state.KindErase &&
+		(f.Main != MainMarked || f.Fulfilled != f.Request.ID)
 }
 
 // Worn reports whether the installed system has used up its boots without a good one.

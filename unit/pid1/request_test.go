@@ -16,7 +16,7 @@ import (
 // TestDamagedRequest: it leads to no restore, is reported at one boot, and is kept aside.
 func TestDamagedRequest(t *testing.T) {
 	for name, text := range map[string]string{"cut off": `{"version":1,"id":"0123`,
-		"another kind": `{"version":1,"id":"0123456789abcdef","kind":"erase"}`, "empty": ""} {
+		"another kind": `{"version":1,"id":"0123456789abcdef","kind":"dance"}`, "empty": ""} {
 		t.Run(name, func(t *testing.T) {
 			machinetest.OwnMounts(t)
 			u := testUnit(t, &bytes.Buffer{})

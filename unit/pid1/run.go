@@ -171,11 +171,13 @@ func (u *unit) gatherWithPerson(ctx context.Context) (*survey.Findings, error) {
 			return nil, err
 		}
 	}
-	if !u.provisions() && u.forcedRestoreChosen() {
-		if choice, taken := u.person.Forced(ctx, found); taken {
-			forced := *found
-			forced.Choice, found = choice, &forced
-		}
+	choice, taken := u.person.Erase(ctx, found)
+	if !taken && !found.EraseUnanswered() && !u.provisions() && u.forcedRestoreChosen() {
+		choice, taken = u.person.Forced(ctx, found)
+	}
+	if taken {
+		with := *found
+		with.Choice, found = choice, &with
 	}
 	return found, nil
 }
@@ -262,6 +264,8 @@ func (u *unit) callJob(ctx context.Context, d decide.Decision, f *survey.Finding
 		return support.Run(ctx, e, f)
 	case decide.Rebuild:
 		return rescue.Run(ctx, e, f)
+	case decide.Erase:
+		return job.Hold(fault.Newf(fault.Policy, "a data erase is asked for, and this artifact cannot erase"))
 	}
 	reason := errors.New(d.Reason)
 	if len(f.Notes) > 0 {

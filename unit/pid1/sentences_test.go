@@ -554,7 +554,7 @@ func TestHoldsChangeNothing(t *testing.T) {
 				t.Error(err)
 			}
 		}, nil, nil},
-		"G901": {func(*testing.T, *machinetest.Rig, state.Unit) {}, func(u *unit) { u.args = decide.ParseArgs("DATA_ERASE=1", false) }, nil},
+		"G261": {func(*testing.T, *machinetest.Rig, state.Unit) {}, func(u *unit) { u.args = decide.ParseArgs("DATA_ERASE=1", false) }, nil},
 	} {
 		t.Run(code, func(t *testing.T) {
 			t.Parallel()

@@ -20,6 +20,7 @@ func TestExamplesOfTheDocs(t *testing.T) {
 	parsers := map[string]func([]byte) error{
 		"unit":        func(b []byte) error { _, err := ParseUnit(b); return err },
 		"request":     func(b []byte) error { _, err := ParseRequest(b); return err },
+		"erase":       func(b []byte) error { _, err := parse[Erase](EraseFile, b); return err },
 		"counts":      func(b []byte) error { _, err := ParseCounts(b); return err },
 		"restoredata": func(b []byte) error { _, err := ParseRestoreData(b); return err },
 		"pending":     func(b []byte) error { _, err := parse[Pending](PendingFile, b); return err },

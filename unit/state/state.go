@@ -190,6 +190,8 @@ func (u Unit) Names() naming.Names {
 const (
 	// KindRestore asks for a factory restore.
 	KindRestore = "restore"
+	// KindErase asks for an erase of all main disks.
+	KindErase = "erase"
 )
 
 // ByProvisioning is the Request.By of the restore that fills the main disk right after provisioning.
@@ -219,11 +221,14 @@ type Request struct {
 	// Auto reports whether init made the request itself, to resume a restore that was cut short. Such a request never
 	// destroys data that are not this unit's.
 	Auto bool `json:"auto,omitempty"`
+	// Whole reports whether a person agreed that an erase reaches the recovery volume where it shares a drive with the
+	// main system. The unit cannot restore itself afterwards. The policy must allow it too.
+	Whole bool `json:"whole,omitempty"`
 }
 
-// NewRequest returns a request with a random ID. An empty image means Latest.
+// NewRequest returns a request with a random ID. For a restore an empty image means Latest.
 func NewRequest(kind, image, by string, now time.Time) (Request, error) {
-	if image == "" {
+	if image == "" && kind == KindRestore {
 		image = Latest
 	}
 	var id [16]byte
@@ -731,8 +736,12 @@ func (r Request) validate() error {
 	switch {
 	case !isID(r.ID):
 		return errors.New("id is not 8 to 64 hexadecimal digits")
-	case r.Kind != KindRestore:
+	case r.Kind != KindRestore && r.Kind != KindErase:
 		return errors.New("kind of request is not known")
+	case r.Kind == KindErase && r.Image != "":
+		return errors.New("an erase has no image")
+	case r.Kind != KindErase && r.Whole:
+		return errors.New("only an erase reaches the recovery volume")
 	case r.Image != "" && r.Image != Latest && r.Image != Original && !isImage(r.Image):
 		return errors.New("image is neither latest, original nor the name of an image")
 	}

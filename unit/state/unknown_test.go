@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"gprovision/model/erasure"
 	"gprovision/model/release"
 )
 
@@ -39,6 +40,11 @@ func keeps(v *Volume) map[string]struct{ write, change func() error } {
 			r, err := v.ReadRequest()
 			r.Image = Original
 			return errors.Join(err, v.WriteRequest(r))
+		}},
+		EraseFile: {func() error { return v.WriteErase(Erase{ID: request.ID, Started: at}) }, func() error {
+			e, err := v.ReadErase()
+			e.Outcome, e.Resolved = erasure.Proved, true
+			return errors.Join(err, v.WriteErase(e))
 		}},
 		CountsFile: {func() error { return v.WriteCounts(Counts{BootAttempts: 1, LastGood: at}) }, func() error {
 			c, err := v.ReadCounts()

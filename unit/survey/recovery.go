@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"gprovision/model/erasure"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
@@ -28,6 +29,7 @@ type candidate struct {
 	part    machine.Found
 	noted   bool // the kernel has recorded errors in its filesystem
 	request *state.Request
+	erase   decide.EraseFacts
 	last    state.Medium
 	notes   []string
 	VolumeFindings
@@ -133,6 +135,8 @@ func (l recoveryLook) otherLabels(parts []machine.Found) (hits []candidate, newe
 func (l recoveryLook) adopt(c candidate) {
 	l.f.Recovery, l.f.RecoveryErrors, l.f.Request, l.f.LastMedium, l.f.VolumeFindings = decide.RecoveryFound, c.noted, c.request, c.last,
 		c.VolumeFindings
+	c.erase.EraseAsked = l.f.EraseAsked
+	l.f.EraseFacts = c.erase
 	l.f.RecoveryPart = &c.part
 	l.f.Names = l.s.Names.Of(l.f.Unit.Names())
 	l.f.Notes = append(l.f.Notes, c.notes...)
@@ -210,6 +214,7 @@ func (l recoveryLook) readVolume(c *candidate, v *state.Volume) {
 	case !errors.Is(err, fs.ErrNotExist):
 		note(&c.notes, "request ignored: %v", err)
 	}
+	l.readErase(c, v)
 	prefix := l.s.Names.Of(c.Unit.Names()).ImagePrefix
 	c.BadOriginal = l.judgeOriginal(v, c.Unit.Original, prefix)
 	if c.Counts, c.BadCounts = v.ReadCounts(); c.BadCounts != nil {
@@ -229,6 +234,28 @@ func (l recoveryLook) readVolume(c *candidate, v *state.Volume) {
 	}
 	if p := l.s.Eyes.Policy(); p.FailedBoots > 0 && c.Counts.BootAttempts >= p.FailedBoots {
 		l.readImages(c, v, prefix)
+	}
+}
+
+// readErase reads what is known of an erase of the unit, and the unit's key if an erase is to be done.
+func (l recoveryLook) readErase(c *candidate, v *state.Volume) {
+	switch e, err := v.ReadErase(); {
+	case err == nil:
+		c.erase.Erase = &e
+	case errors.Is(err, state.ErrNewer):
+		c.erase.EraseNewer = true
+		note(&c.notes, "erase: %v", err)
+	case !errors.Is(err, fs.ErrNotExist): // perhaps one that is not at its end
+		c.erase.Erase = &state.Erase{Outcome: erasure.Unknown}
+		note(&c.notes, "erase: %v", err)
+	}
+	asked := c.request != nil && c.request.Kind == state.KindErase || l.s.Args.Erase || l.s.Memory.Choice.Kind == decide.ChooseErase
+	if !asked && c.erase.Erase == nil {
+		return
+	}
+	if _, err := v.ReadKey(); err != nil {
+		c.erase.NoKey = true
+		note(&c.notes, "erase: the unit's key: %v", err)
 	}
 }
 

@@ -60,6 +60,8 @@ func patience(f *Findings, long time.Duration) time.Duration {
 		return long
 	case f.Recovery == decide.RecoveryFound && f.RestoreRequested() && f.Main != decide.MainAbsent:
 		return 0
+	case f.EraseUnresolved() && f.Main != decide.MainAbsent: // the erase itself has a plan of all disks
+		return 0
 	case f.Recovery == decide.RecoveryFound && (f.Main == decide.MainUnmarked || f.Main == decide.MainDamaged && !f.Unreadable):
 		return 0
 	}

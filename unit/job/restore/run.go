@@ -32,6 +32,9 @@ type wanted struct {
 // main disk. Where none is good one is fetched, if the policy says from where.
 func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	request := f.Request
+	if request != nil && request.Kind == state.KindErase { // one that was done and could not be removed
+		request = nil
+	}
 	if name, ok := f.Choice.Asked(); ok {
 		r, err := state.NewRequest(state.KindRestore, name, "a person at the machine", time.Now())
 		if err != nil {

@@ -1,0 +1,61 @@
+package state
+
+import (
+	"errors"
+	"time"
+
+	"gprovision/model/erasure"
+)
+
+// EraseFile says how far the last erase of the unit is, and how it ended.
+const EraseFile = "state/erase.json" // Erase
+
+// Erase is the last erase of the unit. An erase that is not resolved comes before everything else that a unit could do.
+type Erase struct {
+	rest
+	// Version is the format version.
+	Version int `json:"version"`
+	// ID is that of the request that asked for it. The certificate names it as its run.
+	ID string `json:"id"`
+	// By says who asked, as in the request.
+	By string `json:"by,omitempty"`
+	// Started is when it began, by the unit's clock.
+	Started time.Time `json:"started"`
+	// Whole is that of the request.
+	Whole bool `json:"whole,omitempty"`
+	// Outcome is how it ended. It is empty as long as it goes on.
+	Outcome erasure.Outcome `json:"outcome,omitempty"`
+	// Resolved reports whether nothing is left to do or to show of it: it was proved and shown, or a person or the policy
+	// has accepted its outcome.
+	Resolved bool `json:"resolved,omitempty"`
+}
+
+func (e Erase) validate() error {
+	switch e.Outcome {
+	case "", erasure.Proved, erasure.Weaker, erasure.Unknown, erasure.Failed:
+	default:
+		return errors.New("outcome is not known")
+	}
+	switch {
+	case !isID(e.ID):
+		return errors.New("id is not 8 to 64 hexadecimal digits")
+	case e.Resolved && e.Outcome == "":
+		return errors.New("an erase without an outcome is resolved")
+	}
+	return printable("by", e.By, 256)
+}
+
+// ReadErase returns the last erase of the unit.
+func (v *Volume) ReadErase() (Erase, error) {
+	b, err := v.read(EraseFile, maxSmall)
+	if err != nil {
+		return Erase{}, err
+	}
+	return parse[Erase](EraseFile, b)
+}
+
+// WriteErase replaces the state of the last erase.
+func (v *Volume) WriteErase(e Erase) error {
+	e.Version = Version
+	return v.writeJSON(EraseFile, e, e.validate(), 0o600)
+}
