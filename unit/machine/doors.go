@@ -68,6 +68,8 @@ type Doors struct {
 	List func() ([]block.Disk, error)
 	// Open opens a disk or a partition by its device node.
 	Open func(path string, how Access) (Device, error)
+	// OpenDrive opens a whole disk to erase it, with its commands if those are wanted and it takes any.
+	OpenDrive func(d block.Disk, commands bool) (*Drive, error)
 	// WriteBlock writes one block at an offset of a partition that may be mounted (block.WriteBlock).
 	WriteBlock func(path string, b []byte, off int64) error
 	// Mount mounts a device at an existing directory. It loads the filesystem's driver first.
@@ -111,6 +113,7 @@ func Real(log *slog.Logger, sys fs.FS, load func(fstype string) error) Doors {
 			}
 			return d, nil
 		},
+		OpenDrive:  openDrive,
 		WriteBlock: block.WriteBlock,
 		Mount: func(source, dir, fstype string, o host.MountOptions) error {
 			if load != nil {

@@ -192,8 +192,9 @@ func (r *Rig) Volume(uuid string) string {
 // Doors returns the ways into the machine.
 func (r *Rig) Doors() machine.Doors {
 	return machine.Doors{
-		List: r.list,
-		Open: r.open,
+		List:      r.list,
+		Open:      r.open,
+		OpenDrive: r.openDrive,
 		WriteBlock: func(string, []byte, int64) error {
 			return errors.New("files are directories here: nothing has a place on the disk")
 		},
