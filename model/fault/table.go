@@ -83,8 +83,17 @@ var (
 
 // Erase.
 var (
-	EraseNotConfirmed = &Fault{"G261", "Confirm erase", "Confirm or restart", "the kernel command line asks for a data erase and nobody confirmed it",
+	EraseNotConfirmed = &Fault{"G261", "Confirm erase", "Confirm or restart",
+		"the kernel command line asks for a data erase and nobody confirmed it",
 		"say yes when the unit asks, or start it without DATA_ERASE; nothing was erased"}
+	EraseStopped = &Fault{"G262", "Erase stopped", "See the log", "the erase could not go on and is begun again by itself",
+		"see the log for the disk; the unit starts nothing else meanwhile"}
+	EraseWeaker = &Fault{"G263", "Erased, weaker", "Press a key", "the data is erased by a method that leaves something open",
+		"the certificate says what; a person accepts it by a key, or the policy does"}
+	EraseUnknown = &Fault{"G264", "Erase unknown", "Erase again", "it is not known whether the data is gone",
+		"erase again, or destroy the disks; the certificate says what is missing"}
+	EraseFailed = &Fault{"G265", "Erase failed", "Erase again", "data is left on a disk",
+		"erase again, or destroy the disk; the certificate says which one"}
 )
 
 // The running system.
@@ -109,7 +118,7 @@ func All() []*Fault {
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt, OriginalUntrusted,
 		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, RecoveryNewer, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,
 		MediumUnusable, MediumNotAsked, NoRebuild, ShellLocked, NoBundle,
-		EraseNotConfirmed,
+		EraseNotConfirmed, EraseStopped, EraseWeaker, EraseUnknown, EraseFailed,
 		TableChanged, PlanChanged, TableDamaged,
 		FetchRefused, NoPolicy,
 		Policy, Internal,

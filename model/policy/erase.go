@@ -71,10 +71,12 @@ func (e Erase) show() []Shown {
 			ErasePurge: "an erase below Purge has failed"}),
 		says("accept", e.Accept, AcceptHold, map[string]string{AcceptHold: "an erase that is weaker than proved waits for a person",
 			AcceptRestore: "where nobody can press a key, a unit restores itself after an erase that is weaker than proved"}),
-		says("verify", e.Verify, VerifySamples, map[string]string{VerifySamples: "samples of large drives are read after an erase, and all of small ones",
-			VerifyFull: "all drives are read as a whole after an erase"}),
-		says("oneDisk", e.OneDisk, OneDiskRanges, map[string]string{OneDiskRanges: "what shares a drive with the recovery volume is overwritten around it",
-			OneDiskWhole: "a drive with the recovery volume is erased as a whole, if a person agrees twice"}),
+		says("verify", e.Verify, VerifySamples, map[string]string{
+			VerifySamples: "samples of large drives are read after an erase, and all of small ones",
+			VerifyFull:    "all drives are read as a whole after an erase"}),
+		says("oneDisk", e.OneDisk, OneDiskRanges, map[string]string{
+			OneDiskRanges: "what shares a drive with the recovery volume is overwritten around it",
+			OneDiskWhole:  "a drive with the recovery volume is erased as a whole, if a person agrees twice"}),
 		shown,
 	}
 }

@@ -70,7 +70,9 @@ func (p Policy) Show() []Shown {
 		{"fetchPlain", yesNo(p.FetchPlain), p.FetchPlain, either(p.FetchPlain, "http is allowed too", "https only")},
 	}
 	out = append(out, p.Erase.show()...)
-	return append(out, Shown{"networkRecovery", text(p.NetworkRecovery), p.NetworkRecovery != "", "where a unit without a good image fetches one"})
+	return append(out, Shown{
+		"networkRecovery", text(p.NetworkRecovery), p.NetworkRecovery != "", "where a unit without a good image fetches one",
+	})
 }
 
 func yesNo(b bool) string {

@@ -171,6 +171,7 @@ const (
 	JobProvision Job = "provision"
 	JobRestore   Job = "restore"
 	JobRepair    Job = "repair"
+	JobErase     Job = "erase"
 	JobBoot      Job = "boot"
 	JobRunning   Job = "running" // the installed system is up
 )

@@ -115,7 +115,8 @@ func TestDecideSays(t *testing.T) {
 		{found(MainAbsent, func(f *Facts) { f.Request = req }), policy.Policy{}, "a restore is requested and the main disk is missing"},
 		{found(MainAbsent, original), policy.Policy{}, "a person chose a restore and the main disk is missing"},
 		{found(MainMarked, original), policy.Policy{}, "a person at the machine chose a restore"},
-		{found(MainMarked, func(f *Facts) { f.Choice = Choice{Kind: ChooseImage, Image: "x"} }), policy.Policy{}, "a person at the machine chose a restore"},
+		{found(MainMarked, func(f *Facts) { f.Choice = Choice{Kind: ChooseImage, Image: "x"} }), policy.Policy{},
+			"a person at the machine chose a restore"},
 		{found(MainForeign, none), policy.Policy{}, "the main disk holds data that is not of this unit"},
 		{found(MainMarked, none), tries, complete},
 		{found(MainMarked, func(f *Facts) { f.Choice.Kind = ChooseMedium }), policy.Policy{}, complete},
@@ -147,7 +148,7 @@ func TestDecideIsTotal(t *testing.T) {
 					for n := range 16 {
 						f := Facts{Recovery: r, Main: m, Request: q, Repairs: n % 4, RecoveryRepairs: n % 3, RecoveryErrors: n&1 != 0, Recorded: n&4 != 0, Attempts: n % 4,
 							RecoveryRepairable: r == RecoveryDamaged && n&2 != 0, TableDamaged: n == 9}
-						f.EraseAsked = n == 5
+						f.Erasing.EraseAsked = n == 5
 						if n&8 != 0 {
 							f.Previous = "other"
 						}

@@ -25,18 +25,18 @@ func (f Facts) EraseRequested() bool {
 	if f.Recovery != RecoveryFound || f.Request == nil || f.Request.Kind != state.KindErase {
 		return false
 	}
-	return f.Erase == nil || !f.Erase.Resolved || f.Erase.ID != f.Request.ID
+	return f.Erasing.Erase == nil || !f.Erasing.Erase.Resolved || f.Erasing.Erase.ID != f.Request.ID
 }
 
 // EraseUnresolved reports whether an erase was begun and is not at its end, or nobody has resolved its outcome.
 func (f Facts) EraseUnresolved() bool {
-	return f.Recovery == RecoveryFound && f.Erase != nil && !f.Erase.Resolved
+	return f.Recovery == RecoveryFound && f.Erasing.Erase != nil && !f.Erasing.Erase.Resolved
 }
 
 // EraseUnanswered reports whether the kernel command line asks for an erase, and nobody at the machine has chosen anything
 // yet. It counts only after a confirmation, which makes it a choice.
 func (f Facts) EraseUnanswered() bool {
-	return f.EraseAsked && f.Choice.Kind == NoChoice && !f.EraseRequested() && !f.EraseUnresolved()
+	return f.Erasing.EraseAsked && f.Choice.Kind == NoChoice && !f.EraseRequested() && !f.EraseUnresolved()
 }
 
 // wantsErase reports whether an erase is asked for and confirmed.
@@ -56,9 +56,9 @@ func eraseRules() []rule {
 		return with(func(f Facts) bool { return wantsErase(f) && when(f) })
 	}
 	return []rule{
-		{with(func(f Facts) bool { return f.EraseNewer }),
+		{with(func(f Facts) bool { return f.Erasing.EraseNewer }),
 			Decision{Job: Hold, Reason: "what is known of an erase of this unit was written by a newer release", Fault: fault.RecoveryNewer}},
-		{wanted(func(f Facts) bool { return f.NoKey }),
+		{wanted(func(f Facts) bool { return f.Erasing.NoKey }),
 			Decision{Job: Hold, Reason: "a data erase is asked for and the unit's key cannot be read", Fault: fault.RecoveryDamaged}},
 		{wanted(func(f Facts) bool { return f.Main == MainAbsent }),
 			Decision{Job: Hold, Reason: "a data erase is asked for and the main disk is missing", Fault: fault.MainMissing}},
@@ -81,6 +81,8 @@ func eraseRules() []rule {
 		{without(RecoveryMissing),
 			Decision{Job: Hold, Reason: "a data erase is asked for and the recovery volume is missing", Fault: fault.NoRecovery}},
 		{with(Facts.EraseUnanswered),
-			Decision{Job: Hold, Reason: "the kernel command line asks for a data erase and nobody has confirmed it", Fault: fault.EraseNotConfirmed}},
+			Decision{
+				Job: Hold, Reason: "the kernel command line asks for a data erase and nobody has confirmed it", Fault: fault.EraseNotConfirmed,
+			}},
 	}
 }

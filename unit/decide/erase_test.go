@@ -16,15 +16,15 @@ func TestDecideErase(t *testing.T) {
 	ended := func(id string, o erasure.Outcome, resolved bool) *state.Erase {
 		return &state.Erase{ID: id, Outcome: o, Resolved: resolved}
 	}
-	asked := func(f *Facts) { f.EraseAsked = true }
+	asked := func(f *Facts) { f.Erasing.EraseAsked = true }
 	chosen := func(f *Facts) { f.Choice.Kind = ChooseErase }
 	requested := func(f *Facts) { f.Request = ask }
-	begun := func(f *Facts) { f.Erase = ended(id, "", false) }
+	begun := func(f *Facts) { f.Erasing.Erase = ended(id, "", false) }
 	recovery := func(s RecoveryState) func(*Facts) { return func(f *Facts) { f.Recovery = s } }
 	main := func(s MainState) func(*Facts) { return func(f *Facts) { f.Main = s } }
-	erase := func(e *state.Erase) func(*Facts) { return func(f *Facts) { f.Erase = e } }
+	erase := func(e *state.Erase) func(*Facts) { return func(f *Facts) { f.Erasing.Erase = e } }
 	choose := func(k ChoiceKind) func(*Facts) { return func(f *Facts) { f.Choice.Kind = k } }
-	noKey := func(f *Facts) { f.NoKey = true }
+	noKey := func(f *Facts) { f.Erasing.NoKey = true }
 	url := func(f *Facts) { f.ManifestURL = "http://server/manufData.json" }
 	for _, tc := range []struct {
 		name   string
@@ -61,12 +61,13 @@ func TestDecideErase(t *testing.T) {
 		{"failed", []func(*Facts){erase(ended(id, erasure.Failed, false))}, Erase, nil},
 		{"unknown", []func(*Facts){erase(ended("", erasure.Unknown, false)), main(MainBlank)}, Erase, nil},
 		{"weaker, accepted", []func(*Facts){erase(ended(id, erasure.Weaker, true)), main(MainBlank)}, Restore, nil},
-		{"known by a newer init", []func(*Facts){func(f *Facts) { f.EraseNewer = true }}, Hold, fault.RecoveryNewer},
+		{"known by a newer init", []func(*Facts){func(f *Facts) { f.Erasing.EraseNewer = true }}, Hold, fault.RecoveryNewer},
 		{"chosen, recovery missing", []func(*Facts){chosen, recovery(RecoveryMissing)}, Hold, fault.NoRecovery},
 		{"chosen, recovery newer", []func(*Facts){chosen, recovery(RecoveryNewer)}, Hold, fault.RecoveryNewer},
 		{"chosen, two recovery volumes", []func(*Facts){chosen, recovery(RecoveryAmbiguous)}, Hold, fault.RecoveryAmbiguous},
 		{"chosen, recovery damaged", []func(*Facts){chosen, recovery(RecoveryDamaged)}, Hold, fault.RecoveryDamaged},
-		{"chosen, recovery damaged, not tried", []func(*Facts){chosen, recovery(RecoveryDamaged), func(f *Facts) { f.RecoveryRepairable = true }}, RepairRecovery, nil},
+		{"chosen, recovery damaged, not tried",
+			[]func(*Facts){chosen, recovery(RecoveryDamaged), func(f *Facts) { f.RecoveryRepairable = true }}, RepairRecovery, nil},
 		{"chosen, recovery damaged, tried", []func(*Facts){chosen, recovery(RecoveryDamaged),
 			func(f *Facts) { f.RecoveryRepairable, f.RecoveryRepairs = true, 1 }}, Hold, fault.RecoveryDamaged},
 	} {

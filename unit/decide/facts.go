@@ -50,7 +50,8 @@ const (
 
 // Facts are everything that Decide looks at. Gathering them changes nothing.
 type Facts struct {
-	EraseFacts
+	// Erasing is what concerns an erase.
+	Erasing EraseFacts
 	// ManifestURL is the kernel argument mfgurl.
 	ManifestURL string
 	// Recovery is the state of the recovery volume.

@@ -41,6 +41,8 @@ const (
 	Read  Access = iota // read only
 	Write               // write, with nobody else using the device
 	Share               // write, though partitions of the disk may be mounted
+	Erase               // a whole disk, to erase it: the device is a Drive
+	Claim               // as Erase, without commands
 )
 
 // Places are the directories where volumes are mounted, one for each kind, and the sysfs that shows the arrays.
@@ -68,8 +70,6 @@ type Doors struct {
 	List func() ([]block.Disk, error)
 	// Open opens a disk or a partition by its device node.
 	Open func(path string, how Access) (Device, error)
-	// OpenDrive opens a whole disk to erase it, with its commands if those are wanted and it takes any.
-	OpenDrive func(d block.Disk, commands bool) (*Drive, error)
 	// WriteBlock writes one block at an offset of a partition that may be mounted (block.WriteBlock).
 	WriteBlock func(path string, b []byte, off int64) error
 	// Mount mounts a device at an existing directory. It loads the filesystem's driver first.
@@ -105,6 +105,8 @@ func Real(log *slog.Logger, sys fs.FS, load func(fstype string) error) Doors {
 				d, err = block.Open(path, true)
 			case Share:
 				d, err = block.OpenShared(path)
+			case Erase, Claim:
+				return openDrive(path, how == Erase)
 			default:
 				err = fmt.Errorf("open %s: there is no way %d to open a device", path, how)
 			}
@@ -113,7 +115,6 @@ func Real(log *slog.Logger, sys fs.FS, load func(fstype string) error) Doors {
 			}
 			return d, nil
 		},
-		OpenDrive:  openDrive,
 		WriteBlock: block.WriteBlock,
 		Mount: func(source, dir, fstype string, o host.MountOptions) error {
 			if load != nil {

@@ -27,14 +27,17 @@ func (p *Person) Erase(ctx context.Context, f *survey.Findings) (c decide.Choice
 func (p *Person) confirmErase(ctx context.Context, f *survey.Findings) (c decide.Choice, yes bool, err error) {
 	c.Kind = decide.ChooseErase
 	c.Whole = p.Machine.Policy.Erase.OneDisk == policy.OneDiskWhole && f.Unit.OneDisk()
-	yes, err = p.Machine.Panel.Confirm(ctx, "Erase all data", "System, settings and data on all main disks are erased. Nobody can bring them back.")
+	yes, err = p.Machine.Panel.Confirm(ctx, "Erase all data",
+		"System, settings and data on all main disks are erased. Nobody can bring them back.")
 	if err != nil || !yes {
 		return c, false, err
 	}
 	if c.Whole {
-		yes, err = p.Machine.Panel.Confirm(ctx, "Really erase all?", "Nothing stays. The unit cannot restore itself afterwards. It may take hours.")
+		yes, err = p.Machine.Panel.Confirm(ctx, "Really erase all?",
+			"Nothing stays. The unit cannot restore itself afterwards. It may take hours.")
 	} else {
-		yes, err = p.Machine.Panel.Confirm(ctx, "Really erase?", "Images, the unit's key and its admin password stay. It may take hours, then the unit restores itself.")
+		yes, err = p.Machine.Panel.Confirm(ctx, "Really erase?",
+			"Images, the unit's key and its admin password stay. It may take hours, then the unit restores itself.")
 	}
 	return c, yes, err
 }

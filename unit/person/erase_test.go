@@ -17,7 +17,7 @@ import (
 // TestEraseNeedsTwoYes: what follows from DATA_ERASE on the kernel command line.
 func TestEraseNeedsTwoYes(t *testing.T) {
 	const yes, no = true, false
-	asked := decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainMarked, EraseFacts: decide.EraseFacts{EraseAsked: true}}
+	asked := decide.Facts{Recovery: decide.RecoveryFound, Main: decide.MainMarked, Erasing: decide.EraseFacts{EraseAsked: true}}
 	with := func(change func(*decide.Facts)) decide.Facts { f := asked; change(&f); return f }
 	table := layout.Table{UUID: "one"}
 	oneDisk := state.Unit{Recovery: state.Disk{Table: table}, Main: []state.Disk{{Table: table}}}
@@ -39,11 +39,16 @@ func TestEraseNeedsTwoYes(t *testing.T) {
 		{"one disk", asked, oneDisk, policy.Policy{}, []bool{yes, yes}, 2, decide.Erase, false},
 		{"one disk, whole", asked, oneDisk, whole, []bool{yes, yes}, 2, decide.Erase, true},
 		{"two disks, whole", asked, state.Unit{}, whole, []bool{yes, yes}, 2, decide.Erase, false},
-		{"a request", with(func(f *decide.Facts) { f.Request = &state.Request{Kind: state.KindErase} }), state.Unit{}, policy.Policy{}, []bool{no}, 0, decide.Erase, false},
-		{"begun before", with(func(f *decide.Facts) { f.Erase = &state.Erase{} }), state.Unit{}, policy.Policy{}, []bool{no}, 0, decide.Erase, false},
-		{"resumed in the menu", with(func(f *decide.Facts) { f.Choice.Kind = decide.ChooseResume }), state.Unit{}, policy.Policy{}, []bool{yes, yes}, 0, decide.Boot, false},
-		{"no recovery volume", with(func(f *decide.Facts) { f.Recovery = decide.RecoveryMissing }), state.Unit{}, policy.Policy{}, []bool{yes, yes}, 0, decide.Hold, false},
-		{"not asked", with(func(f *decide.Facts) { f.EraseAsked = false }), state.Unit{}, policy.Policy{}, []bool{yes, yes}, 0, decide.Boot, false},
+		{"a request", with(func(f *decide.Facts) { f.Request = &state.Request{Kind: state.KindErase} }),
+			state.Unit{}, policy.Policy{}, []bool{no}, 0, decide.Erase, false},
+		{"begun before", with(func(f *decide.Facts) { f.Erasing.Erase = &state.Erase{} }),
+			state.Unit{}, policy.Policy{}, []bool{no}, 0, decide.Erase, false},
+		{"resumed in the menu", with(func(f *decide.Facts) { f.Choice.Kind = decide.ChooseResume }),
+			state.Unit{}, policy.Policy{}, []bool{yes, yes}, 0, decide.Boot, false},
+		{"no recovery volume", with(func(f *decide.Facts) { f.Recovery = decide.RecoveryMissing }),
+			state.Unit{}, policy.Policy{}, []bool{yes, yes}, 0, decide.Hold, false},
+		{"not asked", with(func(f *decide.Facts) { f.Erasing.EraseAsked = false }),
+			state.Unit{}, policy.Policy{}, []bool{yes, yes}, 0, decide.Boot, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := &Person{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Policy: tc.p}}

@@ -19,7 +19,7 @@ func TestEraseFacts(t *testing.T) {
 		return errors.Join(err, v.WriteRequest(q))
 	}
 	begin := func(v *state.Volume) error {
-		return v.WriteErase(state.Erase{ID: "0123456789abcdef", Started: time.Now()})
+		return state.WriteErase(v, state.Erase{ID: "0123456789abcdef", Started: time.Now()})
 	}
 	write := func(file, text string) func(*state.Volume) error {
 		return func(v *state.Volume) error { return os.WriteFile(v.Path(file), []byte(text), 0o600) }
@@ -32,14 +32,15 @@ func TestEraseFacts(t *testing.T) {
 		job     decide.Job
 		fault   *fault.Fault
 	}{
-		"nothing":                    {job: decide.Boot},
-		"requested":                  {prepare: []func(*state.Volume) error{ask}, job: decide.Erase},
-		"requested, locked":          {prepare: []func(*state.Volume) error{ask}, locked: true, job: decide.Erase},
-		"requested, no key":          {prepare: []func(*state.Volume) error{ask, remove}, job: decide.Hold, fault: fault.RecoveryDamaged},
-		"no key":                     {prepare: []func(*state.Volume) error{remove}, job: decide.Boot},
-		"begun":                      {prepare: []func(*state.Volume) error{begin}, job: decide.Erase},
-		"begun, state damaged":       {prepare: []func(*state.Volume) error{write(state.EraseFile, `{"version":1,`)}, job: decide.Erase},
-		"begun by a newer init":      {prepare: []func(*state.Volume) error{write(state.EraseFile, `{"version":9}`)}, job: decide.Hold, fault: fault.RecoveryNewer},
+		"nothing":              {job: decide.Boot},
+		"requested":            {prepare: []func(*state.Volume) error{ask}, job: decide.Erase},
+		"requested, locked":    {prepare: []func(*state.Volume) error{ask}, locked: true, job: decide.Erase},
+		"requested, no key":    {prepare: []func(*state.Volume) error{ask, remove}, job: decide.Hold, fault: fault.RecoveryDamaged},
+		"no key":               {prepare: []func(*state.Volume) error{remove}, job: decide.Boot},
+		"begun":                {prepare: []func(*state.Volume) error{begin}, job: decide.Erase},
+		"begun, state damaged": {prepare: []func(*state.Volume) error{write(state.EraseFile, `{"version":1,`)}, job: decide.Erase},
+		"begun by a newer init": {prepare: []func(*state.Volume) error{write(state.EraseFile, `{"version":9}`)}, job: decide.Hold,
+			fault: fault.RecoveryNewer},
 		"on the command line":        {cmdline: "DATA_ERASE=1", job: decide.Hold, fault: fault.EraseNotConfirmed},
 		"on the command line, asked": {prepare: []func(*state.Volume) error{ask}, cmdline: "DATA_ERASE=1", job: decide.Erase},
 		"on a locked command line":   {cmdline: "DATA_ERASE=1", locked: true, job: decide.Boot},
@@ -66,18 +67,17 @@ func TestEraseFacts(t *testing.T) {
 	}
 }
 
-// TestEraseIsNotSkipped: an artifact without the job says so, and nothing is written.
-func TestEraseIsNotSkipped(t *testing.T) {
+// TestEraseDamaged: a unit of which nobody knows how its erase has ended starts nothing, and nothing is written.
+func TestEraseDamaged(t *testing.T) {
 	r := restored(t)
 	onVolume(t, r, func(v *state.Volume) error {
-		q, err := state.NewRequest(state.KindErase, "", "a person", time.Now())
-		return errors.Join(err, v.WriteRequest(q))
+		return os.WriteFile(v.Path(state.EraseFile), []byte(`{"version":1,`), 0o600)
 	})
 	r.Start(nil)
 	u := onRig(t, r)
 	out := u.pass(t.Context())
 	u.die(t)
-	if written := r.Written(); out.Kind != job.HoldOn || fault.Of(out.Err) != fault.Policy || len(written) > 0 {
+	if written := r.Written(); out.Kind != job.HoldOn || fault.Of(out.Err) != fault.EraseUnknown || len(written) > 0 {
 		t.Errorf("%+v, %q are written to", out, written)
 	}
 }

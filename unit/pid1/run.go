@@ -28,6 +28,7 @@ import (
 	"gprovision/site"
 	"gprovision/unit/decide"
 	"gprovision/unit/job"
+	"gprovision/unit/job/erase"
 	"gprovision/unit/job/handover"
 	"gprovision/unit/job/provision"
 	"gprovision/unit/job/repair"
@@ -265,7 +266,7 @@ func (u *unit) callJob(ctx context.Context, d decide.Decision, f *survey.Finding
 	case decide.Rebuild:
 		return rescue.Run(ctx, e, f)
 	case decide.Erase:
-		return job.Hold(fault.Newf(fault.Policy, "a data erase is asked for, and this artifact cannot erase"))
+		return erase.Run(ctx, e, f)
 	}
 	reason := errors.New(d.Reason)
 	if len(f.Notes) > 0 {

@@ -46,7 +46,7 @@ func (e Erase) validate() error {
 }
 
 // ReadErase returns the last erase of the unit.
-func (v *Volume) ReadErase() (Erase, error) {
+func ReadErase(v *Volume) (Erase, error) {
 	b, err := v.read(EraseFile, maxSmall)
 	if err != nil {
 		return Erase{}, err
@@ -55,7 +55,7 @@ func (v *Volume) ReadErase() (Erase, error) {
 }
 
 // WriteErase replaces the state of the last erase.
-func (v *Volume) WriteErase(e Erase) error {
+func WriteErase(v *Volume, e Erase) error {
 	e.Version = Version
 	return v.writeJSON(EraseFile, e, e.validate(), 0o600)
 }

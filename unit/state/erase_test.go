@@ -12,12 +12,13 @@ import (
 // TestErase: the state of an erase is read as it was written, and what cannot be right is damaged.
 func TestErase(t *testing.T) {
 	v := Open(t.TempDir())
-	want := Erase{Version: Version, ID: "0123456789abcdef", By: "a person", Started: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), Whole: true,
+	want := Erase{Version: Version, ID: "0123456789abcdef", By: "a person",
+		Started: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), Whole: true,
 		Outcome: erasure.Failed}
-	if err := v.WriteErase(want); err != nil {
+	if err := WriteErase(v, want); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := v.ReadErase(); err != nil || !reflect.DeepEqual(got, want) {
+	if got, err := ReadErase(v); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for text, want := range map[string]error{
@@ -47,7 +48,8 @@ func TestEraseRequest(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for _, text := range []string{`"kind":"erase","image":"latest"`, `"kind":"restore","whole":true`} {
-		if _, err := ParseRequest([]byte(`{"version":1,"id":"0123456789abcdef","time":"2026-11-22T10:00:00Z",` + text + `}`)); !errors.Is(err, ErrDamaged) {
+		_, err := ParseRequest([]byte(`{"version":1,"id":"0123456789abcdef","time":"2026-11-22T10:00:00Z",` + text + `}`))
+		if !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}

@@ -41,10 +41,10 @@ func keeps(v *Volume) map[string]struct{ write, change func() error } {
 			r.Image = Original
 			return errors.Join(err, v.WriteRequest(r))
 		}},
-		EraseFile: {func() error { return v.WriteErase(Erase{ID: request.ID, Started: at}) }, func() error {
-			e, err := v.ReadErase()
+		EraseFile: {func() error { return WriteErase(v, Erase{ID: request.ID, Started: at}) }, func() error {
+			e, err := ReadErase(v)
 			e.Outcome, e.Resolved = erasure.Proved, true
-			return errors.Join(err, v.WriteErase(e))
+			return errors.Join(err, WriteErase(v, e))
 		}},
 		CountsFile: {func() error { return v.WriteCounts(Counts{BootAttempts: 1, LastGood: at}) }, func() error {
 			c, err := v.ReadCounts()

@@ -135,8 +135,8 @@ func (l recoveryLook) otherLabels(parts []machine.Found) (hits []candidate, newe
 func (l recoveryLook) adopt(c candidate) {
 	l.f.Recovery, l.f.RecoveryErrors, l.f.Request, l.f.LastMedium, l.f.VolumeFindings = decide.RecoveryFound, c.noted, c.request, c.last,
 		c.VolumeFindings
-	c.erase.EraseAsked = l.f.EraseAsked
-	l.f.EraseFacts = c.erase
+	c.erase.EraseAsked = l.f.Erasing.EraseAsked
+	l.f.Erasing = c.erase
 	l.f.RecoveryPart = &c.part
 	l.f.Names = l.s.Names.Of(l.f.Unit.Names())
 	l.f.Notes = append(l.f.Notes, c.notes...)
@@ -239,7 +239,7 @@ func (l recoveryLook) readVolume(c *candidate, v *state.Volume) {
 
 // readErase reads what is known of an erase of the unit, and the unit's key if an erase is to be done.
 func (l recoveryLook) readErase(c *candidate, v *state.Volume) {
-	switch e, err := v.ReadErase(); {
+	switch e, err := state.ReadErase(v); {
 	case err == nil:
 		c.erase.Erase = &e
 	case errors.Is(err, state.ErrNewer):

@@ -152,7 +152,8 @@ func (s *Survey) Provisions() bool { return s.Eyes.Policy().Provision && s.Args.
 
 // Look surveys the unit once.
 func (s *Survey) Look(ctx context.Context) *Findings {
-	f := &Findings{Names: s.Names, Facts: decide.Facts{EraseFacts: decide.EraseFacts{EraseAsked: s.Args.Erase}, ManifestURL: s.Args.ManifestURL,
+	f := &Findings{Names: s.Names, Facts: decide.Facts{
+		Erasing: decide.EraseFacts{EraseAsked: s.Args.Erase}, ManifestURL: s.Args.ManifestURL,
 		Recovery: decide.RecoveryMissing,
 		Main:     decide.MainAbsent, Repairs: s.Memory.Repairs, RecoveryRepairs: s.Memory.RecoveryRepairs, ShellAsked: s.Args.Shell &&
 			!s.Memory.ShellDone, Choice: s.Memory.Choice}}

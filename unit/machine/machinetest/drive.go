@@ -2,45 +2,33 @@ package machinetest
 
 import (
 	"errors"
-	"fmt"
-	"os"
 	"slices"
 	"strings"
 
-	"gprovision/hw/block"
 	"gprovision/hw/drive"
 	"gprovision/unit/machine"
 )
 
-// openDrive opens a disk to erase it. It takes no commands, as one of virtio.
-func (r *Rig) openDrive(d block.Disk, _ bool) (*machine.Drive, error) {
-	dev, err := r.open(d.Path, machine.Write)
-	if err != nil {
-		return nil, err
-	}
+// asDrive makes an open disk one that is to be erased. It takes no commands, as one of virtio.
+func asDrive(r *Rig, d *device) *machine.Drive {
 	return &machine.Drive{
-		Blocks: raw{dev.(*device)},
+		Device: d, Blocks: raw{d}, Release: func() error { return nil },
 		State: func() (drive.State, error) {
-			if err := r.pass("state %s", d.Path); err != nil {
+			if err := r.pass("state %s", d.path); err != nil {
 				return drive.State{}, err
 			}
-			return r.StateOf(d.Name)
+			return stateOf(r, d.d), nil
 		},
-		Rescan: func() error { return r.pass("rescan %s", d.Path) },
-		Close:  dev.Close,
-	}, nil
+		Rescan: func() error { return r.pass("rescan %s", d.path) },
+	}
 }
 
-// StateOf says what the machine knows of a disk that is open.
-func (r *Rig) StateOf(name string) (drive.State, error) {
+// stateOf says what the machine knows of a disk that is open.
+func stateOf(r *Rig, d *disk) drive.State {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	i := slices.IndexFunc(r.store.disks, func(d *disk) bool { return d.Name == name })
-	if i < 0 {
-		return drive.State{}, fmt.Errorf("%s: %w", name, os.ErrNotExist)
-	}
-	d := r.store.disks[i]
-	s := drive.State{Number: drive.Number{Major: 252, Minor: uint32(16 * (i + 1))}, Size: d.Size, Claimed: true}
+	number := drive.Number{Major: 252, Minor: uint32(16 * (1 + slices.Index(r.store.disks, d)))}
+	s := drive.State{Number: number, Size: d.Size, Claimed: true}
 	on := func(path string) bool { return strings.HasPrefix(path, d.Path) }
 	for dir, m := range r.mounts {
 		if on(m.source) {
@@ -52,7 +40,7 @@ func (r *Rig) StateOf(name string) (drive.State, error) {
 			s.Users = append(s.Users, "held by "+path)
 		}
 	}
-	return s, nil
+	return s
 }
 
 // raw is the blocks of a disk.

@@ -192,9 +192,8 @@ func (r *Rig) Volume(uuid string) string {
 // Doors returns the ways into the machine.
 func (r *Rig) Doors() machine.Doors {
 	return machine.Doors{
-		List:      r.list,
-		Open:      r.open,
-		OpenDrive: r.openDrive,
+		List: r.list,
+		Open: r.open,
 		WriteBlock: func(string, []byte, int64) error {
 			return errors.New("files are directories here: nothing has a place on the disk")
 		},
@@ -264,7 +263,7 @@ func (r *Rig) open(path string, how machine.Access) (machine.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if how == machine.Write {
+	if how != machine.Read && how != machine.Share {
 		for _, m := range r.mounts {
 			if m.source == path || at == 0 && strings.HasPrefix(m.source, path) {
 				return nil, fmt.Errorf("open %s: %w", path, syscall.EBUSY)
@@ -287,7 +286,11 @@ func (r *Rig) open(path string, how machine.Access) (machine.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &device{r: r, d: d, f: f, path: path, at: at, size: size}, nil
+	dev := &device{r: r, d: d, f: f, path: path, at: at, size: size}
+	if how == machine.Erase || how == machine.Claim {
+		return asDrive(r, dev), nil
+	}
+	return dev, nil
 }
 
 // device is an open device.

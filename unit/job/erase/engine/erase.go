@@ -61,6 +61,8 @@ type Env struct {
 	Announce func(before erasure.Drive) error
 	// Store writes the state where a power cut does not reach, and not to this drive. An error ends the erase. It keeps no reference to it.
 	Store func(State) error
+	// Progress is told how much of the present method is done, from 0 to 1. It may be nil.
+	Progress func(part float64)
 	// Requests is how many reads or writes are under way at once.
 	Requests int
 }

@@ -29,6 +29,13 @@ func (l *link) store() error {
 	return nil
 }
 
+// tell tells how much of the present method is done.
+func (l *link) tell(part float64) {
+	if l.env.Progress != nil {
+		l.env.Progress(part)
+	}
+}
+
 // allowed returns an error unless the drive may be written now.
 func (l *link) allowed() error {
 	if l.drive == nil {
@@ -179,6 +186,7 @@ func (l *link) watch(estimate time.Duration, ask func() (progress, error)) (seen
 		if p.part != last {
 			moved, last = now, p.part
 		}
+		l.tell(float64(p.part) / 0x10000)
 		if seen = true; now.Sub(start) > bound || now.Sub(moved) > max(time.Hour, bound/4) {
 			return seen, errStalled
 		}

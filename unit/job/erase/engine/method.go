@@ -249,7 +249,11 @@ func (t *try) overwrite() error {
 		return err
 	}
 	o.blocks, o.blockSize, o.requests, o.allowed = t.link.areas, int64(t.link.blockSize), t.link.env.Requests, t.link.allowed
-	o.reached = t.link.store
+	o.reached = func() error {
+		p := turn.Position
+		t.link.tell((float64(p.Pass) + float64(p.Next)/float64(max(1, t.link.areas.size()))) / passesDone)
+		return t.link.store()
+	}
 	if !turn.Sent {
 		if err := t.link.allowed(); err != nil {
 			return err

@@ -1,0 +1,130 @@
+package erase
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"gprovision/model/erasure"
+	"gprovision/model/fault"
+	"gprovision/model/policy"
+	"gprovision/unit/job"
+	"gprovision/unit/journal"
+	"gprovision/unit/panel"
+	"gprovision/unit/state"
+)
+
+// conclude shows how an erase has ended, and has the unit restore itself where nothing is left open.
+func (j *erasing) conclude(ctx context.Context) job.Outcome {
+	var c erasure.Certificate
+	var file, sig []byte
+	err := j.book.volume.View(func(v *state.Volume) (err error) {
+		if file, err = state.ReadEraseFile(v, certificateFile); err != nil {
+			return err
+		}
+		if sig, err = state.ReadEraseFile(v, signatureFile); err != nil {
+			return err
+		}
+		c, err = erasure.ParseSigned(file, sig)
+		return err
+	})
+	if err == nil && c.Run != run(j.entry.ID) {
+		err = fmt.Errorf("it is of the run %s", c.Run)
+	}
+	if err != nil {
+		return job.Hold(fault.Because(fault.EraseUnknown, fmt.Errorf("the certificate cannot be read: %w", err)))
+	}
+	places := j.takeAway(c, file, sig)
+	m := j.env.Machine
+	m.Log.Info("erase certificate", "run", c.Run, "outcome", string(c.Outcome), "level", string(c.Level),
+		"reached", strings.Join(places, ", "), journal.ForPerson())
+	switch c.Outcome {
+	case erasure.Proved:
+		m.Panel.Show(panel.View{Job: "erase", Message: fmt.Sprintf("Erased, proved (%s); certificate: %s", c.Level, strings.Join(places, ", "))})
+		j.awaitKey(ctx, time.Duration(m.Policy.Erase.ShowMinutes)*time.Minute)
+	case erasure.Weaker:
+		why := fault.Newf(fault.EraseWeaker, "%s; certificate: %s", reasons(c), strings.Join(places, ", "))
+		if !m.Panel.HasKeys() && m.Policy.Erase.Accept != policy.AcceptRestore {
+			return job.Hold(why)
+		}
+		m.Panel.Fail(why)
+		j.awaitKey(ctx, 0)
+	case erasure.Failed:
+		return job.Hold(fault.Newf(fault.EraseFailed, "%s; certificate: %s", reasons(c), strings.Join(places, ", ")))
+	default:
+		return job.Hold(fault.Newf(fault.EraseUnknown, "%s; certificate: %s", reasons(c), strings.Join(places, ", ")))
+	}
+	if ctx.Err() != nil {
+		return job.Hold(fault.Because(fault.EraseStopped, ctx.Err()))
+	}
+	if err := j.book.change(func(v *state.Volume) error { return j.resolve(v, c.Outcome) }); err != nil {
+		return job.Hold(fault.Because(fault.RecoveryDamaged, err))
+	}
+	return job.Outcome{Kind: job.RebootNow}
+}
+
+// resolve asks for the restore first, so that nothing is ever started from a disk that was erased.
+func (j *erasing) resolve(v *state.Volume, o erasure.Outcome) error {
+	r, err := state.NewRequest(state.KindRestore, state.Latest, "the erase "+j.entry.ID, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := v.WriteRequest(r); err != nil {
+		return err
+	}
+	return state.WriteErase(v, state.Erase{ID: j.entry.ID, By: j.entry.By, Started: j.entry.Started, Outcome: o, Resolved: true})
+}
+
+// awaitKey waits until a person has pressed a key, at most for a while; 0: as long as it takes. Where nobody can press one it does not
+// wait.
+func (j *erasing) awaitKey(ctx context.Context, most time.Duration) {
+	p := j.env.Machine.Panel
+	if !p.HasKeys() {
+		return
+	}
+	p.Forget()
+	if most > 0 {
+		p.Pause(ctx, most)
+		return
+	}
+	select {
+	case <-p.Pressed():
+	case <-ctx.Done():
+	}
+}
+
+// reasons says what is missing, drive by drive.
+func reasons(c erasure.Certificate) string {
+	var out []string
+	for _, d := range c.Drives {
+		var why []string
+		for _, r := range d.Reasons {
+			why = append(why, string(r))
+		}
+		out = append(out, fmt.Sprintf("%s %s: %s", d.Name, d.Outcome, strings.Join(why, ", ")))
+	}
+	return strings.Join(out, "; ")
+}
+
+// takeAway brings the certificate to where the unit does not take it along, and returns the places that it reached.
+func (j *erasing) takeAway(c erasure.Certificate, file, sig []byte) []string {
+	places := []string{"recovery volume"}
+	m := j.env.Machine
+	for _, s := range j.f.Sticks {
+		name := "erase-" + c.Run[:8] + ".json"
+		err := m.SetReadOnly(s.Disk.Path, false)
+		if err == nil {
+			err = s.Save(m, name, file)
+		}
+		if err == nil {
+			err = s.Save(m, name+".minisig", sig)
+		}
+		if err != nil {
+			m.Log.Warn("the certificate cannot be saved to a recovery stick", "stick", s.Disk.Name, "err", err)
+			continue
+		}
+		places = append(places, "stick "+s.Disk.Name)
+	}
+	return places
+}
