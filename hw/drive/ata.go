@@ -30,7 +30,7 @@ func (e ATAError) Error() string {
 
 // The commands (ACS-3 clause 7, each with its command).
 const (
-	ataDCO              = 0xb1 // DEVICE CONFIGURATION, subcommand C2h: identify (ACS-2)
+	ataDCO              = 0xb1 // DEVICE CONFIGURATION, feature C0h: restore, C2h: identify (ACS-2)
 	ataSMART            = 0xb0 // SMART, feature D0h: SMART READ DATA
 	ataSanitize         = 0xb4
 	ataIdentify         = 0xec
@@ -44,6 +44,7 @@ const (
 	ataSetMaxExt        = 0x37 // ACS-2
 	ataSetMax           = 0xf9 // ACS-2
 	ataAccessibleMax    = 0x78 // ACCESSIBLE MAX ADDRESS CONFIGURATION, feature 0000h: get native
+	featureDCORestore   = 0xc0
 	featureDCOIdentify  = 0xc2
 )
 
@@ -342,6 +343,12 @@ func (a *ATA) FactorySectors() (uint64, error) {
 		return 0, fmt.Errorf("read device configuration: %w", err)
 	}
 	return words(b).quad(3) + 1, nil
+}
+
+// RestoreConfiguration takes a device configuration overlay away for good, by DEVICE CONFIGURATION RESTORE (ACS-2): the drive has all
+// sectors and features again that it was made with. It is refused while a host protected area is closed.
+func (a *ATA) RestoreConfiguration(p Permit) error {
+	return a.destroy(p, taskfile{command: ataDCO, features: featureDCORestore, device: 0x40})
 }
 
 // reallocated reads attribute 5 of SMART READ DATA (ACS-3, SMART; the table of attributes is older than the standard, which leaves it to

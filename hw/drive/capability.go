@@ -26,6 +26,8 @@ const (
 	SCSISanitizeBlock     Method = "scsi-sanitize-block"
 	SCSISanitizeOverwrite Method = "scsi-sanitize-overwrite"
 	SCSIFormatUnit        Method = "scsi-format-unit"
+
+	MMCSanitize Method = "mmc-sanitize" // an erase of all sectors before it
 )
 
 // Word is a number as the drive said it.
@@ -40,6 +42,12 @@ type Capabilities struct {
 	Methods []Method
 	// Obstacles say why methods that the drive has are not among Methods.
 	Obstacles []string
+	// Unreached are parts of the drive that no method is for.
+	Unreached []string
+	// Hidden is how many bytes of them hold what a user may have stored.
+	Hidden int64
+	// Frozen reports that the security commands of an ATA drive are, so that no password can be set until it was without power.
+	Frozen bool
 	// Locked reports whether a password keeps the drive from being read.
 	Locked   bool
 	Rotation Rotation
@@ -50,10 +58,10 @@ type Capabilities struct {
 }
 
 // Reallocated returns how many sectors the drive says that it has replaced by others, which a host can reach no more. known is false for
-// a drive that does not say: NVMe drives, and most behind bridges.
+// a drive that does not say: NVMe drives, eMMC, and most behind bridges.
 func (d *Drive) Reallocated() (n uint64, known bool, err error) {
 	switch {
-	case d.NVMe != nil:
+	case d.NVMe != nil, d.MMC != nil:
 		return 0, false, nil
 	case d.ATA != nil:
 		return d.ATA.reallocated()
@@ -68,6 +76,8 @@ func (d *Drive) Capabilities() (Capabilities, error) {
 		return d.NVMe.capabilities()
 	case d.ATA != nil:
 		return d.ATA.capabilities()
+	case d.MMC != nil:
+		return d.MMC.capabilities()
 	}
 	return d.SCSI.capabilities()
 }
@@ -105,7 +115,7 @@ func (a *ATA) capabilities() (Capabilities, error) {
 		return Capabilities{}, err
 	}
 	s := id.Security
-	out := Capabilities{Locked: s.Locked, Rotation: id.Rotation}
+	out := Capabilities{Locked: s.Locked, Frozen: s.Supported && s.Frozen && !state.USB, Rotation: id.Rotation}
 	for _, n := range []int{59, 82, 83, 85, 86, 89, 90, 92, 119, 120, 128, 217} {
 		out.Words = append(out.Words, Word{fmt.Sprintf("word %d", n), uint64(words(id.Raw).at(n))})
 	}

@@ -1,5 +1,5 @@
 // Package drive speaks the commands of drives that a kernel does not give a name: what a drive says that it can erase, and erasing by
-// NVMe, ATA and SCSI. It sends them through the kernel (NVME_IOCTL_ADMIN_CMD, SG_IO) and needs no other program.
+// NVMe, ATA, SCSI and eMMC. It sends them through the kernel (NVME_IOCTL_ADMIN_CMD, SG_IO, MMC_IOC_MULTI_CMD) and needs no other program.
 //
 // A command that destroys takes a [Permit] that names one drive. Before each such command the drive is asked again who it is, and the
 // machine whether it is in use; a permit for another drive, or none, is refused with [ErrNotPermitted] and nothing is sent. What must not
@@ -8,8 +8,7 @@
 //
 // The package decides nothing: which method is used, whether one was successful and what that proves is said above. It does not read or
 // write blocks (hw/block does, beside an open drive), and it does not wait: an operation that goes on in the background is polled by who
-// started it. eMMC is left out: its erase needs several commands that no other may come between, and there was no card to try them on.
-// Of drives that encrypt by themselves it is asked whether they are locked; reverting one by its PSID is left out.
+// started it. There was no eMMC and no drive that encrypts by itself to try their commands on: those are held to what Linux sends.
 //
 // Sources. Each number in the code names its place in one of these, by section, figure or table where it was looked up, else by the
 // field's name:
@@ -21,8 +20,8 @@
 //	SAT       SCSI/ATA Translation - 3; big endian
 //	SPC       SCSI Primary Commands - 5; big endian
 //	SBC       SCSI Block Commands - 5; big endian, fields as in SBC-4
-//	TCG       Storage Architecture Core Specification 2.01, Level 0 Discovery; big endian
-//	Linux     include/uapi/linux/nvme_ioctl.h and include/scsi/sg.h, numbers in the machine's order
-//
-// The demand to purge or fail of later NVMe specifications (PREQ, PRGD) is not sent: 2.1 does not have it.
+//	TCG       Storage Architecture Core Specification 2.01, and block/sed-opal.c of Linux 6.1, which cites it; big endian
+//	eMMC      JEDEC JESD84-B51 by the names and numbers of include/linux/mmc/mmc.h and drivers/mmc/core of Linux 6.1
+//	libnvme   libnvme 3 (linux-nvme/nvme-cli, nvme-cmds-base.h and nvme-types-base.h), for what 2.1 does not have: PREQ, PRGD, SPRRS
+//	Linux     include/uapi/linux/nvme_ioctl.h, linux/mmc/ioctl.h and include/scsi/sg.h, numbers in the machine's order
 package drive

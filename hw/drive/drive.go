@@ -5,11 +5,12 @@ import (
 	"fmt"
 )
 
-// Drive is an open drive. One of NVMe, ATA and SCSI is set: the protocol that it speaks.
+// Drive is an open drive. One of NVMe, ATA, SCSI and MMC is set: the protocol that it speaks.
 type Drive struct {
 	NVMe *NVMe
 	ATA  *ATA
 	SCSI *SCSI
+	MMC  *MMC
 
 	dev    Device
 	permit permitter
@@ -31,6 +32,14 @@ func On(dev Device, tell func(Exchange)) (*Drive, error) {
 	switch _, err := n.Controller(); {
 	case err == nil:
 		d.NVMe = n
+		return d, nil
+	case !errors.Is(err, errors.ErrUnsupported):
+		return nil, fmt.Errorf("find protocol: %w", err)
+	}
+	m := &MMC{dev, permit}
+	switch _, err := m.ExtCSD(); {
+	case err == nil:
+		d.MMC = m
 		return d, nil
 	case !errors.Is(err, errors.ErrUnsupported):
 		return nil, fmt.Errorf("find protocol: %w", err)
@@ -65,7 +74,8 @@ func (d *Drive) Close() error { return d.close() }
 // Check asks drive and machine whether a permit allows a command at this moment: for whoever is about to write blocks.
 func (d *Drive) Check(p Permit) error { return d.permit(p) }
 
-// Reset resets the controller of an NVMe drive, or a SCSI device, so that nothing of what it holds in its caches answers for the medium.
+// Reset resets the controller of an NVMe drive, or a SCSI device, so that nothing of what it holds in its caches answers for the medium. An
+// eMMC has none that Linux offers: the error is errors.ErrUnsupported.
 func (d *Drive) Reset(p Permit) error {
 	if err := d.permit(p); err != nil {
 		return err
@@ -88,6 +98,8 @@ func (d *Drive) who() (model, serial string, err error) {
 	case d.ATA != nil:
 		id, err := d.ATA.Identify()
 		return id.Model, id.Serial, err
+	case d.MMC != nil:
+		return d.MMC.identity()
 	}
 	i, err := d.SCSI.Inquiry()
 	if err != nil {

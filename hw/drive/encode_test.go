@@ -14,6 +14,7 @@ type scripted struct {
 	sent   []string // hexadecimal, with the data that went to the drive behind a space
 	nvme   func(NVMeCommand) (NVMeResult, error)
 	scsi   func(SCSICommand) (SCSIResult, error)
+	mmc    func(...MMCCommand) ([]uint32, error)
 	resets int
 	state  State
 }
@@ -37,6 +38,18 @@ func (s *scripted) SCSI(c SCSICommand) (SCSIResult, error) {
 		return SCSIResult{}, nil
 	}
 	return s.scsi(c)
+}
+
+func (s *scripted) MMC(cs ...MMCCommand) ([]uint32, error) {
+	line := ""
+	for _, c := range cs {
+		line += hex.EncodeToString(c.frame())
+	}
+	s.sent = append(s.sent, line)
+	if s.mmc == nil {
+		return nil, errors.ErrUnsupported
+	}
+	return s.mmc(cs...)
 }
 
 func (s *scripted) Reset() error { s.resets++; return nil }
@@ -126,6 +139,8 @@ func TestSCSIBytes(t *testing.T) {
 			[]string{"85080e00d00001" + "00" + "00" + "00" + "4f" + "00" + "c2" + "00b000"}},
 		{"DEVICE CONFIGURATION IDENTIFY", func(_ *SCSI, a *ATA) error { _, err := a.FactorySectors(); return err },
 			[]string{"85080e00c20001" + "000000000000" + "00b100"}},
+		{"DEVICE CONFIGURATION RESTORE", func(_ *SCSI, a *ATA) error { return a.RestoreConfiguration(Permit{}) },
+			[]string{"85062000c00000" + "000000000000" + "40b100"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -160,13 +175,15 @@ func TestNVMeBytes(t *testing.T) {
 		{"allocated namespaces", func(n *NVMe) error { _, err := n.Allocated(); return err }, entry("06", "00000000", "10000000", "00000000")},
 		{"Sanitize Status", func(n *NVMe) error { _, err := n.SanitizeLog(); return err }, entry("02", "ffffffff", "81807f00", "00000000")},
 		{"crypto erase", sanitize(SanitizeOptions{Erasure: CryptoErase}), entry("84", "00000000", "04000000", "00000000")},
-		{"block erase, kept allocated, verified", sanitize(SanitizeOptions{Erasure: BlockErase, KeepAllocated: true, Verify: true}),
-			entry("84", "00000000", "02060000", "00000000")},
+		{"block erase, kept allocated", sanitize(SanitizeOptions{Erasure: BlockErase, KeepAllocated: true}),
+			entry("84", "00000000", "02020000", "00000000")},
+		{"block erase, verified, purge or fail", sanitize(SanitizeOptions{Erasure: BlockErase, Verify: true, Purge: true}),
+			entry("84", "00000000", "020c0000", "00000000")},
 		{"overwrite", sanitize(SanitizeOptions{Erasure: Overwrite, Pattern: Pattern{Word: 0x11223344, Passes: 3, Invert: true}}),
 			entry("84", "00000000", "33010000", "44332211")},
 		{"exit failure mode", func(n *NVMe) error { return n.ExitFailureMode(Permit{}) }, entry("84", "00000000", "01000000", "00000000")},
 		{"exit media verification", func(n *NVMe) error { return n.EndVerification(Permit{}) }, entry("84", "00000000", "05000000", "00000000")},
-		{"Security Receive", func(n *NVMe) error { return n.send(securityReceive(make([]byte, 512))) },
+		{"Security Receive", func(n *NVMe) error { return n.send(securityReceive(comDiscovery, make([]byte, 512))) },
 			entry("82", "00000000", "00010001", "00020000")},
 		{"Format, user data", func(n *NVMe) error { return n.Format(Permit{whole: true}, ns, false, time.Hour) },
 			entry("80", "02000000", "55130000", "00000000")},
@@ -201,6 +218,7 @@ func TestNothingIsSent(t *testing.T) {
 		"ATA, 16 passes":      a.Sanitize(Permit{}, Overwrite, Pattern{Passes: 16}),
 		"NVMe, no erasure":    n.Sanitize(Permit{}, SanitizeOptions{}),
 		"NVMe, no passes":     n.Sanitize(Permit{}, SanitizeOptions{Erasure: Overwrite}),
+		"NVMe, kept, looked":  n.Sanitize(Permit{}, SanitizeOptions{Erasure: BlockErase, KeepAllocated: true, Verify: true}),
 		"NVMe, no namespace":  n.Format(Permit{}, Namespace{}, true, 0),
 		"NVMe, all":           n.Format(Permit{}, Namespace{ID: allNamespaces, BlockSize: 512}, true, 0),
 		"ATA, no area":        a.SetSectors(Permit{}, Identify{}, 1),

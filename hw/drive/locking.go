@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Locking is what a drive that encrypts by itself says of that (TCG Storage Architecture Core Specification 2.01, Level 0 Discovery; big
@@ -15,7 +16,9 @@ type Locking struct {
 	Encrypts  bool // what it stores is encrypted
 	// Features are the codes of all feature descriptors, such as 0203h for Opal 2.
 	Features []uint16
-	Raw      []byte
+	// ComID is the number by which the drive is talked to, 0 if no feature that is known here says one.
+	ComID uint16
+	Raw   []byte
 }
 
 // The security protocol of TCG and what it is asked for: protocol 01h, ComID 0001h.
@@ -28,12 +31,13 @@ const (
 	opSecurityProtocolIn = 0xa2
 )
 
-// Locking asks with Level 0 Discovery. known is false for a drive that does not know the question. An ATA drive is asked by SECURITY
-// PROTOCOL IN, which its controller translates (SAT): Linux does not pass TRUSTED RECEIVE through.
+// Locking asks with Level 0 Discovery. known is false for a drive that does not know the question, as each eMMC. An ATA drive is asked by
+// SECURITY PROTOCOL IN, which its controller translates (SAT): Linux does not pass TRUSTED RECEIVE through.
 func (d *Drive) Locking() (l Locking, known bool, err error) {
-	b := make([]byte, 512)
-	switch {
-	case d.NVMe != nil:
+	if d.MMC != nil {
+		return Locking{}, false, nil
+	}
+	if d.NVMe != nil {
 		c, err := d.NVMe.Controller()
 		if err != nil {
 			return Locking{}, false, err
@@ -41,34 +45,35 @@ func (d *Drive) Locking() (l Locking, known bool, err error) {
 		if c.OACS&1 == 0 { // Security Send and Security Receive
 			return Locking{}, false, nil
 		}
-		err = d.NVMe.send(securityReceive(b))
-		if e := (StatusError{}); errors.As(err, &e) {
-			return Locking{}, false, nil
-		}
-		if err != nil {
-			return Locking{}, false, err
-		}
-	default:
-		b, err = (&SCSI{dev: d.dev}).read(securityProtocolIn(len(b)), len(b))
-		if refused(err) {
-			return Locking{}, false, nil
-		}
-		if err != nil {
-			return Locking{}, false, err
-		}
+	}
+	b, err := d.securityIn(comDiscovery, 512)
+	if e := (StatusError{}); errors.As(err, &e) || refused(err) {
+		return Locking{}, false, nil
+	}
+	if err != nil {
+		return Locking{}, false, err
 	}
 	l, err = ParseLocking(b)
 	return l, err == nil, err
 }
 
+// securityIn receives what the drive has for a communication identifier.
+func (d *Drive) securityIn(comID uint16, n int) ([]byte, error) {
+	if d.NVMe == nil {
+		return (&SCSI{dev: d.dev}).read(securityProtocolIn(comID, n), n)
+	}
+	b := make([]byte, n)
+	return b, d.NVMe.send(securityReceive(comID, b))
+}
+
 // securityReceive is Security Receive (NVMe figures 376 and 377): protocol in bits 31:24, its own field in bits 23:8, length in Dword 11.
-func securityReceive(b []byte) NVMeCommand {
-	return NVMeCommand{Opcode: nvmeSecurityReceive, CDW10: protocolTCG<<24 | comDiscovery<<8, CDW11: uint32(len(b)), Data: b}
+func securityReceive(comID uint16, b []byte) NVMeCommand {
+	return NVMeCommand{Opcode: nvmeSecurityReceive, CDW10: protocolTCG<<24 | uint32(comID)<<8, CDW11: uint32(len(b)), Data: b}
 }
 
 // securityProtocolIn is SECURITY PROTOCOL IN (SPC): its own field in bytes 2 and 3, length in bytes 6 to 9.
-func securityProtocolIn(n int) []byte {
-	return []byte{opSecurityProtocolIn, protocolTCG, comDiscovery >> 8, comDiscovery & 0xff, 0, 0, 0, 0, byte(n >> 8), byte(n), 0, 0}
+func securityProtocolIn(comID uint16, n int) []byte {
+	return []byte{opSecurityProtocolIn, protocolTCG, byte(comID >> 8), byte(comID), 0, 0, 0, 0, byte(n >> 8), byte(n), 0, 0}
 }
 
 // ParseLocking reads the data of Level 0 Discovery: a header of 48 bytes with the length of what follows in its first four, then
@@ -85,10 +90,17 @@ func ParseLocking(b []byte) (Locking, error) {
 	for rest := l.Raw[48:]; len(rest) >= 4 && len(rest) >= 4+int(rest[3]); rest = rest[4+int(rest[3]):] {
 		code := binary.BigEndian.Uint16(rest)
 		l.Features = append(l.Features, code)
-		if code == featureLocking && rest[3] >= 1 {
+		switch {
+		case code == featureLocking && rest[3] >= 1:
 			bits := rest[4]
 			l.Supported, l.Enabled, l.Locked, l.Encrypts = bits&1 != 0, bits&2 != 0, bits&4 != 0, bits&8 != 0
+		case slices.Contains(opals(), code) && rest[3] >= 2:
+			l.ComID = binary.BigEndian.Uint16(rest[4:])
 		}
 	}
 	return l, nil
 }
+
+// opals are the features that begin with the ComID: Opal 1 and 2, Opalite, Pyrite 1 and 2, Ruby (TCG, the SSC of each). The Enterprise SSC
+// has another form of methods and is not among them.
+func opals() []uint16 { return []uint16{0x0200, 0x0203, 0x0301, 0x0302, 0x0303, 0x0304} }

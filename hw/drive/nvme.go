@@ -106,6 +106,14 @@ func (c Controller) CanVerify() bool { return c.SANICAP&(1<<3) != 0 }
 // CanKeepAllocated reports whether the controller obeys SanitizeOptions.KeepAllocated: bit 29 of SANICAP (NDI) is clear.
 func (c Controller) CanKeepAllocated() bool { return c.SANICAP != 0 && c.SANICAP&(1<<29) == 0 }
 
+// ModifiesAfter reports whether the controller writes once more to all media, so that they can be read, where it was asked to keep blocks
+// allocated: bits 31:30 of SANICAP (NODMMAS) are 10b. What is read then is not what the sanitize operation left.
+func (c Controller) ModifiesAfter() bool { return c.SANICAP>>30 == 2 }
+
+// CanPurge reports whether the controller obeys SanitizeOptions.Purge, and says afterwards whether it purged: bit 5 of SANICAP (SPRRS,
+// libnvme).
+func (c Controller) CanPurge() bool { return c.SANICAP&(1<<5) != 0 }
+
 // CanFormat reports whether the controller knows Format NVM: bit 1 of OACS.
 func (c Controller) CanFormat() bool { return c.OACS&(1<<1) != 0 }
 
@@ -238,8 +246,19 @@ type SanitizeLog struct {
 	CDW10    uint32 // SCDW10: Dword 10 of the command that started the last operation
 	// Estimated times; 0 if none is said.
 	Overwrite, BlockErase, CryptoErase time.Duration
-	Raw                                []byte
+	// Phase is bits 3:0 of SSI (SANS): where in the operation the drive is.
+	Phase byte
+	Raw   []byte
 }
+
+// phaseVerification is the media verification state (libnvme, NVME_SANITIZE_SSI_MEDIA_VERIFICATION).
+const phaseVerification = 5
+
+// Verifying reports whether the drive is in the media verification state, in which it is read and not written, until EndVerification.
+func (l SanitizeLog) Verifying() bool { return l.State() == Sanitizing && l.Phase == phaseVerification }
+
+// Purged reports whether the last operation purged all user data, as it was asked to by SanitizeOptions.Purge: bit 11 (PRGD, libnvme).
+func (l SanitizeLog) Purged() bool { return l.Status&(1<<11) != 0 }
 
 // State returns bits 2:0 of the status.
 func (l SanitizeLog) State() SanitizeState { return SanitizeState(l.Status & 7) }
@@ -265,10 +284,14 @@ func ParseSanitizeLog(b []byte) (SanitizeLog, error) {
 		}
 		return 0
 	}
-	return SanitizeLog{
+	l := SanitizeLog{
 		Progress: le.Uint16(b), Status: le.Uint16(b[2:]), CDW10: le.Uint32(b[4:]),
 		Overwrite: seconds(8), BlockErase: seconds(12), CryptoErase: seconds(16), Raw: b,
-	}, nil
+	}
+	if len(b) > 36 {
+		l.Phase = b[36] & 0x0f
+	}
+	return l, nil
 }
 
 // SanitizeLog asks for the sanitize status and leaves a waiting event as it is (RAE).
@@ -287,11 +310,15 @@ type SanitizeOptions struct {
 	Pattern Pattern // of an Overwrite
 	// KeepAllocated asks the drive not to deallocate blocks afterwards, so that what is read is the medium (NDAS).
 	KeepAllocated bool
-	// Verify asks the drive to stay in the media verification state afterwards (EMVS), until EndVerification.
+	// Verify asks the drive to stay in the media verification state afterwards (EMVS), until EndVerification. It goes neither with an
+	// Overwrite nor with KeepAllocated (NVMe 5.1.22, 8.1.26).
 	Verify bool
+	// Purge asks the drive to purge all user data as IEEE 2883 has it, or to fail (PREQ).
+	Purge bool
 }
 
-// Dword10 returns Dword 10 of the Sanitize command (NVMe figure 372): what SanitizeLog.CDW10 must be afterwards. AUSE is 0.
+// Dword10 returns Dword 10 of the Sanitize command (NVMe figure 372; bit 11 is libnvme's): what SanitizeLog.CDW10 must be afterwards. AUSE
+// is 0.
 func (o SanitizeOptions) Dword10() (uint32, error) {
 	w, ok := map[Erasure]uint32{BlockErase: 2, Overwrite: 3, CryptoErase: 4}[o.Erasure]
 	if !ok {
@@ -309,8 +336,14 @@ func (o SanitizeOptions) Dword10() (uint32, error) {
 	if o.KeepAllocated {
 		w |= 1 << 9
 	}
+	if o.Verify && (o.KeepAllocated || o.Erasure == Overwrite) {
+		return 0, errors.New("media verification goes neither with an overwrite nor with blocks that stay allocated")
+	}
 	if o.Verify {
 		w |= 1 << 10
+	}
+	if o.Purge {
+		w |= 1 << 11
 	}
 	return w, nil
 }

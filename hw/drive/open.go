@@ -1,6 +1,7 @@
 package drive
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +22,7 @@ type file struct {
 	f       *os.File
 	claimed bool
 	nvme    bool
+	mmc     bool
 	sys     fs.FS // /sys
 	proc    fs.FS // /proc
 	number  func(path string) (Number, bool)
@@ -50,6 +52,8 @@ func use(f *os.File, tell func(Exchange)) (*Drive, error) {
 		return nil, err
 	}
 	dev.nvme = strings.HasPrefix(name, "nvme")
+	kind, err := fs.ReadFile(dev.sys, "block/"+name+"/device/type")
+	dev.mmc = strings.HasPrefix(name, "mmcblk") && err == nil && strings.TrimSpace(string(kind)) == "MMC" // an SD card is another thing
 	d, err := On(dev, tell)
 	if err != nil {
 		return nil, err
@@ -134,8 +138,26 @@ func (d *file) State() (State, error) {
 	if link, err := fs.ReadLink(d.sys, "block/"+name); err == nil {
 		s.USB = regexp.MustCompile(`/usb\d+/`).MatchString(link)
 	}
+	if d.mmc {
+		if s.CID, err = readCID(d.sys, name); err != nil {
+			return State{}, err
+		}
+	}
 	s.Users, err = d.users(name)
 	return s, err
+}
+
+// readCID reads the identification register of an eMMC.
+func readCID(sys fs.FS, name string) (cid [16]byte, err error) {
+	b, err := fs.ReadFile(sys, "block/"+name+"/device/cid")
+	if err != nil {
+		return cid, fmt.Errorf("identity of %s: %w", name, err)
+	}
+	raw, err := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || len(raw) != len(cid) {
+		return cid, fmt.Errorf("identity of %s: %q", name, b)
+	}
+	return [16]byte(raw), nil
 }
 
 // users looks for holders in sysfs, mounts and swap of the disk, its partitions, and the other namespaces of an NVM subsystem.
@@ -265,12 +287,13 @@ func milliseconds(t time.Duration) uint32 {
 	return uint32(min(t.Milliseconds(), 1<<32-1))
 }
 
-// The requests of Linux, linux/nvme_ioctl.h and scsi/sg.h.
+// The requests of Linux, linux/nvme_ioctl.h, scsi/sg.h and linux/mmc/ioctl.h.
 const (
 	nvmeIoctlAdminCmd = 0xc0484e41 // _IOWR('N', 0x41, struct nvme_passthru_cmd)
 	nvmeIoctlReset    = 0x4e44     // _IO('N', 0x44)
 	sgIO              = 0x2285
 	sgSCSIReset       = 0x2284
+	mmcIocMultiCmd    = 0xc008b301 // _IOWR(MMC_BLOCK_MAJOR, 1, struct mmc_ioc_multi_cmd)
 )
 
 // nvmePassthru is struct nvme_passthru_cmd.
@@ -324,7 +347,7 @@ type sgHeader struct {
 
 // SCSI sends a command block by SG_IO.
 func (d *file) SCSI(c SCSICommand) (SCSIResult, error) {
-	if d.nvme {
+	if d.nvme || d.mmc {
 		return SCSIResult{}, errors.ErrUnsupported
 	}
 	sense := make([]byte, 252)
@@ -363,8 +386,70 @@ func (h *sgHeader) result(sense []byte) (SCSIResult, error) {
 	return r, fmt.Errorf("the kernel could not send it: host status %02Xh, driver status %02Xh", h.hostStatus, h.driverStatus)
 }
 
+// mmcCommand is struct mmc_ioc_cmd.
+type mmcCommand struct {
+	write, app                       int32
+	opcode, argument                 uint32
+	response                         [4]uint32
+	flags, blockSize, blocks         uint32
+	sleepMin, sleepMax               uint32 // microseconds after the command
+	dataTimeout, commandTimeout, pad uint32 // nanoseconds, milliseconds
+	data                             uint64
+}
+
+// The flags of a response (linux/mmc/core.h): R1 and R1b with their SPI forms, and a command with data.
+const (
+	mmcR1   = 0x15 | 0x80
+	mmcR1b  = 0x1d | 0x80 | 0x400
+	mmcADTC = 1 << 5
+)
+
+// MMC sends commands by MMC_IOC_MULTI_CMD: the kernel lets no other come between them.
+func (d *file) MMC(cs ...MMCCommand) ([]uint32, error) {
+	if !d.mmc {
+		return nil, errors.ErrUnsupported
+	}
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	request := struct {
+		n    uint64
+		cmds [4]mmcCommand
+	}{n: uint64(len(cs))}
+	if len(cs) > len(request.cmds) {
+		return nil, fmt.Errorf("%d commands at once", len(cs))
+	}
+	for i, c := range cs {
+		k := mmcCommand{opcode: c.Index, argument: c.Argument, flags: mmcR1}
+		if c.Write {
+			k.write = 1
+		}
+		if c.Busy {
+			k.flags, k.commandTimeout = mmcR1b, uint32(min(c.Timeout.Milliseconds(), 1<<31-1))
+		}
+		if len(c.Data) > 0 {
+			pin.Pin(&c.Data[0])
+			k.flags, k.blockSize, k.blocks, k.data = k.flags|mmcADTC, 512, uint32(len(c.Data)/512), uint64(uintptr(unsafe.Pointer(&c.Data[0])))
+		}
+		request.cmds[i] = k
+	}
+	if _, err := d.ioctl(mmcIocMultiCmd, unsafe.Pointer(&request)); err != nil {
+		if errors.Is(err, unix.ETIMEDOUT) {
+			err = fmt.Errorf("%w: %w", ErrTimeout, err)
+		}
+		return nil, err
+	}
+	var out []uint32
+	for _, k := range request.cmds[:len(cs)] {
+		out = append(out, k.response[0])
+	}
+	return out, nil
+}
+
 // Reset resets the controllers of an NVM subsystem through their own nodes, or a SCSI device and nothing above it.
 func (d *file) Reset() error {
+	if d.mmc {
+		return errors.ErrUnsupported
+	}
 	if !d.nvme {
 		kind := int32(1 | 0x100) // SG_SCSI_RESET_DEVICE, SG_SCSI_RESET_NO_ESCALATE
 		_, err := d.ioctl(sgSCSIReset, unsafe.Pointer(&kind))

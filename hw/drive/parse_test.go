@@ -30,6 +30,9 @@ func TestKernelStructures(t *testing.T) {
 	if n := unsafe.Sizeof(sgHeader{}); unsafe.Sizeof(uintptr(0)) == 8 && n != 88 {
 		t.Errorf("struct sg_io_hdr has %d bytes", n)
 	}
+	if n := unsafe.Sizeof(mmcCommand{}); n != 72 {
+		t.Errorf("struct mmc_ioc_cmd has %d bytes", n)
+	}
 }
 
 func TestParseSense(t *testing.T) {
@@ -251,6 +254,14 @@ func TestParseNVMe(t *testing.T) {
 		l.Passes() != 3 || l.CDW10 != 0x133 || l.Progress != 0xffff {
 		t.Errorf("%+v %v", l, err)
 	}
+	if l.Purged() || l.Verifying() {
+		t.Errorf("%+v", l)
+	}
+	b := sanitizeData()
+	b[2], b[3], b[36] = 0x02, 0x08, 0x05
+	if l, err := ParseSanitizeLog(b); err != nil || !l.Purged() || !l.Verifying() {
+		t.Errorf("%+v %v", l, err)
+	}
 	if l.Overwrite != time.Hour || l.BlockErase != 0 || l.CryptoErase != 2*time.Second {
 		t.Errorf("%+v", l)
 	}
@@ -354,6 +365,11 @@ func TestParseLocking(t *testing.T) {
 	b := append(unhex(t, discovery), 0xff, 0xff, 0xff, 0xff)
 	l, err := ParseLocking(b)
 	if err != nil || !l.Supported || !l.Enabled || !l.Locked || !l.Encrypts || fmt.Sprint(l.Features) != "[1 2]" || len(l.Raw) != 80 {
+		t.Errorf("%+v %v", l, err)
+	}
+	b = append(b[:80], unhex(t, "0203 10 10 07fe0001 000000000000000000000000")...)
+	b[3] = 96
+	if l, err := ParseLocking(b); err != nil || l.ComID != 0x07fe || !l.Locked {
 		t.Errorf("%+v %v", l, err)
 	}
 	b[68] = 0x09

@@ -41,6 +41,8 @@ type State struct {
 	NSID uint32
 	// USB reports whether the drive is behind a USB bridge.
 	USB bool
+	// CID is the identification register of an eMMC, which the kernel has read from it; else zeros.
+	CID [16]byte
 }
 
 // Permit allows destroying what is on one drive, or on one namespace of an NVMe drive. The zero Permit allows nothing.

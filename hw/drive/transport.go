@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Device is an open drive, as the protocols of this package need it: three ways to reach the drive, and what the machine knows of it. The
+// Device is an open drive, as the protocols of this package need it: the ways to reach the drive, and what the machine knows of it. The
 // real one is made by [Open]; a simulated one implements the same.
 type Device interface {
 	// NVMe sends an admin command and waits until the drive has completed it. The error says that there is no answer of the drive; a status
@@ -15,6 +15,9 @@ type Device interface {
 	NVMe(c NVMeCommand) (NVMeResult, error)
 	// SCSI sends a command block and waits until the drive has completed it, likewise.
 	SCSI(c SCSICommand) (SCSIResult, error)
+	// MMC sends commands to an eMMC, with none of anybody else's between them, and waits until it has completed them, likewise. It returns
+	// the card status of each (R1).
+	MMC(cs ...MMCCommand) ([]uint32, error)
 	// Reset resets the controller of an NVMe drive, or a SCSI device.
 	Reset() error
 	// State says what the machine knows of the device at this moment.
@@ -48,7 +51,7 @@ type NVMeCommand struct {
 	CDW13   uint32
 	CDW14   uint32
 	CDW15   uint32
-	Data    []byte        // what comes from the drive: no command of this package sends data to an NVMe drive
+	Data    []byte        // to the drive where bit 0 of the opcode is set, else from it
 	Timeout time.Duration // 0: half a minute
 }
 
@@ -119,12 +122,28 @@ func (e SenseError) Error() string {
 	return fmt.Sprintf("SCSI command %02Xh: %s", e.Opcode, e.Sense)
 }
 
+// MMCCommand is a command to an eMMC.
+type MMCCommand struct {
+	Index    uint32 // such as 38
+	Argument uint32
+	Data     []byte        // what comes from the drive
+	Write    bool          // it changes something
+	Busy     bool          // its response is R1b: the drive is busy until it has done it
+	Timeout  time.Duration // of one that is Busy; 0: as the kernel has it
+}
+
+// frame returns the five bytes that go over the wire before the checksum (eMMC, command token).
+func (c MMCCommand) frame() []byte {
+	return binary.BigEndian.AppendUint32([]byte{0x40 | byte(c.Index)}, c.Argument)
+}
+
 // Exchange is one command that was sent, and what came back: for a record of what was done to a drive. Data are not part of it, since a
 // password may be among them.
 type Exchange struct {
-	// Command is the submission queue entry (64 bytes) or the command block.
+	// Command is the submission queue entry (64 bytes), the command block, or index and argument of commands to an eMMC, five bytes each.
 	Command []byte
-	// Answer is the status: two bytes of an NVMe completion, big endian; the SCSI status, and the sense data behind it.
+	// Answer is the status: two bytes of an NVMe completion, big endian; the SCSI status, and the sense data behind it; four bytes of each
+	// card status.
 	Answer []byte
 	// Err is why there is no answer.
 	Err error
@@ -146,5 +165,18 @@ func (o observed) NVMe(c NVMeCommand) (NVMeResult, error) {
 func (o observed) SCSI(c SCSICommand) (SCSIResult, error) {
 	r, err := o.Device.SCSI(c)
 	o.tell(Exchange{append([]byte(nil), c.CDB...), append([]byte{r.Status}, r.Sense...), err})
+	return r, err
+}
+
+func (o observed) MMC(cs ...MMCCommand) ([]uint32, error) {
+	r, err := o.Device.MMC(cs...)
+	e := Exchange{Err: err}
+	for _, c := range cs {
+		e.Command = append(e.Command, c.frame()...)
+	}
+	for _, s := range r {
+		e.Answer = binary.BigEndian.AppendUint32(e.Answer, s)
+	}
+	o.tell(e)
 	return r, err
 }

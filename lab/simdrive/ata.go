@@ -14,14 +14,22 @@ type ataState struct {
 	locked   bool
 	password [32]byte
 	tries    int
-	prepared bool // the last command was SECURITY ERASE PREPARE
-	native   bool // the last command was READ NATIVE MAX ADDRESS
+	prepared bool  // the last command was SECURITY ERASE PREPARE
+	native   bool  // the last command was READ NATIVE MAX ADDRESS
+	overlay  int64 // sectors that a device configuration overlay hides
+	thawed   bool  // it lost its power, and firmware did not freeze it since
 }
 
 // powerLost is what the drive forgets: it is locked again, and a host protected area is closed.
 func (s *ataState) powerLost(visible int64) {
-	s.visible, s.locked, s.tries, s.prepared = visible, s.enabled, 0, false
+	s.visible, s.locked, s.tries, s.prepared, s.thawed = visible, s.enabled, 0, false, false
 }
+
+// frozen reports whether the security commands are frozen.
+func (d *Drive) frozen() bool { return d.f.Frozen && !d.ata.thawed }
+
+// native is how many sectors there are with a host protected area, and without what an overlay hides.
+func (d *Drive) native() int64 { return d.c.Sectors + d.c.Area + d.c.Overlay - d.ata.overlay }
 
 // taskfile is an ATA command as ATA PASS-THROUGH (16) has it.
 type taskfile struct {
@@ -58,8 +66,8 @@ func (d *Drive) translated(c drive.SCSICommand) (answer, error) {
 			return d.inquiry(c.CDB, "BRIDGE"), nil
 		}
 		return d.inquiry(c.CDB, "ATA"), nil
-	case 0xa2:
-		return d.securityProtocol(c.CDB), nil
+	case 0xa2, 0xb5:
+		return d.securityProtocol(c), nil
 	case 0x85:
 	default:
 		return illegal(), nil
@@ -123,8 +131,10 @@ func (d *Drive) ataCommand(t taskfile) (registers, error) {
 	case 0x27, 0xf8:
 		d.ata.native = true
 		r := done()
-		r.lba = uint64(d.c.Sectors + d.c.Area - 1)
+		r.lba = uint64(d.native() - 1)
 		return r, nil
+	case 0xb1:
+		return d.configuration(t), nil
 	case 0xb0:
 		if t.features != 0xd0 || t.lba != 0xc24f00 {
 			return aborted(), nil
@@ -132,7 +142,7 @@ func (d *Drive) ataCommand(t taskfile) (registers, error) {
 		d.smart(t.data)
 		return done(), nil
 	case 0x37, 0xf9:
-		if !native || d.ata.locked || int64(t.lba) >= d.c.Sectors+d.c.Area {
+		if !native || d.ata.locked || int64(t.lba) >= d.native() {
 			return aborted(), nil
 		}
 		if !d.f.AreaStays {
@@ -141,6 +151,29 @@ func (d *Drive) ataCommand(t taskfile) (registers, error) {
 		return done(), nil
 	}
 	return aborted(), nil
+}
+
+// configuration answers DEVICE CONFIGURATION IDENTIFY and RESTORE.
+func (d *Drive) configuration(t taskfile) registers {
+	switch {
+	case d.c.Overlay == 0:
+		return aborted()
+	case t.features == 0xc2:
+		clear(t.data)
+		binary.LittleEndian.PutUint64(t.data[6:], uint64(d.c.Sectors+d.c.Area+d.c.Overlay-1))
+		t.data[510] = 0xa5
+		var sum byte
+		for _, c := range t.data {
+			sum += c
+		}
+		t.data[511] = -sum
+		return done()
+	case t.features != 0xc0, d.ata.visible < d.native(), d.ata.locked, d.frozen(), d.f.OverlayStays:
+		return aborted()
+	}
+	d.ata.overlay = 0
+	d.ata.visible = d.native()
+	return done()
 }
 
 // ataIdentify makes the data of IDENTIFY DEVICE.
@@ -172,7 +205,11 @@ func (d *Drive) ataIdentify(b []byte) {
 		set = 1 << 10
 	}
 	put(82, set|1<<1)
-	put(83, 1<<14|1<<10)
+	overlay := uint16(0)
+	if d.c.Overlay > 0 {
+		overlay = 1 << 11
+	}
+	put(83, 1<<14|1<<10|overlay)
 	put(84, 1<<14)
 	put(85, set)
 	binary.LittleEndian.PutUint64(b[200:], uint64(d.ata.visible))
@@ -218,7 +255,7 @@ func (d *Drive) remapped() int64 {
 func (d *Drive) securityWord() uint16 {
 	var w uint16
 	for bit, on := range []bool{
-		d.says(drive.ATASecurityNormal), d.ata.enabled, d.ata.locked, d.f.Frozen, d.ata.tries >= 5, d.says(drive.ATASecurityEnhanced),
+		d.says(drive.ATASecurityNormal), d.ata.enabled, d.ata.locked, d.frozen(), d.ata.tries >= 5, d.says(drive.ATASecurityEnhanced),
 	} {
 		if on {
 			w |= 1 << bit
@@ -261,7 +298,7 @@ func (d *Drive) ataSanitize(t taskfile) registers {
 		key &^= 0xffffffff
 	}
 	switch {
-	case running, d.ata.locked, d.f.Locked:
+	case running, d.ata.locked, d.locked:
 		return refuse(0)
 	case d.f.SanitizeFrozen:
 		return refuse(3)
@@ -279,7 +316,7 @@ func (d *Drive) ataSanitize(t taskfile) registers {
 // ataSecurity answers the commands of the security feature set.
 func (d *Drive) ataSecurity(t taskfile, prepared bool) (registers, error) {
 	s := &d.ata
-	if !d.knows(drive.ATASecurityNormal) || d.f.Frozen || d.f.Locked {
+	if !d.knows(drive.ATASecurityNormal) || d.frozen() || d.locked {
 		return aborted(), nil
 	}
 	if t.command == 0xf3 {

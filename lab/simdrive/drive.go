@@ -17,6 +17,7 @@ const (
 	NVMe Protocol = "NVMe"
 	ATA  Protocol = "ATA"
 	SCSI Protocol = "SCSI"
+	MMC  Protocol = "MMC"
 )
 
 // Config is what a drive is.
@@ -32,6 +33,8 @@ type Config struct {
 	Unattached int
 	// Area is how many sectors a host protected area hides behind Sectors, ATA only.
 	Area int64
+	// Overlay is how many sectors a device configuration overlay hides behind those, ATA only.
+	Overlay int64
 	// Flash: a write goes to another place, and what was there before stays in a hidden copy.
 	Flash bool
 	// USB: the drive is behind a bridge, which says another vendor; ATA PASS-THROUGH goes through it.
@@ -44,8 +47,12 @@ type Config struct {
 	NoKeep bool
 	// Encrypts: the drive encrypts what it stores, and says so by Level 0 Discovery.
 	Encrypts bool
+	// PSID is the number on the label of a drive that encrypts; empty: it cannot be reverted.
+	PSID string
 	// Verify: the drive has the media verification state, NVMe only.
 	Verify bool
+	// Purges: the drive knows the demand to purge or fail, NVMe only.
+	Purges bool
 	// Noise: after a cryptographic erase sectors are read as if by chance, else as zeros.
 	Noise bool
 }
@@ -89,13 +96,21 @@ func SCSIDisk(seed uint64) Config {
 	}
 }
 
+// MMCDisk is an honest eMMC of 128 MiB that knows its method. Boot areas and RPMB are no part of what is simulated.
+func MMCDisk(seed uint64) Config {
+	return Config{
+		Seed: seed, Protocol: MMC, Model: "LABMMC", Serial: "0x00000001", Firmware: "1.0", Number: drive.Number{Major: 179},
+		SectorSize: 512, Sectors: 1 << 18, Flash: true, Methods: []drive.Method{drive.MMCSanitize},
+	}
+}
+
 // ErrNoPower says that a drive has no power.
 var ErrNoPower = errors.New("the drive has no power")
 
 // Sent is a command that reached a drive.
 type Sent struct {
 	At time.Duration
-	// Command is the submission queue entry (64 bytes) or the command block.
+	// Command is the submission queue entry (64 bytes), the command block, or index and argument of an eMMC's command.
 	Command []byte
 }
 
@@ -130,6 +145,7 @@ type Drive struct {
 	echo      uint32  // its Dword 10, NVMe
 	passes    int
 	untouched bool // nothing was written since the last sanitize
+	purged    bool // it was asked to purge, and did
 	verifying bool // it is in the media verification state
 	canceled  bool // a reset ended that
 	faulty    int  // how many erases failed by FailFirst
@@ -137,14 +153,16 @@ type Drive struct {
 	cache map[int64][]byte
 	bad   map[int64]bool
 
-	ata  ataState
-	scsi scsiState
+	locked bool // somebody locked a drive that encrypts
+	ata    ataState
+	scsi   scsiState
+	tcg    tcgState
 }
 
 // New makes a drive full of data, which Residue counts as old. It is powered and claimed, and nobody uses it.
 func New(c Config, f Faults, clock *Clock) *Drive {
 	c.Methods, c.Times = slices.Clone(c.Methods), maps.Clone(c.Times)
-	total := c.Sectors + c.Area
+	total := c.Sectors + c.Area + c.Overlay
 	for _, n := range c.Others {
 		total += n
 	}
@@ -158,7 +176,7 @@ func New(c Config, f Faults, clock *Clock) *Drive {
 	if f.OldCompleted {
 		d.said, d.echo, d.untouched = completed, 4, false
 	}
-	d.ata.visible = c.Sectors
+	d.ata.visible, d.ata.overlay, d.locked = c.Sectors, c.Overlay, f.Locked
 	d.scsi.attention = true
 	return d
 }
@@ -187,10 +205,20 @@ func (d *Drive) State() (drive.State, error) {
 		return drive.State{}, ErrNoPower
 	}
 	s := drive.State{Number: d.c.Number, Size: d.kernel * int64(d.c.SectorSize), Claimed: !d.free, Users: d.users, USB: d.c.USB}
-	if d.c.Protocol == NVMe {
+	switch d.c.Protocol {
+	case NVMe:
 		s.NSID = 1
+	case MMC:
+		s.CID = d.cid()
 	}
 	return s, nil
+}
+
+// Suspend is what a drive notices of a machine that sleeps: it loses its power, and firmware does not freeze it afterwards.
+func (d *Drive) Suspend() {
+	d.PowerCut()
+	d.PowerOn()
+	d.ata.thawed = true
 }
 
 // Rescan makes the kernel ask the drive for its size again, as after a host protected area was opened.

@@ -117,6 +117,12 @@ func (b *bench) start(m drive.Method) (waited bool, err error) {
 		return true, d.ATA.SecureErase(p, b.password(), m == drive.ATASecurityEnhanced, 12*time.Hour)
 	case drive.SCSIFormatUnit:
 		return false, d.SCSI.Format(p)
+	case drive.MMCSanitize:
+		err := d.MMC.Erase(p, 100*time.Hour)
+		if err == nil {
+			err = d.MMC.Sanitize(p, 100*time.Hour)
+		}
+		return true, err
 	}
 	return false, d.SCSI.Sanitize(p, wayOf(m), pattern())
 }
@@ -187,7 +193,7 @@ func configs() map[string]Config {
 	usb.USB = true
 	return map[string]Config{
 		"NVMe": NVMeDisk(1), "NVMe with namespaces": nvme, "SATA": SATADisk(2), "SATA flash": SATAFlash(3), "SATA with a hidden area": area,
-		"SATA behind USB": usb, "SCSI": SCSIDisk(6),
+		"SATA behind USB": usb, "SCSI": SCSIDisk(6), "eMMC": MMCDisk(7),
 	}
 }
 
@@ -234,7 +240,8 @@ func TestHonest(t *testing.T) {
 
 // TestRefused fails unless a drive without its permit was asked for nothing but who it is and what it says.
 func TestRefused(t *testing.T) {
-	harmless := map[byte]bool{0x06: true, 0x02: true, 0x12: true, 0x03: true} // Identify, Get Log Page; INQUIRY, REQUEST SENSE
+	// Identify, Get Log Page; INQUIRY, REQUEST SENSE; EXT_CSD.
+	harmless := map[byte]bool{0x06: true, 0x02: true, 0x12: true, 0x03: true, 0x08: true}
 	for name, c := range configs() {
 		for why, spoil := range map[string]func(b *bench){
 			"no permit": func(b *bench) { b.permit = drive.Permit{} },

@@ -18,12 +18,16 @@ type Faults struct {
 	TooEarly bool
 	// KeepStratum, 1 to 16: an erase leaves out that sixteenth of the drive.
 	KeepStratum int
+	// KeepBlock: an erase leaves out this sector, counted from 1.
+	KeepBlock int64
 	// KeepLast: an erase leaves out the last sector.
 	KeepLast bool
 	// FirstOnly: an erase of a whole NVM subsystem reaches the first namespace only.
 	FirstOnly bool
 	// KeepArea: an erase leaves out what a host protected area hides, also after that was opened.
 	KeepArea bool
+	// KeepOverlay: an erase leaves out what a device configuration overlay hides.
+	KeepOverlay bool
 	// KeepHidden: an erase does not reach reallocated sectors and other hidden copies.
 	KeepHidden bool
 	// MapOnly: an erase forgets where the data are and leaves them. No host can see that.
@@ -55,6 +59,9 @@ type Faults struct {
 	// WrongEcho: the drive's log says that the last erase had other parameters than it had.
 	WrongEcho bool
 
+	// NotPurged: the drive was asked to purge or fail, and does not say afterwards that it purged.
+	NotPurged bool
+
 	// OldFromCache: after an erase what was read or written before comes from the drive's cache, until it is reset or loses power.
 	OldFromCache bool
 	// CacheOnly: writes stay in the drive's cache, flushed or not, and are lost when it is reset, erased or loses power.
@@ -66,14 +73,18 @@ type Faults struct {
 	// BadSectors is how many sectors cannot be written and keep what they have when a host writes.
 	BadSectors int
 
-	// Locked: a drive that encrypts was locked by somebody: it is neither read nor erased without his password.
+	// Locked: a drive that encrypts was locked by somebody: it is neither read nor erased without his password, until it is reverted.
 	Locked bool
+	// StaysLocked: a revert by the PSID is said to be good, and the drive is locked as before.
+	StaysLocked bool
 	// KeepsPassword: a Security Erase leaves the password set.
 	KeepsPassword bool
 	// Frozen: the security commands are frozen, as firmware leaves them, also after power was lost.
 	Frozen bool
 	// SanitizeFrozen: the sanitize commands are frozen.
 	SanitizeFrozen bool
+	// OverlayStays: taking a device configuration overlay away is refused.
+	OverlayStays bool
 	// AreaStays: opening a host protected area is accepted and does nothing.
 	AreaStays bool
 

@@ -45,7 +45,7 @@ func (a *Area) transfer(n int, off int64) error {
 
 // closed reports whether the drive refuses to read and write.
 func (d *Drive) closed() bool {
-	return d.running() || d.said == failed || d.ended == failed && d.c.Protocol == SCSI || d.ata.locked || d.f.Locked
+	return d.running() || d.said == failed || d.ended == failed && d.c.Protocol == SCSI || d.ata.locked || d.locked
 }
 
 // ReadAt implements io.ReaderAt.

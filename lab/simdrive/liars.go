@@ -22,10 +22,18 @@ func Liars(seed uint64) []Liar {
 		config Config
 	}{
 		{"NVMe", NVMeDisk(seed)}, {"SATA", SATADisk(seed)}, {"SATA flash", SATAFlash(seed)}, {"SCSI", SCSIDisk(seed)},
+		{"eMMC", MMCDisk(seed)},
 	}
 	var out []Liar
 	for _, b := range bases {
 		for _, l := range commonLiars() {
+			if b.config.Protocol == MMC {
+				if l.Faults.BusyEvery > 0 {
+					continue // the kernel waits until it is not
+				}
+				l.Secret = l.Secret || l.Faults.CacheOnly       // nobody can reset it
+				l.Faults.SwapAfter = min(l.Faults.SwapAfter, 7) // it needs fewer commands
+			}
 			out = append(out, Liar{b.name + ": " + l.Name, b.config, l.Faults, l.Secret})
 		}
 	}
@@ -79,6 +87,15 @@ func specialLiars(seed uint64) []Liar {
 	usb.USB = true
 	slow := only(SATADisk(seed), drive.ATASecurityEnhanced, drive.ATASecurityNormal)
 	slow.Times = map[drive.Method]time.Duration{drive.ATASecurityEnhanced: 4 * time.Hour, drive.ATASecurityNormal: 4 * time.Hour}
+	overlay := only(SATADisk(seed))
+	overlay.Overlay = 1 << 12
+	purges, verifies := NVMeDisk(seed), NVMeDisk(seed)
+	purges.Purges, verifies.Verify = true, true
+	reverted := func(c Config) Config {
+		c = locked(c)
+		c.PSID = "0123456789ABCDEF0123456789ABCDEF"
+		return c
+	}
 	formats := []drive.Method{drive.NVMeFormatCrypto, drive.NVMeFormatUser}
 	security := []drive.Method{drive.ATASecurityEnhanced, drive.ATASecurityNormal}
 	return []Liar{
@@ -98,6 +115,13 @@ func specialLiars(seed uint64) []Liar {
 		{"NVMe: is locked", locked(NVMeDisk(seed)), Faults{Locked: true}, false},
 		{"SATA: is locked", locked(SATAFlash(seed)), Faults{Locked: true}, false},
 		{"SCSI: is locked", locked(SCSIDisk(seed)), Faults{Locked: true}, false},
+		{"NVMe: is locked, and reverted by its PSID", reverted(NVMeDisk(seed)), Faults{Locked: true}, false},
+		{"SATA: is locked, and says that it was reverted", reverted(SATAFlash(seed)), Faults{Locked: true, StaysLocked: true}, false},
+		{"SCSI: is locked, and a revert does nothing but unlock it", reverted(SCSIDisk(seed)),
+			Faults{Locked: true, Nothing: true, Only: []drive.Method{reverts}}, false},
+		{"NVMe: shows its media, and does nothing but unmap them", verifies, Faults{Nothing: true}, false},
+		{"NVMe: does not say that it purged", purges, Faults{NotPurged: true}, false},
+		{"SATA: hides sectors by a device configuration overlay", overlay, Faults{}, false},
 		{"SATA: has sectors that cannot be written", only(SATADisk(seed)), Faults{BadSectors: 5}, false},
 		{"SATA: has reallocated sectors", only(SATADisk(seed)), Faults{Remapped: 100}, false},
 		{"SATA: has reallocated sectors and does not say so", only(SATADisk(seed)), Faults{Remapped: 100, HidesRemapped: true}, true},

@@ -76,6 +76,14 @@ func beliefs() map[string]belief {
 		"NVMe: is locked":                                                   old,
 		"SATA: is locked":                                                   old,
 		"SCSI: is locked":                                                   old,
+		"NVMe: is locked, and reverted by its PSID":                         old,
+		"SATA: is locked, and says that it was reverted":                    old,
+		"SCSI: is locked, and a revert does nothing but unlock it":          old,
+		"NVMe: shows its media, and does nothing but unmap them":            lie,
+		"SATA: hides sectors by a device configuration overlay":             old,
+		"eMMC: fails at the end":                                            {said: saidNothing, refused: true, residue: true, hidden: true},
+		"eMMC: fails the first time":                                        {said: saidNothing, refused: true, residue: true, hidden: true},
+		"eMMC: stalls":                                                      old,
 		"SATA: has reallocated sectors and does not say so":                 {said: saidNothing, refused: true, residue: true, hidden: true},
 		"SATA: has reallocated sectors":                                     {said: saidNothing, refused: true, residue: true, hidden: true},
 		"USB: hides the status":                                             {said: saidNothing},
@@ -110,7 +118,8 @@ func TestLiars(t *testing.T) {
 		if got := believe(t, l); got != want {
 			t.Errorf("%s: %+v, want %+v", l.Name, got, want)
 		}
-		if l.Secret != (want.hidden && (l.Faults.Remapped == 0 || l.Faults.HidesRemapped || l.Faults.KeepHidden) || l.Faults.AreaStays) {
+		if l.Secret != (want.hidden && (l.Faults.Remapped == 0 && !want.refused || l.Faults.HidesRemapped || l.Faults.KeepHidden) || l.Faults.AreaStays ||
+			l.Config.Protocol == MMC && l.Faults.CacheOnly) {
 			t.Errorf("%s: secret %t, %+v", l.Name, l.Secret, want)
 		}
 	}

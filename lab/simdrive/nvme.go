@@ -51,10 +51,10 @@ func (d *Drive) admin(c drive.NVMeCommand) (uint16, error) {
 		return d.nvmeIdentify(c), nil
 	case 0x02:
 		return d.nvmeLog(c), nil
-	case 0x82:
+	case 0x81, 0x82:
 		return d.nvmeSecurity(c), nil
 	case 0x80, 0x84:
-		if d.f.Locked {
+		if d.locked {
 			return operationDenied, nil
 		}
 	default:
@@ -121,6 +121,9 @@ func (d *Drive) controller(b []byte) {
 	if d.c.Verify {
 		sanicap |= 1 << 3
 	}
+	if d.c.Purges {
+		sanicap |= 1 << 5
+	}
 	le.PutUint32(b[328:], sanicap)
 	le.PutUint32(b[516:], 32)
 	var oacs uint16
@@ -154,29 +157,20 @@ func list(b []byte, after, last uint32) {
 	}
 }
 
-// nvmeSecurity answers Security Receive.
+// nvmeSecurity answers Security Send and Security Receive.
 func (d *Drive) nvmeSecurity(c drive.NVMeCommand) uint16 {
 	if !d.c.Encrypts {
 		return invalidOpcode
 	}
-	if c.CDW10 != 0x01<<24|0x0001<<8 {
+	data, ok := d.trusted(c.Opcode == 0x81, byte(c.CDW10>>24), uint16(c.CDW10>>8), c.Data)
+	switch {
+	case !ok:
 		return invalidField
+	case c.Opcode == 0x82:
+		clear(c.Data)
+		copy(c.Data, data)
 	}
-	clear(c.Data)
-	copy(c.Data, d.discovery())
 	return 0
-}
-
-// discovery makes the data of Level 0 Discovery: a header, TPer, Locking.
-func (d *Drive) discovery() []byte {
-	b := make([]byte, 80)
-	binary.BigEndian.PutUint32(b, 76)
-	copy(b[48:], []byte{0, 1, 0x10, 12, 0x11})
-	copy(b[64:], []byte{0, 2, 0x10, 12, 0x09})
-	if d.f.Locked {
-		b[68] |= 0x06
-	}
-	return b
 }
 
 // nvmeLog answers Get Log Page for 81h.
@@ -190,6 +184,7 @@ func (d *Drive) nvmeLog(c drive.NVMeCommand) uint16 {
 	switch {
 	case d.verifying:
 		status = 2 | 1<<8
+		c.Data[36] = 5
 	case running:
 		status, progress = 2, uint16(min(d.part(), 0xfffe))
 	default:
@@ -200,6 +195,9 @@ func (d *Drive) nvmeLog(c drive.NVMeCommand) uint16 {
 	}
 	if d.canceled {
 		status |= 1 << 9
+	}
+	if d.purged && !running {
+		status |= 1 << 11
 	}
 	le := binary.LittleEndian
 	le.PutUint16(c.Data, progress)
@@ -222,10 +220,13 @@ func (d *Drive) nvmeSanitize(c drive.NVMeCommand) uint16 {
 		return sanitizeFailed
 	case c.CDW10&7 == 1:
 		return 0
-	case d.f.SanitizeFrozen, !d.knows(m), d.c.NoKeep && c.CDW10&(1<<9) != 0, !d.c.Verify && c.CDW10&(1<<10) != 0:
+	case d.f.SanitizeFrozen, !d.knows(m), d.c.NoKeep && c.CDW10&(1<<9) != 0, !d.c.Purges && c.CDW10&(1<<11) != 0:
+		return invalidField
+	case c.CDW10&(1<<10) != 0 && (!d.c.Verify || c.CDW10&(1<<9) != 0 || m == drive.NVMeSanitizeOverwrite):
 		return invalidField
 	}
-	o := operation{method: m, areas: d.all(), deep: true, lasting: true, echo: c.CDW10, verify: c.CDW10&(1<<10) != 0}
+	o := operation{method: m, areas: d.all(), deep: true, lasting: true, echo: c.CDW10, verify: c.CDW10&(1<<10) != 0,
+		purge: c.CDW10&(1<<11) != 0}
 	if m == drive.NVMeSanitizeOverwrite {
 		o.fill.word, o.passes = bits.ReverseBytes32(c.CDW11), int(c.CDW10>>4&0xf)
 	}

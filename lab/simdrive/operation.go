@@ -1,6 +1,7 @@
 package simdrive
 
 import (
+	"errors"
 	"time"
 
 	"gprovision/hw/drive"
@@ -21,6 +22,8 @@ type operation struct {
 	fails   bool
 	echo    uint32
 	passes  int
+	keep    bool   // what was erased stays in hidden copies
+	purge   bool   // it purges or fails
 	verify  bool   // it ends in the media verification state
 	done    func() // what is done at the end, if it does not fail
 }
@@ -58,7 +61,8 @@ func (d *Drive) begin(o operation) *operation {
 }
 
 func isCrypto(m drive.Method) bool {
-	return m == drive.NVMeSanitizeCrypto || m == drive.NVMeFormatCrypto || m == drive.ATASanitizeCrypto || m == drive.SCSISanitizeCrypto
+	return m == drive.NVMeSanitizeCrypto || m == drive.NVMeFormatCrypto || m == drive.ATASanitizeCrypto || m == drive.SCSISanitizeCrypto ||
+		m == reverts
 }
 
 // part returns how much of an operation is done, in 65,536ths.
@@ -98,6 +102,7 @@ func (d *Drive) end(how outcome) {
 	}
 	d.said, d.passes, d.echo, d.untouched = how, o.passes, o.echo, how == completed
 	d.verifying = o.verify && how == completed
+	d.purged = o.purge && how == completed && !d.f.NotPurged
 	if d.f.WrongEcho {
 		d.echo ^= 7
 	}
@@ -110,8 +115,11 @@ func (d *Drive) wipe(o *operation, part int64) {
 		return
 	}
 	areas := o.areas
-	if f.FirstOnly {
+	if f.FirstOnly && len(areas) > 0 { // a sanitize of an eMMC reaches cells only
 		areas = areas[:1]
+	}
+	if block := f.KeepBlock - 1; block >= 0 && len(areas) > 0 { // in the first area
+		areas = append([]extent{{areas[0].start, block}, {block + 1, areas[0].end}}, areas[1:]...)
 	}
 	for _, a := range areas {
 		n := a.end - a.start
@@ -121,11 +129,11 @@ func (d *Drive) wipe(o *operation, part int64) {
 		}
 		if f.KeepStratum > 0 {
 			from, to := a.start+n*int64(f.KeepStratum-1)/16, a.start+n*int64(f.KeepStratum)/16
-			d.m.put(a.start, min(a.end, from), o.fill, f.MapOnly)
-			d.m.put(max(a.start, to), a.end, o.fill, f.MapOnly)
+			d.m.put(a.start, min(a.end, from), o.fill, f.MapOnly || o.keep)
+			d.m.put(max(a.start, to), a.end, o.fill, f.MapOnly || o.keep)
 			continue
 		}
-		d.m.put(a.start, a.end, o.fill, f.MapOnly)
+		d.m.put(a.start, a.end, o.fill, f.MapOnly || o.keep)
 	}
 	if o.deep && part == 1<<16 && !f.KeepHidden && !f.MapOnly {
 		clear(d.m.hidden)
@@ -134,12 +142,16 @@ func (d *Drive) wipe(o *operation, part int64) {
 
 // all returns what an erase of the whole drive reaches: each namespace, or everything with a host protected area.
 func (d *Drive) all() []extent {
-	at := d.c.Sectors + d.c.Area
-	if d.f.KeepArea {
+	total := d.c.Sectors + d.c.Area + d.c.Overlay
+	at := total
+	switch {
+	case d.f.KeepArea:
 		at = d.c.Sectors
+	case d.f.KeepOverlay:
+		at = d.c.Sectors + d.c.Area
 	}
 	out := []extent{{0, at}}
-	at = d.c.Sectors + d.c.Area
+	at = total
 	for _, n := range d.c.Others {
 		out = append(out, extent{at, at + n})
 		at += n
@@ -225,6 +237,9 @@ func (d *Drive) PowerOn() {
 	if d.op != nil {
 		d.op.start += d.clock.Now() - d.offAt
 	}
+	if d.ata.overlay < d.c.Overlay {
+		d.ata.visible = d.native()
+	}
 	d.kernel = d.ata.visible
 }
 
@@ -232,6 +247,9 @@ func (d *Drive) PowerOn() {
 func (d *Drive) Reset() error {
 	if err := d.live(time.Second); err != nil {
 		return err
+	}
+	if d.c.Protocol == MMC {
+		return errors.ErrUnsupported
 	}
 	d.interrupt(d.c.Protocol == NVMe)
 	return nil

@@ -45,7 +45,7 @@ func (a answer) sense() []byte {
 
 // SCSI answers a command block.
 func (d *Drive) SCSI(c drive.SCSICommand) (drive.SCSIResult, error) {
-	if d.c.Protocol == NVMe {
+	if d.c.Protocol == NVMe || d.c.Protocol == MMC {
 		return drive.SCSIResult{}, errors.ErrUnsupported
 	}
 	busy, err := d.arrive(c.CDB)
@@ -85,8 +85,8 @@ func (d *Drive) scsiCommand(c drive.SCSICommand) (answer, error) {
 	case 0x03:
 		return d.requestSense(), nil
 	}
-	if c.CDB[0] == 0xa2 {
-		return d.securityProtocol(c.CDB), nil
+	if c.CDB[0] == 0xa2 || c.CDB[0] == 0xb5 {
+		return d.securityProtocol(c), nil
 	}
 	if d.scsi.attention {
 		d.scsi.attention = false
@@ -124,15 +124,16 @@ func (d *Drive) scsiCommand(c drive.SCSICommand) (answer, error) {
 	return illegal(), nil
 }
 
-// securityProtocol answers SECURITY PROTOCOL IN.
-func (d *Drive) securityProtocol(cdb []byte) answer {
-	switch {
-	case !d.c.Encrypts:
+// securityProtocol answers SECURITY PROTOCOL IN and OUT.
+func (d *Drive) securityProtocol(c drive.SCSICommand) answer {
+	if !d.c.Encrypts {
 		return illegal()
-	case cdb[1] != 0x01 || cdb[2] != 0 || cdb[3] != 0x01:
+	}
+	data, ok := d.trusted(c.CDB[0] == 0xb5, c.CDB[1], binary.BigEndian.Uint16(c.CDB[2:]), c.Data)
+	if !ok {
 		return illegalField()
 	}
-	return good(d.discovery())
+	return good(data)
 }
 
 // condition is what a drive answers to all that needs its medium: good if it is ready.
@@ -232,7 +233,7 @@ func (d *Drive) scsiSanitize(c drive.SCSICommand) answer {
 	action := c.CDB[1] & 0x1f
 	m := scsiMethods()[action]
 	switch {
-	case d.f.Locked:
+	case d.locked:
 		return check(7, 0x20, 0x02) // access denied, no access rights
 	case action == 0x1f && d.said == failed: // AUSE was 0
 		return illegalField()
@@ -259,7 +260,7 @@ func (d *Drive) scsiFormat(c drive.SCSICommand) (answer, error) {
 	switch {
 	case !d.knows(drive.SCSIFormatUnit):
 		return illegal(), nil
-	case d.f.Locked:
+	case d.locked:
 		return check(7, 0x20, 0x02), nil
 	}
 	d.begin(operation{method: drive.SCSIFormatUnit, areas: d.all()})
