@@ -179,7 +179,8 @@ type Evidence struct {
 	Locked bool `json:"locked"`
 	// FailureMode reports that the drive takes no command but another Sanitize, at the end of it all.
 	FailureMode bool `json:"failureMode"`
-	// MediaVerified reports that the drive let its media be read after the Sanitize (NVMe media verification state).
+	// MediaVerified reports that the drive let its media be read after the Sanitize (NVMe media verification state), and that they were read
+	// in it with enough samples, none of them as before.
 	MediaVerified bool `json:"mediaVerified"`
 	// Word is what the drive said.
 	Word Word `json:"word"`
@@ -219,7 +220,7 @@ type NVMeSanitizeWord struct {
 	Command uint32 `json:"command"`
 	// PurgeRequired reports that PREQ was sent: purge or fail.
 	PurgeRequired bool `json:"purgeRequired"`
-	// NoDeallocate reports that the drive was told to keep its blocks mapped.
+	// NoDeallocate reports that the drive was told to keep its blocks mapped, and that it does not write to them once more afterwards.
 	NoDeallocate bool `json:"noDeallocate"`
 	// Before is the log before the command was sent, nothing if it could not be read.
 	Before *SanitizeLog `json:"before,omitempty"`

@@ -15,16 +15,13 @@ type Offer struct {
 	Part bool
 	// Locked reports that it encrypts and gives no access.
 	Locked bool
-	// PSID reports that a person has typed the number on its label, and asked for a revert.
-	PSID bool
 }
 
 // Chain returns the methods for a device, in the order in which they are tried. It ends with one that a host can always try, unless the
-// device is locked: then without a person there is none, and the outcome is Failed.
+// device is locked: then there is none until a person has reverted it by its PSID (TCGRevert), and the outcome is Failed. A revert is never
+// among the methods: nothing could be read before it, so it proves nothing by itself, and the others come after it.
 func Chain(o Offer) []Method {
 	switch {
-	case o.Locked && o.PSID && !o.Part:
-		return []Method{TCGRevert}
 	case o.Locked:
 		return nil
 	case o.Part || o.Path == RAID: // behind a controller a command reaches its volume, and who knows what of the drives

@@ -30,9 +30,8 @@ func TestChain(t *testing.T) {
 		"eMMC":            {Offer{Methods: []Method{MMCSanitize}, Path: Direct}, []Method{MMCSanitize, Overwrite}},
 		"a part":          {Offer{Methods: nvme, Path: Direct, Part: true}, []Method{Overwrite}},
 		"locked":          {Offer{Methods: everything, Path: Direct, Locked: true}, nil},
-		"locked, PSID":    {Offer{Methods: everything, Path: Direct, Locked: true, PSID: true}, []Method{TCGRevert}},
-		"locked, a part":  {Offer{Methods: everything, Path: Direct, Locked: true, PSID: true, Part: true}, nil},
-		"PSID by itself":  {Offer{Path: Direct, PSID: true, Methods: []Method{TCGRevert}}, []Method{Overwrite}},
+		"locked, a part":  {Offer{Methods: everything, Path: Direct, Locked: true, Part: true}, nil},
+		"says revert":     {Offer{Path: Direct, Methods: []Method{TCGRevert}}, []Method{Overwrite}},
 		"says overwrite":  {Offer{Path: Direct, Methods: []Method{Overwrite}}, []Method{Overwrite}},
 		"says what it is": {Offer{Path: Direct, Methods: []Method{"format-c"}}, []Method{Overwrite}},
 	} {

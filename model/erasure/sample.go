@@ -14,6 +14,10 @@ const MinSamples = 4700
 // DefaultSamples is how many places are chosen where nothing else is said: some may turn out to say nothing.
 const DefaultSamples = 5000
 
+// FullBelow is the size in bytes below which every block of a device is read after its erase, where the policy says nothing else
+// (erase.verify). Samples.Read is then the number of blocks.
+const FullBelow = 64 << 30
+
 // Seed is the secret that the places of samples are made of: random, new for each run, and told to nobody until the samples were read.
 type Seed [32]byte
 

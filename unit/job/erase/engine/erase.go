@@ -11,8 +11,10 @@
 // Power may go at any moment: a [State] is stored before and after each change, and Run goes on from it. A drive that goes on by itself is
 // asked; one that keeps no word is told again.
 //
-// It chooses no drive, makes no permit, keeps no files, and leaves signing and showing to others. Not done: eMMC, self-encrypting drives,
-// the media verification state of NVMe, device configuration overlays (they are counted as hidden), and unfreezing.
+// A drive that encrypts is set back by the PSID on its label first, if a person has typed that. Where all is to be read every block gets a
+// mark before the erase, beside the places. The media of an NVMe drive are looked at in the media verification state, where it has that.
+//
+// It chooses no drive, makes no permit, keeps no files, and leaves signing and showing to others.
 package engine
 
 import (
@@ -47,6 +49,16 @@ type Target struct {
 	Reopen func(sectors uint64) (drive.Permit, error)
 	// Require is the level that the policy demands, empty for none.
 	Require erasure.Level
+	// Full makes it read every block after the erase, and not the secret places only: every block is written and read back before, so that
+	// whatever is found there later can be told.
+	Full bool
+	// PSID is the number on the label of a drive that encrypts, if a person has typed it to set the drive back.
+	PSID drive.PSID
+	// Restore takes a device configuration overlay away, for good. Else what it hides is counted as not reached.
+	Restore bool
+	// Unfreeze makes the security commands of a frozen drive work, as drive.Machine.Unfreeze does, with the watchdog stopped meanwhile. It is
+	// called once at most, and only if the drive has no other method. Nothing: they stay frozen.
+	Unfreeze func() error
 }
 
 // Env is what an erase needs of the world.
@@ -78,6 +90,16 @@ type State struct {
 	Blocks uint64
 	// Samples is what is kept of the places; nothing until they were looked at.
 	Samples []byte
+	// Marks is how far the marks of all blocks are; nothing where only places are looked at.
+	Marks Position
+	// Unmarked reports that marks were given up.
+	Unmarked bool
+	// Unfrozen reports that Unfreeze was called.
+	Unfrozen bool
+	// Restored reports that a device configuration overlay was told to go away.
+	Restored bool
+	// Reverted reports that the drive was told to set itself back by its PSID.
+	Reverted bool
 	// Password is the user password of the drive: there from before it is set until the drive has none any more.
 	Password []byte
 	// Planned reports that Left was filled.
@@ -104,6 +126,8 @@ type Turn struct {
 	Word erasure.Word
 	// Position is how far an overwrite is.
 	Position Position
+	// Verified is what was found in the media verification state, nothing if there was none.
+	Verified *erasure.Samples
 	// Evidence is there when all is but the negative control.
 	Evidence *erasure.Evidence
 }
@@ -146,6 +170,8 @@ type run struct {
 	caps drive.Capabilities
 	// hidden is how many sectors nobody here can look at; apart is how many of them only a Sanitize reaches.
 	hidden, apart erasure.Count
+	// overlay is how many sectors a device configuration overlay hides; they are among hidden.
+	overlay erasure.Count
 	// closed is how many sectors a drive had before its host protected area was opened; 0: it was not.
 	closed uint64
 }
@@ -187,11 +213,20 @@ func (r *run) all() error {
 	if err := r.settle(); err != nil {
 		return err
 	}
+	if err := r.unfreeze(); err != nil {
+		return err
+	}
+	if err := r.revert(); err != nil {
+		return err
+	}
 	if !r.out.Evidence.Locked { // else nothing can be read, and no method is tried
 		if err := r.open(); err != nil {
 			return err
 		}
 		if err := r.sample(); err != nil {
+			return err
+		}
+		if err := r.mark(); err != nil {
 			return err
 		}
 	}
@@ -236,6 +271,7 @@ func (r *run) sample() error {
 	}
 	s := r.s
 	s.Blocks, s.Samples, s.Seed, s.Planned, s.Left, s.Turn = r.link.blocks(), nil, make([]byte, 32), false, nil, Turn{}
+	s.Marks, s.Unmarked = Position{}, false
 	if _, err := io.ReadFull(r.link.env.Random, s.Seed); err != nil {
 		return fmt.Errorf("%w: read random bytes: %w", errStop, err)
 	}
@@ -342,7 +378,14 @@ func (r *run) witness(m erasure.Method) (erasure.Evidence, error) {
 	if !e.FailureMode {
 		r.link.ready(false)
 	}
-	e.Samples = r.link.sampler().after(r.s.Blocks, r.s.Samples)
+	e.Samples = r.link.after()
+	if v := r.s.Turn.Verified; v != nil {
+		gone := v.Random.Changed + v.Random.Constant
+		e.MediaVerified = !asBefore(*v) && gone >= min(erasure.MinSamples, v.Blocks)
+		if asBefore(*v) && !asBefore(e.Samples) { // the media still had it, and then it was unmapped
+			e.Samples = *v
+		}
+	}
 	e.Samples.Reset = reset
 	e.Hidden = r.hidden
 	if !sanitizes(m) {
@@ -372,6 +415,9 @@ func (r *run) result() Result {
 			d.NotReached = append(d.NotReached, fmt.Sprintf("%d more blocks that could not be written", a.More))
 		}
 		break
+	}
+	if r.overlay > 0 {
+		d.NotReached = append(d.NotReached, fmt.Sprintf("%d sectors behind a device configuration overlay", r.overlay))
 	}
 	if len(r.s.Password) > 0 {
 		d.NotReached = append(d.NotReached, "the user password that was set for the erase is still there")

@@ -32,6 +32,11 @@ func honest(seed uint64) []struct {
 		{"NVMe, Format only", with(nvme, func(c *simdrive.Config) {
 			c.Methods = []drive.Method{drive.NVMeFormatCrypto, drive.NVMeFormatUser}
 		}), erasure.Proved, erasure.Clear},
+		{"NVMe that shows its media", with(nvme, func(c *simdrive.Config) { c.Verify, c.Noise = true, false }), erasure.Proved, erasure.Purge},
+		{"NVMe that purges or fails", with(nvme, func(c *simdrive.Config) { c.Purges = true }), erasure.Proved, erasure.Purge},
+		{"eMMC", small(simdrive.MMCDisk(seed), 600), erasure.Proved, erasure.Purge},
+		{"eMMC without Sanitize", with(small(simdrive.MMCDisk(seed), 600), func(c *simdrive.Config) { c.Methods = nil }), erasure.Weaker,
+			erasure.Clear},
 		{"SATA", disk, erasure.Proved, erasure.Purge},
 		{"SATA, a hidden area", with(disk, func(c *simdrive.Config) { c.Area = 40 }), erasure.Proved, erasure.Purge},
 		{"SATA, Security Erase only", with(disk, func(c *simdrive.Config) {

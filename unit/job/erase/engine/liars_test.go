@@ -20,7 +20,7 @@ func smaller(c simdrive.Config) simdrive.Config {
 	for i := range c.Others {
 		c.Others[i] = int64(50 - 20*i)
 	}
-	c.Area = min(c.Area, 40)
+	c.Area, c.Overlay = min(c.Area, 40), min(c.Overlay, 30)
 	return c
 }
 
@@ -84,7 +84,8 @@ func TestLiars(t *testing.T) {
 			by = fmt.Sprintf("%s, %s, by %s", d.Outcome, d.Level, d.Evidence.Method)
 		}
 		rest := left(g.sim)
-		if rest == "data" && d.Outcome == erasure.Proved && !l.Secret || rest == "data" && d.Outcome == erasure.Weaker && d.Evidence.Hidden == 0 {
+		told := d.Outcome == erasure.Proved || d.Outcome == erasure.Weaker && d.Evidence.Hidden == 0
+		if rest == "data" && told && !l.Secret {
 			t.Errorf("%s: %s, and data is left: %s", l.Name, by, caught(res))
 		}
 		why := caught(res)
@@ -224,6 +225,13 @@ func defences() []defence {
 	large := small(bare(simdrive.SATADisk(1)), 40_000)
 	spaces := nvme
 	spaces.Others, spaces.Unattached = []int64{50}, 1
+	overlay := bare(disk, drive.ATASanitizeOverwrite)
+	overlay.Overlay = 30
+	shows, purges := nvme, nvme
+	shows.Verify, purges.Purges = true, true
+	looks := func(full bool) func(*rig) {
+		return func(g *rig) { g.target = func(t *Target) { t.Full = full } }
+	}
 	plain := nvme
 	plain.NoKeep, plain.Noise = true, false
 	full := func(e *erasure.Evidence) {
@@ -233,6 +241,8 @@ func defences() []defence {
 	return []defence{
 		{"secret samples", "leaves a sixteenth", nvme, simdrive.Faults{KeepStratum: 7}, nil, erasure.NVMeSanitizeCrypto,
 			func(e *erasure.Evidence) { changedAll(&e.Samples.Random) }, nil},
+		{"all blocks are looked at, if that is asked for", "leaves a block that is no sample", small(simdrive.SATADisk(1), 40_000),
+			simdrive.Faults{KeepBlock: unsampled + 1}, looks(true), erasure.ATASanitizeOverwrite, nil, looks(false)},
 		{"the ends are samples", "leaves the last sector", small(simdrive.SATADisk(1), 40_000), simdrive.Faults{KeepLast: true}, nil,
 			erasure.ATASanitizeOverwrite, func(e *erasure.Evidence) { changedAll(&e.Samples.Ends) }, nil},
 		{"a canary counts only if it was read back", "an empty drive that drops writes, and does nothing", nvme, simdrive.Faults{Nothing: true},
@@ -247,6 +257,12 @@ func defences() []defence {
 		{"the log names the command", "says that its last erase had other parameters, and forgets where the data are", nvme,
 			simdrive.Faults{WrongEcho: true, MapOnly: true}, nil, erasure.NVMeSanitizeCrypto,
 			func(e *erasure.Evidence) { e.Word.NVMeSanitize.After.Command = e.Word.NVMeSanitize.Command }, nil},
+		{"the drive says that it purged", "does not say so, and forgets where the data are", purges,
+			simdrive.Faults{NotPurged: true, MapOnly: true}, nil, erasure.NVMeSanitizeCrypto,
+			func(e *erasure.Evidence) { e.Word.NVMeSanitize.PurgeRequired = false }, nil},
+		{"the media are looked at before they are unmapped", "shows its media, and does nothing but unmap them", shows,
+			simdrive.Faults{Nothing: true}, nil, erasure.NVMeSanitizeCrypto,
+			func(e *erasure.Evidence) { changedAll(&e.Samples.Random); changedAll(&e.Samples.Ends) }, nil},
 		{"the status of each namespace", "a namespace that is not attached fails to be formatted", bare(spaces, drive.NVMeFormatUser),
 			simdrive.Faults{}, func(g *rig) {
 				g.dev = func(d drive.Device) drive.Device {
@@ -279,6 +295,8 @@ func defences() []defence {
 		}, erasure.NVMeSanitizeCrypto, func(*erasure.Evidence) {}, nil},
 		{"what cannot be looked at is counted", "erases the first namespace only, the other is not attached", spaces,
 			simdrive.Faults{FirstOnly: true}, nil, erasure.NVMeSanitizeCrypto, func(e *erasure.Evidence) { e.Hidden = 0 }, nil},
+		{"what an overlay hides is counted", "leaves what a device configuration overlay hides", overlay,
+			simdrive.Faults{KeepOverlay: true}, nil, erasure.ATASanitizeOverwrite, func(e *erasure.Evidence) { e.Hidden = 0 }, nil},
 		{"the drive's replaced sectors are asked for", "has reallocated sectors", bare(disk), simdrive.Faults{Remapped: 100}, nil,
 			erasure.Overwrite, func(e *erasure.Evidence) { e.Reallocated = new(erasure.Count) }, nil},
 		{"an overwrite proves nothing of flash", "flash without methods", bare(flash), simdrive.Faults{}, nil, erasure.Overwrite,

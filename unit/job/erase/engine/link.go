@@ -128,6 +128,7 @@ func (l *link) failed() bool {
 			failed = err == nil && s.Failed
 			return err
 		})
+	case d.MMC != nil:
 	default:
 		_ = l.again(func() error {
 			o, err := d.SCSI.Operation()
@@ -141,14 +142,14 @@ func (l *link) failed() bool {
 // idle waits until the drive does nothing by itself. seen reports whether it did.
 func (l *link) idle() (seen bool, err error) {
 	d := l.drive
-	if d == nil {
+	if d == nil || d.MMC != nil {
 		return false, nil
 	}
 	return l.watch(0, func() (p progress, err error) {
 		switch {
 		case d.NVMe != nil:
 			s, err := d.NVMe.SanitizeLog()
-			return progress{s.State() == drive.Sanitizing, s.Progress}, err
+			return progress{sanitizing(s), s.Progress}, err
 		case d.ATA != nil:
 			s, err := d.ATA.SanitizeStatus()
 			return progress{s.InProgress, s.Progress}, err

@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"gprovision/hw/drive"
 	"gprovision/model/erasure"
@@ -31,9 +33,8 @@ func (r *run) look() error {
 	for _, w := range r.caps.Words {
 		r.out.Capabilities = append(r.out.Capabilities, erasure.Capability{Name: w.Name, Value: fmt.Sprintf("%#x", w.Value)})
 	}
-	for _, o := range r.caps.Obstacles {
-		r.out.NotReached = append(r.out.NotReached, erasure.Printable(o))
-	}
+	r.unreached()
+	r.hidden = erasure.Count(r.caps.Hidden / int64(max(1, r.t.Known.BlockSize)))
 	return r.link.again(func() error {
 		switch {
 		case d.NVMe != nil:
@@ -42,11 +43,82 @@ func (r *run) look() error {
 			id, err := d.ATA.Identify()
 			r.out.Firmware = erasure.Printable(id.Firmware)
 			return err
+		case d.MMC != nil:
+			x, err := d.MMC.ExtCSD()
+			r.out.Firmware = erasure.Printable(x.Firmware)
+			return err
 		}
 		i, err := d.SCSI.Inquiry()
 		r.out.Firmware = erasure.Printable(i.Revision)
 		return err
 	})
+}
+
+// unreached lists what no method reaches, and why methods of the drive cannot be used.
+func (r *run) unreached() {
+	r.out.NotReached = slices.Clone(r.t.Known.NotReached)
+	for _, o := range slices.Concat(r.caps.Unreached, r.caps.Obstacles) {
+		r.out.NotReached = append(r.out.NotReached, erasure.Printable(o))
+	}
+}
+
+// unfreeze lets a drive be unfrozen that has no method else. The error is one that ends the erase.
+func (r *run) unfreeze() error {
+	if !r.caps.Frozen || len(r.caps.Methods) > 0 || r.t.Unfreeze == nil || r.s.Unfrozen || !r.t.Whole {
+		return nil
+	}
+	r.s.Unfrozen = true // before: a machine that does not wake up must not be put to sleep again
+	if err := r.link.store(); err != nil {
+		return err
+	}
+	if err := r.t.Unfreeze(); err != nil {
+		r.out.NotReached = append(r.out.NotReached, erasure.Printable(err.Error()))
+		return nil
+	}
+	if err := r.link.again(func() (err error) { r.caps, err = r.t.Drive.Capabilities(); return err }); err != nil {
+		return fmt.Errorf("%w: ask what it can do: %w", errStop, err)
+	}
+	r.unreached()
+	return nil
+}
+
+// revert sets a drive that encrypts back by its PSID. Nothing could be read before, so it is an attempt that proves nothing by itself; what
+// it leaves is erased by the other methods. The error is one that ends the erase.
+func (r *run) revert() error {
+	d := r.t.Drive
+	if r.t.PSID == "" || d == nil || r.s.Reverted || !r.t.Whole {
+		return nil
+	}
+	asked := 0
+	err := r.link.command(erasure.TCGRevert, "Revert", "of the whole drive, by its PSID", func() error {
+		return d.Revert(r.link.permit, r.t.PSID, func() error {
+			if asked++; asked > 600 {
+				return errStalled
+			}
+			return r.link.env.Wait(r.link.ctx, time.Second)
+		})
+	})
+	if stops(err) {
+		return err
+	}
+	r.s.Reverted = true
+	a := Attempt{Method: erasure.TCGRevert}
+	if err != nil {
+		a.Refused = err.Error()
+	} else {
+		var l drive.Locking
+		err = r.link.again(func() (err error) { l, _, err = d.Locking(); return err })
+		if stops(err) {
+			return err
+		}
+		r.out.Evidence.Locked = r.caps.Locked || err != nil || l.Locked
+		a.Evidence = r.out.Evidence
+		a.Evidence.Method, a.Evidence.Samples.Blocks = erasure.TCGRevert, erasure.Count(r.link.blocks())
+		a.Evidence.Word.TCG = &erasure.TCGWord{Reverted: true, Unlocked: err == nil && !l.Enabled}
+		a.Verdict = erasure.Judge(a.Evidence, r.t.Require)
+	}
+	r.s.Attempts = append(r.s.Attempts, a)
+	return r.link.store()
 }
 
 // lookNVMe counts what is outside of the areas: namespaces that are not among them, and room that belongs to none.
@@ -91,12 +163,29 @@ func (r *run) open() error {
 			return r.unopened(err)
 		}
 	}
-	r.hidden = erasure.Count(native - min(native, id.Sectors))
-	if id.DCO {
-		if all, err := a.FactorySectors(); err == nil && all > native {
-			r.hidden += erasure.Count(all - native)
-		}
+	r.hidden, r.overlay = erasure.Count(native-min(native, id.Sectors)), 0
+	if !id.DCO {
+		return nil
 	}
+	var all uint64
+	err = r.link.again(func() (err error) { all, err = a.FactorySectors(); return err })
+	switch {
+	case stops(err):
+		return err
+	case err != nil || all <= native:
+		return nil
+	case r.t.Restore && r.t.Reopen != nil && !id.Security.Locked && !r.s.Restored:
+		r.s.Restored = true // once: a drive that refuses is asked no second time
+		err := r.changed("DEVICE CONFIGURATION RESTORE", fmt.Sprintf("sectors=%d, for good", all), all, func() error {
+			return a.RestoreConfiguration(r.link.permit)
+		})
+		if err != nil {
+			return err
+		}
+		return r.open()
+	}
+	r.overlay = erasure.Count(all - native)
+	r.hidden += r.overlay
 	return nil
 }
 
@@ -126,10 +215,14 @@ func (r *run) sizes(a *drive.ATA) (id drive.Identify, native uint64, err error) 
 
 // resize changes the number of sectors. The error is one that ends the erase: a drive that refuses stays as it is.
 func (r *run) resize(a *drive.ATA, id drive.Identify, sectors uint64) error {
-	err := r.link.command(r.present(), "SET MAX ADDRESS", fmt.Sprintf("sectors=%d, volatile", sectors), func() error {
+	return r.changed("SET MAX ADDRESS", fmt.Sprintf("sectors=%d, volatile", sectors), sectors, func() error {
 		return a.SetSectors(r.link.permit, id, sectors)
 	})
-	if err != nil {
+}
+
+// changed sends a command that changes the number of sectors, as resize does.
+func (r *run) changed(name, arguments string, sectors uint64, send func() error) error {
+	if err := r.link.command(r.present(), name, arguments, send); err != nil {
 		if stops(err) {
 			return err
 		}

@@ -69,8 +69,11 @@ func (r *run) erase(m erasure.Method) error {
 
 // sanitizeLog is what of the log counts.
 func sanitizeLog(l drive.SanitizeLog) *erasure.SanitizeLog {
-	return &erasure.SanitizeLog{Status: uint8(l.State()), Command: l.CDW10, Erased: l.GlobalDataErased()}
+	return &erasure.SanitizeLog{Status: uint8(l.State()), Command: l.CDW10, Erased: l.GlobalDataErased(), Purged: l.Purged()}
 }
+
+// sanitizing reports whether a drive is busy with a Sanitize. In the media verification state it waits for its host.
+func sanitizing(l drive.SanitizeLog) bool { return l.State() == drive.Sanitizing && !l.Verifying() }
 
 // errStalled says that an operation did not end in its time.
 var errStalled = errors.New("it does not end")
@@ -119,6 +122,8 @@ func (t *try) start(m erasure.Method) error {
 		return t.send(m, "SANITIZE DEVICE", how.String(), func() error { return d.ATA.Sanitize(t.link.permit, how, pattern()) })
 	case d.ATA != nil:
 		return t.secureErase(m, d.ATA)
+	case d.MMC != nil:
+		return t.sanitizeMMC(m, d.MMC)
 	case how != 0:
 		t.link.state.Turn.Word.SCSI = &erasure.SCSIWord{Immediate: true}
 		return t.send(m, "SANITIZE", how.String()+", IMMED=1, AUSE=0", func() error {
@@ -134,7 +139,9 @@ func (t *try) sanitizeNVMe(m erasure.Method, n *drive.NVMe, e drive.Erasure) err
 	word := &erasure.NVMeSanitizeWord{}
 	err := t.link.again(func() error {
 		c, err := n.Controller()
-		o.KeepAllocated = c.CanKeepAllocated()
+		o.Purge, o.Verify = c.CanPurge(), c.CanVerify() && e != drive.Overwrite
+		o.KeepAllocated = c.CanKeepAllocated() && !o.Verify
+		word.PurgeRequired, word.NoDeallocate = o.Purge, o.KeepAllocated && !c.ModifiesAfter()
 		return err
 	})
 	if err != nil {
@@ -143,7 +150,6 @@ func (t *try) sanitizeNVMe(m erasure.Method, n *drive.NVMe, e drive.Erasure) err
 	if word.Command, err = o.Dword10(); err != nil {
 		return err
 	}
-	word.NoDeallocate = o.KeepAllocated
 	err = t.link.again(func() error {
 		l, err := n.SanitizeLog()
 		if err == nil {
@@ -156,6 +162,46 @@ func (t *try) sanitizeNVMe(m erasure.Method, n *drive.NVMe, e drive.Erasure) err
 	}
 	t.link.state.Turn.Word.NVMeSanitize = word
 	return t.send(m, "Sanitize", fmt.Sprintf("cdw10=%#010x", word.Command), func() error { return n.Sanitize(t.link.permit, o) })
+}
+
+// verify looks at the media in the media verification state, and ends that: the drive unmaps all blocks then.
+func (t *try) verify(m erasure.Method, word *erasure.NVMeSanitizeWord) error {
+	turn := &t.link.state.Turn
+	if turn.Verified == nil {
+		found := t.link.after()
+		turn.Verified = &found
+		if err := t.link.store(); err != nil {
+			return err
+		}
+	}
+	n := t.link.drive.NVMe
+	err := t.link.command(m, "Sanitize", "exit media verification state", func() error { return n.EndVerification(t.link.permit) })
+	if stops(err) {
+		return err
+	}
+	_, err = t.link.watch(0, func() (progress, error) {
+		l, err := n.SanitizeLog()
+		if err == nil {
+			word.After = sanitizeLog(l)
+		}
+		return progress{sanitizing(l), l.Progress}, err
+	})
+	return err
+}
+
+// sanitizeMMC erases all sectors of an eMMC, and then the cells that nothing is mapped to. Both commands wait until they are done.
+func (t *try) sanitizeMMC(m erasure.Method, c *drive.MMC) error {
+	word := &erasure.MMCWord{}
+	err := t.send(m, "ERASE", "all sectors of the user area", func() error { return c.Erase(t.link.permit, t.link.bound(0)) })
+	if word.Erased = err == nil; word.Erased {
+		err = t.link.command(m, "SANITIZE", "SANITIZE_START=1", func() error { return c.Sanitize(t.link.permit, t.link.bound(0)) })
+		word.Sanitized = err == nil
+	}
+	t.link.state.Turn.Word.MMC = word
+	if stops(err) {
+		return err
+	}
+	return nil
 }
 
 // formatNVMe formats each namespace. The word is one only if all commands were answered.
@@ -274,7 +320,7 @@ func (t *try) overwrite() error {
 
 // listen waits until an operation in the background is over and completes the drive's word.
 func (t *try) listen(m erasure.Method) error {
-	var seen bool
+	var seen, verifying bool
 	var err error
 	switch w := t.link.state.Turn.Word; {
 	case w.NVMeSanitize != nil:
@@ -283,9 +329,13 @@ func (t *try) listen(m erasure.Method) error {
 			if err == nil {
 				w.NVMeSanitize.After = sanitizeLog(l)
 			}
-			return progress{l.State() == drive.Sanitizing, l.Progress}, err
+			verifying = err == nil && l.Verifying()
+			return progress{sanitizing(l), l.Progress}, err
 		})
-		w.NVMeSanitize.SeenInProgress = w.NVMeSanitize.SeenInProgress || seen
+		w.NVMeSanitize.SeenInProgress = w.NVMeSanitize.SeenInProgress || seen || verifying
+		if verifying && err == nil {
+			err = t.verify(m, w.NVMeSanitize)
+		}
 	case w.ATASanitize != nil:
 		seen, err = t.link.watch(0, func() (progress, error) {
 			s, err := t.link.drive.ATA.SanitizeStatus()

@@ -27,6 +27,7 @@ const (
 	passReadBack        // and read
 	passZeros
 	passesDone
+	passLook // all blocks are compared with what was written to them long before
 )
 
 // Position is how far an overwrite is.
@@ -54,12 +55,16 @@ type overwriter struct {
 	// reached is told when all before pos.Next is on the medium.
 	reached func() error
 	pos     *Position
+	// marks reports that the stream stays, and that blocks that are not read back are listed as those that could not be written.
+	marks bool
 }
 
 // found is what came of some blocks.
 type found struct {
 	bad                 []erasure.Range
 	readBack, different erasure.Count
+	places              erasure.Places
+	skipped             erasure.Count
 }
 
 func newOverwriter(key []byte, pos *Position) (*overwriter, error) {
@@ -88,7 +93,11 @@ func (o *overwriter) run(ctx context.Context) error {
 	if o.pos.Pass == passStream && o.pos.Next == 0 {
 		w.Flushed = true
 	}
-	for o.pos.Pass < passesDone {
+	last := passesDone
+	if o.marks {
+		last = passZeros
+	}
+	for o.pos.Pass < last {
 		for o.pos.Next < size {
 			if err := errors.Join(ctx.Err(), o.allowed()); err != nil {
 				return err
@@ -193,7 +202,10 @@ func (o *overwriter) part(start, end int64) found {
 
 func (f *found) add(g found) {
 	f.bad = append(f.bad, g.bad...)
-	f.readBack, f.different = f.readBack+g.readBack, f.different+g.different
+	f.readBack, f.different, f.skipped = f.readBack+g.readBack, f.different+g.different, f.skipped+g.skipped
+	p, q := &f.places, g.places
+	p.Changed, p.Unchanged, p.Constant, p.Unreadable = p.Changed+q.Changed, p.Unchanged+q.Unchanged, p.Constant+q.Constant,
+		p.Unreadable+q.Unreadable
 }
 
 // chunk does the pass for n bytes.
@@ -206,6 +218,9 @@ func (o *overwriter) chunk(off, n int64, buf, want []byte) found {
 	case passReadBack:
 		o.stream(want, off)
 		return o.compare(buf, want, off)
+	case passLook:
+		o.stream(want, off)
+		return o.look(buf, want, off)
 	}
 	clear(buf)
 	return found{bad: o.write(buf, off)}
@@ -238,7 +253,7 @@ func (o *overwriter) compare(p, want []byte, off int64) found {
 			return f
 		}
 		if _, err := o.blocks.ReadAt(p, off); err != nil {
-			return found{}
+			return found{bad: o.unmarked(off)}
 		}
 	}
 	var f found
@@ -247,6 +262,7 @@ func (o *overwriter) compare(p, want []byte, off int64) found {
 			f.readBack++
 		} else {
 			f.different++
+			f.bad = append(f.bad, o.unmarked(off+at)...)
 		}
 	}
 	return f

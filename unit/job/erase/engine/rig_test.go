@@ -81,6 +81,11 @@ func (d device) SCSI(c drive.SCSICommand) (drive.SCSIResult, error) {
 	return r, ends(err)
 }
 
+func (d device) MMC(cs ...drive.MMCCommand) ([]uint32, error) {
+	r, err := d.Device.MMC(cs...)
+	return r, ends(err)
+}
+
 func (d device) Reset() error { return ends(d.Device.Reset()) }
 
 func (d device) State() (drive.State, error) {
@@ -183,7 +188,7 @@ func (g *rig) run(ctx context.Context) (res Result, err error, lost bool) {
 			Role: erasure.MainDisk, Name: "disk", Bus: string(g.config.Protocol), BlockSize: uint32(g.config.SectorSize),
 			Evidence: erasure.Evidence{Media: erasure.Rotating, Path: erasure.Direct},
 		},
-		Drive: g.open(), Permit: g.permit, Areas: g.areas(), Whole: true, Require: g.require,
+		Drive: g.open(), Permit: g.permit, Areas: g.areas(), Whole: true, Require: g.require, PSID: drive.PSID(g.config.PSID),
 		Reopen: func(uint64) (drive.Permit, error) {
 			g.sim.Rescan()
 			return drive.NewWholePermit(drive.Identity{
