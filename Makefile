@@ -47,7 +47,7 @@ demo: deps build ## the whole life of a unit on a virtual machine (FIRMWARE=uefi
 check: ## formatting, vet, vet for another architecture, staticcheck, dead code, known holes (by a pinned database), generated files
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
 	go vet ./...
-	go vet -tags soak,bench ./lab ./forge/boot
+	go vet -tags soak,bench ./lab ./forge/boot ./unit/job/erase/engine
 	GOARCH=arm64 go vet ./...
 	GOGC=400 "$$(go -C .ci/staticcheck tool -n staticcheck)" -tags soak,bench ./...
 	@$(MAKE) --no-print-directory dead
@@ -125,9 +125,9 @@ soak-next: ## which long tests continuous integration chooses at this commit (CO
 
 .PHONY: bench
 bench: ## tables: ours against what one would use instead (about an hour; GPROV_BENCH_ROUNDS, GPROV_BENCH_BUILDS)
-	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) swupdate cpio openssl'
+	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) swupdate cpio openssl nwipe'
 	$(SUDO) env GPROV_BENCH_ROUNDS="$(GPROV_BENCH_ROUNDS)" GPROV_BENCH_BUILDS="$(GPROV_BENCH_BUILDS)" CGO_ENABLED=0 \
-		$(shell which go) test -count=1 -tags bench -timeout 6h -v -run '^TestBench(|Initramfs)$$' ./lab
+		$(shell which go) test -count=1 -tags bench -timeout 6h -v -run '^TestBench(|Initramfs|Erase)$$' ./lab
 
 .PHONY: generate
 generate: ## make what is generated
