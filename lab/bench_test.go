@@ -138,6 +138,10 @@ func TestBenchChild(t *testing.T) {
 			NoSBOM: true, AllowIncomplete: true}); err != nil {
 			t.Fatal(err)
 		}
+	case "erase":
+		if err := overwriteDevice(ctx, tree); err != nil {
+			t.Fatal(err)
+		}
 	default:
 		t.Fatalf("no benchmark %q", what)
 	}
