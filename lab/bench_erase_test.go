@@ -20,8 +20,8 @@ import (
 	"gprovision/unit/job/erase/engine"
 )
 
-// TestBenchErase prints the table of an overwrite with verification, a pass of random bytes that is read back and a pass of zeros, on a loop
-// device of GPROV_BENCH_ERASE_MB (default 4096), GPROV_BENCH_ROUNDS times. nwipe is left out where it is not installed.
+// TestBenchErase prints the table of an overwrite with verification, a pass of random bytes that is read back and a pass of zeros, on a
+// loop device of GPROV_BENCH_ERASE_MB (default 4096), GPROV_BENCH_ROUNDS times. nwipe is left out where it is not installed.
 func TestBenchErase(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("the benchmark makes a loop device: run as root")

@@ -118,8 +118,9 @@ func TestLiars(t *testing.T) {
 		if got := believe(t, l); got != want {
 			t.Errorf("%s: %+v, want %+v", l.Name, got, want)
 		}
-		if l.Secret != (want.hidden && (l.Faults.Remapped == 0 && !want.refused || l.Faults.HidesRemapped || l.Faults.KeepHidden) || l.Faults.AreaStays ||
-			l.Config.Protocol == MMC && l.Faults.CacheOnly) {
+		f := l.Faults
+		unsaid := f.Remapped == 0 && !want.refused || f.HidesRemapped || f.KeepHidden
+		if l.Secret != (want.hidden && unsaid || f.AreaStays || l.Config.Protocol == MMC && f.CacheOnly) {
 			t.Errorf("%s: secret %t, %+v", l.Name, l.Secret, want)
 		}
 	}
