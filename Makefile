@@ -115,7 +115,7 @@ soak: ## the long tests, to the end whatever fails, with a table (RENEW=1 writes
 	$(SOAK) all $(if $(RENEW),-renew)
 
 .PHONY: soak-ci
-soak-ci: ## the long tests of this commit, as many as end an hour after BEGAN (date +%s)
+soak-ci: ## the long tests of this commit, as many as end 70 minutes after BEGAN (date +%s)
 	@$(MAKE) --no-print-directory deps PACKAGES='$(PACKAGES) exfatprogs exfat-fuse'
 	$(SOAK) ci $(if $(BEGAN),-began $(BEGAN))
 

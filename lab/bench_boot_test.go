@@ -54,11 +54,11 @@ func TestBenchInitramfs(t *testing.T) {
 		}
 		unpackUKI(t, p.Path(lab.BootFile), dir, name)
 	}
-	mounted := regexp.MustCompile(`(PARTUUID=\S+)\s+/\s`).FindStringSubmatch(f.up.Text("fstab"))
+	mounted := regexp.MustCompile(`(PARTUUID=\S+)\s+/\s`).FindStringSubmatch(f.Up.Text("fstab"))
 	if mounted == nil {
-		t.Fatalf("no root in the fstab: %s", f.up.Text("fstab"))
+		t.Fatalf("no root in the fstab: %s", f.Up.Text("fstab"))
 	}
-	partition := regexp.MustCompile(`real_root=PARTUUID=\S+`).FindString(f.up.Text("cmdline"))
+	partition := regexp.MustCompile(`real_root=PARTUUID=\S+`).FindString(f.Up.Text("cmdline"))
 	const common = "console=ttyS0,115200 panic=10 quiet "
 	theirs := common + "ro init=/usr/lib/systemd/systemd root=" + mounted[1]
 	list := []*struct {

@@ -8,7 +8,8 @@ import (
 	"gprovision/model/layout"
 )
 
-// TestSoakFixture makes the units that the other tests start from, before any of them runs: their times are their own then.
+// TestSoakFixture makes the units that the other tests start from, or takes them from the cache, before any of them runs: their times are
+// their own then.
 func TestSoakFixture(t *testing.T) {
 	l := needLife(t)
 	done := make(chan error, len(l.finished))

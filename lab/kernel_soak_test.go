@@ -4,7 +4,6 @@ package lab_test
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +34,7 @@ func TestSoakLifeFromSource(t *testing.T) {
 		return r
 	}
 	kernel(lab.BootFile, false, 1)
-	image, err := p.Release(t.Context(), logger(t), filepath.Join(l.dir, "tiny2.tar"), 3, "0", nil)
+	image, err := p.Release(t.Context(), logger(t), l.tinyRoot(2), 3, "0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +41,7 @@ const (
 // life is what all tests of a unit's life share. It is built once, when the first of them runs.
 type life struct {
 	dir    string
+	key    string // of all that it is made of
 	gprov  string
 	init   string
 	debian string       // root filesystem
@@ -57,10 +59,16 @@ const updates = "10.77.0.1:9443"
 type finishedUnit struct {
 	snapshot *lab.Snapshot
 	product  *lab.Product // with the server's database
-	up       lab.Event    // what the tiny system said
-	took     []string     // how long each stage took
-	server   api.Detail   // what the server knows of it
-	record   []store.Event
+	firstLife
+}
+
+// firstLife is what was seen of a unit's first life.
+type firstLife struct {
+	Config lab.Config
+	Up     lab.Event  // what the tiny system said
+	Took   []string   // how long each stage took
+	Server api.Detail // what the server knows of it
+	Record []store.Event
 }
 
 // theLife builds the fixture. What it makes is removed by TestMain.
@@ -152,44 +160,77 @@ func needLife(t *testing.T) *life {
 	return l
 }
 
+// makeTiny makes the product that most tests share, or takes it from the cache.
 func (l *life) makeTiny(ctx context.Context) error {
-	log := slog.New(slog.DiscardHandler)
-	tiny := filepath.Join(l.dir, "tiny")
 	var err error
-	if l.tiny, err = lab.NewProduct(filepath.Join(l.dir, "data")); err != nil {
-		return err
-	}
-	// A person may choose at the serial console, and open the shell.
-	l.tiny.Policy.Panels, l.tiny.Policy.GraceSeconds, l.tiny.Policy.Shell = []string{policy.Serial}, 1, true
-	if l.tiny.Platforms, err = platforms(); err != nil {
-		return err
-	}
-	l.tiny.Policy.FetchHosts, l.tiny.Policy.FetchCA = []string{updates}, l.tiny.Policy.ServerCA
-	l.tiny.Policy.RootWaitSeconds = 20
-	l.tiny.Policy.NetworkRecovery = "https://" + updates + "/" + lab.ManifestFile
-	l.tiny.Policy.FailedBoots, l.tiny.Policy.WatchdogSeconds = 9, 30
-	if err := l.tiny.Artifacts(ctx, log, l.debian, l.init, 1); err != nil {
+	if l.key, err = l.contents(); err != nil {
 		return err
 	}
 	if l.modules, err = lab.ReadModules(l.debian, lab.TinyModules()...); err != nil {
 		return err
 	}
+	dir, err := l.kept(ctx, "product", l.key, func(dir string) error {
+		p, err := lab.NewProduct(filepath.Join(dir, "data"))
+		if err != nil {
+			return err
+		}
+		return errors.Join(tinyPolicy(p), l.releaseTiny(ctx, p, dir))
+	})
+	if err != nil {
+		return err
+	}
+	if l.tiny, err = lab.OpenProduct(filepath.Join(dir, "data")); err != nil {
+		return err
+	}
+	if l.images, err = filepath.Glob(l.tiny.Path("*.upd")); err != nil || len(l.images) != 2 {
+		return fmt.Errorf("the product has the images %q: %w", l.images, err)
+	}
+	for i, name := range l.images { // sorted by their build numbers, as they are of one day
+		l.images[i] = filepath.Base(name)
+	}
+	return tinyPolicy(l.tiny)
+}
+
+// tinyPolicy changes the first policy of the tests' product. A person may choose at the serial console, and open the shell.
+func tinyPolicy(p *lab.Product) (err error) {
+	p.Policy.Panels, p.Policy.GraceSeconds, p.Policy.Shell = []string{policy.Serial}, 1, true
+	p.Policy.FetchHosts, p.Policy.FetchCA = []string{updates}, p.Policy.ServerCA
+	p.Policy.RootWaitSeconds = 20
+	p.Policy.NetworkRecovery = "https://" + updates + "/" + lab.ManifestFile
+	p.Policy.FailedBoots, p.Policy.WatchdogSeconds = 9, 30
+	p.Platforms, err = platforms()
+	return err
+}
+
+// tinyRoot is the root filesystem of the tiny system's release n, 1 or 2.
+func (l *life) tinyRoot(n int) string {
+	return filepath.Join(l.dir, "product", fmt.Sprintf("tiny%d.tar", n))
+}
+
+// releaseTiny makes the artifacts, two releases and the manifest of p, and the root filesystems in dir.
+func (l *life) releaseTiny(ctx context.Context, p *lab.Product, dir string) error {
+	log := slog.New(slog.DiscardHandler)
+	if err := p.Artifacts(ctx, log, l.debian, l.init, 1); err != nil {
+		return err
+	}
+	var images []string
 	for n := uint64(1); n <= 2; n++ {
-		root := filepath.Join(l.dir, fmt.Sprintf("tiny%d.tar", n))
+		root := filepath.Join(dir, fmt.Sprintf("tiny%d.tar", n))
 		f, err := os.Create(root)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(lab.TinyRoot(f, tiny, fmt.Sprint(n), l.modules, filepath.Join(l.dir, "gprov-unit")), f.Close()); err != nil {
+		err = lab.TinyRoot(f, filepath.Join(l.dir, "tiny"), fmt.Sprint(n), l.modules, filepath.Join(l.dir, "gprov-unit"))
+		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
-		name, err := l.tiny.Release(ctx, log, root, n, "0", nil)
+		name, err := p.Release(ctx, log, root, n, "0", nil)
 		if err != nil {
 			return err
 		}
-		l.images = append(l.images, name)
+		images = append(images, name)
 	}
-	return l.tiny.Manifest([]string{l.images[1], l.images[0]}, specifications)
+	return p.Manifest([]string{images[1], images[0]}, specifications)
 }
 
 // config is a unit as the built-in appliance table describes it.
@@ -249,55 +290,85 @@ func live(u *lab.Unit) (took []string, err error) {
 	return took, nil
 }
 
-// finish makes a finished unit.
-func (l *life) finish(fw layout.Firmware) (_ *finishedUnit, err error) {
-	ctx, log := context.Background(), slog.New(slog.DiscardHandler)
-	n, err := lab.NewNetwork(ctx, log)
+// finish makes a finished unit, or takes it from the cache.
+func (l *life) finish(fw layout.Firmware) (*finishedUnit, error) {
+	ctx := context.Background()
+	// Its disks trust the key of this very product.
+	key := lab.Key(l.key, l.tiny.Policy.Keys[0])
+	dir, err := l.kept(ctx, "finished-"+string(fw), key, func(dir string) error { return l.liveIn(ctx, fw, dir) })
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, n.Close()) }()
-	dir := filepath.Join(l.dir, "finished-"+string(fw))
-	p, err := l.tiny.Copy(filepath.Join(dir, "data"))
+	f := &finishedUnit{product: l.tiny.In(filepath.Join(dir, "data"))}
+	b, err := os.ReadFile(filepath.Join(dir, "first-life.json"))
 	if err != nil {
 		return nil, err
+	}
+	if err := json.Unmarshal(b, &f.firstLife); err != nil {
+		return nil, err
+	}
+	f.snapshot = &lab.Snapshot{Config: f.Config, Dir: filepath.Join(dir, "snapshot")}
+	return f, nil
+}
+
+// liveIn lets a unit live its first life, and leaves in dir its disks, the data of its server and what was seen of it.
+func (l *life) liveIn(ctx context.Context, fw layout.Firmware, dir string) (err error) {
+	log := slog.New(slog.DiscardHandler)
+	n, err := lab.NewNetwork(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	p, err := l.tiny.Copy(filepath.Join(dir, "data"))
+	if err != nil {
+		return err
 	}
 	s, err := lab.StartServer(ctx, log, n, lab.ServerConfig{Program: l.gprov, Data: p.Dir, Password: password})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer s.Stop()
-	u, err := lab.NewUnit(ctx, log, n, filepath.Join(dir, "unit"), config(fw, lab.VirtIO))
+	machine := filepath.Join(dir, "unit")
+	u, err := lab.NewUnit(ctx, log, n, machine, config(fw, lab.VirtIO))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer u.Close()
+	defer func() {
+		u.Close()
+		err = errors.Join(err, os.RemoveAll(machine))
+	}()
 	if err := u.Start(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	f := &finishedUnit{product: p}
-	if f.took, err = live(u); err != nil {
-		return nil, err
+	first := firstLife{Config: u.Config}
+	if first.Took, err = live(u); err != nil {
+		return err
 	}
-	if f.up, err = await(u, time.Minute, lab.Msg("tiny system up")); err != nil {
-		return nil, err
+	if first.Up, err = await(u, time.Minute, lab.Msg("tiny system up")); err != nil {
+		return err
 	}
-	if f.server, err = s.Unit(ctx, serial); err != nil {
-		return nil, err
+	if first.Server, err = s.Unit(ctx, serial); err != nil {
+		return err
 	}
-	if f.record, err = s.Events(ctx, serial); err != nil {
-		return nil, err
+	if first.Record, err = s.Events(ctx, serial); err != nil {
+		return err
 	}
 	if err := u.Tell(map[string]string{"do": "poweroff"}); err != nil {
-		return nil, err
+		return err
 	}
 	end, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := u.Wait(end); err != nil {
-		return nil, err
+		return err
 	}
-	f.snapshot, err = u.Snapshot(ctx, filepath.Join(dir, "snapshot"))
-	return f, err
+	if _, err := u.Snapshot(ctx, filepath.Join(dir, "snapshot")); err != nil {
+		return err
+	}
+	b, err := json.Marshal(first)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "first-life.json"), b, 0o644)
 }
 
 // fork returns a unit that starts where a finished one was switched off.
@@ -428,13 +499,13 @@ func testLife(t *testing.T, fw layout.Firmware) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%s", strings.Join(f.took, ", "))
-	whole(t, f.up, "2")
-	if d := f.server; !d.Unit.Completed() || !d.Unit.Confirmed || d.Unit.Platform != lab.PlatformName || len(d.Enrolments) != 1 {
+	t.Logf("%s", strings.Join(f.Took, ", "))
+	whole(t, f.Up, "2")
+	if d := f.Server; !d.Unit.Completed() || !d.Unit.Confirmed || d.Unit.Platform != lab.PlatformName || len(d.Enrolments) != 1 {
 		t.Errorf("the server knows of the unit: %+v", d)
 	}
 	kinds := map[record.Kind]int{}
-	for _, e := range f.record {
+	for _, e := range f.Record {
 		kinds[e.Kind]++
 	}
 	if kinds[record.KindQA] == 0 || kinds[record.KindState] == 0 || kinds[record.KindLog] == 0 {

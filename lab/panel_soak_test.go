@@ -3,9 +3,7 @@
 package lab_test
 
 import (
-	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -206,7 +204,7 @@ func TestSoakMenuKeyboard(t *testing.T) {
 	// The artifact of the main disk is that of the release.
 	var images []string
 	for i := range l.images {
-		image, err := p.Release(t.Context(), logger(t), filepath.Join(l.dir, fmt.Sprintf("tiny%d.tar", i+1)), uint64(i+3), "0", nil)
+		image, err := p.Release(t.Context(), logger(t), l.tinyRoot(i+1), uint64(i+3), "0", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -214,7 +214,7 @@ func TestSoakRestoresInARow(t *testing.T) {
 	n, p := network(t), product(t, l.tiny)
 	images := []string{l.images[1], l.images[0]}
 	for build := uint64(3); build <= 6; build++ {
-		name, err := p.Release(t.Context(), logger(t), filepath.Join(l.dir, "tiny2.tar"), build, "0", nil)
+		name, err := p.Release(t.Context(), logger(t), l.tinyRoot(2), build, "0", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -87,10 +87,6 @@ func NewProduct(dir string) (*Product, error) {
 	if p.Operator, p.OperatorPublic, err = vault.NewKey(); err != nil {
 		return nil, fmt.Errorf("make product: %w", err)
 	}
-	authority, err := api.OpenAuthority(dir)
-	if err != nil {
-		return nil, fmt.Errorf("make product: %w", err)
-	}
 	for name, b := range map[string][]byte{
 		signingFile: text, "signing.pub": p.key.Public().Text(), privateFile: []byte(p.Operator.Reveal()), operatorFile: []byte(p.OperatorPublic + "\n"),
 	} {
@@ -98,8 +94,36 @@ func NewProduct(dir string) (*Product, error) {
 			return nil, fmt.Errorf("make product: %w", err)
 		}
 	}
+	return p, p.setPolicy()
+}
+
+// OpenProduct opens what NewProduct made in dir, with its first policy.
+func OpenProduct(dir string) (*Product, error) {
+	p := &Product{Dir: dir}
+	text := map[string]string{}
+	for _, name := range []string{signingFile, privateFile, operatorFile} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("open product: %w", err)
+		}
+		text[name] = string(b)
+	}
+	var err error
+	if p.key, err = signature.ParsePrivateKey(text[signingFile], ""); err != nil {
+		return nil, fmt.Errorf("open product: %w", err)
+	}
+	p.Operator, p.OperatorPublic = secret.Secret(text[privateFile]), strings.TrimSpace(text[operatorFile])
+	return p, p.setPolicy()
+}
+
+// setPolicy gives the product the first policy: its own key, and the authority of its server, which is made if it is missing.
+func (p *Product) setPolicy() error {
+	authority, err := api.OpenAuthority(p.Dir)
+	if err != nil {
+		return fmt.Errorf("open the server's authority: %w", err)
+	}
 	p.Policy = policy.Policy{Version: policy.Version, Keys: []string{p.key.Public().String()}, ServerCA: string(authority.PEM()), BootArgs: bootArgs}
-	return p, nil
+	return nil
 }
 
 // Path is where the server's file with that name is.
@@ -187,8 +211,7 @@ func (p *Product) Manifest(images []string, change func(*manifest.Manifest)) err
 // Copy makes a second product in dir with the same keys, authority and files, for a server with a memory of its own. The
 // files are linked: change none of them in place.
 func (p *Product) Copy(dir string) (*Product, error) {
-	out := *p
-	out.Dir = dir
+	out := p.In(dir)
 	if err := os.MkdirAll(out.Path(""), 0o755); err != nil {
 		return nil, fmt.Errorf("copy product: %w", err)
 	}
@@ -206,7 +229,14 @@ func (p *Product) Copy(dir string) (*Product, error) {
 			return nil, fmt.Errorf("copy product: %w", err)
 		}
 	}
-	return &out, nil
+	return out, nil
+}
+
+// In is the same product whose data are in dir already.
+func (p *Product) In(dir string) *Product {
+	out := *p
+	out.Dir = dir
+	return &out
 }
 
 // Replace gives a file of the server a new content, without touching what copies share.

@@ -70,7 +70,7 @@ func TestSoakRecoveryShellChallenge(t *testing.T) {
 	if err := p.Artifacts(t.Context(), logger(t), l.debian, l.init, 1); err != nil {
 		t.Fatal(err)
 	}
-	image, err := p.Release(t.Context(), logger(t), filepath.Join(l.dir, "tiny2.tar"), 3, "0", nil) // its artifact starts the main disk
+	image, err := p.Release(t.Context(), logger(t), l.tinyRoot(2), 3, "0", nil) // its artifact starts the main disk
 	if err != nil {
 		t.Fatal(err)
 	}

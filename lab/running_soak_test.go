@@ -218,7 +218,7 @@ func TestSoakUpdateResumes(t *testing.T) {
 	if err := os.WriteFile(noise, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	name, err := p.Release(t.Context(), logger(t), filepath.Join(l.dir, "tiny2.tar"), 3, "0", nil, image.File{Local: noise, Dest: "usr/lib/noise", Mode: 0o644})
+	name, err := p.Release(t.Context(), logger(t), l.tinyRoot(2), 3, "0", nil, image.File{Local: noise, Dest: "usr/lib/noise", Mode: 0o644})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func (l *life) secure(t *testing.T, n *lab.Network) *lab.Unit {
 	if err := p.Artifacts(t.Context(), logger(t), l.debian, l.init, 1); err != nil {
 		t.Fatal(err)
 	}
-	image, err := p.Release(t.Context(), logger(t), filepath.Join(l.dir, "tiny2.tar"), 2, "0", nil)
+	image, err := p.Release(t.Context(), logger(t), l.tinyRoot(2), 2, "0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

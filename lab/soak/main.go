@@ -3,7 +3,7 @@
 //
 //	soak [all]      every test, to the end whatever fails, and a table of results and times; -renew writes the times into the list
 //	soak next       which tests continuous integration chooses at the present commit
-//	soak ci -began T  those tests, as many as end by minute 60 after T (seconds since 1970)
+//	soak ci -began T  those tests, as many as end by minute 70 after T (seconds since 1970)
 //
 // The list of tests with their measured times is list.txt; a test holds it equal to the tests that exist.
 package main
