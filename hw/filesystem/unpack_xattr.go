@@ -218,7 +218,11 @@ func xattrsOf(h *tar.Header) ([]xattr, error) {
 			out = append(out, xattr{name, value})
 		case key == paxACL+"access" || key == paxACL+"default":
 			name := aclPrefix + key[len(paxACL):]
-			if _, ok := h.PAXRecords[paxXattr+name]; ok || strings.TrimSpace(value) == "" || !holds(h.Typeflag, name) {
+			if _, ok := h.PAXRecords[paxXattr+name]; ok || strings.TrimSpace(value) == "" {
+				continue
+			}
+			if !holds(h.Typeflag, name) { // it is left out, whatever it says
+				out = append(out, xattr{name, ""})
 				continue
 			}
 			b, err := parseACL(value)
