@@ -488,6 +488,7 @@ func (l *ImageListCmd) print(c *Context, list []image.Listed) error {
 func imageHint(err error) error {
 	hint := ""
 	var missing *tool.MissingError
+	var lack *boot.LackError
 	var root *boot.MissingError
 	var kernel *boot.KernelError
 	var have *HintError
@@ -499,6 +500,8 @@ func imageHint(err error) error {
 		return err
 	case errors.As(err, &missing):
 		hint = missing.Hint()
+	case errors.As(err, &lack):
+		hint = lack.Hint()
 	case errors.As(err, &root):
 		hint = root.Hint()
 	case errors.As(err, &kernel):

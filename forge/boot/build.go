@@ -131,8 +131,10 @@ type Report struct {
 }
 
 const (
-	stubPath    = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
-	stubPackage = "systemd-boot-efi"
+	stubPath      = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+	stubPackage   = "systemd-boot-efi"
+	osReleasePath = "etc/os-release"
+	confPath      = "etc/mke2fs.conf"
 )
 
 // Build builds a boot artifact. Nothing is left at o.Out unless it is complete. What the root filesystem lacks is a
@@ -286,7 +288,7 @@ func (b *builder) describe(r *rootFS, name string, data []byte) {
 
 func (b *builder) build() (Report, error) {
 	k, err := chooseKernel(b.root, b.o.Kernel)
-	if err != nil {
+	if err := b.lacks(err); err != nil {
 		return Report{}, err
 	}
 	release := k.release
@@ -491,36 +493,55 @@ func (b *builder) addModules(release string) error {
 	return nil
 }
 
-// addTools adds the external programs that a unit runs, with their configuration. mdadm comes along where a platform has RAID.
-func (b *builder) addTools() error {
-	for _, name := range []string{"mke2fs", "e2fsck"} {
-		if err := b.addTool(name, "e2fsprogs"); err != nil {
-			return err
-		}
-	}
+// external is a program that a unit runs.
+type external struct{ name, debianPackage string }
+
+// programs are those of this artifact. mdadm comes along where a platform has RAID.
+func (b *builder) programs() []external {
+	out := []external{{"mke2fs", "e2fsprogs"}, {"e2fsck", "e2fsprogs"}}
 	if b.o.raid() {
-		if err := b.addTool("mdadm", "mdadm"); err != nil {
+		out = append(out, external{"mdadm", "mdadm"})
+	}
+	return out
+}
+
+// toolPlaces are where a program may lie in a root filesystem, or in a directory of tools.
+func toolPlaces(name string) []string {
+	return []string{"sbin/" + name, "usr/sbin/" + name, "bin/" + name, "usr/bin/" + name, name}
+}
+
+// addTools adds the external programs with their configuration.
+func (b *builder) addTools() error {
+	for _, p := range b.programs() {
+		if err := b.addTool(p.name, p.debianPackage); err != nil {
 			return err
 		}
 	}
-	const name = "etc/mke2fs.conf"
-	from, in := name, b.tools
-	if found, err := b.findTool("e2fsprogs", name, "mke2fs.conf"); err == nil {
-		from = found
-	} else if b.root != nil {
-		in = b.root
+	in, from, err := b.findConf()
+	if err != nil {
+		return err
 	}
 	conf, err := in.read(from, "e2fsprogs")
 	if err != nil {
 		return err
 	}
 	b.describe(in, from, conf)
-	return b.put(name, 0o644, conf)
+	return b.put(confPath, 0o644, conf)
+}
+
+// findConf returns where the configuration of mke2fs is: in the tools, else in the root filesystem.
+func (b *builder) findConf() (in *rootFS, from string, err error) {
+	from, err = b.findTool("e2fsprogs", confPath, path.Base(confPath))
+	if err == nil || b.root == nil || b.root == b.tools {
+		return b.tools, from, err
+	}
+	from, err = b.root.find("e2fsprogs", confPath)
+	return b.root, from, err
 }
 
 // addTool adds one program of a Debian package, with its libraries.
 func (b *builder) addTool(name, pkg string) error {
-	from, err := b.findTool(pkg, "sbin/"+name, "usr/sbin/"+name, "bin/"+name, "usr/bin/"+name, name)
+	from, err := b.findTool(pkg, toolPlaces(name)...)
 	if err != nil {
 		return err
 	}
@@ -723,10 +744,9 @@ func (b *builder) addConfig(release string) error {
 	return b.put(bootimage.BuildPath, 0o644, append(info, '\n'))
 }
 
-// pack returns the compressed initramfs.
 // osRelease returns the root filesystem's os-release with our build number.
 func (b *builder) osRelease() ([]byte, error) {
-	raw, err := b.root.read("etc/os-release", "base-files")
+	raw, err := b.root.read(osReleasePath, "base-files")
 	if err != nil {
 		return nil, err
 	}

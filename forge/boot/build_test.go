@@ -262,7 +262,7 @@ func TestBuildOwnModules(t *testing.T) {
 func TestBuild(t *testing.T) {
 	root := fakeRoot(t)
 	o := options(t, root)
-	o.Provision = true
+	o.Provision, o.Revision = true, "0123456789ab" // the init program of this test has none itself
 	r, b := build(t, o)
 	if r.Kernel != release || r.Build != 42 || r.Compression != Zstd || r.Size != int64(len(b)) {
 		t.Errorf("report is %+v", r)
@@ -311,7 +311,7 @@ func TestBuild(t *testing.T) {
 	}
 	var info bootimage.Build
 	if err := json.Unmarshal(files[bootimage.BuildPath].Data, &info); err != nil || info.Number != 42 || info.Kernel != release ||
-		!info.Time.Equal(o.Time) {
+		!info.Time.Equal(o.Time) || info.Gprovision != o.Revision {
 		t.Errorf("build.json is %+v, %v", info, err)
 	}
 	i := slices.IndexFunc(r.Tools, func(t bootimage.Tool) bool { return t.Path == "/sbin/mke2fs" })
@@ -637,6 +637,83 @@ func TestChooseKernel(t *testing.T) {
 				t.Errorf("%s: the configuration beside the modules leads to %s, %v", name, c, err)
 			}
 		}
+	}
+}
+
+// TestCompression: a kernel says by its configuration whether it unpacks zstd.
+func TestCompression(t *testing.T) {
+	for config, want := range map[string]Compression{
+		"CONFIG_BLK_DEV_INITRD=y\nCONFIG_RD_ZSTD=y\n":            Zstd,
+		"CONFIG_BLK_DEV_INITRD=y\n# CONFIG_RD_ZSTD is not set\n": Gzip,
+		"CONFIG_RD_ZSTD=y\n": "", // no initramfs at all
+	} {
+		r, err := openRootFS(t.Context(), writeTree(t, map[string][]byte{"boot/config-6.1": []byte(config)}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := chooseCompression(r, kernelFile{release: "6.1", config: "boot/config-6.1"}); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %s, %v", config, got, err)
+		}
+	}
+}
+
+// smallOptions are options with programs that are headers alone, so that nearly nothing is compressed.
+func smallOptions(t *testing.T, root string) Options {
+	t.Helper()
+	small := program(true, "", "")
+	dir := writeTree(t, map[string][]byte{"init": small, "sbin/mke2fs": small, "sbin/e2fsck": small})
+	return Options{
+		RootFS: root, Tools: dir, NoBIOS: true, Init: filepath.Join(dir, "init"), BuildNumber: 42, Time: time.Unix(1790000000, 0),
+		Out: filepath.Join(t.TempDir(), "norm_boot"), Policy: policy.Policy{Version: 1, AllowUnsigned: true},
+	}
+}
+
+// TestWarnings: the log of a build says which drivers lack their firmware, which modules that were added to the kernel are left out, and
+// what most units need and the kernel has no driver for. The report has the first two.
+func TestWarnings(t *testing.T) {
+	root := fakeRoot(t)
+	in := openRoot(t, root)
+	dir := "usr/lib/modules/" + release + "/"
+	err := in.MkdirAll(dir+"updates/dkms", 0o755)
+	if err == nil {
+		err = in.WriteFile(dir+"updates/dkms/graphics.ko", module("alias=pci:v000010DE*"), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, more := range map[string]string{
+		"modules.dep":   "updates/dkms/graphics.ko:\n",
+		"modules.alias": "alias pci:v00001077d00001634* qede\nalias pci:v00001077d00002532* qla2xxx\n",
+	} {
+		old, err := in.ReadFile(dir + file)
+		if err == nil {
+			err = in.WriteFile(dir+file, append(old, more...), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := smallOptions(t, root)
+	var log bytes.Buffer
+	r, err := Build(t.Context(), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, l := range r.LeftOut {
+		left = append(left, l.Name+" "+l.Drives+" "+l.Why)
+	}
+	if want := []string{"qede network ports firmware", "qla2xxx disks list", "graphics  other"}; !slices.Equal(left, want) {
+		t.Errorf("left out %q, want %q", left, want)
+	}
+	said := log.String()
+	for _, want := range []string{"module=qede", "module=graphics", "ahci (SATA disks), nvme (NVMe disks)"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q in\n%s", want, said)
+		}
+	}
+	if strings.Contains(said, "qla2xxx") || strings.Contains(said, "ext4 (") || strings.Count(said, "\n") != 3 {
+		t.Errorf("it warns of more:\n%s", said)
 	}
 }
 

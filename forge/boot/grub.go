@@ -38,6 +38,7 @@ reboot
 const (
 	grubDir     = "usr/lib/grub/i386-pc"
 	grubPackage = "grub-pc-bin"
+	grubMkimage = "usr/bin/grub-mkimage"
 )
 
 // linkGRUB makes the boot loader for BIOS with the root filesystem's own grub-mkimage, which runs under that root filesystem's
@@ -67,11 +68,11 @@ func linkGRUB(ctx context.Context, log *slog.Logger, root *rootFS, link *linker,
 
 // unpackGRUB puts grub-mkimage and all that it needs into dir and returns the path of the dynamic loader.
 func unpackGRUB(root *rootFS, link *linker, dir string) (loader string, err error) {
-	program, err := root.read("usr/bin/grub-mkimage", "grub-common")
+	program, err := root.read(grubMkimage, "grub-common")
 	if err != nil {
 		return "", err
 	}
-	libs, err := link.libraries("usr/bin/grub-mkimage", program)
+	libs, err := link.libraries(grubMkimage, program)
 	if err != nil {
 		return "", err
 	}

@@ -149,6 +149,36 @@ func TestLinkerKnowsClasses(t *testing.T) {
 	}
 }
 
+// TestLinkerOrder: of two libraries of one name that which was added counts, then that of the tools, then that of the root filesystem.
+func TestLinkerOrder(t *testing.T) {
+	roots := make([]*rootFS, 2)
+	for i, more := range [][]string{{"liba.so", "libb.so"}, {"liba.so", "libb.so", "libc.so"}} {
+		files := map[string][]byte{}
+		for _, n := range more {
+			files["usr/lib/"+n] = append(program(true, "", ""), byte('0'+i))
+		}
+		r, err := openRootFS(t.Context(), writeTree(t, files))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		roots[i] = r
+	}
+	var tree bootimage.Tree
+	if err := tree.Add(bootimage.File{Name: "usr/lib/liba.so", Mode: 0o755, Data: program(true, "", "")}); err != nil {
+		t.Fatal(err)
+	}
+	libs, err := newLinker(&tree, roots...).libraries("bin/x", program(true, "", "", "liba.so", "libb.so", "libc.so"))
+	if err != nil || len(libs) != 2 {
+		t.Fatalf("got %d libraries, %v", len(libs), err)
+	}
+	for i, want := range []string{"libb.so", "libc.so"} {
+		if l := libs[i]; l.to != "usr/lib/"+want || l.root != roots[i] {
+			t.Errorf("library %d is %s of root %d", i, l.to, slices.Index(roots, l.root))
+		}
+	}
+}
+
 // TestAddedLibraries adds a program and its own library, which no root filesystem has.
 func TestAddedLibraries(t *testing.T) {
 	root := fakeRoot(t)

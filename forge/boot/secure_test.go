@@ -90,6 +90,22 @@ func TestSignedBuild(t *testing.T) {
 
 func TestReadSigner(t *testing.T) {
 	key, cert := signerFiles(t)
+	_, other := signerFiles(t)
+	chain := filepath.Join(t.TempDir(), "chain")
+	var text []byte
+	for _, f := range []string{cert, other} {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, b...)
+	}
+	if err := os.WriteFile(chain, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if k, c, err := ReadSigner(key, chain); err != nil || k == nil || len(c) != 2 || c[0].Equal(c[1]) {
+		t.Errorf("a file with two certificates: %d, %v", len(c), err)
+	}
 	empty := filepath.Join(t.TempDir(), "empty")
 	encrypted := filepath.Join(t.TempDir(), "encrypted")
 	for name, text := range map[string]string{empty: "", encrypted: string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")}))} {

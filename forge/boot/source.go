@@ -149,9 +149,14 @@ type kernelBuilder struct {
 	steps    int
 }
 
+// compilers are the programs of the building host that compile a kernel.
+func compilers() []external {
+	return []external{{"make", "make"}, {"gcc", "gcc"}, {"ld", "binutils"}, {"flex", "flex"}, {"bison", "bison"}, {"bc", "bc"},
+		{"zstd", "zstd"}, {"tar", "tar"}, {"xz", "xz-utils"}}
+}
+
 func (k *kernelBuilder) build() (rep Report, err error) {
-	for _, t := range []struct{ name, debianPackage string }{{"make", "make"}, {"gcc", "gcc"}, {"ld", "binutils"}, {"flex", "flex"},
-		{"bison", "bison"}, {"bc", "bc"}, {"zstd", "zstd"}, {"tar", "tar"}, {"xz", "xz-utils"}} {
+	for _, t := range compilers() {
 		if _, err := tool.Need(t.name, t.debianPackage); err != nil {
 			return Report{}, err
 		}
