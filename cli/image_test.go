@@ -403,6 +403,10 @@ func TestKeysPassphrase(t *testing.T) {
 	if _, err := readPrivateKey(c, filepath.Join(dir, "k.key"), writeAs(t, filepath.Join(dir, "q"), "wrong\n")); !errors.Is(err, signature.ErrPassphrase) {
 		t.Errorf("wrong passphrase: %v", err)
 	}
+	t.Setenv("GPROV_SIGNING_PASSPHRASE", "correct horse")
+	if _, err := readPrivateKey(c, filepath.Join(dir, "k.key"), ""); err != nil {
+		t.Errorf("the passphrase of the environment: %v", err)
+	}
 }
 
 func TestImageProgressOnATerminal(t *testing.T) {

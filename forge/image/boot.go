@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"gprovision/forge/boot"
 )
@@ -52,4 +53,26 @@ func makeBoot(ctx context.Context, log *slog.Logger, in *input, o *Options, say 
 	m.report = &rep
 	o.Add = append(slices.Clone(o.Add), File{Local: b.Out, Dest: "/" + bootFile, Mode: 0o644})
 	return m, nil
+}
+
+// besides adds to what a root filesystem lacks for its boot artifact what else is wrong with it, so that all is told at once. Another
+// error stays as it is.
+func (t *tree) besides(err error, o Options) error {
+	lacks := boot.Lacks(err)
+	if _, _, bad := t.addFiles(o); bad != nil {
+		return err
+	}
+	others := slices.DeleteFunc(t.problems(), func(p Problem) bool { return strings.HasPrefix(bootFile+"/", p.Path+"/") })
+	if len(lacks) == 0 || len(others) == 0 {
+		return err
+	}
+	var problems []Problem
+	for _, e := range lacks {
+		p := Problem{Path: bootFile, Text: "it cannot be made: " + e.Error()}
+		if h, ok := e.(interface{ Hint() string }); ok {
+			p.Hint = h.Hint()
+		}
+		problems = append(problems, p)
+	}
+	return &ContractError{append(problems, others...)}
 }

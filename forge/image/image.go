@@ -184,7 +184,7 @@ func Build(ctx context.Context, log *slog.Logger, o Options) (_ Result, err erro
 	say(Progress{"scan", tarBytes, tarBytes})
 	made, err := makeBoot(ctx, log, in, &o, say)
 	if err != nil {
-		return Result{}, err
+		return Result{}, t.besides(err, o)
 	}
 	defer made.remove()
 	added, drop, err := t.addFiles(o)

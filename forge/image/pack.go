@@ -295,8 +295,7 @@ func xattrRecords(at string) (map[string]string, error) {
 	}
 	out := map[string]string{}
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
-		space, _, _ := strings.Cut(name, ".")
-		if space != "user" && space != "trusted" && space != "security" && !strings.HasPrefix(name, "system.posix_acl_") {
+		if !ofTree(name) {
 			continue
 		}
 		value, err := growing(func(b []byte) (int, error) { return unix.Lgetxattr(at, name, b) })
@@ -310,6 +309,12 @@ func xattrRecords(at string) (map[string]string, error) {
 		out["SCHILY.xattr."+strings.NewReplacer("%", "%25", "=", "%3D").Replace(name)] = string(value)
 	}
 	return out, nil
+}
+
+// ofTree reports whether an extended attribute belongs to the tree, and not to the filesystem it lies on.
+func ofTree(name string) bool {
+	space, _, _ := strings.Cut(name, ".")
+	return space == "user" || space == "trusted" || space == "security" || strings.HasPrefix(name, "system.posix_acl_")
 }
 
 // growing calls a system call with a buffer until that is large enough.

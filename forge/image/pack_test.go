@@ -165,3 +165,15 @@ func TestPackOneFilesystem(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// TestAttributesOfTheTree: what only a filesystem knows is no part of an image.
+func TestAttributesOfTheTree(t *testing.T) {
+	for name, want := range map[string]bool{
+		"user.note": true, "trusted.t": true, "security.capability": true, "system.posix_acl_access": true, "system.posix_acl_default": true,
+		"btrfs.compression": false, "system.nfs4_acl": false, "system.ntfs_attrib": false, "com.apple.provenance": false, "users.x": false,
+	} {
+		if ofTree(name) != want {
+			t.Errorf("%s: %t", name, !want)
+		}
+	}
+}

@@ -1,14 +1,20 @@
 package image
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"gprovision/model/bootimage"
 )
 
 // TestSBOM holds the bill of materials against the rules of SPDX 2.3 that its JSON schema and its text make: fields, their
@@ -88,7 +94,9 @@ Version: 3
 		}
 		ids[id] = p
 		byName[text(p, "name", ".+")] = p
-		text(p, "downloadLocation", "NOASSERTION")
+		for _, k := range []string{"downloadLocation", "licenseConcluded", "licenseDeclared"} {
+			text(p, k, "NOASSERTION")
+		}
 		text(p, "primaryPackagePurpose", "|OTHER|INSTALL|ARCHIVE|FIRMWARE|APPLICATION|FRAMEWORK|LIBRARY|CONTAINER|SOURCE|DEVICE|OPERATING_SYSTEM|FILE")
 		if p["filesAnalyzed"] != false {
 			t.Errorf("%s: files analysed", id)
@@ -132,6 +140,76 @@ Version: 3
 	}
 	if _, err := os.Stat(stale); !os.IsNotExist(err) {
 		t.Errorf("a bill of another image is left: %v", err)
+	}
+}
+
+// artifactWith is a boot artifact in the form of a kernel, with that build.json inside.
+func artifactWith(t *testing.T, info bootimage.Build) []byte {
+	t.Helper()
+	text, err := json.Marshal(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tree bootimage.Tree
+	if err := tree.Add(bootimage.File{Name: bootimage.BuildPath, Mode: 0o644, Data: text}); err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if err := errors.Join(tree.Write(z, buildTime), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	k := bootArtifact(t, 300)
+	binary.LittleEndian.PutUint32(k[0x248:], uint32(len(k)-5*512)) // behind the first part of five sectors
+	binary.LittleEndian.PutUint32(k[0x24c:], uint32(packed.Len()))
+	return append(k, packed.Bytes()...)
+}
+
+// TestSBOMOfTheBootArtifact: each file of others inside the boot artifact is in the bill of materials, with its hash and the package it
+// came from: that of the root filesystem where it is the same version, else one of its own.
+func TestSBOMOfTheBootArtifact(t *testing.T) {
+	needs(t, false, "xz", "tar")
+	files := goodFiles(t)
+	files["var/lib/dpkg/status"] = "Package: e2fsprogs\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.47.0-2\n"
+	hash := func(c string) string { return strings.Repeat(c, 64) }
+	files["boot/norm_boot"] = string(artifactWith(t, bootimage.Build{Number: 300, Tools: []bootimage.Tool{
+		{Name: "mke2fs", Path: "/sbin/mke2fs", Package: "e2fsprogs", Version: "1.47.0-2", SHA256: hash("a")},
+		{Name: "mdadm", Path: "/sbin/mdadm", Package: "mdadm", Version: "4.2-5", SHA256: hash("b")},
+		{Name: "init", Path: "/init", Version: "0123456789ab", SHA256: hash("c")},
+	}}))
+	res, err := Build(t.Context(), nil, Options{RootFS: writeTree(t, files), Out: t.TempDir(), Name: name(t, 1), Time: buildTime, Preset: "0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(res.SBOM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc spdxDocument
+	if err := json.Unmarshal(b, &doc); err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]string{}
+	for _, p := range doc.Packages {
+		names[p.ID] = strings.TrimSpace(p.Name + " " + p.Version)
+		if len(p.Checksums) == 1 && p.ID != imageID {
+			names[p.ID] += " " + p.Checksums[0].Algorithm + " " + p.Checksums[0].Value[:1]
+		}
+	}
+	var got []string
+	for _, r := range doc.Relationships {
+		if r.From != doc.ID && r.From != imageID {
+			got = append(got, names[r.From]+" "+r.Type+" "+names[r.To])
+		}
+	}
+	want := []string{
+		"norm_boot 300 CONTAINS /sbin/mke2fs SHA256 a", "norm_boot 300 CONTAINS e2fsprogs 1.47.0-2",
+		"/sbin/mke2fs SHA256 a GENERATED_FROM e2fsprogs 1.47.0-2",
+		"norm_boot 300 CONTAINS /sbin/mdadm SHA256 b", "norm_boot 300 CONTAINS mdadm 4.2-5", "/sbin/mdadm SHA256 b GENERATED_FROM mdadm 4.2-5",
+		"norm_boot 300 CONTAINS /init SHA256 c",
+	}
+	if !slices.Equal(got, want) || len(doc.Packages) != 7 {
+		t.Errorf("%d packages, relations\n%q, want\n%q", len(doc.Packages), got, want)
 	}
 }
 

@@ -75,7 +75,16 @@ openssl pkeyutl -sign -rawin -inkey "$1" -in $f`
 	if err := os.WriteFile(filepath.Join(dir, "m.pub"), public.Text(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, form := range []string{sign, sign + " | base64 -w0; echo", sign + " | base64"} {
+	docs, err := os.ReadFile("../../../docs/formats/release-image.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, _ := strings.Cut(string(docs), "With OpenSSL in the place of an HSM:\n\n```\n#!/bin/sh\n")
+	shown, _, ok := strings.Cut(shown, "```")
+	if !ok {
+		t.Fatal("docs/formats/release-image.md shows no program")
+	}
+	for _, form := range []string{sign, shown, sign + " | base64 -w0; echo", sign + " | base64"} {
 		s, err := Program(context.Background(), nil, []string{script(t, form), key}, public)
 		if err != nil {
 			t.Fatal(err)

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/mikelolasagasti/xz"
+
+	"gprovision/model/edit"
 )
 
 // compress makes LZMA2 data with the real program. options are those of its --lzma2.
@@ -163,33 +165,43 @@ func TestJoinedChunks(t *testing.T) {
 // gives more than fits, and agrees with another decoder on what is damaged.
 func TestDamage(t *testing.T) {
 	packed := compress(t, []byte(strings.Repeat("some text that repeats, ", 20)+"\x00\x01\x02"+strings.Repeat("z", 300)), "preset=6,dict=4KiB")
+	buf := make([]byte, most+Room)
 	for i := range packed {
 		for bit := range 8 {
 			b := bytes.Clone(packed)
 			b[i] ^= 1 << bit
-			compare(t, b)
+			compare(t, b, buf)
 		}
-		compare(t, packed[:i])
+		compare(t, packed[:i], buf)
 	}
 }
 
 func FuzzDecoder(f *testing.F) {
+	good := [][]byte{nil}
 	for _, o := range []string{"preset=0,dict=4KiB", "preset=6,lc=1,lp=2,pb=3,dict=4KiB"} {
-		for name, data := range samples(f, 3000) {
-			if name != "program" {
-				f.Add(compress(f, data, o))
-			}
+		for _, name := range []string{"random", "text", "mixed", "far", "zeros", "one byte"} {
+			good = append(good, compress(f, samples(f, 3000)[name], o))
 		}
 	}
-	f.Fuzz(func(t *testing.T, b []byte) { compare(t, b) })
+	for _, s := range edit.Scripts() {
+		for i := range len(good) {
+			f.Add(uint8(i), s)
+		}
+	}
+	buf := make([]byte, most+Room)
+	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
+		compare(t, edit.Apply(good[int(which)%len(good)], script), buf)
+	})
 }
 
-// compare decodes b with this package in both ways and with package xz, into which it puts an envelope.
-func compare(t *testing.T, b []byte) {
+// most is more than compare decodes.
+const most = 5 << 20
+
+// compare decodes b with this package in both ways and with package xz, into which it puts an envelope. buf has most+Room bytes.
+func compare(t *testing.T, b, buf []byte) {
 	t.Helper()
-	const dict, most = 4096, 5 << 20
+	const dict = 4096
 	var d Decoder
-	buf := make([]byte, most+Room)
 	window := buf[:Window(dict)]
 	got, used, err := decode(&d, b, buf, dict, false)
 	strict := d.in[0] != 0 || binary.BigEndian.Uint32(d.in[1:]) == 1<<32-1
