@@ -15,10 +15,12 @@ import (
 	"gprovision/unit/state"
 )
 
-// The certificate and its signature, below state.EraseDir.
+// The certificate and what belongs beside it, below state.EraseDir: its signature, and what the server says.
 const (
 	certificateFile = "certificate.json"
 	signatureFile   = certificateFile + ".minisig"
+	voucherFile     = certificateFile + ".voucher"
+	proofFile       = certificateFile + ".tlog-proof"
 )
 
 // certify writes the certificate to the recovery volume, and that the erase has ended. One that is there already is not made again: it may

@@ -3,6 +3,8 @@ package erase
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +37,7 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 	if err != nil {
 		return job.Hold(fault.Because(fault.EraseUnknown, fmt.Errorf("the certificate cannot be read: %w", err)))
 	}
-	places := j.takeAway(c, file, sig)
+	places := j.takeAway(ctx, c, file, sig)
 	m := j.env.Machine
 	m.Log.Info("erase certificate", "run", c.Run, "outcome", string(c.Outcome), "level", string(c.Level),
 		"reached", strings.Join(places, ", "), journal.ForPerson())
@@ -50,6 +52,9 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 		}
 		m.Panel.Fail(why)
 		j.awaitKey(ctx, 0)
+		if ctx.Err() == nil {
+			j.submit(ctx, file, sig, true)
+		}
 	case erasure.Failed:
 		return job.Hold(fault.Newf(fault.EraseFailed, "%s; certificate: %s", reasons(c), strings.Join(places, ", ")))
 	default:
@@ -108,17 +113,30 @@ func reasons(c erasure.Certificate) string {
 }
 
 // takeAway brings the certificate to where the unit does not take it along, and returns the places that it reached.
-func (j *erasing) takeAway(c erasure.Certificate, file, sig []byte) []string {
+func (j *erasing) takeAway(ctx context.Context, c erasure.Certificate, file, sig []byte) []string {
 	places := []string{"recovery volume"}
-	m := j.env.Machine
-	for _, s := range j.f.Sticks {
-		name := "erase-" + c.Run[:8] + ".json"
-		err := m.SetReadOnly(s.Disk.Path, false)
-		if err == nil {
-			err = s.Save(m, name, file)
+	if j.submit(ctx, file, sig, false) {
+		places = append(places, "server")
+	}
+	files := map[string][]byte{"": file, ".minisig": sig}
+	err := j.book.volume.View(func(v *state.Volume) error {
+		for _, end := range []string{".voucher", ".tlog-proof"} {
+			if b, err := state.ReadEraseFile(v, certificateFile+end); err == nil {
+				files[end] = b
+			}
 		}
-		if err == nil {
-			err = s.Save(m, name+".minisig", sig)
+		return nil
+	})
+	m := j.env.Machine
+	if err != nil {
+		m.Log.Warn("what the server says to the certificate cannot be read", "err", err)
+	}
+	for _, s := range j.f.Sticks {
+		err := m.SetReadOnly(s.Disk.Path, false)
+		for _, end := range slices.Sorted(maps.Keys(files)) {
+			if err == nil {
+				err = s.Save(m, "erase-"+c.Run[:8]+".json"+end, files[end])
+			}
 		}
 		if err != nil {
 			m.Log.Warn("the certificate cannot be saved to a recovery stick", "stick", s.Disk.Name, "err", err)

@@ -26,6 +26,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
+	"gprovision/model/record"
 	"gprovision/unit/job"
 	"gprovision/unit/job/jobtest"
 	"gprovision/unit/machine"
@@ -50,6 +51,8 @@ type world struct {
 	clock *simdrive.Clock
 	// policy changes the policy of each boot.
 	policy policy.Policy
+	// server is the factory server; nil: there is none.
+	server server
 }
 
 // newWorld makes a unit whose main disk vdb has a complete system and is full of a customer's data, and whose recovery volume asks for an
@@ -181,6 +184,10 @@ func (w *world) boot(faults ...func(n int, call string) error) job.Outcome {
 		w.clock.Advance(d)
 		return ctx.Err()
 	}}
+	if w.server != nil {
+		j.office = newOffice()
+		j.office.found(w.server)
+	}
 	out := j.run(w.t.Context())
 	jobtest.End(w.t, e)
 	return out
@@ -633,5 +640,78 @@ func TestShared(t *testing.T) {
 	must(t, d.leave())
 	if _, err := (blocks{d, 0}).ReadAt(got, 0); !errors.Is(err, errAway) {
 		t.Errorf("after it was left: %v", err)
+	}
+}
+
+// told is a server that notes what it is told.
+type told struct {
+	before   []record.EraseBefore
+	erased   []record.EraseSubmission
+	err      error
+	onBefore func()
+}
+
+func (s *told) DriveBefore(_ context.Context, b record.EraseBefore) error {
+	s.onBefore()
+	s.before = append(s.before, b)
+	return errors.Join(b.Validate(), s.err)
+}
+
+func (s *told) Erased(_ context.Context, e record.EraseSubmission) (record.EraseReply, error) {
+	s.erased = append(s.erased, e)
+	return record.EraseReply{Voucher: []byte("voucher"), Proof: []byte("proof")}, s.err
+}
+
+// TestServer: the server hears what a drive was before anything is written, gets the certificate, and hears that it was accepted. One that
+// refuses all that changes nothing.
+func TestServer(t *testing.T) {
+	for name, refuses := range map[string]error{"answers": nil, "refuses": errors.New("not now")} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.policy.Erase.Accept = policy.AcceptRestore
+			all := w.left("vdb")
+			s := &told{err: refuses}
+			s.onBefore = func() {
+				if n := w.left("vdb"); n != all || slices.Contains(w.r.Calls(), "write /dev/vdb") {
+					t.Errorf("%d of %d sectors are left before the server was told", n, all)
+				}
+			}
+			w.server = s
+			if out := w.boot(); out.Kind != job.RebootNow {
+				t.Fatalf("%+v", out)
+			}
+			if len(s.before) != 1 || s.before[0].Name != "vdb" || len(s.erased) != 2 || s.erased[0].Accepted || !s.erased[1].Accepted {
+				t.Errorf("told: %+v, %d certificates", s.before, len(s.erased))
+			}
+			if c, err := erasure.ParseSigned(s.erased[1].Certificate, s.erased[1].Signature); err != nil || c.Run != s.before[0].Run {
+				t.Errorf("run %s: %v", c.Run, err)
+			}
+			w.volume(func(v *state.Volume) error {
+				b, err := state.ReadEraseFile(v, proofFile)
+				if (err == nil) != (refuses == nil) || err == nil && string(b) != "proof" {
+					t.Errorf("kept: %q, %v", b, err)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// TestOffice: who asks for the server waits a while for it, and not for one that is nowhere.
+func TestOffice(t *testing.T) {
+	var none *office
+	if none.await(t.Context()) != nil {
+		t.Error("there is a server")
+	}
+	o := newOffice()
+	s := &told{}
+	go o.found(s)
+	if o.await(t.Context()) != s {
+		t.Error("the server was not awaited")
+	}
+	late := newOffice()
+	late.until = time.Now()
+	if late.await(t.Context()) != nil {
+		t.Error("a server that is not there")
 	}
 }

@@ -78,6 +78,8 @@ type erasing struct {
 	// now and wait are how time passes for the drives.
 	now  func() time.Time
 	wait func(context.Context, time.Duration) error
+	// office is the way to the server; nil: there is none.
+	office *office
 }
 
 // Run erases the unit, or goes on with that, or shows how it ended.
@@ -91,6 +93,9 @@ func (j *erasing) run(ctx context.Context) job.Outcome {
 		return job.Hold(fault.Newf(fault.NoRecovery, "no recovery volume: nothing could be taken up after a power cut"))
 	}
 	outcome, err := j.begin()
+	if err == nil {
+		j.connect(ctx)
+	}
 	if err == nil && outcome == "" {
 		j.env.Began(record.JobErase)
 		err = j.env.Run(ctx, record.JobErase, string(decide.Erase), j.steps())
@@ -169,7 +174,12 @@ func (j *erasing) write(v *state.Volume, request state.Request, fresh bool) erro
 			}
 		}
 	}
-	return errors.Join(state.RemoveEraseFile(v, certificateFile), writeJSON(v, runFile, j.entry),
+	for _, name := range []string{certificateFile, voucherFile, proofFile} {
+		if err := state.RemoveEraseFile(v, name); err != nil {
+			return err
+		}
+	}
+	return errors.Join(writeJSON(v, runFile, j.entry),
 		state.WriteErase(v, state.Erase{ID: j.entry.ID, By: j.entry.By, Started: j.entry.Started}))
 }
 
@@ -373,7 +383,7 @@ func (j *erasing) engine(ctx context.Context, i int, d *desk) (erasure.Drive, er
 	}
 	result, err := engine.Run(ctx, engine.Env{
 		Now: j.now, Wait: j.wait, Random: rand.Reader, Requests: requests,
-		Announce: j.announce,
+		Announce: func(before erasure.Drive) error { return j.announce(ctx, before) },
 		Store: func(s engine.State) error {
 			return j.book.change(func(v *state.Volume) error { return writeJSON(v, stateFile(i), s) })
 		},
@@ -395,12 +405,13 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // announce tells what a drive was before anything is sent that changes it.
-func (j *erasing) announce(before erasure.Drive) error {
+func (j *erasing) announce(ctx context.Context, before erasure.Drive) error {
 	b, err := json.Marshal(before)
 	if err != nil {
 		return err
 	}
 	j.env.Machine.Log.Info("drive before the erase", "disk", before.Name, "model", before.Model, "serial", before.Serial, "state", string(b))
+	j.tellBefore(ctx, before.Name, b)
 	return j.book.change(func(v *state.Volume) error { return state.WriteEraseFile(v, "before-"+before.Name+".json", b) })
 }
 

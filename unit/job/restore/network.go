@@ -25,8 +25,6 @@ import (
 )
 
 const (
-	// reportNetwork is how long a restore that would report waits for an address. Once it has one it keeps it until ctx of its Run ends.
-	reportNetwork = 2 * time.Minute
 	// fetchNetwork is how long a network recovery waits for an address.
 	fetchNetwork = time.Minute
 	// fetchPatience is how long it goes on with a download that breaks off.
@@ -143,7 +141,6 @@ func newest(m *manifest.Manifest, prefix string, p policy.Policy) (string, error
 // network down before that.
 func connect(ctx context.Context, e job.Env, v *state.Volume, rec state.Unit) (stop func()) {
 	m := e.Machine
-	none := func() {}
 	endpoint := rec.Server
 	if d, err := v.ReadRestoreData(); err == nil && d.XLog != "" {
 		if other, err := d.Server(); err == nil {
@@ -152,49 +149,5 @@ func connect(ctx context.Context, e job.Env, v *state.Volume, rec state.Unit) (s
 			m.Log.Warn("the server of the restore data cannot be used, the unit's own hears of the restore", "err", err)
 		}
 	}
-	if endpoint == "" || e.Queue.Sending() {
-		return none
-	}
-	key, err := v.ReadKey()
-	if err != nil {
-		m.Log.Warn("the unit's key cannot be read, the server hears nothing", "err", err)
-		return none
-	}
-	pool, err := m.Policy.CertPool()
-	if err != nil {
-		m.Log.Debug("no server CA, the server hears nothing")
-		return none
-	}
-	c, err := report.New(report.Config{Endpoint: endpoint, CA: pool, Unit: m.Serial, Key: key, Boot: m.BootID, Floor: m.Build.Time})
-	if err != nil {
-		m.Log.Warn("the server's address cannot be used", "err", err)
-		return none
-	}
-	ctx, stop = context.WithCancel(ctx)
-	e.Background("connect", func() {
-		_, err := uplink.Raise(ctx, m.Log, m.Sys, "", reportNetwork)
-		if err != nil {
-			m.Log.Info("no network; records are sent later", "err", err)
-			return
-		}
-		hello(ctx, e, c, rec)
-		e.ToServer(c)
-	})
-	return stop
-}
-
-// hello tells the server that the unit is there, with its key and with what it holds: a server that was restored from a backup may
-// not know. Records wait for a server that does not know the key yet.
-func hello(ctx context.Context, e job.Env, c *report.Client, rec state.Unit) {
-	m := e.Machine
-	macs, err := uplink.MACs(m.Sys)
-	if err != nil {
-		m.Log.Debug("network ports cannot be listed", "err", err)
-	}
-	v := m.Identity.Variant
-	reason, err := c.Hello(ctx, record.EnrolRequest{Platform: v.DevCodeName, SerialField: v.SerNumField, MACs: macs, Build: m.Build.Number,
-		Held: record.Held{Generation: rec.Credentials, Provisioned: true}})
-	if reason != "" || err != nil {
-		m.Log.Warn("the server does not know this unit's key", "key", c.Fingerprint(), "reason", reason, "err", err)
-	}
+	return e.Connect(ctx, v, rec, endpoint, nil)
 }
