@@ -27,6 +27,7 @@ type EraseCmd struct {
 	Verify EraseVerifyCmd `cmd:"" help:"Check the certificate of an erase, offline, and say what it proves."`
 	Report EraseReportCmd `cmd:"" help:"Draw the certificate of an erase for people."`
 	Submit EraseSubmitCmd `cmd:"" help:"Bring a certificate to the server, which vouches for it and enters it into its log."`
+	Codes  EraseCodesCmd  `cmd:"" help:"Draw a certificate as QR codes on the screen."`
 	Paste  ErasePasteCmd  `cmd:"" help:"Read a certificate from the texts of the QR codes that a unit has shown."`
 	Keys   EraseKeysCmd   `cmd:"" help:"Print the keys by which a server vouches for units and signs its log."`
 }

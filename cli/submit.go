@@ -11,6 +11,7 @@ import (
 	"gprovision/hw/durable"
 	"gprovision/model/erasure"
 	"gprovision/model/ledger"
+	"gprovision/model/qrtext"
 	"gprovision/model/record"
 	"gprovision/model/signature"
 )
@@ -72,6 +73,48 @@ func (e *EraseSubmitCmd) Run(c *Context) error {
 	if reply.Ended {
 		fmt.Fprintf(c.Stderr, "note: this erase has ended the life of unit %s: its key is revoked, and it can be provisioned again\n",
 			shown.Line(reply.Unit))
+	}
+	return nil
+}
+
+// EraseCodesCmd draws a certificate as QR codes.
+type EraseCodesCmd struct {
+	Columns int    `default:"80" help:"Columns of the screen."`
+	Lines   int    `default:"50" help:"Lines of the screen. Fewer make more codes."`
+	File    string `arg:"" help:"Certificate. FILE.minisig lies beside it."`
+}
+
+// Help returns what --help prints below the usage.
+func (*EraseCodesCmd) Help() string {
+	return `Light modules are drawn, for dark screens. gprov erase paste makes the files again of the texts of all codes.
+
+Example:
+  gprov erase codes WX-0001.json`
+}
+
+// Run prints the codes, each below its number.
+func (e *EraseCodesCmd) Run(c *Context) error {
+	file, err := readUpTo(e.File, erasure.MaxCertificate)
+	if err != nil {
+		return fmt.Errorf("read certificate: %w", err)
+	}
+	sig, err := readUpTo(e.File+signature.Suffix, signature.MaxSize)
+	if err != nil {
+		return fmt.Errorf("read certificate: %w", err)
+	}
+	if _, err := erasure.ParseSigned(file, sig); err != nil {
+		return fmt.Errorf("%s: %w", e.File, err)
+	}
+	codes, err := erasure.Codes(file, sig, qrtext.Room(e.Columns, e.Lines-1))
+	if err != nil {
+		return &HintError{err, "use a larger screen, and say with --columns and --lines how large it is"}
+	}
+	for i, text := range codes {
+		lines, err := qrtext.Draw(text)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.Stdout, "%d of %d\n%s\n", i+1, len(codes), strings.Join(lines, "\n"))
 	}
 	return nil
 }

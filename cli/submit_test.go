@@ -121,6 +121,13 @@ func TestErasePaste(t *testing.T) {
 		t.Error("another certificate came back")
 	}
 	paste(1, "file already exists")
+	code, out, errs := e.run("codes", "c.json")
+	if code != 0 || !strings.HasPrefix(out, "1 of ") || !strings.Contains(out, "████ ▄▄▄▄▄ █") {
+		t.Errorf("status %d: %s%s", code, out, errs)
+	}
+	if code, _, errs := e.run("codes", "c.json", "--lines", "10"); code != 1 || !strings.Contains(errs, "hint: use a larger screen") {
+		t.Errorf("status %d: %s", code, errs)
+	}
 	os.Remove(e.path("back"))
 	e.write("scanned", []byte(codes[0]), nil)
 	paste(1, "hint: the file must have the texts of all codes")
