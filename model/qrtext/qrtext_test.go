@@ -38,7 +38,7 @@ func modules(t *testing.T, lines []string) [][]bool {
 	return out
 }
 
-// TestDraw: each module is where the encoder has it, with the three patterns in the corners by which readers find a code, for every version.
+// TestDraw: each module is where the encoder has it, with the three patterns in the corners by which readers find a code.
 func TestDraw(t *testing.T) {
 	for i, n := range capacities() {
 		text := strings.Repeat("A1:/", n/4+1)[:n]
