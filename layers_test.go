@@ -35,6 +35,7 @@ func rows() [][]string {
 func modelCodecs() []string {
 	return []string{
 		"aead.dev/minisign",
+		"github.com/boombuler/barcode/qr",
 		"github.com/google/shlex",
 		"github.com/klauspost/compress/zstd",
 		"github.com/mikelolasagasti/xz",
