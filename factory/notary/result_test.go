@@ -19,8 +19,8 @@ func TestResults(t *testing.T) {
 		first  string
 		second string
 	}{
-		"proved":       {func(*erasure.Certificate, *erasure.Drive) {}, store.MethodRefused, store.MethodProved},
-		"weaker":       {func(_ *erasure.Certificate, d *erasure.Drive) { d.Evidence.Hidden = 1 }, store.MethodRefused, store.MethodWeaker},
+		"proved": {func(*erasure.Certificate, *erasure.Drive) {}, store.MethodRefused, store.MethodProved},
+		"weaker": {func(_ *erasure.Certificate, d *erasure.Drive) { d.Evidence.Hidden = 1 }, store.MethodRefused, store.MethodWeaker},
 		"data is left": {func(_ *erasure.Certificate, d *erasure.Drive) { d.Evidence.Samples.Random = left },
 			store.MethodRefused, store.MethodLied},
 		"it said that it failed, and data is left": {func(_ *erasure.Certificate, d *erasure.Drive) {
