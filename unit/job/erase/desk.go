@@ -9,6 +9,7 @@ import (
 	"gprovision/hw/block"
 	"gprovision/hw/drive"
 	"gprovision/model/erasure"
+	"gprovision/model/policy"
 	"gprovision/unit/job/erase/engine"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
@@ -142,9 +143,16 @@ func (b blocks) Discard(off, n int64) error {
 	return b.d.with(b.i, func(o *machine.Drive) error { return o.Blocks.Discard(off, n) })
 }
 
+// smallDrive is the size below which all of a drive is read, whatever the policy says, in bytes.
+const smallDrive = 64 << 30
+
 // target is the drive as the engine erases it.
-func (d *desk) target(require erasure.Level) (engine.Target, error) {
-	t := engine.Target{Known: d.p.known(), Require: require, Whole: !d.p.shares(), Guard: d.allowed}
+func (d *desk) target() (engine.Target, error) {
+	asked := d.m.Policy.Erase
+	t := engine.Target{
+		Known: d.p.known(), Require: erasure.Level(asked.Require), Whole: !d.p.shares(), Guard: d.allowed,
+		Full: asked.Verify == policy.VerifyFull || d.p.bytes() < smallDrive,
+	}
 	if !t.Whole {
 		t.Known.Bytes = erasure.Count(d.p.disk().Size)
 		for _, s := range d.p.Spans {

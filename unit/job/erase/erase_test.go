@@ -277,6 +277,9 @@ func TestErase(t *testing.T) {
 	if got := c.Drives[0].Reasons; !slices.Contains(got, "overwrite") || c.Drives[0].Evidence.Method != erasure.Overwrite {
 		t.Errorf("reasons: %q", got)
 	}
+	if s := c.Drives[0].Evidence.Samples; s.Read != diskSize/512 {
+		t.Errorf("%d blocks of a small disk were read", s.Read)
+	}
 	if e, r := w.state(); e.Outcome != erasure.Weaker || e.Resolved || r.Kind != state.KindErase {
 		t.Errorf("%+v, %+v", e, r)
 	}

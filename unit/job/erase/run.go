@@ -377,7 +377,7 @@ func (j *erasing) engine(ctx context.Context, i int, d *desk) (erasure.Drive, er
 	if err := d.sit(); err != nil {
 		return none, err
 	}
-	target, err := d.target(erasure.Level(j.env.Machine.Policy.Erase.Require))
+	target, err := d.target()
 	if err != nil {
 		return none, errors.Join(err, d.leave())
 	}
