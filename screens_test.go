@@ -51,7 +51,7 @@ func TestScreens(t *testing.T) {
 func shown(n ast.Node) []ast.Expr {
 	switch n := n.(type) {
 	case *ast.KeyValueExpr:
-		if k, ok := n.Key.(*ast.Ident); ok && slices.Contains([]string{"Say", "Step", "Title"}, k.Name) {
+		if k, ok := n.Key.(*ast.Ident); ok && slices.Contains([]string{"Say", "Step", "Title", "label", "warn"}, k.Name) {
 			return []ast.Expr{n.Value}
 		}
 	case *ast.CallExpr:
@@ -64,9 +64,11 @@ func shown(n ast.Node) []ast.Expr {
 			return arg
 		case slices.Contains([]string{"Confirm", "Line"}, s.Sel.Name) && len(arg) == 3:
 			return arg[1:]
+		case s.Sel.Name == "choose" && len(arg) == 5: // a menu
+			return arg[1:2]
 		}
 	case *ast.CompositeLit: // a row of the menu
-		if len(n.Elts) != 3 {
+		if len(n.Elts) != 4 {
 			return nil
 		}
 		if k, ok := n.Elts[1].(*ast.SelectorExpr); ok && strings.HasPrefix(k.Sel.Name, "Choose") {

@@ -1,7 +1,7 @@
 package unitcmd
 
 import (
-	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -82,6 +82,11 @@ func (r *RestoreCmd) Run(c *Context) error {
 	if !r.Reboot {
 		return nil
 	}
+	return c.reboot()
+}
+
+// reboot reboots after a request was written.
+func (c *Context) reboot() error {
 	out, code, err := c.System.Run(c, "systemctl", "reboot")
 	if err == nil && code != 0 {
 		err = fmt.Errorf("systemctl reboot ended with %d: %s", code, strings.TrimSpace(string(out)))
@@ -111,11 +116,18 @@ func (c *Context) confirm(question string) error {
 		return &usage{&hinted{errors.New("nobody can be asked: this is not a terminal"), "add --yes"}}
 	}
 	fmt.Fprint(c.Stdout, question)
-	answer, err := bufio.NewReader(io.LimitReader(c.Stdin, 100)).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+	var answer []byte
+	for b := make([]byte, 1); len(answer) < 100 && !bytes.HasSuffix(answer, []byte("\n")); { // what follows answers the next question
+		n, err := c.Stdin.Read(b)
+		answer = append(answer, b[:n]...)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
 	}
-	if strings.TrimSpace(answer) != "yes" {
+	if string(bytes.TrimSpace(answer)) != "yes" {
 		return errors.New("not confirmed, nothing was changed")
 	}
 	return nil

@@ -33,14 +33,16 @@ import (
 
 // Commands are the verbs of gprov-unit.
 type Commands struct {
-	Status      StatusCmd        `cmd:"" help:"Show what this unit is, what it runs and what its recovery remembers."`
-	BootOK      BootOKCmd        `cmd:"" name:"boot-ok" help:"Mark this boot as good and tell the factory server that the system runs."`
-	Restore     RestoreCmd       `cmd:"" help:"Ask for a factory restore at the next boot. All data on the main disk will be lost."`
-	Fetch       FetchCmd         `cmd:"" help:"Bring a release image onto the recovery volume, from a web server or a file."`
-	SaveNetwork SaveNetworkCmd   `cmd:"" name:"save-network" help:"Keep the network configuration for a restore."`
-	Support     SupportBundleCmd `cmd:"" name:"support-bundle" help:"Write logs, history and an inventory for support staff into one file, without secrets."`
-	SystemdUnit SystemdUnitCmd   `cmd:"" name:"systemd-unit" help:"Print a systemd unit of this program."`
-	Install     InstallCmd       `cmd:"" help:"Put this program and its systemd units into a root filesystem."`
+	Status      StatusCmd           `cmd:"" help:"Show what this unit is, what it runs and what its recovery remembers."`
+	BootOK      BootOKCmd           `cmd:"" name:"boot-ok" help:"Mark this boot as good and tell the factory server that the system runs."`
+	Restore     RestoreCmd          `cmd:"" help:"Ask for a factory restore at the next boot. All data on the main disk will be lost."`
+	Reset       ResetCmd            `cmd:"" help:"Ask for a reset at the next boot: settings, system, everything, or an erase."`
+	Certificate EraseCertificateCmd `cmd:"" name:"erase-certificate" help:"Print or copy the certificate of the last erase."`
+	Fetch       FetchCmd            `cmd:"" help:"Bring a release image onto the recovery volume, from a web server or a file."`
+	SaveNetwork SaveNetworkCmd      `cmd:"" name:"save-network" help:"Keep the network configuration for a restore."`
+	Support     SupportBundleCmd    `cmd:"" name:"support-bundle" help:"Write logs, history and an inventory for support staff into one file, without secrets."`
+	SystemdUnit SystemdUnitCmd      `cmd:"" name:"systemd-unit" help:"Print a systemd unit of this program."`
+	Install     InstallCmd          `cmd:"" help:"Put this program and its systemd units into a root filesystem."`
 
 	Version kong.VersionFlag `help:"Print the build's revision and exit."`
 }

@@ -25,6 +25,7 @@ const Lock = "set superusers=nobody\nexport superusers\n"
 const (
 	NormalTitle = "Normal Boot"
 	ForcedTitle = "Forced Factory Restore"
+	EraseTitle  = "Data Erase"
 )
 
 // Seconds that GRUB waits: for a key that opens the menu, and for a choice in it before the normal boot.
@@ -44,6 +45,8 @@ type Entry struct {
 	Args string
 	// Forced is the kernel argument that ForcedTitle adds. Without it there is no menu, and no wait for a key.
 	Forced string
+	// Erase is the kernel argument that EraseTitle adds. Without it the menu has no such entry. It counts only beside Forced.
+	Erase string
 	// Fallback is the filesystem UUID of another volume, whose configuration is tried when this kernel cannot be loaded.
 	// It may be empty.
 	Fallback string
@@ -76,8 +79,8 @@ func (e Entry) Check() error {
 	if e.Fallback != "" && !uuid.MatchString(e.Fallback) {
 		return fmt.Errorf("boot loader: bad filesystem UUID %q", e.Fallback)
 	}
-	if strings.ContainsFunc(e.Args+e.Forced, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`'"\`, r) }) {
-		return fmt.Errorf("boot loader: kernel arguments %q have a character that GRUB would change", e.Args+" "+e.Forced)
+	if strings.ContainsFunc(e.Args+e.Forced+e.Erase, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`'"\`, r) }) {
+		return fmt.Errorf("boot loader: kernel arguments %q have a character that GRUB would change", e.Args+" "+e.Forced+" "+e.Erase)
 	}
 	return nil
 }
@@ -124,6 +127,11 @@ func config(e Entry, normal func(*bytes.Buffer)) []byte {
 	fmt.Fprintf(&b, "}\nmenuentry %s --unrestricted {\n", quote(ForcedTitle))
 	load(&b, e, e.Args+" "+e.Forced)
 	tail(&b)
+	if e.Erase != "" {
+		fmt.Fprintf(&b, "}\nmenuentry %s --unrestricted {\n", quote(EraseTitle))
+		load(&b, e, e.Args+" "+e.Erase)
+		tail(&b)
+	}
 	b.WriteString("}\nelse\n")
 	normal(&b)
 	tail(&b)

@@ -16,12 +16,15 @@ func configs() map[string][]byte {
 	fallback.Fallback = "11111111-2222-3333-4444-555555555555"
 	menu := fallback
 	menu.Forced = "FACTORY_RESTORE=1"
+	erase := menu
+	erase.Erase = "DATA_ERASE=1"
 	monolithic := fallback
 	monolithic.Initrd = ""
 	return map[string][]byte{
-		"main with menu":     MainConfig(menu),
-		"recovery with menu": RecoveryConfig(Recovery{Main: "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", Mark: "/boot.normal", Entry: menu}),
-		"main":               MainConfig(e), "main with fallback": MainConfig(fallback), "main, monolithic": MainConfig(monolithic),
+		"main with menu":       MainConfig(menu),
+		"with erase with menu": MainConfig(erase),
+		"recovery with menu":   RecoveryConfig(Recovery{Main: "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", Mark: "/boot.normal", Entry: menu}),
+		"main":                 MainConfig(e), "main with fallback": MainConfig(fallback), "main, monolithic": MainConfig(monolithic),
 		"recovery": RecoveryConfig(Recovery{Main: "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", Mark: "/boot.normal", Entry: e}),
 	}
 }
@@ -57,6 +60,11 @@ func TestMenu(t *testing.T) {
 		}
 		if n := strings.Count(text, "FACTORY_RESTORE"); n != want {
 			t.Errorf("%s: the argument is there %d times, want %d", name, n, want)
+		}
+		_, last, erases := strings.Cut(text, "menuentry '"+EraseTitle+"' --unrestricted {")
+		if erases != (strings.Count(text, "DATA_ERASE=1") == 1) || erases != strings.Contains(last, "DATA_ERASE=1") ||
+			erases != strings.Contains(name, "erase") || strings.Contains(last, "FACTORY_RESTORE") {
+			t.Errorf("%s: the argument of an erase stands elsewhere than in its own entry:\n%s", name, text)
 		}
 		if strings.Contains(text, "sleep --interruptible") != menu || strings.Contains(text, "menuentry") != menu {
 			t.Errorf("%s: a menu, or a wait for a key, where there is none, or none where there is one:\n%s", name, text)

@@ -32,6 +32,9 @@ const (
 // by itself.
 const ForcedRestoreArg = "FACTORY_RESTORE=1"
 
+// EraseArg is the kernel argument that asks for an erase. A person confirms it twice.
+const EraseArg = "DATA_ERASE=1"
+
 // The panels that a policy may enable.
 const (
 	Keyboard = "keyboard" // of the screen

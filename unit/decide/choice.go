@@ -20,6 +20,9 @@ const (
 	ChooseMedium   ChoiceKind = "restore-medium"
 	ChooseRebuild  ChoiceKind = "rebuild"
 	ChooseErase    ChoiceKind = "erase"
+	// ChooseSettings and ChooseEverything are restores of the newest image, as the requests of these kinds.
+	ChooseSettings   ChoiceKind = "reset-settings"
+	ChooseEverything ChoiceKind = "reset-everything"
 )
 
 // Choice is what a person at the machine chose. A choice that destroys something has been confirmed.
@@ -31,22 +34,26 @@ type Choice struct {
 	Whole bool
 }
 
-// Asked returns the image that a request for the chosen restore names, in the form of state.Request. ok is false if
-// the choice is not a restore.
-func (c Choice) Asked() (name string, ok bool) {
+// Asked returns the kind of a request for the chosen restore and the image that it names, in the form of state.Request.
+// ok is false if the choice is not a restore.
+func (c Choice) Asked() (kind, image string, ok bool) {
 	switch c.Kind {
 	case ChooseLatest:
-		return state.Latest, true
+		return state.KindRestore, state.Latest, true
 	case ChooseOriginal:
-		return state.Original, true
+		return state.KindRestore, state.Original, true
 	case ChooseImage:
-		return c.Image, true
+		return state.KindRestore, c.Image, true
+	case ChooseSettings:
+		return state.KindRestoreSettings, state.Latest, true
+	case ChooseEverything:
+		return state.KindRestoreEverything, state.Latest, true
 	}
-	return "", false
+	return "", "", false
 }
 
 // choseRestore reports whether a person chose a restore.
 func choseRestore(f Facts) bool {
-	_, ok := f.Choice.Asked()
+	_, _, ok := f.Choice.Asked()
 	return ok
 }

@@ -237,21 +237,23 @@ func TestTwoRecoveries(t *testing.T) {
 // allows it. Correct entries are not written again.
 func TestEntries(t *testing.T) {
 	disk, mirror := machinetest.Kind{Firmware: layout.UEFI}, machinetest.Kind{Firmware: layout.UEFI, Mirror: true}
-	const normal, recovery, forced = machine.NormalEntry, machine.RecoveryEntry, machine.ForcedEntry
+	const normal, recovery, forced, erase = machine.NormalEntry, machine.RecoveryEntry, machine.ForcedEntry, machine.EraseEntry
 	for name, c := range map[string]struct {
 		kind   machinetest.Kind
 		policy string
+		locked bool
 		want   []string // sorted
 	}{
-		"a disk":            {disk, "", []string{forced, normal, recovery}},
-		"no forced restore": {disk, policy.ForcedRestoreNever, []string{normal, recovery}},
-		"a mirror":          {mirror, "", []string{forced, normal, normal + " (disk 2)", recovery}},
+		"a disk":            {disk, "", false, []string{erase, forced, normal, recovery}},
+		"no forced restore": {disk, policy.ForcedRestoreNever, false, []string{normal, recovery}},
+		"locked":            {disk, "", true, []string{forced, normal, recovery}},
+		"a mirror":          {mirror, "", false, []string{erase, forced, normal, normal + " (disk 2)", recovery}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := machinetest.NewUnit(t, c.kind)
 			m := machinetest.Machine(r)
 			u := machinetest.Provision(r, m)
-			m.Policy.ForcedRestore = policy.ForcedRestoreUnattended
+			m.Policy.ForcedRestore, m.Policy.Locked = policy.ForcedRestoreUnattended, c.locked
 			if _, err := m.EnsureEntries(m.Vars, u); err != nil {
 				t.Fatal(err)
 			}
@@ -266,6 +268,9 @@ func TestEntries(t *testing.T) {
 			var got []string
 			for _, e := range entries {
 				got = append(got, e.Description)
+				if args := strings.ReplaceAll(string(e.Optional), "\x00", ""); strings.Contains(args, policy.EraseArg) != (e.Description == erase) {
+					t.Errorf("%s has the arguments %q", e.Description, args)
+				}
 				if hd, ok := e.HardDrive(); !ok || hd.Signature == [16]byte{} {
 					t.Errorf("%s starts from no partition", e.Description)
 				}

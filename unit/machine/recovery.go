@@ -30,6 +30,8 @@ const (
 	// ForcedEntry never starts by itself. A person chooses it in the menu of the firmware or, on BIOS, of the boot
 	// loader.
 	ForcedEntry = grub.ForcedTitle
+	// EraseEntry never starts by itself either.
+	EraseEntry = grub.EraseTitle
 )
 
 // ForcedArg returns the kernel argument that tells init what a person chose in a boot menu. It is empty if the policy
@@ -39,6 +41,15 @@ func (m *Machine) ForcedArg() string {
 		return ""
 	}
 	return policy.ForcedRestoreArg
+}
+
+// EraseArg returns the kernel argument of EraseEntry. It is empty where there is no such entry: where the policy forbids
+// ForcedEntry, and for a locked policy, with which only panels, requests and the running system may ask for an erase.
+func EraseArg(m *Machine) string {
+	if m.ForcedArg() == "" {
+		return ""
+	}
+	return policy.EraseArg
 }
 
 // PutRecoveryArtifact makes the recovery device boot the recovery artifact on the recovery volume, which is mounted
@@ -59,7 +70,7 @@ func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
 	if main == nil {
 		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system")
 	}
-	entry := grub.Entry{Title: RecoveryEntry, Args: m.KernelArgs(), Forced: m.ForcedArg()}
+	entry := grub.Entry{Title: RecoveryEntry, Args: m.KernelArgs(), Forced: m.ForcedArg(), Erase: EraseArg(m)}
 	err = m.PutArtifactBIOS(dir, artifact, entry, func(e grub.Entry) []byte {
 		return grub.RecoveryConfig(grub.Recovery{Main: main.FSUUID, Mark: "/" + m.Site.Names.Mark, Entry: e})
 	})
@@ -93,7 +104,7 @@ func (m *Machine) PutMainArtifact(u state.Unit, disks []string, root string) err
 		}
 		return nil
 	}
-	entry := grub.Entry{Title: NormalEntry, Args: m.MainArgs(u), Forced: m.ForcedArg()}
+	entry := grub.Entry{Title: NormalEntry, Args: m.MainArgs(u), Forced: m.ForcedArg(), Erase: EraseArg(m)}
 	if volume := u.Recovery.Table.Find(layout.Recovery); volume != nil {
 		entry.Fallback = volume.FSUUID
 	}
@@ -205,7 +216,7 @@ func copySignature(from, to string) error {
 }
 
 // EnsureEntries makes the firmware start the main disk first and the recovery device second. Where the policy allows
-// it, the firmware's menu offers a forced restore too. It writes only what is missing or wrong.
+// it, the firmware's menu offers a forced restore and an erase too. It writes only what is missing or wrong.
 func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) (efi.Change, error) {
 	main := u.System()
 	if main == nil {
@@ -234,7 +245,13 @@ func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) (efi.Change, error
 		forced.Args = strings.TrimSpace(forced.Args + " " + m.ForcedArg())
 		want = append(want, forced)
 	}
-	change, err := efi.Ensure(vars, want, ForcedEntry)
+	if arg := EraseArg(m); arg != "" {
+		erase := recovery
+		erase.Description, erase.MenuOnly = EraseEntry, true
+		erase.Args = strings.TrimSpace(erase.Args + " " + arg)
+		want = append(want, erase)
+	}
+	change, err := efi.Ensure(vars, want, ForcedEntry, EraseEntry)
 	if err != nil {
 		return change, fault.Because(fault.BootSetup, err)
 	}

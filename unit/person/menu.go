@@ -21,6 +21,8 @@ type item struct {
 	choice decide.ChoiceKind
 	// warn is what a person must confirm. If it is empty, there is nothing to confirm.
 	warn string
+	// sub are the rows of a menu below this one. If there are none, the row is a choice.
+	sub []item
 }
 
 // items returns the rows of the menu. f is nil as long as nothing can be surveyed.
@@ -29,27 +31,47 @@ func (p *Person) items(f *survey.Findings, provisions bool) []item {
 	if p.Held {
 		resume = "Try again"
 	}
-	out := []item{{resume, decide.ChooseResume, ""}, {"Power off", decide.ChoosePowerOff, "The unit will be off."}}
+	out := []item{{resume, decide.ChooseResume, "", nil}, {"Power off", decide.ChoosePowerOff, "The unit will be off.", nil}}
 	if f == nil || provisions {
 		return out
 	}
 	lost := Loss(f)
 	out = append(out,
-		item{"Restore latest", decide.ChooseLatest, lost},
-		item{"Restore original", decide.ChooseOriginal, lost},
-		item{"Restore: choose image", decide.ChooseImage, lost},
+		item{"Restore latest", decide.ChooseLatest, lost, nil},
+		item{"Restore original", decide.ChooseOriginal, lost, nil},
+		item{"Restore: choose image", decide.ChooseImage, lost, nil},
 	)
 	if f.Offer != nil {
-		out = append(out, item{"Restore from medium", decide.ChooseMedium, lost})
+		out = append(out, item{"Restore from medium", decide.ChooseMedium, lost, nil})
 	}
 	if canRebuild(f) {
-		out = append(out, item{"Rebuild recovery", decide.ChooseRebuild, ""})
+		out = append(out, item{"Rebuild recovery", decide.ChooseRebuild, "", nil})
 	}
-	out = append(out, item{"Save support bundle", decide.ChooseSupport, ""})
+	out = append(out, item{"Save support bundle", decide.ChooseSupport, "", nil})
 	if p.Machine.Policy.Shell {
-		out = append(out, item{"Recovery shell", decide.ChooseShell, ""})
+		out = append(out, item{"Recovery shell", decide.ChooseShell, "", nil})
 	}
-	return out
+	return append(out, item{label: "Reset or erase", sub: resets(f)})
+}
+
+// resets are the rows of the menu below "Reset or erase", from what keeps most to what keeps least.
+func resets(f *survey.Findings) []item {
+	settings, system := "System and network settings will be lost.", "The system will be lost. Network settings stay."
+	everything := "System, settings and all data on the main disks will be lost. Images and logs stay."
+	data := " All data on the main disk too: there is no data partition."
+	if f.Unit.HasData() {
+		data = " The data partition stays."
+	}
+	settings, system = settings+data, system+data
+	if f.Main == decide.MainForeign {
+		settings, system, everything = Loss(f), Loss(f), Loss(f)
+	}
+	return []item{
+		{label: "Reset settings", choice: decide.ChooseSettings, warn: settings},
+		{label: "Reset system", choice: decide.ChooseLatest, warn: system},
+		{label: "Reset everything", choice: decide.ChooseEverything, warn: everything},
+		{label: "Erase all data", choice: decide.ChooseErase},
+	}
 }
 
 // Loss returns the warning of what a restore destroys.
@@ -63,9 +85,13 @@ func Loss(f *survey.Findings) string {
 // Menu asks until a person has chosen something and confirmed it. If nobody answers, or the person gives up, it
 // returns NoChoice. On an error it returns NoChoice too.
 func (p *Person) Menu(ctx context.Context, f *survey.Findings, v *volume.Handle, provisions bool) (decide.Choice, error) {
+	return p.choose(ctx, "Menu", p.items(f, provisions), f, v)
+}
+
+// choose is Menu for some of its rows.
+func (p *Person) choose(ctx context.Context, title string, items []item, f *survey.Findings, v *volume.Handle) (decide.Choice, error) {
 	none := decide.Choice{}
-	items := p.items(f, provisions)
-	q := panel.Question{Title: "Menu", Timeout: panel.AskTimeout}
+	q := panel.Question{Title: title, Timeout: panel.AskTimeout}
 	for _, it := range items {
 		q.Options = append(q.Options, it.label)
 	}
@@ -81,7 +107,22 @@ func (p *Person) Menu(ctx context.Context, f *survey.Findings, v *volume.Handle,
 		it := items[i]
 		c := decide.Choice{Kind: it.choice}
 		title := it.label
-		if it.choice == decide.ChooseImage {
+		switch {
+		case it.sub != nil:
+			if c, err = p.choose(ctx, it.label, it.sub, f, v); err != nil || c.Kind != decide.NoChoice {
+				return c, err
+			}
+			continue
+		case it.choice == decide.ChooseErase:
+			c, yes, err := p.confirmErase(ctx, f)
+			if err != nil {
+				return none, err
+			}
+			if yes {
+				return c, nil
+			}
+			continue
+		case it.choice == decide.ChooseImage:
 			if c.Image, err = p.askImage(ctx, f, v); errors.Is(err, errNoImage) {
 				continue
 			} else if err != nil {

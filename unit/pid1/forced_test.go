@@ -55,3 +55,28 @@ func TestForced(t *testing.T) {
 		}
 	}
 }
+
+func TestErases(t *testing.T) {
+	for _, tc := range []struct {
+		name, cmdline, started string
+		fw                     layout.Firmware
+		p                      policy.Policy
+		want                   bool
+	}{
+		{"argument", policy.EraseArg, machine.RecoveryEntry, layout.UEFI, policy.Policy{}, true},
+		{"argument on BIOS", policy.EraseArg, "", layout.BIOS, policy.Policy{}, true},
+		{"argument, no entries", policy.EraseArg, "", layout.BIOS, policy.Policy{ForcedRestore: policy.ForcedRestoreNever}, true},
+		{"argument, locked", policy.EraseArg, machine.RecoveryEntry, layout.UEFI, policy.Policy{Locked: true}, false},
+		{"entry, arguments dropped", "", machine.EraseEntry, layout.UEFI, policy.Policy{}, true},
+		{"entry, locked", "", machine.EraseEntry, layout.UEFI, policy.Policy{Locked: true}, false},
+		{"entry, no entries", "", machine.EraseEntry, layout.UEFI, policy.Policy{ForcedRestore: policy.ForcedRestoreNever}, false},
+		{"forced restore", "", machine.ForcedEntry, layout.UEFI, policy.Policy{}, false},
+		{"BIOS", "", machine.EraseEntry, layout.BIOS, policy.Policy{}, false},
+	} {
+		m := &machine.Machine{Firmware: tc.fw, Policy: tc.p}
+		m.Vars = firmware(t, tc.started)
+		if got := eraseChosen(decide.ParseArgs(tc.cmdline, tc.p.Locked), m); got != tc.want {
+			t.Errorf("%s: got %t", tc.name, got)
+		}
+	}
+}

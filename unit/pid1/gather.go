@@ -10,6 +10,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/model/step"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
 	"gprovision/unit/survey"
 	"gprovision/unit/volume"
@@ -154,6 +155,12 @@ func (u *unit) forcedRestoreChosen() bool {
 		return false
 	}
 	return startedAs(u.m.Vars, machine.ForcedEntry)
+}
+
+// eraseChosen reports whether DATA_ERASE is on the kernel command line, or an erase was chosen in a boot menu where the policy has that
+// entry.
+func eraseChosen(a decide.Args, m *machine.Machine) bool {
+	return a.Erase || m.Firmware == layout.UEFI && machine.EraseArg(m) != "" && startedAs(m.Vars, machine.EraseEntry)
 }
 
 // startedAs reports whether the firmware started its entry with a description.

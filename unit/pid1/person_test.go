@@ -134,6 +134,9 @@ func TestMenuChoices(t *testing.T) {
 		"choose the other one": {4, map[string][]panel.Key{"Choose image": choose(0), "Restore 2026-11-24.0001": yes()}, job.RebootNow, other},
 		"choose the older one": {4, map[string][]panel.Key{"Choose image": choose(1), "Restore 2026-11-22.0001": yes()}, job.RebootNow,
 			machinetest.Original},
+		"reset settings":        {6, map[string][]panel.Key{"Reset or erase": choose(0), "Reset settings": yes()}, job.RebootNow, other},
+		"reset system":          {6, map[string][]panel.Key{"Reset or erase": choose(1), "Reset system": yes()}, job.RebootNow, other},
+		"reset everything":      {6, map[string][]panel.Key{"Reset or erase": choose(2), "Reset everything": yes()}, job.RebootNow, other},
 		"a bundle and no stick": {5, nil, job.DecideAgain, machinetest.Original},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -57,6 +57,7 @@ func (u *unit) setUp(ctx context.Context, version string) error {
 	if err := u.loadModules(ctx, modules); err != nil {
 		return err
 	}
+	u.args.Erase = eraseChosen(u.args, u.m)
 	u.attachEventPort()
 	u.armWatchdog(ctx)
 	u.log.Info("init", "version", version, "build", u.m.Build.Number, "kernel", u.m.Build.Kernel, "firmware", string(u.m.Firmware),

@@ -13,6 +13,9 @@ import (
 // knows where data could hide.
 const EraseDir = "erase"
 
+// CertificateFile is the certificate of the last erase, in EraseDir. What belongs to it has its name and a suffix.
+const CertificateFile = "certificate.json"
+
 // MaxEraseFile is the largest size of a file in EraseDir, in bytes.
 const MaxEraseFile = 4 << 20
 

@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -156,6 +157,13 @@ func (u Unit) OneDisk() bool {
 	return len(u.Main) == 1 && u.Recovery.Table.UUID != "" && u.Recovery.Table.UUID == u.Main[0].Table.UUID
 }
 
+// HasData reports whether a main disk has a partition whose content a restore preserves.
+func (u Unit) HasData() bool {
+	return slices.ContainsFunc(u.Main, func(d Disk) bool {
+		return d.Table.Find(layout.Data) != nil || d.Table.Find(layout.DataMember) != nil
+	})
+}
+
 // System describes the partition of the main system. It is nil if the record does not say. An array is no partition:
 // then only the role and the filesystem are set.
 func (u Unit) System() *layout.Partition {
@@ -190,6 +198,10 @@ func (u Unit) Names() naming.Names {
 const (
 	// KindRestore asks for a factory restore.
 	KindRestore = "restore"
+	// KindRestoreSettings asks for a restore that drops the saved network files and the restore data.
+	KindRestoreSettings = "restore-settings"
+	// KindRestoreEverything asks for one that drops the content of the data partition too.
+	KindRestoreEverything = "restore-everything"
 	// KindErase asks for an erase of all main disks.
 	KindErase = "erase"
 )
@@ -226,9 +238,15 @@ type Request struct {
 	Whole bool `json:"whole,omitempty"`
 }
 
+// DropsSettings reports whether a restore for r drops the saved network files and the restore data.
+func (r Request) DropsSettings() bool { return r.Kind == KindRestoreSettings || r.DropsData() }
+
+// DropsData reports whether a restore for r drops the content of the data partition.
+func (r Request) DropsData() bool { return r.Kind == KindRestoreEverything }
+
 // NewRequest returns a request with a random ID. For a restore an empty image means Latest.
 func NewRequest(kind, image, by string, now time.Time) (Request, error) {
-	if image == "" && kind == KindRestore {
+	if image == "" && kind != KindErase {
 		image = Latest
 	}
 	var id [16]byte
@@ -736,7 +754,7 @@ func (r Request) validate() error {
 	switch {
 	case !isID(r.ID):
 		return errors.New("id is not 8 to 64 hexadecimal digits")
-	case r.Kind != KindRestore && r.Kind != KindErase:
+	case !slices.Contains([]string{KindRestore, KindRestoreSettings, KindRestoreEverything, KindErase}, r.Kind):
 		return errors.New("kind of request is not known")
 	case r.Kind == KindErase && r.Image != "":
 		return errors.New("an erase has no image")

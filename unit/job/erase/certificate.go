@@ -17,7 +17,7 @@ import (
 
 // The certificate and what belongs beside it, below state.EraseDir: its signature, and what the server says.
 const (
-	certificateFile = "certificate.json"
+	certificateFile = state.CertificateFile
 	signatureFile   = certificateFile + ".minisig"
 	voucherFile     = certificateFile + ".voucher"
 	proofFile       = certificateFile + ".tlog-proof"

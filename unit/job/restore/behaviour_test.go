@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,6 +111,82 @@ func TestNetworkStays(t *testing.T) {
 				t.Errorf("/etc/passwd is not the release's: %v", err)
 			}
 		})
+	}
+}
+
+// TestTiers: what a restore keeps and loses for a request of each kind. None takes an image, the unit's key or its password hash.
+func TestTiers(t *testing.T) {
+	const own = "[Match]\nName=eth7\n\n[Network]\nDHCP=yes\n"
+	for _, kind := range []machinetest.Kind{{Firmware: layout.UEFI, Data: true}, {Firmware: layout.BIOS, OneDisk: true, Data: true},
+		{Firmware: layout.UEFI, Mirror: true, Data: true}} {
+		for asked, c := range map[string]struct{ network, args, data bool }{
+			state.KindRestore:           {true, true, true},
+			state.KindRestoreSettings:   {false, false, true},
+			state.KindRestoreEverything: {false, false, false},
+		} {
+			t.Run(fmt.Sprintf("%s, one disk %t, mirror %t", asked, kind.OneDisk, kind.Mirror), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, kind)
+				u, err := r.restore(nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				data := func(u state.Unit) string {
+					if kind.Mirror {
+						return r.Volume(u.DataArray.FSUUID)
+					}
+					return r.Volume(u.Main[0].Table.Find(layout.Data).FSUUID)
+				}
+				dir, _ := r.system()
+				err = errors.Join(os.WriteFile(filepath.Join(data(u), "precious"), nil, 0o600),
+					os.WriteFile(filepath.Join(dir, "etc/systemd/network/10-own.network"), []byte(own), 0o644))
+				if err != nil {
+					t.Fatal(err)
+				}
+				stays := []string{state.KeyFile, state.HashFile, state.ImageDir + "/" + machinetest.Original + ".upd"}
+				before := map[string]string{}
+				r.onVolume(func(v *state.Volume) error {
+					for _, name := range stays {
+						before[name] = read(t, v.Path(), name)
+					}
+					q, err := state.NewRequest(asked, "", "a person", time.Now())
+					return errors.Join(err, v.WriteRequest(q), v.WriteNetwork(tarOf(t, "10-own.network", own)),
+						v.WriteRestoreData(state.RestoreData{Preserve: true, BootArgs: "quiet"}))
+				})
+				u, err = r.restore(nil)
+				if err != nil {
+					t.Fatalf("%v; log:\n%s", err, &r.log)
+				}
+				dir, _ = r.system()
+				exists := func(dir, name string) bool { _, err := os.Stat(filepath.Join(dir, name)); return err == nil }
+				if got := exists(dir, "etc/systemd/network/10-own.network"); got != c.network {
+					t.Errorf("the network file is there: %t", got)
+				}
+				if got := exists(data(u), "precious"); got != c.data {
+					t.Errorf("the data are there: %t", got)
+				}
+				if (u.BootArgs != "") != c.args {
+					t.Errorf("the unit has the arguments %q", u.BootArgs)
+				}
+				r.onVolume(func(v *state.Volume) error {
+					if got := exists(v.Path(), state.RestoreDataFile); got != c.args {
+						t.Errorf("the restore data are there: %t", got)
+					}
+					if got := exists(v.Path(), state.NetworkFile); got != c.network {
+						t.Errorf("the saved network files are there: %t", got)
+					}
+					for _, name := range stays {
+						if read(t, v.Path(), name) != before[name] {
+							t.Errorf("%s is another one", name)
+						}
+					}
+					if exists(v.Path(), state.RequestFile) {
+						t.Error("the request is still there")
+					}
+					return nil
+				})
+			})
+		}
 	}
 }
 

@@ -157,7 +157,7 @@ func (j *restoring) layOut(i int) error {
 		return fault.Newf(fault.TableChanged, "the partition table of %s is not the recorded one", d.Path)
 	}
 	data := Data{State: NoData}
-	if p := dataOf(record); p != nil {
+	if p := dataOf(record); p != nil && (j.Request == nil || !j.Request.DropsData()) {
 		if data, err = LookForData(dev, *p, j.Unit.DataArray); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}

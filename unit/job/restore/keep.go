@@ -12,6 +12,12 @@ import (
 
 // readData reads fr.data. A restore does not fail because of it: what cannot be read is as if it were not there.
 func (j *restoring) readData() {
+	if j.Request != nil && j.Request.DropsSettings() {
+		j.Log.Info("the saved network files and the restore data are dropped, as the request asks for", "request", j.Request.Kind,
+			journal.ForPerson())
+		j.data = state.RestoreData{IgnoreNetCfg: true}
+		return
+	}
 	d, err := j.Volume.ReadRestoreData()
 	if err != nil {
 		j.Log.Warn("restore data are ignored", "err", err)
@@ -55,7 +61,7 @@ func (j *restoring) saveNetwork(context.Context) error {
 	var err error
 	switch {
 	case j.data.IgnoreNetCfg:
-		j.Log.Info("the saved network configuration is dropped, as the restore data ask for", journal.ForPerson())
+		j.Log.Info("the saved network configuration is dropped", journal.ForPerson())
 		err = j.Volume.WriteNetwork(nil)
 	case j.Main != nil && !j.begun:
 		err = j.salvageNetwork()

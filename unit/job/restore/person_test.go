@@ -61,6 +61,8 @@ func TestChosen(t *testing.T) {
 	}{
 		"the newest":   {decide.Choice{Kind: decide.ChooseLatest}, later},
 		"the original": {decide.Choice{Kind: decide.ChooseOriginal}, machinetest.Original},
+		"settings":     {decide.Choice{Kind: decide.ChooseSettings}, later},
+		"everything":   {decide.Choice{Kind: decide.ChooseEverything}, later},
 		"one of them":  {decide.Choice{Kind: decide.ChooseImage, Image: machinetest.Original + ".upd"}, machinetest.Original},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,12 +70,12 @@ func TestChosen(t *testing.T) {
 			r.Start(nil)
 			e, f := jobtest.Look(t, machinetest.Machine(r.Rig))
 			f.Choice = c.choice
-			asked, _ := c.choice.Asked()
+			kind, asked, _ := c.choice.Asked()
 			v, seen := r.volume(f), ""
 			r.Fail(func(_ int, call string) error {
 				if seen == "" && strings.HasPrefix(call, "write /dev/vdb") {
 					q, err := v.ReadRequest()
-					if seen = q.ID; err != nil || q.Image != asked || q.By != "a person at the machine" {
+					if seen = q.ID; err != nil || q.Kind != kind || q.Image != asked || q.By != "a person at the machine" {
 						t.Errorf("the main disk is written to, and the request is %+v, %v", q, err)
 					}
 				}

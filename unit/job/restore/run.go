@@ -35,8 +35,8 @@ func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	if request != nil && request.Kind == state.KindErase { // one that was done and could not be removed
 		request = nil
 	}
-	if name, ok := f.Choice.Asked(); ok {
-		r, err := state.NewRequest(state.KindRestore, name, "a person at the machine", time.Now())
+	if kind, image, ok := f.Choice.Asked(); ok {
+		r, err := state.NewRequest(kind, image, "a person at the machine", time.Now())
 		if err != nil {
 			return job.Hold(err)
 		}
