@@ -91,6 +91,9 @@ func (e Eyes) Members() ([]raid.Part, error) { return e.m.Members() }
 // StartArray is Machine.StartArray.
 func (e Eyes) StartArray(ctx context.Context, a raid.Array) error { return e.m.StartArray(ctx, a) }
 
+// StopArray is Machine.StopArray.
+func (e Eyes) StopArray(ctx context.Context) error { return e.m.StopArray(ctx) }
+
 // Mount mounts a filesystem read-only at an existing directory. It does not replay the journal of ext4. So the mount
 // shows the truth only where AwaitsReplay returned false.
 func (e Eyes) Mount(source, dir, fstype string) error {

@@ -78,6 +78,10 @@ func (l mainLook) guessArray(ctx context.Context, fsUUID string) {
 			l.useArray(ctx, a)
 			return
 		}
+		// Nothing of this boot needs it. A disk of an array that runs cannot be used for anything else.
+		if err := l.s.Eyes.StopArray(ctx); err != nil {
+			note(&l.f.Notes, "main: %v", err)
+		}
 	}
 }
 

@@ -600,7 +600,7 @@ func TestMirror(t *testing.T) {
 		"no volume, a disk is slow":    {[]func(*bench){lose, now, without("vdc")}, absent, true, false, false, decide.Hold},
 		"no volume, it does not start": {[]func(*bench){lose, broken}, absent, false, false, false, decide.Hold},
 		"no volume, another filesystem is named": {[]func(*bench){lose, func(b *bench) { b.s.Args.Root.Ident = machine.NewIDs().UUID() }},
-			absent, false, false, true, decide.Hold},
+			absent, false, false, false, decide.Hold},
 		"no volume, another kind of array": {[]func(*bench){lose, func(b *bench) { b.m.Identity.Variant.SwRaidlevel = 5 }},
 			absent, false, false, false, decide.Hold},
 		"no volume, disks cannot be listed": {[]func(*bench){lose, func(b *bench) { b.fail("list disks") }},
