@@ -153,10 +153,19 @@ func (v *view) at(off, n int64) []byte {
 		return v.head[off : off+n]
 	}
 	b := make([]byte, n)
-	if v.err = readFull(v.r, b, off); v.err != nil {
+	if !v.read(b, off) {
 		return nil
 	}
 	return b
+}
+
+// read fills b from off. It reports false if that is not all inside the device or cannot be read.
+func (v *view) read(b []byte, off int64) bool {
+	if n := int64(len(b)); v.err != nil || off < 0 || n > v.size || off > v.size-n {
+		return false
+	}
+	v.err = readFull(v.r, b, off)
+	return v.err == nil
 }
 
 // has reports whether magic is at off.

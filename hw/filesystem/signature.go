@@ -95,11 +95,11 @@ func probeLVM(v *view) []Info {
 func probeZFS(v *view) []Info {
 	const label = 256 << 10
 	end := v.size / label * label
+	b := make([]byte, label/2) // for all four: most of what a probe reads
 	for _, at := range []int64{0, label, end - 2*label, end - label} {
-		if at < 0 {
+		if at < 0 || !v.read(b, at+label/2) {
 			continue
 		}
-		b := v.at(at+label/2, label/2)
 		for off := 0; off+1024 <= len(b); off += 1024 {
 			if le.Uint64(b[off:]) == 0x00bab10c || binary.BigEndian.Uint64(b[off:]) == 0x00bab10c {
 				return one(Info{Type: "zfs", Class: Member, Offset: at + label/2 + int64(off)})

@@ -336,12 +336,16 @@ func (m *Machine) ClearPartition(path string) error {
 
 // zeroEnds zeros both ends of a partition, because an array member may have its signature at either.
 func zeroEnds(dev Device, at, size int64) error {
-	n := min(size, 4*layout.MiB)
+	n := min(size, int64(len(zeros)))
 	return errors.Join(zero(dev, at, n), zero(dev, at+size-n, n))
 }
 
+// zeros are written where filesystems were. Nothing writes to them, so they take no memory.
+var zeros [4 * layout.MiB]byte
+
+// zero zeros n bytes of a device, as many as zeros has at most.
 func zero(dev Device, at, n int64) error {
-	if _, err := dev.WriteAt(make([]byte, n), at); err != nil {
+	if _, err := dev.WriteAt(zeros[:n], at); err != nil {
 		return fmt.Errorf("zero %d bytes at %d: %w", n, at, err)
 	}
 	return nil
