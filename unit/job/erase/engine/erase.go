@@ -94,6 +94,8 @@ type State struct {
 	Marks Position
 	// Unmarked reports that marks were given up.
 	Unmarked bool
+	// Stale reports that a method came to nothing, and that what the places hold was not looked at since.
+	Stale bool
 	// Unfrozen reports that Unfreeze was called.
 	Unfrozen bool
 	// Restored reports that a device configuration overlay was told to go away.
@@ -226,8 +228,10 @@ func (r *run) all() error {
 		if err := r.sample(); err != nil {
 			return err
 		}
-		if err := r.mark(); err != nil {
-			return err
+		if !r.s.Planned {
+			if err := r.mark(); err != nil {
+				return err
+			}
 		}
 	}
 	if err := r.chain(); err != nil {
@@ -289,6 +293,21 @@ func (r *run) sample() error {
 	return r.link.store()
 }
 
+// refresh looks at the places once more before the next method: where a method that came to nothing has unmapped blocks they are constant,
+// and would say that the next one erased them.
+func (r *run) refresh() error {
+	if err := errors.Join(r.link.ctx.Err(), r.link.allowed()); err != nil {
+		return err
+	}
+	r.link.sampler().refresh(r.s.Blocks, r.s.Samples)
+	r.s.Marks = Position{}
+	if err := r.mark(); err != nil {
+		return err
+	}
+	r.s.Stale = false
+	return r.link.store()
+}
+
 // chain tries the methods.
 func (r *run) chain() error {
 	if !r.s.Planned {
@@ -297,11 +316,18 @@ func (r *run) chain() error {
 	for len(r.s.Left) > 0 {
 		m := r.s.Left[0]
 		var good bool
-		if !r.link.failed() || sanitizes(m) {
+		failed := r.link.failed()
+		if r.s.Stale && !failed && m != erasure.Overwrite { // that is read back by itself
+			if err := r.refresh(); err != nil {
+				return err
+			}
+		}
+		if !failed || sanitizes(m) {
 			var err error
 			if good, err = r.turn(m); err != nil {
 				return err
 			}
+			r.s.Stale = r.s.Stale || r.s.Attempts[len(r.s.Attempts)-1].Refused == ""
 		}
 		if good {
 			return nil

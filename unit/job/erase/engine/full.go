@@ -21,7 +21,7 @@ func (l *link) marker(pos *Position) (*overwriter, error) {
 // mark marks all blocks, if all are to be read afterwards. That comes after the places were looked at: what they held is known all the
 // same. Where too much cannot be marked the places alone count. The error is one that ends the erase.
 func (r *run) mark() error {
-	if !r.t.Full || r.s.Unmarked || r.s.Planned {
+	if !r.t.Full || r.s.Unmarked {
 		return nil
 	}
 	o, err := r.link.marker(&r.s.Marks)

@@ -263,6 +263,9 @@ func defences() []defence {
 		{"the media are looked at before they are unmapped", "shows its media, and does nothing but unmap them", shows,
 			simdrive.Faults{Nothing: true}, nil, erasure.NVMeSanitizeCrypto,
 			func(e *erasure.Evidence) { changedAll(&e.Samples.Random); changedAll(&e.Samples.Ends) }, nil},
+		{"places are looked at once more before the next method", "has unmapped its blocks, and does nothing once more", shows,
+			simdrive.Faults{Nothing: true}, nil, erasure.NVMeSanitizeBlock,
+			func(e *erasure.Evidence) { changedAll(&e.Samples.Random); changedAll(&e.Samples.Ends) }, nil},
 		{"the status of each namespace", "a namespace that is not attached fails to be formatted", bare(spaces, drive.NVMeFormatUser),
 			simdrive.Faults{}, func(g *rig) {
 				g.dev = func(d drive.Device) drive.Device {

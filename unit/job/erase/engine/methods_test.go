@@ -100,6 +100,20 @@ func TestMediaAreVerified(t *testing.T) {
 	}
 }
 
+// TestNextMethodIsSeen fails if a method is proved that does nothing, since the one before it has unmapped all blocks.
+func TestNextMethodIsSeen(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		c := smaller(simdrive.NVMeDisk(1))
+		c.Verify = true
+		g := newRig(t, c, simdrive.Faults{Nothing: true})
+		g.target = func(t *Target) { t.Full = full }
+		res := g.finish()
+		if d := res.Drive; d.Outcome != erasure.Weaker || d.Evidence.Method != erasure.Overwrite {
+			t.Errorf("full %t: %s by %s: %s", full, d.Outcome, d.Evidence.Method, caught(res))
+		}
+	}
+}
+
 // TestPurgeIsDemanded fails unless a drive that knows the demand gets it, and no other.
 func TestPurgeIsDemanded(t *testing.T) {
 	for _, purges := range []bool{false, true} {

@@ -117,6 +117,34 @@ func (s *sampler) before(blocks uint64) ([]byte, error) {
 	return out, nil
 }
 
+// refresh keeps what the places hold now, in place of what was kept of them. One that is constant gets its canary; one that cannot be read
+// stays as it was.
+func (s *sampler) refresh(blocks uint64, kept []byte) {
+	ends, random := s.places(blocks)
+	places := slices.Concat(ends, random)
+	at := func(i int) []byte { return kept[digestSize*i : digestSize*(i+1)] }
+	var canaries []int
+	for i, p := range places {
+		if s.read(p.Block) != nil {
+			continue
+		}
+		if constant(s.buf) {
+			canaries = append(canaries, i)
+			if s.write(p.Block, s.canary(p.Block, "canaries")) != nil {
+				clear(at(i))
+				continue
+			}
+		}
+		copy(at(i), s.digest(p.Block, s.buf))
+	}
+	err := s.blocks.Sync()
+	for _, i := range canaries {
+		if err != nil || s.look(places[i].Block, at(i)) != unchanged {
+			clear(at(i))
+		}
+	}
+}
+
 // finding is what a place is after an erase.
 type finding int
 
