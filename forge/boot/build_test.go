@@ -3,6 +3,7 @@ package boot
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"debug/elf"
 	"encoding/binary"
@@ -948,8 +949,51 @@ func TestTarsOfAllKinds(t *testing.T) {
 	}
 }
 
+// inspectable are artifacts of both forms with all files that Inspect reads, not compressed, so that changes reach them: a kernel that
+// holds its initramfs, and a unified kernel image where Debian's stub is there.
+func inspectable(t testing.TB) [][]byte {
+	t.Helper()
+	var tree bootimage.Tree
+	for name, text := range map[string]string{
+		bootimage.PolicyPath:    `{"version": 1, "allowUnsigned": true}`,
+		bootimage.NamesPath:     `{"version": 1, "imagePrefix": "ACME.LNX.FOX."}`,
+		bootimage.BuildPath:     `{"build": 7, "kernel": "6.1.0", "tools": [{"name": "init", "path": "/init", "sha256": "00"}]}`,
+		bootimage.PlatformsPath: `{"Variants": []}`,
+		bootimage.GRUBBootPath:  "boot", bootimage.GRUBCorePath: "core", "init": "#!", "lib/modules/6.1.0/a.ko": "module",
+	} {
+		if err := tree.Add(bootimage.File{Name: name, Mode: 0o755, Data: []byte(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var archive, packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if err := errors.Join(tree.Write(&archive, time.Unix(1790000000, 0)), tree.Write(z, time.Unix(1790000000, 0)), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	k := kernel(release)
+	binary.LittleEndian.PutUint32(k[0x248:], uint32(len(k)-1024))
+	binary.LittleEndian.PutUint32(k[0x24c:], uint32(packed.Len()))
+	out := [][]byte{append(k, packed.Bytes()...)}
+	if stub, err := os.ReadFile("/" + stubPath); err == nil {
+		var b bytes.Buffer
+		err := bootimage.WriteUKI(&b, stub, []bootimage.Part{{Name: bootimage.SectionOSRel, Data: []byte("BUILD_ID=7\n")},
+			{Name: bootimage.SectionInitrd, Data: archive.Bytes()}, {Name: bootimage.SectionLinux, Data: kernel(release)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, b.Bytes())
+	}
+	for i, b := range out {
+		in, err := Inspect(bytes.NewReader(b), int64(len(b)))
+		if err != nil || in.Policy == nil || in.Names == nil || in.Info == nil || in.Platforms == nil || in.GRUB.Core == nil {
+			t.Fatalf("artifact %d to begin with: %+v, %v", i, in, err)
+		}
+	}
+	return out
+}
+
 func FuzzInspect(f *testing.F) {
-	good := [][]byte{[]byte("MZ"), kernel(release)}
+	good := append([][]byte{[]byte("MZ"), kernel(release)}, inspectable(f)...)
 	for _, s := range edit.Scripts() {
 		for i := range len(good) {
 			f.Add(uint8(i), s)

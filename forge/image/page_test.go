@@ -2,7 +2,10 @@ package image
 
 import (
 	"errors"
+	"go/parser"
+	"go/token"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -95,5 +98,31 @@ func TestAllAtOnce(t *testing.T) {
 	}
 	if leftovers(t, o.Out) != 0 {
 		t.Error("something is left")
+	}
+}
+
+// TestAsksNobody: no daemon and no registry is asked for an OCI image: what reads it does not speak to a network.
+func TestAsksNobody(t *testing.T) {
+	seen := 0
+	for _, dir := range []string{".", "oci"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range f.Imports {
+				seen++
+				if p := strings.Trim(i.Path.Value, `"`); p == "net" || strings.HasPrefix(p, "net/") && p != "net/url" {
+					t.Errorf("%s imports %s", name, p)
+				}
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("nothing was looked at")
 	}
 }
