@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -85,6 +86,19 @@ func TestBootBuildRefuses(t *testing.T) {
 	var hint *HintError
 	if !errors.As(err, &hint) || !strings.Contains(hint.Hint, "linux-image-amd64") {
 		t.Errorf("no hint in %v", err)
+	}
+}
+
+// TestBootTime: the time of an artifact is that of SOURCE_DATE_EPOCH, else the present.
+func TestBootTime(t *testing.T) {
+	t.Setenv("SOURCE_DATE_EPOCH", "1790000000")
+	if at, err := bootTime(); err != nil || at.Unix() != 1790000000 {
+		t.Errorf("%v, %v", at, err)
+	}
+	t.Setenv("SOURCE_DATE_EPOCH", "")
+	before := time.Now()
+	if at, err := bootTime(); err != nil || at.Before(before.Add(-time.Second)) || at.After(time.Now()) {
+		t.Errorf("%v, %v", at, err)
 	}
 }
 

@@ -219,6 +219,39 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestTimes: a time that ext4 does not hold becomes the nearest that it does, with the years that docs/formats/release-image.md names.
+func TestTimes(t *testing.T) {
+	dir := mountExt4(t, 2<<30)
+	var b bytes.Buffer
+	w := NewTarWriter(&b)
+	want := map[string]int64{}
+	for name, c := range map[string][2]int64{
+		"1868": {-3_200_000_000, -1 << 31}, "1902": {-2_140_000_000, -2_140_000_000}, "2445": {15_000_000_000, 15_000_000_000},
+		"2603": {20_000_000_000, 1<<34 - 1<<31 - 1},
+	} {
+		want[name] = c[1]
+		h := &tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, ModTime: time.Unix(c[0], 0)}
+		if err := w.Write(h, strings.NewReader("")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Unpack(t.Context(), dir, &b, UnpackOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, sec := range want {
+		st, err := os.Lstat(filepath.Join(dir, name))
+		if err != nil || st.ModTime().Unix() != sec {
+			t.Errorf("a file of %s has the time %v, want %v, %v", name, st.ModTime().UTC(), time.Unix(sec, 0).UTC(), err)
+		}
+	}
+	if low, high := time.Unix(want["1868"], 0).UTC().Year(), time.Unix(want["2603"], 0).UTC().Year(); low != 1901 || high != 2446 {
+		t.Errorf("from %d to %d", low, high)
+	}
+}
+
 // TestNeed holds that large trees need what was said, and not half of it.
 func TestNeed(t *testing.T) {
 	many := func(n int, name, content string) []tarItem {
