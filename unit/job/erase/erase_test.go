@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -108,7 +107,9 @@ func (w *world) machine() *machine.Machine {
 	m.Policy = w.policy
 	m.Policy.AllowUnsigned = unsigned
 	m.Build.Time = time.Now().Add(-100 * time.Hour)
-	m.Identity.Variant.Disksize = diskSize
+	if !w.u.OneDisk() {
+		m.Identity.Variant.Disksize = diskSize
+	}
 	m.Identity.Variant.NumDataDisks = max(1, len(w.u.Main))
 	m.Identity.Variant.MainDisk.Bus = []platform.Bus{platform.Virtio, platform.NVMe, platform.SATA}
 	plain := m.Open
@@ -534,26 +535,71 @@ func TestPermit(t *testing.T) {
 	}
 }
 
-// TestInUse: a disk without commands is not written to while a part of it is mounted.
+// TestInUse: a disk without commands is not opened while a part of it is mounted, and not written to when it is in use, not claimed any
+// more, or another one.
 func TestInUse(t *testing.T) {
 	w := newWorld(t)
 	e, f := w.look()
 	p, err := makePlan(e.Machine, f)
 	must(t, err)
-	d := &desk{m: e.Machine, p: p.Disks[0]}
-	must(t, d.sit())
-	must(t, d.allowed())
-	m := e.Machine
+	m, d := e.Machine, &desk{m: e.Machine, p: p.Disks[0]}
 	must(t, m.Mount(f.MainPart.Path, m.Places.Main, "ext4", host.MountOptions{ReadOnly: true}))
-	if err := d.allowed(); err == nil || !strings.Contains(err.Error(), "in use") {
+	if err := d.sit(); !errors.Is(err, syscall.EBUSY) {
 		t.Errorf("it is mounted: %v", err)
 	}
 	must(t, m.Unmount(m.Places.Main))
+	must(t, d.sit())
+	must(t, d.allowed())
+	real := d.drives[0].State
+	for what, change := range map[string]func(*drive.State){
+		"in use": func(s *drive.State) { s.Users = []string{"mounted at /"} }, "not claimed": func(s *drive.State) { s.Claimed = false },
+		"of another size": func(s *drive.State) { s.Size++ }, "another disk": func(s *drive.State) { s.Number.Minor++ },
+	} {
+		d.drives[0].State = func() (drive.State, error) {
+			s, err := real()
+			change(&s)
+			return s, err
+		}
+		if err := d.allowed(); err == nil {
+			t.Errorf("it may be written to, and is %s", what)
+		}
+	}
+	d.drives[0].State = real
+	must(t, d.allowed())
 	w.r.Replace("vdb", "OTHER")
 	if err := d.allowed(); err == nil {
 		t.Error("it was replaced by another disk")
 	}
 	must(t, d.leave())
+}
+
+// TestTwo: two disks are erased at once, each has its line in the certificate, and one that fails makes the whole fail.
+func TestTwo(t *testing.T) {
+	for name, deaf := range map[string]bool{"both": false, "one fails": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.policy.Erase.Accept = policy.AcceptRestore
+			w.r.AddDisk(block.Disk{Name: "vdc", Bus: block.VirtIO, Serial: "MAIN2", Size: diskSize})
+			second := w.u.Main[0]
+			second.Serial = "MAIN2"
+			w.u.Main = append(w.u.Main, second)
+			must(t, os.WriteFile(w.disk("vdc").Path, bytes.Repeat(pattern, diskSize/len(pattern)), 0o600))
+			w.volume(func(v *state.Volume) error { return v.WriteUnit(w.u) })
+			out := w.boot(func(_ int, call string) error {
+				if deaf && call == "write /dev/vdc" {
+					return syscall.EIO
+				}
+				return nil
+			})
+			c := w.certificate()
+			if len(c.Drives) != 2 || c.Drives[0].Name != "vdb" || c.Drives[1].Name != "vdc" || c.Drives[0].Outcome != erasure.Weaker {
+				t.Fatalf("%+v", c)
+			}
+			if w.left("vdb") != 0 || (w.left("vdc") != 0) != deaf || (c.Outcome == erasure.Failed) != deaf || (out.Kind == job.HoldOn) != deaf {
+				t.Errorf("%s, %d and %d sectors are left: %+v", c.Outcome, w.left("vdb"), w.left("vdc"), out)
+			}
+		})
+	}
 }
 
 // TestMissing: a main disk of the record that is not there is not erased, and the certificate says so.
@@ -643,6 +689,43 @@ func TestShared(t *testing.T) {
 	must(t, d.leave())
 	if _, err := (blocks{d, 0}).ReadAt(got, 0); !errors.Is(err, errAway) {
 		t.Errorf("after it was left: %v", err)
+	}
+}
+
+// TestSharedRun: where the recovery volume is on the same drive an erase goes on as planned, writes down how far it is, and reaches nothing
+// but its ranges.
+func TestSharedRun(t *testing.T) {
+	const at = 7 * layout.GiB
+	w := &world{t: t, r: machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI, OneDisk: true}), clock: &simdrive.Clock{}}
+	m := machinetest.Machine(w.r)
+	w.u = machinetest.Provision(w.r, m)
+	disk := w.disk("vdb")
+	f, err := os.OpenFile(disk.Path, os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteAt(bytes.Repeat(pattern, 3*layout.MiB/len(pattern)), at-layout.MiB)
+	must(t, err)
+	e := entry{ID: "0123456789abcdef", Started: time.Now().UTC().Truncate(time.Second), Drives: make([]progress, 1)}
+	e.Plan.Disks = []planned{{
+		Disks: []block.Disk{disk}, Spans: []span{{at, layout.MiB}}, Media: erasure.UnknownMedia, Path: erasure.Virtual,
+	}}
+	w.volume(func(v *state.Volume) error {
+		return errors.Join(writeJSON(v, runFile, e), state.WriteErase(v, state.Erase{ID: e.ID, Started: e.Started}), v.DeleteRequest())
+	})
+	if out := w.boot(); fault.Of(out.Err) != fault.EraseWeaker {
+		t.Fatalf("%+v", out)
+	}
+	got := make([]byte, 3*layout.MiB)
+	_, err = f.ReadAt(got, at-layout.MiB)
+	must(t, err)
+	around := append(slices.Clone(got[:layout.MiB]), got[2*layout.MiB:]...)
+	if bytes.Contains(got[layout.MiB:2*layout.MiB], pattern) || !bytes.Equal(around, bytes.Repeat(pattern, len(around)/len(pattern))) {
+		t.Error("the range is not erased, or something around it is")
+	}
+	c := w.certificate()
+	if d := c.Drives[0]; !d.Evidence.Part || !slices.Contains(d.Reasons, "part") || d.Bytes != machinetest.MainSize ||
+		c.Outcome != erasure.Weaker {
+		t.Errorf("%+v", d)
 	}
 }
 

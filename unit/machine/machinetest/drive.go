@@ -12,7 +12,13 @@ import (
 // asDrive makes an open disk one that is to be erased. It takes no commands, as one of virtio.
 func asDrive(r *Rig, d *device) *machine.Drive {
 	return &machine.Drive{
-		Device: d, Blocks: raw{d}, Release: func() error { return nil },
+		Device: d, Blocks: raw{d},
+		Release: func() error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			d.d.claimed = false
+			return nil
+		},
 		State: func() (drive.State, error) {
 			if err := r.pass("state %s", d.path); err != nil {
 				return drive.State{}, err

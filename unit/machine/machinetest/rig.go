@@ -51,7 +51,8 @@ type Rig struct {
 
 type disk struct {
 	block.Disk
-	file string
+	file    string
+	claimed bool // it is open to be erased: nothing on it can be mounted
 }
 
 type mount struct {
@@ -143,7 +144,7 @@ func (r *Rig) Start(fault func(n int, call string) error) {
 	r.mounts, r.dead, r.calls, r.fault = map[string]mount{}, false, nil, fault
 	r.store.written = map[string]bool{}
 	for _, d := range r.store.disks {
-		d.ReadOnly = false
+		d.ReadOnly, d.claimed = false, false
 		r.store.reread(d)
 	}
 }
@@ -288,6 +289,7 @@ func (r *Rig) open(path string, how machine.Access) (machine.Device, error) {
 	}
 	dev := &device{r: r, d: d, f: f, path: path, at: at, size: size}
 	if how == machine.Erase || how == machine.Claim {
+		d.claimed = true
 		return asDrive(r, dev), nil
 	}
 	return dev, nil
@@ -418,6 +420,9 @@ func (r *Rig) mount(source, dir, fstype string, o host.MountOptions) error {
 	}
 	if m, used := r.mounts[dir]; used {
 		return fmt.Errorf("mount %s: %s is mounted at %s: %w", source, m.source, dir, syscall.EBUSY)
+	}
+	if d, _, _, err := r.store.find(source); err == nil && d.claimed {
+		return fmt.Errorf("mount %s: its disk is claimed: %w", source, syscall.EBUSY)
 	}
 	info, err := r.store.probe(source)
 	if err != nil {
