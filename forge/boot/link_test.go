@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -197,6 +198,9 @@ func TestAddedLibraries(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.Chmod(filepath.Join(dir, "bin/tool"), 0o755|fs.ModeSetuid|fs.ModeSetgid); err != nil {
+		t.Fatal(err)
+	}
 	for _, n := range []string{"bin", "lib", "fw", "share"} {
 		o.Add = append(o.Add, Addition{From: filepath.Join(dir, n), To: "/opt/acme/" + n})
 	}
@@ -204,6 +208,9 @@ func TestAddedLibraries(t *testing.T) {
 	files := unpacked(t, b)
 	if f := files["opt/acme/lib/libown.so"]; !f.Mode.IsRegular() {
 		t.Error("the library is not there")
+	}
+	if mode := files["opt/acme/bin/tool"].Mode; mode != 0o755 {
+		t.Errorf("the program has the mode %v", mode)
 	}
 	i := slices.IndexFunc(r.Tools, func(t bootimage.Tool) bool { return t.Path == "/opt/acme/bin/tool" })
 	if i < 0 || r.Tools[i].Name != "tool" || len(r.Tools[i].SHA256) != 64 {
@@ -243,6 +250,14 @@ func TestTools(t *testing.T) {
 	i = slices.IndexFunc(r.Tools, func(t bootimage.Tool) bool { return t.Path == "/etc/mke2fs.conf" })
 	if i < 0 || r.Tools[i].Package != "e2fsprogs" {
 		t.Errorf("mke2fs.conf is not that of the root filesystem: %+v", r.Tools)
+	}
+	file := filepath.Join(t.TempDir(), "tools.tar")
+	if out, err := exec.Command("tar", "-C", o.Tools, "-cf", file, ".").CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v: %s", err, out)
+	}
+	o.Tools = file
+	if _, again := build(t, o); !bytes.Equal(again, b) {
+		t.Error("the same tools in a tar file give other bytes")
 	}
 	delete(tools, "sbin/e2fsck")
 	o.Tools = writeTree(t, tools)

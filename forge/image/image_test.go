@@ -200,7 +200,8 @@ func TestBuildVerifyExtract(t *testing.T) {
 		t.Errorf("wrong key: %v", err)
 	}
 	ins, err := Inspect(ctx, res.File)
-	if err != nil || ins.Meta.BootBuild != 300 || ins.Meta.Stream != "main_systest" || ins.Signature.Comment != "image "+o.Name.Base() || ins.Verified {
+	if err != nil || ins.Meta.BootBuild != 300 || ins.Meta.Stream != "main_systest" || ins.Signature.Comment != "image "+o.Name.Base() || ins.Verified ||
+		ins.Streams != 1 {
 		t.Errorf("inspect: %+v, %v", ins, err)
 	}
 	if _, err := json.Marshal(ins); err != nil {
