@@ -253,15 +253,17 @@ func StateOf(e Event) (State, bool) {
 		Job: Job(str("job", 32)), Phase: Phase(str("state", 32)), Step: str("step", 64), Percent: -1,
 		Code: str("code", 16), Text: str("text", 1024), Hint: str("hint", 1024),
 	}
+	percent := -1.0
 	switch p := e.Attrs["percent"].(type) {
 	case float64: // from JSON
-		if p >= 0 && p <= 100 {
-			s.Percent = int(p)
-		}
+		percent = p
 	case int:
-		if p >= 0 && p <= 100 {
-			s.Percent = p
-		}
+		percent = float64(p)
+	case int64: // from a log
+		percent = float64(p)
+	}
+	if percent >= 0 && percent <= 100 {
+		s.Percent = int(percent)
 	}
 	return s, s.Job != ""
 }

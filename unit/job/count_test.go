@@ -18,6 +18,8 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/record"
 	"gprovision/unit/decide"
+	"gprovision/unit/journal"
+	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
@@ -40,8 +42,9 @@ func newBench(t *testing.T) *bench {
 	b := &bench{Rig: machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI})}
 	b.unit = machinetest.Provision(b.Rig, machinetest.Machine(b.Rig))
 	b.Start(nil)
-	b.Env = Env{Machine: machinetest.Machine(b.Rig), Queue: report.NewQueue("b1")}
-	b.Machine.Log = slog.New(slog.NewTextHandler(&b.log, nil))
+	m := machinetest.Machine(b.Rig)
+	m.Log = slog.New(slog.NewTextHandler(&b.log, nil))
+	b.Env = envOf(m)
 	disk, err := b.Machine.RecoveryDisk(b.unit)
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +53,14 @@ func newBench(t *testing.T) *bench {
 	b.Env.Volume = volume.At(b.Machine, block.PartitionPath(disk.Path, part.Number))
 	b.volume = state.Open(b.Rig.Volume(part.FSUUID))
 	return b
+}
+
+// envOf returns what a job gets of the log of m on: what m logs goes to its journal too.
+func envOf(m *machine.Machine) Env {
+	e := Env{Machine: m, Queue: report.NewQueue("b1"), Journal: journal.New(journal.Options{})}
+	Feed(e.Queue, e.Journal)
+	m.Log = slog.New(slog.NewMultiHandler(m.Log.Handler(), e.Journal.Handler()))
+	return e
 }
 
 // TestCount: counts go on from what is there. A file that cannot be read begins anew, so that a unit still counts its boots; one that a

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"log/slog"
 	"time"
 
 	"gprovision/model/fault"
@@ -106,13 +107,13 @@ func (e Env) Run(ctx context.Context, j record.Job, name string, steps []step.St
 // Began tells panels, log and server that a job begins.
 func (e Env) Began(j record.Job) {
 	e.Machine.Panel.Show(panel.View{Job: string(j)})
-	e.tell(record.State{Job: j, Phase: record.Started, Percent: -1})
+	e.tell(slog.LevelInfo, "state", j, record.Started)
 }
 
-// Ended tells log and server how a job ended: whatever it was if err is nil, else with that.
+// Ended tells log and server how a job ended: well if err is nil, else with that error. Whoever acts on the outcome shows it on the panels.
 func (e Env) Ended(j record.Job, err error) {
 	if err == nil {
-		e.tell(record.State{Job: j, Phase: record.Succeeded, Percent: -1})
+		e.tell(slog.LevelInfo, "state", j, record.Succeeded)
 		return
 	}
 	f := fault.Of(err)
@@ -123,28 +124,27 @@ func (e Env) Ended(j record.Job, err error) {
 	if d := fault.Detail(err); d != "" {
 		text += ": " + d
 	}
-	e.tell(record.State{Job: j, Phase: record.Failed, Percent: -1, Code: f.Code, Text: text, Hint: f.Hint})
+	e.tell(slog.LevelInfo, "state", j, record.Failed, "code", f.Code, "text", text, "hint", f.Hint)
 }
 
-func (e Env) tell(s record.State) {
-	e.Queue.Add(record.Event{Kind: record.KindState, Source: record.Observed, Message: s.String(), Attrs: s.Attrs()})
-	e.Machine.Log.Info("state", "job", string(s.Job), "state", string(s.Phase), "code", s.Code, "text", s.Text)
+// tell logs where a job stands, which the server gets as a state.
+func (e Env) tell(level slog.Level, msg string, j record.Job, p record.Phase, more ...any) {
+	about := []any{journal.Kind(record.KindState), journal.Job(string(j)), "state", string(p)}
+	e.Machine.Log.Log(context.Background(), level, msg, append(about, more...)...)
 }
 
-// Observer returns what tells panels, log and server of each step of a job.
+// Observer returns what tells panels, log and server of each step of a job. The error of a step that failed is told by whoever gets it.
 func (e Env) Observer(j record.Job) func(step.Event) {
 	show := e.Machine.Panel.Observe(string(j))
 	last := -1
 	return func(ev step.Event) {
 		show(ev)
-		name := ev.Step.Name
-		log, of, at := e.Machine.Log, journal.Job(string(j)), journal.Step(name)
+		log, of, at := e.Machine.Log, journal.Job(string(j)), journal.Step(ev.Step.Name)
 		elapsed := ev.Elapsed.Round(time.Millisecond).String()
 		switch ev.State {
 		case step.Started:
 			last = -1
-			log.Info("step", of, at, "index", ev.Index+1, "total", ev.Total)
-			e.queueStep(j, name, -1)
+			e.tell(slog.LevelInfo, "step", j, record.Step, at, "index", ev.Index+1, "total", ev.Total)
 		case step.Moved:
 			// When the percentage changes: the panels see more of it.
 			percent := panel.Progress{Done: ev.Progress.Done, Total: ev.Progress.Total}.Percent()
@@ -152,24 +152,18 @@ func (e Env) Observer(j record.Job) func(step.Event) {
 				return
 			}
 			last = percent
-			log.Debug("progress", of, at, "percent", percent, "done", ev.Progress.Done, "total", ev.Progress.Total, journal.NotFile(),
-				journal.NotWire())
-			e.queueStep(j, name, percent)
+			e.tell(slog.LevelDebug, "progress", j, record.Step, at, "percent", percent, "done", ev.Progress.Done, "total", ev.Progress.Total,
+				journal.Passing())
 		case step.Done:
 			log.Info("step done", of, at, "elapsed", elapsed)
 		case step.Failed:
-			log.Error("step failed", of, at, "elapsed", elapsed, "err", ev.Err)
+			log.Error("step failed", of, at, "elapsed", elapsed)
 			var p *step.PanicError
 			if errors.As(ev.Err, &p) {
 				log.Error("panic", "stack", string(p.Stack))
 			}
 		}
 	}
-}
-
-func (e Env) queueStep(j record.Job, name string, percent int) {
-	e.Queue.Add(record.Event{Kind: record.KindState, Source: record.Observed,
-		Attrs: record.State{Job: j, Phase: record.Step, Step: name, Percent: percent}.Attrs()})
 }
 
 // Count changes the counts on the recovery volume, whose record is rec, and keeps there what the server is to hear if the unit has one.

@@ -17,7 +17,6 @@ import (
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
-	"gprovision/unit/report"
 )
 
 // TestFailureIsToldOnce: a failure has its sentence once for the server and once on the panel, whatever lies around it.
@@ -34,7 +33,7 @@ func TestFailureIsToldOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var screen bytes.Buffer
-			e := Env{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New()}, Queue: report.NewQueue("b1")}
+			e := envOf(&machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New()})
 			e.Machine.Panel.Add("console", panel.Console(&screen, panel.ConsoleOptions{}))
 			err := e.Run(t.Context(), record.JobRestore, "restore", []step.Step{
 				{Name: "look", Say: "Looking", Run: func(context.Context) error { return tc.cause }},
@@ -64,7 +63,7 @@ func TestFailureIsToldOnce(t *testing.T) {
 func TestLogGoesToServer(t *testing.T) {
 	j := journal.New(journal.Options{})
 	j.Logger().Warn("disk is slow", journal.Job("restore"), journal.Step("write-main"), "seconds", 7)
-	e := logEvent(j.Records()[0])
+	e := event(j.Records()[0])
 	if e.Kind != record.KindLog || e.Level != "WARN" || e.Message != "disk is slow" || e.Attrs["job"] != "restore" ||
 		e.Attrs["step"] != "write-main" ||
 		fmt.Sprint(e.Attrs["seconds"]) != "7" || e.Time.IsZero() {

@@ -13,14 +13,13 @@ import (
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
-	"gprovision/unit/report"
 )
 
 // TestObserver: who watches a job hears of each step once when it begins, of its progress when the percentage changes and not before it is
 // known, and of a panic where it happened. The log has each step's end.
 func TestObserver(t *testing.T) {
 	var log bytes.Buffer
-	e := Env{Machine: &machine.Machine{Log: slog.New(slog.NewTextHandler(&log, nil)), Panel: panel.New()}, Queue: report.NewQueue("b1")}
+	e := envOf(&machine.Machine{Log: slog.New(slog.NewTextHandler(&log, nil)), Panel: panel.New()})
 	e.Began(record.JobRestore)
 	err := e.Run(t.Context(), record.JobRestore, "restore", []step.Step{
 		{Name: "look", Say: "Looking", Run: func(context.Context) error { return nil }},
@@ -55,7 +54,7 @@ func TestObserver(t *testing.T) {
 	if n := strings.Count(log.String(), `msg="step done"`); n != 2 {
 		t.Errorf("%d steps are logged as done", n)
 	}
-	e.Queue = report.NewQueue("b2")
+	e = envOf(e.Machine)
 	e.Ended(record.JobRestore, nil)
 	if all := machinetest.Heard(t, e.Queue); len(all) != 1 || all[0].Phase != record.Succeeded || all[0].Code != "" {
 		t.Errorf("of a good end the server hears %+v", all)

@@ -24,22 +24,30 @@ func (e Env) KeepLog(v *state.Volume, prefix string) error {
 	return errors.Join(err, e.Queue.Persist(v.Path(state.QueueDir)))
 }
 
-// ToServer gives the server all that is logged, from the start of this boot on.
-func (e Env) ToServer(c *report.Client) {
-	e.Queue.Start(c)
-	err := e.Journal.Attach("server", journal.Func(func(r journal.Record) error {
-		e.Queue.Add(logEvent(r))
-		return nil
-	}))
-	if err != nil && !errors.Is(err, journal.ErrAttached) {
-		e.Machine.Log.Warn("the server does not get the log", "err", err)
-	}
+// Feed queues for the server the events of a journal, from the first one on. The lines of the log follow when there is a server (ToServer).
+func Feed(q *report.Queue, j *journal.Journal) {
+	j.Follow(func(r journal.Record) {
+		if r.Kind != "" {
+			q.Add(event(r))
+		}
+	})
 }
 
-// logEvent is a log record as the server gets it.
-func logEvent(r journal.Record) record.Event {
-	e := record.Event{Time: r.Time, Kind: record.KindLog, Source: record.Observed, Level: strings.ToUpper(r.LevelName()), Message: r.Message,
-		Attrs: map[string]any{}}
+// ToServer gives the server what is queued, and all that is logged, from the start of this boot on.
+func (e Env) ToServer(c *report.Client) {
+	if first := e.Queue.Start(c); !first {
+		return
+	}
+	e.Journal.Follow(func(r journal.Record) {
+		if r.Kind == "" {
+			e.Queue.Add(event(r))
+		}
+	})
+}
+
+// event is a record as the server gets it.
+func event(r journal.Record) record.Event {
+	e := record.Event{Time: r.Time, Kind: r.Kind, Source: record.Observed, Message: r.Message, Attrs: map[string]any{}}
 	if r.Job != "" {
 		e.Attrs["job"] = r.Job
 	}
@@ -48,6 +56,12 @@ func logEvent(r journal.Record) record.Event {
 	}
 	for _, a := range r.Attrs {
 		e.Attrs[a.Key] = a.Value
+	}
+	if e.Kind == "" {
+		e.Kind, e.Level = record.KindLog, strings.ToUpper(r.LevelName())
+	}
+	if s, ok := record.StateOf(e); ok {
+		e.Message, e.Attrs = s.String(), s.Attrs()
 	}
 	return e
 }

@@ -20,11 +20,13 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/record"
+	"gprovision/model/step"
 	"gprovision/unit/image/imagetest"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/medium"
+	"gprovision/unit/panel"
 	"gprovision/unit/panel/script"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
@@ -35,8 +37,6 @@ import (
 // log cannot be kept nothing holds the volume, which could not be unmounted else.
 func TestKeepLog(t *testing.T) {
 	b := newBench(t)
-	b.Journal = journal.New(journal.Options{})
-	b.Machine.Log = b.Journal.Logger()
 	v := state.Open(t.TempDir())
 	if err := os.Mkdir(v.Path(state.LogDir), 0o700); err != nil {
 		t.Fatal(err)
@@ -96,10 +96,16 @@ func filesBelow(t *testing.T, dir string) (out []string) {
 	return out
 }
 
-// TestToServer: the server gets the log from the start of the boot on, each record once, however often a job begins to report.
-func TestToServer(t *testing.T) {
-	var mu sync.Mutex
-	var got []string
+// listener is a server that takes all events.
+type listener struct {
+	*report.Client
+	mu  sync.Mutex
+	got []record.Event
+}
+
+func listen(t *testing.T) *listener {
+	t.Helper()
+	l := &listener{}
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/time" {
 			if err := json.NewEncoder(w).Encode(record.TimeReply{Time: time.Now()}); err != nil {
@@ -112,40 +118,122 @@ func TestToServer(t *testing.T) {
 		if err != nil || r.URL.Path != "/v1/events" {
 			t.Errorf("the server gets %s: %v", r.URL, err)
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		for _, e := range batch.Events {
-			got = append(got, e.Message)
-		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.got = append(l.got, batch.Events...)
 		if err := json.NewEncoder(w).Encode(record.BatchReply{Stored: len(batch.Events)}); err != nil {
 			t.Error(err)
 		}
 	}))
-	defer server.Close()
+	t.Cleanup(server.Close)
 	pool := x509.NewCertPool()
 	pool.AddCert(server.Certificate())
-	client, err := report.New(report.Config{Endpoint: server.URL, CA: pool, Unit: "S1", Key: state.NewKey(), Boot: "b1"})
+	var err error
+	l.Client, err = report.New(report.Config{Endpoint: server.URL, CA: pool, Unit: "S1", Key: state.NewKey(), Boot: "b1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
+	t.Cleanup(l.Close)
+	return l
+}
+
+// TestOnce: what happens is once in the log on the recovery volume and once at the server, of whatever kind it is, whether it was before
+// there was a server or afterwards, and however often a job begins to report. A fault is once on the panels, and its text says a thing once.
+func TestOnce(t *testing.T) {
 	b := newBench(t)
-	b.Journal = journal.New(journal.Options{})
-	b.Machine.Log = b.Journal.Logger()
-	b.Machine.Log.Info("before there was a server")
-	for range 2 {
-		b.ToServer(client)
+	screen, l := &script.Panel{}, listen(t)
+	b.Machine.Panel.Add("script", script.Reader{Panel: screen})
+	v := state.Open(t.TempDir())
+	if err := b.KeepLog(v, "restore"); err != nil {
+		t.Fatal(err)
 	}
-	b.Machine.Log.Info("after that")
+	const cause = "the third block is bad"
+	b.Machine.Log.Info("before there was a server")
+	b.Began(record.JobRestore)
+	err := b.Run(t.Context(), record.JobRestore, "restore", []step.Step{
+		{Name: "check", Say: "Checking", Run: func(ctx context.Context) error {
+			step.Report(ctx, 1, 2)
+			b.Machine.Log.Info("hardware", journal.Kind(record.KindQA), "name", "memory", "ok", true, journal.ForPerson())
+			return nil
+		}},
+		{Name: "connect", Say: "Connecting", Run: func(context.Context) error {
+			for range 2 {
+				b.ToServer(l.Client)
+			}
+			b.Machine.Log.Info("fact", journal.Kind(record.KindFact), "name", record.FactDefects, "value", []string{"G211"})
+			return nil
+		}},
+		{Name: "write", Say: "Writing", Run: func(ctx context.Context) error {
+			step.Report(ctx, 1, 2)
+			return fault.Newf(fault.ImageCorrupt, cause)
+		}},
+	})
+	b.Ended(record.JobRestore, err)
+	b.Machine.Panel.Fail(err) // as process 1 does for a unit that holds
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := errors.Join(b.Journal.Flush(ctx), b.Queue.Flush(ctx), b.Queue.Close()); err != nil {
-		t.Error(err)
+	if err := errors.Join(b.Queue.Flush(ctx), b.Queue.Close(), b.Journal.Detach(ctx, "file"), b.Machine.Panel.Flush(ctx)); err != nil {
+		t.Fatal(err)
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	if !slices.Equal(got, []string{"before there was a server", "after that"}) {
-		t.Errorf("the server gets %q", got)
+
+	var told, kept []string // what the server is to have: a line for each record
+	for _, r := range b.Journal.Records() {
+		told = append(told, event(r).Message)
+		if !r.Passing {
+			kept = append(kept, r.Message)
+		}
+	}
+	want := []string{"before there was a server", "restore started", "restore: check", "restore: check 50%", "hardware", "step done",
+		"restore: connect", "fact", "step done", "restore: write", "restore: write 50%", "step failed", "restore failed"}
+	if !slices.Equal(told, want) {
+		t.Errorf("logged is %q", told)
+	}
+	var heard []string
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.got {
+		heard = append(heard, e.Message)
+		if (e.Kind == record.KindLog) != (e.Level != "") {
+			t.Errorf("%+v", e)
+		}
+	}
+	slices.Sort(heard)
+	slices.Sort(told)
+	if !slices.Equal(heard, told) {
+		t.Errorf("the server gets %q, logged is %q", heard, told)
+	}
+	logs, err := filepath.Glob(v.Path(state.LogDir, "*.log"))
+	if err != nil || len(logs) != 1 {
+		t.Fatalf("logs are %q, %v", logs, err)
+	}
+	text, err := os.ReadFile(logs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		var r struct{ Msg string }
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Error(err)
+		}
+		lines = append(lines, r.Msg)
+	}
+	if !slices.Equal(lines, kept) {
+		t.Errorf("the volume has %q, logged is %q", lines, kept)
+	}
+	for _, once := range []string{cause, fault.ImageCorrupt.Text, fault.ImageCorrupt.Hint} {
+		if n := strings.Count(string(text), once); n != 1 {
+			t.Errorf("the log says %d times %q:\n%s", n, once, text)
+		}
+	}
+	var problems []*panel.Problem
+	for _, view := range screen.Views() {
+		if view.Problem != nil {
+			problems = append(problems, view.Problem)
+		}
+	}
+	if len(problems) != 1 || problems[0].Detail != cause {
+		t.Errorf("the panels have %d problems: %+v", len(problems), problems)
 	}
 }
 

@@ -6,11 +6,13 @@
 // records it misses are counted, and the next thing it gets is the count. Memory is bounded too: the oldest records
 // go first, and a sink attached later is told how many it will not see.
 //
-// Each record says whom it is for (ForPerson, or else a technician) and where it must not go (NotWire, NotFile).
+// Each record says whom it is for (ForPerson, or else a technician), and what it is for the server (Kind, or else a line of
+// the log). So whatever happens is logged once, and each place takes from that what belongs there.
+//
 // Attribute values become plain data when a record is made, so nothing changes them later. A value that hides itself,
 // such as a secret.Secret, is hidden in all sinks.
 //
-// The package does not talk to the server. A Func sink passes records on to unit/report, which does.
+// The package does not talk to the server. Follow passes records on to the queue of unit/report, which does.
 // docs/formats/recovery-volume.md describes the JSON lines.
 package journal
 
@@ -58,6 +60,7 @@ type Journal struct {
 	bytes  int
 	lost   uint64 // records that memory dropped
 	pumps  []*pump
+	follow []func(Record)
 	closed bool
 }
 
@@ -111,6 +114,17 @@ func (j *Journal) Attach(name string, s Sink) error {
 	j.pumps = append(j.pumps, p)
 	go p.run()
 	return nil
+}
+
+// Follow calls f for each record in memory, and then for each later one before the call that logs it returns. So no record
+// is on its way to f. f must be quick and must not log.
+func (j *Journal) Follow(f func(Record)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, r := range j.memory[j.head:] {
+		f(r)
+	}
+	j.follow = append(j.follow, f)
 }
 
 // Detach lets a sink finish its queue until ctx is done, and closes it. A stuck sink is abandoned, and the error says
@@ -199,6 +213,9 @@ func (j *Journal) add(r Record) {
 	}
 	for _, p := range j.pumps {
 		p.enqueue(r)
+	}
+	for _, f := range j.follow {
+		f(r)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gprovision/model/record"
 	"gprovision/model/secret"
 )
 
@@ -61,7 +62,7 @@ func TestReplayThenLive(t *testing.T) {
 	j := New(Options{})
 	log := j.Logger()
 	log.Info("one")
-	log.Debug("two", Job("restore"), Step("wipe"), "n", 3, NotWire())
+	log.Debug("two", Job("restore"), Step("wipe"), "n", 3, Passing(), Kind(record.KindState))
 	k := &keep{}
 	if err := j.Attach("k", k); err != nil {
 		t.Fatal(err)
@@ -77,10 +78,10 @@ func TestReplayThenLive(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	r := k.got[1]
-	if v, _ := r.Attr("n"); r.Job != "restore" || r.Step != "wipe" || !r.NotWire || r.Person || v != int64(3) {
+	if v, _ := r.Attr("n"); r.Job != "restore" || r.Step != "wipe" || !r.Passing || r.Kind != record.KindState || r.Person || v != int64(3) {
 		t.Errorf("got %+v", r)
 	}
-	if !k.got[2].Person {
+	if r := k.got[2]; !r.Person || r.Passing || r.Kind != "" {
 		t.Error("the audience was lost")
 	}
 	for i := 0; i < 2; i++ {
@@ -200,7 +201,7 @@ func TestFailingSink(t *testing.T) {
 	if c, _ := bad.got[0].Attr("count"); c != uint64(4) { // three, and the one about the failure
 		t.Errorf("count %v", c)
 	}
-	j.Attach("panics", Func(func(Record) error { panic("x") }))
+	j.Attach("panics", panics{})
 	if err := j.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -233,9 +234,9 @@ func TestSecretsAreHidden(t *testing.T) {
 
 func TestJSONLine(t *testing.T) {
 	r := Record{Time: time.Date(2026, 11, 22, 10, 11, 12, 345678999, time.FixedZone("x", 3600)), Level: slog.LevelWarn, Message: "write \"image\"\n", Job: "restore", Step: "write-image",
-		Person: true, NotFile: true, Attrs: []Attr{{"bytes", int64(12)}, {"level", "spoof"}, {"took", 1500 * time.Millisecond}, {"bytes", int64(13)}, {"x", json.RawMessage(`[1,2]`)}, {"f", 0.5}}}
+		Person: true, Passing: true, Kind: record.KindState, Attrs: []Attr{{"bytes", int64(12)}, {"level", "spoof"}, {"took", 1500 * time.Millisecond}, {"bytes", int64(13)}, {"x", json.RawMessage(`[1,2]`)}, {"f", 0.5}}}
 	b, err := json.Marshal(r)
-	want := `{"time":"2026-11-22T09:11:12.345678Z","level":"warn","msg":"write \"image\"\n","job":"restore","step":"write-image","person":true,"notfile":true,"attr.level":"spoof","took":1.5,"bytes":13,"x":[1,2],"f":0.5}`
+	want := `{"time":"2026-11-22T09:11:12.345678Z","level":"warn","msg":"write \"image\"\n","job":"restore","step":"write-image","person":true,"attr.level":"spoof","took":1.5,"bytes":13,"x":[1,2],"f":0.5}`
 	if err != nil || string(b) != want {
 		t.Errorf("got  %s (%v)\nwant %s", b, err, want)
 	}
@@ -305,17 +306,32 @@ func TestConsoleFilter(t *testing.T) {
 	}
 }
 
-func TestWireStaysHome(t *testing.T) {
+// panics is a sink that panics.
+type panics struct{}
+
+func (panics) Write(Record) error { panic("x") }
+
+// TestFollow: who follows has each record once, those of before in order first, and the later ones before the call that logs returns. What
+// is passing is in no file and on no port.
+func TestFollow(t *testing.T) {
 	j := New(Options{})
 	var port bytes.Buffer
-	var sent []string
+	var got []string
 	j.Attach("port", EventPort(&port))
-	j.Attach("server", Func(func(r Record) error { sent = append(sent, r.Message); return nil }))
-	j.Logger().Info("open")
-	j.Logger().Info("private", NotWire())
+	j.Logger().Info("before")
+	j.Follow(func(r Record) { got = append(got, r.Message) })
+	j.Logger().Info("passing", Passing())
+	j.Logger().Info("after")
+	if fmt.Sprint(got) != "[before passing after]" {
+		t.Errorf("got %q", got)
+	}
 	j.Close(t.Context())
-	if strings.Contains(port.String(), "private") || fmt.Sprint(sent) != "[open]" {
-		t.Errorf("port %s, server %q", port.String(), sent)
+	if out := port.String(); strings.Contains(out, "passing") || !strings.Contains(out, "before") || !strings.Contains(out, "after") {
+		t.Errorf("port %s", out)
+	}
+	j.Logger().Info("closed")
+	if len(got) != 3 {
+		t.Errorf("a closed journal goes on: %q", got)
 	}
 }
 
@@ -340,7 +356,7 @@ func TestFile(t *testing.T) {
 	j := New(Options{})
 	j.Attach("file", open("recov", 0))
 	j.Logger().Info("kept", "n", 1)
-	j.Logger().Info("hidden", NotFile())
+	j.Logger().Info("hidden", Passing())
 	if err := j.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}

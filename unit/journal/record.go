@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"gprovision/model/record"
 )
 
 // maxString is the longest message or text attribute to keep, in bytes. A longer one is cut and ends in an ellipsis.
@@ -29,23 +31,22 @@ type Record struct {
 	Message string
 	// Job and Step are the values of the attributes with these names. They are empty if there are none.
 	Job, Step string
+	// Kind is the kind of event that the server gets. It is empty for a line of the log.
+	Kind record.Kind
 	// Person reports whether the record is for the person at the machine. All other records are for technicians.
 	Person bool
-	// NotWire keeps the record off the network.
-	NotWire bool
-	// NotFile keeps the record out of files.
-	NotFile bool
+	// Passing reports whether the record says nothing any more as soon as the next one is there.
+	Passing bool
 	// Attrs are all other attributes, in order.
 	Attrs []Attr
 }
 
-// marker is the type behind ForPerson, NotWire and NotFile. It is a type of its own so that no text can pass for one.
+// marker is the type behind ForPerson and Passing. It is a type of its own so that no text can pass for one.
 type marker int
 
 const (
 	person marker = iota + 1
-	notWire
-	notFile
+	passing
 )
 
 // String is for other handlers.
@@ -57,11 +58,12 @@ func (m marker) MarshalJSON() ([]byte, error) { return []byte("true"), nil }
 // ForPerson returns an attribute that marks a record as meant for the person at the machine.
 func ForPerson() slog.Attr { return slog.Any("person", person) }
 
-// NotWire returns an attribute that keeps a record off the network.
-func NotWire() slog.Attr { return slog.Any("notwire", notWire) }
+// Passing returns an attribute that marks a record that says nothing any more as soon as the next one is there, such as how far a step is.
+// It is in no file and on no event port.
+func Passing() slog.Attr { return slog.Any("passing", passing) }
 
-// NotFile returns an attribute that keeps a record out of files.
-func NotFile() slog.Attr { return slog.Any("notfile", notFile) }
+// Kind returns an attribute that makes a record an event of a kind. The server gets it as such, also if it gets no log.
+func Kind(k record.Kind) slog.Attr { return slog.Any("kind", k) }
 
 // Job returns the attribute that names the job of a record.
 func Job(name string) slog.Attr { return slog.String("job", name) }
@@ -107,14 +109,14 @@ func (r Record) size() int {
 	return n
 }
 
-// MarshalJSON returns r as one JSON object without a newline. It has time, level and msg, then job, step, person,
-// notwire and notfile if set, then the attributes. An attribute with one of these names gets the prefix "attr.". Of
+// MarshalJSON returns r as one JSON object without a newline. It has time, level and msg, then job, step and
+// person if set, then the attributes. An attribute with one of these names gets the prefix "attr.". Of
 // two attributes with the same key, the later wins. Durations are in seconds.
 func (r Record) MarshalJSON() ([]byte, error) { return r.appendJSON(nil), nil }
 
 func reserved(key string) bool {
 	switch key {
-	case "time", "level", "msg", "job", "step", "person", "notwire", "notfile":
+	case "time", "level", "msg", "job", "step", "person":
 		return true
 	}
 	return false
@@ -135,13 +137,8 @@ func (r Record) appendJSON(b []byte) []byte {
 			b = appendString(b, f.value)
 		}
 	}
-	for _, f := range [...]struct {
-		key string
-		set bool
-	}{{"person", r.Person}, {"notwire", r.NotWire}, {"notfile", r.NotFile}} {
-		if f.set {
-			b = append(b, `,"`+f.key+`":true`...)
-		}
+	if r.Person {
+		b = append(b, `,"person":true`...)
 	}
 	for i, a := range r.Attrs {
 		if laterSame(r.Attrs[i+1:], a.Key) {
@@ -318,15 +315,12 @@ func (r *Record) put(prefix string, a slog.Attr) {
 		}
 		return
 	}
-	if m, ok := v.Any().(marker); ok {
-		switch m {
-		case person:
-			r.Person = true
-		case notWire:
-			r.NotWire = true
-		case notFile:
-			r.NotFile = true
-		}
+	switch m := v.Any().(type) {
+	case marker:
+		r.Person, r.Passing = r.Person || m == person, r.Passing || m == passing
+		return
+	case record.Kind:
+		r.Kind = m
 		return
 	}
 	f := freeze(v)

@@ -42,8 +42,8 @@ func (c *console) Write(r Record) error {
 // PortName is the name of the virtio-serial port on which a virtual unit reports its events to a lab.
 const PortName = "org.gprovision.events"
 
-// EventPort returns a sink that writes each record to w as one JSON line. It leaves out records marked NotWire,
-// because the port leads out of the unit. It closes w if w is an io.Closer.
+// EventPort returns a sink that writes each record to w as one JSON line. It leaves out records marked Passing. It closes
+// w if w is an io.Closer.
 func EventPort(w io.Writer) Sink { return &lines{w: w} }
 
 type lines struct {
@@ -51,7 +51,7 @@ type lines struct {
 	buf []byte
 }
 
-func (l *lines) Accepts(r Record) bool { return !r.NotWire }
+func (l *lines) Accepts(r Record) bool { return !r.Passing }
 
 func (l *lines) Write(r Record) error {
 	l.buf = append(r.appendJSON(l.buf[:0]), '\n')
@@ -65,15 +65,6 @@ func (l *lines) Close() error {
 	}
 	return nil
 }
-
-// Func returns a sink that calls f for each record that is not marked NotWire. It connects the journal to whatever
-// sends records to a server.
-func Func(f func(Record) error) Sink { return wire(f) }
-
-type wire func(Record) error
-
-func (w wire) Accepts(r Record) bool { return !r.NotWire }
-func (w wire) Write(r Record) error  { return w(r) }
 
 // FindPort returns the device of the virtio-serial port with the given name, such as /dev/vport1p1. It looks in
 // class/virtio-ports/*/name in sysfs. ok is false if there is no such port. The device comes from devtmpfs, so no
@@ -110,7 +101,7 @@ type FileOptions struct {
 // File returns a sink that writes JSON lines to a new file PREFIXyyyymmdd_hhmmss.log in the directory dir. It makes
 // dir if it is missing, but the parent must exist. dir must not be a link out of its parent. When the logs there
 // exceed the cap, it deletes the oldest. It never touches files with other names. It leaves out records marked
-// NotFile. Warnings, errors and records for the person are synced at once.
+// Passing. Warnings, errors and records for the person are synced at once.
 func File(dir string, o FileOptions) (Sink, error) {
 	if !prefixForm.MatchString(o.Prefix) {
 		return nil, fmt.Errorf("open log in %s: prefix %q is not made of lower-case letters and underscores", dir, o.Prefix)
@@ -157,7 +148,7 @@ type file struct {
 	buf  []byte
 }
 
-func (f *file) Accepts(r Record) bool { return !r.NotFile }
+func (f *file) Accepts(r Record) bool { return !r.Passing }
 
 func (f *file) Write(r Record) error {
 	f.buf = append(r.appendJSON(f.buf[:0]), '\n')

@@ -10,6 +10,7 @@
 package panel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,7 +119,7 @@ func ProblemOf(err error) *Problem {
 	if err == nil {
 		return nil
 	}
-	if e, ok := err.(*step.Error); ok { // the view already names the step, and showed the failure when the step ended
+	if e, ok := err.(*step.Error); ok { // the view names the step
 		err = e.Err
 	}
 	f := fault.Of(err)
@@ -212,20 +213,12 @@ func (b *Board) Fail(err error) {
 	b.change(func(v *View) { v.Problem, v.Message = p, "" })
 }
 
-// Observe returns an observer for step.Run. It shows each step of the job as it starts, and a failure.
+// Observe returns an observer for step.Run. It shows each step of the job as it starts. A failure is shown by whoever gets the
+// error: see Fail.
 func (b *Board) Observe(job string) func(step.Event) {
 	return func(e step.Event) {
-		say := e.Step.Say
-		if say == "" {
-			say = e.Step.Name
-		}
-		v := View{Job: job, Step: say, Index: e.Index + 1, Total: e.Total}
-		switch e.State {
-		case step.Started:
-			b.Show(v)
-		case step.Failed:
-			v.Problem = ProblemOf(e.Err)
-			b.Show(v)
+		if e.State == step.Started {
+			b.Show(View{Job: job, Step: cmp.Or(e.Step.Say, e.Step.Name), Index: e.Index + 1, Total: e.Total})
 		}
 	}
 }

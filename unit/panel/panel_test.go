@@ -132,9 +132,11 @@ func job(t *testing.T, terminal bool) string {
 			return fault.Newf(fault.BootSetup, "write entry: \x1b[31mno space")
 		}},
 	}
-	if err := step.Run(t.Context(), steps, b.Observe("restore")); err == nil {
+	err := step.Run(t.Context(), steps, b.Observe("restore"))
+	if err == nil {
 		t.Fatal("the job should fail")
 	}
+	b.Fail(err)
 	b.Show(panel.View{Message: "retry in 60 s"})
 	if err := b.Close(t.Context()); err != nil {
 		t.Fatal(err)

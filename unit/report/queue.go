@@ -230,17 +230,18 @@ func (q *Queue) onlyStates() bool {
 	return true
 }
 
-// Start starts sending in the background. Another call replaces the sender.
-func (q *Queue) Start(s Sender) {
+// Start starts sending in the background. Another call replaces the sender. first reports whether this is the first call.
+func (q *Queue) Start(s Sender) (first bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.cancel != nil {
+	if first = q.cancel == nil; !first {
 		q.cancel()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	q.cancel = cancel
 	q.workers.Add(1)
 	go q.send(ctx, s)
+	return first
 }
 
 // Sending reports whether events have a way to the server.

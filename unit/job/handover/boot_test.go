@@ -104,8 +104,8 @@ func (u *unit) comesFrom(entry string) {
 // boot hands over.
 func (u *unit) boot(f *survey.Findings) job.Outcome {
 	u.t.Helper()
-	e := job.Env{Machine: u.m, Queue: report.NewQueue("b1"), Survey: &survey.Survey{Memory: survey.Memory{Expired: u.expired}},
-		Reason: "it is complete", Watchdog: &u.dog, BootStart: time.Now()}
+	e := jobtest.Env(u.m)
+	e.Survey.Memory.Expired, e.Reason, e.Watchdog = u.expired, "it is complete", &u.dog
 	u.events = e.Queue
 	if f.RecoveryPart != nil {
 		e.Volume = volume.At(u.m, f.RecoveryPart.Path)

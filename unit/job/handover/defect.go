@@ -89,7 +89,6 @@ func tellDefects(ctx context.Context, e job.Env, all []defect) []string {
 		m.Panel.Fail(&d.Occurrence)
 		m.Panel.Pause(ctx, showDefect)
 	}
-	e.Queue.Add(record.Event{Kind: record.KindFact, Source: record.Observed,
-		Attrs: map[string]any{"name": record.FactDefects, "value": texts}})
+	m.Log.Info("fact", journal.Kind(record.KindFact), "name", record.FactDefects, "value", texts)
 	return texts
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -17,12 +18,13 @@ import (
 	"gprovision/unit/volume"
 )
 
-// Env returns what a job gets on the machine of m where nothing comes or goes, and no recovery volume was found. The log of m is its
-// journal from then on.
+// Env returns what a job gets on the machine of m where nothing comes or goes, and no recovery volume was found. What m logs goes to its
+// journal too from then on.
 func Env(m *machine.Machine) job.Env {
-	j := journal.New(journal.Options{})
-	m.Log = j.Logger()
-	return job.Env{Machine: m, Queue: report.NewQueue(m.BootID), Journal: j, Key: state.NewKey(), BootStart: time.Now(), Watchdog: &Watchdog{},
+	j, q := journal.New(journal.Options{}), report.NewQueue(m.BootID)
+	job.Feed(q, j)
+	m.Log = slog.New(slog.NewMultiHandler(m.Log.Handler(), j.Handler()))
+	return job.Env{Machine: m, Queue: q, Journal: j, Key: state.NewKey(), BootStart: time.Now(), Watchdog: &Watchdog{},
 		Survey:     &survey.Survey{Eyes: machine.EyesOf(m), Names: m.Site.Names, Memory: survey.Memory{Since: time.Now().Add(-time.Hour)}},
 		Await:      func(context.Context, time.Duration) error { return errors.New("nothing comes any more") },
 		Background: func(_ string, do func()) { go do() }}

@@ -7,11 +7,12 @@ import (
 	"gprovision/hw/smbios"
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
+	"gprovision/model/record"
 	"gprovision/unit/journal"
 )
 
-// checkHardware compares the machine with the manifest's specification for its platform. Every line is logged and goes to the
-// server, whether it holds or not. When one does not, what was found is logged in the manifest's own form.
+// checkHardware compares the machine with the manifest's specification for its platform. Every line is an event for the server,
+// whether it holds or not. When one does not, what was found is logged in the manifest's own form.
 func (j *provisioning) checkHardware(ctx context.Context) error {
 	if err := j.runSteps(ctx, manifest.RunBeforeQA); err != nil {
 		return err
@@ -45,10 +46,8 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 		j.QABegins()
 	}
 	for _, l := range lines {
-		j.Log.Info("hardware", "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule, "checked", l.Checked, "ok", l.OK, journal.ForPerson())
-		if j.QA != nil {
-			j.QA(l)
-		}
+		j.Log.Info("hardware", journal.Kind(record.KindQA), "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule,
+			"checked", l.Checked, "ok", l.OK, "try", j.Checks+1, journal.ForPerson())
 	}
 	j.Log.Info("hardware compared", "result", Tally(lines), journal.ForPerson())
 	j.Panel.Message(Tally(lines))

@@ -54,9 +54,10 @@ type options struct {
 	Proc fs.FS
 	// Connect attaches the client to the log queue: from then on the server gets what is logged.
 	Connect func(*report.Client)
-	// QABegins is told when a hardware check begins, and QA each of its lines; nil: nobody.
+	// QABegins is told when a hardware check begins; nil: nobody.
 	QABegins func()
-	QA       func(Line)
+	// Checks is how many hardware checks this boot has made.
+	Checks int
 	// Attach is told that the recovery volume is mounted writable, for log files and the queue.
 	Attach func(*state.Volume) error
 	// Observe is called at each change of a step.

@@ -45,18 +45,6 @@ type Line struct {
 	OK       bool   `json:"ok"`       // they were compared and agree
 }
 
-// String returns the line as a person reads it.
-func (l Line) String() string {
-	mark := "ok"
-	switch {
-	case !l.Checked:
-		return fmt.Sprintf("not checked: %s is %s (%s)", l.Name, l.Found, l.Rule)
-	case !l.OK:
-		mark = "WRONG"
-	}
-	return fmt.Sprintf("%-5s %s: found %s, expected %s (%s)", mark, l.Name, l.Found, l.Expected, l.Rule)
-}
-
 // Wrong reports whether the line does not hold.
 func (l Line) Wrong() bool { return l.Checked && !l.OK }
 

@@ -42,7 +42,7 @@ func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 		Manifests:   used,
 		Connect:     e.ToServer,
 		QABegins:    func() { out.Checks++ },
-		QA:          func(l Line) { e.Queue.Add(l.event(e.Checks + out.Checks)) },
+		Checks:      e.Checks,
 		Proc:        os.DirFS("/proc"),
 		Attach:      func(v *state.Volume) error { return e.KeepLog(v, "provision") },
 		Observe:     e.Observer(record.JobProvision),
@@ -52,10 +52,4 @@ func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 		out.Kind, out.Err = job.HoldOn, err
 	}
 	return out
-}
-
-// event is a line of the hardware check as the server gets it. try counts the checks of this boot.
-func (l Line) event(try int) record.Event {
-	return record.Event{Kind: record.KindQA, Source: record.Observed, Message: l.String(), Attrs: map[string]any{"name": l.Name,
-		"found": l.Found, "expected": l.Expected, "rule": l.Rule, "checked": l.Checked, "ok": l.OK, "try": try}}
 }

@@ -35,12 +35,3 @@ func TestRunWithoutNetwork(t *testing.T) {
 		t.Errorf("the unit's names are %+v", e.Machine.Site.Names)
 	}
 }
-
-// TestLineForServer: a line of the hardware check has its facts for the server, and which check of the boot it is of.
-func TestLineForServer(t *testing.T) {
-	l := Line{Name: "memory", Found: "4096", Expected: "8192", Checked: true}
-	e := l.event(2)
-	if e.Kind != record.KindQA || e.Message != l.String() || e.Attrs["try"] != 2 || e.Attrs["ok"] != false || e.Attrs["found"] != "4096" {
-		t.Errorf("%+v", e)
-	}
-}

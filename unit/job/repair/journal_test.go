@@ -15,12 +15,11 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/record"
 	"gprovision/unit/decide"
-	"gprovision/unit/job"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/job/repair"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
-	"gprovision/unit/report"
 	"gprovision/unit/survey"
 )
 
@@ -107,7 +106,7 @@ func TestJournalCounts(t *testing.T) {
 			}
 			f := &survey.Findings{}
 			f.Recovery, f.MainPart = decide.RecoveryMissing, &machine.Found{Path: file}
-			e := job.Env{Machine: m, Queue: report.NewQueue("b1")}
+			e := jobtest.Env(m)
 			repair.Main(t.Context(), e, f)
 			all := machinetest.Heard(t, e.Queue)
 			if last := all[len(all)-1]; last.Phase != record.Succeeded {

@@ -22,10 +22,10 @@ import (
 	"gprovision/model/record"
 	"gprovision/unit/decide"
 	"gprovision/unit/job"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/job/repair"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
-	"gprovision/unit/report"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
 	"gprovision/unit/volume"
@@ -97,7 +97,7 @@ func (b *bench) survey() *survey.Survey {
 
 // env is what a job gets whose recovery volume is on the partition at path.
 func (b *bench) env(path string) job.Env {
-	e := job.Env{Machine: b.m, Queue: report.NewQueue("b1"), Survey: b.survey()}
+	e := jobtest.Env(b.m)
 	if path != "" {
 		e.Volume = volume.At(b.m, path)
 	}

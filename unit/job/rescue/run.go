@@ -93,7 +93,7 @@ func keepLog(log *journal.Journal, v *state.Volume) error {
 		return err
 	}
 	for _, r := range log.Records() {
-		if err == nil && !r.NotFile {
+		if err == nil && !r.Passing {
 			err = sink.Write(r)
 		}
 	}
