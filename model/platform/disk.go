@@ -78,8 +78,8 @@ func ChooseMain(v Variant, disks []Candidate, recovery string) ([]Candidate, err
 }
 
 // ChooseRecovery returns the disk that becomes the recovery device: the only one on an allowed bus that fits want or, without
-// want, the size in the table. Two that fit are a fault.DiskAmbiguous, none a fault.DiskTooSmall or fault.DiskMissing. If
-// neither says a size, a model or a vendor, it is a fault.ManifestIncomplete.
+// want, the size in the table. Two that fit are a fault.DiskAmbiguous, none a fault.DiskMissing. It is a fault.DiskTooSmall
+// only if vendor or model say that a disk is the device, since any other smaller disk says nothing about it. If neither says a size, a model or a vendor, it is a fault.ManifestIncomplete.
 func ChooseRecovery(v Variant, want *Want, disks []Candidate) (Candidate, error) {
 	var w Want
 	if want != nil {
@@ -98,7 +98,7 @@ func ChooseRecovery(v Variant, want *Want, disks []Candidate) (Candidate, error)
 			continue
 		}
 		if w.Size > 0 && exceeds(d.Size, w.Size, w.Size, w.TolerancePct) {
-			small = small || d.Size < w.Size
+			small = small || d.Size < w.Size && w.Vendor+w.Model != ""
 			continue
 		}
 		fit = append(fit, d)

@@ -372,7 +372,9 @@ func TestChooseRecovery(t *testing.T) {
 		{"model", plain, &Want{Size: 8 * G, TolerancePct: 1, Model: "M-b"}, []Candidate{a, b}, "b", nil},
 		{"vendor", plain, &Want{Size: 8 * G, TolerancePct: 1, Vendor: "QEMU"}, []Candidate{a, b}, "", fault.DiskMissing},
 		{"exact", plain, &Want{Size: 8 * G}, []Candidate{a, b}, "a", nil},
-		{"too small", plain, &Want{Size: 16 * G, TolerancePct: 1}, []Candidate{a, big}, "", fault.DiskTooSmall},
+		{"too small", plain, &Want{Size: 16 * G, TolerancePct: 1, Model: "M-a"}, []Candidate{a, big}, "", fault.DiskTooSmall},
+		{"missing, and smaller disks are there", plain, &Want{Size: 16 * G, TolerancePct: 1}, []Candidate{a, b}, "", fault.DiskMissing},
+		{"missing, and a smaller one of another model is there", plain, &Want{Size: 16 * G, Model: "M-x"}, []Candidate{a}, "", fault.DiskMissing},
 		{"size of the table with the model of the manifest", sized, &Want{Model: "M-a"}, []Candidate{a, b}, "a", nil},
 		{"none", sized, nil, []Candidate{big}, "", fault.DiskMissing},
 	}
