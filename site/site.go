@@ -4,8 +4,13 @@ package site
 
 import (
 	"cmp"
+	"context"
+	"log/slog"
 
+	"gprovision/model/layout"
 	"gprovision/model/naming"
+	"gprovision/model/platform"
+	"gprovision/model/policy"
 	"gprovision/model/step"
 )
 
@@ -41,12 +46,45 @@ func (n Names) Chosen() naming.Names {
 	return naming.Names{Version: naming.Version, ImagePrefix: n.ImagePrefix, RecoveryLabel: n.Recovery, PrimaryLabel: n.Primary, HostPrefix: n.HostPrefix}
 }
 
-// Hook is an extra step.
+// Hook puts an extra step into a job.
 type Hook struct {
-	Job   string // name of the job: "provision", "restore", "repair"
-	Step  string // name of the step beside which it runs
-	After bool   // after the step, not before it
-	Extra step.Step
+	// Job is the name of the list of steps: "provision", "restore", "fetch", "boot", "repair", "repair-recovery", "repair-table", "rebuild".
+	Job string
+	// Step is the name of the step beside which it runs.
+	Step string
+	// After reports whether it runs after that step. Else it runs before.
+	After bool
+	Extra Extra
+}
+
+// Extra is a step of a company's own. It is logged, shown and told to the server as any other step, and an error ends the job.
+type Extra struct {
+	// Name and Say are as in a step.Step.
+	Name, Say string
+	// Run does the work. It must be repeatable, since a job that was cut off begins anew. step.Report says how far it is.
+	Run func(ctx context.Context, u Unit) error
+}
+
+// Unit is what an extra step gets of the job that it is in: the log, the panels, and the unit with its machine.
+type Unit struct {
+	// Log is the log of this boot. It goes to the recovery volume, to the server and to the consoles.
+	Log *slog.Logger
+	// Message shows a line on all panels.
+	Message func(text string)
+	// Serial is the unit's serial number, and Platform the row of the appliance table.
+	Serial   string
+	Platform platform.Variant
+	// Firmware is how the machine starts.
+	Firmware layout.Firmware
+	// Policy is that of the boot artifact.
+	Policy policy.Policy
+	// Names are the names as the boot artifact or the unit's record has them.
+	Names Names
+	// Recovery and Main are the places where the job mounts the recovery volume and the main system. A step finds something there only
+	// between the job's own steps that need them.
+	Recovery, Main string
+	// Run runs a program to its end. It returns what that printed and its exit status. Secrets do not belong on a command line.
+	Run func(ctx context.Context, path string, args ...string) (out []byte, exit int, err error)
 }
 
 // Stock is the Site of the stock commands.
@@ -62,23 +100,21 @@ func Stock() Site {
 	}}
 }
 
-// Weave returns the steps of a job with the Site's hooks for that job put in.
-func (s Site) Weave(job string, steps []step.Step) []step.Step {
+// Weave returns the steps of a job with the Site's hooks for that job put in. They get u.
+func (s Site) Weave(job string, u Unit, steps []step.Step) []step.Step {
 	var out []step.Step
-	for _, st := range steps {
-		out = append(out, s.extras(job, st.Name, false)...)
-		out = append(out, st)
-		out = append(out, s.extras(job, st.Name, true)...)
-	}
-	return out
-}
-
-func (s Site) extras(job, name string, after bool) []step.Step {
-	var out []step.Step
-	for _, h := range s.Hooks {
-		if h.Job == job && h.Step == name && h.After == after {
-			out = append(out, h.Extra)
+	extras := func(name string, after bool) {
+		for _, h := range s.Hooks {
+			if h.Job == job && h.Step == name && h.After == after {
+				run := func(ctx context.Context) error { return h.Extra.Run(ctx, u) }
+				out = append(out, step.Step{Name: h.Extra.Name, Say: h.Extra.Say, Run: run})
+			}
 		}
+	}
+	for _, st := range steps {
+		extras(st.Name, false)
+		out = append(out, st)
+		extras(st.Name, true)
 	}
 	return out
 }

@@ -79,7 +79,8 @@ func ChooseMain(v Variant, disks []Candidate, recovery string) ([]Candidate, err
 
 // ChooseRecovery returns the disk that becomes the recovery device: the only one on an allowed bus that fits want or, without
 // want, the size in the table. Two that fit are a fault.DiskAmbiguous, none a fault.DiskMissing. It is a fault.DiskTooSmall
-// only if vendor or model say that a disk is the device, since any other smaller disk says nothing about it. If neither says a size, a model or a vendor, it is a fault.ManifestIncomplete.
+// only if vendor or model say that a disk is the device, since any other smaller disk says nothing about it. If neither says a size, a
+// model or a vendor, it is a fault.ManifestIncomplete.
 func ChooseRecovery(v Variant, want *Want, disks []Candidate) (Candidate, error) {
 	var w Want
 	if want != nil {

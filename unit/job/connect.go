@@ -14,8 +14,8 @@ import (
 const reportNetwork = 2 * time.Minute
 
 // Connect brings the network up in the background of a job, so that the server at an address hears of it. Nothing waits for it. connected,
-// which may be nil, gets the client once the server was greeted. stop takes the network down before the job ends. An earlier job of this boot
-// has let its network go.
+// which may be nil, gets the client once the server was greeted. stop takes the network down before the job ends. An earlier job of
+// this boot has let its network go.
 func (e Env) Connect(ctx context.Context, v *state.Volume, rec state.Unit, endpoint string, connected func(*report.Client)) (stop func()) {
 	m := e.Machine
 	none := func() {}

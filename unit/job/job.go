@@ -13,6 +13,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/model/step"
+	"gprovision/site"
 	"gprovision/unit/decide"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
@@ -44,11 +45,13 @@ type Outcome struct {
 	Err error
 	// Menu reports whether the menu is shown to the person before anything else is decided.
 	Menu bool
-	// Answered is the identifier of an image on a medium that is left alone until the medium is taken out, and Why says why; "": none.
-	Answered, Why string
+	// Answered is the identifier of an image on a medium that is left alone until the medium is taken out. It is empty if there is none.
+	Answered string
+	// Why says why Answered is left alone.
+	Why string
 	// BackFailed reports whether going back to another image did not work.
 	BackFailed bool
-	// Key is the unit's key that was found and is to be used from now on; nil: none.
+	// Key is the unit's key that was found and is to be used from now on. It is nil if none was found.
 	Key ed25519.PrivateKey
 	// Checks is how many hardware checks were begun.
 	Checks int
@@ -60,31 +63,40 @@ const ReadingTime = 8 * time.Second
 // Hold is the outcome of a unit that holds because of err.
 func Hold(err error) Outcome { return Outcome{Kind: HoldOn, Err: err} }
 
-// Env is what a job gets beside what was found: the machine, the recovery volume, and who is told where the job stands.
+// Env is what a job gets beside what was found: the machine, the recovery volume, and who is told where the job stands. The steps of a
+// company get of it what site.Unit has.
 type Env struct {
 	Machine *machine.Machine
-	// Volume is the recovery volume, also a damaged one; nil if none was found.
+	// Volume is the recovery volume, also a damaged one. It is nil if none was found.
 	Volume *volume.Handle
 	// Queue holds what the server is to hear.
 	Queue *report.Queue
 	// Journal is the log of this boot.
 	Journal *journal.Journal
-	// Survey looks at the unit as this pass knows it. It has the kernel arguments and the names of the boot artifact.
+	// Survey looks at the unit. It has the kernel arguments and the names of the boot artifact.
 	Survey *survey.Survey
 	// Key is the unit's key if the job makes a unit, or a recovery volume, anew.
 	Key ed25519.PrivateKey
 	// Checks is how many hardware checks this boot has made.
 	Checks int
-	// Reason is why this job was chosen, in words.
-	Reason string
-	// BootStart is when init started.
-	BootStart time.Time
+	// Boot is the boot that the job is in.
+	Boot Boot
 	// Watchdog is the hardware watchdog of init.
 	Watchdog Watchdog
-	// Await waits until a device came or went, or until the time is over. A key that a person presses ends it too.
+	// Await waits until a device comes or goes, a person presses a key, or the time is over.
 	Await func(ctx context.Context, most time.Duration) error
-	// Background runs do beside everything else, also after the job, until the context of the job ends. A panic there ends do alone.
+	// Print writes text to a console that takes keys. An empty name means all of them.
+	Print func(console, text string)
+	// Background runs do beside everything else, also after the job, until the context of the job ends. A panic in do ends do alone.
 	Background func(what string, do func())
+}
+
+// Boot is what a job knows of the boot that it is in.
+type Boot struct {
+	// Start is when init started.
+	Start time.Time
+	// Reason is why this job was chosen, in words.
+	Reason string
 }
 
 // Watchdog is the hardware watchdog of init, for the job that hands the machine over to its system. A machine without one does nothing.
@@ -101,34 +113,50 @@ type Watchdog interface {
 
 // Run runs the steps of a job, those of the Site for the job with this name woven in, and tells panels, log and server of each.
 func (e Env) Run(ctx context.Context, j record.Job, name string, steps []step.Step) error {
-	return step.Run(ctx, e.Machine.Site.Weave(name, steps), e.Observer(j))
+	m := e.Machine
+	u := site.Unit{Log: m.Log, Message: m.Panel.Message, Serial: m.Serial, Platform: m.Identity.Variant, Firmware: m.Firmware,
+		Policy: m.Policy, Names: m.Site.Names, Recovery: m.Places.Recovery, Main: m.Places.Main, Run: m.Run}
+	return step.Run(ctx, m.Site.Weave(name, u, steps), e.Observer(j))
 }
 
 // Began tells panels, log and server that a job begins.
 func (e Env) Began(j record.Job) {
 	e.Machine.Panel.Show(panel.View{Job: string(j)})
-	e.tell(slog.LevelInfo, "state", j, record.Started)
+	e.logState(slog.LevelInfo, "state", j, record.Started)
 }
 
 // Ended tells log and server how a job ended: well if err is nil, else with that error. Whoever acts on the outcome shows it on the panels.
 func (e Env) Ended(j record.Job, err error) {
 	if err == nil {
-		e.tell(slog.LevelInfo, "state", j, record.Succeeded)
+		e.logState(slog.LevelInfo, "state", j, record.Succeeded)
 		return
 	}
-	f := fault.Of(err)
-	if f == nil {
-		f = fault.Internal
-	}
+	f := kindOf(err)
 	text := f.Text
 	if d := fault.Detail(err); d != "" {
 		text += ": " + d
 	}
-	e.tell(slog.LevelInfo, "state", j, record.Failed, "code", f.Code, "text", text, "hint", f.Hint)
+	e.logState(slog.LevelInfo, "state", j, record.Failed, "code", f.Code, "text", text, "hint", f.Hint)
 }
 
-// tell logs where a job stands, which the server gets as a state.
-func (e Env) tell(level slog.Level, msg string, j record.Job, p record.Phase, more ...any) {
+// ShowFailure logs a failure and shows it on the panels. It is for a failure after which the unit does not hold. Process 1 shows why a unit
+// holds.
+func (e Env) ShowFailure(msg string, err error, more ...any) {
+	about := []any{journal.ForPerson(), "code", kindOf(err).Code, "err", fault.Detail(err)}
+	e.Machine.Log.Warn(msg, append(about, more...)...)
+	e.Machine.Panel.Fail(err)
+}
+
+// kindOf returns the kind of a failure.
+func kindOf(err error) *fault.Fault {
+	if f := fault.Of(err); f != nil {
+		return f
+	}
+	return fault.Internal
+}
+
+// logState logs where a job stands. The server gets it as a state.
+func (e Env) logState(level slog.Level, msg string, j record.Job, p record.Phase, more ...any) {
 	about := []any{journal.Kind(record.KindState), journal.Job(string(j)), "state", string(p)}
 	e.Machine.Log.Log(context.Background(), level, msg, append(about, more...)...)
 }
@@ -144,7 +172,7 @@ func (e Env) Observer(j record.Job) func(step.Event) {
 		switch ev.State {
 		case step.Started:
 			last = -1
-			e.tell(slog.LevelInfo, "step", j, record.Step, at, "index", ev.Index+1, "total", ev.Total)
+			e.logState(slog.LevelInfo, "step", j, record.Step, at, "index", ev.Index+1, "total", ev.Total)
 		case step.Moved:
 			// When the percentage changes: the panels see more of it.
 			percent := panel.Progress{Done: ev.Progress.Done, Total: ev.Progress.Total}.Percent()
@@ -152,7 +180,7 @@ func (e Env) Observer(j record.Job) func(step.Event) {
 				return
 			}
 			last = percent
-			e.tell(slog.LevelDebug, "progress", j, record.Step, at, "percent", percent, "done", ev.Progress.Done, "total", ev.Progress.Total,
+			e.logState(slog.LevelDebug, "progress", j, record.Step, at, "percent", percent, "done", ev.Progress.Done, "total", ev.Progress.Total,
 				journal.Passing())
 		case step.Done:
 			log.Info("step done", of, at, "elapsed", elapsed)
@@ -203,8 +231,8 @@ func (e Env) MakeRoom(v *state.Volume) {
 // RequestIgnored is what the log says of a damaged request.
 const RequestIgnored = "the request on the recovery volume is damaged: it is ignored"
 
-// SetRequestAside keeps a damaged request from being found again at the next boot. bad is why it cannot be used; nil: there is none. It may
-// only lie on a volume that was found.
+// SetRequestAside keeps a damaged request from being found again at the next boot. bad is why the request cannot be used. It is nil if
+// there is no such request. It can only lie on a volume that was found.
 func (e Env) SetRequestAside(bad error, found decide.RecoveryState) {
 	if bad == nil || found != decide.RecoveryFound {
 		return

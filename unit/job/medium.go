@@ -6,7 +6,6 @@ import (
 	"gprovision/model/fault"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
-	"gprovision/unit/journal"
 	"gprovision/unit/medium"
 	"gprovision/unit/panel"
 )
@@ -32,9 +31,6 @@ func (e Env) ProveOnMedium(ctx context.Context, im image.Image) error {
 
 // RefuseMedium tells the person why a medium is not used, and lets them read it.
 func (e Env) RefuseMedium(ctx context.Context, err error) {
-	m := e.Machine
-	err = &fault.Occurrence{Fault: fault.MediumUnusable, Cause: err}
-	m.Log.Warn("emergency medium refused", "code", fault.MediumUnusable.Code, "err", err, journal.ForPerson())
-	m.Panel.Fail(err)
-	m.Panel.Pause(ctx, ReadingTime)
+	e.ShowFailure("emergency medium refused", &fault.Occurrence{Fault: fault.MediumUnusable, Cause: err})
+	e.Machine.Panel.Pause(ctx, ReadingTime)
 }

@@ -138,7 +138,7 @@ func listen(t *testing.T) *listener {
 }
 
 // TestOnce: what happens is once in the log on the recovery volume and once at the server, of whatever kind it is, whether it was before
-// there was a server or afterwards, and however often a job begins to report. A fault is once on the panels, and its text says a thing once.
+// there was a server or afterwards, and however often a job begins to report. A fault is once on the panels. Its text says a thing once.
 func TestOnce(t *testing.T) {
 	b := newBench(t)
 	screen, l := &script.Panel{}, listen(t)

@@ -238,7 +238,7 @@ func (u *unit) callJob(ctx context.Context, d decide.Decision, f *survey.Finding
 		u.loadPorts(ctx)
 	}
 	e := u.env()
-	e.Reason = d.Reason
+	e.Boot.Reason = d.Reason
 	switch d.Job {
 	case decide.Provision:
 		return provision.Run(ctx, e, f)
@@ -259,7 +259,7 @@ func (u *unit) callJob(ctx context.Context, d decide.Decision, f *survey.Finding
 	case decide.PowerOff:
 		return job.Outcome{Kind: job.PowerOffNow}
 	case decide.Shell:
-		return shell.Run(ctx, e, u.terminals.print, f)
+		return shell.Run(ctx, e, f)
 	case decide.Rescue:
 		return restore.FromMedium(ctx, e, f)
 	case decide.Support:
@@ -279,9 +279,9 @@ func (u *unit) callJob(ctx context.Context, d decide.Decision, f *survey.Finding
 // env is what a job of this pass gets.
 func (u *unit) env() job.Env {
 	return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue, Journal: u.journal, Survey: u.surveyor(), Key: u.key, Checks: u.checks,
-		BootStart: u.start, Watchdog: &u.dog,
-		Await:      func(ctx context.Context, left time.Duration) error { return u.await(ctx, left, usb.State{}) },
-		Background: u.background}
+		Boot: job.Boot{Start: u.start}, Watchdog: &u.dog,
+		Await: func(ctx context.Context, left time.Duration) error { return u.await(ctx, left, usb.State{}) },
+		Print: u.terminals.print, Background: u.background}
 }
 
 // guard turns a panic into an error.

@@ -105,7 +105,7 @@ func (u *unit) comesFrom(entry string) {
 func (u *unit) boot(f *survey.Findings) job.Outcome {
 	u.t.Helper()
 	e := jobtest.Env(u.m)
-	e.Survey.Memory.Expired, e.Reason, e.Watchdog = u.expired, "it is complete", &u.dog
+	e.Survey.Memory.Expired, e.Boot.Reason, e.Watchdog = u.expired, "it is complete", &u.dog
 	u.events = e.Queue
 	if f.RecoveryPart != nil {
 		e.Volume = volume.At(u.m, f.RecoveryPart.Path)

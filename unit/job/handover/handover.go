@@ -32,7 +32,7 @@ type boot struct {
 // Run hands over to the installed system, up to the switch of the root.
 func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	b := &boot{env: e, f: f, told: state.Boot{Defects: tellDefects(ctx, e, defects(f)), ID: e.Machine.BootID,
-		Job: string(decide.Boot), Reason: e.Reason, Build: e.Machine.Build.Number, ServerCA: e.Machine.Policy.ServerCA}}
+		Job: string(decide.Boot), Reason: e.Boot.Reason, Build: e.Machine.Build.Number, ServerCA: e.Machine.Policy.ServerCA}}
 	e.Began(record.JobBoot)
 	if err := e.Run(ctx, record.JobBoot, "boot", blaming(fault.SwitchRoot, b.steps())); err != nil {
 		if err := e.Watchdog.Resume(); err != nil {
@@ -48,7 +48,7 @@ func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	if dog := b.told.Watchdog; dog.Device != "" {
 		e.Machine.Log.Info("watchdog handed over", "running", dog.Running, "seconds", dog.Seconds)
 	}
-	e.Machine.Log.Info("handing over", "elapsed", time.Since(e.BootStart).Round(time.Millisecond).String(), "release", f.Mark.Release,
+	e.Machine.Log.Info("handing over", "elapsed", time.Since(e.Boot.Start).Round(time.Millisecond).String(), "release", f.Mark.Release,
 		"attempts", b.told.Attempts, journal.ForPerson())
 	return job.Outcome{Kind: job.SwitchRoot, Root: e.Machine.Places.Main}
 }
@@ -134,7 +134,7 @@ func (b *boot) tellSystem() error {
 		return err
 	}
 	b.told.Watchdog = b.env.Watchdog.Told(b.taken)
-	b.told.HandOver, b.told.Milliseconds = time.Now().UTC(), time.Since(b.env.BootStart).Milliseconds()
+	b.told.HandOver, b.told.Milliseconds = time.Now().UTC(), time.Since(b.env.Boot.Start).Milliseconds()
 	text, err := b.told.Marshal()
 	if err != nil {
 		return err

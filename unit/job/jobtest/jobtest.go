@@ -24,9 +24,10 @@ func Env(m *machine.Machine) job.Env {
 	j, q := journal.New(journal.Options{}), report.NewQueue(m.BootID)
 	job.Feed(q, j)
 	m.Log = slog.New(slog.NewMultiHandler(m.Log.Handler(), j.Handler()))
-	return job.Env{Machine: m, Queue: q, Journal: j, Key: state.NewKey(), BootStart: time.Now(), Watchdog: &Watchdog{},
+	return job.Env{Machine: m, Queue: q, Journal: j, Key: state.NewKey(), Boot: job.Boot{Start: time.Now()}, Watchdog: &Watchdog{},
 		Survey:     &survey.Survey{Eyes: machine.EyesOf(m), Names: m.Site.Names, Memory: survey.Memory{Since: time.Now().Add(-time.Hour)}},
 		Await:      func(context.Context, time.Duration) error { return errors.New("nothing comes any more") },
+		Print:      func(string, string) {},
 		Background: func(_ string, do func()) { go do() }}
 }
 

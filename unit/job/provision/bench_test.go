@@ -36,7 +36,6 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/secret"
 	"gprovision/model/signature"
-	"gprovision/model/step"
 	"gprovision/site"
 	"gprovision/unit/decide"
 	"gprovision/unit/image/imagetest"
@@ -229,6 +228,10 @@ func atStation(t *testing.T, g *goods, r *machinetest.Rig, dir string, k machine
 // ServeHTTP is the station: its requests pass a door of the machine.
 func (b *bench) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	call := r.Method + " " + r.URL.Path
+	if call == "POST /v1/events" { // they come beside the job, whenever that is
+		b.api.ServeHTTP(w, r)
+		return
+	}
 	b.mu.Lock()
 	b.got[call]++
 	b.mu.Unlock()
@@ -318,7 +321,7 @@ func proc(free int) fstest.MapFS {
 
 // provision switches the machine on and provisions it, as its firmware and the station's boot script have it done. A cut ends all that
 // it does.
-func (b *bench) provision(fault func(n int, call string) error, change ...func(*machine.Machine, *options)) error {
+func (b *bench) provision(fault func(n int, call string) error, change ...func(*provisioning)) error {
 	b.t.Helper()
 	ctx, off := context.WithCancel(b.t.Context())
 	defer off()
@@ -345,34 +348,47 @@ func (b *bench) provision(fault func(n int, call string) error, change ...func(*
 		b.t.Fatal(err)
 	}
 	m := b.machine()
-	o := options{
-		Args: decide.Args{ManifestURL: b.url + "/files/manufData.json", LogEndpoint: b.url, ContinueLogging: true, Token: secret.Secret(token)},
-		Proc: proc(0), Key: state.NewKey(),
-		Raise:   func(context.Context) (func(), error) { return func() {}, machinetest.Pass(b.Rig, "raise network") },
-		Attach:  func(*state.Volume) error { return machinetest.Pass(b.Rig, "attach") },
-		Observe: b.observe,
-	}
+	m.Site.Hooks = b.hooks()
+	e := jobtest.Env(m)
+	e.Survey.Args = decide.Args{ManifestURL: b.url + "/files/manufData.json", LogEndpoint: b.url, ContinueLogging: true,
+		Token: secret.Secret(token)}
+	raise := func(context.Context) (func(), error) { return func() {}, machinetest.Pass(b.Rig, "raise network") }
+	j := &provisioning{Machine: m, env: e, options: options{Proc: proc(0), Raise: raise}}
 	for _, c := range change {
-		c(m, &o)
+		c(j)
 	}
-	return provision(ctx, m, o)
+	err = provision(ctx, j)
+	b.nothingElse("the end")
+	_, _ = e.Journal.Detach(b.t.Context(), "file"), e.Queue.Close() // what they could not write any more is of no matter
+	return err
 }
 
-// observe holds that nothing is written before the plan is shown and the first step that clears begins. The end of each step is a call.
-func (b *bench) observe(e step.Event) {
-	written := b.Written()
-	switch e.State {
-	case step.Started:
-		b.destroys = b.destroys || e.Step.Name == "clear-main"
-		if shown := strings.Contains(b.log.String(), "all data is lost"); b.destroys && !shown {
-			b.t.Errorf("%s begins, and no plan was shown:\n%s", e.Step.Name, b.log)
-		}
-	case step.Done:
-		_ = machinetest.Pass(b.Rig, "end of "+e.Step.Name) // a cut ends the next step
-	case step.Failed:
+// hooks hold, before each step, that nothing is written before the plan is shown and the first step that clears begins. The end of each
+// step is a call.
+func (b *bench) hooks() (out []site.Hook) {
+	for _, s := range (&provisioning{}).steps() {
+		out = append(out, site.Hook{Job: "provision", Step: s.Name, Extra: site.Extra{Name: "before-" + s.Name,
+			Run: func(context.Context, site.Unit) error {
+				b.destroys = b.destroys || s.Name == "clear-main"
+				if shown := strings.Contains(b.log.String(), "all data is lost"); b.destroys && !shown {
+					b.t.Errorf("%s begins, and no plan was shown:\n%s", s.Name, b.log)
+				}
+				b.nothingElse(s.Name)
+				return nil
+			}}}, site.Hook{Job: "provision", Step: s.Name, After: true, Extra: site.Extra{Name: "after-" + s.Name,
+			Run: func(context.Context, site.Unit) error {
+				_ = machinetest.Pass(b.Rig, "end of "+s.Name) // a cut ends the next step
+				return nil
+			}}})
 	}
+	return out
+}
+
+// nothingElse holds that no disk is written to before its time, and none that is not planned at any.
+func (b *bench) nothingElse(at string) {
+	written := b.Written()
 	if !b.destroys && len(written) > 0 {
-		b.t.Errorf("%s: %s are written to", e.Step.Name, written)
+		b.t.Errorf("%s: %s are written to", at, written)
 	}
 	if slices.ContainsFunc(written, func(name string) bool { return strings.HasPrefix(name, "sda") }) {
 		b.t.Errorf("a disk that is not planned is written to: %s", written)
@@ -383,7 +399,9 @@ func (b *bench) observe(e step.Event) {
 func (b *bench) restore() error {
 	b.t.Helper()
 	b.Start(nil)
-	e, f := jobtest.Look(b.t, b.machine())
+	m := b.machine()
+	m.Log = slog.New(slog.DiscardHandler) // it goes on in the background
+	e, f := jobtest.Look(b.t, m)
 	if !f.RestoreRequested() {
 		return errors.New("no restore is asked for")
 	}

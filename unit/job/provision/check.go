@@ -42,12 +42,10 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 		spec.Recovery, recovery = manifest.Disk{}, ""
 	}
 	lines := Validate(spec, o, Rules{OUI: j.Identity.Variant.MACPrefixes(), Recovery: recovery, Named: j.Identity.From == "name"})
-	if j.QABegins != nil {
-		j.QABegins()
-	}
+	j.env.Checks++
 	for _, l := range lines {
 		j.Log.Info("hardware", journal.Kind(record.KindQA), "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule,
-			"checked", l.Checked, "ok", l.OK, "try", j.Checks+1, journal.ForPerson())
+			"checked", l.Checked, "ok", l.OK, "try", j.env.Checks, journal.ForPerson())
 	}
 	j.Log.Info("hardware compared", "result", Tally(lines), journal.ForPerson())
 	j.Panel.Message(Tally(lines))

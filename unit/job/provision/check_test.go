@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -100,9 +99,7 @@ func TestCheckHardware(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			j, sys, proc, log := hardwareJob(t)
-			begun, told := 0, journal.New(journal.Options{})
-			j.QABegins, j.Checks = func() { begun++ }, 4
-			j.Log = slog.New(slog.NewMultiHandler(j.Log.Handler(), told.Handler()))
+			j.env.Checks = 4
 			if tc.change != nil {
 				tc.change(j, sys, proc)
 			}
@@ -110,11 +107,11 @@ func TestCheckHardware(t *testing.T) {
 			if tc.want == nil && err != nil || tc.want != nil && (err == nil || !errors.Is(tc.want, errAny) && !errors.Is(err, tc.want)) {
 				t.Fatalf("got %v, want %v", err, tc.want)
 			}
-			lines := toldLines(t, told, "5")
+			lines := toldLines(t, j.env.Journal, "5")
 			if got := qaBad(lines); got != tc.wrong {
 				t.Errorf("wrong are %q, want %q", got, tc.wrong)
 			}
-			if (begun == 1) != (len(lines) > 0) {
+			if begun := j.env.Checks - 4; begun > 1 || (begun == 1) != (len(lines) > 0) {
 				t.Errorf("begun %d times, %d lines told, log:\n%s", begun, len(lines), log)
 			}
 			if !strings.Contains(log.String(), tc.says) {
@@ -247,7 +244,7 @@ func TestClock(t *testing.T) {
 func TestAnnounce(t *testing.T) {
 	for name, endpoint := range map[string]string{"none": "", "no address": "http://x/y", "no CA of it": "127.0.0.1:1"} {
 		j, log := testJob(t, policy.Policy{})
-		j.Args.LogEndpoint = endpoint
+		j.env.Survey.Args.LogEndpoint = endpoint
 		if err := j.announce(t.Context()); err != nil || j.client != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -332,7 +332,7 @@ func TestUnsignedSteps(t *testing.T) {
 				j.Keys = []signature.PublicKey{key.Public()}
 				j.Policy.Keys = []string{key.Public().String()}
 			}
-			j.Args.ManifestURL = tc.url
+			j.env.Survey.Args.ManifestURL = tc.url
 			if _, err := j.fetchManifest(t.Context()); fault.Of(err) != tc.want {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}

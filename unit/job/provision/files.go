@@ -117,7 +117,7 @@ func (j *provisioning) prove(ctx context.Context, f File, dest string) error {
 	if err != nil {
 		return err
 	}
-	return j.fits(ctx, need)
+	return j.checkRoom(ctx, need)
 }
 
 // proveArtifact makes sure that the boot artifact is one before the unit depends on it. A signature that it has must hold.
@@ -133,8 +133,8 @@ func (j *provisioning) proveArtifact(f File, dest string) error {
 	return because(fault.ManifestIncomplete, err)
 }
 
-// fits returns an error unless an image has room in the main system that the first restore will make: better here than there.
-func (j *provisioning) fits(ctx context.Context, need filesystem.Need) error {
+// checkRoom returns an error unless an image has room in the main system that the first restore will make.
+func (j *provisioning) checkRoom(ctx context.Context, need filesystem.Need) error {
 	need = image.Beside(need, j.Firmware, 0)
 	room, err := image.Room(ctx, j.Run, image.MainSize(j.plan.Unit), need)
 	if err != nil {
@@ -145,7 +145,7 @@ func (j *provisioning) fits(ctx context.Context, need filesystem.Need) error {
 
 // reportUnit confirms the credentials and tells the server that the unit is done.
 func (j *provisioning) reportUnit(ctx context.Context) error {
-	if err := j.client.Confirm(ctx, j.generation); err != nil {
+	if err := j.client.Confirm(ctx, j.passwords.Generation); err != nil {
 		return fault.Because(fault.NoCredentials, err)
 	}
 	return nil

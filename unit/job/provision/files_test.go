@@ -241,7 +241,7 @@ func TestImageFits(t *testing.T) {
 		{filesystem.Need{Inodes: 100_000, Blocks: 600_000}, fault.DiskTooSmall},
 		{filesystem.Need{Inodes: 200_000, Blocks: 1000}, fault.DiskTooSmall},
 	} {
-		if err := j.fits(t.Context(), tc.need); fault.Of(err) != tc.want {
+		if err := j.checkRoom(t.Context(), tc.need); fault.Of(err) != tc.want {
 			t.Errorf("%+v: %v, want %v", tc.need, err, tc.want)
 		}
 	}

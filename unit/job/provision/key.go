@@ -65,11 +65,8 @@ func (j *provisioning) takeKey(found []keep) {
 	if len(found) == 0 {
 		return
 	}
-	j.Key, j.held = found[0].key, found[0].held
-	j.Log.Info("the unit's key was found", "key", record.Fingerprint(j.Key.Public().(ed25519.PublicKey)))
-	if j.Keep != nil {
-		j.Keep(j.Key)
-	}
+	j.env.Key, j.held = found[0].key, found[0].held
+	j.Log.Info("the unit's key was found", "key", record.Fingerprint(j.env.Key.Public().(ed25519.PublicKey)))
 }
 
 // errMounted says that a volume which was looked at stays mounted.

@@ -84,11 +84,9 @@ func TestTakeKey(t *testing.T) {
 		"two others": {[]keep{{key: a}, {key: b}}, fresh},
 	} {
 		j, _ := testJob(t, policy.Policy{})
-		j.Key = fresh
-		var kept ed25519.PrivateKey
-		j.Keep = func(k ed25519.PrivateKey) { kept = k }
+		j.env.Key = fresh
 		j.takeKey(c.found)
-		if !j.Key.Equal(c.want) || (kept != nil) != !c.want.Equal(fresh) {
+		if !j.env.Key.Equal(c.want) {
 			t.Error(name)
 		}
 	}

@@ -86,13 +86,13 @@ func TestKeyWhateverLabel(t *testing.T) {
 		what, data string
 		names      site.Names
 	}{{"its own label", "", acme}, {"another label", "noload", site.Stock().Names}} {
-		j.Site.Names, j.Key, options = c.names, nil, nil
-		if err := j.findKey(t.Context()); err != nil || !j.Key.Equal(key) || len(options) != 1 || options[0] != c.data {
+		j.Site.Names, j.env.Key, options = c.names, nil, nil
+		if err := j.findKey(t.Context()); err != nil || !j.env.Key.Equal(key) || len(options) != 1 || options[0] != c.data {
 			t.Errorf("%s: mounted with %q, %v; log:\n%s", c.what, options, err, log)
 		}
 	}
-	j.Key, j.Serial = nil, "S2"
-	if err := j.findKey(t.Context()); err != nil || j.Key != nil {
+	j.env.Key, j.Serial = nil, "S2"
+	if err := j.findKey(t.Context()); err != nil || j.env.Key != nil {
 		t.Errorf("another unit has the key too: %v", err)
 	}
 }

@@ -13,7 +13,6 @@ import (
 
 	"gprovision/model/fault"
 	"gprovision/model/layout"
-	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 )
@@ -75,7 +74,7 @@ func TestDestroyLaw(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			start := tc.make(t, g, tc.kind)
-			memory := func(_ *machine.Machine, o *options) { o.Proc = proc(tc.free) }
+			memory := func(j *provisioning) { j.Proc = proc(tc.free) }
 			whole := start.clone(t)
 			if err := whole.provision(nil, memory); err != nil {
 				t.Fatalf("without a cut: %v\n%s", err, whole.log)
@@ -92,7 +91,8 @@ func TestDestroyLaw(t *testing.T) {
 				old = &u
 			}
 			number := func(call string) int { return slices.Index(calls, call) + 1 }
-			found, clears, first, keyed := number("end of find-key"), number("end of check-server"), number("write /dev/vdb"), number("attach")
+			found, clears, first := number("end of find-key"), number("end of check-server"), number("write /dev/vdb")
+			keyed := number("end of format-recovery")
 			if found*clears*first*keyed == 0 {
 				t.Fatalf("there is no call to go by: %q", calls)
 			}

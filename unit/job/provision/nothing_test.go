@@ -15,7 +15,6 @@ import (
 	"gprovision/model/manifest"
 	"gprovision/model/signature"
 	"gprovision/unit/keytest"
-	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 )
@@ -45,15 +44,15 @@ func (b *bench) serves(text string, key signature.PrivateKey, serial string) {
 // TestNothingWasWritten: what docs/errors.md says to be known before the first write is known before it, with its code.
 func TestNothingWasWritten(t *testing.T) {
 	g := newGoods(t)
-	type change = func(*bench, *machine.Machine, *options)
+	type change = func(*bench, *provisioning)
 	without := func(name string) change {
-		return func(b *bench, _ *machine.Machine, _ *options) { delete(b.files, name) }
+		return func(b *bench, _ *provisioning) { delete(b.files, name) }
 	}
 	content := func(name, text string) change {
-		return func(b *bench, _ *machine.Machine, _ *options) { b.files[name] = []byte(text) }
+		return func(b *bench, _ *provisioning) { b.files[name] = []byte(text) }
 	}
 	says := func(do func(m *manifest.Manifest)) change {
-		return func(b *bench, _ *machine.Machine, _ *options) { b.obeys(do, "7") }
+		return func(b *bench, _ *provisioning) { b.obeys(do, "7") }
 	}
 	file := func(i int, do func(f *manifest.File)) change {
 		return says(func(m *manifest.Manifest) { do(&m.Files[i]) })
@@ -62,7 +61,7 @@ func TestNothingWasWritten(t *testing.T) {
 		return says(func(m *manifest.Manifest) { do(&m.ValidationData[0]) })
 	}
 	station := func(call string) change {
-		return func(b *bench, _ *machine.Machine, _ *options) {
+		return func(b *bench, _ *provisioning) {
 			b.Fail(func(_ int, c string) error {
 				if c == call {
 					return errors.New("no")
@@ -76,48 +75,48 @@ func TestNothingWasWritten(t *testing.T) {
 		want   *fault.Fault
 		change change
 	}{
-		"no address": {fault.NoNetwork, func(_ *bench, _ *machine.Machine, o *options) {
-			o.Raise = func(context.Context) (func(), error) { return nil, fault.Newf(fault.NoNetwork, "no link") }
+		"no address": {fault.NoNetwork, func(_ *bench, j *provisioning) {
+			j.Raise = func(context.Context) (func(), error) { return nil, fault.Newf(fault.NoNetwork, "no link") }
 		}},
 		"no server":               {fault.NoServer, file(2, func(f *manifest.File) { f.Src = "http://127.0.0.1:1/manual.txt" })},
 		"the server refuses":      {fault.ServerRefused, station("POST /v1/permit")},
 		"the server takes no key": {fault.EnrolRefused, station("POST /v1/enrol")},
 		"plain http":              {fault.PlainSecrets, says(func(m *manifest.Manifest) { m.LogEndpoint = "http://127.0.0.1:1" })},
 		"no manifest":             {fault.ManifestMissing, without("manufData.json")},
-		"mfgurl is no address": {fault.ManifestMissing, func(_ *bench, _ *machine.Machine, o *options) {
-			o.Args.ManifestURL = "ftp://h/m.json"
+		"mfgurl is no address": {fault.ManifestMissing, func(_ *bench, j *provisioning) {
+			j.env.Survey.Args.ManifestURL = "ftp://h/m.json"
 		}},
 		"no JSON":                    {fault.ManifestSyntax, content("manufData.json", "<html>")},
 		"a place that is the unit's": {fault.ManifestSyntax, file(2, func(f *manifest.File) { f.Dest = "state/unit.json" })},
 		"no signature":               {fault.ManifestUnsigned, without("manufData.json" + signature.Suffix)},
-		"another key": {fault.ManifestSignature, func(b *bench, _ *machine.Machine, _ *options) {
+		"another key": {fault.ManifestSignature, func(b *bench, _ *provisioning) {
 			b.serves(string(b.files["manufData.json"]), keytest.New(b.t), "7")
 		}},
 		"no image":              {fault.ManifestIncomplete, says(func(m *manifest.Manifest) { m.Files = m.Files[1:] })},
 		"no such platform":      {fault.ManifestIncomplete, specs(func(s *manifest.Specs) { s.DevCodeName = "FOX" })},
 		"no size of the volume": {fault.ManifestIncomplete, specs(func(s *manifest.Specs) { s.Recovery = manifest.Disk{} })},
 		"a store of one's own":  {fault.ManifestIncomplete, says(func(m *manifest.Manifest) { m.CredentialEndpoint = "https://vault" })},
-		"an older manifest": {fault.ManifestRefused, func(_ *bench, _ *machine.Machine, o *options) {
-			o.Manifests = state.Manifests{}.Used("WIDGET", "8")
+		"an older manifest": {fault.ManifestRefused, func(_ *bench, j *provisioning) {
+			j.Manifests = state.Manifests{}.Used("WIDGET", "8")
 		}},
-		"another product": {fault.ManifestRefused, func(_ *bench, m *machine.Machine, _ *options) {
-			m.Policy.ManifestProduct = "GADGET"
+		"another product": {fault.ManifestRefused, func(_ *bench, j *provisioning) {
+			j.Policy.ManifestProduct = "GADGET"
 		}},
 		"other hardware": {fault.QAMismatch, specs(func(s *manifest.Specs) { s.RamMegs = 64 })},
 		"another serial": {fault.QAMismatch, specs(func(s *manifest.Specs) { s.SerNumRegex = "^X" })},
-		"too few main disks": {fault.DiskMissing, func(_ *bench, m *machine.Machine, _ *options) {
-			m.Identity.Variant.NumDataDisks = 3
+		"too few main disks": {fault.DiskMissing, func(_ *bench, j *provisioning) {
+			j.Identity.Variant.NumDataDisks = 3
 		}},
-		"a small main disk": {fault.DiskTooSmall, func(_ *bench, m *machine.Machine, _ *options) {
-			m.Identity.Variant.Disksize = 2 * machinetest.MainSize
+		"a small main disk": {fault.DiskTooSmall, func(_ *bench, j *provisioning) {
+			j.Identity.Variant.Disksize = 2 * machinetest.MainSize
 		}},
-		"two main disks": {fault.DiskAmbiguous, func(b *bench, _ *machine.Machine, _ *options) {
+		"two main disks": {fault.DiskAmbiguous, func(b *bench, _ *provisioning) {
 			b.AddDisk(block.Disk{Name: "vdz", Bus: block.VirtIO, Serial: "TWIN", Size: machinetest.MainSize})
 		}},
-		"sectors of 4096 bytes on BIOS": {fault.Disk4KnBIOS, func(b *bench, m *machine.Machine, _ *options) {
-			list := m.List
-			m.Firmware = layout.BIOS
-			m.List = func() ([]block.Disk, error) {
+		"sectors of 4096 bytes on BIOS": {fault.Disk4KnBIOS, func(b *bench, j *provisioning) {
+			list := j.List
+			j.Firmware = layout.BIOS
+			j.List = func() ([]block.Disk, error) {
 				disks, err := list()
 				for i := range disks {
 					disks[i].SectorSize = 4096
@@ -133,7 +132,7 @@ func TestNothingWasWritten(t *testing.T) {
 		"SHA-1 alone":                  {fault.HashMissing, file(2, func(f *manifest.File) { f.Sha256, f.Sha1 = "", strings.Repeat("0", 40) })},
 		"an image with an odd date":    {fault.ImageName, file(0, func(f *manifest.File) { f.Src = "WIDGET.LNX.SHINY.2026-02-30.0001.upd" })},
 		"an image without a signature": {fault.ImageUnsigned, without(image + signature.Suffix)},
-		"an image signed by another key": {fault.ImageSignature, func(b *bench, _ *machine.Machine, _ *options) {
+		"an image signed by another key": {fault.ImageSignature, func(b *bench, _ *provisioning) {
 			sig := keytest.Sign(b.t, keytest.New(b.t), string(b.files[image]), signature.ImageComment(benchRelease))
 			b.files[image+signature.Suffix] = []byte(sig)
 		}},
@@ -141,7 +140,7 @@ func TestNothingWasWritten(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, g, machinetest.Kind{Firmware: layout.UEFI})
-			err := b.provision(nil, func(m *machine.Machine, o *options) { tc.change(b, m, o) })
+			err := b.provision(nil, func(j *provisioning) { tc.change(b, j) })
 			if fault.Of(err) != tc.want {
 				t.Errorf("got %v, want %s", err, tc.want.Code)
 			}

@@ -28,7 +28,7 @@ import (
 type Plan struct {
 	// Manifest is the address of the manifest, without a password.
 	Manifest string
-	// Signed is what the signature of the manifest says; the zero value: it has none.
+	// Signed is what the signature of the manifest says. It is the zero value for a manifest without one.
 	Signed uplink.Signed
 	// Server is the address of the factory server.
 	Server string
@@ -38,9 +38,10 @@ type Plan struct {
 	Files []File
 	// Steps are the manifest's extra steps, in this order at each of their places.
 	Steps []Step
-	// Recovery is the recovery device, and Main are the main disks in the order of the unit's record. A unit with one disk has it in both.
+	// Recovery is the recovery device.
 	Recovery block.Disk
-	Main     []block.Disk
+	// Main are the main disks in the order of the unit's record. A unit with one disk has it here and in Recovery.
+	Main []block.Disk
 	// Others are the disks that nothing is written to.
 	Others []block.Disk
 	// Unit is the unit's record, but for the number of its credentials, which the server gives later.
@@ -53,21 +54,21 @@ type File struct {
 	Src, Name string
 	// Place is where it goes below the root of the recovery volume. The files of a step have none.
 	Place string
-	// Size is in bytes; 0: not known.
+	// Size is in bytes. It is 0 if it is not known.
 	Size int64
 	// Hash is what the content must hash to.
 	Hash manifest.Hash
-	// Image is the name of a release; nil: it is none.
+	// Image is the name of the release that the file is. It is nil for all other files.
 	Image *release.Name
 	// Artifact reports whether it is the boot artifact.
 	Artifact bool
-	// Signature is the address of the signature that lies beside it. Empty: nobody looks for one.
+	// Signature is the address of the signature that lies beside it. It is empty if nobody looks for one.
 	Signature string
 	// Demanded reports whether the signature must be there.
 	Demanded bool
 
 	signed []byte // the signature, once it was found
-	kept   string // where the content waits in memory for its place; empty: nowhere
+	kept   string // where the content waits in memory for its place, or ""
 }
 
 // Step is one of the manifest's extra steps.

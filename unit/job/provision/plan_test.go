@@ -125,7 +125,7 @@ func TestPlanSaysNoSecret(t *testing.T) {
 	j, _ := testJob(t, policy.Policy{AllowUnsigned: true, AllowSHA1: true})
 	j.Identity.Variant.DevCodeName = "FOX"
 	s := serve(t, map[string]string{"/m.json": strings.Replace(planned, `"CustomPlat`, `"_CustomPlat`, 1)})
-	j.Args.ManifestURL = strings.Replace(s.URL, "http://", "http://user:hunter2@", 1) + "/m.json"
+	j.env.Survey.Args.ManifestURL = strings.Replace(s.URL, "http://", "http://user:hunter2@", 1) + "/m.json"
 	if err := j.obeyManifest(t.Context()); err != nil {
 		t.Fatal(err)
 	}

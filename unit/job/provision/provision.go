@@ -9,7 +9,6 @@ package provision
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +24,7 @@ import (
 	"gprovision/model/manifest"
 	"gprovision/model/record"
 	"gprovision/model/step"
-	"gprovision/unit/decide"
+	"gprovision/unit/job"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
@@ -35,33 +34,16 @@ import (
 	"gprovision/unit/uplink"
 )
 
-// options is what the job needs beside the machine.
+// options is what the job gets beside its Env.
 type options struct {
-	// Args are the kernel arguments.
-	Args decide.Args
-	// Key is the unit's new key, for a unit whose recovery volume has none. The same one is used when the job is run again during one
-	// boot: the server knows it then.
-	Key ed25519.PrivateKey
-	// Keep is told the key that was found on the recovery volume and is used in place of Key; nil: nobody.
-	Keep func(ed25519.PrivateKey)
 	// Raise brings the network up, and returns what lets it go again.
 	Raise func(ctx context.Context) (release func(), err error)
-	// HasRecovery reports whether the unit carries the recovery volume of a complete unit: a person has to want another provisioning.
+	// HasRecovery reports whether the unit carries the recovery volume of a complete unit. A person has to want another provisioning then.
 	HasRecovery bool
 	// Manifests are those that the unit has used, as the recovery volume remembers them.
 	Manifests state.Manifests
 	// Proc is /proc.
 	Proc fs.FS
-	// Connect attaches the client to the log queue: from then on the server gets what is logged.
-	Connect func(*report.Client)
-	// QABegins is told when a hardware check begins; nil: nobody.
-	QABegins func()
-	// Checks is how many hardware checks this boot has made.
-	Checks int
-	// Attach is told that the recovery volume is mounted writable, for log files and the queue.
-	Attach func(*state.Volume) error
-	// Observe is called at each change of a step.
-	Observe func(step.Event)
 }
 
 // networkPatience is how long the job waits for an address.
@@ -74,31 +56,32 @@ const announcePatience = 20 * time.Second
 type provisioning struct {
 	*machine.Machine
 	options
-	// lower lets the network go; nil: it is not up.
+	// env is what the job got. Its Key becomes the one that is found on the recovery volume, and its Checks counts those of this job too.
+	env job.Env
+	// lower lets the network go. It is nil while the network is not up.
 	lower func()
-	// plan is made by the steps before the first write: manifest, plan and check-server. All others only read it.
+	// plan is made by the steps before the first write: manifest, plan and check-server. All others read it.
 	plan Plan
 	// client speaks to the server whose address is server.
 	client *report.Client
 	server string
+	// volume is the recovery volume, from when it is mounted.
 	volume *state.Volume
-	// waiting is the directory of the files that are kept in memory, and memory is how many bytes that may be. Empty: there is none yet.
+	// waiting is the directory of the files that are kept in memory. It is empty until there is one.
 	waiting string
-	memory  int64
+	// memory is how many bytes these files may have.
+	memory int64
 	// held is what the unit has from an earlier provisioning.
 	held record.Held
-	// generation is the server's number of the credentials that were set.
-	generation uint64
-	// passwords are the unit's credentials while the steps run that set them.
+	// passwords are the unit's credentials while the steps run that set them. Afterwards they are their Generation alone.
 	passwords record.Credentials
 }
 
-// provision provisions the unit. On success the next boot starts from the recovery device and restores. The recovery volume stays
-// mounted: the caller has logs on it.
-func provision(ctx context.Context, m *machine.Machine, o options) error {
-	j := &provisioning{Machine: m, options: o}
+// provision provisions the unit. On success the next boot starts from the recovery device and restores. The recovery volume stays mounted,
+// since process 1 has logs on it.
+func provision(ctx context.Context, j *provisioning) error {
 	defer j.letGo()
-	return step.Run(ctx, m.Site.Weave("provision", j.steps()), o.Observe)
+	return j.env.Run(ctx, record.JobProvision, "provision", j.steps())
 }
 
 // letGo gives back what the job holds beside the recovery volume.
@@ -158,15 +141,15 @@ func (j *provisioning) obeyManifest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.Manifest, p.Signed = redacted(j.Args.ManifestURL), m.Signed
+	p.Manifest, p.Signed = redacted(j.env.Survey.Args.ManifestURL), m.Signed
 	j.plan = p
 	return nil
 }
 
 func (j *provisioning) fetchManifest(ctx context.Context) (uplink.Manifest, error) {
-	base, err := url.Parse(j.Args.ManifestURL)
+	base, err := url.Parse(j.env.Survey.Args.ManifestURL)
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") {
-		return uplink.Manifest{}, fault.Newf(fault.ManifestMissing, "mfgurl is %q, want an http or https address", j.Args.ManifestURL)
+		return uplink.Manifest{}, fault.Newf(fault.ManifestMissing, "mfgurl is %q, want an http or https address", j.env.Survey.Args.ManifestURL)
 	}
 	m, err := uplink.Fetch(ctx, base, uplink.Trust{Policy: j.Policy, Keys: j.Keys, Used: j.Manifests}, from(j.Machine).small)
 	if err != nil {
@@ -200,17 +183,17 @@ func (j *provisioning) checkUnsignedSteps(m *manifest.Manifest, base *url.URL) e
 // announce enrols the unit at the server that the boot script names, so that the server hears of whatever goes wrong with the
 // manifest. That this fails ends nothing: the manifest says which server counts.
 func (j *provisioning) announce(ctx context.Context) error {
-	if j.Args.LogEndpoint == "" {
+	if j.env.Survey.Args.LogEndpoint == "" {
 		return nil
 	}
-	endpoint, err := record.Endpoint(j.Args.LogEndpoint)
+	endpoint, err := record.Endpoint(j.env.Survey.Args.LogEndpoint)
 	if err == nil {
 		bounded, cancel := context.WithTimeout(ctx, announcePatience)
 		defer cancel()
 		err = j.connectTo(bounded, endpoint)
 	}
 	if err != nil {
-		j.Log.Warn("the server that the boot script names does not listen", "server", j.Args.LogEndpoint, "err", err)
+		j.Log.Warn("the server that the boot script names does not listen", "server", j.env.Survey.Args.LogEndpoint, "err", err)
 	}
 	return nil
 }
@@ -228,7 +211,8 @@ func (j *provisioning) connectTo(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return fault.Because(fault.PlainSecrets, err)
 	}
-	client, err := report.New(report.Config{Endpoint: endpoint, CA: pool, Key: j.Key, Unit: j.Serial, Boot: j.BootID, Floor: j.Build.Time, Log: j.Log})
+	client, err := report.New(report.Config{Endpoint: endpoint, CA: pool, Key: j.env.Key, Unit: j.Serial, Boot: j.BootID,
+		Floor: j.Build.Time, Log: j.Log})
 	if err != nil {
 		return err
 	}
@@ -237,7 +221,8 @@ func (j *provisioning) connectTo(ctx context.Context, endpoint string) error {
 		return err
 	}
 	v := j.Identity.Variant
-	request := record.EnrolRequest{Token: j.Args.Token, Platform: v.DevCodeName, SerialField: v.SerNumField, MACs: macs, Build: j.Build.Number, Held: j.held}
+	request := record.EnrolRequest{Token: j.env.Survey.Args.Token, Platform: v.DevCodeName, SerialField: v.SerNumField, MACs: macs,
+		Build: j.Build.Number, Held: j.held}
 	waiting := func(reason string) {
 		j.Log.Warn("waiting for approval on the server's page", "key", client.Fingerprint(), "reason", reason, journal.ForPerson())
 		j.Panel.Message("Approve on server: " + client.Fingerprint())
@@ -247,9 +232,7 @@ func (j *provisioning) connectTo(ctx context.Context, endpoint string) error {
 	}
 	j.client, j.server = client, endpoint
 	j.Log.Info("enrolled", "unit", j.Serial, "server", endpoint)
-	if j.Connect != nil {
-		j.Connect(j.client)
-	}
+	j.env.ToServer(client)
 	return nil
 }
 
@@ -340,13 +323,10 @@ func (j *provisioning) format(ctx context.Context) error {
 		return fault.Because(fault.DiskWrite, err)
 	}
 	j.volume = state.Open(j.Places.Recovery)
-	if err := j.volume.WriteKeyOf(j.Key, j.Serial); err != nil {
+	if err := j.volume.WriteKeyOf(j.env.Key, j.Serial); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	if j.Attach != nil {
-		return because(fault.DiskWrite, j.Attach(j.volume))
-	}
-	return nil
+	return because(fault.DiskWrite, j.env.KeepLog(j.volume, "provision"))
 }
 
 // credentials asks the server for this unit's passwords and keeps the hash of the administrator's, nothing else. They are
@@ -363,8 +343,8 @@ func (j *provisioning) credentials(ctx context.Context) error {
 	if err := j.volume.WriteHash(hash); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	j.generation, j.passwords = c.Generation, c
-	defer func() { j.passwords = record.Credentials{} }()
+	j.passwords = c
+	defer func() { j.passwords = record.Credentials{Generation: c.Generation} }()
 	j.Log.Info("credentials received", "generation", c.Generation)
 	if err := j.runSteps(ctx, manifest.RunBeforePWSet); err != nil {
 		return err
@@ -393,13 +373,13 @@ func (j *provisioning) writeRecord(context.Context) error {
 	if err := j.volume.WriteRequest(r); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}
-	if j.Args.ContinueLogging {
+	if j.env.Survey.Args.ContinueLogging {
 		if err := j.volume.WriteRestoreData(state.RestoreData{Preserve: true, XLog: j.plan.Server}); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}
 	}
 	u := j.plan.Unit
-	u.Credentials = j.generation
+	u.Credentials = j.passwords.Generation
 	return because(fault.DiskWrite, j.volume.WriteUnit(u))
 }
 

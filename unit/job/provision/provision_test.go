@@ -16,6 +16,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/signature"
 	"gprovision/site"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
@@ -37,7 +38,13 @@ func testJob(t *testing.T, p policy.Policy, keys ...signature.PublicKey) (*provi
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &provisioning{Machine: m, plan: Plan{Unit: state.Unit{Recovery: state.Disk{Table: table}}}}, log
+	e := jobtest.Env(m)
+	t.Cleanup(func() {
+		if err := e.Queue.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &provisioning{Machine: m, env: e, plan: Plan{Unit: state.Unit{Recovery: state.Disk{Table: table}}}}, log
 }
 
 // serve answers with the given files, and 404 for all others.
@@ -95,7 +102,7 @@ func TestFetchManifest(t *testing.T) {
 			if len(tt.policy.Keys) > 0 {
 				j.Keys = []signature.PublicKey{key.Public()}
 			}
-			j.Args.ManifestURL = s.URL + path
+			j.env.Survey.Args.ManifestURL = s.URL + path
 			got, err := j.fetchManifest(t.Context())
 			if fault.Of(err) != tt.want || err != nil && !strings.Contains(err.Error(), tt.says) {
 				t.Fatalf("got %v, want %v saying %q", err, tt.want, tt.says)
@@ -144,7 +151,7 @@ func TestFetchManifestNoServer(t *testing.T) {
 	for name, url := range map[string]string{"closed port": gone, "gone after the manifest": s.URL + "/manufData.json"} {
 		t.Run(name, func(t *testing.T) {
 			j, log := testJob(t, policy.Policy{AllowUnsigned: true})
-			j.Args.ManifestURL = url
+			j.env.Survey.Args.ManifestURL = url
 			// The job is patient. The test ends its patience at the first pause.
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -163,7 +170,7 @@ func TestFetchManifestNoServer(t *testing.T) {
 func TestManifestAddress(t *testing.T) {
 	for _, url := range []string{"", "manufData.json", "file:///manufData.json", "tftp://10.0.0.1/manufData.json", "http://[::1", "ftp://h/m"} {
 		j, _ := testJob(t, policy.Policy{AllowUnsigned: true})
-		j.Args.ManifestURL = url
+		j.env.Survey.Args.ManifestURL = url
 		if _, err := j.fetchManifest(t.Context()); fault.Of(err) != fault.ManifestMissing {
 			t.Errorf("%q: got %v, want ManifestMissing", url, err)
 		}

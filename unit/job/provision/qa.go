@@ -25,7 +25,7 @@ type Observed struct {
 	NICs     []nic.Port   // with hardware behind them
 	Disks    []block.Disk // the recovery device too
 	PCI, USB []Device
-	DMI      platform.DMI // may be nil: nothing is known
+	DMI      platform.DMI // nil if nothing is known
 	Firmware manifest.Firmware
 	Serial   string // serial number of the machine
 }
@@ -35,14 +35,14 @@ type Device struct {
 	Vendor, Device, Class manifest.ID
 }
 
-// Line is one line of the check. Every line is shown, whether it holds or not.
+// Line is one line of the check. Every line is shown, also one that holds.
 type Line struct {
 	Name     string `json:"name"`     // what was looked at
 	Found    string `json:"found"`    // what is there
 	Expected string `json:"expected"` // what the manifest says
 	Rule     string `json:"rule"`     // how the two were compared, or why they were not
-	Checked  bool   `json:"checked"`  // they were compared
-	OK       bool   `json:"ok"`       // they were compared and agree
+	Checked  bool   `json:"checked"`  // whether they were compared
+	OK       bool   `json:"ok"`       // whether they were compared and agree
 }
 
 // Wrong reports whether the line does not hold.
@@ -61,16 +61,16 @@ func Tally(lines []Line) string {
 
 // Rules is what the check needs to know beside the specification.
 type Rules struct {
-	// OUI lists the prefixes of MAC addresses that count as the company's own, in lower case; none: all addresses.
+	// OUI lists the prefixes of MAC addresses that count as the company's own, in lower case. Without any, all addresses do.
 	OUI []string
-	// Recovery is the path of the disk that was chosen as recovery device. Empty: the specification finds it.
+	// Recovery is the path of the disk that was chosen as recovery device. If it is empty, the specification finds the device.
 	Recovery string
 	// Named reports whether the platform was not recognised but named, so that the serial number need not match.
 	Named bool
 }
 
 // Validate compares what was observed with a specification. All comparisons run. What a specification does not name is not
-// compared, and its line says so; the main disks must be named. See Judge.
+// compared, and its line says so. The main disks must be named. See Judge.
 func Validate(spec manifest.Specs, o Observed, r Rules) []Line {
 	c := &check{}
 	c.cpu(spec.CPUInfo, o.CPU)
@@ -183,35 +183,38 @@ func (c *check) firmware(want, have manifest.Firmware) {
 	}
 }
 
-// is reports whether disk d is one that want describes, but for its size.
-func is(want manifest.Disk, d block.Disk) bool {
+// sameMake reports whether a disk has the vendor and the model of want.
+func sameMake(want manifest.Disk, d block.Disk) bool {
 	same := func(want, have string) bool {
 		return strings.TrimSpace(want) == "" || strings.TrimSpace(want) == strings.TrimSpace(have)
 	}
 	return same(want.Vendor, d.Vendor) && same(want.Model, d.Model)
 }
 
-func fits(want manifest.Disk, d block.Disk) bool {
-	return is(want, d) && platform.Within(d.Size, want.Size, want.SizeTolerancePct)
+// matches reports whether a disk is one that want describes.
+func matches(want manifest.Disk, d block.Disk) bool {
+	return sameMake(want, d) && platform.Within(d.Size, want.Size, want.SizeTolerancePct)
 }
 
 func (c *check) disks(spec manifest.Specs, disks []block.Disk, recovery string) {
 	i := slices.IndexFunc(disks, func(d block.Disk) bool { return d.Path == recovery && recovery != "" })
 	switch {
 	case spec.Recovery == (manifest.Disk{}) && i >= 0:
-		c.skip("recovery device", tell(disks[i]), unspecified)
+		c.skip("recovery device", describeDisk(disks[i]), unspecified)
 	case spec.Recovery == (manifest.Disk{}):
 		c.skip("recovery device", "not chosen", unspecified)
 	case i >= 0:
-		c.add("recovery device", tell(disks[i]), ask(spec.Recovery), "vendor and model equal, size within its tolerance", fits(spec.Recovery, disks[i]))
+		c.add("recovery device", describeDisk(disks[i]), describeWanted(spec.Recovery), "vendor and model equal, size within its tolerance",
+			matches(spec.Recovery, disks[i]))
 	default:
 		var found []string
 		for j, d := range disks {
-			if fits(spec.Recovery, d) {
-				found, i = append(found, tell(d)), j
+			if matches(spec.Recovery, d) {
+				found, i = append(found, describeDisk(d)), j
 			}
 		}
-		c.add("recovery device", fmt.Sprintf("%d that fit: %s", len(found), orNone(found)), ask(spec.Recovery), "exactly one fits", len(found) == 1)
+		c.add("recovery device", fmt.Sprintf("%d that fit: %s", len(found), orNone(found)), describeWanted(spec.Recovery), "exactly one fits",
+			len(found) == 1)
 		if len(found) != 1 {
 			i = -1
 		}
@@ -219,7 +222,7 @@ func (c *check) disks(spec manifest.Specs, disks []block.Disk, recovery string) 
 	named := func(d block.Disk) bool {
 		for _, alt := range spec.MainDiskConfigs {
 			for _, w := range alt {
-				if (w.Vendor != "" || w.Model != "") && is(w, d) {
+				if (w.Vendor != "" || w.Model != "") && sameMake(w, d) {
 					return true
 				}
 			}
@@ -232,9 +235,9 @@ func (c *check) disks(spec manifest.Specs, disks []block.Disk, recovery string) 
 		switch {
 		case j == i:
 		case (d.Removable || d.Bus == block.USB) && !named(d):
-			media = append(media, tell(d))
+			media = append(media, describeDisk(d))
 		default:
-			main, found = append(main, d), append(found, tell(d))
+			main, found = append(main, d), append(found, describeDisk(d))
 		}
 	}
 	if len(media) > 0 {
@@ -245,7 +248,7 @@ func (c *check) disks(spec manifest.Specs, disks []block.Disk, recovery string) 
 	for _, alt := range spec.MainDiskConfigs {
 		var s []string
 		for _, w := range alt {
-			s = append(s, ask(w))
+			s = append(s, describeWanted(w))
 		}
 		alts = append(alts, strings.Join(s, " and "))
 		ok = ok || len(alt) > 0 && covers(alt, main)
@@ -271,7 +274,7 @@ func covers(alt []manifest.Disk, disks []block.Disk) bool {
 	var assign func(d int, tried []bool) bool
 	assign = func(d int, tried []bool) bool {
 		for p, w := range places {
-			if tried[p] || !fits(w, disks[d]) {
+			if tried[p] || !matches(w, disks[d]) {
 				continue
 			}
 			tried[p] = true
@@ -290,7 +293,8 @@ func covers(alt []manifest.Disk, disks []block.Disk) bool {
 	return true
 }
 
-func tell(d block.Disk) string {
+// describeDisk returns what is known of a disk, in words.
+func describeDisk(d block.Disk) string {
 	s := fmt.Sprintf("%s %d bytes", d.Path, d.Size)
 	for _, x := range []string{string(d.Bus), d.Vendor, d.Model} {
 		if x != "" {
@@ -300,7 +304,8 @@ func tell(d block.Disk) string {
 	return s
 }
 
-func ask(d manifest.Disk) string {
+// describeWanted returns what a specification says of a disk, in words.
+func describeWanted(d manifest.Disk) string {
 	s := fmt.Sprintf("%d × %d bytes ±%d %%", d.Count(), d.Size, d.SizeTolerancePct)
 	for _, x := range []string{d.Vendor, d.Model} {
 		if x != "" {

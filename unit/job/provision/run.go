@@ -2,7 +2,6 @@ package provision
 
 import (
 	"context"
-	"crypto/ed25519"
 	"os"
 
 	"gprovision/model/record"
@@ -15,7 +14,7 @@ import (
 
 // Run provisions the unit, with the names of the boot artifact: a unit that is provisioned again is made anew.
 func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
-	m, args := *e.Machine, e.Survey.Args
+	m := *e.Machine
 	e.Machine = &m
 	var used state.Manifests
 	if f.Recovery == decide.RecoveryFound {
@@ -26,28 +25,21 @@ func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	}
 	m.Site.Names = e.Survey.Names
 	e.Began(record.JobProvision)
-	out := job.Outcome{Kind: job.RebootNow}
-	err := provision(ctx, &m, options{
-		Args: args,
-		Key:  e.Key,
-		Keep: func(k ed25519.PrivateKey) { out.Key = k },
-		Raise: func(ctx context.Context) (func(), error) {
-			n, err := uplink.Raise(ctx, m.Log, m.Sys, args.BootMAC, networkPatience)
-			if err != nil {
-				return nil, err
-			}
-			return n.Close, nil
-		},
-		HasRecovery: f.Complete(),
-		Manifests:   used,
-		Connect:     e.ToServer,
-		QABegins:    func() { out.Checks++ },
-		Checks:      e.Checks,
-		Proc:        os.DirFS("/proc"),
-		Attach:      func(v *state.Volume) error { return e.KeepLog(v, "provision") },
-		Observe:     e.Observer(record.JobProvision),
-	})
+	raise := func(ctx context.Context) (func(), error) {
+		n, err := uplink.Raise(ctx, m.Log, m.Sys, e.Survey.Args.BootMAC, networkPatience)
+		if err != nil {
+			return nil, err
+		}
+		return n.Close, nil
+	}
+	o := options{Raise: raise, HasRecovery: f.Complete(), Manifests: used, Proc: os.DirFS("/proc")}
+	j := &provisioning{Machine: &m, env: e, options: o}
+	err := provision(ctx, j)
 	e.Ended(record.JobProvision, err)
+	out := job.Outcome{Kind: job.RebootNow, Checks: j.env.Checks - e.Checks}
+	if !j.env.Key.Equal(e.Key) {
+		out.Key = j.env.Key
+	}
 	if err != nil {
 		out.Kind, out.Err = job.HoldOn, err
 	}

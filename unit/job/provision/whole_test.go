@@ -12,7 +12,6 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/signature"
-	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 )
@@ -113,7 +112,7 @@ func TestAgain(t *testing.T) {
 	}{"much memory": {1000, 1}, "no memory": {0, 2}} {
 		t.Run(name, func(t *testing.T) {
 			b := first.clone(t)
-			memory := func(_ *machine.Machine, o *options) { o.Proc, o.HasRecovery = proc(tc.free), true }
+			memory := func(j *provisioning) { j.Proc, j.HasRecovery = proc(tc.free), true }
 			if err := b.provision(nil, memory); fault.Of(err) != fault.NotReleased || b.destroys {
 				t.Fatalf("nobody released it: %v", err)
 			}
@@ -160,10 +159,10 @@ func TestManifestsAreRemembered(t *testing.T) {
 	for name, signed := range map[string]bool{"signed": true, "unsigned": false} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, newGoods(t), machinetest.Kind{Firmware: layout.UEFI})
-			used := func(m *machine.Machine, o *options) {
-				o.Manifests = state.Manifests{}.Used("OTHER", "9").Used("WIDGET", "5")
+			used := func(j *provisioning) {
+				j.Manifests = state.Manifests{}.Used("OTHER", "9").Used("WIDGET", "5")
 				if !signed {
-					m.Policy.AllowUnsigned, m.Policy.Keys, m.Keys = true, nil, nil
+					j.Policy.AllowUnsigned, j.Policy.Keys, j.Keys = true, nil, nil
 					maps.DeleteFunc(b.files, func(name string, _ []byte) bool { return strings.HasSuffix(name, signature.Suffix) })
 				}
 			}

@@ -21,7 +21,6 @@ import (
 	"gprovision/model/naming"
 	"gprovision/model/platform"
 	"gprovision/model/signature"
-	"gprovision/model/step"
 	"gprovision/site"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
@@ -124,7 +123,7 @@ func stickImage(t *testing.T, m *machine.Machine) image.Image {
 // stopBefore makes a rebuild end before a step, as a power cut would.
 func stopBefore(m *machine.Machine, name string) error {
 	stop := errors.New("stopped")
-	extra := step.Step{Name: "stop", Run: func(context.Context) error { return stop }}
+	extra := site.Extra{Name: "stop", Run: func(context.Context, site.Unit) error { return stop }}
 	m.Site.Hooks = []site.Hook{{Job: "rebuild", Step: name, Extra: extra}}
 	return stop
 }

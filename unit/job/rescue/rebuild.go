@@ -35,28 +35,30 @@ import (
 const spare = 256 * layout.MiB
 
 // rebuild is how a dead recovery volume is made anew: on the device that the platform plans for it, or in its partition of the only disk,
-// with the identity of the complete main system that is there, and the image of a recovery stick. The unit's key was on the dead volume:
-// a new one is made, which the server does not know.
+// with the identity of the complete main system that is there, and the image of a recovery stick. The unit's key was on the dead volume.
+// A new one is made, which the server does not know.
 type rebuild struct {
 	*machine.Machine
-	// Device is the disk of the new recovery volume. Content says what the place of it carries, which is lost: the whole disk, or its
-	// partition on the only disk of a unit.
-	Device  block.Disk
+	// Device is the disk of the new recovery volume.
+	Device block.Disk
+	// Content says what is lost: what the whole disk carries, or the volume's partition on the only disk of a unit.
 	Content string
-	// Main is the partition of the main system, or the array, which is on no disk and started.
-	Main  machine.Found
+	// Main is the partition of the main system, or the started array, which is on no disk.
+	Main machine.Found
+	// array is the array that carries the main system, of a unit that has one.
 	array raid.Array
 	// members are the partitions with members of the array, by the names of their device nodes.
 	members map[string]machine.Found
 	// parts are the members of all arrays on main disks.
 	parts []raid.Part
-	unit  state.Unit
-	hash  string
+	// unit is the record that the unit gets, and hash that of its password.
+	unit state.Unit
+	hash string
 }
 
-// planRebuild finds out whether and how the recovery volume can be rebuilt. It changes nothing, but may start arrays. Disks in skip, by
-// name, are neither looked at nor taken: sticks and media. An array that lacks members is taken as it is if it can do without them:
-// whether more may be hoped for is for the caller to say. Its errors are fault.NoRebuild.
+// planRebuild plans how the recovery volume is rebuilt. It changes nothing, but may start arrays. It leaves out the disks that skip names,
+// which are sticks and media. It takes an array that lacks members as it is, if that can do without them. The caller has waited for
+// members. Its errors are fault.NoRebuild.
 func planRebuild(ctx context.Context, m *machine.Machine, skip map[string]bool) (*rebuild, error) {
 	r := &rebuild{Machine: m}
 	find, choose, record := r.findMain, r.chooseDevice, r.record

@@ -21,8 +21,7 @@ import (
 func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	m := e.Machine
 	no := func(err error) job.Outcome {
-		m.Log.Warn("recovery volume is not rebuilt", "code", fault.NoRebuild.Code, "err", err, journal.ForPerson())
-		m.Panel.Fail(err)
+		e.ShowFailure("recovery volume is not rebuilt", err)
 		m.Panel.Pause(ctx, job.ReadingTime)
 		return job.Outcome{Kind: job.DecideAgain, Menu: true}
 	}

@@ -48,13 +48,13 @@ func bootFault(err error) error {
 
 // takeRecovery puts the recovery artifact in the place of the release's own, artifact, where it wins and something vouches for it.
 func (j *restoring) takeRecovery(ctx context.Context, artifact string, fresh machine.Artifact) error {
-	own := filepath.Join(j.Recovery, j.Site.Names.BootFile)
+	own := filepath.Join(j.Places.Recovery, j.Site.Names.BootFile)
 	recovery, err := machine.ReadArtifact(own)
 	if err != nil {
 		return nil // updateRecovery replaces it
 	}
-	if !recoveryWins(fresh, recovery, j.KeepRecovery) {
-		if j.KeepRecovery {
+	if !recoveryWins(fresh, recovery, j.env.Survey.Args.KeepRecovery) {
+		if j.env.Survey.Args.KeepRecovery {
 			j.Log.Warn("the recovery artifact was asked for, and a release with modules of its own needs its own", journal.ForPerson())
 		}
 		return nil
@@ -67,7 +67,8 @@ func (j *restoring) takeRecovery(ctx context.Context, artifact string, fresh mac
 	if err != nil {
 		return err
 	}
-	j.Log.Info("the recovery artifact becomes the normal one", "build", recovery.Build, "release", fresh.Build, "asked", j.KeepRecovery, "vouched", by)
+	j.Log.Info("the recovery artifact becomes the normal one", "build", recovery.Build, "release", fresh.Build,
+		"asked", j.env.Survey.Args.KeepRecovery, "vouched", by)
 	return j.take(own, artifact, recovery, sum)
 }
 
@@ -79,9 +80,9 @@ func recoveryWins(fresh, recovery machine.Artifact, asked bool) bool {
 // updateRecovery replaces the recovery artifact by the release's own if that has a higher build number and is trusted, and makes the
 // recovery device boot it. The main disk boots already when this runs: never both in one step.
 func (j *restoring) updateRecovery(context.Context) error {
-	own := filepath.Join(j.Recovery, j.Site.Names.BootFile)
+	own := filepath.Join(j.Places.Recovery, j.Site.Names.BootFile)
 	_, unreadable := machine.ReadArtifact(own)
-	if !j.KeepRecovery || unreadable != nil {
+	if !j.env.Survey.Args.KeepRecovery || unreadable != nil {
 		fresh := filepath.Join(j.root, "boot", j.Site.Names.BootFile)
 		_, err := machine.UpdateRecovery(j.Log, own, fresh, j.proof != nil || j.signed(fresh))
 		if unreadable == nil && errors.Is(err, syscall.ENOSPC) {
@@ -92,7 +93,7 @@ func (j *restoring) updateRecovery(context.Context) error {
 			return fault.Because(fault.BootSetup, err)
 		}
 	}
-	return because(fault.BootSetup, j.PutRecoveryArtifact(j.Unit, j.Recovery))
+	return because(fault.BootSetup, j.PutRecoveryArtifact(j.Unit, j.Places.Recovery))
 }
 
 // signed reports whether a boot artifact on the main system has a signature of its own that holds.

@@ -21,6 +21,7 @@ import (
 	"gprovision/model/release"
 	"gprovision/model/signature"
 	"gprovision/unit/image/imagetest"
+	"gprovision/unit/job"
 	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
@@ -230,7 +231,7 @@ func TestRestoreData(t *testing.T) {
 				b, err := h.Marshal()
 				return errors.Join(err, v.WriteHistory(b), os.WriteFile(v.Path(state.RestoreDataFile), []byte(c.text), 0o600))
 			})
-			u, err := r.restore(func(m *machine.Machine, _ *options) { m.Policy.Locked = c.locked })
+			u, err := r.restore(func(e job.Env, _ *goal) { e.Machine.Policy.Locked = c.locked })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -263,13 +264,14 @@ func TestWhichImage(t *testing.T) {
 	}
 	noBoot := func([]byte) []byte { return imagetest.XZ(t, imagetest.Tar(t, "")) }
 	type images map[string]func([]byte) []byte // what becomes of each before it is signed
-	wants := func(image string) func(*options) { return func(o *options) { o.Request.Image = image } }
-	backTo := func(base string) func(*options) { return func(o *options) { o.Request, o.Back = nil, base+".upd" } }
-	oldest := func(o *options) { o.Request, o.Oldest = nil, true }
+	type change = func(job.Env, *goal)
+	wants := func(image string) change { return func(_ job.Env, o *goal) { o.Request.Image = image } }
+	backTo := func(base string) change { return func(_ job.Env, o *goal) { o.Request, o.Back = nil, base+".upd" } }
+	oldest := func(e job.Env, o *goal) { o.Request, e.Survey.Args.Oldest = nil, true }
 	const original = machinetest.Original
 	for name, c := range map[string]struct {
 		put    images // beside the original
-		change func(o *options)
+		change change
 		want   string // "": none
 		bad    []string
 		fault  *fault.Fault
@@ -293,10 +295,10 @@ func TestWhichImage(t *testing.T) {
 			for base, change := range c.put {
 				r.put(base, key, change)
 			}
-			_, err := r.restore(func(m *machine.Machine, o *options) {
-				m.Keys = []signature.PublicKey{key.Public()}
+			_, err := r.restore(func(e job.Env, o *goal) {
+				e.Machine.Keys = []signature.PublicKey{key.Public()}
 				if c.change != nil {
-					c.change(o)
+					c.change(e, o)
 				}
 			})
 			if fault.Of(err) != c.fault || (err == nil) != (c.want != "") {
@@ -323,8 +325,8 @@ func TestWhichImage(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	uefi, mirror := machinetest.Kind{Firmware: layout.UEFI}, machinetest.Kind{Firmware: layout.UEFI, Mirror: true}
 	one := machinetest.Kind{Firmware: layout.UEFI, OneDisk: true}
-	file := func(name, content string) func(r *rig, _ *machine.Machine, o *options) { // without content it is not there
-		return func(r *rig, _ *machine.Machine, o *options) {
+	file := func(name, content string) func(r *rig, _ *machine.Machine, o *goal) { // without content it is not there
+		return func(r *rig, _ *machine.Machine, o *goal) {
 			err := os.Remove(o.Volume.Path(name))
 			if content != "" {
 				err = os.WriteFile(o.Volume.Path(name), []byte(content), 0o600)
@@ -337,60 +339,60 @@ func TestRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		kind    machinetest.Kind
 		restore bool // before
-		change  func(r *rig, m *machine.Machine, o *options)
+		change  func(r *rig, m *machine.Machine, o *goal)
 		want    *fault.Fault
 	}{
-		"a record without a recovery volume": {uefi, true, func(_ *rig, _ *machine.Machine, o *options) {
+		"a record without a recovery volume": {uefi, true, func(_ *rig, _ *machine.Machine, o *goal) {
 			o.Unit.Recovery.Table.Partitions = nil
 		}, fault.RecoveryDamaged},
-		"a record with an array": {uefi, true, func(_ *rig, _ *machine.Machine, o *options) {
+		"a record with an array": {uefi, true, func(_ *rig, _ *machine.Machine, o *goal) {
 			o.Unit.Array = &state.Array{Level: 1}
 		}, fault.PlanChanged},
-		"a platform with an array": {uefi, true, func(_ *rig, m *machine.Machine, _ *options) {
+		"a platform with an array": {uefi, true, func(_ *rig, m *machine.Machine, _ *goal) {
 			m.Identity.Variant.NumDataDisks, m.Identity.Variant.SwRaidlevel = 2, 1
 		}, fault.PlanChanged},
-		"a platform with one disk": {uefi, true, func(_ *rig, m *machine.Machine, _ *options) {
+		"a platform with one disk": {uefi, true, func(_ *rig, m *machine.Machine, _ *goal) {
 			m.Identity.Variant.RecoveryMedia.Layout = platform.OnMain
 		}, fault.PlanChanged},
-		"no disk":            {uefi, false, func(_ *rig, _ *machine.Machine, o *options) { o.Planned = nil }, fault.MainMissing},
-		"too few disks":      {mirror, true, func(_ *rig, _ *machine.Machine, o *options) { o.Planned = o.Planned[:1] }, fault.PlanChanged},
-		"another disk":       {uefi, false, func(r *rig, _ *machine.Machine, _ *options) { r.Replace("vdb", "ANOTHER") }, fault.MainMissing},
-		"another one, again": {uefi, true, func(r *rig, _ *machine.Machine, _ *options) { r.Replace("vdb", "ANOTHER") }, fault.MainMissing},
-		"the disk is gone":   {mirror, false, func(r *rig, _ *machine.Machine, _ *options) { r.Remove("vdc") }, fault.MainMissing},
-		"not blank any more": {uefi, false, func(r *rig, m *machine.Machine, o *options) {
+		"no disk":            {uefi, false, func(_ *rig, _ *machine.Machine, o *goal) { o.Planned = nil }, fault.MainMissing},
+		"too few disks":      {mirror, true, func(_ *rig, _ *machine.Machine, o *goal) { o.Planned = o.Planned[:1] }, fault.PlanChanged},
+		"another disk":       {uefi, false, func(r *rig, _ *machine.Machine, _ *goal) { r.Replace("vdb", "ANOTHER") }, fault.MainMissing},
+		"another one, again": {uefi, true, func(r *rig, _ *machine.Machine, _ *goal) { r.Replace("vdb", "ANOTHER") }, fault.MainMissing},
+		"the disk is gone":   {mirror, false, func(r *rig, _ *machine.Machine, _ *goal) { r.Remove("vdc") }, fault.MainMissing},
+		"not blank any more": {uefi, false, func(r *rig, m *machine.Machine, o *goal) {
 			o.Blank = true
 			if err := m.MakeExt4(r.t.Context(), o.Planned[0].Path, "HOLIDAYS", "0f4bd1a3-0000-4000-8000-000000000000"); err != nil {
 				r.t.Fatal(err)
 			}
 		}, fault.MainForeign},
-		"the recovery device itself": {uefi, false, func(r *rig, m *machine.Machine, o *options) {
+		"the recovery device itself": {uefi, false, func(r *rig, m *machine.Machine, o *goal) {
 			disks, err := m.Disks()
 			if err != nil {
 				r.t.Fatal(err)
 			}
 			o.Planned = disks[:1]
 		}, fault.MainForeign},
-		"another table on the only disk": {one, true, func(_ *rig, _ *machine.Machine, o *options) {
+		"another table on the only disk": {one, true, func(_ *rig, _ *machine.Machine, o *goal) {
 			o.Unit.Main[0].Table.Partitions = slices.Clone(o.Unit.Main[0].Table.Partitions)
 			o.Unit.Main[0].Table.Find(layout.Primary).Size -= layout.MiB
 		}, fault.TableChanged},
-		"no images": {uefi, true, func(r *rig, _ *machine.Machine, o *options) {
+		"no images": {uefi, true, func(r *rig, _ *machine.Machine, o *goal) {
 			if err := os.RemoveAll(o.Volume.Path(state.ImageDir)); err != nil {
 				r.t.Fatal(err)
 			}
 		}, fault.NoImage},
-		"no image": {uefi, true, func(r *rig, _ *machine.Machine, o *options) {
+		"no image": {uefi, true, func(r *rig, _ *machine.Machine, o *goal) {
 			if err := os.Remove(o.Volume.Path(state.ImageDir, machinetest.Original+".upd")); err != nil {
 				r.t.Fatal(err)
 			}
 		}, fault.NoImage},
-		"only what looks like an image": {uefi, true, func(r *rig, _ *machine.Machine, o *options) {
+		"only what looks like an image": {uefi, true, func(r *rig, _ *machine.Machine, o *goal) {
 			file := o.Volume.Path(state.ImageDir, machinetest.Original+".upd")
 			if err := errors.Join(os.Remove(file), os.Mkdir(file, 0o700)); err != nil {
 				r.t.Fatal(err)
 			}
 		}, fault.ImageName},
-		"a link in the place of the images": {uefi, true, func(r *rig, _ *machine.Machine, o *options) {
+		"a link in the place of the images": {uefi, true, func(r *rig, _ *machine.Machine, o *goal) {
 			dir := o.Volume.Path(state.ImageDir)
 			if err := errors.Join(os.Rename(dir, dir+"2"), os.Symlink(dir+"2", dir)); err != nil {
 				r.t.Fatal(err)
@@ -401,8 +403,8 @@ func TestRefuses(t *testing.T) {
 		"no key":        {uefi, true, file(state.KeyFile, ""), fault.RecoveryDamaged},
 		"a damaged key": {uefi, true, file(state.KeyFile, "{"), fault.RecoveryDamaged},
 		"a newer key":   {uefi, true, file(state.KeyFile, `{"version":99}`), fault.RecoveryNewer},
-		"unsigned":      {uefi, true, func(_ *rig, m *machine.Machine, _ *options) { m.Policy.AllowUnsigned = false }, fault.ImageUnsigned},
-		"too old":       {uefi, true, func(_ *rig, m *machine.Machine, _ *options) { m.Policy.OldestBuild = "2026-11-23.0001" }, fault.Policy},
+		"unsigned":      {uefi, true, func(_ *rig, m *machine.Machine, _ *goal) { m.Policy.AllowUnsigned = false }, fault.ImageUnsigned},
+		"too old":       {uefi, true, func(_ *rig, m *machine.Machine, _ *goal) { m.Policy.OldestBuild = "2026-11-23.0001" }, fault.Policy},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -420,8 +422,8 @@ func TestRefuses(t *testing.T) {
 				return r.Bytes("vdb", 0, 0) + machinetest.Tree(t, dir)
 			}
 			before := ""
-			_, err := r.restore(func(m *machine.Machine, o *options) {
-				c.change(r, m, o)
+			_, err := r.restore(func(e job.Env, o *goal) {
+				c.change(r, e.Machine, o)
 				before = now()
 			})
 			if fault.Of(err) != c.want || err == nil {
@@ -446,8 +448,8 @@ func TestOldImagesGo(t *testing.T) {
 		r.put(imagetest.Prefix+n, key, nil)
 		all = append(all, imagetest.Prefix+n+".upd")
 	}
-	if _, err := r.restore(func(m *machine.Machine, o *options) {
-		m.Keys = []signature.PublicKey{key.Public()}
+	if _, err := r.restore(func(e job.Env, o *goal) {
+		e.Machine.Keys = []signature.PublicKey{key.Public()}
 		o.Request.Image = all[0]
 	}); err != nil {
 		t.Fatal(err)
@@ -492,9 +494,9 @@ func TestRecoveryIsUpdated(t *testing.T) {
 				key := keytest.New(t)
 				r.put(later, key, nil)
 				r.onVolume(func(v *state.Volume) error { return os.WriteFile(v.Path("norm_boot"), c.own, 0o600) })
-				u, err := r.restore(func(m *machine.Machine, o *options) {
-					if o.KeepRecovery = c.keep; c.signed {
-						m.Keys = []signature.PublicKey{key.Public()}
+				u, err := r.restore(func(e job.Env, o *goal) {
+					if e.Survey.Args.KeepRecovery = c.keep; c.signed {
+						e.Machine.Keys = []signature.PublicKey{key.Public()}
 						return
 					}
 					o.Request.Image = machinetest.Original + ".upd"
@@ -525,8 +527,8 @@ func TestFromMedium(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = r.restore(func(m *machine.Machine, o *options) {
-		m.Keys, m.Policy.AllowUnsigned = []signature.PublicKey{f.Key.Public()}, false
+	_, err = r.restore(func(e job.Env, o *goal) {
+		e.Machine.Keys, e.Machine.Policy.AllowUnsigned = []signature.PublicKey{f.Key.Public()}, false
 		o.Image, o.Request = &im, &q
 	})
 	if err != nil {
@@ -551,7 +553,7 @@ func TestDiskFails(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, machinetest.Kind{Firmware: layout.UEFI})
 			r.put(later, keytest.New(t), nil)
-			m, o := r.boot(nil)
+			e, o := r.boot(nil)
 			o.Request.Image = machinetest.Original + ".upd"
 			begun := len(r.Calls())
 			r.Fail(func(n int, c string) error {
@@ -560,7 +562,7 @@ func TestDiskFails(t *testing.T) {
 				}
 				return nil
 			})
-			err := restore(t.Context(), m, o)
+			err := restore(t.Context(), e, o)
 			if got := fault.Of(err); got != fault.DiskWrite && got != fault.BootSetup {
 				t.Errorf("got %v", err)
 			}
@@ -584,26 +586,26 @@ func TestDiskFails(t *testing.T) {
 // TestIsTakenUpAgain: a restore that nobody asked for leaves a request before it destroys anything, which asks for what it was to restore.
 func TestIsTakenUpAgain(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(o *options)
+		change func(e job.Env, o *goal)
 		want   string
 	}{
-		"blank":    {func(o *options) { o.Blank = true }, state.Latest},
-		"original": {func(o *options) { o.Oldest = true }, state.Original},
-		"back":     {func(o *options) { o.Back = machinetest.Original + ".upd" }, machinetest.Original + ".upd"},
+		"blank":    {func(_ job.Env, o *goal) { o.Blank = true }, state.Latest},
+		"original": {func(e job.Env, _ *goal) { e.Survey.Args.Oldest = true }, state.Original},
+		"back":     {func(_ job.Env, o *goal) { o.Back = machinetest.Original + ".upd" }, machinetest.Original + ".upd"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, machinetest.Kind{Firmware: layout.UEFI})
 			r.onVolume((*state.Volume).DeleteRequest)
-			m, o := r.boot(nil)
-			c.change(&o)
+			e, o := r.boot(nil)
+			c.change(e, &o)
 			r.Fail(func(_ int, call string) error {
 				if call == "open /dev/vdb 1" {
 					return machinetest.ErrCut
 				}
 				return nil
 			})
-			if err := restore(t.Context(), m, o); !errors.Is(err, machinetest.ErrCut) {
+			if err := restore(t.Context(), e, o); !errors.Is(err, machinetest.ErrCut) {
 				t.Fatalf("got %v", err)
 			}
 			r.onVolume(func(v *state.Volume) error {
@@ -624,7 +626,7 @@ func TestIsTakenUpAgain(t *testing.T) {
 func TestDiscard(t *testing.T) {
 	for _, flash := range []bool{true, false} {
 		r := newRig(t, machinetest.Kind{Firmware: layout.UEFI, Data: true})
-		if _, err := r.restore(func(m *machine.Machine, _ *options) { m.Identity.Variant.DiskIsSSD = flash }); err != nil {
+		if _, err := r.restore(func(e job.Env, _ *goal) { e.Machine.Identity.Variant.DiskIsSSD = flash }); err != nil {
 			t.Fatal(err)
 		}
 		dir, _ := r.system()

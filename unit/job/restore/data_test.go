@@ -91,7 +91,7 @@ func TestDataArray(t *testing.T) {
 				m.Doors = machine.Real(m.Log, nil, nil)
 				m.Run = run
 				m.Site.Names.Primary, m.Site.Names.Recovery = "PRIMARY", "RECOVERY"
-				j := &restoring{Machine: m, options: options{Unit: state.Unit{
+				j := &restoring{Machine: m, goal: goal{Unit: state.Unit{
 					Array:     &state.Array{Level: 1, UUID: arrayID(0x33), FSUUID: arrayID(0x44), FSLabel: "PRIMARY"},
 					DataArray: &state.Array{Level: 1, UUID: arrayID(own), FSUUID: arrayID(0x55), FSLabel: "DATA"},
 				}}}

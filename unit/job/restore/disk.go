@@ -67,7 +67,7 @@ func (j *restoring) chooseDisk(ctx context.Context) error {
 		j.Log.Info("plan", "disk", d.Name, "model", d.Model, "serial", d.Serial, "bytes", d.Size, "carries", carries,
 			"table", string(d.table.Kind), "recorded", d.recorded, "kept", fmt.Sprint(d.keep), "image", j.image.Name.String())
 	}
-	return j.fits(ctx)
+	return j.checkRoom(ctx)
 }
 
 // mainDisks looks again for the disks that the decision was made for, in the order of the record.

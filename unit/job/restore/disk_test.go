@@ -133,7 +133,7 @@ func TestLayOut(t *testing.T) {
 				m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Firmware: fw, Identity: platform.Identity{Variant: v}}
 				m.Doors = machine.Real(m.Log, nil, nil)
 				m.Site.Names.Primary = "PRIMARY"
-				j := &restoring{Machine: m, options: options{Unit: u}, disks: []target{{Disk: block.Disk{Path: path, Size: diskSize, SectorSize: 512}}}}
+				j := &restoring{Machine: m, goal: goal{Unit: u}, disks: []target{{Disk: block.Disk{Path: path, Size: diskSize, SectorSize: 512}}}}
 				err := j.layOut(0)
 				if fault.Of(err) != c.want || (err == nil) != (c.want == nil) {
 					t.Fatalf("got %v, want %v", err, c.want)
@@ -171,7 +171,7 @@ func TestDisksThatChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := &restoring{Machine: m, options: options{Planned: planned, Unit: state.Unit{Main: make([]state.Disk, 1)}, Blank: true}}
+	j := &restoring{Machine: m, goal: goal{Planned: planned, Unit: state.Unit{Main: make([]state.Disk, 1)}, Blank: true}}
 	check := func(when string, want *fault.Fault) {
 		t.Helper()
 		if disks, err := j.mainDisks(); fault.Of(err) != want || (want == nil) != (len(disks) == 1) {
@@ -208,7 +208,7 @@ func TestInOrder(t *testing.T) {
 	disk := func(name, serial string) block.Disk {
 		return block.Disk{Name: name, Path: "/dev/" + name, Serial: serial}
 	}
-	j := &restoring{options: options{Unit: state.Unit{Main: []state.Disk{{Serial: "A"}, {Serial: "B"}, {Serial: "C"}}}}}
+	j := &restoring{goal: goal{Unit: state.Unit{Main: []state.Disk{{Serial: "A"}, {Serial: "B"}, {Serial: "C"}}}}}
 	for _, c := range []struct {
 		name  string
 		disks []block.Disk

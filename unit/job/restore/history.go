@@ -8,7 +8,7 @@ import (
 	"gprovision/model/release"
 )
 
-// history reads the history of images. One that cannot be read counts for nothing; the first record of this restore sets it aside.
+// history reads the history of images. One that cannot be read counts for nothing. The first record of this restore sets it aside.
 func (j *restoring) history() release.History {
 	h, err := j.Volume.History()
 	if err != nil {

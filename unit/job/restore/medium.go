@@ -41,7 +41,7 @@ func FromMedium(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome 
 	}
 	r := state.Request{Version: state.Version, ID: file.ID, Kind: state.KindRestore, Image: file.Name.String(), By: "an emergency medium",
 		Time: time.Now().UTC().Truncate(time.Second)}
-	out := run(ctx, e, f, wanted{image: &im, request: &r})
+	out := run(ctx, e, f, goal{Image: &im, Request: &r})
 	if out.Kind != job.RebootNow {
 		out.Answered, out.Why = file.ID, "the restore from it failed"
 		return out
@@ -71,9 +71,7 @@ func confirmed(ctx context.Context, e job.Env, f *survey.Findings) bool {
 	if err != nil {
 		why = &fault.Occurrence{Fault: fault.MediumNotAsked, Cause: err}
 	}
-	m.Log.Warn("restore from the emergency medium is not confirmed", "code", fault.MediumNotAsked.Code, "image", file.Name.String(), "err",
-		why, journal.ForPerson())
-	m.Panel.Fail(why)
+	e.ShowFailure("restore from the emergency medium is not confirmed", why, "image", file.Name.String())
 	if errors.Is(err, panel.ErrNoInput) {
 		m.Panel.Pause(ctx, job.ReadingTime)
 	}

@@ -14,6 +14,7 @@ import (
 	"gprovision/model/release"
 	"gprovision/site"
 	"gprovision/unit/image/imagetest"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
@@ -45,7 +46,7 @@ func TestNotes(t *testing.T) {
 	if err := os.MkdirAll(v.Path(state.Dir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	j := &restoring{Machine: m, disks: []target{{Disk: disks[0], table: tables[1]}}, root: t.TempDir(), options: options{
+	j := &restoring{Machine: m, env: jobtest.Env(m), disks: []target{{Disk: disks[0], table: tables[1]}}, root: t.TempDir(), goal: goal{
 		Volume: v, Unit: state.Unit{Serial: "S1", Platform: "VIRT", Firmware: layout.UEFI, ImagePrefix: imagetest.Prefix,
 			Recovery: state.Disk{Size: 2 * layout.GiB, Table: recovery}, Main: []state.Disk{machine.DiskRecord(disks[0], tables[0])}},
 	}}

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"context"
 	"encoding/pem"
 	"errors"
 	"net/http/httptest"

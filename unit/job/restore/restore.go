@@ -23,9 +23,11 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
+	"gprovision/model/record"
 	"gprovision/model/release"
 	"gprovision/model/step"
 	"gprovision/unit/image"
+	"gprovision/unit/job"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
@@ -33,44 +35,37 @@ import (
 	"gprovision/unit/uplink"
 )
 
-// options is what the job needs beside the machine.
-type options struct {
-	// Recovery is the mount point of the recovery volume, writable.
-	Recovery string
-	// Volume is the state on it, and Unit its record of this unit.
+// goal is what a restore is to bring about, and from what.
+type goal struct {
+	// Volume is the state on the recovery volume, which is mounted writable.
 	Volume *state.Volume
-	Unit   state.Unit
-	// Request is the pending request; nil when the restore follows from the main disk's state.
+	// Unit is the record of this unit.
+	Unit state.Unit
+	// Request is the pending request. It is nil when the restore follows from the main disk's state.
 	Request *state.Request
-	// Image is the only image to restore, one that does not lie on the recovery volume but on a medium that stays mounted; nil:
-	// those of the recovery volume. Request says that it was asked for and need not be written yet.
+	// Image is the only image to restore, on a medium that stays mounted. It is nil for those of the recovery volume. Request says that it
+	// was asked for and need not be written yet.
 	Image *image.Image
-	// Oldest asks for the original image where no request says otherwise.
-	Oldest bool
-	// KeepRecovery leaves the recovery artifact as it is, and starts the release by it where that is possible, whatever the build
-	// numbers say: KERNEL_OVERRIDE=recovery.
-	KeepRecovery bool
-	// Back is the image that init goes back to by itself, as a file name; "" if this is no such restore. There is then no Request.
-	// No other image is taken, and nothing is destroyed unless it is good.
+	// Back is the file name of the image that init goes back to by itself, or "". There is no Request then, no other image is taken, and
+	// nothing is destroyed unless it is good.
 	Back string
-	// Main is the partition of the main system where it was found; nil where there is none.
+	// Main is the partition of the main system where it was found, or nil.
 	Main *machine.Found
 	// Planned are the disks that the platform plans, where Main is nil or an array. No other disk is written to.
 	Planned []block.Disk
-	// Blank reports whether the restore follows from Planned being blank: they must still be so when the first write is due.
+	// Blank reports whether the restore follows from Planned being blank. They must still be so when the first write is due.
 	Blank bool
-	// Observe is called at each change of a step.
-	Observe func(step.Event)
 }
 
 // restoring is one restore in progress.
 type restoring struct {
 	*machine.Machine
-	options
+	goal
+	env    job.Env
 	data   state.RestoreData
-	config sysroot.Config // of the system, as far as it does not depend on what is restored
-	image  image.Image
-	proof  *image.Proof    // of the image; nil: it is not signed
+	config sysroot.Config  // of the system, as far as it does not depend on what is restored
+	image  image.Image     // that is tried
+	proof  *image.Proof    // of the image, nil if it is not signed
 	need   filesystem.Need // of the image
 	wrote  bool            // the image was begun to be written
 	disks  []target
@@ -79,11 +74,11 @@ type restoring struct {
 }
 
 // restore restores the unit. On success the mark is set and the next boot starts the new system.
-func restore(ctx context.Context, m *machine.Machine, o options) error {
-	if o.Unit.ImagePrefix == "" {
-		o.Unit.ImagePrefix = m.Site.Names.ImagePrefix
+func restore(ctx context.Context, e job.Env, g goal) error {
+	if g.Unit.ImagePrefix == "" {
+		g.Unit.ImagePrefix = e.Machine.Site.Names.ImagePrefix
 	}
-	j := &restoring{Machine: m, options: o, root: m.Places.Main}
+	j := &restoring{Machine: e.Machine, env: e, goal: g, root: e.Machine.Places.Main}
 	err := j.run(ctx)
 	if err != nil && ctx.Err() == nil {
 		if err := j.count(state.Counts.RestoreFailed); err != nil {
@@ -148,7 +143,7 @@ func identity(m *machine.Machine, v *state.Volume) (c sysroot.Config, err error)
 }
 
 // blames reports whether a try that ended with err is noted against its image. One that has no room is as good as it was, and will have it
-// on a larger disk; one that filled the disk is not taken first again, whatever was thought of its size.
+// on a larger disk. One that filled the disk is not taken first again, whatever was thought of its size.
 func (j *restoring) blames(err error) bool {
 	return badImage(err) && (!errors.Is(err, image.ErrNoRoom) || j.wrote)
 }
@@ -178,10 +173,10 @@ func (j *restoring) candidates() ([]image.Image, error) {
 		choice = j.Back
 	case j.Request != nil:
 		choice = j.Request.Image
-	case j.Oldest:
+	case j.env.Survey.Args.Oldest:
 		choice = state.Original
 	}
-	dir := filepath.Join(j.Recovery, state.ImageDir)
+	dir := filepath.Join(j.Places.Recovery, state.ImageDir)
 	if st, err := os.Lstat(dir); err == nil && !st.IsDir() {
 		return nil, fault.Newf(fault.RecoveryDamaged, "%s is not a directory", state.ImageDir)
 	}
@@ -221,8 +216,7 @@ func (j *restoring) candidates() ([]image.Image, error) {
 
 func (j *restoring) try(ctx context.Context, im image.Image) error {
 	j.image, j.proof, j.wrote = im, nil, false
-	steps := j.Site.Weave("restore", j.steps())
-	err := step.Run(ctx, steps, j.Observe)
+	err := j.env.Run(ctx, record.JobRestore, "restore", j.steps())
 	if err != nil {
 		j.unmount()
 		if j.blames(err) {
@@ -271,7 +265,7 @@ func (j *restoring) noteRequest(context.Context) error {
 		switch {
 		case j.Back != "":
 			choice, why = j.Back, "init: the installed system did not start"
-		case j.Oldest:
+		case j.env.Survey.Args.Oldest:
 			choice = state.Original
 		}
 		r, err := state.NewRequest(state.KindRestore, choice, why, time.Now())
@@ -417,7 +411,7 @@ func (j *restoring) bootEntries(context.Context) error {
 
 // prune makes room. An image that cannot be removed does not make the restored system a bad one.
 func (j *restoring) prune(context.Context) error {
-	dir := filepath.Join(j.Recovery, state.ImageDir)
+	dir := filepath.Join(j.Places.Recovery, state.ImageDir)
 	images, _, err := image.List(dir, j.Unit.ImagePrefix, false)
 	if err != nil {
 		j.Log.Warn("images cannot be listed, none is removed", "err", err)

@@ -18,6 +18,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/unit/image"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 )
@@ -141,7 +142,9 @@ func TestFullVolume(t *testing.T) {
 		request *state.Request
 		image   *image.Image
 	}{{&r, &image.Image{}}, {nil, nil}} {
-		j := &restoring{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler)}, options: options{Volume: state.Open(dir), Request: c.request, Image: c.image}, disks: []target{{}}}
+		m := &machine.Machine{Log: slog.New(slog.DiscardHandler)}
+		j := &restoring{Machine: m, env: jobtest.Env(m), goal: goal{Volume: state.Open(dir), Request: c.request, Image: c.image},
+			disks: []target{{}}}
 		j.Unit.Main = []state.Disk{machine.DiskRecord(block.Disk{}, layout.Table{})}
 		if err := j.noteRequest(t.Context()); err != nil || c.request != nil && j.Request.ID != r.ID || j.Request.ID == "" {
 			t.Errorf("got %v, request %q", err, j.Request.ID)

@@ -10,10 +10,10 @@ import (
 	"gprovision/unit/machine"
 )
 
-// fits returns an error unless the image has room in the main system that would be made, before anything is written. What it needs is
+// checkRoom returns an error unless the image has room in the main system that would be made, before anything is written. What it needs is
 // known from the proof: the signed word of who judged it when it was made, or the unit's own judgement of each entry.
-func (j *restoring) fits(ctx context.Context) error {
-	need := image.Beside(j.need, j.Firmware, artifactSize(filepath.Join(j.Recovery, j.Site.Names.BootFile)))
+func (j *restoring) checkRoom(ctx context.Context) error {
+	need := image.Beside(j.need, j.Firmware, artifactSize(filepath.Join(j.Places.Recovery, j.Site.Names.BootFile)))
 	room, err := image.Room(ctx, j.Run, j.size(), need)
 	if err != nil {
 		return fault.Because(fault.DiskWrite, err)

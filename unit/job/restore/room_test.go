@@ -15,10 +15,10 @@ import (
 	"gprovision/hw/filesystem"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
-	"gprovision/model/step"
 	"gprovision/site"
 	"gprovision/unit/image"
 	"gprovision/unit/image/imagetest"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
@@ -55,9 +55,11 @@ func TestNoRoom(t *testing.T) {
 		{"one inode more", filesystem.Need{Inodes: most.Inodes + 1, Blocks: most.Blocks}, false},
 		{"a tar of a few bytes with many files", filesystem.Need{Inodes: 1 << 20, Blocks: 1000}, false},
 	} {
-		j := &restoring{Machine: &machine.Machine{Doors: machine.Doors{Run: run}, Firmware: layout.UEFI, Site: site.Stock()}, options: options{Recovery: t.TempDir()}, need: c.need,
+		m := &machine.Machine{Doors: machine.Doors{Run: run}, Firmware: layout.UEFI, Site: site.Stock()}
+		m.Places.Recovery = t.TempDir()
+		j := &restoring{Machine: m, need: c.need,
 			disks: []target{{Disk: block.Disk{}, table: layout.Table{Partitions: []layout.Partition{{Role: layout.Primary, Size: size}}}}}}
-		err := j.fits(t.Context())
+		err := j.checkRoom(t.Context())
 		if (err == nil) != c.fits || err != nil && (fault.Of(err) != fault.DiskTooSmall || !badImage(err)) {
 			t.Errorf("%s: %v", c.name, err)
 		}
@@ -103,13 +105,15 @@ func TestNextImage(t *testing.T) {
 			}
 			tries := 0
 			s := site.Stock()
-			s.Hooks = append(s.Hooks, site.Hook{Job: "restore", Step: "check-image", Extra: step.Step{Name: "fail", Run: func(context.Context) error {
+			fail := func(context.Context, site.Unit) error {
 				tries++
 				return c.fails[tries-1]
-			}}})
+			}
+			s.Hooks = append(s.Hooks, site.Hook{Job: "restore", Step: "check-image", Extra: site.Extra{Name: "fail", Run: fail}})
 			m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Site: s}
 			m.Doors = machine.Real(m.Log, nil, nil)
-			err := restore(t.Context(), m, options{Recovery: volume, Volume: v, Unit: state.Unit{ImagePrefix: imagetest.Prefix}})
+			m.Places.Recovery = volume
+			err := restore(t.Context(), jobtest.Env(m), goal{Volume: v, Unit: state.Unit{ImagePrefix: imagetest.Prefix}})
 			if !c.want(err) || tries != len(c.fails) {
 				t.Errorf("after %d tries: %v", tries, err)
 			}

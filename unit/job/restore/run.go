@@ -11,22 +11,11 @@ import (
 	"gprovision/model/record"
 	"gprovision/model/release"
 	"gprovision/unit/decide"
-	"gprovision/unit/image"
 	"gprovision/unit/job"
 	"gprovision/unit/journal"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
 )
-
-// wanted is what is to be restored. Its zero value is what follows from the state of the main disk.
-type wanted struct {
-	// image is one of a medium; nil: one of the recovery volume.
-	image *image.Image
-	// request is that of a person, of a medium, or of the recovery volume.
-	request *state.Request
-	// back is the only image to take when init goes back to it by itself, else "".
-	back string
-}
 
 // Run restores an image of the recovery volume: the one that a person chose, that a request names, or that follows from the state of the
 // main disk. Where none is good one is fetched, if the policy says from where.
@@ -42,22 +31,23 @@ func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 		}
 		request = &r
 	}
-	return run(ctx, e, f, wanted{request: request})
+	return run(ctx, e, f, goal{Request: request})
 }
 
 // GoBack restores the image before the installed one, which does not start. Nothing else is tried: where it fails, the installed system, if
 // it is there yet, is better than none.
 func GoBack(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	e.Machine.Log.Warn("going back to another image", "from", f.Mark.Release, "to", f.Previous, "attempts", f.Attempts, journal.ForPerson())
-	out := run(ctx, e, f, wanted{back: f.Previous})
+	out := run(ctx, e, f, goal{Back: f.Previous})
 	if out.Kind == job.HoldOn {
 		return job.Outcome{Kind: job.DecideAgain, BackFailed: true}
 	}
 	return out
 }
 
-// run is a restore with what surrounds it: the recovery volume is held, keeps the log and the request, and the server hears of it.
-func run(ctx context.Context, e job.Env, f *survey.Findings, w wanted) job.Outcome {
+// run is a restore with what surrounds it: the recovery volume is held, keeps the log and the request, and the server hears of it. g has
+// what is asked for. A goal without that is what follows from the state of the main disk.
+func run(ctx context.Context, e job.Env, f *survey.Findings, g goal) job.Outcome {
 	m := e.Machine
 	v, err := e.Volume.Hold()
 	if err != nil {
@@ -71,28 +61,23 @@ func run(ctx context.Context, e job.Env, f *survey.Findings, w wanted) job.Outco
 		m.Log.Warn(job.RequestIgnored, "code", fault.RequestDamaged.Code, "err", f.BadRequest, journal.ForPerson())
 		e.SetRequestAside(f.BadRequest, f.Recovery)
 	}
-	if w.image == nil && w.request != nil && w.request != f.Request {
-		if err := keepRequest(e, v, *w.request); err != nil {
+	if g.Image == nil && g.Request != nil && g.Request != f.Request {
+		if err := keepRequest(e, v, *g.Request); err != nil {
 			return job.Hold(fault.Because(fault.RecoveryDamaged, err))
 		}
 	}
-	if w.back != "" {
+	if g.Back != "" {
 		giveUp(e, v, f)
 	}
 	disconnect := connect(ctx, e, v, f.Unit)
 	e.Began(record.JobRestore)
-	args := e.Survey.Args
-	o := options{
-		Recovery: m.Places.Recovery, Volume: v, Unit: f.Unit, Request: w.request, Image: w.image, Back: w.back, Main: f.MainPart,
-		Planned: f.Planned, Blank: f.Main == decide.MainBlank && w.image == nil && w.request == nil, Oldest: args.Oldest,
-		KeepRecovery: args.KeepRecovery,
-		Observe:      e.Observer(record.JobRestore),
-	}
-	err = restore(ctx, m, o)
-	if badImages(err) && w.image == nil && w.back == "" && m.Policy.NetworkRecovery != "" {
+	g.Volume, g.Unit, g.Main, g.Planned = v, f.Unit, f.MainPart, f.Planned
+	g.Blank = f.Main == decide.MainBlank && g.Image == nil && g.Request == nil
+	err = restore(ctx, e, g)
+	if badImages(err) && g.Image == nil && g.Back == "" && m.Policy.NetworkRecovery != "" {
 		m.Log.Warn("no image on the recovery volume can be restored, one is fetched", "err", err, journal.ForPerson())
 		if fetchErr := fetch(ctx, e, v, f.Unit, disconnect); fetchErr == nil {
-			err = restore(ctx, m, o)
+			err = restore(ctx, e, g)
 		} else {
 			err = fmt.Errorf("%w; from the network: %v", err, fetchErr)
 		}

@@ -26,7 +26,8 @@ import (
 // errNotTrusted says that nothing vouches for a boot artifact.
 var errNotTrusted = errors.New("it has no signature of its own by a key of the policy, and no signed image at hand holds it")
 
-// trusted returns the SHA-256 of the recovery artifact own as something vouches for it, with what that is; errNotTrusted if nothing does.
+// trusted returns the SHA-256 of the recovery artifact own as something vouches for it, and what that is. It returns errNotTrusted if
+// nothing does.
 func (j *restoring) trusted(ctx context.Context, own string, a machine.Artifact) (sum [sha256.Size]byte, by string, err error) {
 	sum, err = image.SignedArtifact(own, a.Build, j.Unit.ImagePrefix, j.Keys)
 	if err == nil {
@@ -38,7 +39,7 @@ func (j *restoring) trusted(ctx context.Context, own string, a machine.Artifact)
 	if sum, err = machine.HashOnDevice(own); err != nil {
 		return sum, "", err
 	}
-	images, _, err := image.List(filepath.Join(j.Recovery, state.ImageDir), j.Unit.ImagePrefix, false)
+	images, _, err := image.List(filepath.Join(j.Places.Recovery, state.ImageDir), j.Unit.ImagePrefix, false)
 	if err != nil {
 		return sum, "", err
 	}

@@ -15,6 +15,7 @@ import (
 	"gprovision/site"
 	"gprovision/unit/image"
 	"gprovision/unit/image/imagetest"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
@@ -111,7 +112,10 @@ func TestTakeRecovery(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Panel: panel.New(), Site: site.Stock(), Policy: policy.Policy{AllowUnsigned: c.unsigned}, Keys: []signature.PublicKey{f.Key.Public()}}
-			j := &restoring{Machine: m, root: root, image: image.Image{Name: n}, options: options{Recovery: volume, KeepRecovery: c.asked, Unit: state.Unit{ImagePrefix: imagetest.Prefix}}}
+			m.Places.Recovery = volume
+			j := &restoring{Machine: m, env: jobtest.Env(m), root: root, image: image.Image{Name: n},
+				goal: goal{Unit: state.Unit{ImagePrefix: imagetest.Prefix}}}
+			j.env.Survey.Args.KeepRecovery = c.asked
 			if err := j.takeRecovery(t.Context(), artifact, machine.Artifact{Build: 7, Monolithic: true}); err != nil {
 				t.Fatal(err)
 			}

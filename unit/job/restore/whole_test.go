@@ -18,6 +18,8 @@ import (
 	"gprovision/model/platform"
 	"gprovision/model/signature"
 	"gprovision/unit/image/imagetest"
+	"gprovision/unit/job"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
@@ -41,7 +43,7 @@ func newRig(t *testing.T, k machinetest.Kind) *rig {
 }
 
 // boot switches the machine on and mounts the recovery volume, writable.
-func (r *rig) boot(fault func(n int, call string) error) (*machine.Machine, options) {
+func (r *rig) boot(fault func(n int, call string) error) (job.Env, goal) {
 	r.t.Helper()
 	r.Start(fault)
 	m := machinetest.Machine(r.Rig)
@@ -58,7 +60,7 @@ func (r *rig) boot(fault func(n int, call string) error) (*machine.Machine, opti
 			}
 		}
 	}
-	o := options{Recovery: m.Places.Recovery, Volume: state.Open(m.Places.Recovery)}
+	e, o := jobtest.Env(m), goal{Volume: state.Open(m.Places.Recovery)}
 	if o.Unit, err = o.Volume.ReadUnit(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -81,24 +83,24 @@ func (r *rig) boot(fault func(n int, call string) error) (*machine.Machine, opti
 			}
 			o.Main = &machine.Found{Path: machine.ArrayPath}
 		}
-		return m, o
+		return e, o
 	}
 	for _, p := range parts {
 		if p.Partition.UUID == o.Unit.System().UUID && r.Volume(o.Unit.System().FSUUID) != "" {
 			o.Main = &p
 		}
 	}
-	return m, o
+	return e, o
 }
 
-// restore runs one restore as change has its options.
-func (r *rig) restore(change func(m *machine.Machine, o *options)) (state.Unit, error) {
+// restore runs one restore as change has its goal.
+func (r *rig) restore(change func(e job.Env, o *goal)) (state.Unit, error) {
 	r.t.Helper()
-	m, o := r.boot(nil)
+	e, o := r.boot(nil)
 	if change != nil {
-		change(m, &o)
+		change(e, &o)
 	}
-	err := restore(r.t.Context(), m, o)
+	err := restore(r.t.Context(), e, o)
 	u, rerr := o.Volume.ReadUnit()
 	if rerr != nil {
 		r.t.Error(rerr)
@@ -221,7 +223,8 @@ func TestWhole(t *testing.T) {
 // bootable checks that firmware and boot loader start the restored system, and the recovery volume beside it.
 func (r *rig) bootable(u state.Unit) {
 	r.t.Helper()
-	m, o := r.boot(nil)
+	e, o := r.boot(nil)
+	m := e.Machine
 	if m.Firmware == layout.BIOS {
 		config := read(r.t, r.Volume(u.System().FSUUID), "boot/grub/grub.cfg")
 		if !strings.Contains(config, "real_root=") || !strings.Contains(config, u.Recovery.Table.Find(layout.Recovery).FSUUID) {

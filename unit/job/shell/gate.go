@@ -23,7 +23,7 @@ const maxDelay = time.Minute
 type Terminal struct {
 	// Line asks for a line and returns what was typed and on which panel. Of a secret nothing is shown.
 	Line func(ctx context.Context, prompt string, secret bool) (text, panel string, err error)
-	// Print writes text to a panel; "" means all of them.
+	// Print writes text to a panel. An empty name means all of them.
 	Print func(panel, text string)
 }
 
@@ -32,14 +32,14 @@ type Gate struct {
 	Terminal Terminal
 	// Serial is the unit's serial number.
 	Serial string
-	// Hash is that of the unit's own password, "" if it is not known.
+	// Hash is that of the unit's own password. It is empty if that is not known.
 	Hash string
 	// Keys are the support keys of the policy.
 	Keys []signature.PublicKey
 	// Tries and SetTries read and write how many wrong passwords were typed in a row. They outlive a boot.
 	Tries    func() (int, error)
 	SetTries func(int) error
-	// Sleep waits; it ends early with the error of ctx.
+	// Sleep waits. It ends early with the error of ctx.
 	Sleep func(ctx context.Context, d time.Duration) error
 }
 

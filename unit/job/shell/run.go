@@ -30,21 +30,20 @@ type opened struct {
 	f   *survey.Findings
 }
 
-// Run opens the shell to whoever can open it. print writes text to a console that takes keys; "" means all of them.
-func Run(ctx context.Context, e job.Env, print func(console, text string), f *survey.Findings) job.Outcome {
+// Run opens the shell to whoever can open it.
+func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	again := job.Outcome{Kind: job.DecideAgain}
 	o, log := opened{e, f}, e.Machine.Log
-	t := Terminal{Line: e.Machine.Panel.Line, Print: print}
+	t := Terminal{Line: e.Machine.Panel.Line, Print: e.Print}
 	gate, err := o.gate(t)
 	if err != nil {
 		return job.Hold(err)
 	}
 	console, who, err := gate.Open(ctx)
 	if err != nil {
-		log.Warn("recovery shell is not opened", "err", err, journal.ForPerson())
-		e.Machine.Panel.Fail(err)
+		e.ShowFailure("recovery shell is not opened", err)
 		return again
 	}
 	log.Warn("recovery shell opened", "console", console, "by", who, journal.ForPerson())

@@ -46,7 +46,8 @@ func sessionOf(t *testing.T, r *machinetest.Rig, change func(*job.Env), fault fu
 		return append(typed, panel.KeyEnter)
 	}})
 	var out strings.Builder
-	got := Run(t.Context(), e, func(_, text string) { out.WriteString(text) }, f)
+	e.Print = func(_, text string) { out.WriteString(text) }
+	got := Run(t.Context(), e, f)
 	r.Fail(nil)
 	if on, err := e.Machine.Mounted(e.Machine.Places.Recovery); on || err != nil {
 		t.Errorf("after the shell the recovery volume is mounted: %v", err)

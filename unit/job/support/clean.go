@@ -228,7 +228,7 @@ func value(line, name, s string, lines bool) (from, to int, hidden string) {
 	return 0, len(s), secret.Hidden
 }
 
-// opening returns the quote with which s begins, with the backslashes before it; "" if there is none.
+// opening returns the quote with which s begins, with the backslashes before it. It returns "" if there is none.
 func opening(s string) string {
 	if n := strings.IndexAny(s, `"'`); n >= 0 && strings.Trim(s[:n], `\`) == "" {
 		return s[:n+1]

@@ -22,8 +22,7 @@ func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	m.Panel.Show(panel.View{Job: string(decide.Support), Step: "Saving"})
 	name, err := save(ctx, e, f)
 	if err != nil {
-		m.Log.Warn("support bundle cannot be saved", "code", fault.NoBundle.Code, "err", err, journal.ForPerson())
-		m.Panel.Fail(err)
+		e.ShowFailure("support bundle cannot be saved", err)
 	} else {
 		m.Log.Info("support bundle saved", "file", name, journal.ForPerson())
 		m.Panel.Message("Saved " + name)

@@ -45,9 +45,9 @@ type File struct {
 
 // Options says what goes into a bundle.
 type Options struct {
-	// Volume is the mounted recovery volume, nil if there is none.
+	// Volume is the mounted recovery volume. It is nil if there is none.
 	Volume *state.Volume
-	// Sys and Proc are /sys and /proc; nil: no inventory.
+	// Sys and Proc are /sys and /proc. Without them there is no inventory.
 	Sys, Proc fs.FS
 	// Files are what the caller knows beside that, such as an excerpt of the journal.
 	Files []File
