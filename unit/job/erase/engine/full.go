@@ -67,7 +67,7 @@ func asBefore(s erasure.Samples) bool { return s.Random.Unchanged > 0 || s.Ends.
 func (o *overwriter) lookAtAll(ctx context.Context) (found, error) {
 	var all found
 	size := o.blocks.size()
-	part := max(chunk, size/256/chunk*chunk)
+	part := o.step(size)
 	for at := int64(0); at < size; at += part {
 		if err := ctx.Err(); err != nil {
 			return found{}, err

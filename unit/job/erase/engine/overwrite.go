@@ -57,6 +57,8 @@ type overwriter struct {
 	pos     *Position
 	// marks reports that the stream stays, and that blocks that are not read back are listed as those that could not be written.
 	marks bool
+	// buffers are two for each request.
+	buffers [][2][]byte
 }
 
 // found is what came of some blocks.
@@ -87,7 +89,7 @@ func (o *overwriter) stream(p []byte, off int64) {
 // run does what is left of all passes. The error is one that ends the whole erase, or says that too much cannot be written.
 func (o *overwriter) run(ctx context.Context) error {
 	size := o.blocks.size()
-	part := max(chunk, size/256/chunk*chunk)
+	part := o.step(size)
 	w := &o.pos.Word
 	w.Sectors = erasure.Count(size / o.blockSize)
 	if o.pos.Pass == passStream && o.pos.Next == 0 {
@@ -165,11 +167,23 @@ func (o *overwriter) unwritten(bad []erasure.Range) {
 	o.pos.Unwritten = out
 }
 
+// step is how much is done between two flushes: a 256th, and enough that several requests have something to do.
+func (o *overwriter) step(size int64) int64 {
+	least := int64(chunk)
+	if o.requests > 1 {
+		least *= 8 * int64(o.requests)
+	}
+	return max(least, size/256/chunk*chunk)
+}
+
 // part does the pass for the bytes from start to before end, with several requests under way.
 func (o *overwriter) part(start, end int64) found {
 	var all found
+	for len(o.buffers) < max(1, o.requests) {
+		o.buffers = append(o.buffers, [2][]byte{aligned(chunk), aligned(chunk)})
+	}
 	if o.requests <= 1 {
-		buf, want := aligned(chunk), aligned(chunk)
+		buf, want := o.buffers[0][0], o.buffers[0][1]
 		for at := start; at < end; at += chunk {
 			all.add(o.chunk(at, min(chunk, end-at), buf, want))
 		}
@@ -178,9 +192,9 @@ func (o *overwriter) part(start, end int64) found {
 	var mu sync.Mutex
 	var wait sync.WaitGroup
 	next := start
-	for range o.requests {
+	for i := range o.requests {
 		wait.Go(func() {
-			buf, want := aligned(chunk), aligned(chunk)
+			buf, want := o.buffers[i][0], o.buffers[i][1]
 			for {
 				mu.Lock()
 				at := next
