@@ -34,6 +34,7 @@ func shapes() []shape {
 			v.DataPartition = &platform.DataPartition{Label: "DATA", Mount: "/data", Size: layout.GiB}
 		}},
 		{"usb", func(*platform.Variant) {}},
+		{"small", func(v *platform.Variant) { v.Disksize = smallSize }},
 		{"raid0", array(0, 2)}, {"raid1", array(1, 2)}, {"raid5", array(5, 3)}, {"raid6", array(6, 4)}, {"raid10", array(10, 4)},
 		{"raid1-data", func(v *platform.Variant) {
 			array(1, 2)(v)
@@ -44,6 +45,9 @@ func shapes() []shape {
 
 // memberSize is the size of the disks of an array: small, as all of them are brought into sync.
 const memberSize = 1920 << 20
+
+// smallSize is that of a main disk that is erased: each byte of it is written and read several times.
+const smallSize = layout.GiB
 
 // dataSize is the size of the members of an array for data.
 const dataSize = 256 * layout.MiB
