@@ -41,34 +41,3 @@ func Chain(o Offer) []Method {
 	}
 	return append(out, Overwrite)
 }
-
-// Try is what became of one method.
-type Try struct {
-	// Method is the one that was tried.
-	Method Method
-	// Begun reports that the drive took its command. A method that was refused has changed nothing.
-	Begun bool
-}
-
-// Next returns the method to try after those that came to nothing, or none if there is no other. A drive whose Sanitize did not end well
-// takes only another one.
-func Next(chain []Method, tries []Try) (Method, bool) {
-	stuck := slices.ContainsFunc(tries, func(t Try) bool { return t.Begun && t.Method.sanitizes() })
-	for _, m := range chain {
-		tried := slices.ContainsFunc(tries, func(t Try) bool { return t.Method == m })
-		if !tried && (!stuck || m.sanitizes()) {
-			return m, true
-		}
-	}
-	return "", false
-}
-
-// sanitizes reports whether a method leaves a drive in a mode of its own if it fails.
-func (m Method) sanitizes() bool {
-	switch k := m.find().kind; k {
-	case kindNVMeSanitize, kindATASanitize:
-		return true
-	default:
-		return k == kindSCSI && m != SCSIFormatUnit
-	}
-}

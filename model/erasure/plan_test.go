@@ -40,32 +40,3 @@ func TestChain(t *testing.T) {
 		}
 	}
 }
-
-func TestNext(t *testing.T) {
-	nvme := []Method{NVMeSanitizeCrypto, NVMeSanitizeBlock, NVMeFormatUser, Overwrite}
-	sas := []Method{SCSISanitizeBlock, SCSIFormatUnit, Overwrite}
-	for what, c := range map[string]struct {
-		chain []Method
-		tries []Try
-		want  Method
-	}{
-		"the first":                     {nvme, nil, NVMeSanitizeCrypto},
-		"after a refusal":               {nvme, []Try{{NVMeSanitizeCrypto, false}}, NVMeSanitizeBlock},
-		"after a failure":               {nvme, []Try{{NVMeSanitizeCrypto, true}}, NVMeSanitizeBlock},
-		"after all refusals":            {nvme, []Try{{NVMeSanitizeCrypto, false}, {NVMeSanitizeBlock, false}}, NVMeFormatUser},
-		"in failure mode, and the last": {nvme, []Try{{NVMeSanitizeCrypto, true}, {NVMeSanitizeBlock, true}}, ""},
-		"in failure mode, then refused": {nvme, []Try{{NVMeSanitizeCrypto, true}, {NVMeSanitizeBlock, false}}, ""},
-		"after a Format that failed": {nvme,
-			[]Try{{NVMeSanitizeCrypto, false}, {NVMeSanitizeBlock, false}, {NVMeFormatUser, true}}, Overwrite},
-		"SAS in failure mode":             {sas, []Try{{SCSISanitizeBlock, true}}, ""},
-		"after FORMAT UNIT":               {sas, []Try{{SCSISanitizeBlock, false}, {SCSIFormatUnit, true}}, Overwrite},
-		"after an ATA Sanitize":           {[]Method{ATASanitizeBlock, ATASecurityNormal}, []Try{{ATASanitizeBlock, true}}, ""},
-		"nothing that could be tried":     {nil, nil, ""},
-		"nothing that was not tried":      {[]Method{Overwrite}, []Try{{Overwrite, true}}, ""},
-		"an eMMC whose sanitize did fail": {[]Method{MMCSanitize, Overwrite}, []Try{{MMCSanitize, true}}, Overwrite},
-	} {
-		if got, ok := Next(c.chain, c.tries); got != c.want || ok != (c.want != "") {
-			t.Errorf("%s: %q, want %q", what, got, c.want)
-		}
-	}
-}
