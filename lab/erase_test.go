@@ -52,7 +52,7 @@ func TestErase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if outcome, level := e.Text("outcome"), e.Text("level"); outcome != "proved" || level != "clear" {
+	if outcome, level := e.Text("outcome"), e.Text("erased"); outcome != "proved" || level != "clear" {
 		t.Errorf("a drive that formats honestly is %s at level %s, want proved at level clear", outcome, level)
 	}
 	u.Cut()

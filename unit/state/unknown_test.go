@@ -92,7 +92,8 @@ func keeps(v *Volume) map[string]struct{ write, change func() error } {
 }
 
 // anew are the files that are always made from scratch, so that there is nothing to keep.
-var anew = map[string]bool{KeyFile: true, HashFile: true, BootFile: true, PolicyFile: true, NetworkFile: true, BadRequestFile: true}
+var anew = map[string]bool{KeyFile: true, HashFile: true, BootFile: true, PolicyFile: true, NetworkFile: true, BadRequestFile: true,
+	CertificateFile: true}
 
 // TestUnknownKeysStay writes keys of a newer program into every object of every file. After this program has changed
 // the file, the keys must still be there, with their values to the last digit. What the program knows must be as it

@@ -41,7 +41,7 @@ func (j *erasing) certify(context.Context) error {
 		if err != nil {
 			return err
 		}
-		j.env.Machine.Log.Info("erase", "outcome", string(c.Outcome), "level", string(c.Level), "run", c.Run, journal.ForPerson())
+		j.env.Machine.Log.Info("erase", "outcome", string(c.Outcome), "erased", string(c.Level), "run", c.Run, journal.ForPerson())
 		return state.WriteErase(v, state.Erase{ID: j.entry.ID, By: j.entry.By, Started: j.entry.Started, Outcome: c.Outcome})
 	})
 }

@@ -39,7 +39,7 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 	}
 	places := j.takeAway(ctx, c, file, sig)
 	m := j.env.Machine
-	m.Log.Info("erase certificate", "run", c.Run, "outcome", string(c.Outcome), "level", string(c.Level),
+	m.Log.Info("erase certificate", "run", c.Run, "outcome", string(c.Outcome), "erased", string(c.Level),
 		"reached", strings.Join(places, ", "), journal.ForPerson())
 	switch c.Outcome {
 	case erasure.Proved:

@@ -98,13 +98,16 @@ func (j *erasing) submit(ctx context.Context, file, sig []byte, accepted bool) b
 	if s == nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerPatience)
-	defer cancel()
 	if q := j.env.Queue; q.Sending() {
-		if err := q.Flush(ctx); err != nil {
+		first, cancel := context.WithTimeout(ctx, answerPatience)
+		err := q.Flush(first)
+		cancel()
+		if err != nil {
 			j.env.Machine.Log.Warn("the server does not have all records of the erase", "err", err)
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
 	reply, err := s.Erased(ctx, record.EraseSubmission{Certificate: file, Signature: sig, Accepted: accepted})
 	if err != nil {
 		j.env.Machine.Log.Warn("the server does not take the certificate", "err", err)

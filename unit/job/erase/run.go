@@ -352,7 +352,7 @@ func (j *erasing) eraseDisk(ctx context.Context, i int, d *desk) error {
 	result, err := j.engine(ctx, i, d)
 	if err == nil {
 		j.env.Machine.Log.Info("drive erased", "disk", result.Name, "serial", result.Serial, "outcome", string(result.Outcome),
-			"level", string(result.Level), "method", string(result.Evidence.Method), "reasons", fmt.Sprint(result.Reasons), journal.ForPerson())
+			"erased", string(result.Level), "method", string(result.Evidence.Method), "reasons", fmt.Sprint(result.Reasons), journal.ForPerson())
 		return j.done(i, result)
 	}
 	j.env.Machine.Log.Warn("the erase of a drive ended early", "disk", d.p.disk().Name, "err", err, journal.ForPerson())

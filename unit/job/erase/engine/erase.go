@@ -128,6 +128,8 @@ type Turn struct {
 	Word erasure.Word
 	// Position is how far an overwrite is.
 	Position Position
+	// Verify reports that the drive was told to go into the media verification state.
+	Verify bool
 	// Verified is what was found in the media verification state, nothing if there was none.
 	Verified *erasure.Samples
 	// Evidence is there when all is but the negative control.
@@ -405,7 +407,11 @@ func (r *run) witness(m erasure.Method) (erasure.Evidence, error) {
 		r.link.ready(false)
 	}
 	e.Samples = r.link.after()
-	if v := r.s.Turn.Verified; v != nil {
+	switch v := r.s.Turn.Verified; {
+	case v == nil && r.s.Turn.Verify:
+		// Power went in that state. The drive has unmapped all blocks since, so what is seen now says nothing of what it erased.
+		e.Samples = erasure.Samples{Blocks: e.Samples.Blocks}
+	case v != nil:
 		gone := v.Random.Changed + v.Random.Constant
 		e.MediaVerified = !asBefore(*v) && gone >= min(erasure.MinSamples, v.Blocks)
 		if asBefore(*v) && !asBefore(e.Samples) { // the media still had it, and then it was unmapped

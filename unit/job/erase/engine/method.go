@@ -160,7 +160,7 @@ func (t *try) sanitizeNVMe(m erasure.Method, n *drive.NVMe, e drive.Erasure) err
 	if err != nil && stops(err) {
 		return err
 	}
-	t.link.state.Turn.Word.NVMeSanitize = word
+	t.link.state.Turn.Word.NVMeSanitize, t.link.state.Turn.Verify = word, o.Verify
 	return t.send(m, "Sanitize", fmt.Sprintf("cdw10=%#010x", word.Command), func() error { return n.Sanitize(t.link.permit, o) })
 }
 
