@@ -44,7 +44,7 @@ demo: deps build ## the whole life of a unit on a virtual machine (FIRMWARE=uefi
 	$(SUDO) bin/gprov demo --firmware $(FIRMWARE) $(if $(KEEP),--keep)
 
 .PHONY: check
-check: ## formatting, vet, vet for another architecture, staticcheck, dead code, known holes (by a pinned database), generated files
+check: ## formatting, vet, vet for another architecture, staticcheck, dead code, known holes (by a pinned database), generated files, mutations that no longer apply
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
 	go vet ./...
 	go vet -tags soak,bench ./lab ./forge/boot ./unit/job/erase/engine
@@ -53,6 +53,7 @@ check: ## formatting, vet, vet for another architecture, staticcheck, dead code,
 	@$(MAKE) --no-print-directory dead
 	go -C .ci/vuln run . -root $(CURDIR)
 	go test -short -run '^(TestSchema|TestOpenAPI)$$' ./model/manifest ./factory/api
+	go -C .ci/mutants run . -root $(CURDIR) -check
 
 .PHONY: dead
 dead: ## functions that no command reaches, tests apart; those that stay are in .ci/deadcode/kept.txt

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -77,6 +78,57 @@ func (b *bench) find(h handMade) (name, text string, err error) {
 	}
 	name, err = filepath.Rel(b.tree, in[0])
 	return name, text, err
+}
+
+// checkHand makes all mutations of hand.txt at a time. It is an error if one cannot be made any more, if what they make does not
+// compile, or if a test that must notice one is gone.
+func (b *bench) checkHand(ctx context.Context, file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	all, err := parseHand(string(text))
+	if err != nil {
+		return err
+	}
+	var bad error
+	for _, h := range all {
+		name, text, err := b.find(h)
+		if err != nil {
+			bad = errors.Join(bad, err)
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(b.tree, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+		if err := b.hasTest(h); err != nil {
+			bad = errors.Join(bad, err)
+		}
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "./unit/...", "./hw/...")
+	cmd.Dir = b.tree
+	if out, err := cmd.CombinedOutput(); err != nil {
+		bad = errors.Join(bad, fmt.Errorf("with its mutations the code does not compile, bring hand.txt up to date: %w\n%s", err, out))
+	}
+	return bad
+}
+
+// hasTest is an error if the test of a mutation is not in its package.
+func (b *bench) hasTest(h handMade) error {
+	files, err := filepath.Glob(filepath.Join(b.tree, h.pkg, "*_test.go"))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		src, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(string(src), "func "+h.test+"(") {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: there is no %s in %s: bring hand.txt up to date", h.name, h.test, h.pkg)
 }
 
 // tryHand tries the mutations made by hand. It is an error if one is not noticed, or cannot be made any more.

@@ -45,6 +45,7 @@ func command(ctx context.Context) error {
 	minutes := flag.Int("minutes", 0, "measure for as many minutes; 0: to the end")
 	workers := flag.Int("workers", runtime.NumCPU(), "how many mutants are tried at a time")
 	renew := flag.Bool("renew", false, "write the figures")
+	check := flag.Bool("check", false, "see only that each mutation made by hand can be made, and that all of them compile")
 	flag.Parse()
 	b, err := newBench(*root, *workers)
 	if err != nil {
@@ -55,6 +56,9 @@ func command(ctx context.Context) error {
 		b.end = time.Now().Add(time.Duration(*minutes) * time.Minute)
 	}
 	here := filepath.Join(*root, ".ci/mutants")
+	if *check {
+		return b.checkHand(ctx, filepath.Join(here, "hand.txt"))
+	}
 	figures, err := readFigures(filepath.Join(here, "figures.txt"))
 	if err != nil {
 		return err
