@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -268,6 +269,9 @@ func badImport(dir, file, p string) string {
 func checkUses(f sourceFile, names map[string]string, say func(ast.Node, string, ...any)) {
 	wing, _ := wingOf(f.dir)
 	ast.Inspect(f.ast, func(n ast.Node) bool {
+		if c, ok := n.(*ast.CallExpr); ok {
+			checkAttributes(c, names, say)
+		}
 		if l, ok := n.(*ast.BasicLit); ok && wing == "hw" && strings.Contains(l.Value, "gprov") && !strings.HasPrefix(l.Value, `"`+module+"/") {
 			say(l, "drivers know no product, and this text names it")
 		}
@@ -310,6 +314,39 @@ func checkUses(f sourceFile, names map[string]string, say func(ast.Node, string,
 		}
 		return true
 	})
+}
+
+// taken are the names that a record has of its own: slog's, and that of the journal's mark.
+func taken() []string {
+	return []string{slog.TimeKey, slog.LevelKey, slog.MessageKey, slog.SourceKey, "person"}
+}
+
+// checkAttributes finds attributes of the log with the name of something that each record has. They would hide it, or be hidden.
+func checkAttributes(c *ast.CallExpr, names map[string]string, say func(ast.Node, string, ...any)) {
+	s, ok := c.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return
+	}
+	var keys []ast.Expr
+	id, _ := s.X.(*ast.Ident)
+	switch what := s.Sel.Name; {
+	case id != nil && names[id.Name] == "log/slog" && what != "Log" && len(c.Args) == 2:
+		keys = c.Args[:1]
+	case slices.Contains([]string{"Debug", "Info", "Warn", "Error", "Log", "ShowFailure", "logState"}, what) && len(c.Args) > 1:
+		keys = c.Args[1:]
+	case what == "With":
+		keys = c.Args
+	}
+	for _, k := range keys {
+		l, ok := k.(*ast.BasicLit)
+		if !ok || l.Kind != token.STRING {
+			continue
+		}
+		// The journal's own attribute is a mark.
+		if key, _ := strconv.Unquote(l.Value); slices.Contains(taken(), key) && !(id != nil && id.Name == "slog" && key == "person") {
+			say(l, "an attribute named %s hides what each record of the log has under this name", key)
+		}
+	}
 }
 
 // checkGlobals finds func init, and package variables that change after their declaration.
@@ -465,6 +502,11 @@ func TestLayersFinds(t *testing.T) {
 		{"unit/x/x.go", `package x; import "sync"; var mu sync.Mutex`, "holds state"},
 		{"unit/x/x.go", `package x; import "errors"; var errX = errors.New("x"); func f() error { err := errX; err = nil; return err }`, ""},
 		{"unit/x/x.go", `package x; import "C"`, "cgo"},
+		{"unit/x/x.go", `package x; func f() { x.log.Info("array", "level", 1) }`, "named level hides"},
+		{"unit/x/x.go", `package x; func f() { log.With("time", 1) }`, "named time hides"},
+		{"unit/x/x.go", `package x; import "log/slog"; var _ = slog.String("msg", "")`, "named msg hides"},
+		{"unit/x/x.go", `package x; func f() { e.ShowFailure("m", err, "source", "s") }`, "named source hides"},
+		{"unit/x/x.go", `package x; func f() { log.Info("level", "raidLevel", 1) }`, ""},
 	}
 	for _, tt := range tests {
 		fset := token.NewFileSet()

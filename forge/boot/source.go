@@ -180,7 +180,7 @@ func (k *kernelBuilder) build() (rep Report, err error) {
 	if err := k.writeInitramfs(); err != nil {
 		return Report{}, err
 	}
-	k.log.Info("compiling kernel", "release", k.release, "source", k.source, "directory", k.dir, "jobs", k.ko.Jobs)
+	k.log.Info("compiling kernel", "release", k.release, "tree", k.source, "directory", k.dir, "jobs", k.ko.Jobs)
 	if err := k.make("compile", "-j"+strconv.Itoa(k.ko.Jobs), "bzImage"); err != nil {
 		return Report{}, err
 	}
@@ -273,7 +273,7 @@ func (k *kernelBuilder) findSource() (id string, err error) {
 		return "", err
 	}
 	if v != k.version && !strings.HasPrefix(v, k.version+".") {
-		k.log.Warn("the kernel configuration is for another version", "configuration", k.version, "source", v)
+		k.log.Warn("the kernel configuration is for another version", "configuration", k.version, "tree", v)
 	}
 	return id, nil
 }

@@ -61,6 +61,8 @@ type Faults struct {
 
 	// NotPurged: the drive was asked to purge or fail, and does not say afterwards that it purged.
 	NotPurged bool
+	// NeverVerifies: a sanitize operation that is to end in the media verification state ends without it, as if nobody had asked.
+	NeverVerifies bool
 
 	// OldFromCache: after an erase what was read or written before comes from the drive's cache, until it is reset or loses power.
 	OldFromCache bool

@@ -120,6 +120,7 @@ func specialLiars(seed uint64) []Liar {
 		{"SCSI: is locked, and a revert does nothing but unlock it", reverted(SCSIDisk(seed)),
 			Faults{Locked: true, Nothing: true, Only: []drive.Method{reverts}}, false},
 		{"NVMe: shows its media, and does nothing but unmap them", verifies, Faults{Nothing: true}, false},
+		{"NVMe: says that it can show its media, and never does", verifies, Faults{NeverVerifies: true}, false},
 		{"NVMe: does not say that it purged", purges, Faults{NotPurged: true}, false},
 		{"SATA: hides sectors by a device configuration overlay", overlay, Faults{}, false},
 		{"SATA: has sectors that cannot be written", only(SATADisk(seed)), Faults{BadSectors: 5}, false},

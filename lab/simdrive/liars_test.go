@@ -221,6 +221,18 @@ func TestFaults(t *testing.T) {
 			t.Errorf("%+v %v", l, err)
 		}
 	})
+	t.Run("never shows its media", func(t *testing.T) {
+		c := NVMeDisk(1)
+		c.Verify = true
+		b := newBench(t, c, Faults{NeverVerifies: true})
+		if err := b.drive.NVMe.Sanitize(b.permit, drive.SanitizeOptions{Erasure: drive.CryptoErase, Verify: true}); err != nil {
+			t.Fatal(err)
+		}
+		b.clock.Advance(time.Hour)
+		if l, err := b.drive.NVMe.SanitizeLog(); err != nil || l.Verifying() || l.State() != drive.Sanitized {
+			t.Errorf("%+v %v", l, err)
+		}
+	})
 	t.Run("an old word", func(t *testing.T) {
 		b := newBench(t, NVMeDisk(1), Faults{OldCompleted: true})
 		if s := b.ask(); s != saidDone {

@@ -101,7 +101,7 @@ func (d *Drive) end(how outcome) {
 		return
 	}
 	d.said, d.passes, d.echo, d.untouched = how, o.passes, o.echo, how == completed
-	d.verifying = o.verify && how == completed
+	d.verifying = o.verify && how == completed && !d.f.NeverVerifies
 	d.purged = o.purge && how == completed && !d.f.NotPurged
 	if d.f.WrongEcho {
 		d.echo ^= 7

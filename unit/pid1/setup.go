@@ -247,7 +247,7 @@ func (u *unit) loadPorts(ctx context.Context) {
 func (u *unit) loadRAID() {
 	if v := u.m.Identity.Variant; v.HasRAID() {
 		if err := u.modules.Load(raid.Modules(v.SwRaidlevel)...); err != nil {
-			u.log.Warn("drivers of the array cannot be loaded", "level", v.SwRaidlevel, "err", err)
+			u.log.Warn("drivers of the array cannot be loaded", "raidLevel", v.SwRaidlevel, "err", err)
 		}
 	}
 }

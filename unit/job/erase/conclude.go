@@ -50,7 +50,7 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 		if !m.Panel.HasKeys() && m.Policy.Erase.Accept != policy.AcceptRestore {
 			return job.Hold(why)
 		}
-		m.Panel.Fail(why)
+		j.env.ShowFailure("the erase is weaker than proved", why)
 		j.awaitKey(ctx, 0)
 		if ctx.Err() == nil {
 			j.submit(ctx, file, sig, true)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gprovision/hw/block"
@@ -30,6 +32,7 @@ import (
 	"gprovision/unit/job/jobtest"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
+	"gprovision/unit/report"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
 )
@@ -800,4 +803,42 @@ func TestOffice(t *testing.T) {
 	if late.await(t.Context()) != nil {
 		t.Error("a server that is not there")
 	}
+}
+
+// deaf is a server that answers nothing: it takes neither records nor a certificate before who asks gives up.
+type deaf struct {
+	told
+	asked time.Time
+	left  time.Duration
+}
+
+func (*deaf) Send(ctx context.Context, _ []record.Event) (record.BatchReply, error) {
+	<-ctx.Done()
+	return record.BatchReply{}, ctx.Err()
+}
+
+func (s *deaf) Erased(ctx context.Context, _ record.EraseSubmission) (record.EraseReply, error) {
+	end, _ := ctx.Deadline()
+	s.asked, s.left = time.Now(), time.Until(end)
+	<-ctx.Done()
+	return record.EraseReply{}, ctx.Err()
+}
+
+// TestAnswerPatience: a server that does not take the records in their time has as much time again for the certificate.
+func TestAnswerPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, q := &deaf{}, report.NewQueue("boot")
+		q.Add(record.Event{Kind: record.KindLog, Message: "a record of the erase"})
+		q.Start(s)
+		j := &erasing{env: job.Env{Machine: &machine.Machine{Log: slog.New(slog.DiscardHandler)}, Queue: q}, office: newOffice()}
+		j.office.found(s)
+		began := time.Now()
+		if j.submit(t.Context(), nil, nil, false) {
+			t.Error("the server has it")
+		}
+		if first := s.asked.Sub(began); first != answerPatience || s.left != answerPatience || time.Since(began) != 2*answerPatience {
+			t.Errorf("the records had %s, the certificate %s, both %s", first, s.left, time.Since(began))
+		}
+		must(t, q.Close())
+	})
 }

@@ -80,13 +80,11 @@ func tellDefects(ctx context.Context, e job.Env, all []defect) []string {
 	m, texts := e.Machine, []string{}
 	for _, d := range all {
 		texts = append(texts, d.Fault.Error())
-		attrs := []any{"code", d.Fault.Code, "hint", d.Fault.Hint, "err", fault.Detail(&d.Occurrence)}
 		if d.quiet {
-			m.Log.Warn(d.say, attrs...)
+			m.Log.Warn(d.say, "code", d.Fault.Code, "hint", d.Fault.Hint, "err", fault.Detail(&d.Occurrence))
 			continue
 		}
-		m.Log.Warn(d.say, append(attrs, journal.ForPerson())...)
-		m.Panel.Fail(&d.Occurrence)
+		e.ShowFailure(d.say, &d.Occurrence, "hint", d.Fault.Hint)
 		m.Panel.Pause(ctx, showDefect)
 	}
 	m.Log.Info("fact", journal.Kind(record.KindFact), "name", record.FactDefects, "value", texts)

@@ -433,7 +433,7 @@ func (j *restoring) formatData(ctx context.Context) error {
 			}
 		}
 	}
-	j.Log.Info("making the array of the data", "level", a.Level, "members", places)
+	j.Log.Info("making the array of the data", "raidLevel", a.Level, "members", places)
 	if err := j.CreateDataArray(ctx, *a, places); err != nil {
 		return fault.Because(fault.DiskWrite, err)
 	}

@@ -409,7 +409,8 @@ func (r *run) witness(m erasure.Method) (erasure.Evidence, error) {
 	e.Samples = r.link.after()
 	switch v := r.s.Turn.Verified; {
 	case v == nil && r.s.Turn.Verify:
-		// Power went in that state. The drive has unmapped all blocks since, so what is seen now says nothing of what it erased.
+		// The drive never went into that state, or power went in it. It has unmapped all blocks since, so what is seen now says nothing of
+		// what it erased.
 		e.Samples = erasure.Samples{Blocks: e.Samples.Blocks}
 	case v != nil:
 		gone := v.Random.Changed + v.Random.Constant

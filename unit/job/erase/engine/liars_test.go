@@ -216,6 +216,13 @@ func changedAll(p *erasure.Places) {
 	p.Changed, p.Unchanged = p.Changed+p.Unchanged, 0
 }
 
+// seen is samples of a drive that was looked at, and all of it is gone.
+func seen(e *erasure.Evidence) {
+	n := e.Samples.Blocks
+	ends, random := erasure.Places{Changed: 2}, erasure.Places{Changed: n}
+	e.Samples = erasure.Samples{Blocks: n, Read: n, Ends: ends, Random: random, Reset: erasure.ResetDone}
+}
+
 // unsampled is a block of a drive of 40,000 that no sample of the rigs' first seed is at.
 const unsampled = 21111
 
@@ -263,6 +270,8 @@ func defences() []defence {
 		{"the media are looked at before they are unmapped", "shows its media, and does nothing but unmap them", shows,
 			simdrive.Faults{Nothing: true}, nil, erasure.NVMeSanitizeCrypto,
 			func(e *erasure.Evidence) { changedAll(&e.Samples.Random); changedAll(&e.Samples.Ends) }, nil},
+		{"media that were to be shown were seen", "never shows its media, and forgets where the data are", shows,
+			simdrive.Faults{NeverVerifies: true, MapOnly: true}, nil, erasure.NVMeSanitizeCrypto, seen, nil},
 		{"places are looked at once more before the next method", "has unmapped its blocks, and does nothing once more", shows,
 			simdrive.Faults{Nothing: true}, nil, erasure.NVMeSanitizeBlock,
 			func(e *erasure.Evidence) { changedAll(&e.Samples.Random); changedAll(&e.Samples.Ends) }, nil},
