@@ -16,6 +16,7 @@ import (
 
 	"gprovision/cli/answer"
 	"gprovision/cli/shown"
+	"gprovision/model/challenge"
 	"gprovision/model/erasure"
 	"gprovision/model/ledger"
 	"gprovision/model/record"
@@ -29,6 +30,7 @@ type EraseCmd struct {
 	Submit EraseSubmitCmd `cmd:"" help:"Bring a certificate to the server, which vouches for it and enters it into its log."`
 	Codes  EraseCodesCmd  `cmd:"" help:"Draw a certificate as QR codes on the screen."`
 	Paste  ErasePasteCmd  `cmd:"" help:"Read a certificate from the texts of the QR codes that a unit has shown."`
+	Answer EraseAnswerCmd `cmd:"" help:"Answer the challenge of a unit whose erase is not proved with a support key: it goes on."`
 	Keys   EraseKeysCmd   `cmd:"" help:"Print the keys by which a server vouches for units and signs its log."`
 }
 
@@ -151,7 +153,9 @@ func (e *EraseFiles) check() (v eraseView, holds, err error) {
 		return v, nil, fmt.Errorf("%s: %w", e.File, err)
 	}
 	holds = checked.Holds(len(e.LogKey) > 0, e.Checkpoint != "")
-	return newEraseView(checked, holds), holds, nil
+	v = newEraseView(checked, holds)
+	v.Digest = challenge.Digest(files.Certificate)
+	return v, holds, nil
 }
 
 // readUpTo reads a file that may have max bytes.
@@ -199,6 +203,7 @@ type eraseView struct {
 	Unit        string          `json:"unit"`
 	Platform    string          `json:"platform"`
 	Run         string          `json:"run"`
+	Digest      string          `json:"digest"` // as units show it
 	Started     time.Time       `json:"started"`
 	Ended       time.Time       `json:"ended"`
 	Clock       erasure.Clock   `json:"clock"`
@@ -334,6 +339,7 @@ func (v eraseView) text() string {
 		fmt.Fprintf(&b, format+"\n", args...)
 	}
 	say("erase of unit %s (%s), run %s", v.Unit, v.Platform, v.Run)
+	say("digest of the certificate, as units show it: %s", v.Digest)
 	v.vouch(say)
 	say("it says: %s, by %s", v.Times(), v.Software)
 	if v.Require != "" {

@@ -81,12 +81,15 @@ type ShellCmd struct {
 	Answer ShellAnswerCmd `cmd:"" help:"Answer the challenge of a unit's recovery shell with a support key."`
 }
 
-// ShellAnswerCmd is "gprov shell answer".
-type ShellAnswerCmd struct {
-	Challenge  string `arg:"" help:"What the unit shows: SERIAL/XXXX-XXXX-XXXX-XXXX."`
+// SupportAnswer is a challenge of a unit, and the support key that answers it.
+type SupportAnswer struct {
+	Challenge  string `arg:"" help:"What the unit shows, from its serial number on."`
 	Key        string `required:"" placeholder:"FILE" help:"Private support key. Its public half is in supportKeys of the policy."`
 	Passphrase string `name:"passphrase-file" placeholder:"FILE" help:"File whose first line is the key's passphrase. Default: the environment variable GPROV_SIGNING_PASSPHRASE."`
 }
+
+// ShellAnswerCmd is "gprov shell answer".
+type ShellAnswerCmd struct{ SupportAnswer }
 
 // Help returns the examples of the verb.
 func (*ShellAnswerCmd) Help() string {
@@ -99,10 +102,17 @@ Examples:
 }
 
 // Run prints the answer.
-func (s *ShellAnswerCmd) Run(c *Context) error {
+func (s *ShellAnswerCmd) Run(c *Context) error { return s.print(c, false) }
+
+// print prints the answer to a challenge that is about an erase, or about a shell.
+func (s *SupportAnswer) print(c *Context, erase bool) error {
 	q, err := challenge.Parse(s.Challenge)
 	if err != nil {
 		return &HintError{err, "compare it with what the unit shows, letter by letter"}
+	}
+	if about := q.Digest() != ""; about != erase {
+		verb := map[bool]string{false: "gprov shell answer", true: "gprov erase answer"}[about]
+		return &HintError{errors.New("this is a challenge of another kind"), "if it is meant, answer it by " + verb}
 	}
 	key, err := readPrivateKey(c, s.Key, s.Passphrase)
 	if err != nil {

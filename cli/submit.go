@@ -162,6 +162,24 @@ func (e *ErasePasteCmd) Run(c *Context) error {
 	return nil
 }
 
+// EraseAnswerCmd has a unit go on after an erase that is not proved.
+type EraseAnswerCmd struct{ SupportAnswer }
+
+// Help returns what --help prints below the usage.
+func (*EraseAnswerCmd) Help() string {
+	return `A unit whose erase has failed, or of which nobody knows, does nothing else until it is erased again, or support answers what it
+shows after "Resolve erase" in its menu. It restores itself then; data may be left on its disks, and the certificate goes on saying so.
+Look at the certificate first: gprov erase verify prints the digest that stands in the challenge. The answer holds for this one erase of
+this one unit, once. It is typed there; case, blanks and dashes do not matter.
+
+Examples:
+  gprov erase verify WX-0001.json --key server.vkey
+  gprov erase answer --key support.key WX-0001/erase/6Q2M-9ZJ4-T0XK-8VBH/7KQ2-M4B9-D3ZT-PAXX`
+}
+
+// Run prints the answer.
+func (e *EraseAnswerCmd) Run(c *Context) error { return e.print(c, true) }
+
 // EraseKeysCmd prints a server's keys.
 type EraseKeysCmd struct {
 	VaultSource

@@ -42,7 +42,7 @@ func TestAnswer(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"another challenge": second(New("SN/0001").Verify(keys, answer)),
-		"another unit":      second(Challenge{"SN/0002", c.nonce}.Verify(keys, answer)),
+		"another unit":      second(Challenge{serial: "SN/0002", nonce: c.nonce}.Verify(keys, answer)),
 		"an unknown key":    second(c.Verify(keys[:1], answer)),
 		"no keys":           second(c.Verify(nil, answer)),
 	} {
@@ -69,10 +69,59 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// TestAnswerOfAnErase: an answer holds for one unit, one certificate and one challenge, and opens no shell; nor does one of the shell do
+// anything for an erase.
+func TestAnswerOfAnErase(t *testing.T) {
+	key := newKey(t)
+	keys := []signature.PublicKey{key.Public()}
+	c := NewErase("SN/0001", []byte("certificate"))
+	if c.Digest() != Digest([]byte("certificate")) || c.Digest() == Digest([]byte("another")) || len(c.Digest()) != 19 {
+		t.Errorf("the digest is %q", c.Digest())
+	}
+	shown, err := Parse(c.String())
+	if err != nil || shown != c || shown.Serial() != "SN/0001" {
+		t.Fatalf("%q reads back as %v, %v", c, shown, err)
+	}
+	answer, err := shown.Answer(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, err := c.Verify(keys, answer); err != nil || !k.Equal(key.Public()) {
+		t.Error(err)
+	}
+	shell := Challenge{serial: c.serial, nonce: c.nonce}
+	ofShell, err := shell.Answer(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := c
+	other.digest = digest([]byte("another"))
+	for name, err := range map[string]error{
+		"the shell":           second(shell.Verify(keys, answer)),
+		"an answer for that":  second(c.Verify(keys, ofShell)),
+		"another unit":        second(Challenge{serial: "SN/0002", digest: c.digest, nonce: c.nonce}.Verify(keys, answer)),
+		"another certificate": second(other.Verify(keys, answer)),
+		"a second time":       second(NewErase("SN/0001", []byte("certificate")).Verify(keys, answer)),
+		"a shell of that name": second(Challenge{serial: c.serial + aboutErase + "/" + c.digest, nonce: c.nonce}.Verify(keys,
+			answer)),
+		"an unknown key": second(c.Verify([]signature.PublicKey{newKey(t).Public()}, answer)),
+	} {
+		if !errors.Is(err, signature.ErrSignature) {
+			t.Errorf("%s: %v, want ErrSignature", name, err)
+		}
+	}
+	for _, s := range []string{"SN/erase/0000-0000-0000-000/0000-0000-0000-0000", "SN/erase/0000-0000-0000-0000/", "/erase/0000-0000-0000-0000/0000-0000-0000-0000"} {
+		if _, err := Parse(s); !errors.Is(err, ErrTyping) {
+			t.Errorf("challenge %.20q: %v, want ErrTyping", s, err)
+		}
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 func FuzzVerify(f *testing.F) {
 	f.Add("SN-1/0000-0000-0000-0000", "00000000 00000000")
+	f.Add("SN-1/erase/0000-0000-0000-0000/0000-0000-0000-0000", "00000000 00000000")
 	f.Fuzz(func(t *testing.T, question, answer string) {
 		c, err := Parse(question)
 		if err != nil {

@@ -81,7 +81,8 @@ type Policy struct {
 	KeepImages int `json:"keepImages,omitempty"`
 	// Shell offers the recovery shell, to whoever has the unit's own password or an answer signed by one of SupportKeys.
 	Shell bool `json:"shell,omitempty"`
-	// SupportKeys are public keys, each the base64 line of a .pub file, whose owners may open the recovery shell of any unit.
+	// SupportKeys are public keys, each the base64 line of a .pub file, whose owners may open the recovery shell of any unit, and have it
+	// go on after an erase that is not proved.
 	SupportKeys []string `json:"supportKeys,omitempty"`
 	// MediumWithoutConfirmation restores from an emergency medium with a signed image without asking a person.
 	MediumWithoutConfirmation bool `json:"mediumWithoutConfirmation,omitempty"`

@@ -59,7 +59,7 @@ func (p Policy) Show() []Shown {
 		{"watchdogSeconds", seconds(int(p.Watchdog().Seconds())), p.WatchdogSeconds != 0, "how long the running system has to take over the watchdog"},
 		{"keepImages", strconv.Itoa(p.Keep()), p.KeepImages != 0, "newest images kept beside the original and the running one"},
 		{"shell", yesNo(p.Shell), p.Shell, either(p.Shell, "offers the recovery shell to who has the password or a support key", "has no recovery shell")},
-		{"supportKeys", count(len(p.SupportKeys), "key(s): "+strings.Join(p.SupportKeys, " ")), len(p.SupportKeys) > 0, "whose answers open the recovery shell of any unit"},
+		{"supportKeys", count(len(p.SupportKeys), "key(s): "+strings.Join(p.SupportKeys, " ")), len(p.SupportKeys) > 0, "whose answers open the recovery shell of any unit, and have it go on after an erase that is not proved"},
 		{"mediumWithoutConfirmation", yesNo(p.MediumWithoutConfirmation), p.MediumWithoutConfirmation, either(p.MediumWithoutConfirmation, "restores from an emergency medium without asking", "asks before it restores from an emergency medium")},
 		{"oldestBuild", text(p.OldestBuild), p.OldestBuild != "", "the oldest image that may be installed"},
 		{"manifestProduct", either(p.ManifestProduct == "", "any", p.ManifestProduct), p.ManifestProduct != "", "the product that a manifest must be for"},

@@ -20,6 +20,7 @@ const (
 	ChooseMedium   ChoiceKind = "restore-medium"
 	ChooseRebuild  ChoiceKind = "rebuild"
 	ChooseErase    ChoiceKind = "erase"
+	ChooseResolve  ChoiceKind = "resolve-erase"
 	// ChooseSettings and ChooseEverything are restores of the newest image, as the requests of these kinds.
 	ChooseSettings   ChoiceKind = "reset-settings"
 	ChooseEverything ChoiceKind = "reset-everything"

@@ -3,6 +3,7 @@ package person
 import (
 	"context"
 
+	"gprovision/model/erasure"
 	"gprovision/model/policy"
 	"gprovision/unit/decide"
 	"gprovision/unit/journal"
@@ -21,6 +22,13 @@ func (p *Person) Erase(ctx context.Context, f *survey.Findings) (c decide.Choice
 		return decide.Choice{}, false
 	}
 	return c, true
+}
+
+// canResolve reports whether an erase of the unit has ended so that support can have it go on.
+func (p *Person) canResolve(f *survey.Findings) bool {
+	e := f.Erasing.Erase
+	return len(p.Machine.Policy.SupportKeys) > 0 && f.EraseUnresolved() && e.ID != "" &&
+		(e.Outcome == erasure.Failed || e.Outcome == erasure.Unknown)
 }
 
 // confirmErase asks twice, and says what is lost and what stays.

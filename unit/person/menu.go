@@ -51,6 +51,9 @@ func (p *Person) items(f *survey.Findings, provisions bool) []item {
 	if p.Machine.Policy.Shell {
 		out = append(out, item{"Recovery shell", decide.ChooseShell, "", nil})
 	}
+	if p.canResolve(f) {
+		out = append(out, item{"Resolve erase", decide.ChooseResolve, "", nil})
+	}
 	return append(out, item{label: "Reset or erase", sub: resets(f)})
 }
 

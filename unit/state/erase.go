@@ -28,6 +28,11 @@ type Erase struct {
 	// Resolved reports whether nothing is left to do or to show of it: it was proved and shown, or a person or the policy
 	// has accepted its outcome.
 	Resolved bool `json:"resolved,omitempty"`
+	// ResolvedBy is the identifier of the support key whose owner had the unit go on after an outcome that is no better than
+	// unknown. It is empty where nobody did.
+	ResolvedBy string `json:"resolvedBy,omitempty"`
+	// ResolvedAt is when, by the unit's clock.
+	ResolvedAt time.Time `json:"resolvedAt,omitzero"`
 }
 
 func (e Erase) validate() error {
@@ -41,8 +46,10 @@ func (e Erase) validate() error {
 		return errors.New("id is not 8 to 64 hexadecimal digits")
 	case e.Resolved && e.Outcome == "":
 		return errors.New("an erase without an outcome is resolved")
+	case e.ResolvedBy != "" && !e.Resolved:
+		return errors.New("an erase that is not resolved names who did that")
 	}
-	return printable("by", e.By, 256)
+	return errors.Join(printable("by", e.By, 256), printable("resolvedBy", e.ResolvedBy, 64))
 }
 
 // ReadErase returns the last erase of the unit.

@@ -14,7 +14,7 @@ func TestErase(t *testing.T) {
 	v := Open(t.TempDir())
 	want := Erase{Version: Version, ID: "0123456789abcdef", By: "a person",
 		Started: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), Whole: true,
-		Outcome: erasure.Failed}
+		Outcome: erasure.Failed, Resolved: true, ResolvedBy: "A1B2", ResolvedAt: time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)}
 	if err := WriteErase(v, want); err != nil {
 		t.Fatal(err)
 	}
@@ -22,13 +22,14 @@ func TestErase(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for text, want := range map[string]error{
-		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z"}`:                                       nil,
-		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"weaker","resolved":true}`:    nil,
-		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","resolved":true}`:                       ErrDamaged,
-		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"done"}`:                      ErrDamaged,
-		`{"version":1,"id":"x","started":"2026-11-22T10:00:00Z"}`:                                                      ErrDamaged,
-		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","by":"\u0007"}`:                         ErrDamaged,
-		`{"version":2,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"in a way of the year 2030"}`: ErrNewer,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z"}`:                                        nil,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"weaker","resolved":true}`:     nil,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"failed","resolvedBy":"A1B2"}`: ErrDamaged,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","resolved":true}`:                        ErrDamaged,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"done"}`:                       ErrDamaged,
+		`{"version":1,"id":"x","started":"2026-11-22T10:00:00Z"}`:                                                       ErrDamaged,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","by":"\u0007"}`:                          ErrDamaged,
+		`{"version":2,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"in a way of the year 2030"}`:  ErrNewer,
 	} {
 		if _, err := parse[Erase](EraseFile, []byte(text)); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", text, err, want)

@@ -8,9 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"gprovision/model/challenge"
 	"gprovision/model/erasure"
 	"gprovision/model/fault"
 	"gprovision/model/policy"
+	"gprovision/model/signature"
+	"gprovision/unit/decide"
 	"gprovision/unit/job"
 	"gprovision/unit/journal"
 	"gprovision/unit/panel"
@@ -37,6 +40,10 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 	if err != nil {
 		return job.Hold(fault.Because(fault.EraseUnknown, fmt.Errorf("the certificate cannot be read: %w", err)))
 	}
+	by := ""
+	if j.f.Choice.Kind == decide.ChooseResolve && (c.Outcome == erasure.Failed || c.Outcome == erasure.Unknown) {
+		by = j.askSupport(ctx, c, file)
+	}
 	places := j.takeAway(ctx, c, file, sig)
 	m := j.env.Machine
 	m.Log.Info("erase certificate", "run", c.Run, "outcome", string(c.Outcome), "erased", string(c.Level),
@@ -55,22 +62,55 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 		if ctx.Err() == nil {
 			j.submit(ctx, file, sig, true)
 		}
-	case erasure.Failed:
-		return job.Hold(fault.Newf(fault.EraseFailed, "%s; certificate: %s", reasons(c), strings.Join(places, ", ")))
 	default:
-		return job.Hold(fault.Newf(fault.EraseUnknown, "%s; certificate: %s", reasons(c), strings.Join(places, ", ")))
+		kind := fault.EraseUnknown
+		if c.Outcome == erasure.Failed {
+			kind = fault.EraseFailed
+		}
+		if by == "" {
+			return job.Hold(fault.Newf(kind, "%s; certificate: %s", reasons(c), strings.Join(places, ", ")))
+		}
 	}
 	if ctx.Err() != nil {
 		return job.Hold(fault.Because(fault.EraseStopped, ctx.Err()))
 	}
-	if err := j.book.change(func(v *state.Volume) error { return j.resolve(v, c.Outcome) }); err != nil {
+	if err := j.book.change(func(v *state.Volume) error { return j.resolve(v, c.Outcome, by) }); err != nil {
 		return job.Hold(fault.Because(fault.RecoveryDamaged, err))
 	}
 	return job.Outcome{Kind: job.RebootNow}
 }
 
-// resolve asks for the restore first, so that nothing is ever started from a disk that was erased.
-func (j *erasing) resolve(v *state.Volume, o erasure.Outcome) error {
+// askSupport shows a challenge for this erase to the person, until support has answered it or the person gives up. It returns the
+// identifier of the key that did, "" if none.
+func (j *erasing) askSupport(ctx context.Context, c erasure.Certificate, file []byte) string {
+	m := j.env.Machine
+	keys, err := signature.ParsePublicKeys(m.Policy.SupportKeys)
+	if err != nil {
+		m.Log.Warn("supportKeys of the policy", "err", err)
+		return ""
+	}
+	q := challenge.NewErase(m.Serial, file)
+	j.env.Print("", fmt.Sprintf("\nThe erase of unit %s: %s. %s\nSupport may have it go on: the certificate stays as it is.\nchallenge: %s\n", m.Serial,
+		c.Outcome, reasons(c), q))
+	for {
+		text, console, err := m.Panel.Line(ctx, "answer to "+q.String(), false)
+		if err != nil || text == "" {
+			m.Log.Warn("support has not resolved the erase", "err", err, journal.ForPerson())
+			return ""
+		}
+		k, err := q.Verify(keys, text)
+		if err == nil {
+			m.Log.Warn("support has resolved the erase", "run", c.Run, "outcome", string(c.Outcome), "by", k.ID(), "console", console,
+				journal.ForPerson())
+			return k.ID()
+		}
+		j.env.Print(console, err.Error()+"\n")
+	}
+}
+
+// resolve asks for the restore first, so that nothing is ever started from a disk that was erased. by is the support key that had it go on,
+// "" if the outcome does not need one.
+func (j *erasing) resolve(v *state.Volume, o erasure.Outcome, by string) error {
 	r, err := state.NewRequest(state.KindRestore, state.Latest, "the erase "+j.entry.ID, time.Now())
 	if err != nil {
 		return err
@@ -78,7 +118,11 @@ func (j *erasing) resolve(v *state.Volume, o erasure.Outcome) error {
 	if err := v.WriteRequest(r); err != nil {
 		return err
 	}
-	return state.WriteErase(v, state.Erase{ID: j.entry.ID, By: j.entry.By, Started: j.entry.Started, Outcome: o, Resolved: true})
+	e := state.Erase{ID: j.entry.ID, By: j.entry.By, Started: j.entry.Started, Outcome: o, Resolved: true, ResolvedBy: by}
+	if by != "" {
+		e.ResolvedAt = time.Now().UTC().Truncate(time.Second)
+	}
+	return state.WriteErase(v, e)
 }
 
 // awaitKey waits until a person has pressed a key, at most for a while; 0: as long as it takes. Where nobody can press one it does not

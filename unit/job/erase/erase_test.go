@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,16 +23,22 @@ import (
 	"gprovision/hw/drive"
 	"gprovision/hw/host"
 	"gprovision/lab/simdrive"
+	"gprovision/model/challenge"
 	"gprovision/model/erasure"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
 	"gprovision/model/record"
+	"gprovision/model/signature"
+	"gprovision/unit/decide"
 	"gprovision/unit/job"
 	"gprovision/unit/job/jobtest"
+	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
+	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
 	"gprovision/unit/report"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
@@ -55,6 +62,9 @@ type world struct {
 	policy policy.Policy
 	// server is the factory server; nil: there is none.
 	server server
+	// choice is what a person chose in the menu, and panel where; nil: nobody is there.
+	choice decide.ChoiceKind
+	panel  *script.Panel
 }
 
 // newWorld makes a unit whose main disk vdb has a complete system and is full of a customer's data, and whose recovery volume asks for an
@@ -191,6 +201,10 @@ func (w *world) boot(faults ...func(n int, call string) error) job.Outcome {
 	if w.server != nil {
 		j.office = newOffice()
 		j.office.found(w.server)
+	}
+	j.f.Choice.Kind = w.choice
+	if w.panel != nil {
+		e.Machine.Panel.Add("person", w.panel)
 	}
 	out := j.run(w.t.Context())
 	jobtest.End(w.t, e)
@@ -841,4 +855,91 @@ func TestAnswerPatience(t *testing.T) {
 		}
 		must(t, q.Close())
 	})
+}
+
+// TestSupportResolves: after an erase that has failed the unit goes on for an answer of support to this unit's own challenge for this
+// certificate, and for nothing else. What the certificate says stays, and who it was is written down.
+func TestSupportResolves(t *testing.T) {
+	w := newWorld(t)
+	deaf := func(_ int, call string) error {
+		if call == "write /dev/vdb" {
+			return syscall.EIO
+		}
+		return nil
+	}
+	if out := w.boot(deaf); fault.Of(out.Err) != fault.EraseFailed {
+		t.Fatalf("%+v", out)
+	}
+	var file []byte
+	w.volume(func(v *state.Volume) (err error) { file, err = state.ReadEraseFile(v, certificateFile); return err })
+	own, revoked := keytest.New(t), keytest.New(t)
+	old := challenge.NewErase(machinetest.Serial, file)
+	by := func(k signature.PrivateKey, c challenge.Challenge) string {
+		t.Helper()
+		a, err := c.Answer(k)
+		must(t, err)
+		return a
+	}
+	nothing := func(challenge.Challenge) string { return "" }
+	failed := w.r.Clone(t)
+	for name, c := range map[string]struct {
+		kind     decide.ChoiceKind
+		keys     []signature.PrivateKey
+		types    func(challenge.Challenge) string
+		resolved string
+	}{
+		"answered": {decide.ChooseResolve, []signature.PrivateKey{own}, func(q challenge.Challenge) string { return by(own, q) },
+			own.Public().ID()},
+		"by a key that is revoked": {decide.ChooseResolve, []signature.PrivateKey{own},
+			func(q challenge.Challenge) string { return by(revoked, q) }, ""},
+		"by that key, in an older artifact": {decide.ChooseResolve, []signature.PrivateKey{own, revoked},
+			func(q challenge.Challenge) string { return by(revoked, q) }, revoked.Public().ID()},
+		"an answer of before": {decide.ChooseResolve, []signature.PrivateKey{own},
+			func(challenge.Challenge) string { return by(own, old) }, ""},
+		"for another unit": {decide.ChooseResolve, []signature.PrivateKey{own},
+			func(challenge.Challenge) string { return by(own, challenge.NewErase("ANOTHER", file)) }, ""},
+		"for another certificate": {decide.ChooseResolve, []signature.PrivateKey{own},
+			func(challenge.Challenge) string { return by(own, challenge.NewErase(machinetest.Serial, []byte("x"))) }, ""},
+		"for the shell": {decide.ChooseResolve, []signature.PrivateKey{own},
+			func(challenge.Challenge) string { return by(own, challenge.New(machinetest.Serial)) }, ""},
+		"given up":           {decide.ChooseResolve, []signature.PrivateKey{own}, nothing, ""},
+		"no keys":            {decide.ChooseResolve, nil, func(q challenge.Challenge) string { return by(own, q) }, ""},
+		"nobody chose that":  {decide.NoChoice, []signature.PrivateKey{own}, func(q challenge.Challenge) string { return by(own, q) }, ""},
+		"another was chosen": {decide.ChooseLatest, []signature.PrivateKey{own}, nothing, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{t: t, r: failed.Clone(t), u: w.u, clock: w.clock}
+			for _, k := range c.keys {
+				w.policy.SupportKeys = append(w.policy.SupportKeys, k.Public().String())
+			}
+			asked := 0
+			w.choice = c.kind
+			w.panel = &script.Panel{Answer: func(a panel.Asked) []panel.Key {
+				q, err := challenge.Parse(strings.TrimPrefix(a.Title, "answer to "))
+				if asked++; err != nil || q.Serial() != machinetest.Serial || q.Digest() != challenge.Digest(file) || q == old {
+					t.Errorf("asked %q: %v", a.Title, err)
+				}
+				text := c.types(q)
+				if asked > 1 {
+					text = ""
+				}
+				return append([]panel.Key(text), panel.KeyEnter)
+			}}
+			out := w.boot()
+			e, r := w.state()
+			if w.certificate().Outcome != erasure.Failed || e.Outcome != erasure.Failed || len(w.r.Written()) != 0 {
+				t.Errorf("the outcome is another one: %+v, written %q", e, w.r.Written())
+			}
+			if c.resolved == "" {
+				if fault.Of(out.Err) != fault.EraseFailed || e.Resolved || e.ResolvedBy != "" || r.Kind != state.KindErase {
+					t.Errorf("%+v, %+v", out, e)
+				}
+				return
+			}
+			if out.Kind != job.RebootNow || !e.Resolved || e.ResolvedBy != c.resolved || time.Since(e.ResolvedAt).Abs() > time.Hour ||
+				r.Kind != state.KindRestore || asked != 1 {
+				t.Errorf("%+v, %+v, %+v", out, e, r)
+			}
+		})
+	}
 }
