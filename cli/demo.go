@@ -16,6 +16,7 @@ import (
 	"gprovision/cli/shown"
 	"gprovision/forge/image"
 	"gprovision/lab"
+	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/secret"
 )
@@ -310,7 +311,13 @@ func (d *demo) follow(p phase) error {
 		}
 		switch {
 		case e.Msg() == "hold":
-			return &HintError{fmt.Errorf("the unit holds: %s %s: %s", e.Text("code"), e.Text("text"), e.Text("err")), e.Text("hint")}
+			hint := ""
+			for _, f := range fault.All() {
+				if f.Code == e.Text("code") {
+					hint = f.Hint
+				}
+			}
+			return &HintError{fmt.Errorf("the unit holds: %s: %s", e.Text("code"), e.Text("err")), hint}
 		case e.Msg() == "GUEST_PANICKED":
 			return errors.New("the unit's kernel panicked")
 		case e.Msg() == "step":

@@ -84,6 +84,21 @@ func (t *TTY) Raw() error {
 	return nil
 }
 
+// Size returns how many columns and lines the terminal has. Both are 0 where nobody has said that, as on a serial line.
+func (t *TTY) Size() (columns, lines int) {
+	err := t.control(func(fd int) error {
+		w, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
+		if err == nil {
+			columns, lines = int(w.Col), int(w.Row)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, 0
+	}
+	return columns, lines
+}
+
 // Restore makes the terminal what it was before Raw.
 func (t *TTY) Restore() error {
 	t.mu.Lock()

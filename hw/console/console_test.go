@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestActive(t *testing.T) {
@@ -22,6 +24,30 @@ func TestActive(t *testing.T) {
 		if IsScreen(dev) != want {
 			t.Errorf("IsScreen(%s) is not %v", dev, want)
 		}
+	}
+}
+
+// TestSize: a terminal has the size that somebody has set, and none before.
+func TestSize(t *testing.T) {
+	tty, err := Open("/dev/ptmx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tty.Close()
+	if w, h := tty.Size(); w != 0 || h != 0 {
+		t.Errorf("nobody has said that it has %d by %d", w, h)
+	}
+	err = tty.control(func(fd int) error { return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Col: 128, Row: 48}) })
+	if w, h := tty.Size(); err != nil || w != 128 || h != 48 {
+		t.Errorf("%d by %d, %v", w, h, err)
+	}
+	null, err := Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if w, h := null.Size(); w != 0 || h != 0 {
+		t.Errorf("what is no terminal has %d by %d", w, h)
 	}
 }
 

@@ -21,6 +21,7 @@ const (
 	ChooseRebuild  ChoiceKind = "rebuild"
 	ChooseErase    ChoiceKind = "erase"
 	ChooseResolve  ChoiceKind = "resolve-erase"
+	ChooseCodes    ChoiceKind = "show-certificate"
 	// ChooseSettings and ChooseEverything are restores of the newest image, as the requests of these kinds.
 	ChooseSettings   ChoiceKind = "reset-settings"
 	ChooseEverything ChoiceKind = "reset-everything"

@@ -47,6 +47,9 @@ type Press struct {
 type Question struct {
 	// Title is a word or two, at most 20 characters. Text is a sentence, or empty.
 	Title, Text string
+	// Pictures are what a console draws in place of text and options, as many as there are options: the one of the selected option. Each is
+	// lines that fit into Board.Room. A display shows no picture. It may be nil.
+	Pictures [][]string
 	// Options are the answers to choose from, at least one. The smallest display has 20 characters for each.
 	Options []string
 	// Default is the index of the option selected at first.
@@ -249,6 +252,36 @@ func (b *Board) HasKeys() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.inputs > 0
+}
+
+// Room returns how many columns and lines a picture may have on the smallest console with keys. It is 0 if there is none. What is at the
+// other end of a serial line is not known: it counts as 80 by 24, and only where no console has a size.
+func (b *Board) Room() (columns, lines int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	unknown := false
+	for _, f := range b.feeds {
+		c, ok := f.panel.(*consolePanel)
+		if !ok || c.o.Keys == nil {
+			continue
+		}
+		w, h := 0, 0
+		if c.o.Size != nil {
+			w, h = c.o.Size()
+		}
+		switch {
+		case w <= 0 || h <= 0:
+			unknown = true
+		case columns == 0:
+			columns, lines = w, h
+		default:
+			columns, lines = min(columns, w), min(lines, h)
+		}
+	}
+	if columns == 0 && unknown {
+		columns, lines = 80, 24
+	}
+	return columns, max(0, lines-1) // one is for what is said below it
 }
 
 // Pressed returns the channel of keys pressed while there was no question. It holds the first such key until somebody

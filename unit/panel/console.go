@@ -19,6 +19,8 @@ type ConsoleOptions struct {
 	Terminal bool
 	// Keys are the keys typed on the console. nil means that nobody can type.
 	Keys <-chan Key
+	// Size returns how many columns and lines the console has, 0 if that is unknown. It may be nil.
+	Size func() (columns, lines int)
 	// Now is the clock. The default is time.Now.
 	Now func() time.Time
 }
@@ -117,6 +119,10 @@ func (c *consolePanel) writeQuestion(b *strings.Builder, a *Asked) {
 	switch {
 	case len(a.Options) == 0:
 		c.writePrompt(b, was, a)
+	case a.Pictures != nil:
+		if was == nil || was.Selected != a.Selected {
+			c.writePicture(b, a)
+		}
 	case was == nil || c.o.Terminal && was.Selected != a.Selected:
 		c.writeOptions(b, a)
 	case was.Selected != a.Selected:
@@ -140,6 +146,19 @@ func (c *consolePanel) writeOptions(b *strings.Builder, a *Asked) {
 	if c.o.Keys != nil {
 		fmt.Fprintf(b, "press a number, or the arrow keys and Enter; q goes back\n")
 	}
+}
+
+// writePicture writes the selected picture with one line below it, which does not end: the picture may fill a screen.
+func (c *consolePanel) writePicture(b *strings.Builder, a *Asked) {
+	c.end(b)
+	if c.o.Terminal {
+		b.WriteString(clear)
+	}
+	for _, l := range a.Pictures[a.Selected] {
+		fmt.Fprintf(b, "%s\n", clean(l))
+	}
+	fmt.Fprintf(b, "%s: arrow keys or %.1s for the others, q goes back", clean(a.Options[a.Selected]), clean(a.Options[a.Selected]))
+	c.open = true
 }
 
 func option(b *strings.Builder, a *Asked, i int) {

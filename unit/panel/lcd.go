@@ -3,6 +3,7 @@ package panel
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"gprovision/hw/lcd"
@@ -106,11 +107,11 @@ func askFrame(a *Asked, m lcd.Model, elapsed time.Duration) lcd.Frame {
 	return lcd.Menu{Text: text, Options: a.Options, Selected: a.Selected}.Picture(m, elapsed)
 }
 
-// problemPicture puts the code and the title in the first row and what is wrong in the second. If there are more
+// problemPicture puts the code and the title in the first row, and what is wrong with the note in the second. If there are more
 // rows, it adds what to do.
 func problemPicture(p Problem) lcd.Picture {
 	return func(m lcd.Model, elapsed time.Duration) lcd.Frame {
-		f := lcd.Frame{Lines: []string{p.Code + " " + p.Title, lcd.Marquee(p.Short, lcd.Columns, elapsed)}}
+		f := lcd.Frame{Lines: []string{p.Code + " " + p.Title, lcd.Marquee(strings.TrimSpace(p.Short+"  "+p.Note), lcd.Columns, elapsed)}}
 		if m.Rows() > 2 {
 			f.Lines = append(f.Lines, lcd.Scroll(lcd.Wrap(p.Hint, lcd.Columns), m.Rows()-2, elapsed)...)
 		}

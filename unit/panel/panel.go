@@ -112,7 +112,20 @@ type Problem struct {
 	Text, Hint string
 	// Detail is the cause. The person may read it out to support.
 	Detail string
+	// Note is a word of the cause that the person may write down (WithNote). A display, which has no room for the cause, shows it too.
+	Note string
 }
+
+// noted is an error with a note.
+type noted struct {
+	error
+	note string
+}
+
+func (n noted) Unwrap() error { return n.error }
+
+// WithNote returns an error whose Problem has a note.
+func WithNote(err error, note string) error { return noted{err, note} }
 
 // ProblemOf turns an error into a Problem. An error without a fault is fault.Internal. nil stays nil.
 func ProblemOf(err error) *Problem {
@@ -126,7 +139,9 @@ func ProblemOf(err error) *Problem {
 	if f == nil {
 		f = fault.Internal
 	}
-	return &Problem{Code: f.Code, Title: f.Title, Short: f.Short, Text: f.Text, Hint: f.Hint, Detail: fault.Detail(err)}
+	var n noted
+	errors.As(err, &n)
+	return &Problem{Code: f.Code, Title: f.Title, Short: f.Short, Text: f.Text, Hint: f.Hint, Detail: fault.Detail(err), Note: n.note}
 }
 
 // Panel draws views, one call at a time. Show may be slow and may fail. The next view is tried all the same. If a

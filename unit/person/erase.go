@@ -24,11 +24,18 @@ func (p *Person) Erase(ctx context.Context, f *survey.Findings) (c decide.Choice
 	return c, true
 }
 
+// ended reports whether an erase of the unit has ended that is not resolved.
+func ended(f *survey.Findings) bool {
+	return f.EraseUnresolved() && f.Erasing.Erase.ID != "" && f.Erasing.Erase.Outcome != ""
+}
+
 // canResolve reports whether an erase of the unit has ended so that support can have it go on.
 func (p *Person) canResolve(f *survey.Findings) bool {
-	e := f.Erasing.Erase
-	return len(p.Machine.Policy.SupportKeys) > 0 && f.EraseUnresolved() && e.ID != "" &&
-		(e.Outcome == erasure.Failed || e.Outcome == erasure.Unknown)
+	if len(p.Machine.Policy.SupportKeys) == 0 || !ended(f) {
+		return false
+	}
+	o := f.Erasing.Erase.Outcome
+	return o == erasure.Failed || o == erasure.Unknown
 }
 
 // confirmErase asks twice, and says what is lost and what stays.

@@ -1,9 +1,11 @@
 package person
 
 import (
+	"io"
 	"log/slog"
 	"testing"
 
+	"gprovision/model/erasure"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/unit/decide"
@@ -72,5 +74,40 @@ func TestEraseNeedsTwoYes(t *testing.T) {
 				t.Errorf("%s, asked %d times, whole %t", d, asks, facts.Choice.Whole)
 			}
 		})
+	}
+}
+
+// TestEndedErase: what the menu offers after an erase that is not resolved.
+func TestEndedErase(t *testing.T) {
+	const id = "0123456789abcdef"
+	for name, c := range map[string]struct {
+		erase    *state.Erase
+		keys     []string
+		screen   bool
+		resolve  bool
+		showable bool
+	}{
+		"none":                 {nil, []string{"key"}, true, false, false},
+		"goes on":              {&state.Erase{ID: id}, []string{"key"}, true, false, false},
+		"failed":               {&state.Erase{ID: id, Outcome: erasure.Failed}, []string{"key"}, true, true, true},
+		"unknown":              {&state.Erase{ID: id, Outcome: erasure.Unknown}, []string{"key"}, false, true, false},
+		"failed, no keys":      {&state.Erase{ID: id, Outcome: erasure.Failed}, nil, true, false, true},
+		"weaker":               {&state.Erase{ID: id, Outcome: erasure.Weaker}, []string{"key"}, true, false, true},
+		"resolved":             {&state.Erase{ID: id, Outcome: erasure.Failed, Resolved: true}, []string{"key"}, true, false, false},
+		"its state is damaged": {&state.Erase{Outcome: erasure.Unknown}, []string{"key"}, true, false, false},
+	} {
+		p := withKeys(policy.Policy{SupportKeys: c.keys})
+		if c.screen {
+			p.Machine.Panel.Add("screen", panel.Console(io.Discard, panel.ConsoleOptions{Keys: make(chan panel.Key)}))
+		}
+		f := &survey.Findings{Facts: decide.Facts{Recovery: decide.RecoveryFound}}
+		f.Erasing.Erase = c.erase
+		has := map[decide.ChoiceKind]bool{}
+		for _, it := range p.items(f, false) {
+			has[it.choice] = true
+		}
+		if has[decide.ChooseResolve] != c.resolve || has[decide.ChooseCodes] != c.showable {
+			t.Errorf("%s: the menu has %v", name, has)
+		}
 	}
 }

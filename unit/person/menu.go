@@ -51,6 +51,9 @@ func (p *Person) items(f *survey.Findings, provisions bool) []item {
 	if p.Machine.Policy.Shell {
 		out = append(out, item{"Recovery shell", decide.ChooseShell, "", nil})
 	}
+	if _, lines := p.Machine.Panel.Room(); lines > 0 && ended(f) {
+		out = append(out, item{"Show certificate", decide.ChooseCodes, "", nil})
+	}
 	if p.canResolve(f) {
 		out = append(out, item{"Resolve erase", decide.ChooseResolve, "", nil})
 	}

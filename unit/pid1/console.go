@@ -36,7 +36,7 @@ func (u *unit) attachConsoles() {
 		if u.m.Policy.Takes(kind) {
 			keys = u.terminals.takeKeys(f)
 		}
-		u.m.Panel.Add(device, panel.Console(f, panel.ConsoleOptions{Terminal: console.IsScreen(device), Keys: keys}))
+		u.m.Panel.Add(device, panel.Console(f, panel.ConsoleOptions{Terminal: console.IsScreen(device), Keys: keys, Size: f.Size}))
 		if console.IsScreen(device) { // the speaker is reached through it
 			u.m.Panel.Add(device+" speaker", panel.Speaker(func(d time.Duration) error { return f.Beep(beepHertz, d) }))
 		}

@@ -144,7 +144,7 @@ func (u *unit) hold(ctx context.Context, err error) {
 		f = fault.Internal
 	}
 	wait := u.holds.next(f)
-	u.log.Error("hold", "code", f.Code, "text", f.Text, "hint", f.Hint, "err", fault.Detail(err), "retry", wait.String(), journal.ForPerson())
+	u.log.Error("hold", "code", f.Code, "err", fault.Detail(err), "retry", wait.String(), journal.ForPerson()) // the panels have the rest
 	u.person.Held = true
 	u.m.Panel.Forget()
 	u.m.Panel.Fail(err)

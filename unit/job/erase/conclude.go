@@ -12,7 +12,6 @@ import (
 	"gprovision/model/erasure"
 	"gprovision/model/fault"
 	"gprovision/model/policy"
-	"gprovision/model/signature"
 	"gprovision/unit/decide"
 	"gprovision/unit/job"
 	"gprovision/unit/journal"
@@ -41,24 +40,32 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 		return job.Hold(fault.Because(fault.EraseUnknown, fmt.Errorf("the certificate cannot be read: %w", err)))
 	}
 	by := ""
-	if j.f.Choice.Kind == decide.ChooseResolve && (c.Outcome == erasure.Failed || c.Outcome == erasure.Unknown) {
-		by = j.askSupport(ctx, c, file)
+	switch {
+	case j.f.Choice.Kind == decide.ChooseResolve && (c.Outcome == erasure.Failed || c.Outcome == erasure.Unknown):
+		by = askSupport(ctx, j.env, c, file)
+	case j.f.Choice.Kind == decide.ChooseCodes:
+		showCodes(ctx, j.env.Machine, file, sig)
 	}
 	places := j.takeAway(ctx, c, file, sig)
 	m := j.env.Machine
+	digest := challenge.Digest(file)
+	where := fmt.Sprintf("certificate %s: %s", digest, strings.Join(places, ", "))
+	var codes func() // nil: they are of no use, or nobody could see them
+	if _, lines := m.Panel.Room(); lines > 0 && len(places) == 1 {
+		codes = func() { showCodes(ctx, j.env.Machine, file, sig) }
+	}
 	m.Log.Info("erase certificate", "run", c.Run, "outcome", string(c.Outcome), "erased", string(c.Level),
 		"reached", strings.Join(places, ", "), journal.ForPerson())
 	switch c.Outcome {
 	case erasure.Proved:
-		m.Panel.Show(panel.View{Job: "erase", Message: fmt.Sprintf("Erased, proved (%s); certificate: %s", c.Level, strings.Join(places, ", "))})
-		j.awaitKey(ctx, time.Duration(m.Policy.Erase.ShowMinutes)*time.Minute)
+		said := panel.View{Job: "erase", Message: fmt.Sprintf("Erased, proved (%s); %s%s", c.Level, where, offer(codes, "C shows it as codes"))}
+		awaitKey(ctx, m.Panel, time.Duration(m.Policy.Erase.ShowMinutes)*time.Minute, func() { m.Panel.Show(said) }, codes)
 	case erasure.Weaker:
-		why := fault.Newf(fault.EraseWeaker, "%s; certificate: %s", reasons(c), strings.Join(places, ", "))
+		why := panel.WithNote(fault.Newf(fault.EraseWeaker, "%s; %s%s", reasons(c), where, offer(codes, "C shows it as codes")), digest)
 		if !m.Panel.HasKeys() && m.Policy.Erase.Accept != policy.AcceptRestore {
 			return job.Hold(why)
 		}
-		j.env.ShowFailure("the erase is weaker than proved", why)
-		j.awaitKey(ctx, 0)
+		awaitKey(ctx, m.Panel, 0, func() { j.env.ShowFailure("the erase is weaker than proved", why) }, codes)
 		if ctx.Err() == nil {
 			j.submit(ctx, file, sig, true)
 		}
@@ -68,7 +75,7 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 			kind = fault.EraseFailed
 		}
 		if by == "" {
-			return job.Hold(fault.Newf(kind, "%s; certificate: %s", reasons(c), strings.Join(places, ", ")))
+			return job.Hold(panel.WithNote(fault.Newf(kind, "%s; %s%s", reasons(c), where, offer(codes, "the menu shows it as codes")), digest))
 		}
 	}
 	if ctx.Err() != nil {
@@ -78,34 +85,6 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 		return job.Hold(fault.Because(fault.RecoveryDamaged, err))
 	}
 	return job.Outcome{Kind: job.RebootNow}
-}
-
-// askSupport shows a challenge for this erase to the person, until support has answered it or the person gives up. It returns the
-// identifier of the key that did, "" if none.
-func (j *erasing) askSupport(ctx context.Context, c erasure.Certificate, file []byte) string {
-	m := j.env.Machine
-	keys, err := signature.ParsePublicKeys(m.Policy.SupportKeys)
-	if err != nil {
-		m.Log.Warn("supportKeys of the policy", "err", err)
-		return ""
-	}
-	q := challenge.NewErase(m.Serial, file)
-	j.env.Print("", fmt.Sprintf("\nThe erase of unit %s: %s. %s\nSupport may have it go on: the certificate stays as it is.\nchallenge: %s\n", m.Serial,
-		c.Outcome, reasons(c), q))
-	for {
-		text, console, err := m.Panel.Line(ctx, "answer to "+q.String(), false)
-		if err != nil || text == "" {
-			m.Log.Warn("support has not resolved the erase", "err", err, journal.ForPerson())
-			return ""
-		}
-		k, err := q.Verify(keys, text)
-		if err == nil {
-			m.Log.Warn("support has resolved the erase", "run", c.Run, "outcome", string(c.Outcome), "by", k.ID(), "console", console,
-				journal.ForPerson())
-			return k.ID()
-		}
-		j.env.Print(console, err.Error()+"\n")
-	}
 }
 
 // resolve asks for the restore first, so that nothing is ever started from a disk that was erased. by is the support key that had it go on,
@@ -123,24 +102,6 @@ func (j *erasing) resolve(v *state.Volume, o erasure.Outcome, by string) error {
 		e.ResolvedAt = time.Now().UTC().Truncate(time.Second)
 	}
 	return state.WriteErase(v, e)
-}
-
-// awaitKey waits until a person has pressed a key, at most for a while; 0: as long as it takes. Where nobody can press one it does not
-// wait.
-func (j *erasing) awaitKey(ctx context.Context, most time.Duration) {
-	p := j.env.Machine.Panel
-	if !p.HasKeys() {
-		return
-	}
-	p.Forget()
-	if most > 0 {
-		p.Pause(ctx, most)
-		return
-	}
-	select {
-	case <-p.Pressed():
-	case <-ctx.Done():
-	}
 }
 
 // reasons says what is missing, drive by drive.

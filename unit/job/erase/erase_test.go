@@ -6,10 +6,14 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -64,7 +68,7 @@ type world struct {
 	server server
 	// choice is what a person chose in the menu, and panel where; nil: nobody is there.
 	choice decide.ChoiceKind
-	panel  *script.Panel
+	panel  panel.Panel
 }
 
 // newWorld makes a unit whose main disk vdb has a complete system and is full of a customer's data, and whose recovery volume asks for an
@@ -941,5 +945,110 @@ func TestSupportResolves(t *testing.T) {
 				t.Errorf("%+v, %+v, %+v", out, e, r)
 			}
 		})
+	}
+}
+
+// screen is a terminal of 100 by 37 and the person before it, who looks at the codes once and then presses another key.
+type screen struct {
+	t    *testing.T
+	keys chan panel.Key
+	// codes are the pictures of all codes that were shown, and asked is how often they were offered.
+	codes []string
+	asked int
+}
+
+func (s *screen) Write(b []byte) (int, error) {
+	const empty = "\x1b[2J\x1b[H"
+	text := string(b)
+	if i := strings.LastIndex(text, empty); i >= 0 && strings.Contains(text, "Code ") {
+		lines := strings.Split(text[i+len(empty):], "\n")
+		if len(lines) > 37 || !strings.HasPrefix(lines[len(lines)-1], "Code ") {
+			s.t.Errorf("%d lines, the last one is %q", len(lines), lines[len(lines)-1])
+		}
+		s.codes = append(s.codes, text[i+len(empty):])
+		var n, of int
+		if _, err := fmt.Sscanf(lines[len(lines)-1], "Code %d of %d: ", &n, &of); err != nil {
+			s.t.Error(err)
+		}
+		s.keys <- map[bool]panel.Key{true: 'c', false: 'q'}[n < of]
+	}
+	if strings.Contains(text, "(C shows it as codes)") {
+		s.asked++
+		s.keys <- panel.Key("cx"[min(s.asked, 2)-1])
+	}
+	return len(b), nil
+}
+
+// photograph makes a picture of a screen of 8 by 16 pixels each character, and has another program read the code on it.
+func photograph(t *testing.T, screen string) string {
+	t.Helper()
+	picture := image.NewGray(image.Rect(0, 0, 100*8, 37*16))
+	for y, line := range strings.Split(screen, "\n") {
+		x := 0
+		for _, c := range line {
+			for at := range 8 * 16 {
+				if upper := at < 8*8; c == '█' || upper && c == '▀' || !upper && c == '▄' {
+					picture.SetGray(x*8+at%8, y*16+at/8, color.Gray{Y: 170})
+				}
+			}
+			x++
+		}
+	}
+	file := filepath.Join(t.TempDir(), "screen.png")
+	f, err := os.Create(file)
+	if err == nil {
+		err = errors.Join(png.Encode(f, picture), f.Close())
+	}
+	must(t, err)
+	out, err := exec.CommandContext(t.Context(), "zbarimg", "--quiet", "--raw", "-Sdisable", "-Sqrcode.enable", file).Output()
+	if err != nil {
+		t.Fatalf("the code is not read: %v\n%s", err, screen)
+	}
+	return string(out)
+}
+
+// TestCodesOnAScreen: where the certificate reached nothing but the recovery volume, the codes on a screen give it back byte for byte, to a
+// reader that knows nothing of how they were drawn. They are there from the menu, and at a key while the outcome is shown.
+func TestCodesOnAScreen(t *testing.T) {
+	if _, err := exec.LookPath("zbarimg"); err != nil {
+		if os.Getenv("GPROV_NO_SKIP") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	w := newWorld(t)
+	if out := w.boot(); fault.Of(out.Err) != fault.EraseWeaker {
+		t.Fatalf("%+v", out)
+	}
+	var want [2][]byte
+	w.volume(func(v *state.Volume) (err error) {
+		for i, name := range []string{certificateFile, signatureFile} {
+			b, rerr := state.ReadEraseFile(v, name)
+			want[i], err = b, errors.Join(err, rerr)
+		}
+		return err
+	})
+	s := &screen{t: t, keys: make(chan panel.Key, 256)}
+	w.choice = decide.ChooseCodes
+	w.panel = panel.Console(s, panel.ConsoleOptions{Terminal: true, Keys: s.keys, Size: func() (int, int) { return 100, 37 }})
+	if out := w.boot(); out.Kind != job.RebootNow || s.asked != 2 {
+		t.Fatalf("%+v, offered %d times", out, s.asked)
+	}
+	n := len(s.codes) / 2
+	if n < 2 || len(s.codes) != 2*n {
+		t.Fatalf("%d codes", len(s.codes))
+	}
+	for _, codes := range [][]string{s.codes[:n], s.codes[n:]} {
+		var texts strings.Builder
+		for i, c := range codes {
+			if says := fmt.Sprintf("Code %d of %d: ", i+1, n); !strings.Contains(c, says) {
+				t.Errorf("it does not say %q", says)
+			}
+			texts.WriteString(photograph(t, c))
+		}
+		file, sig, err := erasure.ParseCodes(texts.String())
+		if err != nil || !bytes.Equal(file, want[0]) || !bytes.Equal(sig, want[1]) {
+			t.Errorf("another certificate came back: %v", err)
+		}
 	}
 }
