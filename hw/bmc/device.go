@@ -91,7 +91,7 @@ type ipmiRecv struct {
 type ipmiAddr struct {
 	kind    int32
 	channel int16
-	lun     uint8
+	_       uint8 // the unit within the controller
 }
 
 const (

@@ -285,6 +285,9 @@ func (i Info) OEMStrings() []string {
 	return out
 }
 
+// Has reports whether there is a structure of a type (DSP0134 section 7).
+func (i Info) Has(typ int) bool { return len(i.ofType(typ)) > 0 }
+
 func (i Info) ofType(typ int) []table {
 	var out []table
 	for _, t := range i.tables {

@@ -35,6 +35,10 @@ var (
 	Disk4KnBIOS     = &Fault{"G134", "4Kn on BIOS", "Use UEFI", "a disk with 4096-byte sectors cannot boot on BIOS", "use UEFI firmware or a disk with 512-byte sectors"}
 	DiskWrite       = &Fault{"G135", "Disk error", "Replace the disk", "a disk cannot be read or written", "see the log for the device, and replace it"}
 	BootSetup       = &Fault{"G136", "Boot setup", "Support", "the unit cannot be made bootable", "see the log; on UEFI check that the firmware lets boot entries be written"}
+	NoBMC           = &Fault{"G124", "No BMC", "Check the BMC", "the management controller does not answer",
+		"take the power off for a minute; if it stays silent, the board or its firmware is faulty"}
+	BMCRefused = &Fault{"G125", "BMC refuses", "See the log", "the management controller does not take what the manifest sets",
+		"the log says which command it refused; reset it to its factory settings or update its firmware"}
 )
 
 // Downloads.
@@ -113,7 +117,7 @@ func All() []*Fault {
 	return []*Fault{
 		NoNetwork, NoServer, ServerRefused, EnrolRefused, NotReleased, NoCredentials, PlainSecrets,
 		ManifestMissing, ManifestSyntax, ManifestUnsigned, ManifestSignature, ManifestIncomplete, NoManifestURL, ManifestRefused, StepFailed,
-		PlatformUnknown, QAMismatch, NoSerial, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
+		PlatformUnknown, QAMismatch, NoSerial, NoBMC, BMCRefused, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
 		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt, OriginalUntrusted,
 		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, RecoveryNewer, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,

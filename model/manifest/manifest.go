@@ -39,7 +39,28 @@ type Manifest struct {
 	ValidationData []Specs
 	// CustomPlatCfgSteps are extra steps, for each platform.
 	CustomPlatCfgSteps []PlatformSteps `json:",omitempty"`
+	// BMC says what is set at the management controllers, one entry for each platform.
+	BMC []BMC `json:",omitempty"`
 }
+
+// BMC says what is set at the management controller of each unit of one platform. What is missing stays as it is.
+type BMC struct {
+	DevCodeName string
+	// User gets the unit's own IPMI password, and administers the controller.
+	User string `json:",omitempty"`
+	// Disable names accounts that are disabled once the password of User is proved, such as the maker's own.
+	Disable []string `json:",omitempty"`
+	// PowerRestore is what the machine does when its power comes back: "always-off", "previous" or "always-on".
+	PowerRestore string `json:",omitempty"`
+	// ClearSEL clears the system event log after it was sent to the server.
+	ClearSEL bool `json:",omitempty"`
+}
+
+// MaxBMCUser is the largest length of the name of a user of a management controller, bytes (IPMI 2.0 section 22.28).
+const MaxBMCUser = 16
+
+// powerRestores are the values of BMC.PowerRestore.
+func powerRestores() []string { return []string{"", "always-off", "previous", "always-on"} }
 
 // Vault is the CredentialEndpoint that means the factory server's own vault.
 const Vault = "pblog"
@@ -303,6 +324,16 @@ func (m *Manifest) SpecsFor(code string) (Specs, error) {
 		have = append(have, s.DevCodeName)
 	}
 	return Specs{}, fault.Newf(fault.ManifestIncomplete, "ValidationData has no entry for the platform %q, only for %q", code, have)
+}
+
+// BMCFor returns what is set at the management controllers of a platform. It has no more than the platform's name if that is nothing.
+func (m *Manifest) BMCFor(code string) BMC {
+	for _, b := range m.BMC {
+		if b.DevCodeName == code {
+			return b
+		}
+	}
+	return BMC{DevCodeName: code}
 }
 
 // StepsFor returns the steps for a platform at one place of the job, in the order of the manifest.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"gprovision/model/fault"
@@ -157,6 +158,43 @@ func (m *Manifest) specified(r Rules, incomplete func(path, text, hint string)) 
 		}
 		steps[p.DevCodeName] = true
 	}
+	controllers := map[string]bool{}
+	for i, b := range m.BMC {
+		if r.Platform != "" && b.DevCodeName != r.Platform {
+			continue
+		}
+		at := fmt.Sprintf("BMC[%d]", i)
+		if controllers[b.DevCodeName] {
+			incomplete(at, fmt.Sprintf("there is an entry for %q already", b.DevCodeName), "remove one of them")
+		}
+		controllers[b.DevCodeName] = true
+		b.judge(at, incomplete)
+	}
+}
+
+// judge finds what no controller can fulfil, and what would lock everybody out.
+func (b BMC) judge(at string, incomplete func(path, text, hint string)) {
+	badName := func(s string) bool {
+		return s == "" || len(s) > MaxBMCUser || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+	}
+	if b.User != "" && badName(b.User) {
+		incomplete(source.Under(at, "User"), fmt.Sprintf("%q is not 1 to %d printable characters without spaces", b.User, MaxBMCUser), "")
+	}
+	for i, name := range b.Disable {
+		p := fmt.Sprintf("%s[%d]", source.Under(at, "Disable"), i)
+		switch {
+		case badName(name):
+			incomplete(p, fmt.Sprintf("%q is not 1 to %d printable characters without spaces", name, MaxBMCUser), "")
+		case b.User == "":
+			incomplete(p, "nobody else gets a password, so that nobody might get in any more", "write a User")
+		case name == b.User:
+			incomplete(p, "this is the User who gets the password", "remove it here")
+		}
+	}
+	if !slices.Contains(powerRestores(), b.PowerRestore) {
+		hint := "write one of " + strings.Join(powerRestores()[1:], ", ")
+		incomplete(source.Under(at, "PowerRestore"), fmt.Sprintf("%q is not known", b.PowerRestore), hint)
+	}
 }
 
 // judge finds what no machine can fulfil.
@@ -178,7 +216,7 @@ func (s Specs) judge(at string, incomplete func(path, text, hint string)) {
 			}
 		}
 	}
-	for _, f := range []struct{ name, want string }{{"IPMI", s.FirmwareVer.IPMI}, {"FRU", s.FirmwareVer.FRU}, {"SDR", s.FirmwareVer.SDR}, {"ME", s.FirmwareVer.ME}} {
+	for _, f := range []struct{ name, want string }{{"FRU", s.FirmwareVer.FRU}, {"SDR", s.FirmwareVer.SDR}, {"ME", s.FirmwareVer.ME}} {
 		if f.want != "" {
 			incomplete(source.Under(at, "FirmwareVer."+f.name), "this version of the firmware cannot be read, so no unit would pass", "leave it empty")
 		}

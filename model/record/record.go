@@ -80,6 +80,10 @@ const (
 	FactMACs = "macs"
 	// FactBMCMACs is the list of hardware addresses of the unit's management controllers.
 	FactBMCMACs = "bmcMacs"
+	// FactBMC is what the unit's management controller is and has: versions, inventory, ports, accounts, without passwords.
+	FactBMC = "bmc"
+	// FactBMCPassword says whose password was set at the management controller, and how far that is proved.
+	FactBMCPassword = "bmcPassword"
 	// FactDefects is the list of what is wrong with a unit that was started all the same, empty if nothing is: each as its code, a colon
 	// and a sentence. It is that of the last normal boot.
 	FactDefects = "defects"

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gprovision/hw/block"
+	"gprovision/hw/bmc"
 	"gprovision/hw/efi"
 	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
@@ -86,8 +87,17 @@ type Doors struct {
 	Vars *efi.Vars
 	// Places is where volumes are mounted.
 	Places Places
+	// Board is what is on the mainboard beside all that.
+	Board Board
+}
+
+// Board are the doors to parts of the mainboard.
+type Board struct {
 	// SetClock sets the system clock and the real-time clock.
 	SetClock func(time.Time) error
+	// BMC opens the management controller, which the caller closes. expected means that the platform has one. The error is bmc.ErrNone if
+	// there is none. A nil BMC is that of a machine without one.
+	BMC func(ctx context.Context, expected bool) (*bmc.Controller, error)
 }
 
 // Real returns the doors of the machine that this process runs on. sys is /sys. load loads the kernel's driver for a
@@ -130,6 +140,6 @@ func Real(log *slog.Logger, sys fs.FS, load func(fstype string) error) Doors {
 		Run:        host.Runner(log),
 		Vars:       efi.New(efi.DefaultDir),
 		Places:     RealPlaces(),
-		SetClock:   host.SetClock,
+		Board:      Board{SetClock: host.SetClock},
 	}
 }

@@ -721,8 +721,8 @@ func TestClockIsSet(t *testing.T) {
 					return nil
 				})
 				var set time.Time
-				door := l.m.SetClock
-				l.m.SetClock = func(to time.Time) error { set = to; return door(to) }
+				door := l.m.Board.SetClock
+				l.m.Board.SetClock = func(to time.Time) error { set = to; return door(to) }
 				l.begin()
 				l.awaitEnd(toSystem)
 				if !set.Equal(time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)) {

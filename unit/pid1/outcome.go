@@ -148,6 +148,7 @@ func (u *unit) hold(ctx context.Context, err error) {
 	u.person.Held = true
 	u.m.Panel.Forget()
 	u.m.Panel.Fail(err)
+	defer lightUp(ctx, u)()
 	u.flushQueue(ctx)
 	u.releaseVolumes(ctx)
 	u.changed.awaitQuiet() // the last changes of the job's own work on the disks are on their way

@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"gprovision/hw/bmc"
 	"gprovision/hw/host"
 	"gprovision/hw/usb"
 	"gprovision/model/fault"
@@ -105,6 +106,9 @@ func realUnit(s site.Site) *unit {
 	var u *unit
 	m := &machine.Machine{Log: log, Sys: sys, Site: s, Panel: panel.New(), Initramfs: "/", BootID: uuid.NewString(), Firmware: layout.BIOS}
 	m.Doors = machine.Real(log, sys, func(fstype string) error { return u.modules.Filesystem(fstype) })
+	m.Board.BMC = func(ctx context.Context, expected bool) (*bmc.Controller, error) {
+		return machine.FindBMC(ctx, sys, expected, func(names ...string) error { return u.modules.Load(names...) })
+	}
 	u = newUnit(m, realDoors(log, sys), j)
 	return u
 }

@@ -132,7 +132,7 @@ func (u *unit) correctClock() {
 		return
 	}
 	u.log.Warn("the clock cannot be right, setting it to the artifact's build time", "clock", now, "build", u.m.Build.Time)
-	if err := u.m.SetClock(u.m.Build.Time); err != nil {
+	if err := u.m.Board.SetClock(u.m.Build.Time); err != nil {
 		u.log.Warn("clock cannot be set", "err", err)
 	}
 }

@@ -17,6 +17,9 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 	if err := j.runSteps(ctx, manifest.RunBeforeQA); err != nil {
 		return err
 	}
+	if err := (controller{j}).read(ctx); err != nil {
+		return err
+	}
 	dmi, err := smbios.Read(j.Sys)
 	if err != nil {
 		return err
@@ -33,6 +36,7 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 	if err != nil {
 		j.Log.Warn("hardware cannot be read completely", "err", err)
 	}
+	o.Firmware.IPMI = j.plan.bmcFirmware
 	device, err := j.plan.chooseRecovery(j.Identity.Variant, disks)
 	if err != nil {
 		return err

@@ -229,7 +229,7 @@ func TestClock(t *testing.T) {
 				t.Fatal(err)
 			}
 			var set []time.Time
-			j.SetClock = func(at time.Time) error { set = append(set, at); return tc.fails }
+			j.Board.SetClock = func(at time.Time) error { set = append(set, at); return tc.fails }
 			if err := j.clock(t.Context()); fault.Of(err) != tc.want {
 				t.Errorf("%v, want %v", err, tc.want)
 			}

@@ -38,6 +38,10 @@ type Plan struct {
 	Files []File
 	// Steps are the manifest's extra steps, in this order at each of their places.
 	Steps []Step
+	// BMC is what is set at the management controller.
+	BMC manifest.BMC
+	// bmcFirmware is the version of the controller's firmware, or "" as long as none was read.
+	bmcFirmware string
 	// Recovery is the recovery device.
 	Recovery block.Disk
 	// Main are the main disks in the order of the unit's record. A unit with one disk has it here and in Recovery.
@@ -91,6 +95,7 @@ func newPlan(m *manifest.Manifest, r manifest.Rules, p policy.Policy) (Plan, err
 	if out.Spec, err = m.SpecsFor(r.Platform); err != nil {
 		return Plan{}, err
 	}
+	out.BMC = m.BMCFor(r.Platform)
 	for _, f := range m.Files {
 		one, err := newFile(f, r)
 		if err != nil {
@@ -348,6 +353,9 @@ func (p Plan) String() string {
 		for _, c := range s.Commands {
 			say("", "%s: %s", c.ExitStatus, c.Command)
 		}
+	}
+	for _, text := range bmcPlan(p.BMC) {
+		say("bmc", "%s", text)
 	}
 	return b.String()
 }

@@ -248,7 +248,7 @@ func (j *provisioning) clock(ctx context.Context) error {
 		return nil
 	}
 	delta := time.Until(now)
-	if err := j.SetClock(now); err != nil {
+	if err := j.Board.SetClock(now); err != nil {
 		j.Log.Warn("clock cannot be set", "err", err)
 		return nil
 	}
@@ -347,6 +347,9 @@ func (j *provisioning) credentials(ctx context.Context) error {
 	defer func() { j.passwords = record.Credentials{Generation: c.Generation} }()
 	j.Log.Info("credentials received", "generation", c.Generation)
 	if err := j.runSteps(ctx, manifest.RunBeforePWSet); err != nil {
+		return err
+	}
+	if err := (controller{j}).set(ctx); err != nil {
 		return err
 	}
 	return j.runSteps(ctx, manifest.RunAfterPWSet)

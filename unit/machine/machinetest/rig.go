@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"gprovision/hw/block"
+	"gprovision/hw/bmc"
+	"gprovision/hw/bmc/simulator"
 	"gprovision/hw/efi"
 	"gprovision/hw/host"
 	"gprovision/hw/partition"
@@ -38,6 +40,8 @@ type Rig struct {
 	t    *testing.T
 	dir  string
 	kind Kind // kind of unit, for a machine of NewUnit
+	// controller is its management controller. It is nil if it has none.
+	controller *simulator.Controller
 
 	mu      sync.Mutex
 	store   storage
@@ -103,6 +107,9 @@ func (r *Rig) Clone(t *testing.T) *Rig {
 	defer r.mu.Unlock()
 	c := New(t)
 	c.made, c.kind = r.made, r.kind
+	if r.controller != nil {
+		c.controller = r.controller.Clone()
+	}
 	for _, d := range r.store.disks {
 		path := filepath.Join(c.dir, "dev", d.Name)
 		if err := copySparse(path, d.file); err != nil {
@@ -207,9 +214,10 @@ func (r *Rig) Doors() machine.Doors {
 			_, ok := r.mounts[dir]
 			return ok, nil
 		},
-		Run:      r.run,
-		Vars:     efi.New(filepath.Join(r.dir, "vars")),
-		SetClock: func(time.Time) error { return r.pass("set clock") },
+		Run:  r.run,
+		Vars: efi.New(filepath.Join(r.dir, "vars")),
+		Board: machine.Board{SetClock: func(time.Time) error { return r.pass("set clock") },
+			BMC: func(context.Context, bool) (*bmc.Controller, error) { return openBMC(r) }},
 		Places: machine.Places{Recovery: filepath.Join(r.dir, "mnt", "recovery"), Main: filepath.Join(r.dir, "mnt", "main"),
 			Medium: filepath.Join(r.dir, "mnt", "medium"), Run: filepath.Join(r.dir, "run"), Sysfs: filepath.Join(r.dir, "sys")},
 	}
@@ -615,3 +623,28 @@ func Sampled(calls []string) (out []int) {
 	}
 	return slices.Compact(out)
 }
+
+// openBMC opens the controller of PutBMC.
+func openBMC(r *Rig) (*bmc.Controller, error) {
+	if r.controller == nil {
+		return nil, bmc.ErrNone
+	}
+	if err := r.pass("open BMC"); err != nil {
+		return nil, err
+	}
+	c := r.controller.Open()
+	exchange := c.Exchange
+	c.Exchange = func(ctx context.Context, netFn, command byte, data []byte) ([]byte, error) {
+		if err := r.pass("BMC %02x %02x", netFn, command); err != nil {
+			return nil, err
+		}
+		return exchange(ctx, netFn, command, data)
+	}
+	return c, nil
+}
+
+// PutBMC gives the machine a management controller, which a power cut leaves alone.
+func PutBMC(r *Rig, c *simulator.Controller) { r.controller = c }
+
+// BMC returns the machine's management controller, or nil.
+func BMC(r *Rig) *simulator.Controller { return r.controller }
