@@ -65,15 +65,19 @@ var (
 	RecoveryErrors    = &Fault{"G214", "Recovery errors", "Replace its device", "the recovery volume has errors that repairs did not remove", "the unit works; replace the recovery device soon, a restore may fail"}
 	RequestDamaged    = &Fault{"G215", "Bad request", "Ask for it again", "the request on the recovery volume is damaged and was ignored", "if a restore was wanted, ask for it again"}
 	RecoveryNewer     = &Fault{"G216", "Newer record", "Newer release", "the recovery volume was written by a newer release than this one", "start or fetch a release that is at least as new; nothing was changed and no device is bad"}
-	MainMissing       = &Fault{"G221", "No main disk", "Check the disk", "the main disk does not answer", "check the main disk; nothing was changed on it"}
-	MainAmbiguous     = &Fault{"G222", "Two main disks", "Remove one", "two devices look like the main disk of this unit", "remove the one that does not belong to this unit"}
-	MainDamaged       = &Fault{"G223", "Main damaged", "Restore or help", "the main disk is damaged and could not be repaired", "restore the unit if its data may be lost, or ask support; nothing was erased"}
-	MainForeign       = &Fault{"G224", "Unknown disk", "Check the disk", "the main disk holds data that is not of this unit", "check the disk; a restore must be asked for explicitly"}
-	ArrayDegraded     = &Fault{"G225", "Array degraded", "Replace the disk", "the array of the main system lacks a disk", "the unit works; replace the disk that is missing before another one fails"}
-	TableChanged      = &Fault{"G271", "Table changed", "Provision again", "the partition table of the unit's disk is not the recorded one", "nothing was changed; provision the unit again if its data may be lost"}
-	PlanChanged       = &Fault{"G272", "Other disk plan", "Provision again", "the platform plans other disks than the unit was provisioned with", "install a release whose appliance table fits, or provision the unit again"}
-	TableDamaged      = &Fault{"G273", "Table damaged", "Replace the disk", "the partition table of a disk of the unit is damaged and its copy was used", "see the log for the disk; if it happens again, replace it"}
-	SwitchRoot        = &Fault{"G231", "No hand-over", "Support", "the installed system cannot be started", "restore the unit"}
+	OtherBoard        = &Fault{"G217", "Other mainboard", "Menu: adopt it", "the disks are of a unit with another mainboard",
+		"if the mainboard was replaced, choose 'Adopt mainboard' in the menu; nothing is erased"}
+	OtherFirmware = &Fault{"G218", "Other boot mode", "Firmware setup", "the unit was provisioned for the other boot mode of the firmware",
+		"set the boot mode that the log names in the firmware's setup; nothing was changed"}
+	MainMissing   = &Fault{"G221", "No main disk", "Check the disk", "the main disk does not answer", "check the main disk; nothing was changed on it"}
+	MainAmbiguous = &Fault{"G222", "Two main disks", "Remove one", "two devices look like the main disk of this unit", "remove the one that does not belong to this unit"}
+	MainDamaged   = &Fault{"G223", "Main damaged", "Restore or help", "the main disk is damaged and could not be repaired", "restore the unit if its data may be lost, or ask support; nothing was erased"}
+	MainForeign   = &Fault{"G224", "Unknown disk", "Check the disk", "the main disk holds data that is not of this unit", "check the disk; a restore must be asked for explicitly"}
+	ArrayDegraded = &Fault{"G225", "Array degraded", "Replace the disk", "the array of the main system lacks a disk", "the unit works; replace the disk that is missing before another one fails"}
+	TableChanged  = &Fault{"G271", "Table changed", "Provision again", "the partition table of the unit's disk is not the recorded one", "nothing was changed; provision the unit again if its data may be lost"}
+	PlanChanged   = &Fault{"G272", "Other disk plan", "Provision again", "the platform plans other disks than the unit was provisioned with", "install a release whose appliance table fits, or provision the unit again"}
+	TableDamaged  = &Fault{"G273", "Table damaged", "Replace the disk", "the partition table of a disk of the unit is damaged and its copy was used", "see the log for the disk; if it happens again, replace it"}
+	SwitchRoot    = &Fault{"G231", "No hand-over", "Support", "the installed system cannot be started", "restore the unit"}
 )
 
 // Emergency medium, recovery stick, recovery shell.
@@ -120,7 +124,7 @@ func All() []*Fault {
 		PlatformUnknown, QAMismatch, NoSerial, NoBMC, BMCRefused, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
 		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt, OriginalUntrusted,
-		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, RecoveryNewer, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,
+		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, RecoveryNewer, OtherBoard, OtherFirmware, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,
 		MediumUnusable, MediumNotAsked, NoRebuild, ShellLocked, NoBundle,
 		EraseNotConfirmed, EraseStopped, EraseWeaker, EraseUnknown, EraseFailed,
 		TableChanged, PlanChanged, TableDamaged,

@@ -22,6 +22,7 @@ const (
 	ChooseErase    ChoiceKind = "erase"
 	ChooseResolve  ChoiceKind = "resolve-erase"
 	ChooseCodes    ChoiceKind = "show-certificate"
+	ChooseAdopt    ChoiceKind = "adopt-mainboard"
 	// ChooseSettings and ChooseEverything are restores of the newest image, as the requests of these kinds.
 	ChooseSettings   ChoiceKind = "reset-settings"
 	ChooseEverything ChoiceKind = "reset-everything"

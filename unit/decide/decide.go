@@ -25,11 +25,12 @@ const (
 	Boot           Job = "boot"
 	Hold           Job = "hold"
 	PowerOff       Job = "power-off"
-	Shell          Job = "shell"   // for support, if the policy allows it
-	Support        Job = "support" // write the support bundle to a medium
-	Rescue         Job = "rescue"  // restore from an emergency medium
-	Rebuild        Job = "rebuild" // make a lost recovery volume again, from a recovery stick
-	Erase          Job = "erase"   // erase all main disks, or show how that ended
+	Shell          Job = "shell"           // for support, if the policy allows it
+	Support        Job = "support"         // write the support bundle to a medium
+	Rescue         Job = "rescue"          // restore from an emergency medium
+	Rebuild        Job = "rebuild"         // make a lost recovery volume again, from a recovery stick
+	Erase          Job = "erase"           // erase all main disks, or show how that ended
+	AdoptBoard     Job = "adopt-mainboard" // write the mainboard's serial number into the unit's record
 )
 
 // Decision is a job and the reason for it.
@@ -76,12 +77,21 @@ func otherRules() []rule {
 			Decision{Job: Rebuild, Reason: "a person at the machine chose a rebuild, and the recovery volume is lost"}},
 		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryAmbiguous },
 			Decision{Job: Hold, Reason: "two devices look like the recovery volume", Fault: fault.RecoveryAmbiguous}},
+		{func(f Facts, p policy.Policy) bool {
+			return f.Choice.Kind == ChooseAdopt && f.Recovery == RecoveryOtherBoard
+		},
+			Decision{Job: AdoptBoard, Reason: "a person at the machine chose to adopt the mainboard"}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainAmbiguous },
 			Decision{Job: Hold, Reason: "two devices look like the main disk", Fault: fault.MainAmbiguous}},
 		{func(f Facts, p policy.Policy) bool { return choseRestore(f) && f.Recovery == RecoveryDamaged },
 			Decision{Job: Hold, Reason: "a person chose a restore and the recovery volume cannot be read", Fault: fault.RecoveryDamaged}},
 		{func(f Facts, p policy.Policy) bool { return choseRestore(f) && f.Recovery == RecoveryNewer },
 			Decision{Job: Hold, Reason: "a person chose a restore and the recovery volume is of a newer release", Fault: fault.RecoveryNewer}},
+		{func(f Facts, p policy.Policy) bool { return choseRestore(f) && f.Recovery == RecoveryOtherBoard },
+			Decision{Job: Hold, Reason: "a person chose a restore and the disks are of a unit with another mainboard",
+				Fault: fault.OtherBoard}},
+		{func(f Facts, p policy.Policy) bool { return choseRestore(f) && f.Recovery == RecoveryOtherFirmware },
+			Decision{Job: Hold, Reason: "a person chose a restore and the unit is for the other kind of firmware", Fault: fault.OtherFirmware}},
 		{func(f Facts, p policy.Policy) bool { return choseRestore(f) && f.Recovery != RecoveryFound },
 			Decision{Job: Hold, Reason: "a person chose a restore and the recovery volume is missing", Fault: fault.NoRecovery}},
 		{func(f Facts, p policy.Policy) bool { return choseRestore(f) && f.Main == MainAbsent },
@@ -116,6 +126,12 @@ func otherRules() []rule {
 			Decision{Job: Boot, Reason: "the main system is complete"}},
 		{func(f Facts, p policy.Policy) bool { return p.Provision && f.Recovery == RecoveryMissing },
 			Decision{Job: Hold, Reason: "the artifact could provision this unit, and mfgurl is missing", Fault: fault.NoManifestURL}},
+		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryOtherBoard },
+			Decision{Job: Hold, Reason: "the main system is not complete and the disks are of a unit with another mainboard",
+				Fault: fault.OtherBoard}},
+		{func(f Facts, p policy.Policy) bool { return f.Recovery == RecoveryOtherFirmware },
+			Decision{Job: Hold, Reason: "the main system is not complete and the unit is for the other kind of firmware",
+				Fault: fault.OtherFirmware}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainAbsent },
 			Decision{Job: Hold, Reason: "the main disk is missing", Fault: fault.MainMissing}},
 		{func(f Facts, p policy.Policy) bool { return f.Main == MainDamaged && f.Repairs < p.Repairs() },

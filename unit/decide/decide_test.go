@@ -76,6 +76,23 @@ func TestDecide(t *testing.T) {
 		{"recovery newer, a restore is chosen", Facts{Recovery: RecoveryNewer, Main: MainMarked, Choice: Choice{Kind: ChooseLatest}}, normal, Hold, fault.RecoveryNewer},
 		{"recovery newer, a rebuild is chosen", Facts{Recovery: RecoveryNewer, Main: MainMarked, Choice: Choice{Kind: ChooseRebuild}}, normal, Boot, nil},
 		{"no mark, recovery damaged", Facts{Recovery: RecoveryDamaged, Main: MainUnmarked}, normal, Hold, fault.RecoveryDamaged},
+		{"complete system, another mainboard", Facts{Recovery: RecoveryOtherBoard, Main: MainMarked}, normal, Boot, nil},
+		{"no mark, another mainboard", Facts{Recovery: RecoveryOtherBoard, Main: MainUnmarked}, normal, Hold, fault.OtherBoard},
+		{"damaged, another mainboard", Facts{Recovery: RecoveryOtherBoard, Main: MainDamaged}, damage, Hold, fault.OtherBoard},
+		{"another mainboard, a restore is chosen", Facts{Recovery: RecoveryOtherBoard, Main: MainMarked, Choice: Choice{Kind: ChooseLatest}},
+			normal, Hold, fault.OtherBoard},
+		{"another mainboard, it is adopted", Facts{Recovery: RecoveryOtherBoard, Main: MainMarked, Choice: Choice{Kind: ChooseAdopt}},
+			normal, AdoptBoard, nil},
+		{"another mainboard, it is adopted, no mark", Facts{Recovery: RecoveryOtherBoard, Main: MainUnmarked, Choice: Choice{Kind: ChooseAdopt}},
+			normal, AdoptBoard, nil},
+		{"another mainboard, provisioning", Facts{Recovery: RecoveryOtherBoard, Main: MainMarked, ManifestURL: url}, mfg, Provision, nil},
+		{"own mainboard, it is adopted", Facts{Recovery: RecoveryFound, Main: MainMarked, Choice: Choice{Kind: ChooseAdopt}}, normal, Boot, nil},
+		{"complete system, other firmware", Facts{Recovery: RecoveryOtherFirmware, Main: MainMarked}, normal, Boot, nil},
+		{"no mark, other firmware", Facts{Recovery: RecoveryOtherFirmware, Main: MainUnmarked}, normal, Hold, fault.OtherFirmware},
+		{"other firmware, a restore is chosen", Facts{Recovery: RecoveryOtherFirmware, Main: MainMarked, Choice: Choice{Kind: ChooseLatest}},
+			normal, Hold, fault.OtherFirmware},
+		{"other firmware, nothing to adopt", Facts{Recovery: RecoveryOtherFirmware, Main: MainUnmarked, Choice: Choice{Kind: ChooseAdopt}},
+			normal, Hold, fault.OtherFirmware},
 		{"blank disk", Facts{Recovery: RecoveryFound, Main: MainBlank}, normal, Restore, nil},
 		{"foreign disk", Facts{Recovery: RecoveryFound, Main: MainForeign}, normal, Hold, fault.MainForeign},
 		{"disk missing", Facts{Recovery: RecoveryFound, Main: MainAbsent}, normal, Hold, fault.MainMissing},
@@ -141,7 +158,8 @@ func TestDecideSays(t *testing.T) {
 // volume and proof. Hold always has a fault.
 func TestDecideIsTotal(t *testing.T) {
 	req, own := &state.Request{ID: "0123456789abcdef"}, &state.Request{ID: "0123456789abcdef", Auto: true}
-	for _, r := range []RecoveryState{RecoveryMissing, RecoveryFound, RecoveryAmbiguous, RecoveryDamaged, RecoveryNewer} {
+	for _, r := range []RecoveryState{RecoveryMissing, RecoveryFound, RecoveryAmbiguous, RecoveryDamaged, RecoveryNewer, RecoveryOtherBoard,
+		RecoveryOtherFirmware} {
 		for _, m := range []MainState{MainAbsent, MainAmbiguous, MainBlank, MainBegun, MainForeign, MainMarked, MainUnmarked, MainDamaged} {
 			for _, q := range []*state.Request{nil, req, own} {
 				for _, p := range []policy.Policy{{}, {Provision: true}, {RestoreOnDamage: true}, {FailedBoots: 2}} {

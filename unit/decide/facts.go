@@ -15,10 +15,16 @@ const (
 	RecoveryAmbiguous RecoveryState = "ambiguous" // two partitions are
 	RecoveryDamaged   RecoveryState = "damaged"   // it exists but cannot be read
 	RecoveryNewer     RecoveryState = "newer"     // it exists, but only a newer init knows the format of its record
+	// These two are whole, and agree with the main disk, but not with the rest of the machine.
+	RecoveryOtherBoard    RecoveryState = "other-board"    // its record names another mainboard
+	RecoveryOtherFirmware RecoveryState = "other-firmware" // its record names the other kind of firmware
 )
 
 // Lost reports whether the recovery volume can give nothing any more. It is not lost if two partitions look like it.
 func (s RecoveryState) Lost() bool { return s == RecoveryMissing || s == RecoveryDamaged }
+
+// Elsewhere reports whether the volume was provisioned in another machine, or for other firmware.
+func (s RecoveryState) Elsewhere() bool { return s == RecoveryOtherBoard || s == RecoveryOtherFirmware }
 
 // MainState is the state of the main system.
 type MainState string

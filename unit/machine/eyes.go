@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 
 	"gprovision/hw/block"
@@ -21,8 +22,8 @@ type Eyes struct{ m *Machine }
 // EyesOf returns the eyes of a machine.
 func EyesOf(m *Machine) Eyes { return Eyes{m} }
 
-// Serial identifies the unit.
-func (e Eyes) Serial() string { return e.m.Serial }
+// Board is the serial number that the machine has in its firmware.
+func (e Eyes) Board() string { return cmp.Or(e.m.Identity.Serial, e.m.Serial) }
 
 // Firmware is the firmware that started the machine.
 func (e Eyes) Firmware() layout.Firmware { return e.m.Firmware }

@@ -45,7 +45,7 @@ type Machine struct {
 	Firmware layout.Firmware
 	// Identity is the platform, and how this machine was recognised as one.
 	Identity platform.Identity
-	// Serial identifies the unit.
+	// Serial identifies the unit: the serial number that it was provisioned with.
 	Serial string
 	Build  bootimage.Build
 	// Sys is /sys.

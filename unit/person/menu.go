@@ -9,6 +9,7 @@ import (
 	"gprovision/model/release"
 	"gprovision/unit/decide"
 	"gprovision/unit/image"
+	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
@@ -46,6 +47,11 @@ func (p *Person) items(f *survey.Findings, provisions bool) []item {
 	}
 	if canRebuild(f) {
 		out = append(out, item{"Rebuild recovery", decide.ChooseRebuild, "", nil})
+	}
+	if f.Recovery == decide.RecoveryOtherBoard {
+		warn := fmt.Sprintf("This mainboard (%s) will belong to the unit %s. Nothing is erased.", machine.EyesOf(p.Machine).Board(),
+			f.Unit.Serial)
+		out = append(out, item{"Adopt mainboard", decide.ChooseAdopt, warn, nil})
 	}
 	out = append(out, item{"Save support bundle", decide.ChooseSupport, "", nil})
 	if p.Machine.Policy.Shell {

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,6 +86,26 @@ func TestStickMenu(t *testing.T) {
 		}
 		if has(decide.ChooseRebuild) != c.want || !has(decide.ChooseSupport) || has(decide.ChooseShell) {
 			t.Errorf("%s: %v", name, items)
+		}
+	}
+}
+
+// TestAdoptMenu: a mainboard is adopted only where the disks are of a unit with another one, and only by a yes to a sentence that has both
+// serial numbers.
+func TestAdoptMenu(t *testing.T) {
+	for _, state := range []decide.RecoveryState{decide.RecoveryMissing, decide.RecoveryFound, decide.RecoveryDamaged, decide.RecoveryNewer,
+		decide.RecoveryOtherFirmware, decide.RecoveryOtherBoard} {
+		f := &survey.Findings{Facts: decide.Facts{Recovery: state}}
+		f.Unit.Serial = "SN-OLD"
+		p := withKeys(policy.Policy{})
+		p.Machine.Identity.Serial = "SN-NEW"
+		items := p.items(f, false)
+		i := slices.IndexFunc(items, func(i item) bool { return i.choice == decide.ChooseAdopt })
+		if (i >= 0) != (state == decide.RecoveryOtherBoard) {
+			t.Errorf("%s: %v", state, items)
+		}
+		if i >= 0 && (!strings.Contains(items[i].warn, "SN-OLD") || !strings.Contains(items[i].warn, "SN-NEW")) {
+			t.Errorf("it is asked %q", items[i].warn)
 		}
 	}
 }

@@ -59,6 +59,10 @@ func (u *unit) look(ctx context.Context) *survey.Findings {
 // adopt makes what was found the recovery volume and the names of this pass.
 func (u *unit) adopt(f *survey.Findings) {
 	u.m.Site.Names = f.Names
+	u.m.Serial = machine.EyesOf(u.m).Board()
+	if f.Recovery == decide.RecoveryFound && !u.provisions() {
+		u.m.Serial = f.Unit.Serial // a unit keeps its own where another mainboard was adopted
+	}
 	u.volume = nil
 	if f.RecoveryPart != nil {
 		u.volume = volume.At(u.m, f.RecoveryPart.Path)

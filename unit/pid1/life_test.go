@@ -551,6 +551,34 @@ func TestHoldEndsWithAKey(t *testing.T) {
 	})
 }
 
+// TestLifeWithAnotherBoard: disks whose record has another serial number hold, until a person adopts the mainboard. Then what was asked for
+// goes on, and the unit is the one that it was.
+func TestLifeWithAnotherBoard(t *testing.T) {
+	t.Parallel()
+	r := provisioned(t, twoDisks)
+	onVolume(t, r, func(v *state.Volume) error {
+		u, err := v.ReadUnit()
+		if err != nil {
+			return err
+		}
+		u.Serial = "SN-OLD"
+		return v.WriteUnit(u)
+	})
+	live(t, r, func(t *testing.T, l *life) {
+		l.begin()
+		l.awaitHold(1)
+		if held := logged(l.unit, "hold")[0]; !strings.Contains(held, fault.OtherBoard.Code) {
+			t.Fatalf("it holds with %s", held)
+		}
+		l.answers["Menu"], l.answers["Adopt mainboard"] = choose(5), yes()
+		l.screen.Press('x')
+		l.awaitEnd("reboot")
+		if name := l.m.Serial; name != "SN-OLD" {
+			t.Errorf("to the server the unit is %q", name)
+		}
+	})
+}
+
 // TestEndFails: where the machine does not end as it shall, the unit holds and says why, lets go of its disks, and decides again.
 func TestEndFails(t *testing.T) {
 	t.Parallel()

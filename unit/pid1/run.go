@@ -257,6 +257,8 @@ func (u *unit) callJob(ctx context.Context, d decide.Decision, f *survey.Finding
 		return repair.Recovery(ctx, e, f)
 	case decide.RepairTable:
 		return repair.Table(ctx, e, f)
+	case decide.AdoptBoard:
+		return repair.Board(ctx, e, f)
 	case decide.Boot:
 		u.display.fresh = f.Recovery == decide.RecoveryFound && splash.Fresh(f.Mark, f.Counts)
 		return handover.Run(ctx, e, f)

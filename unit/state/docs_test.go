@@ -23,6 +23,7 @@ func TestExamplesOfTheDocs(t *testing.T) {
 		"erase":       func(b []byte) error { _, err := parse[Erase](EraseFile, b); return err },
 		"counts":      func(b []byte) error { _, err := ParseCounts(b); return err },
 		"restoredata": func(b []byte) error { _, err := ParseRestoreData(b); return err },
+		"boards":      func(b []byte) error { _, err := parse[Boards](BoardsFile, b); return err },
 		"pending":     func(b []byte) error { _, err := parse[Pending](PendingFile, b); return err },
 		"manifests":   func(b []byte) error { _, err := parse[Manifests](ManifestsFile, b); return err },
 		"mark":        func(b []byte) error { _, err := ParseMark(b); return err },

@@ -56,6 +56,7 @@ func keeps(v *Volume) map[string]struct{ write, change func() error } {
 			m.Removed = true
 			return errors.Join(err, v.WriteMedium(m))
 		}},
+		BoardsFile: {func() error { return AddBoard(v, "SN-0009") }, func() error { return AddBoard(v, "SN-0010") }},
 		PendingFile: {func() error { return v.WritePending(Pending{RecoveryArtifact: true}) }, func() error {
 			p, err := v.ReadPending()
 			p.RecoveryArtifact = false // no work left that this program knows of

@@ -87,7 +87,7 @@ func (l mainLook) guessArray(ctx context.Context, fsUUID string) {
 
 // useArray starts an array and judges the system on it.
 func (l mainLook) useArray(ctx context.Context, a raid.Array) {
-	l.f.MainPart, l.f.Recorded = &machine.Found{Path: machine.ArrayPath}, l.f.Recovery == decide.RecoveryFound
+	l.f.MainPart, l.f.Recorded = &machine.Found{Path: machine.ArrayPath}, l.hasRecord()
 	if chosen, err := l.arrayDisks(); err == nil { // for a restore
 		l.f.Planned = chosen
 	} else {

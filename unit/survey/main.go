@@ -24,11 +24,16 @@ type mainLook struct {
 	f *Findings
 }
 
+// hasRecord reports whether there is a record to know the main system by.
+func (l mainLook) hasRecord() bool {
+	return l.f.Recovery == decide.RecoveryFound || l.f.Recovery.Elsewhere()
+}
+
 // lookForMain finds the partition of the main system by its recorded identifier, on a bus that the platform allows.
 // Without a recovery volume, the kernel argument real_root names the partition.
 func (l mainLook) lookForMain(ctx context.Context) {
 	root := l.s.Args.Root
-	if l.f.Recovery == decide.RecoveryFound {
+	if l.hasRecord() {
 		if l.f.Unit.Array != nil {
 			l.lookForArray(ctx)
 			return
@@ -38,7 +43,7 @@ func (l mainLook) lookForMain(ctx context.Context) {
 			root = decide.Root{By: decide.ByPARTUUID, Ident: p.UUID}
 		}
 	}
-	if l.f.Recovery != decide.RecoveryFound && root.By == decide.ByUUID && l.s.Eyes.Variant().HasRAID() {
+	if !l.hasRecord() && root.By == decide.ByUUID && l.s.Eyes.Variant().HasRAID() {
 		l.guessArray(ctx, root.Ident)
 		return
 	}
@@ -62,7 +67,7 @@ func (l mainLook) lookForMain(ctx context.Context) {
 		l.f.Main = decide.MainAmbiguous
 		note(&l.f.Notes, "main: %s and %s", hits[0].Path, hits[1].Path)
 	case len(hits) == 1:
-		l.f.MainPart, l.f.Recorded = &hits[0], l.f.Recovery == decide.RecoveryFound
+		l.f.MainPart, l.f.Recorded = &hits[0], l.hasRecord()
 		l.judgeMain()
 	default:
 		l.lookForPlannedDisk()
@@ -167,7 +172,7 @@ func (l mainLook) lookForPlannedDisk() {
 			note(&l.f.Notes, "main: %s carries %s", c.Path, why)
 		}
 	}
-	if l.f.Recovery != decide.RecoveryFound {
+	if !l.hasRecord() {
 		return
 	}
 	if l.f.Main == decide.MainForeign && l.begunMain() {

@@ -22,7 +22,17 @@ import (
 var (
 	errUnreadable = errors.New("the volume cannot be read")
 	errForeign    = errors.New("the volume is not of this unit")
+	// These two are of a volume that names its own partition: it is whole.
+	errOtherBoard    = errors.New("the volume is of a unit with another mainboard")
+	errOtherFirmware = errors.New("the volume is of a unit with the other kind of firmware")
 )
+
+// elsewhere is a whole recovery volume that was provisioned in another machine, or for other firmware.
+type elsewhere struct {
+	part  machine.Found
+	unit  state.Unit
+	state decide.RecoveryState
+}
 
 // candidate is a partition that proved to be this unit's recovery volume, and what was read from it.
 type candidate struct {
@@ -80,6 +90,7 @@ func (l recoveryLook) lookForRecovery() {
 			note(&l.f.Notes, "recovery: %s: %v", p.Path, err)
 			l.f.newer = l.f.newer || errors.Is(err, state.ErrNewer)
 		default:
+			l.noteElsewhere(c, err)
 			note(&l.f.Notes, "recovery: %s ignored: %v", p.Path, err)
 		}
 	}
@@ -100,6 +111,9 @@ func (l recoveryLook) lookForRecovery() {
 		l.adopt(hits[0])
 	case len(damaged) > 0:
 		l.judgeDamaged(damaged)
+	case len(l.f.elsewhere) == 1: // with two, nobody knows which one belongs to the main disk
+		e := l.f.elsewhere[0]
+		l.f.Recovery, l.f.RecoveryPart, l.f.Unit = e.state, &e.part, e.unit
 	}
 }
 
@@ -126,9 +140,24 @@ func (l recoveryLook) otherLabels(parts []machine.Found) (hits []candidate, newe
 			newer = append(newer, p)
 			l.f.newer = true
 			note(&l.f.Notes, "recovery: %s: %v", p.Path, err)
+		default:
+			l.noteElsewhere(c, err)
+			note(&l.f.Notes, "recovery: %s ignored: %v", p.Path, err)
 		}
 	}
 	return hits, newer
+}
+
+// noteElsewhere remembers a volume that is whole and of another machine, by the error of its proof.
+func (l recoveryLook) noteElsewhere(c candidate, err error) {
+	state := decide.RecoveryOtherBoard
+	switch {
+	case errors.Is(err, errOtherFirmware):
+		state = decide.RecoveryOtherFirmware
+	case !errors.Is(err, errOtherBoard):
+		return
+	}
+	l.f.elsewhere = append(l.f.elsewhere, elsewhere{c.part, c.Unit, state})
 }
 
 // adopt makes a candidate the unit's recovery volume.
@@ -180,7 +209,17 @@ func (s *Survey) prove(v *state.Volume, p machine.Found, fsUUID string) (state.U
 	if err != nil {
 		return rec, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
-	return rec, s.checkRecord(rec, p, fsUUID)
+	err = s.checkRecord(rec, p, fsUUID)
+	if !errors.Is(err, errOtherBoard) {
+		return rec, err
+	}
+	switch boards, berr := state.ReadBoards(v); {
+	case berr != nil:
+		return rec, fmt.Errorf("%w; the mainboards that were adopted are not known: %w", err, berr)
+	case slices.Contains(boards.Serials, s.Eyes.Board()):
+		return rec, nil
+	}
+	return rec, err
 }
 
 // RecordFits reports whether a record is that of the volume on p.
@@ -189,16 +228,16 @@ func (s *Survey) RecordFits(p machine.Found, fsUUID string) func(state.Unit) boo
 }
 
 // checkRecord compares a record with the machine and with the partition that the record lies on. The error is
-// errForeign.
+// errForeign, errOtherBoard or errOtherFirmware.
 func (s *Survey) checkRecord(rec state.Unit, p machine.Found, fsUUID string) error {
 	want := rec.Recovery.Table.Find(layout.Recovery)
 	switch {
-	case rec.Serial != s.Eyes.Serial():
-		return fmt.Errorf("%w: its serial number is %q", errForeign, rec.Serial)
 	case want == nil || want.UUID != p.Partition.UUID || want.FSUUID != fsUUID:
 		return fmt.Errorf("%w: its record names another partition", errForeign)
 	case rec.Firmware != s.Eyes.Firmware():
-		return fmt.Errorf("%w: it was provisioned for %s firmware", errForeign, rec.Firmware)
+		return fmt.Errorf("%w: it was provisioned for %s, and the machine started with %s", errOtherFirmware, rec.Firmware, s.Eyes.Firmware())
+	case rec.Serial != s.Eyes.Board():
+		return fmt.Errorf("%w: its serial number is %q, and the machine has %q", errOtherBoard, rec.Serial, s.Eyes.Board())
 	}
 	return nil
 }
@@ -360,6 +399,9 @@ func (s *Survey) RecordNames(code string) (bool, error) {
 		named := false
 		err = s.view(p.Path, func(v *state.Volume) error {
 			rec, err := s.prove(v, p, info.UUID)
+			if errors.Is(err, errOtherBoard) { // what the platform is does not hang on the board's serial number
+				err = nil
+			}
 			named = err == nil && rec.Named && rec.Platform == code
 			return err
 		})

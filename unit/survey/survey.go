@@ -47,9 +47,9 @@ type Findings struct {
 // VolumeFindings is what a survey found on the recovery volume, besides the facts.
 type VolumeFindings struct {
 	// RecoveryPart is the partition of the recovery volume. It is also set for a damaged volume if only one partition
-	// can be it.
+	// can be it, and for one of another machine.
 	RecoveryPart *machine.Found
-	// Unit is the unit's record, if the volume was found.
+	// Unit is the unit's record, if the volume was found, or is of another machine.
 	Unit state.Unit
 	// BadRequest is why the request on the volume cannot be used. It is nil if the request is good or there is none.
 	BadRequest error
@@ -65,6 +65,8 @@ type VolumeFindings struct {
 	Pending state.Pending
 	// newer reports whether a newer init wrote the record of a damaged volume. No repair makes that readable.
 	newer bool
+	// elsewhere are whole recovery volumes of other machines.
+	elsewhere []elsewhere
 	// images are those that the unit may go back to, and history what is known of them. They are read only if the
 	// system is worn.
 	images  []release.Name
@@ -162,6 +164,7 @@ func (s *Survey) Look(ctx context.Context) *Findings {
 	s.judgeTables(f)
 	if len(f.Replay) == 0 {
 		mainLook{s, f}.lookForMain(ctx)
+		s.checkElsewhere(ctx, f)
 	}
 	if len(f.Replay) > 0 {
 		return f
@@ -174,6 +177,18 @@ func (s *Survey) Look(ctx context.Context) *Findings {
 		note(&f.Notes, "frmode=shell is ignored: the policy has no shell")
 	}
 	return f
+}
+
+// checkElsewhere lets go of a recovery volume of another machine whose record does not have the main disk of this one. Two disks that agree
+// with each other are a unit with another mainboard. One alone is just a disk.
+func (s *Survey) checkElsewhere(ctx context.Context, f *Findings) {
+	if !f.Recovery.Elsewhere() || f.Recorded || len(f.Replay) > 0 {
+		return
+	}
+	note(&f.Notes, "recovery: %s does not belong to the main disk", f.RecoveryPart.Path)
+	f.Recovery, f.RecoveryPart, f.Unit = decide.RecoveryMissing, nil, state.Unit{}
+	f.Main, f.MainFindings = decide.MainAbsent, MainFindings{}
+	mainLook{s, f}.lookForMain(ctx)
 }
 
 // errReplay means that a filesystem must not be looked at before its journal is replayed.

@@ -237,9 +237,62 @@ func TestRecoveryVolume(t *testing.T) {
 		note   string
 	}{
 		"whole": {func(*bench) {}, found, false, decide.Boot, ""},
-		"of another unit": {func(b *bench) { b.record(func(u *state.Unit) { u.Serial = "SN-0002" }) }, missing, false, decide.Hold,
-			"its serial number"},
-		"provisioned for other firmware": {func(b *bench) { b.m.Firmware = layout.BIOS }, missing, false, decide.Hold, "uefi firmware"},
+		"of another unit": {func(b *bench) {
+			b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
+			b.Remove("vdb")
+		}, missing, false, decide.Hold, "its serial number"},
+		"of another unit, of which the main disk is not": {func(b *bench) {
+			b.record(func(u *state.Unit) {
+				u.Serial = "SN-0002"
+				u.Main[0].Table.Find(layout.Primary).UUID = machine.NewIDs().UUID()
+				u.Main[0].Serial = "OTHER"
+			})
+		}, missing, false, decide.Hold, "does not belong to the main disk"},
+		"with another mainboard": {func(b *bench) { b.record(func(u *state.Unit) { u.Serial = "SN-0002" }) }, decide.RecoveryOtherBoard, false,
+			decide.Boot, `"SN-0002", and the machine has "`},
+		"with another mainboard, and no mark": {func(b *bench) {
+			b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
+			b.unmark()
+		}, decide.RecoveryOtherBoard, false, decide.Hold, "its serial number"},
+		"with another mainboard, and a damaged main system": {func(b *bench) {
+			b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
+			b.super("vdb primary", 1024, noted)
+		}, decide.RecoveryOtherBoard, false, decide.Hold, "its serial number"},
+		"with a mainboard that was adopted": {func(b *bench) {
+			b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
+			if err := errors.Join(state.AddBoard(b.volume(), "X"), state.AddBoard(b.volume(), machinetest.Serial)); err != nil {
+				b.t.Fatal(err)
+			}
+		}, found, false, decide.Boot, ""},
+		"with another mainboard than the adopted one": {func(b *bench) {
+			b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
+			if err := state.AddBoard(b.volume(), "X"); err != nil {
+				b.t.Fatal(err)
+			}
+		}, decide.RecoveryOtherBoard, false, decide.Boot, "its serial number"},
+		"with another mainboard, and nobody knows which were adopted": {func(b *bench) {
+			b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
+			b.write(b.volume().Path(state.BoardsFile), "{")
+		}, decide.RecoveryOtherBoard, false, decide.Boot, "not known"},
+		"with another mainboard, and another label": {func(b *bench) {
+			b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
+			b.super("vda recovery", 1024, label("OLDNAME"))
+		}, decide.RecoveryOtherBoard, false, decide.Boot, "its serial number"},
+		"two with another mainboard": {func(b *bench) {
+			b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
+			b.copyDisk("vdx")
+		}, missing, false, decide.Hold, "its serial number"},
+		"provisioned for other firmware": {func(b *bench) { b.m.Firmware = layout.BIOS }, decide.RecoveryOtherFirmware, false, decide.Boot,
+			"provisioned for uefi, and the machine started with bios"},
+		"provisioned for other firmware, and no mark": {func(b *bench) {
+			b.m.Firmware = layout.BIOS
+			b.unmark()
+		}, decide.RecoveryOtherFirmware, false, decide.Hold, "provisioned for uefi"},
+		"with another mainboard and other firmware": {func(b *bench) {
+			b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
+			b.m.Firmware = layout.BIOS
+			b.unmark()
+		}, decide.RecoveryOtherFirmware, false, decide.Hold, "provisioned for uefi"},
 		"its record names another partition": {func(b *bench) {
 			b.record(func(u *state.Unit) {
 				u.Recovery.Table.Partitions = slices.Clone(u.Recovery.Table.Partitions)
@@ -270,6 +323,7 @@ func TestRecoveryVolume(t *testing.T) {
 		"with another label, of another unit": {func(b *bench) {
 			b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
 			b.super("vda recovery", 1024, label("OLDNAME"))
+			b.Remove("vdb")
 		}, missing, false, decide.Hold, ""},
 		"two of them":        {func(b *bench) { b.copyDisk("vdx") }, decide.RecoveryAmbiguous, false, decide.Hold, "vdx"},
 		"superblock is lost": {func(b *bench) { b.loseSuper("vda recovery") }, damaged, true, decide.RepairRecovery, "superblock"},
@@ -321,7 +375,8 @@ func TestRecoveryVolume(t *testing.T) {
 			if f.Recovery != c.want || f.RecoveryRepairable != c.repair || len(f.Replay) > 0 || d.Job != c.job {
 				t.Errorf("found %s, to be repaired %t, %q; %s; notes %q", f.Recovery, f.RecoveryRepairable, f.Replay, d, f.Notes)
 			}
-			if c.want == found && (f.RecoveryPart == nil || f.RecoveryPart.Path != b.at("vda recovery") || f.Unit.Serial != machinetest.Serial) {
+			if c.want == found && (f.RecoveryPart == nil || f.RecoveryPart.Path != b.at("vda recovery") ||
+				!strings.HasPrefix(f.Unit.Serial, "SN-000")) {
 				t.Errorf("found is %+v of %q", f.RecoveryPart, f.Unit.Serial)
 			}
 			if c.repair && (f.RecoveryPart == nil || f.RecoveryPart.Path != b.at("vda recovery")) {
@@ -350,7 +405,7 @@ func TestReplay(t *testing.T) {
 		"another's volume": {"vda recovery", func(b *bench) {
 			b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
 			b.super("vda recovery", 1024, label("OLDNAME"))
-		}, false, decide.RecoveryMissing, decide.MainForeign},
+		}, false, decide.RecoveryOtherBoard, decide.MainMarked},
 		"main system":              {"vdb primary", func(*bench) {}, true, "", ""},
 		"main system without mark": {"vdb primary", func(b *bench) { b.unmark() }, true, "", ""},
 		"recovery volume, it cannot be replayed": {"vda recovery", func(b *bench) {
@@ -775,10 +830,11 @@ func TestRecordNames(t *testing.T) {
 		want   bool
 		err    error
 	}{
-		"named":            {func(b *bench) { b.record(func(u *state.Unit) { u.Named = true }) }, true, nil},
-		"recognised":       {func(*bench) {}, false, nil},
-		"another platform": {func(b *bench) { b.record(func(u *state.Unit) { u.Named, u.Platform = true, "OTHER" }) }, false, nil},
-		"of another unit":  {func(b *bench) { b.record(func(u *state.Unit) { u.Named, u.Serial = true, "SN-0002" }) }, false, nil},
+		"named":                {func(b *bench) { b.record(func(u *state.Unit) { u.Named = true }) }, true, nil},
+		"recognised":           {func(*bench) {}, false, nil},
+		"another platform":     {func(b *bench) { b.record(func(u *state.Unit) { u.Named, u.Platform = true, "OTHER" }) }, false, nil},
+		"of another mainboard": {func(b *bench) { b.record(func(u *state.Unit) { u.Named, u.Serial = true, "SN-0002" }) }, true, nil},
+		"for other firmware":   {func(b *bench) { b.record(func(u *state.Unit) { u.Named, u.Firmware = true, layout.BIOS }) }, false, nil},
 		"with another label": {func(b *bench) {
 			b.record(func(u *state.Unit) { u.Named = true })
 			b.super("vda recovery", 1024, label("OLDNAME"))
@@ -894,7 +950,7 @@ func TestProves(t *testing.T) {
 		t.Errorf("another filesystem on its partition: %v", err)
 	}
 	b.record(func(u *state.Unit) { u.Serial = "SN-0002" })
-	if err := b.s.Proves(*f.RecoveryPart, id); !errors.Is(err, errForeign) {
+	if err := b.s.Proves(*f.RecoveryPart, id); !errors.Is(err, errOtherBoard) {
 		t.Errorf("another unit's: %v", err)
 	}
 	b.fail("mount")

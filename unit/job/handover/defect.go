@@ -39,6 +39,10 @@ func defects(f *survey.Findings) []defect {
 		add(fault.RecoveryDamaged, "the recovery volume cannot be read: the unit starts without it", why)
 	case f.Recovery == decide.RecoveryNewer:
 		add(fault.RecoveryNewer, "the recovery volume is of a newer release: the unit starts without it", why)
+	case f.Recovery == decide.RecoveryOtherBoard:
+		add(fault.OtherBoard, "the recovery volume is of a unit with another mainboard: the unit starts without it", why)
+	case f.Recovery == decide.RecoveryOtherFirmware:
+		add(fault.OtherFirmware, "the recovery volume is of a unit for the other kind of firmware: the unit starts without it", why)
 	case f.Recovery == decide.RecoveryMissing:
 		add(fault.NoRecovery, "the recovery volume is missing: the unit starts without it", nil)
 	case f.RecoveryErrors:

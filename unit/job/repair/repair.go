@@ -1,5 +1,6 @@
-// Package repair repairs what a unit starts from: the filesystem of its main system, that of its recovery volume, and partition tables. It
-// changes nothing but what it repairs, and never formats. After each repair it is surveyed and decided anew.
+// Package repair repairs what a unit starts from: the filesystem of its main system, that of its recovery volume, partition tables, and the
+// record of a unit whose mainboard was replaced. It changes nothing but what it repairs, and never formats. After each repair it is
+// surveyed and decided anew.
 package repair
 
 import (
@@ -13,6 +14,7 @@ import (
 	"gprovision/model/step"
 	"gprovision/unit/decide"
 	"gprovision/unit/job"
+	"gprovision/unit/journal"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
@@ -80,6 +82,29 @@ func Table(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 			return nil
 		}},
 	})
+}
+
+// Board makes this machine's mainboard one of the unit's: a person said that it took the place of another one. It is noted on
+// the recovery volume, and nothing else changes. The unit keeps its serial number and its key, by which the server knows it.
+func Board(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
+	return run(ctx, e, "adopt-mainboard", []step.Step{{Name: "adopt-mainboard", Say: "Adopting mainboard", Run: func(context.Context) error {
+		board := machine.EyesOf(e.Machine).Board()
+		err := e.Volume.Change(func(v *state.Volume) error {
+			rec, err := v.ReadUnit()
+			if err != nil {
+				return err
+			}
+			if rec.Serial != f.Unit.Serial {
+				return fmt.Errorf("the record names the unit %q, and it was %q", rec.Serial, f.Unit.Serial)
+			}
+			return state.AddBoard(v, board)
+		})
+		if err != nil {
+			return fault.Because(fault.RecoveryDamaged, err)
+		}
+		e.Machine.Log.Warn("another mainboard was adopted", "unit", f.Unit.Serial, "mainboard", board, journal.ForPerson())
+		return nil
+	}}})
 }
 
 func run(ctx context.Context, e job.Env, name string, steps []step.Step) job.Outcome {

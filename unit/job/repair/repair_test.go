@@ -565,3 +565,87 @@ func TestCutTable(t *testing.T) {
 		}
 	}
 }
+
+// boards are the mainboards that are known as adopted.
+func (b *bench) boards() []string {
+	b.t.Helper()
+	boards, err := state.ReadBoards(state.Open(b.Volume(b.unit.Recovery.Table.Find(layout.Recovery).FSUUID)))
+	if err != nil {
+		b.t.Error(err)
+	}
+	return boards.Serials
+}
+
+// moved makes the machine one with another mainboard, and returns what a survey finds then.
+func (b *bench) moved() *survey.Findings {
+	b.t.Helper()
+	b.m.Identity.Serial = "SN-NEW"
+	f := b.survey().Look(b.t.Context())
+	if f.Recovery != decide.RecoveryOtherBoard || f.Main != decide.MainMarked {
+		b.t.Fatalf("found %s, %s: %q", f.Recovery, f.Main, f.Notes)
+	}
+	return f
+}
+
+// TestBoard: an adopted mainboard is in the record, and nothing else is changed. Cut at any call the unit has its record as before or with
+// the mainboard, and it can be adopted again.
+func TestBoard(t *testing.T) {
+	start := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
+	for n := 1; ; n++ {
+		b := start.clone(t)
+		f := b.moved()
+		b.start(func(k int, _ string) error {
+			if k == n {
+				return machinetest.ErrCut
+			}
+			return nil
+		})
+		b.m.Identity.Serial = "SN-NEW"
+		e := b.env(f.RecoveryPart.Path)
+		out := repair.Board(t.Context(), e, f)
+		whole := len(b.Calls()) < n
+		if out.Kind != job.DecideAgain {
+			t.Fatalf("it ends with %+v", out)
+		}
+		b.start(nil)
+		b.m.Identity.Serial = "SN-NEW"
+		f = b.survey().Look(t.Context())
+		if f.Unit.Serial != machinetest.Serial || f.Main != decide.MainMarked {
+			t.Fatalf("cut at call %d, found %s of %q, %s: %q", n, f.Recovery, f.Unit.Serial, f.Main, f.Notes)
+		}
+		if f.Recovery != decide.RecoveryFound {
+			if whole {
+				t.Fatalf("found %s: %q; log:\n%s", f.Recovery, f.Notes, &b.log)
+			}
+			repair.Board(t.Context(), b.env(f.RecoveryPart.Path), f)
+			f = b.found()
+		}
+		if got := b.boards(); !slices.Equal(got, []string{"SN-NEW"}) {
+			t.Fatalf("cut at call %d, the mainboards are %q", n, got)
+		}
+		if whole {
+			if last := b.last(e); n < 3 || last.Phase != record.Succeeded {
+				t.Errorf("%d calls, the server hears %+v", n, last)
+			}
+			return
+		}
+	}
+}
+
+// TestBoardOfAnother: a volume that has become another unit's since the survey is left alone.
+func TestBoardOfAnother(t *testing.T) {
+	b := newBench(t, machinetest.Kind{Firmware: layout.UEFI})
+	f := b.moved()
+	dir := b.Volume(b.unit.Recovery.Table.Find(layout.Recovery).FSUUID)
+	u := b.unit
+	u.Serial = "SN-0003"
+	if err := state.Open(dir).WriteUnit(u); err != nil {
+		t.Fatal(err)
+	}
+	before := machinetest.Tree(t, dir)
+	e := b.env(f.RecoveryPart.Path)
+	repair.Board(t.Context(), e, f)
+	if last := b.last(e); last.Phase != record.Failed || machinetest.Tree(t, dir) != before {
+		t.Errorf("the server hears %+v; the volume was\n%s\nand is\n%s", last, before, machinetest.Tree(t, dir))
+	}
+}
