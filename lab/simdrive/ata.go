@@ -69,10 +69,18 @@ func (d *Drive) translated(c drive.SCSICommand) (answer, error) {
 	case 0xa2, 0xb5:
 		return d.securityProtocol(c), nil
 	case 0x85:
+	case 0xa1:
+		c.CDB = passThrough16(c.CDB)
 	default:
+		if a, ok := d.asked(c.CDB); ok {
+			return a, nil
+		}
 		return illegal(), nil
 	}
 	b := c.CDB
+	if b[1]>>1&0xf == pioIn && (c.Direction != drive.FromDrive || len(c.Data) < 512) || pioReads(b[14], b[4]) && b[1]>>1&0xf != pioIn {
+		return illegalField(), nil
+	}
 	t := taskfile{command: b[14], features: uint16(b[4]), count: uint16(b[6]), timeout: c.Timeout, data: c.Data}
 	t.lba = uint64(b[8]) | uint64(b[10])<<8 | uint64(b[12])<<16
 	if b[1]&1 != 0 {
@@ -98,6 +106,19 @@ func (d *Drive) translated(c drive.SCSICommand) (answer, error) {
 		a.registers = r.descriptor(b[1]&1 != 0)
 	}
 	return a, nil
+}
+
+// pioIn is the protocol of a command that data come from (SAT-4, ATA PASS-THROUGH).
+const pioIn = 4
+
+// pioReads reports whether data come from an ATA command.
+func pioReads(command, features byte) bool {
+	return command == 0xec || command == 0xb0 || command == 0xb1 && features == 0xc2
+}
+
+// passThrough16 is the command block of ATA PASS-THROUGH (12) as the one of 16 bytes.
+func passThrough16(b []byte) []byte {
+	return []byte{0x85, b[1] &^ 1, b[2], 0, b[3], 0, b[4], 0, b[5], 0, b[6], 0, b[7], b[8], b[9], b[11]}
 }
 
 // descriptor is ATA Status Return.

@@ -18,6 +18,7 @@ type answer struct {
 	key, asc, ascq byte
 	progress       int64 // in 65,536ths, if not 0
 	data           []byte
+	length         int    // how much a command that moves blocks says that it moves
 	registers      []byte // the descriptor of ATA Status Return
 }
 
@@ -48,16 +49,27 @@ func (d *Drive) SCSI(c drive.SCSICommand) (drive.SCSIResult, error) {
 	if d.c.Protocol == NVMe || d.c.Protocol == MMC {
 		return drive.SCSIResult{}, errors.ErrUnsupported
 	}
-	busy, err := d.arrive(c.CDB)
+	var a answer
+	var busy bool
+	var err error
+	transfer := isTransfer(c.CDB[0])
+	if transfer {
+		err = d.live(0)
+	} else {
+		busy, err = d.arrive(c.CDB)
+	}
 	if err != nil {
 		return drive.SCSIResult{}, err
 	}
-	var a answer
 	switch {
 	case busy:
 		a.status = 8
 	case d.running() && !d.op.lasting && d.c.Protocol == ATA:
 		return drive.SCSIResult{}, drive.ErrTimeout // the link is busy until the command is done
+	case transfer:
+		if a, err = d.transfer(c); err != nil {
+			return drive.SCSIResult{}, err
+		}
 	case d.c.Protocol == ATA:
 		if a, err = d.translated(c); err != nil {
 			return drive.SCSIResult{}, err
@@ -73,6 +85,9 @@ func (d *Drive) SCSI(c drive.SCSICommand) (drive.SCSIResult, error) {
 	}
 	if c.Direction == drive.FromDrive {
 		r.Residual = len(c.Data) - copy(c.Data, a.data)
+	}
+	if transfer && a.status == 0 {
+		r.Residual = len(c.Data) - a.length // below 0 if it would have moved more
 	}
 	return r, nil
 }
@@ -101,14 +116,6 @@ func (d *Drive) scsiCommand(c drive.SCSICommand) (answer, error) {
 	switch c.CDB[0] {
 	case 0x00:
 		return good(nil), nil
-	case 0x9e:
-		if c.CDB[1]&0x1f != 0x10 {
-			return illegalField(), nil
-		}
-		b := make([]byte, 32)
-		binary.BigEndian.PutUint64(b, uint64(d.c.Sectors-1))
-		binary.BigEndian.PutUint32(b[8:], uint32(d.c.SectorSize))
-		return good(b), nil
 	case 0xb7:
 		if c.CDB[1]&0x18 != 0x08 {
 			return illegalField(), nil
@@ -120,6 +127,9 @@ func (d *Drive) scsiCommand(c drive.SCSICommand) (answer, error) {
 		return d.scsiSanitize(c), nil
 	case 0x04:
 		return d.scsiFormat(c)
+	}
+	if a, ok := d.asked(c.CDB); ok {
+		return a, nil
 	}
 	return illegal(), nil
 }
@@ -189,11 +199,12 @@ func (d *Drive) inquiry(cdb []byte, vendor string) answer {
 		return page([]byte(serial))
 	case cdb[2] == 0x83:
 		return page([]byte{1, 3, 0, 8, 0x50, 0, 0xc5, 0, 0, 0, 0, byte(d.c.Seed)})
-	case cdb[2] == 0x89 && d.c.Protocol == ATA:
-		return page(make([]byte, 56))
 	case cdb[2] == 0xb1:
 		b := make([]byte, 60)
 		binary.BigEndian.PutUint16(b, d.rotation())
+		return page(b)
+	}
+	if b, ok := d.pages(cdb[2]); ok {
 		return page(b)
 	}
 	return illegalField()
