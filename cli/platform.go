@@ -15,6 +15,7 @@ import (
 	"gprovision/hw/nic"
 	"gprovision/hw/smbios"
 	"gprovision/model/capture"
+	"gprovision/model/dmi"
 	"gprovision/model/fault"
 	"gprovision/model/platform"
 	"gprovision/model/source"
@@ -25,6 +26,7 @@ type PlatformCmd struct {
 	Check    PlatformCheckCmd    `cmd:"" help:"Explain everything that is wrong with an appliance table."`
 	Identify PlatformIdentifyCmd `cmd:"" help:"Say which platform of a table this machine, or a captured one, is."`
 	Capture  PlatformCaptureCmd  `cmd:"" help:"Save what this machine shows of itself as one text file."`
+	DMI      PlatformDMICmd      `cmd:"" name:"dmi" help:"List the DMI keys of this machine, or of a captured one, with their values."`
 }
 
 // PlatformCheckCmd checks an appliance table.
@@ -56,15 +58,7 @@ func loadPlatforms(name string) ([]byte, []source.Problem, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read appliance table: %w", err)
 	}
-	ps := platform.Check(b)
-	if t, err := platform.Parse(b); err == nil {
-		for i, v := range t.Variants {
-			if v.SerNumField != "" && !smbios.KnownKeyword(v.SerNumField) {
-				ps = append(ps, platform.Problem{Path: fmt.Sprintf("Variants[%d].SerNumField", i), Text: fmt.Sprintf("%q is no keyword of dmidecode", v.SerNumField), Hint: "such as system-serial-number or baseboard-serial-number"})
-			}
-		}
-	}
-	return b, ps, nil
+	return b, platform.Check(b), nil
 }
 
 // PlatformIdentifyCmd identifies a machine.
@@ -97,18 +91,11 @@ func (p *PlatformIdentifyCmd) Run(c *Context) error {
 		}
 		printProblems(c.Stderr, p.Platforms, table.Notes())
 	}
-	sys := os.DirFS("/sys")
-	if p.Capture != "" {
-		var err error
-		if sys, err = openCapture(p.Capture); err != nil {
-			return err
-		}
-	}
-	dmi, err := smbios.Read(sys)
+	sys, info, err := readDMI(p.Capture)
 	if err != nil {
-		return fmt.Errorf("read DMI: %w", err)
+		return err
 	}
-	id, err := platform.Identify(table, dmi)
+	id, err := platform.Identify(table, info)
 	if err != nil {
 		return err
 	}
@@ -159,6 +146,71 @@ func (p *PlatformIdentifyCmd) Run(c *Context) error {
 		fmt.Fprintf(c.Stdout, "main          %s\n", shown.Line(d.String()))
 	}
 	return id.CheckSerial()
+}
+
+// readDMI returns the /sys of this machine, or of a captured one if a capture is named, and what its DMI tables say.
+func readDMI(captured string) (fs.FS, smbios.Info, error) {
+	sys := os.DirFS("/sys")
+	if captured != "" {
+		var err error
+		if sys, err = openCapture(captured); err != nil {
+			return nil, smbios.Info{}, err
+		}
+	}
+	info, err := smbios.Read(sys)
+	if err != nil {
+		return nil, smbios.Info{}, fmt.Errorf("read DMI: %w", err)
+	}
+	return sys, info, nil
+}
+
+// PlatformDMICmd lists what DMI says.
+type PlatformDMICmd struct {
+	Capture string `placeholder:"FILE" help:"Look at this capture, not at this machine."`
+	JSON    bool   `name:"json" help:"Print an object as DmiMatches of a manifest has it."`
+}
+
+// Help returns the examples of the verb.
+func (*PlatformDMICmd) Help() string {
+	return `Examples:
+
+  gprov platform dmi --capture fox.txt
+  gprov platform dmi --capture fox.txt --json
+
+Each line is a key of DmiMatches and the value that this machine has. DMI tables are readable by root only; without them
+only a few keywords are known.`
+}
+
+// Run prints the keys and their values.
+func (p *PlatformDMICmd) Run(c *Context) error {
+	_, info, err := readDMI(p.Capture)
+	if err != nil {
+		return err
+	}
+	all := map[string]string{}
+	add := func(key, value string) {
+		if _, ok := all[key]; ok || value == "" {
+			return // the first counts
+		}
+		all[key] = value
+		if !p.JSON {
+			fmt.Fprintf(c.Stdout, "%-28s %q\n", key, value)
+		}
+	}
+	for _, k := range dmi.Keywords() {
+		add(k, info.Keyword(k))
+	}
+	seen := map[int]int{}
+	for _, s := range info.Tables {
+		for _, f := range s.Fields() {
+			add(fmt.Sprintf("%d[%d] %s", s.Type, seen[s.Type], f.Name), f.Text())
+		}
+		seen[s.Type]++
+	}
+	if p.JSON {
+		return answer.JSON(c.Stdout, all)
+	}
+	return nil
 }
 
 // openCapture returns the /sys of a captured machine.

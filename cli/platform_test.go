@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -13,7 +14,9 @@ import (
 	"gprovision/hw/block"
 	"gprovision/hw/nic"
 	"gprovision/model/capture"
+	"gprovision/model/manifest"
 	"gprovision/model/platform"
+	"gprovision/site"
 )
 
 // machine is a small /sys: strings of DMI without tables, two disks, one with a partition, a port, and an EFI variable that must
@@ -144,5 +147,62 @@ func TestPlatformCheck(t *testing.T) {
 	bad := put(t, filepath.Join(t.TempDir(), "bad.json"), strings.Replace(string(b), `"system-serial-number"`, `"system-cereal"`, 1))
 	if stdout, _, err := calling(t, "platform", "check", bad); err == nil || !strings.Contains(stdout, `"system-cereal" is no keyword of dmidecode`) {
 		t.Errorf("%v\n%s", err, stdout)
+	}
+}
+
+// TestPlatformDMI: what the verb prints of a capture are keys that a manifest may have, with the values that it is judged by.
+func TestPlatformDMI(t *testing.T) {
+	var entries []capture.Entry
+	for name, file := range map[string]string{"smbios_entry_point": "qemu.entry", "DMI": "qemu.dmi"} {
+		b, err := os.ReadFile("../hw/smbios/testdata/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, capture.Entry{Name: "sys/firmware/dmi/tables/" + name, Data: b})
+	}
+	b, err := capture.Format("", entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := put(t, filepath.Join(t.TempDir(), "fox.txt"), string(b))
+	print := func(args ...string) string {
+		t.Helper()
+		var out, errs bytes.Buffer
+		c := &Context{Context: t.Context(), Stdout: &out, Stderr: &errs, Site: site.Stock(), Version: "r1"}
+		if code := run(c, append([]string{"platform", "dmi", "--capture", name}, args...)); code != 0 {
+			t.Fatalf("%d: %s", code, errs.String())
+		}
+		return out.String()
+	}
+	var all map[string]string
+	if err := json.Unmarshal([]byte(print("--json")), &all); err != nil {
+		t.Fatal(err)
+	}
+	lines := print()
+	_, info, err := readDMI(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range all {
+		key, err := manifest.ParseDMIKey(k)
+		if err != nil {
+			t.Error(err)
+		}
+		have := info.Keyword(key.Keyword)
+		if key.Keyword == "" {
+			have = info.Field(key.Type, key.Index, key.Field)
+		}
+		if have != v || !strings.Contains(lines, fmt.Sprintf("%-28s %q\n", k, v)) {
+			t.Errorf("%s: %q, but %q is compared", k, v, have)
+		}
+	}
+	for k, want := range map[string]string{"system-serial-number": "SN-0001", "17[0] Part Number": "PN", "4[1] Socket Designation": "CPU 1",
+		"11[0] String 2": "two=2"} {
+		if all[k] != want {
+			t.Errorf("%s is %q", k, all[k])
+		}
+	}
+	if n := strings.Count(lines, "\n"); n != len(all) || n < 100 {
+		t.Errorf("%d lines, %d keys", n, len(all))
 	}
 }

@@ -1,9 +1,13 @@
 package smbios_test
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -48,13 +52,11 @@ func TestQEMU(t *testing.T) {
 		"baseboard-manufacturer": "BoardCo", "baseboard-product-name": "B1", "baseboard-version": "r2", "baseboard-serial-number": "BSN", "baseboard-asset-tag": "BA",
 		"chassis-manufacturer": "CaseCo", "chassis-type": "Other", "chassis-version": "c1", "chassis-serial-number": "CSN", "chassis-asset-tag": "CA",
 		"processor-manufacturer": "CPUCo\nCPUCo", "processor-version": "someVersion\nsomeVersion",
+		"processor-family": "Other\nOther", "processor-frequency": "2000 MHz\n2000 MHz", "bios-revision": "3.4", "firmware-revision": "",
 		"no-such-keyword": "",
 	} {
 		if got := i.Keyword(k); got != want {
 			t.Errorf("%s: %q, want %q", k, got, want)
-		}
-		if smbios.KnownKeyword(k) != (k != "no-such-keyword") {
-			t.Errorf("%s: known?", k)
 		}
 	}
 	for _, f := range []struct {
@@ -62,20 +64,78 @@ func TestQEMU(t *testing.T) {
 		name, want string
 	}{
 		{1, 0, "SKU Number:", "SKU-42"}, {3, 0, "SKU Number", "CS"}, {4, 1, "Version", "someVersion"}, {4, 2, "Version", ""}, {4, -1, "Version", ""},
-		{17, 0, "Part Number:", "PN"}, {17, 0, "Serial Number:", "MSN"}, {1, 1, "Serial Number", ""}, {2, 0, "Colour", ""}, {99, 0, "Vendor", ""},
+		{17, 0, "Part Number:", "PN"}, {17, 0, "Serial Number:", "MSN"}, {1, 1, "Serial Number", ""}, {2, 0, "Colour", ""}, {99, 0, "Vendor",
+			""}, {11, 0, "String 2", "two=2"}, {17, 0, "Form Factor", "DIMM"}, {4, 0, "Core Count", "1"},
 	} {
 		if got := i.Field(f.typ, f.n, f.name); got != f.want {
 			t.Errorf("%+v: %q", f, got)
 		}
 	}
-	if diff := cmp.Diff([]string{"one", "two=2"}, i.OEMStrings()); diff != "" {
-		t.Error(diff)
+}
+
+// TestDmidecode compares all fields of these tables, and of those of the machine that runs the test where it shows them, with what
+// dmidecode prints.
+func TestDmidecode(t *testing.T) {
+	if _, err := exec.LookPath("dmidecode"); err != nil {
+		if os.Getenv("GPROV_NO_SKIP") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
 	}
-	cpu := smbios.Processor{Socket: "CPU 0", Manufacturer: "CPUCo", Version: "someVersion", Populated: true, Cores: 1, Threads: 1}
-	cpu1 := cpu
-	cpu1.Socket = "CPU 1"
-	if diff := cmp.Diff([]smbios.Processor{cpu, cpu1}, i.Sockets()); diff != "" {
-		t.Error(diff)
+	entry, data := qemu(t)
+	compare(t, entry, data)
+	const own = "/sys/firmware/dmi/tables/"
+	entry, err1 := os.ReadFile(own + "smbios_entry_point")
+	data, err2 := os.ReadFile(own + "DMI")
+	if err := errors.Join(err1, err2); err != nil {
+		t.Log("this machine shows no tables:", err)
+		return
+	}
+	compare(t, entry, data)
+}
+
+func compare(t *testing.T, entry, data []byte) {
+	t.Helper()
+	i, err := smbios.Parse(entry, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The file that dmidecode reads has the tables behind 32 bytes, and an entry point of 64 bits that says so.
+	var major, minor byte
+	if _, err := fmt.Sscanf(i.Version, "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	e := binary.LittleEndian.AppendUint32([]byte("_SM3_\x00\x18"+string([]byte{major, minor, 0, 1, 0})), uint32(len(data)))
+	e = append(e, 32, 0, 0, 0, 0, 0, 0, 0)
+	sum := byte(0)
+	for _, b := range e {
+		sum += b
+	}
+	e[5] = -sum
+	file := filepath.Join(t.TempDir(), "dump")
+	if err := os.WriteFile(file, append(append(e, make([]byte, 8)...), data...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("dmidecode", "--from-dump", file).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "\t") {
+			want = append(want, strings.Join(strings.Fields(line), " "))
+		}
+	}
+	for _, s := range i.Tables {
+		for _, f := range s.Fields() {
+			got = append(got, strings.Join(strings.Fields(f.Name+": "+f.Value), " "))
+			for _, item := range f.List {
+				got = append(got, strings.Join(strings.Fields(item), " "))
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(want) < 50 {
+		t.Errorf("%d lines compared: %s", len(want), diff)
 	}
 }
 
@@ -124,14 +184,15 @@ func TestOddTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	for k, want := range map[string]string{
-		"system-manufacturer": "Acme. Corp", "system-product-name": "", "system-version": "", "system-serial-number": "SN.9", "system-uuid": "",
+		"system-manufacturer": "Acme. Corp", "system-product-name": "Not Specified", "system-version": "<BAD INDEX>",
+		"system-serial-number": "SN.9", "system-uuid": "Not Present",
 		"baseboard-manufacturer": "", "processor-version": "", "chassis-type": "",
 	} {
 		if got := i.Keyword(k); got != want {
 			t.Errorf("%s: %q", k, got)
 		}
 	}
-	if p := i.Sockets(); len(p) != 1 || p[0].Populated || p[0].Socket != "LGA" {
+	if p := i.Tables.Of(4); len(p) != 1 || p[0].Populated() || p[0].Field("Socket Designation") != "LGA" {
 		t.Errorf("%+v", p)
 	}
 	if _, err := smbios.Parse(entry, []byte("\x01\x1b\x01")); err == nil {
@@ -183,10 +244,12 @@ func TestShortEntry(t *testing.T) {
 
 func TestClass(t *testing.T) {
 	i, err := smbios.Read(fstest.MapFS{
+		"class/dmi/id/product_family": {Data: []byte("\n")},
 		"class/dmi/id/product_serial": {Data: []byte("SN-1 \n")}, "class/dmi/id/product_uuid": {Data: []byte("1D1BD1A2-0FD9-41E9-BBB5-A98BAC570B2A\n")},
 		"class/dmi/id/product_sku": {Data: []byte("S\n")},
 	})
-	if err != nil || i.Keyword("system-serial-number") != "SN-1" || i.Keyword("system-uuid") != "1d1bd1a2-0fd9-41e9-bbb5-a98bac570b2a" || i.Field(1, 0, "SKU Number:") != "S" {
+	if err != nil || i.Keyword("system-serial-number") != "SN-1" || i.Keyword("system-uuid") != "1d1bd1a2-0fd9-41e9-bbb5-a98bac570b2a" ||
+		i.Field(1, 0, "SKU Number:") != "S" || i.Keyword("system-family") != "Not Specified" || i.Field(1, 1, "SKU Number") != "" {
 		t.Errorf("%+v %v", i, err)
 	}
 	if _, err := smbios.Read(fstest.MapFS{}); !errors.Is(err, smbios.ErrNone) {
@@ -210,13 +273,11 @@ func FuzzParse(f *testing.F) {
 			}
 			for typ := range 18 {
 				for _, name := range []string{"SKU Number", "UUID", "Type", "Version"} {
-					if s := i.Field(typ, 0, name); strings.ContainsAny(s, "\n\x00\x1b") {
+					if s := i.Field(typ, 0, name); strings.ContainsAny(s, "\n\x00\x1b\xff") {
 						t.Errorf("%q", s)
 					}
 				}
 			}
-			i.Sockets()
-			i.OEMStrings()
 			i.Keyword("processor-version")
 		}
 	})

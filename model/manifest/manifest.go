@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 
+	"gprovision/model/dmi"
 	"gprovision/model/fault"
 	"gprovision/model/source"
 )
@@ -550,12 +552,16 @@ type DMIKey struct {
 	Field       string
 }
 
-// ParseDMIKey reads a key of DmiMatches: "keyword", "TYPE Field" or "TYPE[N] Field".
+// ParseDMIKey reads a key of DmiMatches: "keyword", "TYPE Field" or "TYPE[N] Field". A keyword or a field that model/dmi does not know is
+// an error, which names those that are near.
 func ParseDMIKey(s string) (DMIKey, error) {
 	head, field, two := strings.Cut(strings.TrimSpace(s), " ")
 	if !two {
 		if head == "" || head[0] >= '0' && head[0] <= '9' {
 			return DMIKey{}, fmt.Errorf("%q is neither a dmidecode keyword nor a type and a field", s)
+		}
+		if why := dmi.Unknown(dmi.Keyword, head); why != "" {
+			return DMIKey{}, errors.New(why)
 		}
 		return DMIKey{Keyword: head}, nil
 	}
@@ -568,6 +574,9 @@ func ParseDMIKey(s string) (DMIKey, error) {
 	field = strings.TrimSuffix(strings.TrimSpace(field), ":")
 	if err1 != nil || err2 != nil || field == "" {
 		return DMIKey{}, fmt.Errorf("%q is not TYPE Field or TYPE[N] Field", s)
+	}
+	if why := dmi.Unknown(int(t), field); why != "" {
+		return DMIKey{}, errors.New(why)
 	}
 	return DMIKey{Type: int(t), Index: int(n), Field: field}, nil
 }

@@ -153,11 +153,20 @@ func TestHashFor(t *testing.T) {
 func TestDMIKey(t *testing.T) {
 	for in, want := range map[string]DMIKey{
 		"bios-version": {Keyword: "bios-version"}, "2 Serial Number": {Type: 2, Field: "Serial Number"}, "17[3] Size:": {Type: 17, Index: 3, Field: "Size"},
-		"": {}, "2": {}, "x y": {}, "2[a] y": {}, "300 y": {}, "2 :": {},
+		"17[15] Memory Subsystem Controller Product ID": {Type: 17, Index: 15, Field: "Memory Subsystem Controller Product ID"},
+		"200 Strings": {Type: 200, Field: "Strings"},
+		"":            {}, "2": {}, "x y": {}, "2[a] y": {}, "300 y": {}, "2 :": {},
+		"2 Colour": {}, "bios": {}, "BIOS-version": {}, "127 Strings": {},
 	} {
 		got, err := ParseDMIKey(in)
 		if got != want || (err == nil) != (want != DMIKey{}) {
 			t.Errorf("%q: %+v, %v", in, got, err)
+		}
+	}
+	for in, near := range map[string]string{"bios-versoin": `"bios-version"`, "17 size": `"Size"`, "2[1] Serial number": `"Serial Number"`,
+		"11 Strings 2": `"String #"`} {
+		if _, err := ParseDMIKey(in); err == nil || !strings.Contains(err.Error(), near) {
+			t.Errorf("%q: %v, without %s", in, err, near)
 		}
 	}
 }

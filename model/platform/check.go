@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"gprovision/model/dmi"
 	"gprovision/model/source"
 )
 
@@ -77,6 +78,16 @@ func (c *checker) variant(path string, v Variant) {
 	}
 	if _, err := regexp.Compile(v.DmiProdModelRegex); err != nil {
 		c.add(at("DmiProdModelRegex"), "not a regular expression: "+err.Error(), "the syntax is that of Go; .* matches anything")
+	}
+	if v.SerNumField != "" {
+		if why := dmi.Unknown(dmi.Keyword, v.SerNumField); why != "" {
+			c.add(at("SerNumField"), why, "such as system-serial-number or baseboard-serial-number; docs/formats/dmi.md has all")
+		}
+	}
+	if v.DmiPMOverrideFld != "" {
+		if why := dmi.Unknown(v.DmiPMOverrideTyp, v.DmiPMOverrideFld); why != "" {
+			c.add(at("DmiPMOverrideFld"), why, "a field as dmidecode -t prints it; docs/formats/dmi.md has all")
+		}
 	}
 	if (v.DmiPMOverrideTyp != 0) != (v.DmiPMOverrideFld != "") {
 		c.add(at("DmiPMOverrideTyp"), "DmiPMOverrideTyp and DmiPMOverrideFld belong together, and one of them is missing", "")

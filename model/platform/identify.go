@@ -7,13 +7,14 @@ import (
 	"slices"
 	"strings"
 
+	"gprovision/model/dmi"
 	"gprovision/model/fault"
 )
 
 // DMI gives the strings of a machine's DMI tables. hw/smbios has it.
 type DMI interface {
 	// Keyword returns the value of a dmidecode keyword such as "system-serial-number", or "". For "processor-version" it is
-	// one line for each processor that is there.
+	// one line for each processor that is there. What a maker left out is "Not Specified".
 	Keyword(keyword string) string
 	// Field returns the value of a field, such as "SKU Number", of the n-th structure of a type, from 0, or "".
 	Field(typ, n int, name string) string
@@ -46,7 +47,7 @@ func Identify(t *Table, dmi DMI) (Identity, error) {
 				continue
 			}
 			sku := v.sku(dmi)
-			if !re.MatchString(sku) || !fits(cpus(v.CPU), processors(dmi)) {
+			if !matches(re, sku) || !fits(cpus(v.CPU), processors(dmi)) {
 				continue
 			}
 			return Identity{Variant: v, Mfg: mfg, Prod: prod, SKU: sku, Serial: v.serial(dmi), From: from}, nil
@@ -79,15 +80,21 @@ func (v Variant) sku(dmi DMI) string {
 	return strings.TrimSpace(dmi.Field(typ, 0, field))
 }
 
+// matches reports whether an expression matches a SKU number. One that a maker left out may be written as dmidecode prints it, or as
+// nothing.
+func matches(re *regexp.Regexp, sku string) bool {
+	return re.MatchString(sku) || sku == dmi.NotSpecified && re.MatchString("")
+}
+
 func (v Variant) serial(dmi DMI) string { return strings.TrimSpace(dmi.Keyword(v.SerNumField)) }
 
 func processors(dmi DMI) []string { return cpus(dmi.Keyword("processor-version")) }
 
-// cpus returns the lines of a list of processors that are not empty, sorted.
+// cpus returns the lines of a list of processors that say something, sorted.
 func cpus(spec string) []string {
 	var out []string
 	for line := range strings.Lines(spec) {
-		if line = strings.TrimSpace(line); line != "" {
+		if line = strings.TrimSpace(line); line != "" && line != dmi.NotSpecified {
 			out = append(out, line)
 		}
 	}

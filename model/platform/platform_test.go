@@ -31,19 +31,19 @@ const table = `{
   ]
 }`
 
-type dmi struct {
+type someDMI struct {
 	words  map[string]string
 	fields map[string]string
 	cpus   []string
 }
 
-func (d dmi) Keyword(k string) string {
+func (d someDMI) Keyword(k string) string {
 	if k == "processor-version" {
 		return strings.Join(d.cpus, "\n")
 	}
 	return d.words[k]
 }
-func (d dmi) Field(typ, n int, name string) string {
+func (d someDMI) Field(typ, n int, name string) string {
 	return d.fields[fmt.Sprintf("%d[%d] %s", typ, n, name)]
 }
 
@@ -69,16 +69,16 @@ func TestIdentify(t *testing.T) {
 	}
 	tests := []struct {
 		name               string
-		dmi                dmi
+		dmi                someDMI
 		want, serial, from string
 	}{
-		{"first processor", dmi{words: board("cputest", "cputest"), cpus: []string{"someVersion"}}, "cputest1", "S1", "baseboard"},
-		{"second processor", dmi{words: board("cputest", "cputest"), cpus: []string{"someOtherVersion", ""}}, "cputest2", "S1", "baseboard"},
-		{"system strings", dmi{words: system("cputest", "cputest"), cpus: []string{"someVersion"}}, "cputest1", "S1", "system"},
-		{"wrong processor", dmi{words: board("cputest", "cputest"), cpus: []string{"x"}}, "", "", ""},
-		{"sku", dmi{words: board("ACME", "Fox"), fields: map[string]string{"1[0] SKU Number": "F-2b"}}, "fox", "B1", "baseboard"},
-		{"override", dmi{words: board("ACME", "Fox"), fields: map[string]string{"2[0] Version": "rev B"}}, "owl", "S1", "baseboard"},
-		{"unknown", dmi{words: board("ACME", "Ox")}, "", "", ""},
+		{"first processor", someDMI{words: board("cputest", "cputest"), cpus: []string{"someVersion"}}, "cputest1", "S1", "baseboard"},
+		{"second processor", someDMI{words: board("cputest", "cputest"), cpus: []string{"someOtherVersion", ""}}, "cputest2", "S1", "baseboard"},
+		{"system strings", someDMI{words: system("cputest", "cputest"), cpus: []string{"someVersion"}}, "cputest1", "S1", "system"},
+		{"wrong processor", someDMI{words: board("cputest", "cputest"), cpus: []string{"x"}}, "", "", ""},
+		{"sku", someDMI{words: board("ACME", "Fox"), fields: map[string]string{"1[0] SKU Number": "F-2b"}}, "fox", "B1", "baseboard"},
+		{"override", someDMI{words: board("ACME", "Fox"), fields: map[string]string{"2[0] Version": "rev B"}}, "owl", "S1", "baseboard"},
+		{"unknown", someDMI{words: board("ACME", "Ox")}, "", "", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -100,10 +100,10 @@ func TestIdentify(t *testing.T) {
 			}
 		})
 	}
-	if id, err := Named(tab, "fox", dmi{}); err != nil || id.Mfg != "ACME" || id.From != "name" {
+	if id, err := Named(tab, "fox", someDMI{}); err != nil || id.Mfg != "ACME" || id.From != "name" {
 		t.Errorf("Named: %+v, %v", id, err)
 	}
-	if _, err := Named(tab, "wolf", dmi{}); fault.Of(err) != fault.PlatformUnknown {
+	if _, err := Named(tab, "wolf", someDMI{}); fault.Of(err) != fault.PlatformUnknown {
 		t.Errorf("Named of an unknown: %v", err)
 	}
 }
@@ -425,7 +425,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("notes after writing: %v", again.Notes())
 		}
 		for _, v := range tab.Variants {
-			_, err := Identify(&Table{Variants: []Variant{v}}, dmi{})
+			_, err := Identify(&Table{Variants: []Variant{v}}, someDMI{})
 			if err != nil && !errors.Is(err, fault.PlatformUnknown) {
 				t.Fatal(err)
 			}

@@ -16,17 +16,29 @@ const fillers = ` ` +
 	// fastfetch
 	`tobefilled tobefilledbyoembymorestring oem notspecified notapplicable notdefined notavailable undefined default defaultstring type1productconfigid ` +
 	// dmidecode
-	`notpresent notprovided badindex outofspec ` +
+	`notpresent notprovided notsettable badindex outofspec ` +
 	// boards
 	`baseboardserialnumber boardserialnumber mainboardserialnumber motherboardserialnumber chassisserialnumber enclosureserialnumber productserialnumber type2boardserialnumber ` +
 	`serial serialno sn ssn noserialnumber noserial nosn notset unset notfound notassigned empty blank reserved dummy sample placeholder tbd todo test ` +
-	`filledbyoem fillbyoem tobefilledbyoems oemid oemserial oemserialnumber defaultserial defaultserialnumber defaultoem assettag noassettag system chassis baseboard dell `
+	`filledbyoem fillbyoem tobefilledbyoems oemid oemserial oemserialnumber defaultserial defaultserialnumber defaultoem assettag ` +
+	`noassettag system chassis baseboard dell ` +
+	`serialnum sernum sernum0 sernum1 sernum2 sernum3 systemserial chassisserial boardserial invalidserial invalidserialnumber ` +
+	`unknownserial unknownserialnumber noserialnum ` +
+	`unspecified notused nil changeme standard generic filler 5ekpm18320000397 ` +
+	// what stands in neighbouring fields, copied
+	`systemmanufacturer systemproductname systemname systemversion systemsku skunumber baseboardmanufacturer baseboardproductname ` +
+	`baseboardversion ` +
+	`chassismanufacturer chassismanufacture chassisversion chassisassettag assettagnumber assettagnum0 defaultassettag ` +
+	`noassetinformation partnumber productname ` +
+	// UUIDs of boards that nobody gave one: bytes that count, whole, in the order of SMBIOS or with gaps
+	`03000200040005000006000700080009 00020003000400050006000700080009 000102030405060708090a0b0c0d0e0f 030201000504070608090a0b0c0d0e0f ` +
+	`00112233445566778899aabbccddeeff 33221100554477668899aabbccddeeff 12345678123412341234123456789abc 123456781234567890abcddeefaabbcc `
 
 // labels are what may stand in front of a run that fills.
-var labels = []string{"serialnumber", "serial", "asset", "ssn", "bsn", "csn", "sys", "sn", "mb"}
+var labels = []string{"serialnumber", "serial", "0x", "asset", "ssn", "bsn", "csn", "sys", "sn", "mb"}
 
 // CheckSerial returns a fault.NoSerial unless the serial number is one: not one of the texts that makers of boards put there for want of
-// a number, not one character again and again, and not a run such as 12345678, of whatever length and behind whatever label.
+// a number, not one character or a few again and again, and not a run such as 12345678, of whatever length and behind whatever label.
 func (id Identity) CheckSerial() error {
 	if filler(id.Serial) {
 		return fault.Newf(fault.NoSerial, "%s is %q", id.Variant.SerNumField, id.Serial)
@@ -42,7 +54,7 @@ func filler(s string) bool {
 		}
 		return unicode.ToLower(r)
 	}, s)
-	if s == "" || oneChar(s) || run(s) || listed(s) || listed(strings.TrimRight(s, "x")) {
+	if s == "" || oneChar(s) || run(s) || repeats(s) || listed(s) || listed(strings.TrimRight(s, "x")) {
 		return true
 	}
 	for _, l := range labels {
@@ -57,6 +69,20 @@ func listed(s string) bool { return s != "" && strings.Contains(fillers, " "+s+"
 
 // oneChar reports whether s is one character again and again.
 func oneChar(s string) bool { return strings.Trim(s, string([]rune(s)[:1])) == "" }
+
+// repeats reports whether s is at least twice the same up to eight characters, and sixteen or more in all, as in the UUIDs
+// fefefefe-fefe-fefe-fefe-fefefefefefe and 12345678-1234-5678-1234-567812345678.
+func repeats(s string) bool {
+	if len(s) < 16 {
+		return false
+	}
+	for n := 1; n <= 8; n++ {
+		if s[n:] == s[:len(s)-n] {
+			return true
+		}
+	}
+	return false
+}
 
 // minRun is how long a run is at least: a company that counts its units has a 12 and a 123.
 const minRun = 4
