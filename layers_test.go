@@ -65,9 +65,9 @@ func pureDirs() map[string][]string {
 // serverRooms are the parts of the server that nobody but factory needs: who has them puts together a server of his own.
 func serverRooms() []string { return []string{"factory/guard", "factory/limit", "factory/web"} }
 
-// hwKnows are the packages of model that drivers may know: what a partition table is. All else there is the product's: its codes, records,
-// policy, names.
-func hwKnows() []string { return []string{"model/layout"} }
+// hwKnows are the packages of model that drivers may know: what a partition table is, and what a structure of SMBIOS says. All else there
+// is the product's: its codes, records, policy, names.
+func hwKnows() []string { return []string{"model/dmi", "model/layout"} }
 
 // doors are what packages of unit reach through machine.Doors only.
 func doors() map[string][]string {
@@ -460,6 +460,7 @@ func TestLayersFinds(t *testing.T) {
 		{"hw/x/x.go", `package x; import "gprovision/site"; var _ = site.Stock`, "never import each other"},
 		{"hw/x/x.go", `package x; import "gprovision/model/fault"; var _ = fault.X`, "drivers know no product"},
 		{"hw/x/x.go", `package x; import "gprovision/model/layout"; var _ = layout.X`, ""},
+		{"hw/x/x.go", `package x; import "gprovision/model/dmi"; var _ = dmi.X`, ""},
 		{"hw/x/x.go", `package x; const c = "Written by gprovision"`, "drivers know no product"},
 		{"unit/x/x.go", `package x; import "gprovision/forge/y"; var _ = y.Y`, "never import each other"},
 		{"unit/x/x.go", `package x; import ("gprovision/unit/y"; "gprovision/hw/z"; "gprovision/site"; "gprovision/model/m"); var _ = y.Y`, ""},

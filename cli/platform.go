@@ -167,7 +167,7 @@ func readDMI(captured string) (fs.FS, smbios.Info, error) {
 // PlatformDMICmd lists what DMI says.
 type PlatformDMICmd struct {
 	Capture string `placeholder:"FILE" help:"Look at this capture, not at this machine."`
-	JSON    bool   `name:"json" help:"Print an object as DmiMatches of a manifest has it."`
+	JSON    bool   `name:"json" help:"Print JSON, with DmiMatches as a manifest has it."`
 }
 
 // Help returns the examples of the verb.
@@ -208,7 +208,7 @@ func (p *PlatformDMICmd) Run(c *Context) error {
 		seen[s.Type]++
 	}
 	if p.JSON {
-		return answer.JSON(c.Stdout, all)
+		return answer.JSON(c.Stdout, struct{ DmiMatches map[string]string }{all})
 	}
 	return nil
 }

@@ -145,7 +145,7 @@ func TestPlatformCheck(t *testing.T) {
 		t.Errorf("%v\n%s", err, stdout)
 	}
 	bad := put(t, filepath.Join(t.TempDir(), "bad.json"), strings.Replace(string(b), `"system-serial-number"`, `"system-cereal"`, 1))
-	if stdout, _, err := calling(t, "platform", "check", bad); err == nil || !strings.Contains(stdout, `"system-cereal" is no keyword of dmidecode`) {
+	if stdout, _, err := calling(t, "platform", "check", bad); err == nil || !strings.Contains(stdout, `dmidecode has no keyword "system-cereal"`) {
 		t.Errorf("%v\n%s", err, stdout)
 	}
 }
@@ -174,10 +174,11 @@ func TestPlatformDMI(t *testing.T) {
 		}
 		return out.String()
 	}
-	var all map[string]string
-	if err := json.Unmarshal([]byte(print("--json")), &all); err != nil {
+	var said struct{ DmiMatches map[string]string }
+	if err := json.Unmarshal([]byte(print("--json")), &said); err != nil {
 		t.Fatal(err)
 	}
+	all := said.DmiMatches
 	lines := print()
 	_, info, err := readDMI(name)
 	if err != nil {

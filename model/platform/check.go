@@ -79,19 +79,7 @@ func (c *checker) variant(path string, v Variant) {
 	if _, err := regexp.Compile(v.DmiProdModelRegex); err != nil {
 		c.add(at("DmiProdModelRegex"), "not a regular expression: "+err.Error(), "the syntax is that of Go; .* matches anything")
 	}
-	if v.SerNumField != "" {
-		if why := dmi.Unknown(dmi.Keyword, v.SerNumField); why != "" {
-			c.add(at("SerNumField"), why, "such as system-serial-number or baseboard-serial-number; docs/formats/dmi.md has all")
-		}
-	}
-	if v.DmiPMOverrideFld != "" {
-		if why := dmi.Unknown(v.DmiPMOverrideTyp, v.DmiPMOverrideFld); why != "" {
-			c.add(at("DmiPMOverrideFld"), why, "a field as dmidecode -t prints it; docs/formats/dmi.md has all")
-		}
-	}
-	if (v.DmiPMOverrideTyp != 0) != (v.DmiPMOverrideFld != "") {
-		c.add(at("DmiPMOverrideTyp"), "DmiPMOverrideTyp and DmiPMOverrideFld belong together, and one of them is missing", "")
-	}
+	c.asked(at, v)
 	if c.txt.Has(at("NumDataDisks")) && (v.NumDataDisks < 1 || v.NumDataDisks > 64) {
 		c.add(at("NumDataDisks"), fmt.Sprintf("%d main disks, want 1 to 64", v.NumDataDisks), "")
 	}
@@ -147,6 +135,23 @@ func (c *checker) variant(path string, v Variant) {
 	}
 	if v.GraceSeconds < 0 || v.GraceSeconds > 3600 {
 		c.add(at("GraceSeconds"), fmt.Sprintf("%d seconds, want 0 to 3600", v.GraceSeconds), "")
+	}
+}
+
+// asked finds keywords and fields of DMI that do not exist.
+func (c *checker) asked(at func(string) string, v Variant) {
+	if v.SerNumField != "" {
+		if why := dmi.Unknown(dmi.Keyword, v.SerNumField); why != "" {
+			c.add(at("SerNumField"), why, "such as system-serial-number or baseboard-serial-number; docs/formats/dmi.md has all")
+		}
+	}
+	if v.DmiPMOverrideFld != "" {
+		if why := dmi.Unknown(v.DmiPMOverrideTyp, v.DmiPMOverrideFld); why != "" {
+			c.add(at("DmiPMOverrideFld"), why, "a field as dmidecode -t prints it; docs/formats/dmi.md has all")
+		}
+	}
+	if (v.DmiPMOverrideTyp != 0) != (v.DmiPMOverrideFld != "") {
+		c.add(at("DmiPMOverrideTyp"), "DmiPMOverrideTyp and DmiPMOverrideFld belong together, and one of them is missing", "")
 	}
 }
 
