@@ -212,6 +212,7 @@ type eraseView struct {
 	Level       erasure.Level   `json:"level"`
 	Recovery    *erasure.Result `json:"recovery,omitempty"`
 	Drives      []eraseDrive    `json:"drives"`
+	Volume      *eraseVolume    `json:"volume,omitempty"`
 	NotReached  []string        `json:"notReached,omitempty"`
 	Kept        []string        `json:"kept,omitempty"`
 	Software    string          `json:"software"`
@@ -251,6 +252,22 @@ type eraseDrive struct {
 	Capability []erasure.Capability `json:"capabilities,omitempty"`
 }
 
+// eraseVolume is what is said of the recovery volume.
+type eraseVolume struct {
+	erasure.Volume
+	Sentences []string `json:"sentences,omitempty"` // what the reasons mean
+}
+
+// Space says how its free space was filled.
+func (v eraseVolume) Space() string {
+	cache := "past the page cache"
+	if !v.Uncached {
+		cache = "perhaps from the page cache"
+	}
+	return fmt.Sprintf("%d files unlinked. Of %d bytes of free space %d were filled, %d read back as they were written (%s), %d as something "+
+		"else; %d were left, and %d discarded afterwards.", v.Unlinked, v.Free, v.Filled, v.ReadBack, cache, v.Different, v.Left, v.Discarded)
+}
+
 // eraseMissed says how likely it is that samples miss what is left.
 type eraseMissed struct {
 	Left   string `json:"left"`   // the part of the drive that still holds data
@@ -284,19 +301,28 @@ func newEraseView(c erasure.Checked, holds error) eraseView {
 	for _, d := range cert.Drives {
 		v.Drives = append(v.Drives, newEraseDrive(d))
 	}
+	if cert.Volume != nil {
+		v.Volume = &eraseVolume{*cert.Volume, sentences(cert.Volume.Reasons)}
+	}
 	return v
+}
+
+// sentences says what reasons mean.
+func sentences(reasons []erasure.Reason) (out []string) {
+	for _, r := range reasons {
+		out = append(out, r.Sentence())
+	}
+	return out
 }
 
 func newEraseDrive(d erasure.Drive) eraseDrive {
 	places := d.Evidence.Samples.Random
 	out := eraseDrive{
 		Name: d.Name, Role: d.Role, Bus: d.Bus, Model: d.Model, Serial: d.Serial, Firmware: d.Firmware, Bytes: d.Bytes,
-		Outcome: d.Outcome, Level: d.Level, Method: d.Evidence.Method, Reasons: d.Reasons, Samples: places.Changed + places.Constant,
+		Outcome: d.Outcome, Level: d.Level, Method: d.Evidence.Method, Reasons: d.Reasons, Sentences: sentences(d.Reasons),
+		Samples:  places.Changed + places.Constant,
 		Commands: d.Commands, Unwritten: d.Unwritten, NotReached: d.NotReached, Places: places, Capability: d.Capabilities,
 		Blocks: d.Evidence.Samples.Blocks, Read: d.Evidence.Samples.Read,
-	}
-	for _, r := range d.Reasons {
-		out.Sentences = append(out.Sentences, r.Sentence())
 	}
 	for _, left := range []float64{0.0001, 0.001, 0.01} {
 		chance := erasure.MissChance(left, out.Samples) * 100
@@ -318,6 +344,14 @@ func (v eraseView) Said(o erasure.Outcome, l erasure.Level) string {
 		return "failed: data is left, or nothing has erased it"
 	}
 	return "unknown: nobody can say whether the data is gone"
+}
+
+// Beside is what belongs to the headline beside the main disks.
+func (v eraseView) Beside() string {
+	if v.Recovery == nil {
+		return "Of the recovery volume nothing is said."
+	}
+	return "Recovery volume: " + v.Said(v.Recovery.Outcome, v.Recovery.Level) + "."
 }
 
 // Times says when it was, and who says so.
@@ -368,6 +402,17 @@ func (v eraseView) text() string {
 			say("  not reached: %s", s)
 		}
 	}
+	if x := v.Volume; x != nil {
+		say("\n%s (recovery volume, %s): %s, serial %s, %s bytes", x.Name, x.Filesystem, x.Model, x.Serial, uint64(x.Bytes))
+		say("  %s", v.Said(x.Outcome, x.Level))
+		for _, s := range x.Sentences {
+			say("  - %s", s)
+		}
+		say("  %s", x.Space())
+		for _, s := range x.NotReached {
+			say("  not reached: %s", s)
+		}
+	}
 	b.WriteByte('\n')
 	for _, s := range v.NotReached {
 		say("not reached: %s", s)
@@ -376,7 +421,7 @@ func (v eraseView) text() string {
 		say("stays on the unit: %s", s)
 	}
 	if v.Holds {
-		say("it holds: the data of all main disks is proved to be gone")
+		say("it holds: the data of all main disks is proved to be gone. %s", v.Beside())
 	}
 	return b.String()
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"gprovision/model/erasure"
+	"gprovision/model/erasure/erasuretest"
 	"gprovision/model/ledger"
 	"gprovision/site"
 )
@@ -58,6 +59,7 @@ func certificate() erasure.Certificate {
 				Control: erasure.Control{Written: true, Reported: true, Zeroed: true},
 			},
 		}},
+		Volume: erasuretest.Volume(),
 	}
 }
 
@@ -113,8 +115,10 @@ func all() []string {
 
 // TestEraseVerify: what is said, and with which status.
 func TestEraseVerify(t *testing.T) {
-	weaker := certificate()
+	weaker, older, failed := certificate(), certificate(), certificate()
 	weaker.Drives[0].Evidence.Hidden = 9
+	older.Volume, failed.Volume.Different = nil, 4096
+	failed.Volume.ReadBack -= 4096
 	for name, c := range map[string]struct {
 		certificate erasure.Certificate
 		change      func(*eraseCase)
@@ -124,7 +128,10 @@ func TestEraseVerify(t *testing.T) {
 	}{
 		"all of it": {certificate(), nil, all(), 0, []string{
 			"erase of unit WX-0001 (shiny), run 0a0a",
-			"it holds: the data of all main disks is proved to be gone", "main disks: proved: the data is gone, at level clear",
+			"it holds: the data of all main disks is proved to be gone. Recovery volume: proved by a weaker method only, at level clear.",
+			"main disks: proved: the data is gone, at level clear", "recovery volume: proved by a weaker method only, at level clear",
+			"sda2 (recovery volume, ext4): ACME stick, serial SERIAL-2, 4294967296 bytes", "- a filesystem was filled from within",
+			"7 files unlinked. Of 3221225472 bytes of free space 3221217280 were filled", "4096 were left", "not reached: the journal",
 			"- zeros may be unmapped blocks",
 			"5000 samples say that the data is gone, 0 say that it is not",
 			"5002 of 1048576 blocks were read afterwards",
@@ -132,6 +139,10 @@ func TestEraseVerify(t *testing.T) {
 			"not reached: boot areas", "not reached: users of the BMC", "stays on the unit: the images", "not written: 1 blocks from 8",
 			"vouched for by factory.example/units, since 2026-11-30 10:00:00", "logged as record 0 of 1 of factory.example/log",
 			"agrees with the other checkpoint", "by the unit's own clock",
+		}, nil},
+		"without a recovery volume": {older, nil, all(), 0, []string{"is proved to be gone. Of the recovery volume nothing is said."}, nil},
+		"a recovery volume that failed": {failed, nil, all(), 0, []string{
+			"is proved to be gone. Recovery volume: failed: data is left", "- something else was read from the free space than was written to it",
 		}, nil},
 		"without a log's key": {certificate(), nil, []string{"--key", "server.vkey"}, 0, []string{"not yet logged: the proof"}, nil},
 		"no keys": {certificate(), nil, nil, 1, []string{"signed by a unit nobody vouches for", "not yet logged"},
@@ -229,6 +240,7 @@ func TestEraseReport(t *testing.T) {
 		"vouched for by factory.example/units",
 		"record 0 of 1 of factory.example/log; it agrees", "zeros may be unmapped blocks", "at most 0.672 %",
 		"boot areas", "5002 of 1048576 blocks", "users of the BMC", "the images",
+		"says so. Recovery volume: proved by a weaker method only", "7 files unlinked", "a filesystem was filled from within", "the journal",
 		"1 blocks from 8", "<code>ses=1</code> for nvme-format-user", "</html>",
 	} {
 		if !strings.Contains(out, s) {

@@ -51,6 +51,9 @@ func (v eraseView) pdf(w io.Writer) error {
 	for _, drive := range v.Drives {
 		d.drive(drive)
 	}
+	if v.Volume != nil {
+		d.volume(*v.Volume)
+	}
 	if err := p.Output(w); err != nil {
 		return fmt.Errorf("draw certificate: %w", err)
 	}
@@ -69,7 +72,7 @@ func (d erasePDF) head() {
 	}
 	d.ink(!v.Holds, v.Outcome)
 	d.font("B", 11)
-	d.MultiCell(0, 6, d.latin(said), "1", "L", false)
+	d.MultiCell(0, 6, d.latin(said+" "+v.Beside()), "1", "L", false)
 	d.Ln(3)
 	d.outcome("Main disks", v.Outcome, v.Level)
 	if v.Recovery != nil {
@@ -102,14 +105,7 @@ func (d erasePDF) head() {
 
 // drive draws what is said of one drive.
 func (d erasePDF) drive(x eraseDrive) {
-	if d.GetY() > pdfBottom-40 { // a heading is not left alone
-		d.AddPage()
-	}
-	d.Ln(5)
-	d.ink(false, "")
-	d.font("B", 12)
-	d.MultiCell(0, 6, d.latin(fmt.Sprintf("%s: %s, %s", x.Name, x.Model, x.Serial)), "", "L", false)
-	d.Ln(1)
+	d.heading(fmt.Sprintf("%s: %s, %s", x.Name, x.Model, x.Serial))
 	d.outcome("Outcome", x.Outcome, x.Level)
 	d.rows("Because", x.Sentences)
 	method := "none"
@@ -135,6 +131,27 @@ func (d erasePDF) drive(x eraseDrive) {
 		d.row("Command", fmt.Sprintf("%s %s, for %s: %s. %s to %s", c.Name, c.Arguments, c.Method, c.Status, c.Started.Format(time.DateTime),
 			c.Ended.Format(time.TimeOnly)))
 	}
+}
+
+// volume draws what is said of the recovery volume.
+func (d erasePDF) volume(x eraseVolume) {
+	d.heading(fmt.Sprintf("%s: recovery volume on %s, %s", x.Name, x.Model, x.Serial))
+	d.outcome("Outcome", x.Outcome, x.Level)
+	d.rows("Because", x.Sentences)
+	d.row("Volume", fmt.Sprintf("%s, %d bytes", x.Filesystem, x.Bytes))
+	d.row("Free space", x.Space())
+	d.rows("Not reached", x.NotReached)
+}
+
+func (d erasePDF) heading(text string) {
+	if d.GetY() > pdfBottom-40 { // a heading is not left alone
+		d.AddPage()
+	}
+	d.Ln(5)
+	d.ink(false, "")
+	d.font("B", 12)
+	d.MultiCell(0, 6, d.latin(text), "", "L", false)
+	d.Ln(1)
 }
 
 func (d erasePDF) rows(label string, texts []string) {

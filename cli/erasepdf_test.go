@@ -55,7 +55,8 @@ func TestEraseReportPDF(t *testing.T) {
 		"proved": {certificate(), all(), 1, []string{
 			"Erase of unit WX-0001", "The data of all main disks is proved to be gone", "proved: the data is gone, at level clear", "ACME <b>9</b>",
 			"vouched for by factory.example/units", "record 0 of 1 of factory.example/log", "zeros may be unmapped blocks",
-			"5000 say that the data is gone", "Not reached boot areas", "Stays on the unit the images", "Format NVM ses=1",
+			"5000 say that the data is gone", "Not reached boot areas", "Stays on the unit the images",
+			"Recovery volume: proved by a weaker method only", "7 files unlinked", "Not reached the journal", "Format NVM ses=1",
 		}},
 		"nobody vouches": {certificate(), nil, 1, []string{
 			"does not prove that the data is gone", "a unit nobody vouches for", "not yet logged",

@@ -99,8 +99,8 @@ func (s *Server) finishErase(w http.ResponseWriter, r *http.Request, q record.Er
 		s.serverError(w, r, err)
 		return
 	}
-	s.Log.Info("erase", "unit", e.Unit, "run", e.Run, "outcome", e.Outcome, "erased", e.Level, "log", e.Log, "number", e.Number,
-		"ended", !e.Ended.IsZero(), "operator", from.Operator)
+	s.Log.Info("erase", "unit", e.Unit, "run", e.Run, "outcome", e.Outcome, "erased", e.Level, "recovery", e.Recovery, "log", e.Log,
+		"number", e.Number, "ended", !e.Ended.IsZero(), "operator", from.Operator)
 	s.Hub.Publish(e.Unit)
 	s.answer(w, http.StatusOK, EraseReply(e))
 }

@@ -33,6 +33,8 @@ type Erase struct {
 	// Outcome and Level are those of the main disks.
 	Outcome string `json:"outcome"`
 	Level   string `json:"level"`
+	// Recovery is the outcome of the recovery volume. It is empty if the certificate says nothing of it.
+	Recovery string `json:"recovery"`
 	// Fingerprint is that of the key that signed it.
 	Fingerprint string    `json:"fingerprint"`
 	Received    time.Time `json:"received"`
@@ -57,8 +59,9 @@ type EraseInput struct {
 	// Unit and PublicKey are those in the certificate.
 	Unit      string
 	PublicKey []byte
-	// Run, Outcome, Level, Certificate, Signature, Operator and Accepted are those of Erase.
+	// Run, Outcome, Level, Recovery, Certificate, Signature, Operator and Accepted are those of Erase.
 	Run, Outcome, Level    string
+	Recovery               string
 	Certificate, Signature []byte
 	Operator               string
 	Accepted               bool
@@ -87,13 +90,13 @@ type EraseDoor struct {
 // Seal vouches for the key of a certificate and enters the certificate into the log, as record number.
 type Seal func(EraseDoor) (voucher, proof []byte, number int64, err error)
 
-const eraseColumns = `id, unit, run, outcome, level, public_key, received, operator, accepted, ended, log, number`
+const eraseColumns = `id, unit, run, outcome, level, public_key, received, operator, accepted, ended, log, number, recovery`
 
 func scanErase(s scanner, e *Erase, more ...any) error {
 	var key []byte
 	var received, ended int64
 	err := s.Scan(append([]any{&e.ID, &e.Unit, &e.Run, &e.Outcome, &e.Level, &key, &received, &e.Operator, &e.Accepted, &ended, &e.Log,
-		&e.Number}, more...)...)
+		&e.Number, &e.Recovery}, more...)...)
 	e.Fingerprint, e.Received, e.Ended = record.Fingerprint(key), fromNano(received), fromNano(ended)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
@@ -191,16 +194,17 @@ func (d *DB) newErase(
 	}
 	door.Records = logStore{ctx, tx, tx, door.Log.Name}
 	e := Erase{
-		Unit: unit, Run: in.Run, Outcome: in.Outcome, Level: in.Level, Fingerprint: record.Fingerprint(in.PublicKey), Received: d.now().UTC(),
-		Operator: in.Operator, Accepted: in.Accepted, Log: door.Log.Name, Certificate: in.Certificate, Signature: in.Signature,
+		Unit: unit, Run: in.Run, Outcome: in.Outcome, Level: in.Level, Recovery: in.Recovery, Fingerprint: record.Fingerprint(in.PublicKey),
+		Received: d.now().UTC(), Operator: in.Operator, Accepted: in.Accepted, Log: door.Log.Name, Certificate: in.Certificate,
+		Signature: in.Signature,
 	}
 	if e.Voucher, e.Proof, e.Number, err = seal(door); err != nil {
 		return Erase{}, err
 	}
 	err = tx.QueryRowContext(ctx, `INSERT INTO erases (unit, run, outcome, level, public_key, received, operator, accepted, log, number,
-		certificate, signature, voucher, proof) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		recovery, certificate, signature, voucher, proof) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
 		unit, e.Run, e.Outcome, e.Level, in.PublicKey, nano(e.Received), e.Operator, e.Accepted, e.Log, e.Number,
-		e.Certificate, e.Signature, e.Voucher, e.Proof).Scan(&e.ID)
+		e.Recovery, e.Certificate, e.Signature, e.Voucher, e.Proof).Scan(&e.ID)
 	if err != nil {
 		return Erase{}, fmt.Errorf("store erase: %w", err)
 	}

@@ -110,6 +110,7 @@ func TestErases(t *testing.T) {
 		t.Errorf("%q", badges)
 	}
 	for _, want := range []string{
+		`recovery volume <span class="wait">weaker</span>`,
 		"brought by admin", "ended the unit's life", "record 2 of", "{&#34;model&#34;:&#34;&lt;b&gt;&#34;}", erasuretest.Run(2),
 	} {
 		if !strings.Contains(page, want) {

@@ -85,10 +85,12 @@ type Certificate struct {
 	// Outcome and Level are those of all main disks together.
 	Outcome Outcome `json:"outcome"`
 	Level   Level   `json:"level"`
-	// Recovery is that of the recovery volume, nothing if there is none.
+	// Recovery is that of the recovery volume, nothing if there is nothing of it in Drives or Volume.
 	Recovery *Result `json:"recovery,omitempty"`
 	// Drives are all devices that were to be erased.
 	Drives []Drive `json:"drives"`
+	// Volume is the recovery volume, if its free space was to be filled.
+	Volume *Volume `json:"volume,omitempty"`
 	// NotReached is what of the unit could not be erased beside its drives, such as accounts of a management controller.
 	NotReached []string `json:"notReached,omitempty"`
 	// Kept is what stays on the unit on purpose.
@@ -204,6 +206,11 @@ func (c Certificate) Judged() Certificate {
 			recovery = append(recovery, v)
 		}
 	}
+	if c.Volume != nil {
+		volume, v := *c.Volume, JudgeVolume(*c.Volume, c.Require)
+		volume.Outcome, volume.Level, volume.Reasons = v.Outcome, v.Level, v.Reasons
+		c.Volume, recovery = &volume, append(recovery, v)
+	}
 	c.Outcome, c.Level = Combine(mains)
 	if c.Recovery = nil; len(recovery) > 0 {
 		o, l := Combine(recovery)
@@ -277,6 +284,9 @@ func (c Certificate) Validate() error {
 			return fmt.Errorf("%w: %s is said to be %s %s %q, and the evidence says %s %s %q", ErrContradiction, d.Name, d.Outcome, d.Level,
 				d.Reasons, want.Outcome, want.Level, want.Reasons)
 		}
+	}
+	if !reflect.DeepEqual(c.Volume, j.Volume) {
+		return fmt.Errorf("%w: the outcome of the recovery volume is not what its evidence says", ErrContradiction)
 	}
 	if c.Outcome != j.Outcome || c.Level != j.Level || !reflect.DeepEqual(c.Recovery, j.Recovery) {
 		return fmt.Errorf("%w: the outcome of all is not that of the drives", ErrContradiction)
@@ -354,6 +364,9 @@ func (c Certificate) check() error {
 		return fmt.Errorf("%d drives, want 1 to %d", len(c.Drives), MaxDrives)
 	case c.Software.Artifact != "" && !lowerHex(c.Software.Artifact, 2*sha256.Size):
 		return fmt.Errorf("artifact %q, want a SHA-256", c.Software.Artifact)
+	}
+	if v := c.Volume; v != nil && (v.Name == "" || v.ReadBack > v.Filled || v.Different > v.Filled-v.ReadBack || v.Filled > v.Bytes) {
+		return fmt.Errorf("volume %q of %d bytes: %d are filled, %d read back, %d different", v.Name, v.Bytes, v.Filled, v.ReadBack, v.Different)
 	}
 	names := map[string]bool{}
 	for _, d := range c.Drives {

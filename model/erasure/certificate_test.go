@@ -53,7 +53,16 @@ func sample() Certificate {
 	}
 	c.Drives[2].Evidence.Path, c.Drives[2].Evidence.Media, c.Drives[2].Evidence.Part = USB, Flash, true
 	c.Drives[2].Unwritten = []Range{{1 << 20, 8}}
+	c.Volume = filled()
 	return c
+}
+
+// filled returns a recovery volume with the best outcome that there is.
+func filled() *Volume {
+	return &Volume{
+		Name: "sdb2", Model: "ACME", Serial: "S-sdb", Bytes: 1 << 30, Filesystem: "ext4", Unlinked: 7, Free: 1 << 29, Filled: 1<<29 - 4096,
+		Flushed: true, Uncached: true, ReadBack: 1<<29 - 4096, Discarded: 1 << 29, NotReached: []string{"the journal"},
+	}
 }
 
 // signed returns the files of a certificate that a key has signed.
@@ -202,7 +211,13 @@ func TestParseRefuses(t *testing.T) {
 		"more than there is":       {`"changed": "4000"`, `"changed": "1073741824"`, ErrFormat},
 		"more read than there is":  {`"read": "5002"`, `"read": "1073741825"`, ErrFormat},
 		"more ends than two":       {`"changed": "2"`, `"changed": "3"`, ErrFormat},
-		"too large a number":       {`"hidden": "0"`, `"hidden": "72057594037927937"`, ErrFormat},
+		"a volume that is proved": {"\"outcome\": \"weaker\",\n    \"level\": \"clear\",\n    \"reasons\"",
+			"\"outcome\": \"proved\",\n    \"level\": \"clear\",\n    \"reasons\"", ErrContradiction},
+		"a volume without a reason": {`"from-within"`, `"left"`, ErrContradiction},
+		"a volume without a name":   {`"name": "sdb2"`, `"name": ""`, ErrFormat},
+		"more back than filled":     {`"readBack": "536866816"`, `"readBack": "536866817"`, ErrFormat},
+		"more filled than there is": {`"filled": "536866816"`, `"filled": "1073741825"`, ErrFormat},
+		"too large a number":        {`"hidden": "0"`, `"hidden": "72057594037927937"`, ErrFormat},
 	} {
 		file := strings.Replace(string(good), c.old, c.new, 1)
 		if file == string(good) {

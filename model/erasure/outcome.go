@@ -381,17 +381,7 @@ type Verdict struct {
 
 // Judge makes the outcome of one device from the evidence. require is the level that the policy demands; empty: none.
 func Judge(e Evidence, require Level) Verdict {
-	v := Verdict{Outcome: Proved, Level: e.Method.Level()}
-	for _, r := range rules() {
-		if !r.holds(e, require) {
-			continue
-		}
-		v.Reasons = append(v.Reasons, r.reason)
-		if r.outcome.rank() > v.Outcome.rank() {
-			v.Outcome = r.outcome
-		}
-	}
-	return v
+	return apply(rules(), e, e.Method.Level(), require)
 }
 
 // Combine returns the worst outcome of several devices, and the lowest level. Without any it is Unknown.

@@ -219,6 +219,48 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// TestJudgeVolume: each rule of the recovery volume, which is at most weaker, and does not lower the main disks.
+func TestJudgeVolume(t *testing.T) {
+	for what, c := range map[string]struct {
+		change  func(*Volume)
+		require Level
+		outcome Outcome
+		reasons []Reason
+	}{
+		"all of it":           {func(*Volume) {}, "", Weaker, []Reason{"from-within"}},
+		"clear is demanded":   {func(*Volume) {}, Clear, Weaker, []Reason{"from-within"}},
+		"purge is demanded":   {func(*Volume) {}, Purge, Failed, []Reason{"below-required", "from-within"}},
+		"some is left":        {func(v *Volume) { v.Left = 1 }, "", Weaker, []Reason{"left", "from-within"}},
+		"nothing was free":    {func(v *Volume) { v.Free, v.Filled, v.ReadBack = 0, 0, 0 }, "", Weaker, []Reason{"from-within"}},
+		"nothing was written": {func(v *Volume) { v.Filled, v.ReadBack = 0, 0 }, "", Unknown, []Reason{"not-filled", "from-within"}},
+		"not flushed":         {func(v *Volume) { v.Flushed = false }, "", Unknown, []Reason{"not-read-back", "from-within"}},
+		"from the cache":      {func(v *Volume) { v.Uncached = false }, "", Unknown, []Reason{"not-read-back", "from-within"}},
+		"not all read":        {func(v *Volume) { v.ReadBack-- }, "", Unknown, []Reason{"not-read-back", "from-within"}},
+		"something else": {func(v *Volume) { v.ReadBack, v.Different = v.ReadBack-1, 1 }, "", Failed,
+			[]Reason{"different", "from-within"}},
+	} {
+		s := sample()
+		c.change(s.Volume)
+		s.Require, s.Drives = c.require, s.Drives[:1]
+		got := s.Judged()
+		if got.Volume.Outcome != c.outcome || !slices.Equal(got.Volume.Reasons, c.reasons) || got.Volume.Level != Clear {
+			t.Errorf("%s: %s %s %q", what, got.Volume.Outcome, got.Volume.Level, got.Volume.Reasons)
+		}
+		if got.Outcome != Proved || got.Level != Purge || *got.Recovery != (Result{c.outcome, Clear}) || s.Volume.Outcome != "" {
+			t.Errorf("%s: %s, and the volume that was given has %q", what, got.Headline(), s.Volume.Outcome)
+		}
+	}
+	s := sample()
+	if h := s.Judged().Headline(); h != "main disks proved (clear), recovery volume weaker (clear)" {
+		t.Error(h)
+	}
+	s.Volume, s.Drives = nil, s.Drives[:1]
+	s.Drives[0].Evidence.Method, s.Drives[0].Evidence.Word = "", Word{}
+	if h := s.Judged().Headline(); h != "main disks failed" {
+		t.Error(h)
+	}
+}
+
 // TestReasons: each rule has a word and a sentence of its own, and the worst come first.
 func TestReasons(t *testing.T) {
 	words, sentences, before := map[Reason]bool{}, map[string]bool{}, Failed
@@ -228,6 +270,13 @@ func TestReasons(t *testing.T) {
 		}
 		if words[r.reason], sentences[r.sentence] = true, true; r.outcome.rank() > before.rank() {
 			t.Errorf("%s stands behind better outcomes", r.reason)
+		}
+		before = r.outcome
+	}
+	before = Failed
+	for _, r := range volumeRules() {
+		if r.reason.Sentence() != r.sentence || r.outcome.rank() > before.rank() {
+			t.Errorf("%q: %q", r.reason, r.sentence)
 		}
 		before = r.outcome
 	}

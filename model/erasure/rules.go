@@ -10,20 +10,40 @@ func (r Reason) Sentence() string {
 			return x.sentence
 		}
 	}
+	for _, x := range volumeRules() {
+		if x.reason == r {
+			return x.sentence
+		}
+	}
 	return "a reason that this version does not know: " + string(r)
 }
 
-// rule says which outcome a device has at best when something holds of it.
-type rule struct {
+// rule says which outcome something has at best when something holds of the evidence E.
+type rule[E any] struct {
 	outcome  Outcome
 	reason   Reason
 	sentence string
-	holds    func(e Evidence, require Level) bool
+	holds    func(e E, require Level) bool
+}
+
+// apply makes the verdict on what reaches a level.
+func apply[E any](rules []rule[E], e E, level, require Level) Verdict {
+	v := Verdict{Outcome: Proved, Level: level}
+	for _, r := range rules {
+		if !r.holds(e, require) {
+			continue
+		}
+		v.Reasons = append(v.Reasons, r.reason)
+		if r.outcome.rank() > v.Outcome.rank() {
+			v.Outcome = r.outcome
+		}
+	}
+	return v
 }
 
 // rules is the table of all rules, the worst outcomes first. docs/formats/erase-certificate.md has the same table.
-func rules() []rule {
-	return []rule{
+func rules() []rule[Evidence] {
+	return []rule[Evidence]{
 		{Failed, "no-method", "no method erased it", func(e Evidence, _ Level) bool { return e.Method.find().name == "" }},
 		{Failed, "locked", "the drive is locked and needs its PSID", func(e Evidence, _ Level) bool { return e.Locked }},
 		{Failed, "failure-mode", "its Sanitize failed, and the drive takes nothing but another one",

@@ -130,6 +130,15 @@ func forgeries(t *testing.T) map[string]forgery {
 	add("a sample that is left, signed", ErrContradiction, func(f *Files) {
 		resign(f, "\"4000\",\n            \"unchanged\": \"0\"", "\"4000\",\n            \"unchanged\": \"1\"")
 	})
+	add("a recovery volume with another outcome, signed", ErrContradiction, func(f *Files) {
+		const rest = "\n    \"level\": \"clear\",\n    \"reasons\""
+		resign(f, `"outcome": "weaker",`+rest, `"outcome": "proved",`+rest)
+	})
+	add("free space that is left, signed", ErrContradiction, func(f *Files) { resign(f, `"left": "0"`, `"left": "4096"`) })
+	add("more read back than filled, signed", ErrFormat, func(f *Files) { resign(f, `"readBack": "536866816"`, `"readBack": "536866817"`) })
+	add("an unknown key of the recovery volume, signed", ErrFormat, func(f *Files) {
+		resign(f, "    \"flushed\": true,\n    \"unc", "    \"flushed\": true,\n    \"really\": true,\n    \"unc")
+	})
 	add("an unknown key, signed", ErrFormat, func(f *Files) { resign(f, "  \"drives\"", "  \"really\": true,\n  \"drives\"") })
 	add("a key twice, signed", ErrFormat, func(f *Files) {
 		resign(f, "  \"unit\": \"WX 0001\"", "  \"unit\": \"WX 0001\",\n  \"unit\": \"WX 0001\"")
@@ -185,6 +194,11 @@ func TestVerify(t *testing.T) {
 		if err == nil && !errors.Is(c.Holds(true, false), ErrNotProved) {
 			t.Errorf("%s: it holds", name)
 		}
+	}
+	older := sample()
+	older.Volume = nil
+	if c, err := Verify(w.files(t, older), w.keys); err != nil || c.Holds(true, false) != nil || c.Certificate.Recovery == nil {
+		t.Errorf("one without a recovery volume: %v", err)
 	}
 	for name, change := range map[string]func(*Files){
 		"without a voucher": func(f *Files) { f.Voucher = nil }, "without a proof": func(f *Files) { f.Proof = nil },
@@ -310,6 +324,12 @@ func TestPython(t *testing.T) {
 	serverKey, logKey := write("server.vkey", []byte(w.serverVerify+"\n")), write("log.vkey", []byte(w.logVerify+"\n"))
 	cases := forgeries(t)
 	cases["a good one"] = forgery{w.files(t, sample()), nil}
+	older, bare, left := sample(), sample(), sample()
+	older.Volume, bare.Volume, bare.Drives, left.Volume.Left = nil, nil, bare.Drives[:2], 4096
+	left.Volume.Different, left.Volume.ReadBack = 1, left.Volume.ReadBack-1
+	cases["one without a recovery volume"] = forgery{w.files(t, older), nil}
+	cases["one without anything of it"] = forgery{w.files(t, bare), nil}
+	cases["a recovery volume that failed"] = forgery{w.files(t, left), nil}
 	names := slices.Sorted(maps.Keys(cases))
 	var ask [][]string
 	for i, name := range names {
@@ -378,6 +398,9 @@ func python(t *testing.T, dir string, in, out any, code string) {
 // printed is what the program prints.
 func printed(c Checked) string {
 	text := fmt.Sprintf("main %s %s\n", c.Certificate.Outcome, c.Certificate.Level)
+	if r := c.Certificate.Recovery; r != nil {
+		text += fmt.Sprintf("recovery %s %s\n", r.Outcome, r.Level)
+	}
 	for _, d := range c.Certificate.Drives {
 		text += fmt.Sprintf("drive %s %s %s", d.Name, d.Outcome, d.Level)
 		for _, r := range d.Reasons {
@@ -446,6 +469,44 @@ print(json.dumps([answer(x) for x in json.load(sys.stdin)]))
 	}
 }
 
+// TestPythonJudgesVolume: the two judge the same of a recovery volume.
+func TestPythonJudgesVolume(t *testing.T) {
+	verify := program(t)
+	r := rand.New(rand.NewChaCha8([32]byte{1}))
+	type one struct {
+		Volume  Volume `json:"volume"`
+		Require Level  `json:"require"`
+	}
+	var ask []one
+	var want, got []string
+	outcomes := map[Outcome]int{}
+	for range 1_000 {
+		v := *filled()
+		for range r.IntN(3) {
+			v.Left, v.Flushed, v.Uncached = Count(r.IntN(2)), r.IntN(8) > 0, r.IntN(8) > 0
+			v.Filled, v.ReadBack, v.Different, v.Free = Count(r.IntN(3)), Count(r.IntN(3)), Count(r.IntN(4)/3), Count(r.IntN(2))
+		}
+		require := []Level{"", Clear, Purge}[r.IntN(3)*r.IntN(2)]
+		x := JudgeVolume(v, require)
+		v.Outcome, v.Level, v.Reasons = x.Outcome, x.Level, x.Reasons
+		outcomes[x.Outcome]++
+		ask, want = append(ask, one{v, require}), append(want, fmt.Sprint(x.Outcome, " ", x.Level, " ", x.Reasons))
+	}
+	if outcomes[Weaker] < 100 || outcomes[Unknown] < 100 || outcomes[Failed] < 100 {
+		t.Errorf("outcomes: %v", outcomes)
+	}
+	python(t, filepath.Dir(verify), ask, &got, `
+import json, sys, verify
+def answer(x):
+    outcome, level, reasons = verify.judge_volume(verify.typed(x["volume"], verify.VOLUME), x["require"])
+    return "%s %s [%s]" % (outcome, level, " ".join(reasons))
+print(json.dumps([answer(x) for x in json.load(sys.stdin)]))
+`)
+	if !slices.Equal(got, want) {
+		t.Errorf("Python says\n%q\nGo says\n%q", got, want)
+	}
+}
+
 // shake changes one value somewhere in v.
 func shake(r *rand.Rand, v reflect.Value) {
 	switch v.Kind() {
@@ -506,6 +567,16 @@ func TestPage(t *testing.T) {
 	}
 	if !reflect.DeepEqual(rows, want) {
 		t.Errorf("the rules of the page are\n%q\nwant\n%q", rows, want)
+	}
+	if rows, err = page.Rows(docs, name, "## The recovery volume"); err != nil {
+		t.Fatal(err)
+	}
+	want = [][]string{{"outcome", "reason", "when"}}
+	for _, r := range volumeRules() {
+		want = append(want, []string{string(r.outcome), "`" + string(r.reason) + "`", r.sentence})
+	}
+	if rows = slices.DeleteFunc(rows, func(r []string) bool { return len(r) != 3 }); !reflect.DeepEqual(rows, want) {
+		t.Errorf("the rules of the recovery volume are\n%q\nwant\n%q", rows, want)
 	}
 	if rows, err = page.Rows(docs, name, "## Methods"); err != nil {
 		t.Fatal(err)

@@ -38,13 +38,14 @@ func RemoveEraseFile(v *Volume, name string) error {
 }
 
 // Forget removes from the recovery volume what the use of the unit has left there: logs, history, saved network files, records that the
-// server does not have, the last medium, and restore data unless those are marked to stay.
-func Forget(v *Volume) error {
+// server does not have, the last medium, and restore data unless those are marked to stay. It returns how many
+// names are gone.
+func Forget(v *Volume) (n int, err error) {
 	gone := []string{BadRequestFile, MediumFile}
 	if d, err := v.ReadRestoreData(); err != nil || !d.Preserve {
 		gone = append(gone, RestoreDataFile)
 	}
-	return v.inside(func(r *os.Root) error {
+	err = v.inside(func(r *os.Root) error {
 		for _, dir := range []string{LogDir, QueueDir} {
 			list, err := fs.ReadDir(r.FS(), dir)
 			if errors.Is(err, fs.ErrNotExist) {
@@ -57,16 +58,22 @@ func Forget(v *Volume) error {
 				if err := r.RemoveAll(dir + "/" + e.Name()); err != nil {
 					return fmt.Errorf("forget %s: %w", dir, err)
 				}
+				n++
 			}
 			if err := durable.SyncIn(r, dir); err != nil {
 				return err
 			}
 		}
 		for _, name := range gone {
+			_, there := r.Lstat(name)
 			if err := durable.RemoveIn(r, name); err != nil {
 				return err
+			}
+			if there == nil {
+				n++
 			}
 		}
 		return nil
 	})
+	return n, err
 }

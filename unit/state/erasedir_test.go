@@ -11,7 +11,7 @@ import (
 func TestForget(t *testing.T) {
 	for _, preserve := range []bool{false, true} {
 		v := Open(t.TempDir())
-		if err := Forget(v); err != nil {
+		if _, err := Forget(v); err != nil {
 			t.Fatal(err)
 		}
 		for _, dir := range []string{LogDir, QueueDir} {
@@ -28,7 +28,7 @@ func TestForget(t *testing.T) {
 		if err := v.WriteRestoreData(RestoreData{Preserve: preserve, BootArgs: "quiet"}); err != nil {
 			t.Fatal(err)
 		}
-		if err := Forget(v); err != nil {
+		if _, err := Forget(v); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range gone {

@@ -39,6 +39,16 @@ func Proved(unit string, run byte) erasure.Certificate {
 				Control: erasure.Control{Written: true, Reported: true, Zeroed: true},
 			},
 		}},
+		Volume: Volume(),
+	}
+}
+
+// Volume returns a recovery volume whose free space was filled.
+func Volume() *erasure.Volume {
+	return &erasure.Volume{
+		Name: "sda2", Model: "ACME stick", Serial: "SERIAL-2", Bytes: 4 << 30, Filesystem: "ext4", Unlinked: 7, Free: 3 << 30,
+		Filled: 3<<30 - 8192, Left: 4096, Flushed: true, Uncached: true, ReadBack: 3<<30 - 8192, Discarded: 3 << 30,
+		NotReached: []string{"the journal"},
 	}
 }
 

@@ -41,7 +41,8 @@ func (j *erasing) certify(context.Context) error {
 		if err != nil {
 			return err
 		}
-		j.env.Machine.Log.Info("erase", "outcome", string(c.Outcome), "erased", string(c.Level), "run", c.Run, journal.ForPerson())
+		j.env.Machine.Log.Info("erase", "outcome", string(c.Outcome), "erased", string(c.Level), "says", c.Headline(), "run", c.Run,
+			journal.ForPerson())
 		return state.WriteErase(v, state.Erase{ID: j.entry.ID, By: j.entry.By, Started: j.entry.Started, Outcome: c.Outcome})
 	})
 }
@@ -56,7 +57,7 @@ func (j *erasing) sign(v *state.Volume) ([]byte, error) {
 	c := erasure.Certificate{
 		Run: run(j.entry.ID), Unit: m.Serial, Platform: m.Identity.Variant.DevCodeName, Started: j.entry.Started,
 		Ended: time.Now().UTC().Truncate(time.Second), Clock: clock(m), Require: erasure.Level(m.Policy.Erase.Require),
-		NotReached: j.entry.Plan.NotReached, Kept: j.entry.Plan.Kept,
+		Volume: j.entry.Recovery, NotReached: j.entry.Plan.NotReached, Kept: j.entry.Plan.Kept,
 		Software: erasure.Software{
 			Gprovision: erasure.Printable(m.Build.Gprovision), Kernel: erasure.Printable(m.Build.Kernel), Artifact: artifact(m, v),
 		},

@@ -54,11 +54,11 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 	if _, lines := m.Panel.Room(); lines > 0 && len(places) == 1 {
 		codes = func() { showCodes(ctx, j.env.Machine, file, sig) }
 	}
-	m.Log.Info("erase certificate", "run", c.Run, "outcome", string(c.Outcome), "erased", string(c.Level),
+	m.Log.Info("erase certificate", "run", c.Run, "outcome", string(c.Outcome), "erased", string(c.Level), "says", c.Headline(),
 		"reached", strings.Join(places, ", "), journal.ForPerson())
 	switch c.Outcome {
 	case erasure.Proved:
-		said := panel.View{Job: "erase", Message: fmt.Sprintf("Erased, proved (%s); %s%s", c.Level, where, offer(codes, "C shows it as codes"))}
+		said := panel.View{Job: "erase", Message: fmt.Sprintf("Erased: %s; %s%s", c.Headline(), where, offer(codes, "C shows it as codes"))}
 		awaitKey(ctx, m.Panel, time.Duration(m.Policy.Erase.ShowMinutes)*time.Minute, func() { m.Panel.Show(said) }, codes)
 	case erasure.Weaker:
 		why := panel.WithNote(fault.Newf(fault.EraseWeaker, "%s; %s%s", reasons(c), where, offer(codes, "C shows it as codes")), digest)
@@ -104,9 +104,9 @@ func (j *erasing) resolve(v *state.Volume, o erasure.Outcome, by string) error {
 	return state.WriteErase(v, e)
 }
 
-// reasons says what is missing, drive by drive.
+// reasons says how the erase ended and what is missing, drive by drive.
 func reasons(c erasure.Certificate) string {
-	var out []string
+	out := []string{c.Headline()}
 	for _, d := range c.Drives {
 		var why []string
 		for _, r := range d.Reasons {

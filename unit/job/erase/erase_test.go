@@ -69,6 +69,8 @@ type world struct {
 	// choice is what a person chose in the menu, and panel where; nil: nobody is there.
 	choice decide.ChoiceKind
 	panel  panel.Panel
+	// spare changes how free space behaves; nil: not at all.
+	spare func(spare) spare
 }
 
 // newWorld makes a unit whose main disk vdb has a complete system and is full of a customer's data, and whose recovery volume asks for an
@@ -202,6 +204,13 @@ func (w *world) boot(faults ...func(n int, call string) error) job.Outcome {
 		w.clock.Advance(d)
 		return ctx.Err()
 	}}
+	j.openSpare = func(string) (spare, error) {
+		s, err := machinetest.OpenSpare(w.r)
+		if err != nil || w.spare == nil {
+			return s, err
+		}
+		return w.spare(s), nil
+	}
 	if w.server != nil {
 		j.office = newOffice()
 		j.office.found(w.server)
@@ -296,6 +305,12 @@ func TestErase(t *testing.T) {
 		c.Unit != machinetest.Serial {
 		t.Errorf("certificate: %+v", c)
 	}
+	v := c.Volume
+	if v == nil || v.Outcome != erasure.Weaker || !slices.Equal(v.Reasons, []erasure.Reason{"from-within"}) || v.Unlinked != 1 ||
+		v.Free != machinetest.SpareSize || v.Filled != v.Free || v.ReadBack != v.Free || v.Left != 0 || v.Discarded != v.Free ||
+		v.Name == "" || *c.Recovery != (erasure.Result{Outcome: erasure.Weaker, Level: erasure.Clear}) {
+		t.Errorf("recovery volume: %+v", v)
+	}
 	if got := c.Drives[0].Reasons; !slices.Contains(got, "overwrite") || c.Drives[0].Evidence.Method != erasure.Overwrite {
 		t.Errorf("reasons: %q", got)
 	}
@@ -368,6 +383,10 @@ func TestLaw(t *testing.T) {
 						return errors.Join(err, v.WriteRequest(q))
 					})
 				}
+			}
+			v := w.certificate().Volume
+			if v == nil || v.Name == "" || errors.Is(err, machinetest.ErrCut) && v.Outcome != erasure.Weaker {
+				t.Errorf("%v at call %d, %s: recovery volume: %+v", err, n, call, v)
 			}
 			e, r := w.state()
 			if out.Kind != job.RebootNow || !e.Resolved || e.Outcome != erasure.Weaker || r.Kind != state.KindRestore || w.left("vdb") != 0 ||

@@ -333,7 +333,7 @@ func (p planner) carries(path string) (out []string) {
 
 // notReached is what may hold a customer's secrets and is no disk.
 func (p planner) notReached() []string {
-	out := []string{"passwords, settings and variables of the firmware", "old copies of files in the free space of the recovery volume"}
+	out := []string{"passwords, settings and variables of the firmware"}
 	for class, what := range map[string]string{
 		"class/tpm/tpm0": "the TPM", "class/ipmi": "accounts, settings and event log of the management controller",
 	} {

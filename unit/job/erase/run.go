@@ -2,7 +2,8 @@
 //
 // The engine, a room of its own, erases one drive; model/erasure judges. This job says which drives: the plan, made of the unit's record
 // and of what is there. No permit is made elsewhere. All other disks are read-only in the kernel meanwhile. Where the recovery volume
-// shares a drive or an NVM subsystem with the main system, only what lies around it is overwritten.
+// shares a drive or an NVM subsystem with the main system, only what lies around it is overwritten. On the volume itself the files of the
+// customer are unlinked, and its free space is filled once (recovery.go).
 //
 // Power may go at any moment: plan and states are on the recovery volume, below [state.EraseDir], and the next boot goes on. The mark of
 // the main system is cleared before anything destructive, and until the erase is resolved init starts nothing else ([state.Erase]).
@@ -53,6 +54,10 @@ type entry struct {
 	Plan    plan      `json:"plan"`
 	// Drives are those of the plan, in the same order.
 	Drives []progress `json:"drives"`
+	// Unlinked is how many files of the recovery volume were unlinked so far.
+	Unlinked int `json:"unlinked,omitempty"`
+	// Recovery is what goes into the certificate of the recovery volume; nil until its free space was filled, or could not be.
+	Recovery *erasure.Volume `json:"recovery,omitempty"`
 }
 
 // progress is how far one drive is.
@@ -74,17 +79,19 @@ type erasing struct {
 	mu    sync.Mutex // for entry and parts
 	entry entry
 	meter *panel.Meter
-	parts []int64 // how many bytes of each drive are done
+	parts []share // of each drive, and of the recovery volume
 	// now and wait are how time passes for the drives.
 	now  func() time.Time
 	wait func(context.Context, time.Duration) error
+	// openSpare opens the free space of the recovery volume, which is mounted at a directory.
+	openSpare func(dir string) (spare, error)
 	// office is the way to the server; nil: there is none.
 	office *office
 }
 
 // Run erases the unit, or goes on with that, or shows how it ended.
 func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
-	j := &erasing{env: e, f: f, book: &book{volume: e.Volume}, now: time.Now, wait: wait}
+	j := &erasing{env: e, f: f, book: &book{volume: e.Volume}, now: time.Now, wait: wait, openSpare: openSpare}
 	return j.run(ctx)
 }
 
@@ -303,14 +310,7 @@ func (j *erasing) clearMark(ctx context.Context) error {
 
 // eraseDisks erases all drives of the plan at once.
 func (j *erasing) eraseDisks(ctx context.Context) error {
-	var total int64
-	for _, p := range j.entry.Plan.Disks {
-		total += p.bytes()
-	}
-	var stop func()
-	j.meter, stop = j.env.Machine.Track(ctx, total)
-	defer stop()
-	j.parts = make([]int64, len(j.entry.Plan.Disks))
+	defer track(ctx, j)()
 	desks := make([]*desk, len(j.entry.Plan.Disks))
 	for i, p := range j.entry.Plan.Disks {
 		desks[i] = &desk{m: j.env.Machine, p: p}
@@ -333,11 +333,6 @@ func (j *erasing) eraseDisks(ctx context.Context) error {
 	}
 	wait.Wait()
 	return errors.Join(errs...)
-}
-
-// cleanRecovery removes what the customer has left on the recovery volume.
-func (j *erasing) cleanRecovery(context.Context) error {
-	return j.book.change(state.Forget)
 }
 
 // eraseDisk erases one drive. The error says that it ended early, and is to be begun again.
@@ -415,14 +410,33 @@ func (j *erasing) announce(ctx context.Context, before erasure.Drive) error {
 	return j.book.change(func(v *state.Volume) error { return state.WriteEraseFile(v, "before-"+before.Name+".json", b) })
 }
 
-// moved moves the meter: a part of a drive, from 0 to 1, is done.
+// share is what one drive, or the recovery volume, has of the progress of the job.
+type share struct{ done, of int64 }
+
+// track shows the progress of the job, which is one for all of it, while a step runs: until the function is called that it returns.
+func track(ctx context.Context, j *erasing) (stop func()) {
+	if j.parts == nil {
+		for _, p := range j.entry.Plan.Disks {
+			j.parts = append(j.parts, share{of: p.bytes()})
+		}
+		j.parts = append(j.parts, share{of: j.f.RecoveryPart.Partition.Size})
+	}
+	var total int64
+	for _, p := range j.parts {
+		total += p.of
+	}
+	j.meter, stop = j.env.Machine.Track(ctx, total)
+	return stop
+}
+
+// moved moves the meter: a part of a drive, from 0 to 1, is done. The recovery volume comes after the last drive.
 func (j *erasing) moved(i int, part float64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.parts[i] = int64(part * float64(j.entry.Plan.Disks[i].bytes()))
+	j.parts[i].done = int64(part * float64(j.parts[i].of))
 	var sum int64
-	for _, n := range j.parts {
-		sum += n
+	for _, p := range j.parts {
+		sum += p.done
 	}
 	j.meter.Set(sum)
 }

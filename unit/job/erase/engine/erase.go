@@ -14,6 +14,8 @@
 // A drive that encrypts is set back by the PSID on its label first, if a person has typed that. Where all is to be read every block gets a
 // mark before the erase, beside the places. The media of an NVMe drive are looked at in the media verification state, where it has that.
 //
+// [Fill] overwrites the free space of a filesystem from within, by the same stream.
+//
 // It chooses no drive, makes no permit, keeps no files, and leaves signing and showing to others.
 package engine
 
