@@ -57,11 +57,11 @@ func (p *Person) items(f *survey.Findings, provisions bool) []item {
 	if p.Machine.Policy.Shell {
 		out = append(out, item{"Recovery shell", decide.ChooseShell, "", nil})
 	}
-	if _, lines := p.Machine.Panel.Room(); lines > 0 && ended(f) {
+	if _, lines := p.Machine.Panel.Room(); lines > 0 && ended(f) { // a display shows no codes, and nobody types there
 		out = append(out, item{"Show certificate", decide.ChooseCodes, "", nil})
-	}
-	if p.canResolve(f) {
-		out = append(out, item{"Resolve erase", decide.ChooseResolve, "", nil})
+		if p.canResolve(f) {
+			out = append(out, item{"Resolve erase", decide.ChooseResolve, "", nil})
+		}
 	}
 	return append(out, item{label: "Reset or erase", sub: resets(f)})
 }
