@@ -102,6 +102,8 @@ var (
 		"erase again, or destroy the disks; the certificate says what is missing"}
 	EraseFailed = &Fault{"G265", "Erase failed", "Erase again", "data is left on a disk",
 		"erase again, or destroy the disk; the certificate says which one"}
+	EraseNowhere = &Fault{"G266", "No certificate", "Plug in a stick", "the certificate of an erase of the whole unit could be kept nowhere",
+		"plug in a recovery stick or a network cable and erase again; nothing was erased"}
 )
 
 // The running system.
@@ -126,7 +128,7 @@ func All() []*Fault {
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt, OriginalUntrusted,
 		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, RecoveryNewer, OtherBoard, OtherFirmware, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,
 		MediumUnusable, MediumNotAsked, NoRebuild, ShellLocked, NoBundle,
-		EraseNotConfirmed, EraseStopped, EraseWeaker, EraseUnknown, EraseFailed,
+		EraseNotConfirmed, EraseStopped, EraseWeaker, EraseUnknown, EraseFailed, EraseNowhere,
 		TableChanged, PlanChanged, TableDamaged,
 		FetchRefused, NoPolicy,
 		Policy, Internal,

@@ -17,6 +17,9 @@ const (
 	VerifySamples = "samples" // of each drive of 64 GiB and more; a smaller one is read as a whole
 	VerifyFull    = "full"    // each drive is read as a whole
 
+	DCOKeep    = "keep"    // what a device configuration overlay hides is not reached
+	DCORestore = "restore" // such an overlay is taken away, for good
+
 	OneDiskRanges = "ranges" // what shares a drive with the recovery volume is overwritten around it
 	OneDiskWhole  = "whole"  // the whole drive is erased, if a person agreed twice; the unit cannot restore itself afterwards
 )
@@ -29,6 +32,8 @@ type Erase struct {
 	Accept string `json:"accept,omitempty"`
 	// Verify is VerifySamples or VerifyFull. Empty: VerifySamples.
 	Verify string `json:"verify,omitempty"`
+	// DCO is DCOKeep or DCORestore. Empty: DCOKeep.
+	DCO string `json:"dco,omitempty"`
 	// OneDisk is OneDiskRanges or OneDiskWhole. Empty: OneDiskRanges.
 	OneDisk string `json:"oneDisk,omitempty"`
 	// ShowMinutes is how long a proved erase is shown, if nobody presses a key. 0: until somebody does.
@@ -43,6 +48,7 @@ func (e Erase) validate() error {
 		{"require", e.Require, []string{EraseClear, ErasePurge}},
 		{"accept", e.Accept, []string{AcceptHold, AcceptRestore}},
 		{"verify", e.Verify, []string{VerifySamples, VerifyFull}},
+		{"dco", e.DCO, []string{DCOKeep, DCORestore}},
 		{"oneDisk", e.OneDisk, []string{OneDiskRanges, OneDiskWhole}},
 	} {
 		if c.value != "" && !slices.Contains(c.want, c.value) {
@@ -74,6 +80,9 @@ func (e Erase) show() []Shown {
 		says("verify", e.Verify, VerifySamples, map[string]string{
 			VerifySamples: "samples of large drives are read after an erase, and all of small ones",
 			VerifyFull:    "all drives are read as a whole after an erase"}),
+		says("dco", e.DCO, DCOKeep, map[string]string{
+			DCOKeep:    "what a device configuration overlay of an ATA drive hides is not erased",
+			DCORestore: "a device configuration overlay of an ATA drive is taken away, for good, and what it hides is erased"}),
 		says("oneDisk", e.OneDisk, OneDiskRanges, map[string]string{
 			OneDiskRanges: "what shares a drive with the recovery volume is overwritten around it",
 			OneDiskWhole:  "a drive with the recovery volume is erased as a whole, if a person agrees twice"}),

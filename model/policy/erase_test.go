@@ -11,6 +11,7 @@ func TestErasePolicy(t *testing.T) {
 		`"require":"clear"`: "below Clear", `"require":"purge"`: "below Purge", `"require":"any"`: "",
 		`"accept":"hold"`: "waits for a person", `"accept":"restore"`: "restores itself", `"accept":"yes"`: "",
 		`"verify":"samples"`: "samples of large drives", `"verify":"full"`: "as a whole after", `"verify":"none"`: "",
+		`"dco":"keep"`: "is not erased", `"dco":"restore"`: "taken away", `"dco":"RESTORE"`: "",
 		`"oneDisk":"ranges"`: "overwritten around", `"oneDisk":"whole"`: "agrees twice", `"oneDisk":"WHOLE"`: "",
 		`"showMinutes":3600`: "3600 min", `"showMinutes":3601`: "", `"showMinutes":-1`: "",
 	} {

@@ -99,12 +99,16 @@ type Boot struct {
 	Reason string
 }
 
-// Watchdog is the hardware watchdog of init, for the job that hands the machine over to its system. A machine without one does nothing.
+// Watchdog is the hardware watchdog of init, for the jobs that hand the machine over to its system or put it to sleep. On a machine without
+// one nothing is done with it.
 type Watchdog interface {
 	// WatchBoot stops petting: from now on the unit has the given time to start its system.
 	WatchBoot(time.Duration) error
 	// Resume goes back to petting after a boot that did not come to its hand-over.
 	Resume() error
+	// Unfreeze suspends the machine for some seconds with the watchdog stopped, so that the security commands of its drives work
+	// (drive.Machine.Unfreeze). A machine whose watchdog cannot be stopped stays awake.
+	Unfreeze() error
 	// Told returns what the running system is told of a watchdog that is handed over.
 	Told(taken bool) state.Watchdog
 	// HandOver gives the watchdog to the running system: it runs on if that takes it over, and is stopped otherwise.

@@ -46,7 +46,7 @@ func (p *Person) confirmErase(ctx context.Context, f *survey.Findings) (c decide
 	}
 	if c.Whole {
 		yes, err = p.Machine.Panel.Confirm(ctx, "Really erase all?",
-			"Nothing stays. The unit cannot restore itself afterwards. It may take hours.")
+			"Nothing stays. The unit cannot restore itself afterwards: it must be provisioned again. It may take hours.")
 	} else {
 		yes, err = p.Machine.Panel.Confirm(ctx, "Really erase?",
 			"Images, the unit's key and its admin password stay. It may take hours, then the unit restores itself.")

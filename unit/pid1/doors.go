@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gprovision/hw/console"
+	"gprovision/hw/drive"
 	"gprovision/hw/host"
 	"gprovision/hw/lcd"
 	"gprovision/hw/usb"
@@ -42,6 +43,8 @@ type doors struct {
 	EventPort func(device string) (io.WriteCloser, error)
 	// Watchdog opens the first watchdog, which starts it. The error is watchdog.ErrNone if there is none.
 	Watchdog func() (timer, error)
+	// Unfreeze suspends the machine for some seconds (drive.Machine.Unfreeze).
+	Unfreeze func() error
 	// Hubs returns how USB hubs are asked.
 	Hubs func() usb.Doors
 	// Display returns how to open the display on a serial port, or on USB if port is empty.
@@ -89,6 +92,11 @@ func realDoors(log *slog.Logger, sys fs.FS) doors {
 			}
 			return t, nil
 		},
+		Unfreeze: drive.Machine{
+			Read:  os.ReadFile,
+			Write: func(name string, content []byte) error { return os.WriteFile(name, content, 0) },
+			Wait:  func(d time.Duration) error { <-time.After(d); return nil },
+		}.Unfreeze,
 		Hubs: sync.OnceValue(func() usb.Doors { return startPorts(log) }),
 		Display: func(port string) func(context.Context) (io.ReadWriteCloser, string, error) {
 			return lcd.Dialer(sys, port)

@@ -118,6 +118,7 @@ func newUnit(m *machine.Machine, kernel doors, j *journal.Journal) *unit {
 	u := &unit{start: time.Now(), kernel: kernel, journal: j, log: j.Logger(), queue: report.NewQueue(m.BootID), m: m, key: state.NewKey(),
 		changed: make(changes, 1), endJob: func() {}}
 	u.person.Machine = m
+	u.dog.kernel, u.dog.log = &u.kernel, u.log
 	job.Feed(u.queue, j)
 	return u
 }

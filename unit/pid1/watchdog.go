@@ -3,6 +3,8 @@ package pid1
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -26,7 +28,9 @@ type guardian struct {
 	// booting reports whether nobody pets it any more, since the running system must take over in time.
 	booting bool
 	// fact is what the running system is told of it.
-	fact state.Watchdog
+	fact   state.Watchdog
+	kernel *doors
+	log    *slog.Logger
 }
 
 // armWatchdog starts the watchdog, if there is one and the policy wants it, and keeps petting it until it is given away or ctx ends.
@@ -99,6 +103,31 @@ func (g *guardian) Resume() error {
 	}
 	g.booting = false
 	_, err := g.timer.SetTimeout(alive)
+	return err
+}
+
+// Unfreeze suspends the machine for some seconds with the watchdog stopped.
+func (g *guardian) Unfreeze() error {
+	g.mu.Lock() // who pets it waits
+	defer g.mu.Unlock()
+	if g.timer == nil {
+		return g.kernel.Unfreeze()
+	}
+	err := g.timer.Stop() // ends its use in any case
+	if err == nil {
+		err = g.kernel.Unfreeze()
+	} else {
+		err = fmt.Errorf("the machine stays awake: %w", err)
+	}
+	g.timer = nil
+	t, again := g.kernel.Watchdog()
+	if again == nil {
+		g.timer = t
+		_, again = t.SetTimeout(alive)
+	}
+	if again != nil {
+		g.log.Warn("watchdog is not as before the machine slept", "err", again)
+	}
 	return err
 }
 

@@ -21,7 +21,7 @@ type Erase struct {
 	By string `json:"by,omitempty"`
 	// Started is when it began, by the unit's clock.
 	Started time.Time `json:"started"`
-	// Whole is that of the request.
+	// Whole reports whether a person at the machine agreed that the drive of the recovery volume is erased as a whole.
 	Whole bool `json:"whole,omitempty"`
 	// Outcome is how it ended. It is empty as long as it goes on.
 	Outcome erasure.Outcome `json:"outcome,omitempty"`

@@ -233,8 +233,8 @@ type Request struct {
 	// Auto reports whether init made the request itself, to resume a restore that was cut short. Such a request never
 	// destroys data that are not this unit's.
 	Auto bool `json:"auto,omitempty"`
-	// Whole reports whether a person agreed that an erase reaches the recovery volume where it shares a drive with the
-	// main system. The unit cannot restore itself afterwards. The policy must allow it too.
+	// Whole reports whether an erase is to reach the recovery volume where it shares a drive with the main system. No unit
+	// obeys such a request: only a person at the machine may want that.
 	Whole bool `json:"whole,omitempty"`
 }
 

@@ -1,6 +1,7 @@
 package erase
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -59,7 +60,8 @@ func (j *erasing) sign(v *state.Volume) ([]byte, error) {
 		Ended: time.Now().UTC().Truncate(time.Second), Clock: clock(m), Require: erasure.Level(m.Policy.Erase.Require),
 		Volume: j.entry.Recovery, NotReached: j.entry.Plan.NotReached, Kept: j.entry.Plan.Kept,
 		Software: erasure.Software{
-			Gprovision: erasure.Printable(m.Build.Gprovision), Kernel: erasure.Printable(m.Build.Kernel), Artifact: artifact(m, v),
+			Gprovision: erasure.Printable(m.Build.Gprovision), Kernel: erasure.Printable(m.Build.Kernel),
+			Artifact: cmp.Or(j.book.artifact, artifact(m, v)),
 		},
 	}
 	if c.Ended.Before(c.Started) { // the clock was set back meanwhile

@@ -21,21 +21,7 @@ import (
 
 // conclude shows how an erase has ended, and has the unit restore itself where nothing is left open.
 func (j *erasing) conclude(ctx context.Context) job.Outcome {
-	var c erasure.Certificate
-	var file, sig []byte
-	err := j.book.volume.View(func(v *state.Volume) (err error) {
-		if file, err = state.ReadEraseFile(v, certificateFile); err != nil {
-			return err
-		}
-		if sig, err = state.ReadEraseFile(v, signatureFile); err != nil {
-			return err
-		}
-		c, err = erasure.ParseSigned(file, sig)
-		return err
-	})
-	if err == nil && c.Run != run(j.entry.ID) {
-		err = fmt.Errorf("it is of the run %s", c.Run)
-	}
+	c, file, sig, err := j.book.certificate(j.entry.ID)
 	if err != nil {
 		return job.Hold(fault.Because(fault.EraseUnknown, fmt.Errorf("the certificate cannot be read: %w", err)))
 	}
@@ -104,6 +90,24 @@ func (j *erasing) resolve(v *state.Volume, o erasure.Outcome, by string) error {
 	return state.WriteErase(v, e)
 }
 
+// certificate reads the certificate of an erase.
+func (b *book) certificate(id string) (c erasure.Certificate, file, sig []byte, err error) {
+	err = b.view(func(v *state.Volume) (err error) {
+		if file, err = state.ReadEraseFile(v, certificateFile); err != nil {
+			return err
+		}
+		if sig, err = state.ReadEraseFile(v, signatureFile); err != nil {
+			return err
+		}
+		c, err = erasure.ParseSigned(file, sig)
+		return err
+	})
+	if err == nil && c.Run != run(id) {
+		err = fmt.Errorf("it is of the run %s", c.Run)
+	}
+	return c, file, sig, err
+}
+
 // reasons says how the erase ended and what is missing, drive by drive.
 func reasons(c erasure.Certificate) string {
 	out := []string{c.Headline()}
@@ -119,12 +123,15 @@ func reasons(c erasure.Certificate) string {
 
 // takeAway brings the certificate to where the unit does not take it along, and returns the places that it reached.
 func (j *erasing) takeAway(ctx context.Context, c erasure.Certificate, file, sig []byte) []string {
-	places := []string{"recovery volume"}
+	var places []string
+	if j.book.memory == nil {
+		places = append(places, "recovery volume")
+	}
 	if j.submit(ctx, file, sig, false) {
 		places = append(places, "server")
 	}
 	files := map[string][]byte{"": file, ".minisig": sig}
-	err := j.book.volume.View(func(v *state.Volume) error {
+	err := j.book.view(func(v *state.Volume) error {
 		for _, end := range []string{".voucher", ".tlog-proof"} {
 			if b, err := state.ReadEraseFile(v, certificateFile+end); err == nil {
 				files[end] = b

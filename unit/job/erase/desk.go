@@ -19,8 +19,9 @@ import (
 // desk is a drive of the plan while it is erased. One that also carries the recovery volume is let go whenever that is mounted; who reads
 // and writes waits meanwhile.
 type desk struct {
-	m *machine.Machine
-	p planned
+	m     *machine.Machine
+	p     planned
+	sleep *sleeper
 
 	mu     sync.RWMutex
 	drives []*machine.Drive // one of each disk; nil while it is let go
@@ -41,6 +42,9 @@ func (d *desk) open() error {
 	disks, err := d.m.Disks()
 	if err != nil {
 		return err
+	}
+	if found, err := d.p.again(disks); d.p.Grows && err == nil {
+		d.p = found
 	}
 	for i, disk := range d.p.Disks {
 		if !slices.ContainsFunc(disks, same(disk)) {
@@ -151,7 +155,8 @@ func (d *desk) target() (engine.Target, error) {
 	asked := d.m.Policy.Erase
 	t := engine.Target{
 		Known: d.p.known(), Require: erasure.Level(asked.Require), Whole: !d.p.shares(), Guard: d.allowed,
-		Full: asked.Verify == policy.VerifyFull || d.p.bytes() < smallDrive,
+		Full:    asked.Verify == policy.VerifyFull || d.p.bytes() < smallDrive,
+		Restore: d.p.Grows,
 	}
 	if !t.Whole {
 		t.Known.Bytes = erasure.Count(d.p.disk().Size)
@@ -200,12 +205,27 @@ type book struct {
 	mu     sync.Mutex
 	volume *volume.Handle
 	shared []*desk
+	// memory is where it is written down instead where the recovery volume is erased too; nil: that stays.
+	memory *state.Volume
+	// artifact is the SHA-256 of the boot artifact that was on such a volume.
+	artifact string
+}
+
+// view lets do read what is written down.
+func (b *book) view(do func(*state.Volume) error) error {
+	if b.memory != nil {
+		return do(b.memory)
+	}
+	return b.volume.View(do)
 }
 
 // change lets do change the recovery volume.
 func (b *book) change(do func(*state.Volume) error) (err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.memory != nil {
+		return do(b.memory)
+	}
 	var away []*desk
 	for _, d := range b.shared {
 		d.mu.Lock() // who reads and writes waits

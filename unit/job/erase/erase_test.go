@@ -71,6 +71,10 @@ type world struct {
 	panel  panel.Panel
 	// spare changes how free space behaves; nil: not at all.
 	spare func(spare) spare
+	// with changes what the job gets.
+	with func(*job.Env, *survey.Findings)
+	// end ends the boot that goes on.
+	end context.CancelFunc
 }
 
 // newWorld makes a unit whose main disk vdb has a complete system and is full of a customer's data, and whose recovery volume asks for an
@@ -128,6 +132,9 @@ func (w *world) machine() *machine.Machine {
 	m.Build.Time = time.Now().Add(-100 * time.Hour)
 	if !w.u.OneDisk() {
 		m.Identity.Variant.Disksize = diskSize
+	} else {
+		m.Identity.Variant.Disksize = w.u.Main[0].Size
+		m.Identity.Variant.RecoveryMedia.Bus = []platform.Bus{platform.Virtio, platform.NVMe, platform.SATA}
 	}
 	m.Identity.Variant.NumDataDisks = max(1, len(w.u.Main))
 	m.Identity.Variant.MainDisk.Bus = []platform.Bus{platform.Virtio, platform.NVMe, platform.SATA}
@@ -196,6 +203,9 @@ func (w *world) look() (job.Env, *survey.Findings) {
 func (w *world) boot(faults ...func(n int, call string) error) job.Outcome {
 	w.t.Helper()
 	e, f := w.look()
+	if w.with != nil {
+		w.with(&e, f)
+	}
 	for _, fault := range faults {
 		before := len(w.r.Calls())
 		w.r.Fail(func(n int, call string) error { return fault(n-before, call) })
@@ -219,7 +229,10 @@ func (w *world) boot(faults ...func(n int, call string) error) job.Outcome {
 	if w.panel != nil {
 		e.Machine.Panel.Add("person", w.panel)
 	}
-	out := j.run(w.t.Context())
+	ctx, end := context.WithCancel(w.t.Context())
+	defer end()
+	w.end = end
+	out := j.run(ctx)
 	jobtest.End(w.t, e)
 	return out
 }

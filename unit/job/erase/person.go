@@ -84,8 +84,8 @@ func awaitKey(ctx context.Context, p *panel.Board, most time.Duration, show, cod
 // codeRoom is the largest number of characters in one code: a camera has to tell its modules apart.
 const codeRoom = 900
 
-// showCodes shows the certificate as QR codes, one at a time, until the person goes back.
-func showCodes(ctx context.Context, m *machine.Machine, file, sig []byte) {
+// showCodes shows the certificate as QR codes, one at a time, until the person goes back. It reports whether they were shown.
+func showCodes(ctx context.Context, m *machine.Machine, file, sig []byte) bool {
 	q := panel.Question{Title: "Certificate", Timeout: time.Hour}
 	codes, err := erasure.Codes(file, sig, min(qrtext.Room(m.Panel.Room()), codeRoom))
 	for i, text := range codes {
@@ -100,5 +100,7 @@ func showCodes(ctx context.Context, m *machine.Machine, file, sig []byte) {
 	}
 	if err != nil && !errors.Is(err, panel.ErrCancelled) {
 		m.Log.Warn("the certificate is not shown as codes", "err", err, journal.ForPerson())
+		return false
 	}
+	return true
 }

@@ -17,6 +17,7 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/platform"
+	"gprovision/model/policy"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
@@ -38,7 +39,9 @@ type planned struct {
 	// Spans are the parts of the device that are erased where something else on the drive is to stay; empty: all of it.
 	Spans []span `json:"spans,omitempty"`
 	// Missing reports that the record has it and nothing of it is there.
-	Missing    bool          `json:"missing,omitempty"`
+	Missing bool `json:"missing,omitempty"`
+	// Grows reports that a device configuration overlay is taken away: the device has more sectors then, for good.
+	Grows      bool          `json:"grows,omitempty"`
 	Media      erasure.Media `json:"media"`
 	Path       erasure.Path  `json:"path"`
 	NotReached []string      `json:"notReached,omitempty"`
@@ -176,7 +179,8 @@ func same(d block.Disk) func(block.Disk) bool {
 
 // planned plans one drive. mains are all main disks.
 func (p planner) planned(d block.Disk, mains []block.Disk) (planned, error) {
-	out := planned{Disks: []block.Disk{d}, Media: media(d), Path: p.path(d)}
+	out := planned{Disks: []block.Disk{d}, Media: media(d), Path: p.path(d),
+		Grows: d.Bus == block.SATA && p.m.Policy.Erase.DCO == policy.DCORestore}
 	for _, kind := range p.carries(d.Path) {
 		p.m.Log.Info("plan", "disk", d.Name, "model", d.Model, "serial", d.Serial, "bytes", d.Size, "carries", kind)
 	}
@@ -186,7 +190,7 @@ func (p planner) planned(d block.Disk, mains []block.Disk) (planned, error) {
 	case d.Bus == block.MMC:
 		out.NotReached = append(out.NotReached, "boot areas and RPMB")
 	}
-	if p.f.Unit.OneDisk() {
+	if p.f.Unit.OneDisk() && !asksWhole(p.f) {
 		var err error
 		out.Spans, err = p.around(d)
 		out.NotReached = append(out.NotReached, "the recovery volume is on the same drive: no command was sent that reaches all of it")
@@ -347,6 +351,9 @@ func (p planner) notReached() []string {
 
 // kept is what stays on the unit on purpose.
 func (p planner) kept() []string {
+	if asksWhole(p.f) {
+		return nil
+	}
 	out := []string{"the unit's record and its key", "the hash of the administrator's password", "release images and boot artifacts",
 		"restore data that are marked to stay", "this certificate"}
 	if p.f.Unit.OneDisk() {
@@ -366,6 +373,9 @@ func (p planned) again(disks []block.Disk) (planned, error) {
 			named := want
 			if want.Serial != "" || want.WWN != "" {
 				named.Name, named.Path = d.Name, d.Path
+			}
+			if p.Grows {
+				named.Size = max(named.Size, d.Size)
 			}
 			if same(named)(d) {
 				hits = append(hits, d)

@@ -2,8 +2,8 @@
 //
 // The engine, a room of its own, erases one drive; model/erasure judges. This job says which drives: the plan, made of the unit's record
 // and of what is there. No permit is made elsewhere. All other disks are read-only in the kernel meanwhile. Where the recovery volume
-// shares a drive or an NVM subsystem with the main system, only what lies around it is overwritten. On the volume itself the files of the
-// customer are unlinked, and its free space is filled once (recovery.go).
+// shares a drive or an NVM subsystem with the main system, only what lies around it is overwritten, unless a person at the machine wants
+// all of it gone (whole.go). On the volume itself the files of the customer are unlinked, and its free space is filled once (recovery.go).
 //
 // Power may go at any moment: plan and states are on the recovery volume, below [state.EraseDir], and the next boot goes on. The mark of
 // the main system is cleared before anything destructive, and until the erase is resolved init starts nothing else ([state.Erase]).
@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"gprovision/hw/drive"
 	"gprovision/hw/host"
 	"gprovision/model/erasure"
 	"gprovision/model/fault"
@@ -99,6 +100,9 @@ func (j *erasing) run(ctx context.Context) job.Outcome {
 	if j.env.Volume == nil || j.f.RecoveryPart == nil {
 		return job.Hold(fault.Newf(fault.NoRecovery, "no recovery volume: nothing could be taken up after a power cut"))
 	}
+	if asksWhole(j.f) {
+		return (&whole{j: j}).run(ctx)
+	}
 	outcome, err := j.begin()
 	if err == nil {
 		j.connect(ctx)
@@ -109,12 +113,17 @@ func (j *erasing) run(ctx context.Context) job.Outcome {
 		j.env.Ended(record.JobErase, err)
 	}
 	if err != nil {
-		if fault.Of(err) == nil {
-			err = fault.Because(fault.EraseStopped, err)
-		}
-		return job.Hold(err)
+		return stopped(err)
 	}
 	return j.conclude(ctx)
+}
+
+// stopped is the outcome of an erase that could not go on.
+func stopped(err error) job.Outcome {
+	if fault.Of(err) == nil {
+		err = fault.Because(fault.EraseStopped, err)
+	}
+	return job.Hold(err)
 }
 
 // steps returns the job as data. Nothing before erase-disks destroys anything.
@@ -213,19 +222,17 @@ func (j *erasing) passwords(v *state.Volume) (map[int]engine.State, error) {
 
 // asked returns the request that the erase follows from. fresh reports whether nothing was done for it yet.
 func (j *erasing) asked() (r state.Request, fresh bool, err error) {
-	whole := j.f.Choice.Whole
 	switch {
 	case j.f.Choice.Kind == decide.ChooseErase:
 		r, err = state.NewRequest(state.KindErase, "", "a person at the machine", time.Now())
 		fresh = true
 	case j.f.EraseRequested():
 		r, fresh = *j.f.Request, j.f.Erasing.Erase == nil || j.f.Erasing.Erase.ID != j.f.Request.ID
-		whole = r.Whole
+		if r.Whole {
+			err = fault.Newf(fault.Policy, "only a person at the machine has the drive of the recovery volume erased as a whole")
+		}
 	default:
 		r = state.Request{ID: j.f.Erasing.Erase.ID, By: j.f.Erasing.Erase.By}
-	}
-	if whole && err == nil {
-		err = fault.Newf(fault.Policy, "this artifact does not erase the drive of the recovery volume as a whole")
 	}
 	return r, fresh, err
 }
@@ -311,9 +318,16 @@ func (j *erasing) clearMark(ctx context.Context) error {
 // eraseDisks erases all drives of the plan at once.
 func (j *erasing) eraseDisks(ctx context.Context) error {
 	defer track(ctx, j)()
+	sleep := newSleeper(len(j.entry.Plan.Disks), func() error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		j.env.Machine.Log.Info("a drive is frozen: the machine sleeps for some seconds", journal.ForPerson())
+		return j.env.Watchdog.Unfreeze()
+	})
 	desks := make([]*desk, len(j.entry.Plan.Disks))
 	for i, p := range j.entry.Plan.Disks {
-		desks[i] = &desk{m: j.env.Machine, p: p}
+		desks[i] = &desk{m: j.env.Machine, p: p, sleep: sleep}
 		if p.shares() {
 			j.book.shared = append(j.book.shared, desks[i])
 		}
@@ -328,6 +342,7 @@ func (j *erasing) eraseDisks(ctx context.Context) error {
 					errs[i] = fault.Newf(fault.Internal, "erase: panic: %v", v)
 				}
 			}()
+			defer sleep.leave()
 			errs[i] = j.eraseDisk(ctx, i, desks[i])
 		})
 	}
@@ -344,7 +359,10 @@ func (j *erasing) eraseDisk(ctx context.Context, i int, d *desk) error {
 	if d.p.Missing {
 		return j.done(i, d.p.unerased("the drive is not there"))
 	}
-	result, err := j.engine(ctx, i, d)
+	result, err := j.engine(ctx, i, d, "")
+	if err == nil {
+		result, err = unlock(ctx, j, i, d, result)
+	}
 	if err == nil {
 		j.env.Machine.Log.Info("drive erased", "disk", result.Name, "serial", result.Serial, "outcome", string(result.Outcome),
 			"erased", string(result.Level), "method", string(result.Evidence.Method), "reasons", fmt.Sprint(result.Reasons), journal.ForPerson())
@@ -361,8 +379,8 @@ func (j *erasing) eraseDisk(ctx context.Context, i int, d *desk) error {
 	return errors.Join(err, j.note(func() { j.entry.Drives[i].Tries++ }))
 }
 
-// engine runs the engine on one drive. The result says something whatever the error is.
-func (j *erasing) engine(ctx context.Context, i int, d *desk) (erasure.Drive, error) {
+// engine runs the engine on one drive, with its PSID if a person has typed that. The result says something whatever the error is.
+func (j *erasing) engine(ctx context.Context, i int, d *desk, psid drive.PSID) (erasure.Drive, error) {
 	none := d.p.unerased("nothing was done to it")
 	var s engine.State
 	err := j.book.change(func(v *state.Volume) (err error) { s, err = readState(v, i); return err })
@@ -376,9 +394,21 @@ func (j *erasing) engine(ctx context.Context, i int, d *desk) (erasure.Drive, er
 	if err != nil {
 		return none, errors.Join(err, d.leave())
 	}
+	target.PSID, target.Unfreeze = psid, d.sleep.unfreeze
+	if j.book.memory != nil {
+		target.Password = []byte(wholePassword)
+	}
 	result, err := engine.Run(ctx, engine.Env{
 		Now: j.now, Wait: j.wait, Random: rand.Reader, Requests: requests,
-		Announce: func(before erasure.Drive) error { return j.announce(ctx, before) },
+		Announce: func(before erasure.Drive) error {
+			err := j.announce(ctx, before)
+			if err == nil && j.book.memory != nil {
+				if err := d.hide(target); err != nil { // of a drive that is locked, for instance
+					j.env.Machine.Log.Warn("the partition tables stay for now", "disk", before.Name, "err", err)
+				}
+			}
+			return err
+		},
 		Store: func(s engine.State) error {
 			return j.book.change(func(v *state.Volume) error { return writeJSON(v, stateFile(i), s) })
 		},
@@ -419,7 +449,9 @@ func track(ctx context.Context, j *erasing) (stop func()) {
 		for _, p := range j.entry.Plan.Disks {
 			j.parts = append(j.parts, share{of: p.bytes()})
 		}
-		j.parts = append(j.parts, share{of: j.f.RecoveryPart.Partition.Size})
+		if j.book.memory == nil {
+			j.parts = append(j.parts, share{of: j.f.RecoveryPart.Partition.Size})
+		}
 	}
 	var total int64
 	for _, p := range j.parts {

@@ -55,6 +55,9 @@ func (d *Watchdog) WatchBoot(t time.Duration) error { return d.note(fmt.Sprint("
 // Resume notes "resume".
 func (d *Watchdog) Resume() error { return d.note("resume") }
 
+// Unfreeze notes "unfreeze".
+func (d *Watchdog) Unfreeze() error { return d.note("unfreeze") }
+
 // HandOver notes "taken" and whether it is.
 func (d *Watchdog) HandOver(taken bool) error { return d.note(fmt.Sprint("taken ", taken)) }
 

@@ -28,6 +28,18 @@ type Area struct {
 	Size func() int64
 }
 
+// Zero writes zeros to all of it, and returns when they are on the medium.
+func (a Area) Zero() error {
+	b := aligned(1 << 20)
+	for at, size := int64(0), a.Size(); at < size; at += int64(len(b)) {
+		n := min(size-at, int64(len(b)))
+		if k, err := a.Blocks.WriteAt(b[:n], a.Offset+at); int64(k) < n {
+			return errors.Join(err, io.ErrShortWrite)
+		}
+	}
+	return a.Blocks.Sync()
+}
+
 // view is several areas in a row.
 type view []Area
 

@@ -54,6 +54,9 @@ type Target struct {
 	// Full makes it read every block after the erase, and not the secret places only: every block is written and read back before, so that
 	// whatever is found there later can be told.
 	Full bool
+	// Password is that of a Security Erase. Nothing: it is secret, and in the State until it is taken away. For where no State outlasts a
+	// power cut: somebody has to unlock the drive by hand then.
+	Password []byte
 	// PSID is the number on the label of a drive that encrypts, if a person has typed it to set the drive back.
 	PSID drive.PSID
 	// Restore takes a device configuration overlay away, for good. Else what it hides is counted as not reached.
@@ -187,6 +190,7 @@ type run struct {
 func Run(ctx context.Context, env Env, t Target, s State) (Result, error) {
 	r := &run{t: t, s: &s, out: t.Known, link: &link{
 		ctx: ctx, env: env, state: &s, drive: t.Drive, guard: t.Guard, permit: t.Permit, areas: t.Areas, blockSize: int(t.Known.BlockSize),
+		password: t.Password,
 	}}
 	r.out.Evidence.Part = !t.Whole
 	r.out.Evidence.Samples.Reset = erasure.ResetNone

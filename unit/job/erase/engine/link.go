@@ -20,6 +20,7 @@ type link struct {
 	permit    drive.Permit
 	areas     view
 	blockSize int
+	password  []byte // of the Target
 }
 
 func (l *link) store() error {

@@ -251,6 +251,9 @@ func (t *try) secureErase(m erasure.Method, a *drive.ATA) error {
 		return err
 	}
 	if len(t.link.state.Password) == 0 { // else an older one could not be taken away, and may still be set
+		t.link.state.Password = slices.Clone(t.link.password)
+	}
+	if len(t.link.state.Password) == 0 {
 		b := make([]byte, 16)
 		if _, err := io.ReadFull(t.link.env.Random, b); err != nil {
 			return fmt.Errorf("%w: read random bytes: %w", errStop, err)

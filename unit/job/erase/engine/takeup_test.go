@@ -44,6 +44,30 @@ func TestPasswordIsNotLost(t *testing.T) {
 	}
 }
 
+// TestPasswordOfTheTarget fails unless a Security Erase sets the password that it is given, and no other.
+func TestPasswordOfTheTarget(t *testing.T) {
+	c := smaller(simdrive.SATADisk(1))
+	c.Methods = []drive.Method{drive.ATASecurityEnhanced, drive.ATASecurityNormal}
+	g := newRig(t, c, simdrive.Faults{})
+	g.target = func(t *Target) { t.Password = []byte("known") }
+	set := 0
+	g.onStore = func(int) {
+		var s State
+		if len(g.state) == 0 {
+			return
+		}
+		if err := json.Unmarshal(g.state, &s); err != nil || len(s.Password) > 0 && string(s.Password) != "known" {
+			t.Errorf("password %q, %v", s.Password, err)
+		}
+		if len(s.Password) > 0 {
+			set++
+		}
+	}
+	if d := g.finish().Drive; d.Outcome != erasure.Proved || d.Evidence.Method != erasure.ATASecurityEnhanced || set == 0 {
+		t.Errorf("%s by %s, set %d times", d.Outcome, d.Evidence.Method, set)
+	}
+}
+
 // TestPasswordThatStaysIsSaid fails unless a drive that cannot be freed of the password is said to have it, and the state keeps it.
 func TestPasswordThatStaysIsSaid(t *testing.T) {
 	c := smaller(simdrive.SATADisk(1))
