@@ -165,6 +165,9 @@ func (d *Drive) run(timeout time.Duration) (outcome, error) {
 		timeout = 30 * time.Second
 	}
 	o := d.op
+	if o.secret {
+		return completed, d.live(time.Millisecond)
+	}
 	wait := o.start + o.takes - d.clock.Now()
 	if o.f.Stall || wait > timeout {
 		if err := d.live(timeout); err != nil {
@@ -172,14 +175,8 @@ func (d *Drive) run(timeout time.Duration) (outcome, error) {
 		}
 		return failed, drive.ErrTimeout
 	}
-	if o.secret {
-		wait = time.Millisecond
-	}
 	if err := d.live(wait); err != nil {
 		return failed, err
-	}
-	if o.secret {
-		return completed, nil
 	}
 	return d.ended, nil
 }
