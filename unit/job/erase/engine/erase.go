@@ -189,9 +189,10 @@ type run struct {
 // erase ended early, and that a later Run may go on.
 func Run(ctx context.Context, env Env, t Target, s State) (Result, error) {
 	r := &run{t: t, s: &s, out: t.Known, link: &link{
-		ctx: ctx, env: env, state: &s, drive: t.Drive, guard: t.Guard, permit: t.Permit, areas: t.Areas, blockSize: int(t.Known.BlockSize),
+		ctx: ctx, env: env, state: &s, drive: t.Drive, guard: t.Guard, permit: t.Permit, blockSize: int(t.Known.BlockSize),
 		password: t.Password,
 	}}
+	r.link.areas = r.link.gateAreas(t.Areas)
 	r.out.Evidence.Part = !t.Whole
 	r.out.Evidence.Samples.Reset = erasure.ResetNone
 	if t.Drive == nil && t.Guard == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"gprovision/hw/drive"
@@ -21,6 +22,73 @@ type link struct {
 	areas     view
 	blockSize int
 	password  []byte // of the Target
+	// gate is held while the drive is asked whether it is still at work; stuck reports that an operation did not end in its time.
+	gate  sync.Mutex
+	stuck bool
+}
+
+// free returns an error where the drive is known to be at work without an end. Linux sends a read of a SCSI drive that says so again and
+// again for three minutes (scsi_io_completion_action, six times the timeout of the disk), so that reading its places would take days: the
+// drive is asked first.
+func (l *link) free() error {
+	l.gate.Lock()
+	defer l.gate.Unlock()
+	if !l.stuck || l.drive.SCSI == nil {
+		return nil
+	}
+	o, err := l.drive.SCSI.Operation()
+	if err != nil || o.Sanitizing || o.Formatting {
+		return errors.Join(errStalled, err)
+	}
+	l.stuck = false
+	return nil
+}
+
+// gated is blocks that are let alone while the drive is at work without an end.
+type gated struct {
+	Blocks
+	free func() error
+}
+
+func (g gated) ReadAt(p []byte, off int64) (int, error) {
+	if err := g.free(); err != nil {
+		return 0, err
+	}
+	return g.Blocks.ReadAt(p, off)
+}
+
+func (g gated) WriteAt(p []byte, off int64) (int, error) {
+	if err := g.free(); err != nil {
+		return 0, err
+	}
+	return g.Blocks.WriteAt(p, off)
+}
+
+func (g gated) Sync() error {
+	if err := g.free(); err != nil {
+		return err
+	}
+	return g.Blocks.Sync()
+}
+
+func (g gated) Discard(off, n int64) error {
+	d, ok := g.Blocks.(discarder)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	if err := g.free(); err != nil {
+		return err
+	}
+	return d.Discard(off, n)
+}
+
+// gateAreas puts a gate before the blocks of areas.
+func (l *link) gateAreas(areas []Area) (out view) {
+	for _, a := range areas {
+		a.Blocks = gated{a.Blocks, l.free}
+		out = append(out, a)
+	}
+	return out
 }
 
 func (l *link) store() error {
@@ -190,6 +258,9 @@ func (l *link) watch(estimate time.Duration, ask func() (progress, error)) (seen
 		}
 		l.tell(float64(p.part) / 0x10000)
 		if seen = true; now.Sub(start) > bound || now.Sub(moved) > max(time.Hour, bound/4) {
+			l.gate.Lock()
+			l.stuck = true
+			l.gate.Unlock()
 			return seen, errStalled
 		}
 		if err := l.env.Wait(l.ctx, pause); err != nil {

@@ -260,3 +260,51 @@ func TestBootAreasAreNamed(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+// refusing counts what of blocks fails.
+type refusing struct {
+	Blocks
+	failed *int
+}
+
+func (r refusing) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.Blocks.ReadAt(p, off)
+	if err != nil {
+		*r.failed++
+	}
+	return n, err
+}
+
+func (r refusing) WriteAt(p []byte, off int64) (int, error) {
+	n, err := r.Blocks.WriteAt(p, off)
+	if err != nil {
+		*r.failed++
+	}
+	return n, err
+}
+
+// TestStuck does not touch the blocks of a SCSI drive whose operation does not end: a kernel tries each of them for minutes. One that ends
+// later is looked at again.
+func TestStuck(t *testing.T) {
+	for _, ends := range []bool{false, true} {
+		g := newRig(t, smaller(simdrive.SCSIDisk(1)), simdrive.Faults{Stall: true})
+		failed := 0
+		g.blocks = func(b Blocks) Blocks { return refusing{b, &failed} }
+		if ends { // when it is reset
+			g.config.Methods = []drive.Method{drive.SCSISanitizeOverwrite}
+			g = newRig(t, g.config, simdrive.Faults{Stall: true, DoneOnReset: true})
+			g.blocks = func(b Blocks) Blocks { return refusing{b, &failed} }
+		}
+		res := g.finish()
+		if failed > 0 {
+			t.Errorf("ends %t: %d reads and writes have failed", ends, failed)
+		}
+		want := erasure.Failed
+		if ends {
+			want = erasure.Proved
+		}
+		if res.Drive.Outcome != want {
+			t.Errorf("ends %t: %s, %q, want %s", ends, res.Drive.Outcome, res.Drive.Reasons, want)
+		}
+	}
+}
