@@ -105,6 +105,9 @@ func ioc(direction, number, size uintptr) uintptr { return direction<<30 | size<
 
 // exchange is an Exchange. The kernel sends the message again where that is due.
 func (d *device) exchange(ctx context.Context, netFn, command byte, data []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	deadline := time.Now().Add(patience)
 	if t, ok := ctx.Deadline(); ok && t.Before(deadline) {
 		deadline = t
@@ -112,7 +115,16 @@ func (d *device) exchange(ctx context.Context, netFn, command byte, data []byte)
 	if err := d.file.SetReadDeadline(deadline); err != nil {
 		return nil, err
 	}
-	defer context.AfterFunc(ctx, func() { _ = d.file.SetReadDeadline(time.Now()) })()
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = d.file.SetReadDeadline(time.Now())
+		close(ended)
+	})
+	defer func() {
+		if !stop() {
+			<-ended // or it would end the next command
+		}
+	}()
 	d.last++
 	addr := &ipmiAddr{kind: systemInterface, channel: bmcChannel}
 	req := &ipmiReq{addr: addr, addrSize: uint32(unsafe.Sizeof(*addr)), id: d.last,
