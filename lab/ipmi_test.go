@@ -70,11 +70,11 @@ func TestIPMI(t *testing.T) {
 		t.Fatalf("the machine: %v\n%s", err, out)
 	}
 	var got struct {
-		Device           bmc.Device
-		Ports            []bmc.LAN
-		User             bmc.User
-		Events           int
-		Late, After, Err string
+		Device       bmc.Device
+		Ports        []bmc.LAN
+		User         bmc.User
+		Events, Late int
+		Err          string
 	}
 	if err := json.NewDecoder(strings.NewReader(line)).Decode(&got); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -82,8 +82,8 @@ func TestIPMI(t *testing.T) {
 	if got.Err != "" || got.Device.Firmware != "9.08" || len(got.Ports) != 1 || got.User.ID != 3 || got.Events != 1 {
 		t.Errorf("the controller is %+v", got)
 	}
-	if got.Late == "<nil>" || got.After != "true <nil>" {
-		t.Errorf("a command with hardly any time: %s, and the one behind it: %s", got.Late, got.After)
+	if got.Late == 0 {
+		t.Error("no command was cut off")
 	}
 	tool := exec.CommandContext(t.Context(), "ipmitool", "-I", "lanplus", "-C", "3", "-H", "127.0.0.1", "-p", lan, "-U", "operator", "-E",
 		"sel", "info")

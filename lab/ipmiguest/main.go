@@ -23,9 +23,9 @@ type said struct {
 	Ports  []bmc.LAN
 	User   bmc.User
 	Events int
-	// Late is what became of a command that was given hardly any time, and After of the one behind it.
-	Late, After string
-	Err         string
+	// Late is how many commands were cut off, each with another one behind it.
+	Late int
+	Err  string
 }
 
 func main() {
@@ -73,12 +73,16 @@ func run(ctx context.Context, s *said) error {
 	if err := c.ClearLog(ctx); err != nil {
 		return err
 	}
-	short, cancel := context.WithTimeout(ctx, 100*time.Microsecond)
-	defer cancel()
-	_, err = c.Device(short)
-	s.Late = fmt.Sprint(err)
-	again, err := c.Device(ctx)
-	s.After = fmt.Sprint(again == s.Device, err)
+	for i := range 200 {
+		short, cancel := context.WithTimeout(ctx, time.Duration(i)*50*time.Microsecond)
+		if _, err := c.Device(short); err != nil {
+			s.Late++
+		}
+		cancel()
+		if again, err := c.Device(ctx); err != nil || again != s.Device {
+			return fmt.Errorf("behind a command that was cut off: %+v, %w", again, err)
+		}
+	}
 	return c.Close()
 }
 
