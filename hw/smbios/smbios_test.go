@@ -213,6 +213,19 @@ func TestOldUUID(t *testing.T) {
 	}
 }
 
+// TestDraftVersion: firmware that calls version 2.3 "2.31" has the UUID of that time.
+func TestDraftVersion(t *testing.T) {
+	for minor, want := range map[byte]string{0x1f: "2.3", 0x21: "2.3", 0x33: "2.6", 7: "2.7"} {
+		entry, data := qemu(t)
+		entry[4] -= minor - entry[7]
+		entry[7] = minor
+		i, err := smbios.Parse(entry, data)
+		if old := strings.HasPrefix(i.Keyword("system-uuid"), "a2d11b1d"); err != nil || i.Version != want || old != (want == "2.3") {
+			t.Errorf("%#x: %s %q %v", minor, i.Version, i.Keyword("system-uuid"), err)
+		}
+	}
+}
+
 // TestShortEntry: firmware that says 1Eh of the length of its entry point has tables all the same.
 func TestShortEntry(t *testing.T) {
 	entry, data := qemu(t)
@@ -273,7 +286,7 @@ func FuzzParse(f *testing.F) {
 			}
 			for typ := range 18 {
 				for _, name := range []string{"SKU Number", "UUID", "Type", "Version"} {
-					if s := i.Field(typ, 0, name); strings.ContainsAny(s, "\n\x00\x1b\xff") {
+					if s := i.Field(typ, 0, name); strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
 						t.Errorf("%q", s)
 					}
 				}

@@ -18,6 +18,8 @@ func TestKeywords(t *testing.T) {
 			}
 		}
 		switch typ {
+		case 0:
+			copy(s.Data[0x14:], []byte{1, 2, 3, 4})
 		case 1:
 			s.Data[0x19], s.Data[0x1a] = 6, 2
 		case 3:

@@ -136,7 +136,12 @@ func like(name string, all []string) string {
 	}
 	var found []near
 	for _, a := range all {
-		if d := distance(strings.ToLower(name), strings.ToLower(a)); d <= max(2, len(name)/3) {
+		short, long := strings.ToLower(name), strings.ToLower(a)
+		d := distance(short, long)
+		if strings.HasPrefix(long, short) {
+			d = 1
+		}
+		if d <= max(2, len(name)/3) {
 			found = append(found, near{a, d})
 		}
 	}

@@ -67,6 +67,12 @@ func TestIdentify(t *testing.T) {
 		m["system-manufacturer"], m["system-product-name"] = mfg, prod
 		return m
 	}
+	bare := map[string]string{"1[0] SKU Number": "Not Specified"}
+	for _, v := range []Variant{{DevCodeName: "words", DmiProdModelRegex: "^Not Specified$"}, {DevCodeName: "nothing",
+		DmiProdModelRegex: "^$"}} {
+		v.DmiMbMfg, v.DmiProdName, v.SerNumField = "bare", v.DevCodeName, "system-serial-number"
+		tab.Variants = append(tab.Variants, v)
+	}
 	tests := []struct {
 		name               string
 		dmi                someDMI
@@ -79,6 +85,10 @@ func TestIdentify(t *testing.T) {
 		{"sku", someDMI{words: board("ACME", "Fox"), fields: map[string]string{"1[0] SKU Number": "F-2b"}}, "fox", "B1", "baseboard"},
 		{"override", someDMI{words: board("ACME", "Fox"), fields: map[string]string{"2[0] Version": "rev B"}}, "owl", "S1", "baseboard"},
 		{"unknown", someDMI{words: board("ACME", "Ox")}, "", "", ""},
+		{"no sku, as dmidecode prints it", someDMI{words: board("bare", "words"), fields: bare}, "words", "S1", "baseboard"},
+		{"no sku, as nothing", someDMI{words: board("bare", "nothing"), fields: bare}, "nothing", "S1", "baseboard"},
+		{"a processor without a name", someDMI{words: board("cputest", "cputest"), cpus: []string{"someVersion", "Not Specified"}}, "cputest1",
+			"S1", "baseboard"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -224,6 +234,9 @@ func TestCheck(t *testing.T) {
 		{"regexp", `"^F-[12]"`, `"^F-[12"`, "line 10: Variants[2].DmiProdModelRegex: not a regular expression"},
 		{"enum", `"USB"`, `"usbb"`, `line 6: Variants[0].RecoveryMedia.ValidateRDMethod: "usbb" is not known, usb is taken`},
 		{"missing", `"SerNumField": "baseboard-serial-number", `, ``, "line 10: Variants[2].SerNumField: the key is missing"},
+		{"keyword", `"baseboard-serial-number"`, `"baseboard-serial"`,
+			`line 11: Variants[2].SerNumField: dmidecode has no keyword "baseboard-serial"; near it are "baseboard-serial-number"`},
+		{"field", `"Version:"`, `"Vresion:"`, `line 13: Variants[3].DmiPMOverrideFld: a structure of type 2 has no field "Vresion"`},
 		{"raid", `"SwRaidlevel": 1`, `"SwRaidlevel": 5`, "line 9: Variants[1].SwRaidlevel: RAID level 5 needs 3 disks, NumDataDisks is 2"},
 		{"bus", `"mmc"`, `"floppy"`, `line 12: Variants[2].RecoveryMedia.Bus[0]: the bus "floppy" is not known`},
 		{"type", `"Disksize": 21474836480, "SwRaidlevel": 1`, `"Disksize": "20G"`, "line 9: Variants[1].Disksize: found a string, want a whole number"},
