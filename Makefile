@@ -18,7 +18,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=PATH,HOME,TEMPDI
 
 # Debian packages that the demo and the tests use. Nothing of them is in the repository.
 PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe ipxe-qemu mmdebstrap e2fsprogs mdadm dosfstools mtools fdisk gdisk xz-utils zstd \
-	minisign atftp acl attr libcap2-bin xorriso binutils libarchive-tools kmod sbsigntool openssl iproute2 ca-certificates chromium \
+	minisign atftp acl attr libcap2-bin xorriso binutils libarchive-tools kmod sbsigntool swtpm openssl iproute2 ca-certificates chromium \
 	systemd systemd-boot-efi grub-pc-bin grub-common make gcc flex bison bc mender-client mender-artifact linux-source-6.1 libelf-dev \
 	openipmi ipmitool zbar-tools libiscsi-bin dmidecode
 

@@ -75,6 +75,7 @@ func doors() map[string][]string {
 		"hw/block": {"List", "Open", "OpenShared", "WriteBlock"},
 		"hw/efi":   {"New"},
 		"hw/host":  {"IsMountPoint", "Mount", "Runner", "SetClock", "Unmount"},
+		"hw/tpm":   {"Find", "New"},
 	}
 }
 
