@@ -213,6 +213,7 @@ type eraseView struct {
 	Recovery    *erasure.Result `json:"recovery,omitempty"`
 	Drives      []eraseDrive    `json:"drives"`
 	Volume      *eraseVolume    `json:"volume,omitempty"`
+	Parts       []erasure.Part  `json:"parts,omitempty"`
 	NotReached  []string        `json:"notReached,omitempty"`
 	Kept        []string        `json:"kept,omitempty"`
 	Software    string          `json:"software"`
@@ -279,7 +280,7 @@ func newEraseView(c erasure.Checked, holds error) eraseView {
 	v := eraseView{
 		Unit: cert.Unit, Platform: cert.Platform, Run: cert.Run, Started: cert.Started, Ended: cert.Ended, Clock: cert.Clock,
 		Require: cert.Require, Outcome: cert.Outcome, Level: cert.Level, Recovery: cert.Recovery,
-		NotReached: cert.NotReached, Kept: cert.Kept, Key: record.Fingerprint(cert.Key),
+		Parts: cert.Parts, NotReached: cert.NotReached, Kept: cert.Kept, Key: record.Fingerprint(cert.Key),
 		NotVouched: c.NotVouched, NotLogged: c.NotLogged, Compared: c.Compared, NotCompared: c.NotCompared, Holds: holds == nil,
 	}
 	if holds != nil {
@@ -383,6 +384,11 @@ func (v eraseView) text() string {
 	if v.Recovery != nil {
 		say("recovery volume: %s", v.Said(v.Recovery.Outcome, v.Recovery.Level))
 	}
+	for _, p := range v.Parts {
+		if p.State != erasure.Cleared {
+			say("%s: %s", p.Name, p.State.Sentence())
+		}
+	}
 	for _, d := range v.Drives {
 		say("\n%s (%s, %s): %s, serial %s, firmware %s, %s bytes", d.Name, d.Role, d.Bus, d.Model, d.Serial, d.Firmware, uint64(d.Bytes))
 		say("  %s; method: %s", v.Said(d.Outcome, d.Level), d.Method)
@@ -411,6 +417,15 @@ func (v eraseView) text() string {
 		say("  %s", x.Space())
 		for _, s := range x.NotReached {
 			say("  not reached: %s", s)
+		}
+	}
+	for _, p := range v.Parts {
+		say("\n%s: %s", p.Name, p.State.Sentence())
+		for _, s := range p.Seen {
+			say("  %s: %s", s.What, s.Found)
+		}
+		for _, c := range p.Commands {
+			say("  %s: %s", c.Name, c.Status)
 		}
 	}
 	b.WriteByte('\n')

@@ -42,6 +42,11 @@ func certificate() erasure.Certificate {
 	start := time.Date(2026, 11, 30, 10, 0, 0, 0, time.UTC)
 	return erasure.Certificate{
 		Run: strings.Repeat("0a", 16), Unit: "WX-0001", Platform: "shiny", Started: start, Ended: start.Add(time.Minute), Clock: erasure.ClockRTC,
+		Parts: []erasure.Part{
+			{Name: "TPM 2.0 (ACME)", Commands: []erasure.PartCommand{{Name: "PPI", Status: "pending", At: start}}, Requested: true,
+				Seen: []erasure.Sight{{What: "key", Found: erasure.FoundLeft}}},
+			{Name: "chip", Seen: []erasure.Sight{{What: "memory", Found: erasure.FoundGone}}},
+		},
 		Kept: []string{"the images"}, NotReached: []string{"users of the BMC"}, Software: erasure.Software{Gprovision: "r42", Kernel: "6.1.0"},
 		Drives: []erasure.Drive{{
 			Role: erasure.MainDisk, Name: "nvme0n1", Bus: "nvme", Model: "ACME <b>9</b>", Serial: "S1", Firmware: "1",
@@ -136,6 +141,8 @@ func TestEraseVerify(t *testing.T) {
 			"5000 samples say that the data is gone, 0 say that it is not",
 			"5002 of 1048576 blocks were read afterwards",
 			"if 0.1 % of it were left, they would miss that with a chance of at most 0.672 %",
+			"at level clear\nTPM 2.0 (ACME): the firmware is asked to clear it at the next start; that was not seen\n\nnvme0n1", "\n  key: left\n",
+			"\n  PPI: pending\n", "\nchip: cleared, and that was seen\n",
 			"not reached: boot areas", "not reached: users of the BMC", "stays on the unit: the images", "not written: 1 blocks from 8",
 			"vouched for by factory.example/units, since 2026-11-30 10:00:00", "logged as record 0 of 1 of factory.example/log",
 			"agrees with the other checkpoint", "by the unit's own clock",
@@ -239,6 +246,7 @@ func TestEraseReport(t *testing.T) {
 		"<title>Erase of WX-0001</title>", "is proved to be gone, and a server vouches", "ACME &lt;b&gt;9&lt;/b&gt;",
 		"vouched for by factory.example/units",
 		"record 0 of 1 of factory.example/log; it agrees", "zeros may be unmapped blocks", "at most 0.672 %",
+		`<th>Of TPM 2.0 (ACME)</th><td class="failed">the firmware is asked`, "<h2>chip</h2>", `<td class="proved">cleared, and that was seen`,
 		"boot areas", "5002 of 1048576 blocks", "users of the BMC", "the images",
 		"says so. Recovery volume: proved by a weaker method only", "7 files unlinked", "a filesystem was filled from within", "the journal",
 		"1 blocks from 8", "<code>ses=1</code> for nvme-format-user", "</html>",

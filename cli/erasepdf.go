@@ -54,6 +54,9 @@ func (v eraseView) pdf(w io.Writer) error {
 	if v.Volume != nil {
 		d.volume(*v.Volume)
 	}
+	for _, part := range v.Parts {
+		d.part(part)
+	}
 	if err := p.Output(w); err != nil {
 		return fmt.Errorf("draw certificate: %w", err)
 	}
@@ -77,6 +80,11 @@ func (d erasePDF) head() {
 	d.outcome("Main disks", v.Outcome, v.Level)
 	if v.Recovery != nil {
 		d.outcome("Recovery volume", v.Recovery.Outcome, v.Recovery.Level)
+	}
+	for _, p := range v.Parts {
+		if p.State != erasure.Cleared {
+			d.line(p.Name, p.State.Sentence(), erasure.Failed)
+		}
 	}
 	demanded := "none"
 	if v.Require != "" {
@@ -152,6 +160,22 @@ func (d erasePDF) heading(text string) {
 	d.font("B", 12)
 	d.MultiCell(0, 6, d.latin(text), "", "L", false)
 	d.Ln(1)
+}
+
+// part draws what is said of something that is no drive.
+func (d erasePDF) part(p erasure.Part) {
+	d.Ln(5)
+	state := erasure.Failed
+	if p.State == erasure.Cleared {
+		state = erasure.Proved
+	}
+	d.line(p.Name, p.State.Sentence(), state)
+	for _, s := range p.Seen {
+		d.row("Looked at", fmt.Sprintf("%s: %s", s.What, s.Found))
+	}
+	for _, c := range p.Commands {
+		d.row("Command", fmt.Sprintf("%s: %s, %s", c.Name, c.Status, c.At.Format(time.DateTime)))
+	}
 }
 
 func (d erasePDF) rows(label string, texts []string) {

@@ -55,6 +55,7 @@ func TestEraseReportPDF(t *testing.T) {
 		"proved": {certificate(), all(), 1, []string{
 			"Erase of unit WX-0001", "The data of all main disks is proved to be gone", "proved: the data is gone, at level clear", "ACME <b>9</b>",
 			"vouched for by factory.example/units", "record 0 of 1 of factory.example/log", "zeros may be unmapped blocks",
+			"TPM 2.0", "the firmware is asked to clear it at the next start", "cleared, and that was seen",
 			"5000 say that the data is gone", "Not reached boot areas", "Stays on the unit the images",
 			"Recovery volume: proved by a weaker method only", "7 files unlinked", "Not reached the journal", "Format NVM ses=1",
 		}},

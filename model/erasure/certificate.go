@@ -92,6 +92,9 @@ type Certificate struct {
 	// Volume is the recovery volume, if its free space was to be filled.
 	Volume *Volume `json:"volume,omitempty"`
 	// NotReached is what of the unit could not be erased beside its drives, such as accounts of a management controller.
+	// Parts are what holds secrets and is no drive.
+	Parts []Part `json:"parts,omitempty"`
+	// NotReached is what of the unit could not be erased beside its drives and parts, such as accounts of a management controller.
 	NotReached []string `json:"notReached,omitempty"`
 	// Kept is what stays on the unit on purpose.
 	Kept []string `json:"kept,omitempty"`
@@ -192,8 +195,8 @@ func Printable(text string) string {
 	return b.String()
 }
 
-// Judged returns the certificate with the outcomes that follow from the evidence: of each drive, of the main disks and of the recovery
-// volume. It changes the drives in place.
+// Judged returns the certificate with what follows from the evidence: the outcomes of each drive, of the main disks and of the recovery
+// volume, and the states of the parts. It changes drives and parts in place.
 func (c Certificate) Judged() Certificate {
 	var mains, recovery []Verdict
 	for i := range c.Drives {
@@ -210,6 +213,9 @@ func (c Certificate) Judged() Certificate {
 		volume, v := *c.Volume, JudgeVolume(*c.Volume, c.Require)
 		volume.Outcome, volume.Level, volume.Reasons = v.Outcome, v.Level, v.Reasons
 		c.Volume, recovery = &volume, append(recovery, v)
+	}
+	for i, p := range c.Parts {
+		c.Parts[i] = p.Judged()
 	}
 	c.Outcome, c.Level = Combine(mains)
 	if c.Recovery = nil; len(recovery) > 0 {
@@ -277,7 +283,7 @@ func (c Certificate) Validate() error {
 		return fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	j := c
-	j.Drives = slices.Clone(c.Drives)
+	j.Drives, j.Parts = slices.Clone(c.Drives), slices.Clone(c.Parts)
 	j = j.Judged()
 	for i, d := range c.Drives {
 		if want := j.Drives[i]; d.Outcome != want.Outcome || d.Level != want.Level || !slices.Equal(d.Reasons, want.Reasons) {
@@ -287,6 +293,11 @@ func (c Certificate) Validate() error {
 	}
 	if !reflect.DeepEqual(c.Volume, j.Volume) {
 		return fmt.Errorf("%w: the outcome of the recovery volume is not what its evidence says", ErrContradiction)
+	}
+	for i, p := range c.Parts {
+		if want := j.Parts[i].State; p.State != want {
+			return fmt.Errorf("%w: %s is said to be %s, and the evidence says %s", ErrContradiction, p.Name, p.State, want)
+		}
 	}
 	if c.Outcome != j.Outcome || c.Level != j.Level || !reflect.DeepEqual(c.Recovery, j.Recovery) {
 		return fmt.Errorf("%w: the outcome of all is not that of the drives", ErrContradiction)
@@ -376,6 +387,11 @@ func (c Certificate) check() error {
 		names[d.Name] = true
 		if err := d.check(); err != nil {
 			return fmt.Errorf("drive %q: %w", d.Name, err)
+		}
+	}
+	for _, p := range c.Parts {
+		if err := p.check(); err != nil {
+			return err
 		}
 	}
 	return record.CheckUnit(c.Unit)

@@ -48,6 +48,10 @@ func sample() Certificate {
 			drive(MainDisk, "sda", "sata", Overwrite),
 			drive(RecoveryVolume, "sdb", "usb", Overwrite),
 		},
+		Parts: []Part{{
+			Name: "TPM 2.0 (ACME)", Commands: []PartCommand{{"TPM2_Clear", "refused", at(3)}, {"PPI 5", "pending", at(4)}}, Requested: true,
+			Seen: []Sight{{"key", FoundLeft}, {"resets", FoundUnknown}},
+		}},
 		Kept: []string{"the unit's key"}, NotReached: []string{"accounts of the management controller"},
 		Software: Software{"r42", "6.1.0", strings.Repeat("ab", 32)},
 	}
@@ -84,6 +88,7 @@ func TestCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Outcome != Proved || c.Level != Clear || *c.Recovery != (Result{Weaker, Clear}) || c.Drives[0].Level != Purge ||
+		c.Parts[0].State != Requested ||
 		!slices.Equal(c.Drives[2].Reasons, []Reason{"overwrite", "part", "unmapped"}) {
 		t.Errorf("%s", file)
 	}
@@ -191,7 +196,12 @@ func TestParseRefuses(t *testing.T) {
 		"no control":             {`"reported": true`, `"reported": false`, ErrContradiction},
 		"a level that it misses": {`"require": ""`, `"require": "purge"`, ErrContradiction},
 
-		"a method of no kind": {`"method": "overwrite",`, `"method": "wish",`, ErrFormat},
+		"a better part":          {`"state": "requested"`, `"state": "cleared"`, ErrContradiction},
+		"a request that is none": {`"requested": true`, `"requested": false`, ErrContradiction},
+
+		"a part without a name": {`"name": "TPM 2.0 (ACME)"`, `"name": ""`, ErrFormat},
+		"a find of no kind":     {`"found": "left"`, `"found": "lost"`, ErrFormat},
+		"a method of no kind":   {`"method": "overwrite",`, `"method": "wish",`, ErrFormat},
 
 		"a role of no kind":        {`"role": "main"`, `"role": "other"`, ErrFormat},
 		"a clock of no kind":       {`"clock": "server"`, `"clock": "sun"`, ErrFormat},

@@ -408,6 +408,9 @@ func printed(c Checked) string {
 		}
 		text += "\n"
 	}
+	for _, p := range c.Certificate.Parts {
+		text += fmt.Sprintf("part %s %s\n", p.Name, p.State)
+	}
 	by, log := "nobody", "nothing yet"
 	if c.Voucher != nil {
 		by = c.Voucher.By
@@ -504,6 +507,41 @@ print(json.dumps([answer(x) for x in json.load(sys.stdin)]))
 `)
 	if !slices.Equal(got, want) {
 		t.Errorf("Python says\n%q\nGo says\n%q", got, want)
+	}
+}
+
+// TestPart: the two say the same of each part that there can be. It is cleared only if that was seen, and nothing is left.
+func TestPart(t *testing.T) {
+	verify := program(t)
+	var ask []Part
+	var want []string
+	states := map[PartState]int{}
+	for i := range 1 << 5 {
+		p := Part{Name: "x", Told: i&1 != 0, Requested: i&2 != 0}
+		for bit, f := range []Found{FoundGone, FoundLeft, FoundUnknown} {
+			if i&(4<<bit) != 0 {
+				p.Seen = append(p.Seen, Sight{"key", f})
+			}
+		}
+		p = p.Judged()
+		if states[p.State]++; (p.State == Cleared) != (i&4 != 0 && i&8 == 0) || p.State == Requested && !p.Requested {
+			t.Errorf("%+v", p)
+		}
+		ask, want = append(ask, p), append(want, string(p.State))
+		if c := (Certificate{Parts: []Part{p}}); (c.Open() == "") != (p.State == Cleared) {
+			t.Errorf("open: %q", c.Open())
+		}
+	}
+	if len(states) != 4 {
+		t.Errorf("%v", states)
+	}
+	var got []string
+	python(t, filepath.Dir(verify), ask, &got, `
+import json, sys, verify
+print(json.dumps([verify.ended(verify.typed(x, verify.PART)) for x in json.load(sys.stdin)]))
+`)
+	if !slices.Equal(got, want) {
+		t.Errorf("Python says %q, Go says %q", got, want)
 	}
 }
 
