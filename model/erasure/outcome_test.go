@@ -251,12 +251,12 @@ func TestJudgeVolume(t *testing.T) {
 		}
 	}
 	s := sample()
-	if h := s.Judged().Headline(); h != "main disks proved (clear), recovery volume weaker (clear)" {
+	if h := s.Judged().Headline(); h != "main disks proved (clear), recovery volume weaker (clear), TPM 2.0 (ACME) requested" {
 		t.Error(h)
 	}
 	s.Volume, s.Drives = nil, s.Drives[:1]
 	s.Drives[0].Evidence.Method, s.Drives[0].Evidence.Word = "", Word{}
-	if h := s.Judged().Headline(); h != "main disks failed" {
+	if h := s.Judged().Headline(); h != "main disks failed, TPM 2.0 (ACME) requested" {
 		t.Error(h)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -114,15 +113,4 @@ func (p Part) check() error {
 		}
 	}
 	return nil
-}
-
-// Open says of each part that is not seen to be cleared how it ended, in one line; empty if there is none.
-func (c Certificate) Open() string {
-	var out []string
-	for _, p := range c.Parts {
-		if p.State != Cleared {
-			out = append(out, p.Name+": "+p.State.Sentence())
-		}
-	}
-	return strings.Join(out, "; ")
 }

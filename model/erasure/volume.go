@@ -65,11 +65,16 @@ func JudgeVolume(v Volume, require Level) Verdict {
 	return apply(volumeRules(), v, volumeLevel, require)
 }
 
-// Headline says in one line how main disks and recovery volume were erased.
+// Headline says in one line how main disks and recovery volume were erased, and how it ended with each part that is not seen to be cleared.
 func (c Certificate) Headline() string {
 	out := "main disks " + Result{c.Outcome, c.Level}.String()
 	if c.Recovery != nil {
 		out += ", recovery volume " + c.Recovery.String()
+	}
+	for _, p := range c.Parts {
+		if p.State != Cleared {
+			out += fmt.Sprintf(", %s %s", p.Name, p.State)
+		}
 	}
 	return out
 }

@@ -14,6 +14,7 @@ import (
 	"gprovision/hw/efi"
 	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
+	"gprovision/hw/tpm"
 )
 
 // Device is an open disk or partition. Offsets and sizes are in bytes. Whoever opened it closes it.
@@ -33,6 +34,9 @@ type Device interface {
 	// Discard tells the device that its content is no longer needed. It stops after bound.
 	Discard(ctx context.Context, bound time.Duration, progress func(done int64)) block.Discarded
 }
+
+// FindTPM returns the TPM of a machine, or nil if it has none. A machine without the real sysfs has none.
+func FindTPM(p Places) (*tpm.TPM, error) { return tpm.Find(p.Sysfs, "/dev") }
 
 // Access is how a device is opened.
 type Access int

@@ -75,6 +75,8 @@ type world struct {
 	with func(*job.Env, *survey.Findings)
 	// end ends the boot that goes on.
 	end context.CancelFunc
+	// tpm is nil where there is none.
+	tpm *simTPM
 }
 
 // newWorld makes a unit whose main disk vdb has a complete system and is full of a customer's data, and whose recovery volume asks for an
@@ -213,6 +215,11 @@ func (w *world) boot(faults ...func(n int, call string) error) job.Outcome {
 	j := &erasing{env: e, f: f, book: &book{volume: e.Volume}, now: time.Now, wait: func(ctx context.Context, d time.Duration) error {
 		w.clock.Advance(d)
 		return ctx.Err()
+	}, findTPM: func() (chip, error) {
+		if w.tpm == nil {
+			return nil, nil
+		}
+		return w.tpm, nil
 	}}
 	j.openSpare = func(string) (spare, error) {
 		s, err := machinetest.OpenSpare(w.r)

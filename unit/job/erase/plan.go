@@ -338,11 +338,12 @@ func (p planner) carries(path string) (out []string) {
 // notReached is what may hold a customer's secrets and is no disk.
 func (p planner) notReached() []string {
 	out := []string{"passwords, settings and variables of the firmware"}
-	for class, what := range map[string]string{
-		"class/tpm/tpm0": "the TPM", "class/ipmi": "accounts, settings and event log of the management controller",
-	} {
-		if list, err := fs.ReadDir(p.m.Sys, class); err == nil && len(list) > 0 {
-			out = append(out, what)
+	if list, err := fs.ReadDir(p.m.Sys, "class/ipmi"); err == nil && len(list) > 0 {
+		out = append(out, "accounts, settings and event log of the management controller")
+	}
+	if _, err := fs.Stat(p.m.Sys, "firmware/acpi/tables/TPM2"); err == nil {
+		if _, err := fs.Stat(p.m.Sys, "class/tpm/tpm0"); err != nil {
+			out = append(out, "a TPM that the kernel has no driver for")
 		}
 	}
 	slices.Sort(out)

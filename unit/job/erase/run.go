@@ -30,6 +30,7 @@ import (
 	"gprovision/unit/job"
 	"gprovision/unit/job/erase/engine"
 	"gprovision/unit/journal"
+	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/state"
 	"gprovision/unit/survey"
@@ -59,6 +60,8 @@ type entry struct {
 	Unlinked int `json:"unlinked,omitempty"`
 	// Recovery is what goes into the certificate of the recovery volume; nil until its free space was filled, or could not be.
 	Recovery *erasure.Volume `json:"recovery,omitempty"`
+	// TPM is nil where there is none, and until it is looked at.
+	TPM *clearing `json:"tpm,omitempty"`
 }
 
 // progress is how far one drive is.
@@ -88,11 +91,19 @@ type erasing struct {
 	openSpare func(dir string) (spare, error)
 	// office is the way to the server; nil: there is none.
 	office *office
+	// findTPM returns the TPM, or nil if there is none.
+	findTPM func() (chip, error)
 }
 
 // Run erases the unit, or goes on with that, or shows how it ended.
 func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
-	j := &erasing{env: e, f: f, book: &book{volume: e.Volume}, now: time.Now, wait: wait, openSpare: openSpare}
+	j := &erasing{env: e, f: f, book: &book{volume: e.Volume}, now: time.Now, wait: wait, openSpare: openSpare, findTPM: func() (chip, error) {
+		t, err := machine.FindTPM(e.Machine.Places)
+		if t == nil {
+			return nil, err // keep a nil pointer out of the interface
+		}
+		return t, err
+	}}
 	return j.run(ctx)
 }
 
@@ -133,6 +144,7 @@ func (j *erasing) steps() []step.Step {
 		{Name: "clear-mark", Say: "Clearing mark", Run: j.clearMark},
 		{Name: "erase-disks", Say: "Erasing disks", Run: j.eraseDisks},
 		{Name: "clean-recovery", Say: "Cleaning recovery", Run: j.cleanRecovery},
+		tpmStep(j),
 		{Name: "certify", Say: "Certificate", Run: j.certify},
 	}
 }

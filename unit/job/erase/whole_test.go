@@ -175,7 +175,7 @@ func TestWhole(t *testing.T) {
 		q, err := state.NewRequest(state.KindErase, "", "an older one", time.Now())
 		return errors.Join(err, v.WriteRequest(q))
 	})
-	key := w.key()
+	key, chip := w.key(), withTPM(w)
 	s, p := &told{onBefore: func() {}}, newSomebody(nil)
 	w.server = s
 	w.chooses(p, wholeErase())
@@ -191,6 +191,9 @@ func TestWhole(t *testing.T) {
 	c, err := erasure.ParseSigned(s.erased[0].Certificate, s.erased[0].Signature)
 	must(t, err)
 	d := c.Drives[0]
+	if len(c.Parts) != 1 || c.Parts[0].State != erasure.Cleared || chip.clears != 1 {
+		t.Errorf("the TPM: %+v", c.Parts)
+	}
 	if !key.Equal(ed25519.PublicKey(c.Key)) || c.Outcome != erasure.Weaker || d.Evidence.Part || d.Bytes != wholeSize || len(c.Kept) != 0 ||
 		strings.Contains(fmt.Sprint(c.NotReached, d.NotReached), "recovery volume") {
 		t.Errorf("certificate: %+v", c)
