@@ -419,15 +419,7 @@ func (v eraseView) text() string {
 			say("  not reached: %s", s)
 		}
 	}
-	for _, p := range v.Parts {
-		say("\n%s: %s", p.Name, p.State.Sentence())
-		for _, s := range p.Seen {
-			say("  %s: %s", s.What, s.Found)
-		}
-		for _, c := range p.Commands {
-			say("  %s: %s", c.Name, c.Status)
-		}
-	}
+	v.parts(say)
 	b.WriteByte('\n')
 	for _, s := range v.NotReached {
 		say("not reached: %s", s)
@@ -439,6 +431,19 @@ func (v eraseView) text() string {
 		say("it holds: the data of all main disks is proved to be gone. %s", v.Beside())
 	}
 	return b.String()
+}
+
+// parts says what became of what is no drive.
+func (v eraseView) parts(say func(string, ...any)) {
+	for _, p := range v.Parts {
+		say("\n%s: %s", p.Name, p.State.Sentence())
+		for _, s := range p.Seen {
+			say("  %s: %s", s.What, s.Found)
+		}
+		for _, c := range p.Commands {
+			say("  %s: %s", c.Name, c.Status)
+		}
+	}
 }
 
 // vouch says who vouches for what is said.

@@ -170,7 +170,8 @@ func TestClear(t *testing.T) {
 	e.send(ccFlushContext, b[:4])
 	full := e.look()
 	if before.Maker != "IBM" || before.Resets < 2 || len(before.Key) != 32 || len(before.Persistent) != 0 ||
-		!bytes.Equal(full.Key, before.Key) || !slices.Equal(full.Persistent, []uint32{at}) || before.Owner || before.Endorsement || before.Lockout {
+		!bytes.Equal(full.Key, before.Key) || !slices.Equal(full.Persistent, []uint32{at}) ||
+		before.Owner || before.Endorsement || before.Lockout {
 		t.Fatalf("%+v, then %+v", before, full)
 	}
 	e.power()

@@ -124,8 +124,8 @@ func TestNoTPM(t *testing.T) {
 	}
 }
 
-// TestTPMCut cuts the power at each call from the first look at the TPM on. It is cleared in the end, by its own command, or by the firmware
-// if it takes none, and that is seen where the erase still goes on after the start that did it.
+// TestTPMCut cuts the power at each call from the first look at the TPM on. It is cleared in the end, by its own command, or by the
+// firmware if it takes none, and that is seen where the erase still goes on after the start that did it.
 func TestTPMCut(t *testing.T) {
 	base := newWorld(t)
 	try := func(refuses error, n int) (w world, calls []string) {
