@@ -239,6 +239,9 @@ func TestWholeRefused(t *testing.T) {
 		q.Whole = true
 		return errors.Join(err, v.WriteRequest(q))
 	}
+	begun := func(v *state.Volume) error {
+		return state.WriteErase(v, state.Erase{ID: "0123456789abcdef", Started: time.Now().UTC(), Whole: true})
+	}
 	for name, c := range map[string]struct {
 		change func(*state.Volume) error
 		policy policy.Erase
@@ -246,10 +249,12 @@ func TestWholeRefused(t *testing.T) {
 		person *somebody
 		want   *fault.Fault
 	}{
-		"a request":               {request, policy.Erase{OneDisk: policy.OneDiskWhole}, decide.Choice{}, newSomebody(nil), fault.Policy},
-		"no word of the policy":   {nil, policy.Erase{}, wholeErase(), newSomebody(nil), fault.Policy},
-		"nobody wants it nowhere": {nil, policy.Erase{OneDisk: policy.OneDiskWhole}, wholeErase(), newSomebody(nil), fault.EraseNowhere},
-		"nobody can say it":       {nil, policy.Erase{OneDisk: policy.OneDiskWhole}, wholeErase(), nil, fault.EraseNowhere},
+		"a request":                   {request, policy.Erase{OneDisk: policy.OneDiskWhole}, decide.Choice{}, newSomebody(nil), fault.Policy},
+		"no word of the policy":       {nil, policy.Erase{}, wholeErase(), newSomebody(nil), fault.Policy},
+		"begun, and no word any more": {begun, policy.Erase{}, decide.Choice{}, newSomebody(nil), fault.Policy},
+		"begun, and nobody is there":  {begun, policy.Erase{OneDisk: policy.OneDiskWhole}, decide.Choice{}, nil, fault.EraseNowhere},
+		"nobody wants it nowhere":     {nil, policy.Erase{OneDisk: policy.OneDiskWhole}, wholeErase(), newSomebody(nil), fault.EraseNowhere},
+		"nobody can say it":           {nil, policy.Erase{OneDisk: policy.OneDiskWhole}, wholeErase(), nil, fault.EraseNowhere},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWhole(t, vdb())
