@@ -24,6 +24,9 @@ const DefaultDir = "/sys/firmware/efi/efivars"
 // Global is the GUID of the variables that the specification defines (UEFI 2.10 section 3.3).
 const Global = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
+// CrashDumps is the GUID of the variables in which Linux keeps the end of its log when it crashes (linux/efi.h, LINUX_EFI_CRASH_GUID).
+const CrashDumps = "cfc8fc79-be2e-4ddc-97f0-9f98bfe298a0"
+
 // Attributes of a variable (UEFI 2.10 section 8.2.1). Boot variables have all three.
 const (
 	NonVolatile = 1
@@ -108,6 +111,21 @@ func (v *Vars) Set(name, guid string, attributes uint32, data []byte) (wrote boo
 		return true, fmt.Errorf("write variable %s: %w", name, err)
 	}
 	return true, nil
+}
+
+// Names returns the names of all variables of a GUID, sorted. The error is fs.ErrNotExist where there are no variables at all.
+func (v *Vars) Names(guid string) ([]string, error) {
+	files, err := os.ReadDir(v.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list variables: %w", err)
+	}
+	var out []string
+	for _, f := range files {
+		if name, ok := strings.CutSuffix(f.Name(), "-"+strings.ToLower(guid)); ok {
+			out = append(out, name)
+		}
+	}
+	return out, nil
 }
 
 // Delete removes a variable. It is no error if there is none.

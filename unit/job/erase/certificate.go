@@ -79,6 +79,9 @@ func (j *erasing) sign(v *state.Volume) ([]byte, error) {
 		names[d.Name] = true
 		c.Drives = append(c.Drives, d)
 	}
+	if d := j.entry.Dumps; d != nil {
+		c.Parts = append(c.Parts, *d)
+	}
 	if t := j.entry.TPM; t != nil {
 		c.Parts = append(c.Parts, *t.Part)
 	}

@@ -337,7 +337,7 @@ func (p planner) carries(path string) (out []string) {
 
 // notReached is what may hold a customer's secrets and is no disk.
 func (p planner) notReached() []string {
-	out := []string{"passwords, settings and variables of the firmware"}
+	out := []string{"passwords and settings of the firmware, and its variables that are not ours"}
 	if list, err := fs.ReadDir(p.m.Sys, "class/ipmi"); err == nil && len(list) > 0 {
 		out = append(out, "accounts, settings and event log of the management controller")
 	}
@@ -359,6 +359,9 @@ func (p planner) kept() []string {
 		"restore data that are marked to stay", "this certificate"}
 	if p.f.Unit.OneDisk() {
 		out = append(out, "the partition table and what starts the unit, on the main disk")
+	}
+	if p.m.Firmware == layout.UEFI {
+		out = append(out, "boot entries of the firmware")
 	}
 	return out
 }

@@ -60,6 +60,8 @@ type entry struct {
 	Unlinked int `json:"unlinked,omitempty"`
 	// Recovery is what goes into the certificate of the recovery volume; nil until its free space was filled, or could not be.
 	Recovery *erasure.Volume `json:"recovery,omitempty"`
+	// Dumps is what became of crash dumps; nil: there were none.
+	Dumps *erasure.Part `json:"dumps,omitempty"`
 	// TPM is nil where there is none, and until it is looked at.
 	TPM *clearing `json:"tpm,omitempty"`
 }
@@ -144,6 +146,7 @@ func (j *erasing) steps() []step.Step {
 		{Name: "clear-mark", Say: "Clearing mark", Run: j.clearMark},
 		{Name: "erase-disks", Say: "Erasing disks", Run: j.eraseDisks},
 		{Name: "clean-recovery", Say: "Cleaning recovery", Run: j.cleanRecovery},
+		dumpsStep(j),
 		tpmStep(j),
 		{Name: "certify", Say: "Certificate", Run: j.certify},
 	}

@@ -73,6 +73,7 @@ func (w *whole) steps() []step.Step {
 		{Name: "lock-others", Say: "Locking others", Run: w.j.lockOthers},
 		{Name: "clear-mark", Say: "Clearing mark", Run: w.j.clearMark},
 		{Name: "erase-disks", Say: "Erasing disks", Run: w.eraseDisks},
+		dumpsStep(w.j),
 		tpmStep(w.j),
 		{Name: "certify", Say: "Certificate", Run: w.j.certify},
 	}
