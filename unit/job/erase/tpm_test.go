@@ -86,7 +86,7 @@ func TestTPM(t *testing.T) {
 		"password":         {func(s *simTPM) { s.facts.Lockout, s.refuses = true, tpm.ErrPassword }, erasure.Requested, "request"},
 		"disabled, no PPI": {func(s *simTPM) { s.refuses, s.noPPI = tpm.Code(0x120), tpm.ErrPresence }, erasure.NotCleared, "request"},
 		"liar":             {func(s *simTPM) { s.lies = true }, erasure.Requested, "request"},
-		"liar, no PPI":     {func(s *simTPM) { s.lies, s.noPPI = true, tpm.ErrPresence }, erasure.NotCleared, "request"},
+		"liar, no PPI":     {func(s *simTPM) { s.facts.Persistent, s.lies, s.noPPI = nil, true, tpm.ErrPresence }, erasure.NotCleared, "request"},
 		"no seed, no PPI":  {func(s *simTPM) { s.facts, s.noPPI = tpm.Facts{}, tpm.ErrPresence; s.lies = true }, erasure.NotSeen, "request"},
 		"failure mode":     {func(s *simTPM) { s.mute = tpm.Code(0x101) }, erasure.Requested, "request"},
 		"failure, no PPI":  {func(s *simTPM) { s.mute, s.noPPI = tpm.Code(0x101), tpm.ErrPresence }, erasure.NotCleared, "request"},
