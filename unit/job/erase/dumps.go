@@ -17,8 +17,9 @@ func dumpsStep(j *erasing) step.Step {
 	return step.Step{Name: "clear-dumps", Say: "Clearing dumps", Run: func(context.Context) error { return clearDumps(j) }}
 }
 
-// clearDumps removes what crashes of the installed system have left in variables of the firmware: the end of the kernel's log, with what the
-// customer's programs did. Nothing else that the unit writes there is a customer's: boot entries stay. Whatever it does, the erase goes on.
+// clearDumps removes what crashes of the installed system have left in variables of the firmware: the end of the kernel's log, with what
+// the customer's programs did. Nothing else that the unit writes there is a customer's: boot entries stay. Whatever it does, the erase goes
+// on.
 func clearDumps(j *erasing) error {
 	m := j.env.Machine
 	if m.Firmware != layout.UEFI {
