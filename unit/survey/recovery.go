@@ -399,9 +399,6 @@ func (s *Survey) RecordNames(code string) (bool, error) {
 		named := false
 		err = s.view(p.Path, func(v *state.Volume) error {
 			rec, err := s.prove(v, p, info.UUID)
-			if errors.Is(err, errOtherBoard) { // what the platform is does not hang on the board's serial number
-				err = nil
-			}
 			named = err == nil && rec.Named && rec.Platform == code
 			return err
 		})
