@@ -145,7 +145,13 @@ func (h *Host) Done(r Report, _ *int) error {
 func kernelLiars() []string {
 	return []string{
 		"SATA flash: fails at the end", "SATA flash: forgets where the data are and leaves them", "SCSI: accepts and does nothing",
-		"SCSI: fails at the end", "SCSI: stalls",
+		"SCSI: fails at the end", "SCSI: stalls", "SCSI: is busy now and then",
+		"SCSI: keeps writes in its cache, and does nothing", // caught by the reset
+		"SCSI: cannot be read until it is written", "SCSI: hides its state, and does nothing",
+		"SCSI: is locked, and a revert does nothing but unlock it",
+		"SATA: a secure erase does nothing", "SATA: a secure erase leaves the password set",
+		"SATA: leaves a host protected area", // the kernel looks at the size again
+		"USB: hides the status",
 	}
 }
 
