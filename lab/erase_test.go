@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"gprovision/lab"
 	"gprovision/model/layout"
@@ -19,7 +20,7 @@ import (
 func TestErase(t *testing.T) {
 	t.Parallel()
 	l := needLife(t)
-	u, _ := l.wholeLife(t, shaped(layout.UEFI, "small", lab.Disk{Name: "recovery", Bus: lab.VirtIO, Size: lab.RecoverySize},
+	u, _ := l.wholeLife(t, shaped(layout.UEFI, "small", lab.Disk{Name: "recovery", Bus: lab.VirtIO, Size: smallRecovery},
 		lab.Disk{Name: "main", Bus: lab.NVMe, Size: smallSize}))
 	const secret = "what a customer would not like to be read by anybody else"
 	tell(t, u, map[string]any{"do": "write", "path": "/planted", "text": strings.Repeat(secret+"\n", 64)})
@@ -67,7 +68,7 @@ func TestErase(t *testing.T) {
 	if _, err := await(u, bootPatience, lab.Msg("erase certificate")); err != nil {
 		t.Fatal(err)
 	}
-	keys(t, u, "x")
+	typeUntil(t, u, "x", lab.All(lab.Msg("RESET"), func(e lab.Event) bool { return e.Machine }))
 	if _, err := await(u, bootPatience, jobState("restore", "started")); err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +87,24 @@ func TestErase(t *testing.T) {
 		"nvme0n1 (main, nvme)", "method: nvme-format-user", "2097152 of 2097152 blocks were read afterwards"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the certificate does not say %q:\n%s\n%v", want, out, err)
+		}
+	}
+}
+
+// typeUntil types a key each second until something follows: what is typed before the unit asks is forgotten.
+func typeUntil(t *testing.T, u *lab.Unit, key string, until lab.Match) {
+	t.Helper()
+	end := time.Now().Add(time.Minute)
+	for {
+		keys(t, u, key)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		_, err := u.Events.Wait(ctx, until)
+		cancel()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%q is typed and nothing follows: %v", key, err)
 		}
 	}
 }

@@ -49,6 +49,9 @@ const memberSize = 1920 << 20
 // smallSize is that of a main disk that is erased: each byte of it is written and read several times.
 const smallSize = layout.GiB
 
+// smallRecovery is that of the recovery device of such a unit, whose free space is written and read once.
+const smallRecovery = 3 * layout.GiB / 2
+
 // dataSize is the size of the members of an array for data.
 const dataSize = 256 * layout.MiB
 
@@ -78,6 +81,9 @@ func specifications(m *manifest.Manifest) {
 		specs := manifest.Specs{DevCodeName: s.name, MainDiskConfigs: [][]manifest.Disk{{{Size: v.Disksize, Quantity: v.NumDataDisks}}}}
 		if !v.OneDisk() {
 			specs.Recovery.Size = lab.RecoverySize
+		}
+		if s.name == "small" {
+			specs.Recovery.Size = smallRecovery
 		}
 		if s.name == "usb" {
 			specs.MainDiskConfigs[0][0].Model = "QEMU HARDDISK" // a disk on USB counts if its model is named
