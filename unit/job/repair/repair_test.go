@@ -618,7 +618,7 @@ func TestBoard(t *testing.T) {
 				t.Fatalf("found %s: %q; log:\n%s", f.Recovery, f.Notes, &b.log)
 			}
 			repair.Board(t.Context(), b.env(f.RecoveryPart.Path), f)
-			f = b.found()
+			b.found()
 		}
 		if got := b.boards(); !slices.Equal(got, []string{"SN-NEW"}) {
 			t.Fatalf("cut at call %d, the mainboards are %q", n, got)
