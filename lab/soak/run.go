@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,6 +54,16 @@ func goTest(ctx context.Context, pkg string, names []string, w io.Writer) error 
 		"-parallel", fmt.Sprint(workers), "-run", "^(" + strings.Join(names, "|") + ")$", pkg}})
 }
 
+// total returns how many seconds the tests of a package take one after another.
+func total(items []item, pkg string) (seconds int) {
+	for _, it := range items {
+		if it.pkg == pkg {
+			seconds += it.seconds
+		}
+	}
+	return seconds
+}
+
 // run runs the tests to the end, whatever happens to some of them, and says so on w as it goes. A test that runs over its time ends the process
 // that it shares with others; those are run in a new one. At stop, if that is not zero, everything is ended.
 func run(ctx context.Context, w io.Writer, items []item, test tester, most limit, stop time.Time) (out []result) {
@@ -62,7 +73,8 @@ func run(ctx context.Context, w io.Writer, items []item, test tester, most limit
 			packages = append(packages, it.pkg)
 		}
 	}
-	slices.Sort(packages)
+	// What takes least comes first, so that one knows early of what fails there.
+	slices.SortFunc(packages, func(a, b string) int { return cmp.Or(cmp.Compare(total(items, a), total(items, b)), cmp.Compare(a, b)) })
 	for _, pkg := range packages {
 		left := slices.DeleteFunc(slices.Clone(items), func(it item) bool { return it.pkg != pkg })
 		first, _ := split(left)

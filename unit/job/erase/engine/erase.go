@@ -292,7 +292,10 @@ func (r *run) sample() error {
 		return err
 	}
 	r.link.ready(false)
-	kept, err := r.link.sampler().before(s.Blocks)
+	kept, err := r.link.sampler().before(s.Blocks, r.settled)
+	if stops(err) {
+		return err
+	}
 	if err != nil {
 		// Nothing of it counts, and the methods are tried all the same: the outcome is at most unknown.
 		ends, random := r.link.sampler().places(s.Blocks)
@@ -308,7 +311,9 @@ func (r *run) refresh() error {
 	if err := errors.Join(r.link.ctx.Err(), r.link.allowed()); err != nil {
 		return err
 	}
-	r.link.sampler().refresh(r.s.Blocks, r.s.Samples)
+	if err := r.link.sampler().refresh(r.s.Blocks, r.s.Samples, r.settled); err != nil {
+		return err
+	}
 	r.s.Marks = Position{}
 	if err := r.mark(); err != nil {
 		return err
@@ -391,22 +396,44 @@ func passes(v erasure.Verdict) bool {
 	return v.Outcome == erasure.Proved || v.Outcome == erasure.Weaker
 }
 
+// reset resets the controller of the drive, so that what it has in a cache only is lost, and opens what that has closed. The error is one
+// that ends the erase.
+func (r *run) reset() (erasure.Reset, error) {
+	if r.t.Drive == nil {
+		return erasure.ResetNone, nil
+	}
+	came := erasure.ResetNone
+	switch err := r.link.again(func() error { return r.t.Drive.Reset(r.link.permit) }); {
+	case stops(err):
+		return came, err
+	case err == nil:
+		came = erasure.ResetDone
+	case !errors.Is(err, errors.ErrUnsupported):
+		came = erasure.ResetFailed
+	}
+	return came, r.open()
+}
+
+// settled is called when marks or canaries were written and flushed. One counts only if the drive has it after a reset too: else it could
+// be lost with a cache, and what was never erased would look changed.
+func (r *run) settled() error {
+	came, err := r.reset()
+	if err != nil {
+		return err
+	}
+	r.link.ready(false)
+	if came == erasure.ResetFailed {
+		return errors.New("the controller cannot be reset")
+	}
+	return nil
+}
+
 // witness gathers the evidence of a method that is over, but for the negative control.
 func (r *run) witness(m erasure.Method) (erasure.Evidence, error) {
 	e := r.out.Evidence
 	e.Method, e.Word = m, r.s.Turn.Word
-	reset := erasure.ResetNone
-	if r.t.Drive != nil {
-		switch err := r.link.again(func() error { return r.t.Drive.Reset(r.link.permit) }); {
-		case stops(err):
-			return e, err
-		case err == nil:
-			reset = erasure.ResetDone
-		case !errors.Is(err, errors.ErrUnsupported):
-			reset = erasure.ResetFailed
-		}
-	}
-	if err := r.open(); err != nil {
+	reset, err := r.reset()
+	if err != nil {
 		return e, err
 	}
 	e.FailureMode = r.link.failed()

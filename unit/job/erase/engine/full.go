@@ -31,9 +31,10 @@ func (r *run) mark() error {
 	if r.s.Marks.Pass >= passZeros {
 		return nil
 	}
+	o.settled = r.settled
 	if err := o.run(r.link.ctx); stops(err) {
 		return err
-	} else if err != nil || r.s.Marks.More > 0 {
+	} else if err != nil || r.s.Marks.More > 0 || uint64(o.bad()) > r.link.blocks()/2 {
 		r.s.Marks, r.s.Unmarked = Position{}, true
 	}
 	return r.link.store()

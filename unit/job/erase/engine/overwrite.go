@@ -57,6 +57,8 @@ type overwriter struct {
 	pos     *Position
 	// marks reports that the stream stays, and that blocks that are not read back are listed as those that could not be written.
 	marks bool
+	// settled is called before the stream is read back; it may be nil.
+	settled func() error
 	// buffers are two for each request.
 	buffers [][2][]byte
 }
@@ -100,6 +102,11 @@ func (o *overwriter) run(ctx context.Context) error {
 		last = passZeros
 	}
 	for o.pos.Pass < last {
+		if o.settled != nil && o.pos.Pass == passReadBack && o.pos.Next == 0 {
+			if err := o.settled(); err != nil {
+				return err
+			}
+		}
 		for o.pos.Next < size {
 			if err := errors.Join(ctx.Err(), o.allowed()); err != nil {
 				return err

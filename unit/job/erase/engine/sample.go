@@ -89,8 +89,9 @@ func (s *sampler) write(block uint64, content []byte) error {
 	return err
 }
 
-// before chooses places, writes canaries, and returns what is kept of each place. A canary that is not read back says nothing.
-func (s *sampler) before(blocks uint64) ([]byte, error) {
+// before chooses places, writes canaries, and returns what is kept of each place. A canary that is not read back says nothing; settled is
+// called before that.
+func (s *sampler) before(blocks uint64, settled func() error) ([]byte, error) {
 	ends, random := s.places(blocks)
 	places := slices.Concat(ends, random)
 	out := make([]byte, digestSize*len(places))
@@ -109,6 +110,9 @@ func (s *sampler) before(blocks uint64) ([]byte, error) {
 	if err := s.blocks.Sync(); err != nil {
 		return nil, err
 	}
+	if err := settled(); err != nil {
+		return nil, err
+	}
 	for i, p := range places {
 		if !constant(at(i)) && s.look(p.Block, at(i)) != unchanged {
 			clear(at(i))
@@ -118,8 +122,8 @@ func (s *sampler) before(blocks uint64) ([]byte, error) {
 }
 
 // refresh keeps what the places hold now, in place of what was kept of them. One that is constant gets its canary; one that cannot be read
-// stays as it was.
-func (s *sampler) refresh(blocks uint64, kept []byte) {
+// stays as it was. settled is called before canaries are read back. The error is one of settled, and ends the erase.
+func (s *sampler) refresh(blocks uint64, kept []byte, settled func() error) error {
 	ends, random := s.places(blocks)
 	places := slices.Concat(ends, random)
 	at := func(i int) []byte { return kept[digestSize*i : digestSize*(i+1)] }
@@ -137,12 +141,22 @@ func (s *sampler) refresh(blocks uint64, kept []byte) {
 		}
 		copy(at(i), s.digest(p.Block, s.buf))
 	}
+	if len(canaries) == 0 {
+		return nil
+	}
 	err := s.blocks.Sync()
+	if err == nil {
+		err = settled()
+	}
+	if stops(err) {
+		return err
+	}
 	for _, i := range canaries {
 		if err != nil || s.look(places[i].Block, at(i)) != unchanged {
 			clear(at(i))
 		}
 	}
+	return nil
 }
 
 // finding is what a place is after an erase.
