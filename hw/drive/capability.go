@@ -27,7 +27,8 @@ const (
 	SCSISanitizeOverwrite Method = "scsi-sanitize-overwrite"
 	SCSIFormatUnit        Method = "scsi-format-unit"
 
-	MMCSanitize Method = "mmc-sanitize" // an erase of all sectors before it
+	MMCSanitize    Method = "mmc-sanitize" // an erase of all sectors before it
+	MMCSecureErase Method = "mmc-secure-erase"
 )
 
 // Word is a number as the drive said it.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,7 @@ const (
 
 	eraseGroups = 0x00000000
 	eraseTrim   = 0x00000001
+	eraseSecure = 0x80000000 // MMC_SECURE_ERASE_ARG
 
 	switchWriteByte  = 3
 	extSanitizeStart = 165
@@ -44,7 +46,7 @@ func (e MMCError) Error() string {
 // ExtCSD is what an eMMC says of itself (EXT_CSD; linux/mmc/mmc.h has the same names).
 type ExtCSD struct {
 	Revision byte // 192
-	Features byte // SEC_FEATURE_SUPPORT, 231
+	Features byte // SEC_FEATURE_SUPPORT, 231: EXT_CSD_SEC_*
 	Firmware string
 	Sectors  uint32 // SEC_CNT, of 512 bytes, in the user area
 	Boot     int64  // bytes of each of the two boot areas, BOOT_MULT
@@ -55,6 +57,10 @@ type ExtCSD struct {
 
 // CanSanitize reports bit 6 of SEC_FEATURE_SUPPORT: the drive knows Sanitize.
 func (x ExtCSD) CanSanitize() bool { return x.Features&(1<<6) != 0 }
+
+// CanEraseSecurely reports bit 0 (SEC_ER_EN): the drive knows Secure Erase and Secure Trim, which came with eMMC 4.4. Since 4.5 there is
+// Sanitize in their place, and drives may know all of them.
+func (x ExtCSD) CanEraseSecurely() bool { return x.Features&1 != 0 }
 
 // CanTrim reports bit 4 (SEC_GB_CL_EN): the drive erases sectors, and not groups only.
 func (x ExtCSD) CanTrim() bool { return x.Features&(1<<4) != 0 }
@@ -120,17 +126,32 @@ func (m *MMC) Erase(p Permit, timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
-	return m.permit.send(p, func() error { return m.send(eraseMMC(x, timeout)...) })
-}
-
-func eraseMMC(x ExtCSD, timeout time.Duration) []MMCCommand {
-	last := x.Sectors - 1
-	if x.Sectors <= 2<<30/512 { // up to 2 GiB addresses are in bytes (mmc_decode_ext_csd of Linux)
-		last *= 512
-	}
 	argument := uint32(eraseGroups)
 	if x.CanTrim() {
 		argument = eraseTrim
+	}
+	return m.permit.send(p, func() error { return m.send(eraseMMC(x, argument, timeout)...) })
+}
+
+// SecureErase erases all erase groups of the user area, with all copies that the drive has made of what is in them. Secure Trim, which the
+// same bit of EXT_CSD is for, does that for parts of groups, and there are none here. It returns when the drive is done; timeout bounds
+// that. Capabilities names drives that must not be told.
+func (m *MMC) SecureErase(p Permit, timeout time.Duration) error {
+	if err := m.permit(p); err != nil {
+		return err
+	}
+	x, err := m.ExtCSD()
+	if err != nil {
+		return err
+	}
+	return m.permit.send(p, func() error { return m.send(eraseMMC(x, eraseSecure, timeout)...) })
+}
+
+// eraseMMC is all of the user area. Addresses of erase groups are rounded down by the drive, so the last group is erased whole.
+func eraseMMC(x ExtCSD, argument uint32, timeout time.Duration) []MMCCommand {
+	last := x.Sectors - 1
+	if x.Sectors <= 2<<30/512 { // up to 2 GiB addresses are in bytes (mmc_decode_ext_csd of Linux)
+		last *= 512
 	}
 	return []MMCCommand{
 		{Index: mmcEraseStart, Write: true},
@@ -149,8 +170,25 @@ func (m *MMC) Sanitize(p Permit, timeout time.Duration) error {
 	})
 }
 
+// notSecurely says why a drive that knows Secure Erase is not told to do it; empty: it may be. The drives are those of mmc_blk_fixups of
+// Linux (MMC_QUIRK_SEC_ERASE_TRIM_BROKEN, MMC_QUIRK_INAND_CMD38), by MID and PNM of CID.
+func notSecurely(cid [16]byte) string {
+	const samsung, sanDisk = 0x15, 0x02
+	switch name := string(cid[3:9]); {
+	case cid[0] == samsung && slices.Contains([]string{"M8G2FA", "MAG4FA", "MBG8FA", "MCGAFA", "VAL00M", "VYL00M", "KYL00M", "VZL00M"}, name):
+		return "a Secure Erase can destroy this drive for good: a fault of its firmware"
+	case cid[0] == sanDisk && slices.Contains([]string{"SEM02G", "SEM04G", "SEM08G", "SEM16G", "SEM32G"}, name):
+		return "this drive takes a Secure Erase in a way of its own only"
+	}
+	return ""
+}
+
 func (m *MMC) capabilities() (Capabilities, error) {
 	x, err := m.ExtCSD()
+	if err != nil {
+		return Capabilities{}, err
+	}
+	state, err := m.dev.State()
 	if err != nil {
 		return Capabilities{}, err
 	}
@@ -172,6 +210,13 @@ func (m *MMC) capabilities() (Capabilities, error) {
 		out.Methods = append(out.Methods, MMCSanitize)
 	} else {
 		out.Obstacles = append(out.Obstacles, "the drive is older than Sanitize")
+	}
+	switch why := notSecurely(state.CID); {
+	case !x.CanEraseSecurely():
+	case why != "":
+		out.Obstacles = append(out.Obstacles, why)
+	default:
+		out.Methods = append(out.Methods, MMCSecureErase)
 	}
 	return out, nil
 }

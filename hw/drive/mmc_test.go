@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -52,6 +53,8 @@ func TestMMCBytes(t *testing.T) {
 			"6300000000" + "6400ffffff" + "6600000000"},
 		{"addresses in bytes", func(b []byte) { copy(b[212:], []byte{0, 0, 16, 0}) },
 			func(m *MMC) error { return m.Erase(Permit{}, time.Hour) }, "6300000000" + "641ffffe00" + "6600000001"},
+		{"secure erase", func(b []byte) { b[231] = 1 }, func(m *MMC) error { return m.SecureErase(Permit{}, time.Hour) },
+			"6300000000" + "6400ffffff" + "6680000000"},
 		{"sanitize", func([]byte) {}, func(m *MMC) error { return m.Sanitize(Permit{}, time.Hour) }, "4603a50101"},
 	}
 	for _, tt := range tests {
@@ -95,6 +98,38 @@ func TestMMCIdentity(t *testing.T) {
 	}
 	if _, known, err := d.Locking(); known || err != nil {
 		t.Errorf("%t %v", known, err)
+	}
+}
+
+// TestMMCMethods fails unless an eMMC is told what it says that it knows, and no Secure Erase where that destroys it.
+func TestMMCMethods(t *testing.T) {
+	for _, tt := range []struct {
+		features byte
+		cid      string
+		want     []Method
+		obstacle string
+	}{
+		{1<<6 | 1<<4, "", []Method{MMCSanitize}, ""},
+		{1<<6 | 1<<4 | 1, "", []Method{MMCSanitize, MMCSecureErase}, ""},
+		{1<<4 | 1, "", []Method{MMCSecureErase}, "older than Sanitize"},
+		{1 << 4, "", nil, "older than Sanitize"},
+		{1, "\x15\x01\x00MAG4FA", nil, "destroy"},
+		{1, "\x13\x01\x00MAG4FA", []Method{MMCSecureErase}, "older than Sanitize"},
+		{1<<6 | 1, "\x15\x01\x00VZL00M", []Method{MMCSanitize}, "destroy"},
+		{1, "\x02\x01\x00SEM16G", nil, "way of its own"},
+	} {
+		dev := &scripted{mmc: func(cs ...MMCCommand) ([]uint32, error) {
+			b := extCSD()
+			b[231] = tt.features
+			copy(cs[0].Data, b)
+			return []uint32{0x900}, nil
+		}}
+		copy(dev.state.CID[:], tt.cid)
+		c, err := (&MMC{dev, allow}).capabilities()
+		if err != nil || !reflect.DeepEqual(c.Methods, tt.want) || !strings.Contains(strings.Join(c.Obstacles, "; "), tt.obstacle) ||
+			(len(c.Obstacles) == 0) != (tt.obstacle == "") {
+			t.Errorf("features %02x, %q: %q, %q, %v", tt.features, tt.cid, c.Methods, c.Obstacles, err)
+		}
 	}
 }
 

@@ -104,6 +104,13 @@ func MMCDisk(seed uint64) Config {
 	}
 }
 
+// OldMMCDisk is an honest eMMC of 128 MiB that is older than Sanitize and knows Secure Erase.
+func OldMMCDisk(seed uint64) Config {
+	c := MMCDisk(seed)
+	c.Model, c.Serial, c.Methods = "OLDMMC", "0x00000002", []drive.Method{drive.MMCSecureErase}
+	return c
+}
+
 // ErrNoPower says that a drive has no power.
 var ErrNoPower = errors.New("the drive has no power")
 

@@ -117,6 +117,8 @@ func (b *bench) start(m drive.Method) (waited bool, err error) {
 		return true, d.ATA.SecureErase(p, b.password(), m == drive.ATASecurityEnhanced, 12*time.Hour)
 	case drive.SCSIFormatUnit:
 		return false, d.SCSI.Format(p)
+	case drive.MMCSecureErase:
+		return true, d.MMC.SecureErase(p, 100*time.Hour)
 	case drive.MMCSanitize:
 		err := d.MMC.Erase(p, 100*time.Hour)
 		if err == nil {
@@ -193,7 +195,7 @@ func configs() map[string]Config {
 	usb.USB = true
 	return map[string]Config{
 		"NVMe": NVMeDisk(1), "NVMe with namespaces": nvme, "SATA": SATADisk(2), "SATA flash": SATAFlash(3), "SATA with a hidden area": area,
-		"SATA behind USB": usb, "SCSI": SCSIDisk(6), "eMMC": MMCDisk(7),
+		"SATA behind USB": usb, "SCSI": SCSIDisk(6), "eMMC": MMCDisk(7), "old eMMC": OldMMCDisk(8),
 	}
 }
 

@@ -22,7 +22,7 @@ func Liars(seed uint64) []Liar {
 		config Config
 	}{
 		{"NVMe", NVMeDisk(seed)}, {"SATA", SATADisk(seed)}, {"SATA flash", SATAFlash(seed)}, {"SCSI", SCSIDisk(seed)},
-		{"eMMC", MMCDisk(seed)},
+		{"eMMC", MMCDisk(seed)}, {"old eMMC", OldMMCDisk(seed)},
 	}
 	var out []Liar
 	for _, b := range bases {

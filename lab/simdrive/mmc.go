@@ -67,15 +67,18 @@ func (d *Drive) addressed() int {
 	return 512
 }
 
-// mmcErase is ERASE and TRIM: what was there stays in cells that nothing is mapped to.
+// mmcErase is ERASE and TRIM: what was there stays in cells that nothing is mapped to. SECURE ERASE reaches those too.
 func (d *Drive) mmcErase(c drive.MMCCommand, start, end int64) (uint32, error) {
 	o := operation{method: drive.MMCSanitize, areas: []extent{{start, end}}, keep: true}
+	if c.Argument == 1<<31 {
+		o.method, o.keep, o.deep = drive.MMCSecureErase, false, true
+	}
 	switch {
 	case start < 0 || end < 0:
 		return cardEraseSeq, nil
 	case start >= end || end > d.c.Sectors:
 		return cardEraseParam, nil
-	case c.Argument > 1:
+	case c.Argument > 1 && !(o.deep && d.knows(o.method)):
 		return cardEraseParam, nil
 	}
 	return d.mmcRun(c, o)
@@ -102,9 +105,13 @@ func (d *Drive) mmcRun(c drive.MMCCommand, o operation) (uint32, error) {
 func (d *Drive) extCSD(b []byte) {
 	clear(b)
 	binary.LittleEndian.PutUint32(b[212:], uint32(d.c.Sectors))
-	b[192], b[226], b[168] = 8, 32, 4
+	b[192], b[226], b[168] = 5, 32, 4 // eMMC 4.41
 	b[231] = 1 << 4
+	if d.says(drive.MMCSecureErase) {
+		b[231] |= 1
+	}
 	if d.says(drive.MMCSanitize) {
+		b[192] = 8
 		b[231] |= 1 << 6
 	}
 	copy(b[254:262], d.c.Firmware)

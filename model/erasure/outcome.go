@@ -76,8 +76,9 @@ const (
 	SCSISanitizeOverwrite Method = "scsi-sanitize-overwrite"
 	SCSIFormatUnit        Method = "scsi-format-unit"
 	MMCSanitize           Method = "mmc-sanitize" // erase, then sanitize
-	TCGRevert             Method = "tcg-revert"   // by PSID, that a person types
-	Overwrite             Method = "overwrite"    // the host writes every sector
+	MMCSecureErase        Method = "mmc-secure-erase"
+	TCGRevert             Method = "tcg-revert" // by PSID, that a person types
+	Overwrite             Method = "overwrite"  // the host writes every sector
 )
 
 // kind says which of the words of a Word is that of a method.
@@ -121,6 +122,7 @@ func methods() []method {
 		{SCSISanitizeOverwrite, Purge, kindSCSI},
 		{SCSIFormatUnit, Clear, kindSCSI},
 		{MMCSanitize, Purge, kindMMC},
+		{MMCSecureErase, Clear, kindMMC},
 		{TCGRevert, Clear, kindTCG},
 		{Overwrite, Clear, kindOverwrite},
 	}
@@ -286,9 +288,9 @@ type SCSIWord struct {
 
 // MMCWord is that of an eMMC.
 type MMCWord struct {
-	// Erased reports that the erase of the whole user area ended without an error.
+	// Erased reports that the erase of the whole user area, a secure one where that is the method, ended without an error.
 	Erased bool `json:"erased"`
-	// Sanitized reports that the sanitize after it did.
+	// Sanitized reports that the sanitize after it did. There is none after a secure erase.
 	Sanitized bool `json:"sanitized"`
 }
 

@@ -30,7 +30,7 @@ func good(m Method) Evidence {
 	case kindSCSI:
 		e.Word.SCSI = &SCSIWord{}
 	case kindMMC:
-		e.Word.MMC = &MMCWord{Erased: true, Sanitized: true}
+		e.Word.MMC = &MMCWord{Erased: true, Sanitized: m == MMCSanitize}
 	case kindTCG:
 		e.Word.TCG = &TCGWord{Reverted: true, Unlocked: true}
 	case kindOverwrite:
@@ -155,6 +155,8 @@ func TestOutcomes(t *testing.T) {
 		{"nothing written", Overwrite, func(e *Evidence) { *e.Word.Overwrite = OverwriteWord{Flushed: true} }, "", Unknown, "word-missing"},
 		{"eMMC without sanitize", MMCSanitize, func(e *Evidence) { e.Word.MMC.Sanitized = false }, "", Failed, "word-failed"},
 		{"eMMC without erase", MMCSanitize, func(e *Evidence) { e.Word.MMC.Erased = false }, "", Failed, "word-failed"},
+		{"eMMC that failed to erase securely", MMCSecureErase, func(e *Evidence) { e.Word.MMC.Erased = false }, "", Failed, "word-failed"},
+		{"eMMC erased securely is no purge", MMCSecureErase, func(*Evidence) {}, Purge, Failed, "below-required"},
 		{"revert failed", TCGRevert, func(e *Evidence) { e.Word.TCG.Reverted = false }, "", Failed, "word-failed"},
 		{"locking enabled", TCGRevert, func(e *Evidence) { e.Word.TCG.Unlocked = false }, "", Unknown, "word-missing"},
 

@@ -119,7 +119,7 @@ func (e Evidence) word() said {
 	case k == kindSCSI && w.SCSI != nil:
 		return w.SCSI.said()
 	case k == kindMMC && w.MMC != nil:
-		return both(w.MMC.Erased && w.MMC.Sanitized, true)
+		return both(w.MMC.Erased && (w.MMC.Sanitized || e.Method == MMCSecureErase), true)
 	case k == kindTCG && w.TCG != nil:
 		return both(w.TCG.Reverted, w.TCG.Unlocked)
 	case k == kindOverwrite && w.Overwrite != nil:

@@ -37,6 +37,10 @@ func honest(seed uint64) []struct {
 		{"eMMC", small(simdrive.MMCDisk(seed), 600), erasure.Proved, erasure.Purge},
 		{"eMMC without Sanitize", with(small(simdrive.MMCDisk(seed), 600), func(c *simdrive.Config) { c.Methods = nil }), erasure.Weaker,
 			erasure.Clear},
+		{"eMMC older than Sanitize", small(simdrive.OldMMCDisk(seed), 600), erasure.Proved, erasure.Clear},
+		{"eMMC of both ages", with(small(simdrive.MMCDisk(seed), 600), func(c *simdrive.Config) {
+			c.Methods = append(c.Methods, drive.MMCSecureErase)
+		}), erasure.Proved, erasure.Purge},
 		{"SATA", disk, erasure.Proved, erasure.Purge},
 		{"SATA, a hidden area", with(disk, func(c *simdrive.Config) { c.Area = 40 }), erasure.Proved, erasure.Purge},
 		{"SATA, Security Erase only", with(disk, func(c *simdrive.Config) {
@@ -74,8 +78,9 @@ func TestHonest(t *testing.T) {
 					t.Logf("%+v", a)
 				}
 			}
-			if readable, _ := g.sim.Residue(); readable != 0 {
-				t.Errorf("%d sectors are left", readable)
+			readable, hidden := g.sim.Residue()
+			if deep := tt.level == erasure.Purge || res.Drive.Evidence.Method == erasure.MMCSecureErase; readable != 0 || deep && hidden != 0 {
+				t.Errorf("%d sectors are left, and %d hidden copies", readable, hidden)
 			}
 			if len(g.announced) != 1 || g.announced[0].Serial != tt.config.Serial {
 				t.Errorf("the state before: %+v", g.announced)

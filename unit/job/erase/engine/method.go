@@ -123,7 +123,7 @@ func (t *try) start(m erasure.Method) error {
 	case d.ATA != nil:
 		return t.secureErase(m, d.ATA)
 	case d.MMC != nil:
-		return t.sanitizeMMC(m, d.MMC)
+		return t.eraseMMC(m, d.MMC)
 	case how != 0:
 		t.link.state.Turn.Word.SCSI = &erasure.SCSIWord{Immediate: true}
 		return t.send(m, "SANITIZE", how.String()+", IMMED=1, AUSE=0", func() error {
@@ -189,11 +189,15 @@ func (t *try) verify(m erasure.Method, word *erasure.NVMeSanitizeWord) error {
 	return err
 }
 
-// sanitizeMMC erases all sectors of an eMMC, and then the cells that nothing is mapped to. Both commands wait until they are done.
-func (t *try) sanitizeMMC(m erasure.Method, c *drive.MMC) error {
-	word := &erasure.MMCWord{}
-	err := t.send(m, "ERASE", "all sectors of the user area", func() error { return c.Erase(t.link.permit, t.link.bound(0)) })
-	if word.Erased = err == nil; word.Erased {
+// eraseMMC erases all sectors of an eMMC: securely, or else with a Sanitize of the cells that nothing is mapped to then. The commands wait
+// until they are done.
+func (t *try) eraseMMC(m erasure.Method, c *drive.MMC) error {
+	word, name, erase := &erasure.MMCWord{}, "ERASE", c.Erase
+	if m == erasure.MMCSecureErase {
+		name, erase = "SECURE ERASE", c.SecureErase
+	}
+	err := t.send(m, name, "all sectors of the user area", func() error { return erase(t.link.permit, t.link.bound(0)) })
+	if word.Erased = err == nil; word.Erased && m == erasure.MMCSanitize {
 		err = t.link.command(m, "SANITIZE", "SANITIZE_START=1", func() error { return c.Sanitize(t.link.permit, t.link.bound(0)) })
 		word.Sanitized = err == nil
 	}
