@@ -31,7 +31,7 @@ func (e ATAError) Error() string {
 // The commands (ACS-3 clause 7, each with its command).
 const (
 	ataDCO              = 0xb1 // DEVICE CONFIGURATION, feature C0h: restore, C2h: identify (ACS-2)
-	ataSMART            = 0xb0 // SMART, feature D0h: SMART READ DATA
+	ataSMART            = 0xb0 // SMART, its features in smart.go
 	ataSanitize         = 0xb4
 	ataIdentify         = 0xec
 	ataSetPassword      = 0xf1
@@ -349,40 +349,4 @@ func (a *ATA) FactorySectors() (uint64, error) {
 // sectors and features again that it was made with. It is refused while a host protected area is closed.
 func (a *ATA) RestoreConfiguration(p Permit) error {
 	return a.destroy(p, taskfile{command: ataDCO, features: featureDCORestore, device: 0x40})
-}
-
-// reallocated reads attribute 5 of SMART READ DATA (ACS-3, SMART; the table of attributes is older than the standard, which leaves it to
-// the vendor: 30 entries of 12 bytes from byte 2, with the raw value in bytes 5 to 10 of each). A drive that does not know the command,
-// or has no such attribute, does not say.
-func (a *ATA) reallocated() (n uint64, known bool, err error) {
-	b := make([]byte, 512)
-	_, _, err = a.ask(taskfile{command: ataSMART, features: 0xd0, lba: 0xc24f00, dir: FromDrive, data: b})
-	if e := (ATAError{}); errors.As(err, &e) || refused(err) {
-		return 0, false, nil
-	}
-	if err != nil {
-		return 0, false, fmt.Errorf("read SMART data: %w", err)
-	}
-	n, known = parseSMART(b)
-	return n, known, nil
-}
-
-// parseSMART looks for attribute 5. Data whose checksum is wrong say nothing.
-func parseSMART(b []byte) (n uint64, known bool) {
-	var sum byte
-	for _, c := range b {
-		sum += c
-	}
-	if len(b) != 512 || sum != 0 {
-		return 0, false
-	}
-	for at := 2; at < 2+30*12; at += 12 {
-		if b[at] == 5 {
-			for i := range 6 {
-				n |= uint64(b[at+5+i]) << (8 * i)
-			}
-			return n, true
-		}
-	}
-	return 0, false
 }

@@ -1,5 +1,6 @@
-// Package drive speaks the commands of drives that a kernel does not give a name: what a drive says that it can erase, and erasing by
-// NVMe, ATA, SCSI and eMMC. It sends them through the kernel (NVME_IOCTL_ADMIN_CMD, SG_IO, MMC_IOC_MULTI_CMD) and needs no other program.
+// Package drive speaks the commands of drives that a kernel does not give a name: what a drive says that it can erase, erasing by NVMe,
+// ATA, SCSI and eMMC, and what a drive says of its own health. It sends them through the kernel (NVME_IOCTL_ADMIN_CMD, SG_IO,
+// MMC_IOC_MULTI_CMD) and needs no other program.
 //
 // A command that destroys takes a [Permit] that names one drive. Before each such command the drive is asked again who it is, and the
 // machine whether it is in use; a permit for another drive, or none, is refused with [ErrNotPermitted] and nothing is sent. What must not
@@ -22,6 +23,7 @@
 //	SBC       SCSI Block Commands - 5; big endian, fields as in SBC-4
 //	TCG       Storage Architecture Core Specification 2.01, and block/sed-opal.c of Linux 6.1, which cites it; big endian
 //	eMMC      JEDEC JESD84-B51 by the names and numbers of include/linux/mmc/mmc.h and drivers/mmc/core of Linux 6.1
+//	smartctl  drivedb.h and scsiprint.cpp of smartmontools 7.3, for what makers mean by the attributes of SMART, which no standard says
 //	libnvme   libnvme 3 (linux-nvme/nvme-cli, nvme-cmds-base.h and nvme-types-base.h), for what 2.1 does not have: PREQ, PRGD, SPRRS
 //	Linux     include/uapi/linux/nvme_ioctl.h, linux/mmc/ioctl.h and include/scsi/sg.h, numbers in the machine's order
 package drive

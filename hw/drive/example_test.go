@@ -51,3 +51,19 @@ func ExampleNewPermit_refused() {
 	fmt.Println(errors.Is(err, drive.ErrNotPermitted))
 	// Output: true
 }
+
+// How worn a disk is, which may be in use meanwhile.
+func ExampleOpenShared() {
+	d, err := drive.OpenShared("/dev/sdx", nil)
+	if err != nil {
+		log.Fatal(err) // errors.ErrUnsupported: it takes no commands
+	}
+	defer d.Close()
+	h, err := d.Health()
+	if err != nil {
+		log.Fatal(err)
+	}
+	if h.Used != nil { // else the disk does not say
+		fmt.Println(*h.Used, "% of its life is over")
+	}
+}

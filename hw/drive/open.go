@@ -37,16 +37,30 @@ func Open(path string, tell func(Exchange)) (*Drive, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open drive: %w", err)
 	}
-	d, err := use(f, tell)
+	return use(f, true, tell)
+}
+
+// OpenShared opens a whole disk by its node to ask it, also while it is in use. No permit counts for it, so that nothing can be destroyed.
+// The error is errors.ErrUnsupported for a disk that takes no commands, such as those of virtio.
+func OpenShared(path string, tell func(Exchange)) (*Drive, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open drive: %w", err)
+	}
+	return use(f, false, tell)
+}
+
+func use(f *os.File, claimed bool, tell func(Exchange)) (*Drive, error) {
+	d, err := speak(f, claimed, tell)
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("open drive %s: %w", path, err)
+		return nil, fmt.Errorf("open drive %s: %w", f.Name(), err)
 	}
 	return d, nil
 }
 
-func use(f *os.File, tell func(Exchange)) (*Drive, error) {
-	dev := newFile(f, true)
+func speak(f *os.File, claimed bool, tell func(Exchange)) (*Drive, error) {
+	dev := newFile(f, claimed)
 	name, err := dev.name()
 	if err != nil {
 		return nil, err

@@ -113,7 +113,7 @@ const pioIn = 4
 
 // pioReads reports whether data come from an ATA command.
 func pioReads(command, features byte) bool {
-	return command == 0xec || command == 0xb0 || command == 0xb1 && features == 0xc2
+	return command == 0xec || command == 0x2f || command == 0xb0 && features != 0xda || command == 0xb1 && features == 0xc2
 }
 
 // passThrough16 is the command block of ATA PASS-THROUGH (12) as the one of 16 bytes.
@@ -157,11 +157,9 @@ func (d *Drive) ataCommand(t taskfile) (registers, error) {
 	case 0xb1:
 		return d.configuration(t), nil
 	case 0xb0:
-		if t.features != 0xd0 || t.lba != 0xc24f00 {
-			return aborted(), nil
-		}
-		d.smart(t.data)
-		return done(), nil
+		return d.smart(t), nil
+	case 0x2f:
+		return d.statistics(t), nil
 	case 0x37, 0xf9:
 		if !native || d.ata.locked || int64(t.lba) >= d.native() {
 			return aborted(), nil
@@ -225,14 +223,14 @@ func (d *Drive) ataIdentify(b []byte) {
 	if d.c.Area > 0 {
 		set = 1 << 10
 	}
-	put(82, set|1<<1)
+	put(82, set|1<<1|1<<0)
 	overlay := uint16(0)
 	if d.c.Overlay > 0 {
 		overlay = 1 << 11
 	}
 	put(83, 1<<14|1<<10|overlay)
-	put(84, 1<<14)
-	put(85, set)
+	put(84, 1<<14|1<<5)
+	put(85, set|1<<0)
 	binary.LittleEndian.PutUint64(b[200:], uint64(d.ata.visible))
 	for i, m := range []drive.Method{drive.ATASecurityNormal, drive.ATASecurityEnhanced} {
 		if minutes := d.c.Times[m] / time.Minute; minutes > 0 {
@@ -246,18 +244,6 @@ func (d *Drive) ataIdentify(b []byte) {
 	put(128, d.securityWord())
 	put(217, d.rotation())
 	b[510] = 0xa5
-	var sum byte
-	for _, c := range b {
-		sum += c
-	}
-	b[511] = -sum
-}
-
-// smart makes the data of SMART READ DATA, with one attribute.
-func (d *Drive) smart(b []byte) {
-	clear(b)
-	b[2] = 5
-	binary.LittleEndian.PutUint32(b[7:], uint32(d.remapped()))
 	var sum byte
 	for _, c := range b {
 		sum += c

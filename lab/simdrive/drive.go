@@ -55,6 +55,8 @@ type Config struct {
 	Purges bool
 	// Noise: after a cryptographic erase sectors are read as if by chance, else as zeros.
 	Noise bool
+	// Health is what the drive says of its state, as far as its protocol has words for it.
+	Health drive.Health
 }
 
 // NVMeDisk is an honest NVMe disk of 256 MiB that knows all methods.

@@ -115,6 +115,7 @@ func (d *Drive) extCSD(b []byte) {
 		b[231] |= 1 << 6
 	}
 	copy(b[254:262], d.c.Firmware)
+	d.mmcHealth(b)
 }
 
 // cid makes the identification register of the serial number 0x and eight digits.

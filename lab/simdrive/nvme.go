@@ -173,8 +173,13 @@ func (d *Drive) nvmeSecurity(c drive.NVMeCommand) uint16 {
 	return 0
 }
 
-// nvmeLog answers Get Log Page for 81h.
+// nvmeLog answers Get Log Page for 02h and 81h.
 func (d *Drive) nvmeLog(c drive.NVMeCommand) uint16 {
+	if c.CDW10&0xff == 0x02 && len(c.Data) >= 512 {
+		clear(c.Data)
+		d.nvmeHealth(c.Data)
+		return 0
+	}
 	if c.CDW10&0xff != 0x81 || len(c.Data) < 32 {
 		return 1<<8 | 0x09 // invalid log page
 	}

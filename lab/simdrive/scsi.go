@@ -121,8 +121,10 @@ func (d *Drive) scsiCommand(c drive.SCSICommand) (answer, error) {
 			return illegalField(), nil
 		}
 		b := []byte{0, 0x08, 0, 0, 0, 0, 0, 0}
-		binary.BigEndian.PutUint32(b[4:], uint32(4*d.remapped()))
+		binary.BigEndian.PutUint32(b[4:], uint32(4*d.reallocated()))
 		return good(b), nil
+	case 0x4d:
+		return d.logSense(c.CDB), nil
 	case 0x48:
 		return d.scsiSanitize(c), nil
 	case 0x04:
