@@ -304,7 +304,7 @@ func (b *bench) machine() *machine.Machine {
 	}
 	machinetest.Fit(b.Rig, m)
 	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text + "\n")} }
-	_, sys := qaMachine()
+	_, sys := machinetest.Sysfs()
 	net := "devices/pci0000:00/0000:00:01.0/net/eth0"
 	sys["class/dmi/id/product_serial"], sys[net+"/type"], sys[net+"/address"] = file(benchSerial), file("1"), file(benchMAC)
 	sys["class/net/eth0"] = &fstest.MapFile{Mode: os.ModeSymlink | 0o777, Data: []byte("../../" + net)}
@@ -314,7 +314,7 @@ func (b *bench) machine() *machine.Machine {
 
 // proc is /proc of the unit, with so much memory that is free.
 func proc(free int) fstest.MapFS {
-	proc, _ := qaMachine()
+	proc, _ := machinetest.Sysfs()
 	proc["meminfo"] = &fstest.MapFile{Data: fmt.Appendf(nil, "MemTotal: 2030424 kB\nMemAvailable: %d kB\n", free<<10)}
 	return proc
 }

@@ -5,9 +5,11 @@ import (
 
 	"gprovision/hw/nic"
 	"gprovision/hw/smbios"
+	"gprovision/model/hardware"
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
 	"gprovision/model/record"
+	"gprovision/unit/inventory"
 	"gprovision/unit/journal"
 )
 
@@ -32,11 +34,11 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o, err := Collect(j.Proc, j.Sys, dmi, disks, ports, j.Serial)
+	m, err := inventory.Collect(j.Proc, j.Sys, dmi, disks, ports, j.Serial)
 	if err != nil {
 		j.Log.Warn("hardware cannot be read completely", "err", err)
 	}
-	o.Firmware.IPMI = j.plan.bmcFirmware
+	m.Firmware.IPMI = j.plan.bmcFirmware
 	device, err := j.plan.chooseRecovery(j.Identity.Variant, disks)
 	if err != nil {
 		return err
@@ -45,16 +47,17 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 	if j.Identity.Variant.OneDisk() { // the volume is on a main disk: no device to compare
 		spec.Recovery, recovery = manifest.Disk{}, ""
 	}
-	lines := Validate(spec, o, Rules{OUI: j.Identity.Variant.MACPrefixes(), Recovery: recovery, Named: j.Identity.From == "name"})
+	rules := hardware.Rules{OUI: j.Identity.Variant.MACPrefixes(), Recovery: recovery, Named: j.Identity.From == "name"}
+	lines := hardware.Compare(spec, m, rules)
 	j.env.Checks++
 	for _, l := range lines {
 		j.Log.Info("hardware", journal.Kind(record.KindQA), "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule,
 			"checked", l.Checked, "ok", l.OK, "try", j.env.Checks, journal.ForPerson())
 	}
-	j.Log.Info("hardware compared", "result", Tally(lines), journal.ForPerson())
-	j.Panel.Message(Tally(lines))
-	if err := Judge(lines); err != nil {
-		dump, derr := Dump(o, spec.DevCodeName, recovery, j.Identity.Variant.MACPrefixes())
+	j.Log.Info("hardware compared", "result", hardware.Tally(lines), journal.ForPerson())
+	j.Panel.Message(hardware.Tally(lines))
+	if err := hardware.Judge(lines); err != nil {
+		dump, derr := hardware.Dump(m, spec.DevCodeName, recovery, j.Identity.Variant.MACPrefixes())
 		if derr == nil {
 			j.Log.Info("hardware as a specification", "json", string(dump))
 		}

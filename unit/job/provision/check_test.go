@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +15,7 @@ import (
 
 	"gprovision/hw/smbios"
 	"gprovision/model/fault"
+	"gprovision/model/hardware"
 	"gprovision/model/layout"
 	"gprovision/model/manifest"
 	"gprovision/model/policy"
@@ -32,7 +32,7 @@ func hardwareJob(t *testing.T) (j *provisioning, sys, proc fstest.MapFS, log *by
 	t.Helper()
 	j, log = testJob(t, policy.Policy{})
 	machinetest.Fit(machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI}), j.Machine)
-	proc, sys = qaMachine()
+	proc, sys = machinetest.Sysfs()
 	sys["class/dmi/id/product_serial"] = &fstest.MapFile{Data: []byte(machinetest.Serial + "\n")}
 	sys["class/dmi/id/bios_version"] = &fstest.MapFile{Data: []byte("1.16\n")}
 	j.Sys, j.Proc, j.Panel = sys, proc, panel.New()
@@ -108,7 +108,7 @@ func TestCheckHardware(t *testing.T) {
 				t.Fatalf("got %v, want %v", err, tc.want)
 			}
 			lines := toldLines(t, j.env.Journal, "5")
-			if got := qaBad(lines); got != tc.wrong {
+			if got := wrong(lines); got != tc.wrong {
 				t.Errorf("wrong are %q, want %q", got, tc.wrong)
 			}
 			if begun := j.env.Checks - 4; begun > 1 || (begun == 1) != (len(lines) > 0) {
@@ -122,7 +122,7 @@ func TestCheckHardware(t *testing.T) {
 }
 
 // toldLines returns the lines of a hardware check that a journal has for the server. try is which check of the boot it must be.
-func toldLines(t *testing.T, j *journal.Journal, try string) (out []Line) {
+func toldLines(t *testing.T, j *journal.Journal, try string) (out []hardware.Line) {
 	t.Helper()
 	for _, r := range j.Records() {
 		if r.Kind != record.KindQA {
@@ -135,68 +135,25 @@ func toldLines(t *testing.T, j *journal.Journal, try string) (out []Line) {
 		if has["try"] != try || !r.Person {
 			t.Errorf("%+v is not of try %s for a person", r, try)
 		}
-		out = append(out, Line{Name: has["name"], Found: has["found"], Expected: has["expected"], Rule: has["rule"],
+		out = append(out, hardware.Line{Name: has["name"], Found: has["found"], Expected: has["expected"], Rule: has["rule"],
 			Checked: has["checked"] == "true", OK: has["ok"] == "true"})
 	}
 	return out
 }
 
+// wrong returns the names of the lines that do not hold.
+func wrong(lines []hardware.Line) string {
+	var s []string
+	for _, l := range lines {
+		if l.Wrong() {
+			s = append(s, l.Name)
+		}
+	}
+	return strings.Join(s, ", ")
+}
+
 // errAny is any error.
 var errAny = errors.New("any")
-
-// TestReadBus: what is no device, or cannot be read as one, is left out.
-func TestReadBus(t *testing.T) {
-	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
-	sys := fstest.MapFS{
-		"bus/b/a/vendor": file("0x8086\n"), "bus/b/a/device": file("0x29c0\n"), "bus/b/a/class": file("0x060000\n"),
-		"bus/b/no-class/vendor": file("0x8086\n"), "bus/b/no-class/device": file("0x29c0\n"),
-		"bus/b/no-number/vendor": file("x\n"), "bus/b/no-number/device": file("0x29c0\n"), "bus/b/no-number/class": file("0x060000\n"),
-		"bus/b/interface/bInterfaceClass": file("09\n"),
-	}
-	got, err := readBus(sys, "bus/b", "vendor", "device", "class", 8)
-	if err != nil || len(got) != 1 || got[0] != (Device{0x8086, 0x29c0, 0x0600}) {
-		t.Errorf("%v, %v", got, err)
-	}
-	if got, err := readBus(sys, "bus/c", "vendor", "device", "class", 8); got != nil || err != nil {
-		t.Errorf("no such bus: %v, %v", got, err)
-	}
-	if _, err := readBus(sys, "bus/b/a/vendor", "vendor", "device", "class", 8); err == nil {
-		t.Error("a bus that is no directory")
-	}
-}
-
-// TestReadMemory: only a number with its name counts.
-func TestReadMemory(t *testing.T) {
-	for text, want := range map[string]int{
-		"MemTotal:  2048 kB\nMemAvailable: 1024 kB\n": 1, "MemTotal: 2048 kB\n": -1, "MemAvailable: -5 kB\n": -1, "MemAvailable:\n": -1, "": -1,
-	} {
-		got, err := readMemory(fstest.MapFS{"meminfo": {Data: []byte(text)}}, "MemAvailable")
-		if want >= 0 && (err != nil || got != uint64(want)) || want < 0 && err == nil {
-			t.Errorf("%q: %d, %v", text, got, err)
-		}
-	}
-	if _, err := readMemory(fstest.MapFS{}, "MemAvailable"); !errors.Is(err, os.ErrNotExist) {
-		t.Error(err)
-	}
-}
-
-// TestPCIClass: the classes of devices that units have are named in a dumped specification, others are not.
-func TestPCIClass(t *testing.T) {
-	names := map[string]manifest.ID{}
-	for c := range manifest.ID(0xffff) {
-		name := pciClass(c)
-		if name == "" {
-			continue
-		}
-		if other, ok := names[name]; ok {
-			t.Errorf("%s and %s are both %q", c, other, name)
-		}
-		names[name] = c
-	}
-	if names["NVMe controller"] != 0x0108 || names["Ethernet"] != 0x0200 || names["USB controller"] != 0x0c03 {
-		t.Errorf("%v", names) // PCI Code and ID Assignment Specification, 1.2, 1.3 and 1.13
-	}
-}
 
 // TestClock: the server's time is set where it can be true. That the clock cannot be set ends nothing, a server that does not say it does.
 func TestClock(t *testing.T) {

@@ -6,10 +6,11 @@ import (
 	"strings"
 	"testing"
 
-	"gprovision/hw/block"
 	"gprovision/model/edit"
 	"gprovision/model/fault"
+	"gprovision/model/hardware"
 	"gprovision/model/manifest"
+	"gprovision/model/platform"
 	"gprovision/model/policy"
 	"gprovision/model/record"
 	"gprovision/model/source"
@@ -34,10 +35,10 @@ const obeyable = `{
 }`
 
 // refusesFirst returns the fault with which a unit of a platform refuses a manifest before it touches a disk, by the code of the job itself.
-func refusesFirst(t *testing.T, m *manifest.Manifest, platform string) error {
+func refusesFirst(t *testing.T, m *manifest.Manifest, code string) error {
 	t.Helper()
 	j := &provisioning{Machine: &machine.Machine{Site: site.Stock(), Policy: policy.Policy{AllowUnsigned: true, AllowSHA1: true}}}
-	j.Identity.Variant.DevCodeName = platform
+	j.Identity.Variant.DevCodeName = code
 	base, err := url.Parse("http://10.0.2.2/files/manufData.json")
 	if err != nil {
 		t.Fatal(err)
@@ -49,16 +50,17 @@ func refusesFirst(t *testing.T, m *manifest.Manifest, platform string) error {
 }
 
 // goesOn does with a manifest that was not refused what the job does with it, up to the first disk.
-func goesOn(t *testing.T, m *manifest.Manifest, platform string) {
+func goesOn(t *testing.T, m *manifest.Manifest, code string) {
 	t.Helper()
 	if _, err := record.Endpoint(m.LogEndpoint); err != nil {
 		t.Errorf("enrol: %v", err)
 	}
-	spec, err := m.SpecsFor(platform)
+	spec, err := m.SpecsFor(code)
 	if err != nil {
 		t.Errorf("check-hardware: %v", err)
 	}
-	Validate(spec, Observed{Disks: []block.Disk{{Path: "/dev/sda", Size: 1}}}, Rules{})
+	disk := hardware.Disk{Candidate: platform.Candidate{Path: "/dev/sda", Size: 1}}
+	hardware.Compare(spec, hardware.Machine{Disks: []hardware.Disk{disk}}, hardware.Rules{})
 	images := 0
 	for _, f := range m.Files {
 		if _, err := manifest.HashFor(f, true); err != nil {

@@ -12,6 +12,7 @@ import (
 	"gprovision/model/manifest"
 	"gprovision/model/signature"
 	"gprovision/unit/image"
+	"gprovision/unit/inventory"
 	"gprovision/unit/report"
 )
 
@@ -133,7 +134,7 @@ func (j *provisioning) roomToKeep() (int64, error) {
 			return 0, err
 		}
 		j.waiting = dir
-		if free, err := readMemory(j.Proc, "MemAvailable"); err == nil {
+		if free, err := inventory.Memory(j.Proc, "MemAvailable"); err == nil {
 			j.memory = int64(free) << 20 / 4
 		} else {
 			j.Log.Warn("no file is kept in memory", "err", err)

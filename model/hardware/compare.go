@@ -1,39 +1,16 @@
-package provision
+package hardware
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
-	"gprovision/hw/block"
-	"gprovision/hw/nic"
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
 )
-
-// Observed is the hardware of this machine, as the check against the bill of materials sees it.
-type Observed struct {
-	CPU      manifest.CPU
-	RamMegs  uint64       // MemTotal of /proc/meminfo in MiB
-	NICs     []nic.Port   // with hardware behind them
-	Disks    []block.Disk // the recovery device too
-	PCI, USB []Device
-	DMI      platform.DMI // nil if nothing is known
-	Firmware manifest.Firmware
-	Serial   string // serial number of the machine
-}
-
-// Device is one device on a bus.
-type Device struct {
-	Vendor, Device, Class manifest.ID
-}
 
 // Line is one line of the check. Every line is shown, also one that holds.
 type Line struct {
@@ -69,23 +46,24 @@ type Rules struct {
 	Named bool
 }
 
-// Validate compares what was observed with a specification. All comparisons run. What a specification does not name is not
+// Compare holds a machine against a specification. All comparisons run. What a specification does not name is not
 // compared, and its line says so. The main disks must be named. See Judge.
-func Validate(spec manifest.Specs, o Observed, r Rules) []Line {
+func Compare(spec manifest.Specs, m Machine, r Rules) []Line {
 	c := &check{}
-	c.cpu(spec.CPUInfo, o.CPU)
-	c.nics(spec, o.NICs, r.OUI)
+	c.cpu(spec.CPUInfo, m.CPU)
+	c.nics(spec, m.NICs, r.OUI)
 	if spec.RamMegs == 0 {
-		c.skip("memory", fmt.Sprintf("%d MiB", o.RamMegs), unspecified)
+		c.skip("memory", fmt.Sprintf("%d MiB", m.RamMegs), unspecified)
 	} else {
-		c.add("memory", fmt.Sprintf("%d MiB", o.RamMegs), fmt.Sprintf("%d MiB", spec.RamMegs), "within 1 %", diff(o.RamMegs, spec.RamMegs)*100 < spec.RamMegs)
+		c.add("memory", fmt.Sprintf("%d MiB", m.RamMegs), fmt.Sprintf("%d MiB", spec.RamMegs), "within 1 %",
+			diff(m.RamMegs, spec.RamMegs)*100 < spec.RamMegs)
 	}
-	c.firmware(spec.FirmwareVer, o.Firmware)
-	c.disks(spec, o.Disks, r.Recovery)
-	c.devices("USB device", spec.Devices.USB, o.USB)
-	c.devices("PCI device", spec.Devices.PCI, o.PCI)
-	c.dmi(spec.DmiMatches, o.DMI)
-	c.serial(spec.SerNumRegex, o.Serial, r.Named)
+	c.firmware(spec.FirmwareVer, m.Firmware)
+	c.disks(spec, m.Disks, r.Recovery)
+	c.devices("USB device", spec.Devices.USB, m.USB)
+	c.devices("PCI device", spec.Devices.PCI, m.PCI)
+	c.dmi(spec.DmiMatches, m.DMI)
+	c.serial(spec.SerNumRegex, m.Serial, r.Named)
 	return c.lines
 }
 
@@ -127,7 +105,7 @@ func (c *check) cpu(want, have manifest.CPU) {
 	c.add("processor sockets", strconv.Itoa(have.Sockets), strconv.Itoa(want.Sockets), "equal", have.Sockets == want.Sockets)
 }
 
-func (c *check) nics(spec manifest.Specs, ports []nic.Port, oui []string) {
+func (c *check) nics(spec manifest.Specs, ports []Port, oui []string) {
 	var own, all []string
 	for _, p := range ports {
 		all = append(all, p.MAC)
@@ -152,7 +130,8 @@ func (c *check) nics(spec manifest.Specs, ports []nic.Port, oui []string) {
 	if seq := sequential(own); spec.OUINicsSequential == nil {
 		c.skip("own addresses follow one another", strconv.FormatBool(seq), unspecified)
 	} else {
-		c.add("own addresses follow one another", strconv.FormatBool(seq), strconv.FormatBool(*spec.OUINicsSequential), "equal", seq == *spec.OUINicsSequential)
+		c.add("own addresses follow one another", strconv.FormatBool(seq), strconv.FormatBool(*spec.OUINicsSequential), "equal",
+			seq == *spec.OUINicsSequential)
 	}
 	count("network ports", spec.TotalNics, all)
 }
@@ -172,7 +151,8 @@ func sequential(sorted []string) bool {
 
 func (c *check) firmware(want, have manifest.Firmware) {
 	for _, f := range []struct{ name, want, have string }{
-		{"BIOS", want.BIOS, have.BIOS}, {"IPMI", want.IPMI, have.IPMI}, {"FRU", want.FRU, have.FRU}, {"SDR", want.SDR, have.SDR}, {"ME", want.ME, have.ME},
+		{"BIOS", want.BIOS, have.BIOS}, {"IPMI", want.IPMI, have.IPMI}, {"FRU", want.FRU, have.FRU}, {"SDR", want.SDR, have.SDR},
+		{"ME", want.ME, have.ME},
 	} {
 		switch {
 		case f.want != "":
@@ -184,7 +164,7 @@ func (c *check) firmware(want, have manifest.Firmware) {
 }
 
 // sameMake reports whether a disk has the vendor and the model of want.
-func sameMake(want manifest.Disk, d block.Disk) bool {
+func sameMake(want manifest.Disk, d Disk) bool {
 	same := func(want, have string) bool {
 		return strings.TrimSpace(want) == "" || strings.TrimSpace(want) == strings.TrimSpace(have)
 	}
@@ -192,12 +172,12 @@ func sameMake(want manifest.Disk, d block.Disk) bool {
 }
 
 // matches reports whether a disk is one that want describes.
-func matches(want manifest.Disk, d block.Disk) bool {
+func matches(want manifest.Disk, d Disk) bool {
 	return sameMake(want, d) && platform.Within(d.Size, want.Size, want.SizeTolerancePct)
 }
 
-func (c *check) disks(spec manifest.Specs, disks []block.Disk, recovery string) {
-	i := slices.IndexFunc(disks, func(d block.Disk) bool { return d.Path == recovery && recovery != "" })
+func (c *check) disks(spec manifest.Specs, disks []Disk, recovery string) {
+	i := slices.IndexFunc(disks, func(d Disk) bool { return d.Path == recovery && recovery != "" })
 	switch {
 	case spec.Recovery == (manifest.Disk{}) && i >= 0:
 		c.skip("recovery device", describeDisk(disks[i]), unspecified)
@@ -219,7 +199,7 @@ func (c *check) disks(spec manifest.Specs, disks []block.Disk, recovery string) 
 			i = -1
 		}
 	}
-	named := func(d block.Disk) bool {
+	named := func(d Disk) bool {
 		for _, alt := range spec.MainDiskConfigs {
 			for _, w := range alt {
 				if (w.Vendor != "" || w.Model != "") && sameMake(w, d) {
@@ -229,12 +209,12 @@ func (c *check) disks(spec manifest.Specs, disks []block.Disk, recovery string) 
 		}
 		return false
 	}
-	var main []block.Disk
+	var main []Disk
 	var found, media []string
 	for j, d := range disks {
 		switch {
 		case j == i:
-		case (d.Removable || d.Bus == block.USB) && !named(d):
+		case (d.Removable || d.Bus == string(platform.USB)) && !named(d):
 			media = append(media, describeDisk(d))
 		default:
 			main, found = append(main, d), append(found, describeDisk(d))
@@ -253,12 +233,13 @@ func (c *check) disks(spec manifest.Specs, disks []block.Disk, recovery string) 
 		alts = append(alts, strings.Join(s, " and "))
 		ok = ok || len(alt) > 0 && covers(alt, main)
 	}
-	c.add("main disks", fmt.Sprintf("%d: %s", len(found), orNone(found)), strings.Join(orNoneList(alts), "; or "), "exactly the disks of one alternative: vendor and model equal, size within its tolerance", ok)
+	c.add("main disks", fmt.Sprintf("%d: %s", len(found), orNone(found)), strings.Join(orNoneList(alts), "; or "),
+		"exactly the disks of one alternative: vendor and model equal, size within its tolerance", ok)
 }
 
 // covers reports whether each disk can be assigned to one place of alt, so that all places are taken. Places overlap where
 // tolerances do, so this is a matching (by augmenting paths), not a first fit.
-func covers(alt []manifest.Disk, disks []block.Disk) bool {
+func covers(alt []manifest.Disk, disks []Disk) bool {
 	total := 0
 	for _, w := range alt {
 		total += w.Count()
@@ -294,9 +275,9 @@ func covers(alt []manifest.Disk, disks []block.Disk) bool {
 }
 
 // describeDisk returns what is known of a disk, in words.
-func describeDisk(d block.Disk) string {
+func describeDisk(d Disk) string {
 	s := fmt.Sprintf("%s %d bytes", d.Path, d.Size)
-	for _, x := range []string{string(d.Bus), d.Vendor, d.Model} {
+	for _, x := range []string{d.Bus, d.Vendor, d.Model} {
 		if x != "" {
 			s += ", " + x
 		}
@@ -385,219 +366,3 @@ func (c *check) serial(expr, have string, named bool) {
 }
 
 func diff(a, b uint64) uint64 { return max(a, b) - min(a, b) }
-
-// Collect reads what /proc and /sys say of this machine and adds what is passed in. The error joins all that could not be
-// read; what could is returned all the same, and the rest fails its lines.
-func Collect(proc, sys fs.FS, dmi platform.DMI, disks []block.Disk, ports []nic.Port, serial string) (Observed, error) {
-	o := Observed{DMI: dmi, Disks: disks, NICs: ports, Serial: serial}
-	if dmi != nil {
-		o.Firmware.BIOS = dmi.Keyword("bios-version")
-	}
-	var errs []error
-	keep := func(err error) {
-		if err != nil {
-			errs = append(errs, err)
-		}
-	}
-	var err error
-	o.CPU, err = readCPU(proc, sys)
-	keep(err)
-	o.RamMegs, err = readMemory(proc, "MemTotal")
-	keep(err)
-	o.PCI, err = readBus(sys, "bus/pci/devices", "vendor", "device", "class", 8)
-	keep(err)
-	o.USB, err = readBus(sys, "bus/usb/devices", "idVendor", "idProduct", "bDeviceClass", 0)
-	keep(err)
-	return o, errors.Join(errs...)
-}
-
-func readCPU(proc, sys fs.FS) (manifest.CPU, error) {
-	b, err := fs.ReadFile(proc, "cpuinfo")
-	if err != nil {
-		return manifest.CPU{}, fmt.Errorf("read processors: %w", err)
-	}
-	var c manifest.CPU
-	models := map[string]bool{}
-	for line := range strings.Lines(string(b)) {
-		key, val, _ := strings.Cut(line, ":")
-		switch strings.TrimSpace(key) {
-		case "processor":
-			c.Cores++
-		case "model name":
-			c.Model = strings.TrimSpace(val)
-			models[c.Model] = true
-		}
-	}
-	dirs, err := fs.Glob(sys, "devices/system/cpu/cpu[0-9]*")
-	if err != nil {
-		return c, fmt.Errorf("read processors: %w", err)
-	}
-	sockets := map[string]bool{}
-	for _, d := range dirs {
-		id, err := fs.ReadFile(sys, path.Join(d, "topology/physical_package_id"))
-		if err != nil {
-			id = []byte("0")
-		}
-		sockets[strings.TrimSpace(string(id))] = true
-	}
-	c.Sockets = len(sockets)
-	if len(models) > 1 {
-		c.Model = ""
-		return c, errors.New("read processors: they are not all of the same model")
-	}
-	return c, nil
-}
-
-// readMemory returns one amount of /proc/meminfo in MiB.
-func readMemory(proc fs.FS, name string) (uint64, error) {
-	b, err := fs.ReadFile(proc, "meminfo")
-	if err != nil {
-		return 0, fmt.Errorf("read memory: %w", err)
-	}
-	for line := range strings.Lines(string(b)) {
-		f := strings.Fields(line)
-		if len(f) >= 2 && f[0] == name+":" {
-			kb, err := strconv.ParseUint(f[1], 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("read memory: %w", err)
-			}
-			return kb / 1024, nil
-		}
-	}
-	return 0, fmt.Errorf("read memory: /proc/meminfo has no %s", name)
-}
-
-// readBus reads the devices of a bus. Entries without a vendor are no devices. shift is dropped from the class.
-func readBus(sys fs.FS, dir, vendor, device, class string, shift uint) ([]Device, error) {
-	entries, err := fs.ReadDir(sys, dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", dir, err)
-	}
-	var out []Device
-	for _, e := range entries {
-		hex := func(name string) (uint64, bool) {
-			b, err := fs.ReadFile(sys, path.Join(dir, e.Name(), name))
-			if err != nil {
-				return 0, false
-			}
-			v, err := strconv.ParseUint(strings.TrimPrefix(strings.TrimSpace(string(b)), "0x"), 16, 32)
-			return v, err == nil
-		}
-		v, ok1 := hex(vendor)
-		d, ok2 := hex(device)
-		c, ok3 := hex(class)
-		if ok1 && ok2 && ok3 {
-			out = append(out, Device{manifest.ID(v), manifest.ID(d), manifest.ID(c >> shift)})
-		}
-	}
-	return out, nil
-}
-
-// Dump returns what was observed as a specification in the schema of the manifest, for its author to start from. recovery
-// is the path of the recovery device; if it is empty all disks are listed as main disks, and a note says so.
-func Dump(o Observed, code, recovery string, oui []string) ([]byte, error) {
-	s := manifest.Specs{DevCodeName: code, CPUInfo: o.CPU, RamMegs: o.RamMegs, FirmwareVer: o.Firmware, TotalNics: new(len(o.NICs))}
-	var own []string
-	for _, p := range o.NICs {
-		if len(oui) == 0 || slices.ContainsFunc(oui, func(x string) bool { return strings.HasPrefix(p.MAC, x) }) {
-			own = append(own, p.MAC)
-		}
-	}
-	slices.Sort(own)
-	s.NumOUINics, s.OUINicsSequential = new(len(own)), new(sequential(own))
-	var main []manifest.Disk
-	for _, d := range o.Disks {
-		x := manifest.Disk{Size: d.Size, SizeTolerancePct: 1, Vendor: d.Vendor, Model: d.Model, Quantity: 1}
-		if d.Path == recovery && recovery != "" {
-			x.Quantity = 0
-			s.Recovery = x
-			continue
-		}
-		if i := slices.IndexFunc(main, func(m manifest.Disk) bool {
-			m.Quantity = 1
-			return m == x
-		}); i >= 0 {
-			main[i].Quantity++
-		} else {
-			main = append(main, x)
-		}
-	}
-	if main != nil {
-		s.MainDiskConfigs = [][]manifest.Disk{main}
-	}
-	if recovery == "" {
-		s.Recovery.Vendor = "(move the entry of the recovery device here from MainDiskConfigs)"
-	}
-	s.Devices.PCI, s.Devices.USB = count(o.PCI, true), count(o.USB, false)
-	b, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("write the detected hardware: %w", err)
-	}
-	return append(b, '\n'), nil
-}
-
-// count groups equal devices.
-func count(devices []Device, pci bool) []manifest.BusDevice {
-	var out []manifest.BusDevice
-	for _, d := range devices {
-		x := manifest.BusDevice{Vendor: d.Vendor, Device: d.Device, Class: d.Class}
-		if i := slices.IndexFunc(out, func(o manifest.BusDevice) bool { return d == Device{o.Vendor, o.Device, o.Class} }); i >= 0 {
-			out[i].Quantity++
-			continue
-		}
-		x.Quantity = 1
-		if pci {
-			x.HumanDescription = pciClass(d.Class)
-		}
-		out = append(out, x)
-	}
-	return out
-}
-
-// pciClass returns the name of a class and subclass (PCI Code and ID Assignment Specification), or "".
-func pciClass(c manifest.ID) string {
-	switch c {
-	case 0x0100:
-		return "SCSI controller"
-	case 0x0104:
-		return "RAID controller"
-	case 0x0106:
-		return "SATA controller"
-	case 0x0107:
-		return "SAS controller"
-	case 0x0108:
-		return "NVMe controller"
-	case 0x0200:
-		return "Ethernet"
-	case 0x0300:
-		return "VGA"
-	case 0x0403:
-		return "audio"
-	case 0x0600:
-		return "host bridge"
-	case 0x0601:
-		return "ISA bridge"
-	case 0x0604:
-		return "PCI bridge"
-	case 0x0780:
-		return "communication controller"
-	case 0x0800:
-		return "interrupt controller"
-	case 0x0880:
-		return "system peripheral"
-	case 0x0c03:
-		return "USB controller"
-	case 0x0c05:
-		return "SMBus"
-	case 0x1101:
-		return "performance counters"
-	case 0x1180:
-		return "signal processing"
-	case 0xff00:
-		return "not assigned"
-	}
-	return ""
-}
