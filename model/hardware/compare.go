@@ -36,22 +36,13 @@ func Tally(lines []Line) string {
 	return fmt.Sprintf("%d checked, %d not checked", checked, len(lines)-checked)
 }
 
-// Rules is what the check needs to know beside the specification.
-type Rules struct {
-	// OUI lists the prefixes of MAC addresses that count as the company's own, in lower case. Without any, all addresses do.
-	OUI []string
-	// Recovery is the path of the disk that was chosen as recovery device. If it is empty, the specification finds the device.
-	Recovery string
-	// Named reports whether the platform was not recognised but named, so that the serial number need not match.
-	Named bool
-}
-
-// Compare holds a machine against a specification. All comparisons run. What a specification does not name is not
-// compared, and its line says so. The main disks must be named. See Judge.
-func Compare(spec manifest.Specs, m Machine, r Rules) []Line {
+// Compare holds a machine of a platform against a specification. All comparisons run. What a specification does not name is not compared,
+// and its line says so. The main disks must be named. The serial number of a platform that was not recognised but named need not match. See
+// Judge.
+func Compare(spec manifest.Specs, m Machine, id platform.Identity) []Line {
 	c := &check{}
 	c.cpu(spec.CPUInfo, m.CPU)
-	c.nics(spec, m.NICs, r.OUI)
+	c.nics(spec, m.NICs, id.Variant.MACPrefixes())
 	if spec.RamMegs == 0 {
 		c.skip("memory", fmt.Sprintf("%d MiB", m.RamMegs), unspecified)
 	} else {
@@ -59,11 +50,11 @@ func Compare(spec manifest.Specs, m Machine, r Rules) []Line {
 			diff(m.RamMegs, spec.RamMegs)*100 < spec.RamMegs)
 	}
 	c.firmware(spec.FirmwareVer, m.Firmware)
-	c.disks(spec, m.Disks, r.Recovery)
+	c.disks(spec, m.Disks, id.Variant)
 	c.devices("USB device", spec.Devices.USB, m.USB)
 	c.devices("PCI device", spec.Devices.PCI, m.PCI)
 	c.dmi(spec.DmiMatches, m.DMI)
-	c.serial(spec.SerNumRegex, m.Serial, r.Named)
+	c.serial(spec.SerNumRegex, m.Serial, id.From == "name")
 	return c.lines
 }
 
@@ -176,8 +167,27 @@ func matches(want manifest.Disk, d Disk) bool {
 	return sameMake(want, d) && platform.Within(d.Size, want.Size, want.SizeTolerancePct)
 }
 
-func (c *check) disks(spec manifest.Specs, disks []Disk, recovery string) {
-	i := slices.IndexFunc(disks, func(d Disk) bool { return d.Path == recovery && recovery != "" })
+// Wanted is what a specification says of the recovery device, or nil if it says nothing.
+func Wanted(s manifest.Specs) *platform.Want {
+	r := s.Recovery
+	if r.Size == 0 && r.Vendor == "" && r.Model == "" {
+		return nil
+	}
+	return &platform.Want{Size: r.Size, TolerancePct: r.SizeTolerancePct, Vendor: r.Vendor, Model: r.Model}
+}
+
+// recovery compares the recovery device, as a provisioning chooses it, and returns its index, -1 if none was chosen. Where the recovery
+// volume is on the main disk there is no device to compare.
+func (c *check) recovery(spec manifest.Specs, disks []Disk, v platform.Variant) int {
+	if v.OneDisk() {
+		return -1
+	}
+	var all []platform.Candidate
+	for _, d := range disks {
+		all = append(all, d.Candidate)
+	}
+	chosen, err := platform.ChooseRecovery(v, Wanted(spec), all)
+	i := slices.IndexFunc(disks, func(d Disk) bool { return err == nil && d.Path == chosen.Path })
 	switch {
 	case spec.Recovery == (manifest.Disk{}) && i >= 0:
 		c.skip("recovery device", describeDisk(disks[i]), unspecified)
@@ -188,17 +198,19 @@ func (c *check) disks(spec manifest.Specs, disks []Disk, recovery string) {
 			matches(spec.Recovery, disks[i]))
 	default:
 		var found []string
-		for j, d := range disks {
-			if matches(spec.Recovery, d) {
-				found, i = append(found, describeDisk(d)), j
+		for _, d := range disks {
+			if matches(spec.Recovery, d) && platform.AllowedRecovery(v, d.Candidate) {
+				found = append(found, describeDisk(d))
 			}
 		}
 		c.add("recovery device", fmt.Sprintf("%d that fit: %s", len(found), orNone(found)), describeWanted(spec.Recovery), "exactly one fits",
-			len(found) == 1)
-		if len(found) != 1 {
-			i = -1
-		}
+			false)
 	}
+	return i
+}
+
+func (c *check) disks(spec manifest.Specs, disks []Disk, v platform.Variant) {
+	recovery := c.recovery(spec, disks, v)
 	named := func(d Disk) bool {
 		for _, alt := range spec.MainDiskConfigs {
 			for _, w := range alt {
@@ -213,7 +225,7 @@ func (c *check) disks(spec manifest.Specs, disks []Disk, recovery string) {
 	var found, media []string
 	for j, d := range disks {
 		switch {
-		case j == i:
+		case j == recovery:
 		case (d.Removable || d.Bus == string(platform.USB)) && !named(d):
 			media = append(media, describeDisk(d))
 		default:

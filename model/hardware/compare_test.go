@@ -60,6 +60,14 @@ func observed() Machine {
 	}
 }
 
+// identity is the platform of that machine.
+func identity() platform.Identity {
+	return platform.Identity{From: "baseboard", Variant: platform.Variant{
+		NICInfo:       platform.NICInfo{MACPrefix: []string{"56:78:90"}},
+		RecoveryMedia: platform.RecoveryMedia{ValidateRDMethod: platform.ValidateUSB},
+	}}
+}
+
 func qaSpec(t *testing.T) manifest.Specs {
 	t.Helper()
 	m, err := manifest.Parse([]byte(qaSpecs))
@@ -81,65 +89,68 @@ func qaBad(lines []Line) string {
 }
 
 func TestCompare(t *testing.T) {
-	rules := Rules{OUI: []string{"56:78:90"}, Recovery: "/dev/sdb"}
 	tests := []struct {
 		name   string
-		change func(*manifest.Specs, *Machine, *Rules)
+		change func(*manifest.Specs, *Machine, *platform.Identity)
 		bad    string
 	}{
-		{"as specified", func(*manifest.Specs, *Machine, *Rules) {}, ""},
-		{"recovery device not chosen yet", func(s *manifest.Specs, m *Machine, r *Rules) { r.Recovery = "" }, ""},
-		{"two that fit as recovery device", func(s *manifest.Specs, m *Machine, r *Rules) {
-			r.Recovery = ""
+		{"as specified", func(*manifest.Specs, *Machine, *platform.Identity) {}, ""},
+		{"two that fit as recovery device", func(s *manifest.Specs, m *Machine, id *platform.Identity) {
 			d := m.Disks[1]
 			d.Path = "/dev/sdd"
 			m.Disks = append(slices.Clone(m.Disks), d)
 		}, "recovery device"},
-		{"another stick", func(s *manifest.Specs, m *Machine, r *Rules) {
+		{"a recovery device on another bus", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.Disks[1].Bus = "sata" },
+			"recovery device"},
+		{"another stick", func(s *manifest.Specs, m *Machine, id *platform.Identity) {
 			m.Disks = append(slices.Clone(m.Disks), newDisk("/dev/sdd", 1, platform.USB))
 		}, ""},
-		{"another disk", func(s *manifest.Specs, m *Machine, r *Rules) {
+		{"another disk", func(s *manifest.Specs, m *Machine, id *platform.Identity) {
 			m.Disks = append(slices.Clone(m.Disks), newDisk("/dev/sdd", 1, platform.SATA))
 		}, "main disks"},
-		{"a disk less", func(s *manifest.Specs, m *Machine, r *Rules) { m.Disks = m.Disks[:2] }, "main disks"},
-		{"wrong recovery device", func(s *manifest.Specs, m *Machine, r *Rules) { s.Recovery.Model = "OTHER" }, "recovery device"},
-		{"the other alternative, in the order that a first fit gets wrong", func(s *manifest.Specs, m *Machine, r *Rules) {
+		{"a disk less", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.Disks = m.Disks[:2] }, "main disks"},
+		{"wrong recovery device", func(s *manifest.Specs, m *Machine, id *platform.Identity) { s.Recovery.Model = "OTHER" }, "recovery device"},
+		{"the other alternative, in the order that a first fit gets wrong", func(s *manifest.Specs, m *Machine, id *platform.Identity) {
 			m.Disks = []Disk{m.Disks[1], newDisk("/dev/sdc", 300000000000, platform.NVMe),
 				newDisk("/dev/sda", 306000000000, platform.NVMe)}
 		}, ""},
-		{"sizes", func(s *manifest.Specs, m *Machine, r *Rules) { s.MainDiskConfigs[0][0].SizeTolerancePct = 1 }, "main disks"},
-		{"no main disks in the manifest", func(s *manifest.Specs, m *Machine, r *Rules) { s.MainDiskConfigs = nil }, "main disks"},
-		{"processor", func(s *manifest.Specs, m *Machine, r *Rules) { m.CPU.Model, m.CPU.Sockets = "x", 1 },
+		{"sizes", func(s *manifest.Specs, m *Machine, id *platform.Identity) {
+			s.MainDiskConfigs[0][0].SizeTolerancePct = 1
+		}, "main disks"},
+		{"no main disks in the manifest", func(s *manifest.Specs, m *Machine, id *platform.Identity) { s.MainDiskConfigs = nil }, "main disks"},
+		{"processor", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.CPU.Model, m.CPU.Sockets = "x", 1 },
 			"processor model, processor sockets"},
-		{"memory at the edge", func(s *manifest.Specs, m *Machine, r *Rules) { s.RamMegs, m.RamMegs = 1000, 1009 }, ""},
-		{"memory", func(s *manifest.Specs, m *Machine, r *Rules) { s.RamMegs, m.RamMegs = 1000, 1010 }, "memory"},
-		{"ports", func(s *manifest.Specs, m *Machine, r *Rules) { m.NICs = m.NICs[1:] },
+		{"memory at the edge", func(s *manifest.Specs, m *Machine, id *platform.Identity) { s.RamMegs, m.RamMegs = 1000, 1009 }, ""},
+		{"memory", func(s *manifest.Specs, m *Machine, id *platform.Identity) { s.RamMegs, m.RamMegs = 1000, 1010 }, "memory"},
+		{"ports", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.NICs = m.NICs[1:] },
 			"network ports with own address, prefix 56:78:90, network ports"},
-		{"sequence", func(s *manifest.Specs, m *Machine, r *Rules) { m.NICs[1].MAC = "56:78:90:00:01:01" }, "own addresses follow one another"},
-		{"device that must not be there", func(s *manifest.Specs, m *Machine, r *Rules) {
+		{"sequence", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.NICs[1].MAC = "56:78:90:00:01:01" },
+			"own addresses follow one another"},
+		{"device that must not be there", func(s *manifest.Specs, m *Machine, id *platform.Identity) {
 			m.PCI = append(m.PCI, Device{0x10de, 1, 0x0300})
 		}, "PCI device 0x10de:0x0001 class 0x0300"},
-		{"device missing", func(s *manifest.Specs, m *Machine, r *Rules) { m.PCI, m.USB = m.PCI[:2], nil },
+		{"device missing", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.PCI, m.USB = m.PCI[:2], nil },
 			"USB device 0x1d6b:0x0002 class 0x0009, PCI device 0x1af4:0x1041 class 0x0200 (network)"},
-		{"DMI", func(s *manifest.Specs, m *Machine, r *Rules) { m.DMI.(qaDMI)["system-family"] = "R" }, "DMI system-family"},
-		{"DMI key", func(s *manifest.Specs, m *Machine, r *Rules) { s.DmiMatches["2[x] y"] = "" }, "DMI 2[x] y"},
-		{"no DMI", func(s *manifest.Specs, m *Machine, r *Rules) { m.DMI = nil }, "DMI 17[1] Size, DMI system-family"},
-		{"firmware", func(s *manifest.Specs, m *Machine, r *Rules) { m.Firmware.BIOS = "1.15" }, "firmware BIOS"},
-		{"serial", func(s *manifest.Specs, m *Machine, r *Rules) { m.Serial = "X1" }, "serial number"},
-		{"serial of a named platform", func(s *manifest.Specs, m *Machine, r *Rules) { m.Serial, r.Named = "X1", true }, ""},
-		{"serial with a wrong expression", func(s *manifest.Specs, m *Machine, r *Rules) { s.SerNumRegex, r.Named = "(", true }, "serial number"},
-		{"everything wrong", func(s *manifest.Specs, m *Machine, r *Rules) { *m = Machine{} },
-			"processor model, logical processors, processor sockets, "+
-				"network ports with own address, prefix 56:78:90, network ports, "+
-				"memory, firmware BIOS, recovery device, main disks, USB device 0x1d6b:0x0002 class 0x0009, "+
-				"PCI device 0x1af4:0x1041 class 0x0200 (network), "+
+		{"DMI", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.DMI.(qaDMI)["system-family"] = "R" }, "DMI system-family"},
+		{"DMI key", func(s *manifest.Specs, m *Machine, id *platform.Identity) { s.DmiMatches["2[x] y"] = "" }, "DMI 2[x] y"},
+		{"no DMI", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.DMI = nil }, "DMI 17[1] Size, DMI system-family"},
+		{"firmware", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.Firmware.BIOS = "1.15" }, "firmware BIOS"},
+		{"serial", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.Serial = "X1" }, "serial number"},
+		{"serial of a named platform", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.Serial, id.From = "X1", "name" }, ""},
+		{"serial with a wrong expression", func(s *manifest.Specs, m *Machine, id *platform.Identity) { s.SerNumRegex, id.From = "(", "name" },
+			"serial number"},
+		{"everything wrong", func(s *manifest.Specs, m *Machine, id *platform.Identity) { *m = Machine{} },
+			"processor model, logical processors, processor sockets, " +
+				"network ports with own address, prefix 56:78:90, network ports, " +
+				"memory, firmware BIOS, recovery device, main disks, USB device 0x1d6b:0x0002 class 0x0009, " +
+				"PCI device 0x1af4:0x1041 class 0x0200 (network), " +
 				"DMI 17[1] Size, DMI system-family, serial number"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s, m, r := qaSpec(t), observed(), rules
-			tt.change(&s, &m, &r)
-			lines := Compare(s, m, r)
+			s, m, id := qaSpec(t), observed(), identity()
+			tt.change(&s, &m, &id)
+			lines := Compare(s, m, id)
 			if got := qaBad(lines); got != tt.bad {
 				t.Errorf("got %q, want %q", got, tt.bad)
 			}
@@ -157,7 +168,7 @@ func TestCompare(t *testing.T) {
 
 func TestNotSpecified(t *testing.T) {
 	s := manifest.Specs{MainDiskConfigs: [][]manifest.Disk{{{Size: 500000000000, SizeTolerancePct: 5, Quantity: 2}}}}
-	lines := Compare(s, observed(), Rules{Recovery: "/dev/sdb"})
+	lines := Compare(s, observed(), platform.Identity{})
 	if got := qaBad(lines); got != "" || len(lines) < 8 {
 		t.Errorf("%q in %v", got, lines)
 	}
@@ -176,14 +187,16 @@ func TestNotSpecified(t *testing.T) {
 
 // TestNamedSerial: the serial number of a platform that was named is not compared, and nothing says that it was.
 func TestNamedSerial(t *testing.T) {
-	for _, l := range Compare(qaSpec(t), observed(), Rules{OUI: []string{"56:78:90"}, Recovery: "/dev/sdb", Named: true}) {
+	id := identity()
+	id.From = "name"
+	for _, l := range Compare(qaSpec(t), observed(), id) {
 		if l.Name == "serial number" && !l.OK {
 			t.Errorf("one that fits: %+v", l)
 		}
 	}
 	m := observed()
 	m.Serial = "X1"
-	for _, l := range Compare(qaSpec(t), m, Rules{OUI: []string{"56:78:90"}, Recovery: "/dev/sdb", Named: true}) {
+	for _, l := range Compare(qaSpec(t), m, id) {
 		if l.Name == "serial number" && (l.Checked || l.OK) {
 			t.Errorf("one that does not: %+v", l)
 		}
@@ -193,7 +206,7 @@ func TestNamedSerial(t *testing.T) {
 // TestDump checks that a machine passes the specification that was dumped from it.
 func TestDump(t *testing.T) {
 	machine := observed()
-	b, err := Dump(machine, "q", "/dev/sdb", []string{"56:78:90"})
+	b, err := Dump(machine, identity().Variant, "/dev/sdb")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,10 +214,10 @@ func TestDump(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := qaBad(Compare(m.ValidationData[0], machine, Rules{OUI: []string{"56:78:90"}, Recovery: "/dev/sdb"})); got != "" {
+	if got := qaBad(Compare(m.ValidationData[0], machine, identity())); got != "" {
 		t.Errorf("does not pass its own dump: %s\n%s", got, b)
 	}
-	if b, err = Dump(machine, "q", "", nil); err != nil || !strings.Contains(string(b), "move the entry") {
+	if b, err = Dump(machine, platform.Variant{}, ""); err != nil || !strings.Contains(string(b), "move the entry") {
 		t.Errorf("%v\n%s", err, b)
 	}
 }

@@ -7,12 +7,18 @@ import (
 	"strings"
 
 	"gprovision/model/manifest"
+	"gprovision/model/platform"
 )
 
 // Dump returns what was observed as a specification in the schema of the manifest, for its author to start from. recovery
-// is the path of the recovery device; if it is empty all disks are listed as main disks, and a note says so.
-func Dump(m Machine, code, recovery string, oui []string) ([]byte, error) {
-	s := manifest.Specs{DevCodeName: code, CPUInfo: m.CPU, RamMegs: m.RamMegs, FirmwareVer: m.Firmware, TotalNics: new(len(m.NICs))}
+// is the path of the recovery device; if it is empty all disks are listed as main disks, and a note says so. On a platform with one disk
+// that is a main disk.
+func Dump(m Machine, v platform.Variant, recovery string) ([]byte, error) {
+	oui := v.MACPrefixes()
+	if v.OneDisk() {
+		recovery = ""
+	}
+	s := manifest.Specs{DevCodeName: v.DevCodeName, CPUInfo: m.CPU, RamMegs: m.RamMegs, FirmwareVer: m.Firmware, TotalNics: new(len(m.NICs))}
 	var own []string
 	for _, p := range m.NICs {
 		if len(oui) == 0 || slices.ContainsFunc(oui, func(x string) bool { return strings.HasPrefix(p.MAC, x) }) {
@@ -41,7 +47,7 @@ func Dump(m Machine, code, recovery string, oui []string) ([]byte, error) {
 	if main != nil {
 		s.MainDiskConfigs = [][]manifest.Disk{main}
 	}
-	if recovery == "" {
+	if recovery == "" && !v.OneDisk() {
 		s.Recovery.Vendor = "(move the entry of the recovery device here from MainDiskConfigs)"
 	}
 	s.Devices.PCI, s.Devices.USB = count(m.PCI, true), count(m.USB, false)

@@ -7,7 +7,6 @@ import (
 	"gprovision/hw/smbios"
 	"gprovision/model/hardware"
 	"gprovision/model/manifest"
-	"gprovision/model/platform"
 	"gprovision/model/record"
 	"gprovision/unit/inventory"
 	"gprovision/unit/journal"
@@ -39,16 +38,7 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 		j.Log.Warn("hardware cannot be read completely", "err", err)
 	}
 	m.Firmware.IPMI = j.plan.bmcFirmware
-	device, err := j.plan.chooseRecovery(j.Identity.Variant, disks)
-	if err != nil {
-		return err
-	}
-	spec, recovery := j.plan.Spec, device.Path
-	if j.Identity.Variant.OneDisk() { // the volume is on a main disk: no device to compare
-		spec.Recovery, recovery = manifest.Disk{}, ""
-	}
-	rules := hardware.Rules{OUI: j.Identity.Variant.MACPrefixes(), Recovery: recovery, Named: j.Identity.From == "name"}
-	lines := hardware.Compare(spec, m, rules)
+	lines := hardware.Compare(j.plan.Spec, m, j.Identity)
 	j.env.Checks++
 	for _, l := range lines {
 		j.Log.Info("hardware", journal.Kind(record.KindQA), "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule,
@@ -56,25 +46,22 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 	}
 	j.Log.Info("hardware compared", "result", hardware.Tally(lines), journal.ForPerson())
 	j.Panel.Message(hardware.Tally(lines))
-	if err := hardware.Judge(lines); err != nil {
-		dump, derr := hardware.Dump(m, spec.DevCodeName, recovery, j.Identity.Variant.MACPrefixes())
-		if derr == nil {
+	wrong := hardware.Judge(lines)
+	recovery, missing := j.plan.chooseRecovery(j.Identity.Variant, disks)
+	if wrong != nil {
+		if dump, err := hardware.Dump(m, j.Identity.Variant, recovery.Path); err == nil {
 			j.Log.Info("hardware as a specification", "json", string(dump))
 		}
-		// what is wrong with the disks is a kind of its own, with a better hint
-		if _, disks := chooseMain(j.Identity.Variant, disks, device); disks != nil {
-			return disks
+	}
+	// what is wrong with the disks is a kind of its own, with a better hint
+	if missing != nil {
+		return missing
+	}
+	if wrong != nil {
+		if _, err := chooseMain(j.Identity.Variant, disks, recovery); err != nil {
+			return err
 		}
-		return err
+		return wrong
 	}
 	return j.runSteps(ctx, manifest.RunAfterQA)
-}
-
-// recoverySpec is what the manifest says of the recovery device, or nil if it says nothing.
-func recoverySpec(s manifest.Specs) *platform.Want {
-	r := s.Recovery
-	if r.Size == 0 && r.Vendor == "" && r.Model == "" {
-		return nil
-	}
-	return &platform.Want{Size: r.Size, TolerancePct: r.SizeTolerancePct, Vendor: r.Vendor, Model: r.Model}
 }

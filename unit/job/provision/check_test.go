@@ -83,10 +83,13 @@ func TestCheckHardware(t *testing.T) {
 		}, fault.DiskMissing, "main disks", ""},
 		{"no recovery device", func(j *provisioning, _, _ fstest.MapFS) {
 			j.plan.Spec.Recovery.Size = layout.GiB / 2
-		}, fault.DiskMissing, "", ""},
-		{"disks that cannot be listed", func(j *provisioning, _, _ fstest.MapFS) {
+		}, fault.DiskMissing, "recovery device, main disks", "move the entry"},
+		{"nothing says what the recovery device is", func(j *provisioning, _, _ fstest.MapFS) {
+			j.plan.Spec.Recovery, j.Identity.Variant.RecoveryMedia.Size = manifest.Disk{}, 0
+		}, fault.ManifestIncomplete, "main disks", ""},
+		{"no disks", func(j *provisioning, _, _ fstest.MapFS) {
 			j.Doors = machinetest.New(t).Doors()
-		}, fault.DiskMissing, "", ""},
+		}, fault.DiskMissing, "recovery device, main disks", ""},
 		{"a step before", func(j *provisioning, _, _ fstest.MapFS) {
 			j.plan.Steps = []Step{command(manifest.RunBeforeQA, "false")}
 		}, errAny, "", ""},

@@ -60,7 +60,7 @@ func goesOn(t *testing.T, m *manifest.Manifest, code string) {
 		t.Errorf("check-hardware: %v", err)
 	}
 	disk := hardware.Disk{Candidate: platform.Candidate{Path: "/dev/sda", Size: 1}}
-	hardware.Compare(spec, hardware.Machine{Disks: []hardware.Disk{disk}}, hardware.Rules{})
+	hardware.Compare(spec, hardware.Machine{Disks: []hardware.Disk{disk}}, platform.Identity{})
 	images := 0
 	for _, f := range m.Files {
 		if _, err := manifest.HashFor(f, true); err != nil {

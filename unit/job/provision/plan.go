@@ -11,6 +11,7 @@ import (
 
 	"gprovision/hw/block"
 	"gprovision/model/fault"
+	"gprovision/model/hardware"
 	"gprovision/model/layout"
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
@@ -183,7 +184,7 @@ func (j *provisioning) planDisks(context.Context) error {
 // chooseRecovery picks the recovery device: on a platform with one disk that disk, whose recovery volume must have a size.
 func (p *Plan) chooseRecovery(v platform.Variant, disks []block.Disk) (platform.Candidate, error) {
 	if !v.OneDisk() {
-		return platform.ChooseRecovery(v, recoverySpec(p.Spec), machine.Candidates(disks))
+		return platform.ChooseRecovery(v, hardware.Wanted(p.Spec), machine.Candidates(disks))
 	}
 	if p.volumeSize(v) == 0 {
 		return platform.Candidate{}, fault.Newf(fault.ManifestIncomplete,
