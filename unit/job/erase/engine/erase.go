@@ -193,6 +193,8 @@ func Run(ctx context.Context, env Env, t Target, s State) (Result, error) {
 		password: t.Password,
 	}}
 	r.link.areas = r.link.gateAreas(t.Areas)
+	// What a power cut did to a drive is not known, so that what was kept of the places before may not be there any more.
+	s.Stale = s.Stale || s.Planned && !s.Turn.Sent
 	r.out.Evidence.Part = !t.Whole
 	r.out.Evidence.Samples.Reset = erasure.ResetNone
 	if t.Drive == nil && t.Guard == nil {
@@ -282,9 +284,14 @@ func (r *run) sample() error {
 	if len(r.s.Samples) > 0 && r.s.Blocks == r.link.blocks() {
 		return nil
 	}
+	r.s.Planned, r.s.Left, r.s.Turn = false, nil, Turn{}
+	return r.choose()
+}
+
+// choose chooses secret places among the blocks that there are now, and keeps what they hold.
+func (r *run) choose() error {
 	s := r.s
-	s.Blocks, s.Samples, s.Seed, s.Planned, s.Left, s.Turn = r.link.blocks(), nil, make([]byte, 32), false, nil, Turn{}
-	s.Marks, s.Unmarked = Position{}, false
+	s.Blocks, s.Samples, s.Seed, s.Marks, s.Unmarked = r.link.blocks(), nil, make([]byte, 32), Position{}, false
 	if _, err := io.ReadFull(r.link.env.Random, s.Seed); err != nil {
 		return fmt.Errorf("%w: read random bytes: %w", errStop, err)
 	}
@@ -305,13 +312,17 @@ func (r *run) sample() error {
 	return r.link.store()
 }
 
-// refresh looks at the places once more before the next method: where a method that came to nothing has unmapped blocks they are constant,
-// and would say that the next one erased them.
+// refresh looks at the places once more before a method is started after another, or again after a power cut: where what came to nothing
+// has unmapped blocks they are constant, and would say that the next one erased them.
 func (r *run) refresh() error {
 	if err := errors.Join(r.link.ctx.Err(), r.link.allowed()); err != nil {
 		return err
 	}
-	if err := r.link.sampler().refresh(r.s.Blocks, r.s.Samples, r.settled); err != nil {
+	look := r.choose
+	if r.s.Blocks == r.link.blocks() {
+		look = func() error { return lookAgain(r) }
+	}
+	if err := look(); err != nil {
 		return err
 	}
 	r.s.Marks = Position{}
@@ -320,6 +331,11 @@ func (r *run) refresh() error {
 	}
 	r.s.Stale = false
 	return r.link.store()
+}
+
+// lookAgain keeps what the places hold now.
+func lookAgain(r *run) error {
+	return r.link.sampler().refresh(r.s.Blocks, r.s.Samples, r.settled)
 }
 
 // chain tries the methods.
@@ -398,7 +414,7 @@ func passes(v erasure.Verdict) bool {
 
 // reset resets the controller of the drive, so that what it has in a cache only is lost, and opens what that has closed. The error is one
 // that ends the erase.
-func (r *run) reset() (erasure.Reset, error) {
+func reset(r *run) (erasure.Reset, error) {
 	if r.t.Drive == nil {
 		return erasure.ResetNone, nil
 	}
@@ -417,7 +433,7 @@ func (r *run) reset() (erasure.Reset, error) {
 // settled is called when marks or canaries were written and flushed. One counts only if the drive has it after a reset too: else it could
 // be lost with a cache, and what was never erased would look changed.
 func (r *run) settled() error {
-	came, err := r.reset()
+	came, err := reset(r)
 	if err != nil {
 		return err
 	}
@@ -432,7 +448,7 @@ func (r *run) settled() error {
 func (r *run) witness(m erasure.Method) (erasure.Evidence, error) {
 	e := r.out.Evidence
 	e.Method, e.Word = m, r.s.Turn.Word
-	reset, err := r.reset()
+	came, err := reset(r)
 	if err != nil {
 		return e, err
 	}
@@ -453,8 +469,11 @@ func (r *run) witness(m erasure.Method) (erasure.Evidence, error) {
 			e.Samples = *v
 		}
 	}
-	e.Samples.Reset = reset
+	e.Samples.Reset = came
 	e.Hidden = r.hidden
+	if n := r.link.blocks(); n > r.s.Blocks { // a hidden area could not be opened before
+		e.Hidden += erasure.Count(n - r.s.Blocks)
+	}
 	if !sanitizes(m) {
 		e.Hidden += r.apart
 	}

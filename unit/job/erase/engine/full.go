@@ -36,6 +36,9 @@ func (r *run) mark() error {
 		return err
 	} else if err != nil || r.s.Marks.More > 0 || uint64(o.bad()) > r.link.blocks()/2 {
 		r.s.Marks, r.s.Unmarked = Position{}, true
+		if err := lookAgain(r); err != nil { // marks are where the places were
+			return err
+		}
 	}
 	return r.link.store()
 }
@@ -43,7 +46,7 @@ func (r *run) mark() error {
 // after looks at the places again, and at all blocks where they were marked.
 func (l *link) after() erasure.Samples {
 	s := l.sampler().after(l.state.Blocks, l.state.Samples)
-	if l.state.Marks.Pass < passZeros {
+	if l.state.Marks.Pass < passZeros || l.state.Blocks != l.blocks() {
 		return s
 	}
 	o, err := l.marker(&Position{Pass: passLook, Unwritten: l.state.Marks.Unwritten})

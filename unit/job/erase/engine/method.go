@@ -60,6 +60,11 @@ func (r *run) erase(m erasure.Method) error {
 			return err
 		}
 		turn.Word = erasure.Word{}
+		if !r.link.failed() {
+			if err := r.refresh(); err != nil {
+				return err
+			}
+		}
 	}
 	if err := t.start(m); err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"gprovision/hw/drive"
 	"gprovision/lab/simdrive"
 	"gprovision/model/erasure"
@@ -74,6 +76,30 @@ func TestFullSaysWhatItCannot(t *testing.T) {
 		if (s.Read == 16_000) != tt.all || tt.all && (s.Uninformative != 5 || s.Random.Changed+s.Random.Constant != 16_000-5) {
 			t.Errorf("%d bad sectors: %+v", tt.bad, s)
 		}
+	}
+}
+
+// resets is a device whose resets fail as fails says.
+type resets struct {
+	drive.Device
+	fails func() bool
+}
+
+func (d resets) Reset() error {
+	if d.fails() {
+		return unix.EIO
+	}
+	return d.Device.Reset()
+}
+
+// TestMarksGivenUp fails unless places are looked at again when marks were written over them that do not count.
+func TestMarksGivenUp(t *testing.T) {
+	g := newRig(t, small(simdrive.SATADisk(1), 16_000), simdrive.Faults{Nothing: true})
+	g.target = func(t *Target) { t.Full = true }
+	n := 0
+	g.dev = func(d drive.Device) drive.Device { return resets{d, func() bool { n++; return n == 2 }} }
+	if a := g.finish().Attempts[0]; a.Verdict.Outcome != erasure.Failed {
+		t.Errorf("%s by %s %q %+v", a.Verdict.Outcome, a.Method, a.Verdict.Reasons, a.Evidence.Samples)
 	}
 }
 

@@ -121,28 +121,27 @@ func (s *sampler) before(blocks uint64, settled func() error) ([]byte, error) {
 	return out, nil
 }
 
-// refresh keeps what the places hold now, in place of what was kept of them. One that is constant gets its canary; one that cannot be read
-// stays as it was. settled is called before canaries are read back. The error is one of settled, and ends the erase.
+// refresh keeps what the places hold now, in place of what was kept of them. One that is constant, or cannot be read, gets its canary. One
+// that can be neither read nor written stays as it was. What is not there any more when settled has returned says nothing. The error is one
+// of settled, and ends the erase.
 func (s *sampler) refresh(blocks uint64, kept []byte, settled func() error) error {
 	ends, random := s.places(blocks)
 	places := slices.Concat(ends, random)
 	at := func(i int) []byte { return kept[digestSize*i : digestSize*(i+1)] }
-	var canaries []int
+	var seen []int
 	for i, p := range places {
-		if s.read(p.Block) != nil {
-			continue
-		}
-		if constant(s.buf) {
-			canaries = append(canaries, i)
-			if s.write(p.Block, s.canary(p.Block, "canaries")) != nil {
+		err := s.read(p.Block)
+		if err != nil || constant(s.buf) {
+			switch write := s.write(p.Block, s.canary(p.Block, "canaries")); {
+			case write != nil && err != nil:
+				continue
+			case write != nil:
 				clear(at(i))
 				continue
 			}
 		}
 		copy(at(i), s.digest(p.Block, s.buf))
-	}
-	if len(canaries) == 0 {
-		return nil
+		seen = append(seen, i)
 	}
 	err := s.blocks.Sync()
 	if err == nil {
@@ -151,7 +150,7 @@ func (s *sampler) refresh(blocks uint64, kept []byte, settled func() error) erro
 	if stops(err) {
 		return err
 	}
-	for _, i := range canaries {
+	for _, i := range seen {
 		if err != nil || s.look(places[i].Block, at(i)) != unchanged {
 			clear(at(i))
 		}

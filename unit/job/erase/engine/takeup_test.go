@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gprovision/hw/drive"
 	"gprovision/lab/simdrive"
 	"gprovision/model/erasure"
@@ -190,4 +192,35 @@ func TestSizeThatChanged(t *testing.T) {
 		t.Errorf("%s %q: %+v", d.Outcome, d.Reasons, e)
 	}
 	valid(t, d)
+}
+
+// closed is a drive that does not say how many sectors it has in all, as long as shut.
+type closed struct {
+	drive.Device
+	shut *bool
+}
+
+func (d closed) SCSI(c drive.SCSICommand) (drive.SCSIResult, error) {
+	switch command := c.CDB[min(14, len(c.CDB)-1)]; {
+	case c.CDB[0] != 0x85: // ATA PASS-THROUGH (16)
+	case command == 0x27 && *d.shut: // READ NATIVE MAX ADDRESS EXT
+		return drive.SCSIResult{}, unix.EIO
+	case command == 0xb4 && c.CDB[4] != 0: // SANITIZE DEVICE, and no question of its status
+		*d.shut = false
+	}
+	return d.Device.SCSI(c)
+}
+
+// TestAreaOpenedLate fails if a drive is proved of which a part was not looked at: its host protected area could be opened after the first
+// method only, and places had been chosen before.
+func TestAreaOpenedLate(t *testing.T) {
+	c := smaller(simdrive.SATADisk(1))
+	c.Area = 40
+	g := newRig(t, c, simdrive.Faults{})
+	shut := true
+	g.dev = func(d drive.Device) drive.Device { return closed{d, &shut} }
+	d := g.finish().Drive
+	if e := d.Evidence; d.Outcome != erasure.Weaker || e.Samples.Blocks != 600 || e.Hidden != 40 {
+		t.Errorf("%s by %s, %d blocks looked at, %d hidden", d.Outcome, e.Method, e.Samples.Blocks, e.Hidden)
+	}
 }
