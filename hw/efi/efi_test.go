@@ -503,3 +503,21 @@ func FuzzParseLoadOption(f *testing.F) {
 		}
 	})
 }
+
+func TestSecureBoot(t *testing.T) {
+	const file = "firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+	for _, tt := range []struct {
+		name      string
+		sys       fstest.MapFS
+		on, known bool
+	}{
+		{"BIOS", fstest.MapFS{}, false, false},
+		{"on", fstest.MapFS{file: {Data: []byte{6, 0, 0, 0, 1}}}, true, true},
+		{"off", fstest.MapFS{file: {Data: []byte{6, 0, 0, 0, 0}}}, false, true},
+		{"deleted", fstest.MapFS{file: {Data: []byte{}}}, false, false},
+	} {
+		if on, known := SecureBoot(tt.sys); on != tt.on || known != tt.known {
+			t.Errorf("%s: %t %t", tt.name, on, known)
+		}
+	}
+}

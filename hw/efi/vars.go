@@ -41,6 +41,16 @@ func Present(sys fs.FS) bool {
 	return err == nil && info.IsDir()
 }
 
+// SecureBoot reports whether the firmware starts only what is signed: the variable SecureBoot (UEFI 2.10 section 3.3). known is false for a
+// machine that BIOS started, and where efivarfs is not mounted. The file system must be rooted at /sys.
+func SecureBoot(sys fs.FS) (on, known bool) {
+	b, err := fs.ReadFile(sys, "firmware/efi/efivars/SecureBoot-"+Global)
+	if err != nil || len(b) != 5 { // attributes, and one byte
+		return false, false
+	}
+	return b[4] == 1, true
+}
+
 // Vars are the variables of the firmware. It holds nothing open.
 type Vars struct {
 	dir string

@@ -26,6 +26,8 @@ type Port struct {
 	Bus string
 	// Virtual reports whether there is no hardware behind it: bridges, veth, bonds.
 	Virtual bool
+	// Speed is how many megabits a second its link runs at, from /sys/class/net/NAME/speed. 0: there is no link, or the driver does not say.
+	Speed int
 }
 
 // arphrdEther is ARPHRD_ETHER of <linux/if_arp.h>.
@@ -52,6 +54,9 @@ func List(sys fs.FS) ([]Port, error) {
 			MAC:    strings.ToLower(text(sys, dir+"/address")),
 			Driver: linkBase(sys, dir+"/device/driver"),
 			Bus:    linkBase(sys, dir+"/device/subsystem"),
+		}
+		if n, err := strconv.Atoi(text(sys, dir+"/speed")); err == nil { // -1 is not known; without a link it cannot be read
+			p.Speed = max(n, 0)
 		}
 		if target, err := fs.ReadLink(sys, dir); err == nil {
 			p.Virtual = strings.Contains(target, "devices/virtual/")

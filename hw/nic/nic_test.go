@@ -44,6 +44,8 @@ func sysfs() fstest.MapFS {
 	m["devices/pci0000:00/0000:00:03.0/driver"] = link("../../../bus/pci/drivers/e1000e")
 	m["devices/pci0000:00/0000:00:03.0/subsystem"] = link("../../../bus/pci")
 	m["devices/pci0000:00/0000:00:03.0/net/eth0/device"] = link("../..")
+	m["devices/pci0000:00/0000:00:03.0/net/eth0/speed"] = file("1000")
+	m["devices/pci0000:00/0000:00:04.0/virtio1/net/eth1/speed"] = file("-1")
 	add("eth1", "devices/pci0000:00/0000:00:04.0/virtio1/net/eth1", "1", "52:54:00:00:00:01")
 	m["devices/pci0000:00/0000:00:04.0/virtio1/driver"] = link("../../../../bus/virtio/drivers/virtio_net")
 	m["devices/pci0000:00/0000:00:04.0/virtio1/subsystem"] = link("../../../../bus/virtio")
@@ -61,9 +63,9 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Port{
-		{"eth1", "52:54:00:00:00:01", "virtio_net", "virtio", false},
-		{"eth0", "52:54:00:00:00:02", "e1000e", "pci", false},
-		{"br0", "fe:54:00:00:00:01", "", "", true},
+		{"eth1", "52:54:00:00:00:01", "virtio_net", "virtio", false, 0},
+		{"eth0", "52:54:00:00:00:02", "e1000e", "pci", false, 1000},
+		{"br0", "fe:54:00:00:00:01", "", "", true, 0},
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %+v\nwant %+v", got, want)

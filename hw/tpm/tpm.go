@@ -1,4 +1,4 @@
-// Package tpm clears the TPM of a machine, and lets one see whether it was cleared.
+// Package tpm says which TPM a machine has, clears it, and lets one see whether it was cleared.
 //
 // A TPM 2.0 is cleared by TPM2_Clear with the authorization of its lockout hierarchy, or, where that is refused, by the firmware at the
 // next start: the physical presence interface takes the request (TCG PC Client Platform Physical Presence Interface 1.30), and the kernel
@@ -46,6 +46,19 @@ func Find(sysfs, dev string) (*TPM, error) {
 		return nil, fmt.Errorf("find the TPM: %w", err)
 	}
 	return New(dir, func() (io.ReadWriteCloser, error) { return os.OpenFile(filepath.Join(dev, name), os.O_RDWR, 0) }), nil
+}
+
+// Version returns which version of the specification the TPM of a machine is of, "1.2" or "2.0". It is empty if the kernel knows no TPM,
+// and "unknown" where it does not say, as before Linux 5.6. The file system must be rooted at /sys.
+func Version(sys fs.FS) string {
+	if _, err := fs.Stat(sys, "class/tpm/tpm0"); err != nil {
+		return ""
+	}
+	b, err := fs.ReadFile(sys, "class/tpm/tpm0/tpm_version_major")
+	if v, ok := map[string]string{"1": "1.2", "2": "2.0"}[strings.TrimSpace(string(b))]; ok && err == nil {
+		return v
+	}
+	return "unknown"
 }
 
 // New returns a TPM that is reached by what open opens: a command is one write, an answer is what is read then. dir is its directory in

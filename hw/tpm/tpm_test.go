@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/fstest"
 )
 
 // emulated is a TPM 2.0 of swtpm.
@@ -362,4 +363,21 @@ func (c *closed) Read(b []byte) (int, error) {
 		return 0, io.EOF
 	}
 	return c.port.Read(b)
+}
+
+func TestVersion(t *testing.T) {
+	for _, tt := range []struct {
+		sys  fstest.MapFS
+		want string
+	}{
+		{fstest.MapFS{}, ""},
+		{fstest.MapFS{"class/tpm/tpm0/uevent": {}}, "unknown"},
+		{fstest.MapFS{"class/tpm/tpm0/tpm_version_major": {Data: []byte("1\n")}}, "1.2"},
+		{fstest.MapFS{"class/tpm/tpm0/tpm_version_major": {Data: []byte("2\n")}}, "2.0"},
+		{fstest.MapFS{"class/tpm/tpm0/tpm_version_major": {Data: []byte("3\n")}}, "unknown"},
+	} {
+		if got := Version(tt.sys); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt.sys, got, tt.want)
+		}
+	}
 }
