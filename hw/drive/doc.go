@@ -21,7 +21,8 @@
 //	SAT       SCSI/ATA Translation - 3; big endian
 //	SPC       SCSI Primary Commands - 5; big endian
 //	SBC       SCSI Block Commands - 5; big endian, fields as in SBC-4
-//	TCG       Storage Architecture Core Specification 2.01, and block/sed-opal.c of Linux 6.1, which cites it; big endian
+//	TCG       Storage Architecture Core Specification 2.01, and block/sed-opal.c of Linux 6.1, which cites it; big endian. The Enterprise SSC
+//	          1.01 as sedutil has it
 //	eMMC      JEDEC JESD84-B51 by the names and numbers of include/linux/mmc/mmc.h and drivers/mmc/core of Linux 6.1
 //	smartctl  drivedb.h and scsiprint.cpp of smartmontools 7.3, for what makers mean by the attributes of SMART, which no standard says
 //	libnvme   libnvme 3 (linux-nvme/nvme-cli, nvme-cmds-base.h and nvme-types-base.h), for what 2.1 does not have: PREQ, PRGD, SPRRS

@@ -16,6 +16,8 @@ type Locking struct {
 	Encrypts  bool // what it stores is encrypted
 	// Features are the codes of all feature descriptors, such as 0203h for Opal 2.
 	Features []uint16
+	// Enterprise reports that it is of the Enterprise SSC and of no other: its methods have another form, and Enabled is so from the factory.
+	Enterprise bool
 	// ComID is the number by which the drive is talked to, 0 if no feature that is known here says one.
 	ComID uint16
 	Raw   []byte
@@ -23,9 +25,10 @@ type Locking struct {
 
 // The security protocol of TCG and what it is asked for: protocol 01h, ComID 0001h.
 const (
-	protocolTCG    = 0x01
-	comDiscovery   = 0x0001
-	featureLocking = 0x0002
+	protocolTCG       = 0x01
+	comDiscovery      = 0x0001
+	featureLocking    = 0x0002
+	featureEnterprise = 0x0100
 
 	nvmeSecurityReceive  = 0x82
 	opSecurityProtocolIn = 0xa2
@@ -95,12 +98,14 @@ func ParseLocking(b []byte) (Locking, error) {
 			bits := rest[4]
 			l.Supported, l.Enabled, l.Locked, l.Encrypts = bits&1 != 0, bits&2 != 0, bits&4 != 0, bits&8 != 0
 		case slices.Contains(opals(), code) && rest[3] >= 2:
-			l.ComID = binary.BigEndian.Uint16(rest[4:])
+			l.ComID, l.Enterprise = binary.BigEndian.Uint16(rest[4:]), false
+		case code == featureEnterprise && rest[3] >= 2 && l.ComID == 0: // Enterprise SSC 1.01, 3.6.2.7
+			l.ComID, l.Enterprise = binary.BigEndian.Uint16(rest[4:]), true
 		}
 	}
 	return l, nil
 }
 
-// opals are the features that begin with the ComID: Opal 1 and 2, Opalite, Pyrite 1 and 2, Ruby (TCG, the SSC of each). The Enterprise SSC
-// has another form of methods and is not among them.
+// opals are the features that begin with the ComID: Opal 1 and 2, Opalite, Pyrite 1 and 2, Ruby (TCG, the SSC of each). That of the
+// Enterprise SSC does too, but its methods have another form.
 func opals() []uint16 { return []uint16{0x0200, 0x0203, 0x0301, 0x0302, 0x0303, 0x0304} }

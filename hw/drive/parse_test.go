@@ -376,6 +376,17 @@ func TestParseLocking(t *testing.T) {
 	if l, err := ParseLocking(b); err != nil || !l.Supported || l.Enabled || l.Locked || !l.Encrypts {
 		t.Errorf("%+v %v", l, err)
 	}
+	for features, enterprise := range map[string]bool{
+		"0100 10 10 07ff0001 000000000000000000000000" + "0203 10 10 07fe0001 000000000000000000000000": false,
+		"0203 10 10 07fe0001 000000000000000000000000" + "0100 10 10 07ff0001 000000000000000000000000": false,
+		"0100 10 10 07fe0001 000000000000000000000000":                                                  true,
+	} {
+		b := append(unhex(t, discovery), unhex(t, features)...)
+		b[3] = byte(len(b) - 4)
+		if l, err := ParseLocking(b); err != nil || l.ComID != 0x07fe || l.Enterprise != enterprise || !l.Locked {
+			t.Errorf("%s: %+v %v", features, l, err)
+		}
+	}
 	for _, b := range [][]byte{nil, make([]byte, 47), make([]byte, 48)} {
 		if l, err := ParseLocking(b); err == nil {
 			t.Errorf("%d bytes: %+v", len(b), l)

@@ -26,6 +26,7 @@ const (
 	tokenEndName    = 0xf3
 	tokenCall       = 0xf8
 	tokenEndOfData  = 0xf9
+	tokenEndSession = 0xfa
 	tokenEmpty      = 0xff
 	tcgHeaders      = 20 + 24 + 12
 	tcgBuffer       = 2048
@@ -34,15 +35,22 @@ const (
 	opSecurityOut   = 0xb5
 )
 
-// The identifiers (TCG 6.3, as opaluid and opalmethod of sed-opal.c have them).
+// The identifiers (TCG 6.3, as opaluid and opalmethod of sed-opal.c have them). methodAuthenticate is that of the Enterprise SSC.
 const (
 	uidSessionManager = "\x00\x00\x00\x00\x00\x00\x00\xff"
+	uidThisSP         = "\x00\x00\x00\x00\x00\x00\x00\x01"
 	uidAdminSP        = "\x00\x00\x02\x05\x00\x00\x00\x01"
 	uidPSID           = "\x00\x00\x00\x09\x00\x01\xff\x01"
 	methodStart       = "\x00\x00\x00\x00\x00\x00\xff\x02"
 	methodSync        = "\x00\x00\x00\x00\x00\x00\xff\x03"
 	methodRevert      = "\x00\x00\x00\x06\x00\x00\x02\x02"
+
+	methodRevertSP     = "\x00\x00\x00\x06\x00\x00\x00\x11"
+	methodAuthenticate = "\x00\x00\x00\x06\x00\x00\x00\x0c"
 )
+
+// statusNotAuthorized is that of a PSID that is another one.
+const statusNotAuthorized = 1
 
 // TCGError is a method that a drive did not carry out: 01h is that the PSID is another one, 12h that there were too many wrong ones (TCG
 // 5.1.5).
@@ -74,9 +82,10 @@ func (d *Drive) Revert(p Permit, psid PSID, wait func() error) error {
 	case !known || l.ComID == 0:
 		return fmt.Errorf("revert: %w", errors.ErrUnsupported)
 	}
-	start := slices.Concat(call(uidSessionManager, methodStart), []byte{tokenStartList, tcgHostSession}, atom(uidAdminSP), []byte{1},
-		[]byte{tokenStartName, 0}, atom(string(psid)), []byte{tokenEndName}, // HostChallenge
-		[]byte{tokenStartName, 3}, atom(uidPSID), []byte{tokenEndName, tokenEndList}) // HostSigningAuthority
+	start, revert := opalRevert(psid)
+	if l.Enterprise {
+		start, revert = enterpriseRevert()
+	}
 	answer, err := d.converse(l.ComID, 0, start, wait)
 	if err != nil {
 		return fmt.Errorf("revert: begin session: %w", err)
@@ -85,19 +94,60 @@ func (d *Drive) Revert(p Permit, psid PSID, wait func() error) error {
 	if err != nil {
 		return fmt.Errorf("revert: begin session: %w", err)
 	}
-	revert := append(call(uidAdminSP, methodRevert), tokenStartList, tokenEndList)
-	if answer, err = d.converse(l.ComID, session, revert, wait); err == nil { // the drive ends the session
-		err = answer.err()
+	if l.Enterprise {
+		err = d.authenticate(l.ComID, session, psid, wait)
 	}
-	if err != nil {
+	if err == nil {
+		if answer, err = d.converse(l.ComID, session, revert, wait); err == nil { // the drive ends the session
+			err = answer.err()
+		}
+	}
+	if err != nil { // else the session is open, and there may be no other
+		_, _ = d.exchange(l.ComID, session, []byte{tokenEndSession}, wait)
 		return fmt.Errorf("revert: %w", err)
 	}
 	return nil
 }
 
-// converse sends a method to a session and asks for the answer until it is there.
+// opalRevert is how a session with the Admin SP begins that the PSID authorizes, and the method by which that reverts (TCG 5.2.3.1, and the
+// PSID feature set of Opal).
+func opalRevert(psid PSID) (start, revert []byte) {
+	start = slices.Concat(call(uidSessionManager, methodStart), []byte{tokenStartList, tcgHostSession}, atom(uidAdminSP), []byte{1},
+		[]byte{tokenStartName, 0}, atom(string(psid)), []byte{tokenEndName}, // HostChallenge
+		[]byte{tokenStartName, 3}, atom(uidPSID), []byte{tokenEndName, tokenEndList}) // HostSigningAuthority
+	return start, append(call(uidAdminSP, methodRevert), tokenStartList, tokenEndList)
+}
+
+// enterpriseRevert is the same for the Enterprise SSC, whose parameters have names, and whose session is authorized by a method of its own.
+// Nobody has to end such a session: it ends after a minute. Makers document RevertSP by the PSID (Seagate, Enterprise Self-Encrypting Drive
+// User's Guide, 2.5); the bytes are those of sedutil (DtaSession, DtaDevEnterprise).
+func enterpriseRevert() (start, revert []byte) {
+	start = slices.Concat(call(uidSessionManager, methodStart), []byte{tokenStartList, tcgHostSession}, atom(uidAdminSP), []byte{1},
+		[]byte{tokenStartName}, atom("SessionTimeout"), []byte{0x82, 60000 >> 8, 60000 & 0xff, tokenEndName, tokenEndList})
+	return start, append(call(uidThisSP, methodRevertSP), tokenStartList, tokenEndList)
+}
+
+// authenticate authorizes a session of the Enterprise SSC by the PSID. A drive answers another one with false.
+func (d *Drive) authenticate(comID uint16, session uint32, psid PSID, wait func() error) error {
+	answer, err := d.converse(comID, session, slices.Concat(call(uidThisSP, methodAuthenticate), []byte{tokenStartList}, atom(uidPSID),
+		[]byte{tokenStartName}, atom("Challenge"), atom(string(psid)), []byte{tokenEndName, tokenEndList}), wait)
+	if err == nil {
+		err = answer.err()
+	}
+	if err == nil && (answer[0].control != tokenStartList || answer[1] != token{number: 1}) {
+		err = TCGError{Status: statusNotAuthorized}
+	}
+	return err
+}
+
+// converse calls a method of a session, with the status list that each call ends with, and returns the answer.
 func (d *Drive) converse(comID uint16, session uint32, method []byte, wait func() error) (tokens, error) {
-	b := packet(comID, session, method)
+	return d.exchange(comID, session, slices.Concat(method, []byte{tokenEndOfData, tokenStartList, 0, 0, 0, tokenEndList}), wait)
+}
+
+// exchange sends tokens to a session and asks for the answer until it is there.
+func (d *Drive) exchange(comID uint16, session uint32, sent []byte, wait func() error) (tokens, error) {
+	b := packet(comID, session, sent)
 	var err error
 	if d.NVMe != nil {
 		err = d.NVMe.send(NVMeCommand{
@@ -142,10 +192,9 @@ func atom(s string) []byte {
 	return append([]byte{0xd0 | byte(len(s)>>8), byte(len(s))}, s...)
 }
 
-// packet makes what is sent: a method in three headers, with the status list that each method ends with, in whole blocks.
-func packet(comID uint16, session uint32, method []byte) []byte {
-	method = append(slices.Clone(method), tokenEndOfData, tokenStartList, 0, 0, 0, tokenEndList)
-	padded := (len(method) + 3) &^ 3
+// packet makes what is sent: tokens in three headers, in whole blocks.
+func packet(comID uint16, session uint32, tokens []byte) []byte {
+	padded := (len(tokens) + 3) &^ 3
 	b := make([]byte, (tcgHeaders+padded+511)&^511)
 	be := binary.BigEndian
 	be.PutUint16(b[4:], comID)
@@ -155,8 +204,8 @@ func packet(comID uint16, session uint32, method []byte) []byte {
 		be.PutUint32(b[24:], tcgHostSession)
 	}
 	be.PutUint32(b[40:], uint32(12+padded))
-	be.PutUint32(b[52:], uint32(len(method)))
-	copy(b[tcgHeaders:], method)
+	be.PutUint32(b[52:], uint32(len(tokens)))
+	copy(b[tcgHeaders:], tokens)
 	return b
 }
 

@@ -52,6 +52,8 @@ func TestRevertBytes(t *testing.T) {
 				out = append(out, hex.EncodeToString(c.Data))
 			case c.CDB[3] == 1:
 				return SCSIResult{Residual: len(c.Data) - copy(c.Data, level0)}, nil
+			case len(answers) == 0: // to the end of the session
+				return SCSIResult{Residual: len(c.Data) - copy(c.Data, unhex(t, headers("0000100100000001", 1)+"fa000000"))}, nil
 			default:
 				n := copy(c.Data, answers[0])
 				answers = answers[1:]
@@ -68,7 +70,9 @@ func TestRevertBytes(t *testing.T) {
 			b := headers(session, len(method)/2) + method
 			return b + strings.Repeat("0", 1024-len(b))
 		}
-		if out[0] != whole("0000000000000000", start) || len(out) > 1 && out[1] != whole("0000100100000001", revert) {
+		if out[0] != whole("0000000000000000", start) || len(out) > 1 && out[1] != whole("0000100100000001", revert) ||
+			len(out) > 2 && out[2] != whole("0000100100000001", "fa") ||
+			(len(out) > 2) != (len(out) > 1 && tt.want != "") {
 			t.Errorf("%s: sent %q", tt.name, out)
 		}
 		if dev.sent[1] != "b50107fe0000"+"00000200"+"0000 "+out[0] || dev.sent[2] != "a20107fe0000"+"00000800"+"0000" {
@@ -93,10 +97,60 @@ func TestRevertBytes(t *testing.T) {
 	}
 }
 
+// TestRevertEnterpriseBytes holds the same for a drive of the Enterprise SSC, as sedutil builds it: a session that nobody has authorized,
+// the PSID as a challenge, and RevertSP.
+func TestRevertEnterpriseBytes(t *testing.T) {
+	const psid = "0123456789ABCDEF0123456789ABCDEF"
+	start := "f8" + "a800000000000000ff" + "a8000000000000ff02" + "f0" + "01" + "a80000020500000001" + "01" +
+		"f2" + "ae" + hex.EncodeToString([]byte("SessionTimeout")) + "82ea60" + "f3" + "f1" + "f9f0000000f1"
+	authenticate := "f8" + "a80000000000000001" + "a8000000060000000c" + "f0" + "a8000000090001ff01" +
+		"f2" + "a9" + hex.EncodeToString([]byte("Challenge")) + "d020" + hex.EncodeToString([]byte(psid)) + "f3" + "f1" + "f9f0000000f1"
+	revert := "f8" + "a80000000000000001" + "a80000000600000011" + "f0f1" + "f9f0000000f1"
+	sync, yes, no := "f8a800000000000000ffa8000000000000ff03f00182"+"1001"+"f1f9f0000000f1", "f001f1f9f0000000f1", "f000f1f9f0000000f1"
+	for _, tt := range []struct {
+		name    string
+		answers []string
+		sent    []string
+		want    string
+	}{
+		{"it is reverted", []string{sync, yes, "f0f1f9f0000000f1"}, []string{start, authenticate, revert}, ""},
+		{"another PSID", []string{sync, no, "fa"}, []string{start, authenticate, "fa"}, "status 01h"},
+		{"it has no PSID", []string{sync, "f0f1f9f0010000f1", "fa"}, []string{start, authenticate, "fa"}, "status 01h"},
+		{"it says nothing", []string{sync, "f0f1f9f0000000f1", "fa"}, []string{start, authenticate, "fa"}, "status 01h"},
+		{"too many wrong ones", []string{sync, "f0f1f9f0120000f1", "fa"}, []string{start, authenticate, "fa"}, "status 12h"},
+		{"it does not revert", []string{sync, yes, "f0f1f9f03f0000f1", "fa"}, []string{start, authenticate, revert, "fa"}, "status 3Fh"},
+		{"no session", []string{"f0f1f9f0070000f1"}, []string{start}, "status 07h"},
+	} {
+		var sent []string
+		dev := &scripted{scsi: func(c SCSICommand) (SCSIResult, error) {
+			b := unhex(t, "00000050 00000001 0000000000000000"+strings.Repeat("00", 32)+"0002 10 0c 0f0000000000000000000000"+
+				"0100 10 10 07fe0001 000000000000000000000000")
+			switch {
+			case c.Direction == ToDrive:
+				n := int(c.Data[54])<<8 | int(c.Data[55])
+				sent = append(sent, hex.EncodeToString(c.Data[56:56+n]))
+				return SCSIResult{}, nil
+			case c.CDB[3] != 1:
+				a := unhex(t, tt.answers[len(sent)-1])
+				b = append(make([]byte, 56), a...)
+				b[55] = byte(len(a))
+			}
+			return SCSIResult{Residual: len(c.Data) - copy(c.Data, b)}, nil
+		}}
+		err := (&Drive{SCSI: &SCSI{dev, allow}, dev: dev, permit: allow}).Revert(Permit{}, psid, func() error { return nil })
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+		if strings.Join(sent, "\n") != strings.Join(tt.sent, "\n") {
+			t.Errorf("%s: sent\n%s\nwant\n%s", tt.name, strings.Join(sent, "\n"), strings.Join(tt.sent, "\n"))
+		}
+	}
+}
+
 func FuzzUnpack(f *testing.F) {
 	f.Add([]byte{0xf8, 0xa8, 1, 2, 3, 4, 5, 6, 7, 8, 0xd0, 1, 9, 0xe2, 0, 0, 1, 7, 0xf9, 0xff, 0x82, 1, 2})
 	f.Fuzz(func(t *testing.T, method []byte) {
-		b := packet(1, 2, method)
+		b := packet(1, 2, append(method, tokenEndOfData, tokenStartList, 0, 0, 0, tokenEndList))
 		answer, ready, err := unpack(b)
 		if err == nil && !ready {
 			t.Error("a packet that says that there is more")

@@ -47,6 +47,8 @@ type Config struct {
 	NoKeep bool
 	// Encrypts: the drive encrypts what it stores, and says so by Level 0 Discovery.
 	Encrypts bool
+	// Enterprise: it does that by the Enterprise SSC, else by Opal.
+	Enterprise bool
 	// PSID is the number on the label of a drive that encrypts; empty: it cannot be reverted.
 	PSID string
 	// Verify: the drive has the media verification state, NVMe only.

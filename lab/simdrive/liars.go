@@ -96,6 +96,8 @@ func specialLiars(seed uint64) []Liar {
 		c.PSID = "0123456789ABCDEF0123456789ABCDEF"
 		return c
 	}
+	enterprise := reverted(SCSIDisk(seed))
+	enterprise.Enterprise = true
 	formats := []drive.Method{drive.NVMeFormatCrypto, drive.NVMeFormatUser}
 	security := []drive.Method{drive.ATASecurityEnhanced, drive.ATASecurityNormal}
 	return []Liar{
@@ -119,6 +121,9 @@ func specialLiars(seed uint64) []Liar {
 		{"SATA: is locked, and says that it was reverted", reverted(SATAFlash(seed)), Faults{Locked: true, StaysLocked: true}, false},
 		{"SCSI: is locked, and a revert does nothing but unlock it", reverted(SCSIDisk(seed)),
 			Faults{Locked: true, Nothing: true, Only: []drive.Method{reverts}}, false},
+		{"SCSI, Enterprise SSC: is locked, and reverted by its PSID", enterprise, Faults{Locked: true}, false},
+		{"SCSI, Enterprise SSC: is locked, and says that it was reverted", enterprise,
+			Faults{Locked: true, StaysLocked: true}, false},
 		{"NVMe: shows its media, and does nothing but unmap them", verifies, Faults{Nothing: true}, false},
 		{"NVMe: says that it can show its media, and never does", verifies, Faults{NeverVerifies: true}, false},
 		{"NVMe: does not say that it purged", purges, Faults{NotPurged: true}, false},

@@ -79,6 +79,8 @@ func beliefs() map[string]belief {
 		"NVMe: is locked, and reverted by its PSID":                         old,
 		"SATA: is locked, and says that it was reverted":                    old,
 		"SCSI: is locked, and a revert does nothing but unlock it":          old,
+		"SCSI, Enterprise SSC: is locked, and reverted by its PSID":         old,
+		"SCSI, Enterprise SSC: is locked, and says that it was reverted":    old,
 		"NVMe: shows its media, and does nothing but unmap them":            lie,
 		"SATA: hides sectors by a device configuration overlay":             old,
 		"eMMC: fails at the end":                                            {said: saidNothing, refused: true, residue: true, hidden: true},

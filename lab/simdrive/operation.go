@@ -255,6 +255,7 @@ func (d *Drive) Reset() error {
 // interrupt is what a reset and a loss of power have in common. An erase that does not last is over if ends says so.
 func (d *Drive) interrupt(ends bool) {
 	clear(d.cache)
+	d.tcg = tcgState{}
 	d.scsi.attention = true
 	d.canceled = d.canceled || d.verifying
 	d.endVerification()

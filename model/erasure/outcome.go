@@ -298,7 +298,8 @@ type MMCWord struct {
 type TCGWord struct {
 	// Reverted reports that the method Revert had the status SUCCESS.
 	Reverted bool `json:"reverted"`
-	// Unlocked reports that Level 0 Discovery says afterwards that locking is not enabled.
+	// Unlocked reports that Level 0 Discovery says afterwards that locking is not enabled; of a drive of the Enterprise SSC, where it is so
+	// from the factory, that nothing is locked.
 	Unlocked bool `json:"unlocked"`
 }
 

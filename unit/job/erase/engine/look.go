@@ -114,7 +114,7 @@ func (r *run) revert() error {
 		r.out.Evidence.Locked = r.caps.Locked || err != nil || l.Locked
 		a.Evidence = r.out.Evidence
 		a.Evidence.Method, a.Evidence.Samples.Blocks = erasure.TCGRevert, erasure.Count(r.link.blocks())
-		a.Evidence.Word.TCG = &erasure.TCGWord{Reverted: true, Unlocked: err == nil && !l.Enabled}
+		a.Evidence.Word.TCG = &erasure.TCGWord{Reverted: true, Unlocked: err == nil && !l.Locked && (l.Enterprise || !l.Enabled)}
 		a.Verdict = erasure.Judge(a.Evidence, r.t.Require)
 	}
 	r.s.Attempts = append(r.s.Attempts, a)

@@ -161,7 +161,9 @@ func reverted(d *simdrive.Drive) bool {
 // TestRevert fails unless a locked drive is set back by the number on its label, only by that, and only if a person has typed it.
 func TestRevert(t *testing.T) {
 	const psid = "0123456789ABCDEF0123456789ABCDEF"
-	for _, base := range []simdrive.Config{simdrive.NVMeDisk(1), simdrive.SATAFlash(1), simdrive.SCSIDisk(1)} {
+	enterprise := simdrive.SCSIDisk(1)
+	enterprise.Enterprise = true
+	for _, base := range []simdrive.Config{simdrive.NVMeDisk(1), simdrive.SATAFlash(1), simdrive.SCSIDisk(1), enterprise} {
 		base.Encrypts, base.PSID = true, psid
 		for _, tt := range []struct {
 			name   string
