@@ -91,9 +91,20 @@ func (c *check) cpu(want, have manifest.CPU) {
 		c.skip("processor", fmt.Sprintf("%s, %d logical in %d socket(s)", have.Model, have.Cores, have.Sockets), unspecified)
 		return
 	}
-	c.add("processor model", strconv.Quote(have.Model), strconv.Quote(want.Model), "equal", have.Model == want.Model)
-	c.add("logical processors", strconv.Itoa(have.Cores), strconv.Itoa(want.Cores), "equal", have.Cores == want.Cores)
-	c.add("processor sockets", strconv.Itoa(have.Sockets), strconv.Itoa(want.Sockets), "equal", have.Sockets == want.Sockets)
+	for _, f := range []struct {
+		name, found, want string
+		given             bool
+	}{
+		{"processor model", strconv.Quote(have.Model), strconv.Quote(want.Model), want.Model != ""},
+		{"logical processors", strconv.Itoa(have.Cores), strconv.Itoa(want.Cores), want.Cores != 0},
+		{"processor sockets", strconv.Itoa(have.Sockets), strconv.Itoa(want.Sockets), want.Sockets != 0},
+	} {
+		if f.given {
+			c.add(f.name, f.found, f.want, "equal", f.found == f.want)
+		} else {
+			c.skip(f.name, f.found, unspecified)
+		}
+	}
 }
 
 func (c *check) nics(spec manifest.Specs, ports []Port, oui []string) {
@@ -317,20 +328,37 @@ func orNoneList(s []string) []string {
 	return s
 }
 
+// devices compares the devices of a bus that are named, and lists the others. have is nil if the bus could not be read.
 func (c *check) devices(kind string, want []manifest.BusDevice, have []Device) {
-	for _, w := range want {
-		n := 0
-		for _, h := range have {
-			if h == (Device{w.Vendor, w.Device, w.Class}) {
-				n++
-			}
+	var others []string
+	for _, d := range count(have, false) {
+		if !slices.ContainsFunc(want, func(w manifest.BusDevice) bool { return sameDevice(w, d) }) {
+			others = append(others, fmt.Sprintf("%d × %s:%s class %s", d.Quantity, d.Vendor, d.Device, d.Class))
 		}
+	}
+	for _, w := range want {
 		name := fmt.Sprintf("%s %s:%s class %s", kind, w.Vendor, w.Device, w.Class)
 		if w.HumanDescription != "" {
 			name += " (" + w.HumanDescription + ")"
 		}
-		c.add(name, strconv.Itoa(n), strconv.FormatUint(uint64(w.Quantity), 10), "equal", uint(n) == w.Quantity)
+		n, found := uint(0), "not read"
+		if have != nil {
+			for _, d := range count(have, false) {
+				if sameDevice(w, d) {
+					n = d.Quantity
+				}
+			}
+			found = strconv.FormatUint(uint64(n), 10)
+		}
+		c.add(name, found, strconv.FormatUint(uint64(w.Quantity), 10), "equal", have != nil && n == w.Quantity)
 	}
+	if len(others) > 0 {
+		c.skip("other "+kind+"s", strings.Join(others, ", "), unspecified)
+	}
+}
+
+func sameDevice(a, b manifest.BusDevice) bool {
+	return a.Vendor == b.Vendor && a.Device == b.Device && a.Class == b.Class
 }
 
 func (c *check) dmi(want map[string]string, have platform.DMI) {
@@ -341,6 +369,9 @@ func (c *check) dmi(want map[string]string, have platform.DMI) {
 		}
 	}
 	slices.Sort(keys)
+	if len(keys) == 0 && have != nil {
+		c.skip("DMI", "system-product-name "+strconv.Quote(have.Keyword("system-product-name")), unspecified)
+	}
 	for _, k := range keys {
 		key, err := manifest.ParseDMIKey(k)
 		switch {

@@ -120,6 +120,14 @@ func TestCompare(t *testing.T) {
 		{"no main disks in the manifest", func(s *manifest.Specs, m *Machine, id *platform.Identity) { s.MainDiskConfigs = nil }, "main disks"},
 		{"processor", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.CPU.Model, m.CPU.Sockets = "x", 1 },
 			"processor model, processor sockets"},
+		{"one field of the processors, which is right", func(s *manifest.Specs, m *Machine, id *platform.Identity) {
+			s.CPUInfo = manifest.CPU{Cores: 4}
+		}, ""},
+		{"one field of the processors", func(s *manifest.Specs, m *Machine, id *platform.Identity) {
+			s.CPUInfo = manifest.CPU{Sockets: 4}
+		}, "processor sockets"},
+		{"a bus that was not read", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.PCI = nil },
+			"PCI device 0x1af4:0x1041 class 0x0200 (network), PCI device 0x10de:0x0001 class 0x0300"},
 		{"memory at the edge", func(s *manifest.Specs, m *Machine, id *platform.Identity) { s.RamMegs, m.RamMegs = 1000, 1009 }, ""},
 		{"memory", func(s *manifest.Specs, m *Machine, id *platform.Identity) { s.RamMegs, m.RamMegs = 1000, 1010 }, "memory"},
 		{"ports", func(s *manifest.Specs, m *Machine, id *platform.Identity) { m.NICs = m.NICs[1:] },
@@ -143,7 +151,7 @@ func TestCompare(t *testing.T) {
 			"processor model, logical processors, processor sockets, " +
 				"network ports with own address, prefix 56:78:90, network ports, " +
 				"memory, firmware BIOS, recovery device, main disks, USB device 0x1d6b:0x0002 class 0x0009, " +
-				"PCI device 0x1af4:0x1041 class 0x0200 (network), " +
+				"PCI device 0x1af4:0x1041 class 0x0200 (network), PCI device 0x10de:0x0001 class 0x0300, " +
 				"DMI 17[1] Size, DMI system-family, serial number"},
 	}
 	for _, tt := range tests {
@@ -182,6 +190,26 @@ func TestNotSpecified(t *testing.T) {
 	}
 	if err := Judge(lines); err != nil {
 		t.Error(err)
+	}
+	var names []string
+	for _, l := range lines {
+		names = append(names, l.Name)
+	}
+	for _, name := range []string{"processor", "memory", "network ports", "recovery device", "other media", "other PCI devices",
+		"other USB devices", "DMI", "firmware BIOS", "serial number"} {
+		if !slices.Contains(names, name) {
+			t.Errorf("%s is not among what was not compared: %q", name, names)
+		}
+	}
+	s = qaSpec(t)
+	s.CPUInfo = manifest.CPU{Cores: 4}
+	for _, l := range Compare(s, observed(), identity()) {
+		if other := l.Name == "processor model" || l.Name == "processor sockets" || l.Name == "other PCI devices"; other && l.Checked {
+			t.Errorf("%+v", l)
+		}
+		if l.Name == "other PCI devices" && l.Found != "1 × 0x8086:0x29c0 class 0x0600" {
+			t.Errorf("%+v", l)
+		}
 	}
 }
 

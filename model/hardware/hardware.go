@@ -13,10 +13,10 @@ import (
 // Machine is the hardware of a machine, as the check against a specification sees it.
 type Machine struct {
 	CPU      manifest.CPU
-	RamMegs  uint64 // MemTotal of /proc/meminfo in MiB
-	NICs     []Port // with hardware behind them
-	Disks    []Disk // the recovery device too
-	PCI, USB []Device
+	RamMegs  uint64       // MemTotal of /proc/meminfo in MiB
+	NICs     []Port       // with hardware behind them
+	Disks    []Disk       // the recovery device too
+	PCI, USB []Device     // nil if the bus could not be read
 	DMI      platform.DMI // nil if nothing is known
 	Firmware manifest.Firmware
 	Serial   string // serial number of the machine

@@ -208,7 +208,7 @@ func (e *ExitStatus) UnmarshalText(b []byte) error {
 // Specs says what the hardware of one platform must be.
 type Specs struct {
 	DevCodeName string
-	// CPUInfo, if it is there, must be equal in all its fields.
+	// CPUInfo must be equal in the fields that are given.
 	CPUInfo CPU `json:",omitzero"`
 	// RamMegs is the memory that the system sees, in MiB, ±1 %. 0: not checked.
 	RamMegs uint64 `json:",omitempty"`
@@ -234,9 +234,9 @@ type Specs struct {
 
 // CPU describes the processors.
 type CPU struct {
-	Model   string // "model name" of /proc/cpuinfo, the same for all
-	Cores   int    // logical processors
-	Sockets int    // distinct physical packages
+	Model   string // "model name" of /proc/cpuinfo, the same for all; empty: any
+	Cores   int    // logical processors; 0: any number
+	Sockets int    // distinct physical packages; 0: any number
 }
 
 // Disk describes one disk, or several that are equal.

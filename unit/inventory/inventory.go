@@ -12,11 +12,27 @@ import (
 
 	"gprovision/hw/block"
 	"gprovision/hw/nic"
+	"gprovision/hw/smbios"
 	"gprovision/model/hardware"
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
 	"gprovision/unit/machine"
 )
+
+// Read reads a machine from its /proc and /sys, running or captured, and adds its disks. What a management controller or a disk says only
+// when it is asked is not there, nor is the serial number, which depends on the platform. The error joins all that could not be read.
+func Read(proc, sys fs.FS, disks []block.Disk) (hardware.Machine, error) {
+	var known platform.DMI
+	info, err := smbios.Read(sys)
+	if err == nil {
+		known = info
+	} else if errors.Is(err, smbios.ErrNone) {
+		err = nil
+	}
+	ports, err1 := nic.List(sys)
+	m, err2 := Collect(proc, sys, known, disks, ports, "")
+	return m, errors.Join(err, err1, err2)
+}
 
 // Collect reads what /proc and /sys say of a machine and adds what is passed in. The error joins all that could not be
 // read; what could is returned all the same, and the rest fails its lines.
@@ -25,7 +41,7 @@ func Collect(proc, sys fs.FS, dmi platform.DMI, disks []block.Disk, ports []nic.
 	for i, c := range machine.Candidates(disks) {
 		m.Disks = append(m.Disks, hardware.Disk{Candidate: c, Removable: disks[i].Removable})
 	}
-	for _, p := range ports {
+	for _, p := range nic.Real(ports) {
 		m.NICs = append(m.NICs, hardware.Port{Name: p.Name, MAC: p.MAC})
 	}
 	if dmi != nil {
@@ -105,16 +121,17 @@ func Memory(proc fs.FS, name string) (uint64, error) {
 	return 0, fmt.Errorf("read memory: /proc/meminfo has no %s", name)
 }
 
-// readBus reads the devices of a bus. Entries without a vendor are no devices. shift is dropped from the class.
+// readBus reads the devices of a bus; none if there is no such bus. Entries without a vendor are no devices. shift is dropped from the
+// class.
 func readBus(sys fs.FS, dir, vendor, device, class string, shift uint) ([]hardware.Device, error) {
 	entries, err := fs.ReadDir(sys, dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return []hardware.Device{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", dir, err)
 	}
-	var out []hardware.Device
+	out := []hardware.Device{}
 	for _, e := range entries {
 		hex := func(name string) (uint64, bool) {
 			b, err := fs.ReadFile(sys, path.Join(dir, e.Name(), name))

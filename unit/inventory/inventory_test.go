@@ -16,12 +16,13 @@ import (
 func TestCollect(t *testing.T) {
 	proc, sys := machinetest.Sysfs()
 	disks := []block.Disk{{Path: "/dev/sda", Size: 512, Bus: block.USB, Removable: true}}
-	m, err := Collect(proc, sys, nil, disks, []nic.Port{{Name: "eth0", MAC: "56:78:90:00:00:ff"}}, "S12")
+	m, err := Collect(proc, sys, nil, disks, []nic.Port{{Name: "eth0", MAC: "56:78:90:00:00:ff"}, {Name: "br0", Virtual: true}}, "S12")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if m.CPU != (manifest.CPU{Model: "QEMU Virtual CPU version 2.5+", Cores: 4, Sockets: 2}) || m.RamMegs != 1982 || len(m.PCI) != 3 ||
-		len(m.USB) != 1 || m.Serial != "S12" || m.Disks[0].Bus != "usb" || !m.Disks[0].Removable || m.NICs[0].MAC != "56:78:90:00:00:ff" {
+		len(m.USB) != 1 || m.Serial != "S12" || m.Disks[0].Bus != "usb" || !m.Disks[0].Removable || len(m.NICs) != 1 ||
+		m.NICs[0].MAC != "56:78:90:00:00:ff" {
 		t.Errorf("%+v", m)
 	}
 	if _, err := Collect(fstest.MapFS{}, fstest.MapFS{}, nil, nil, nil, ""); err == nil {
@@ -45,10 +46,10 @@ func TestReadBus(t *testing.T) {
 	if err != nil || len(got) != 1 || got[0] != (hardware.Device{Vendor: 0x8086, Device: 0x29c0, Class: 0x0600}) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if got, err := readBus(sys, "bus/c", "vendor", "device", "class", 8); got != nil || err != nil {
+	if got, err := readBus(sys, "bus/c", "vendor", "device", "class", 8); got == nil || len(got) > 0 || err != nil {
 		t.Errorf("no such bus: %v, %v", got, err)
 	}
-	if _, err := readBus(sys, "bus/b/a/vendor", "vendor", "device", "class", 8); err == nil {
+	if got, err := readBus(sys, "bus/b/a/vendor", "vendor", "device", "class", 8); got != nil || err == nil {
 		t.Error("a bus that is no directory")
 	}
 }

@@ -114,6 +114,9 @@ func TestCheckHardware(t *testing.T) {
 			if got := wrong(lines); got != tc.wrong {
 				t.Errorf("wrong are %q, want %q", got, tc.wrong)
 			}
+			if len(lines) > 0 && !strings.Contains(log.String(), hardware.Tally(lines)) {
+				t.Errorf("the log does not say %q:\n%s", hardware.Tally(lines), log)
+			}
 			if begun := j.env.Checks - 4; begun > 1 || (begun == 1) != (len(lines) > 0) {
 				t.Errorf("begun %d times, %d lines told, log:\n%s", begun, len(lines), log)
 			}
