@@ -59,12 +59,12 @@ func (n *Notary) Submit(ctx context.Context, s record.EraseSubmission, from Send
 	}
 	in := store.EraseInput{
 		Unit: c.Unit, PublicKey: c.Key, Run: c.Run, Outcome: string(c.Outcome), Level: string(c.Level), Certificate: s.Certificate,
-		Signature: s.Signature, Operator: from.Operator, Accepted: s.Accepted && c.Outcome == erasure.Weaker, Drives: results(c),
+		Signature: s.Signature, Operator: from.Operator, Accepted: s.Accepted && c.Ending() == erasure.Weaker, Drives: results(c),
 	}
 	if c.Recovery != nil {
 		in.Recovery = string(c.Recovery.Outcome)
 	}
-	in.Ends = c.Outcome == erasure.Proved || in.Accepted
+	in.Ends = c.Ending() == erasure.Proved || in.Accepted
 	return n.store.AddErase(ctx, in, newKey, func(d store.EraseDoor) (voucher, proof []byte, number int64, err error) {
 		return seal(d, c, s.Certificate)
 	})

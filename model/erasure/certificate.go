@@ -225,6 +225,18 @@ func (c Certificate) Judged() Certificate {
 	return c
 }
 
+// Ending is what follows for the unit: the outcome of the main disks, unless the recovery device was to be erased too, and that has failed
+// or is unknown.
+func (c Certificate) Ending() Outcome {
+	out := c.Outcome
+	for _, d := range c.Drives {
+		if d.Role == RecoveryVolume && d.Outcome.rank() > max(out.rank(), Weaker.rank()) {
+			out = d.Outcome
+		}
+	}
+	return out
+}
+
 // Marshal returns the file. There is one way to write a certificate.
 func (c Certificate) Marshal() ([]byte, error) {
 	var b bytes.Buffer

@@ -118,6 +118,23 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
+// TestEnding: a recovery device that was to be erased and has failed, or of which nobody knows, counts for what follows, and nothing else of
+// the recovery volume does.
+func TestEnding(t *testing.T) {
+	for _, c := range []struct{ mains, device, want Outcome }{
+		{Proved, "", Proved}, {Proved, Proved, Proved}, {Proved, Weaker, Proved}, {Proved, Unknown, Unknown}, {Proved, Failed, Failed},
+		{Weaker, Proved, Weaker}, {Weaker, Unknown, Unknown}, {Unknown, Failed, Failed}, {Failed, Unknown, Failed}, {Failed, Proved, Failed},
+	} {
+		in := Certificate{Outcome: c.mains, Drives: []Drive{{Role: MainDisk, Outcome: c.mains}}, Recovery: &Result{Outcome: Failed}}
+		if c.device != "" {
+			in.Drives = append(in.Drives, Drive{Role: RecoveryVolume, Outcome: c.device})
+		}
+		if got := in.Ending(); got != c.want {
+			t.Errorf("%s, recovery device %q: %s, want %s", c.mains, c.device, got, c.want)
+		}
+	}
+}
+
 // TestForeignSignatures: a signature of another key, of another file, or for another purpose.
 func TestForeignSignatures(t *testing.T) {
 	key := testKey(1)

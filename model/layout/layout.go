@@ -70,6 +70,9 @@ const EmergencyPrefix = "EmergencyFile_"
 // StickLabel is the label of the ext4 partition of a recovery stick.
 const StickLabel = "GPROVSTICK"
 
+// StandInLabel is the label of the ext4 partition on a main disk that stands in for the recovery volume while the device of that is erased.
+const StandInLabel = "GPROVSTANDIN"
+
 // BundleLabel is the label of the FAT32 partition of a recovery stick that takes support bundles.
 const BundleLabel = "SUPPORT"
 
@@ -165,6 +168,14 @@ func ForRecovery(fw Firmware, d Device, l Labels, ids IDs) (Table, error) {
 		return Table{}, fault.Newf(fault.DiskTooSmall, "recovery device has %d bytes, want at least %d", d.Size, int64(MinRecovery))
 	}
 	return lay(fw, d, ids, []part{{Recovery, l.Recovery, 0}})
+}
+
+// ForStandIn lays out a main disk that carries nothing but what stands in for the recovery volume for a while, with room for size bytes. The
+// rest of the disk stays free.
+func ForStandIn(fw Firmware, d Device, size int64, ids IDs) (Table, error) {
+	p := part{Recovery, StandInLabel, size}
+	p.size = max(p.size, p.least())
+	return lay(fw, d, ids, []part{p})
 }
 
 // ForMain lays out a main disk. The recovery volume comes first on it, where a boot loader for BIOS looks; then the system or

@@ -82,6 +82,33 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
+// TestStandIn: a stand-in has the size that is asked for, at least 256 MiB, and the rest of the disk stays free.
+func TestStandIn(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fw   Firmware
+		d    Device
+		size int64
+		want string
+	}{
+		"uefi": {UEFI, Device{8 * GiB, 4096}, GiB + 1, `gpt 00000003-0000-4000-8000-000000000000
+1 esp 1+512 c12a7328-f81f-11d2-ba4b-00a0c93ec93b 00000001-0000-4000-8000-000000000000 name="ESP" active=false fs=0000-0002 label="ESP"
+2 recovery 513+1025 0fc63daf-8483-4772-8e79-3d69d8477de4 00000005-0000-4000-8000-000000000000 name="GPROVSTANDIN" active=false fs=00000004-0000-4000-8000-000000000000 label="GPROVSTANDIN"
+`},
+		"bios, small": {BIOS, Device{8 * GiB, 512}, 1, `mbr 00000001
+1 recovery 1+256 83 00000001-01 name="" active=true fs=00000002-0000-4000-8000-000000000000 label="GPROVSTANDIN"
+`},
+		"as large as the disk": {BIOS, Device{GiB, 512}, GiB - 2*MiB, `mbr 00000001
+1 recovery 1+1022 83 00000001-01 name="" active=true fs=00000002-0000-4000-8000-000000000000 label="GPROVSTANDIN"
+`},
+		"too large": {BIOS, Device{GiB, 512}, GiB - 2*MiB + 1, ""},
+	} {
+		tab, err := ForStandIn(tc.fw, tc.d, tc.size, counter())
+		if got := show(tab); (err == nil) != (tc.want != "") || err == nil && got != tc.want {
+			t.Errorf("%s: %v, got\n%swant\n%s", name, err, got, tc.want)
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	for _, tc := range []struct {
 		fw   Firmware

@@ -22,6 +22,9 @@ const (
 
 	OneDiskRanges = "ranges" // what shares a drive with the recovery volume is overwritten around it
 	OneDiskWhole  = "whole"  // the whole drive is erased, if a person agreed twice; the unit cannot restore itself afterwards
+
+	RecoveryKeep    = "keep"    // the free space of the recovery volume is overwritten
+	RecoveryRebuild = "rebuild" // a recovery device of its own is erased as the main disks are, and made anew
 )
 
 // Erase is the part of a policy about erases.
@@ -36,6 +39,8 @@ type Erase struct {
 	DCO string `json:"dco,omitempty"`
 	// OneDisk is OneDiskRanges or OneDiskWhole. Empty: OneDiskRanges.
 	OneDisk string `json:"oneDisk,omitempty"`
+	// Recovery is RecoveryKeep or RecoveryRebuild. Empty: RecoveryKeep.
+	Recovery string `json:"recovery,omitempty"`
 	// ShowMinutes is how long a proved erase is shown, if nobody presses a key. 0: until somebody does.
 	ShowMinutes int `json:"showMinutes,omitempty"`
 }
@@ -50,6 +55,7 @@ func (e Erase) validate() error {
 		{"verify", e.Verify, []string{VerifySamples, VerifyFull}},
 		{"dco", e.DCO, []string{DCOKeep, DCORestore}},
 		{"oneDisk", e.OneDisk, []string{OneDiskRanges, OneDiskWhole}},
+		{"recovery", e.Recovery, []string{RecoveryKeep, RecoveryRebuild}},
 	} {
 		if c.value != "" && !slices.Contains(c.want, c.value) {
 			return fmt.Errorf("policy erase.%s is %q, want nothing, %q or %q", c.key, c.value, c.want[0], c.want[1])
@@ -86,6 +92,9 @@ func (e Erase) show() []Shown {
 		says("oneDisk", e.OneDisk, OneDiskRanges, map[string]string{
 			OneDiskRanges: "what shares a drive with the recovery volume is overwritten around it",
 			OneDiskWhole:  "a drive with the recovery volume is erased as a whole, if a person agrees twice"}),
+		says("recovery", e.Recovery, RecoveryKeep, map[string]string{
+			RecoveryKeep:    "the free space of the recovery volume is overwritten",
+			RecoveryRebuild: "a recovery device of its own is erased and made anew, by way of a main disk whose erase is proved"}),
 		shown,
 	}
 }

@@ -13,6 +13,7 @@ func TestErasePolicy(t *testing.T) {
 		`"verify":"samples"`: "samples of large drives", `"verify":"full"`: "as a whole after", `"verify":"none"`: "",
 		`"dco":"keep"`: "is not erased", `"dco":"restore"`: "taken away", `"dco":"RESTORE"`: "",
 		`"oneDisk":"ranges"`: "overwritten around", `"oneDisk":"whole"`: "agrees twice", `"oneDisk":"WHOLE"`: "",
+		`"recovery":"keep"`: "free space of the recovery volume", `"recovery":"rebuild"`: "made anew", `"recovery":"erase"`: "",
 		`"showMinutes":3600`: "3600 min", `"showMinutes":3601`: "", `"showMinutes":-1`: "",
 	} {
 		p, err := Parse([]byte(`{"version":1,"keys":["x"],"erase":{` + text + `}}`))

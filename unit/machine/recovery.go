@@ -55,29 +55,34 @@ func EraseArg(m *Machine) string {
 // PutRecoveryArtifact makes the recovery device boot the recovery artifact on the recovery volume, which is mounted
 // at dir. It writes nothing if the device does so already.
 func (m *Machine) PutRecoveryArtifact(u state.Unit, dir string) error {
-	artifact := filepath.Join(dir, m.Site.Names.BootFile)
-	if err := Regular(artifact); err != nil {
-		return err
-	}
 	disk, err := m.RecoveryDisk(u)
 	if err != nil {
 		return err
 	}
+	return PutRecoveryArtifactOn(m, disk.Path, u, dir)
+}
+
+// PutRecoveryArtifactOn is PutRecoveryArtifact for a disk that the caller vouches for: it has the table of u.Recovery.
+func PutRecoveryArtifactOn(m *Machine, disk string, u state.Unit, dir string) error {
+	artifact := filepath.Join(dir, m.Site.Names.BootFile)
+	if err := Regular(artifact); err != nil {
+		return err
+	}
 	if m.Firmware == layout.UEFI {
-		return m.putESP(disk.Path, *u.Recovery.Table.Find(layout.ESP), RemovablePath, artifact)
+		return m.putESP(disk, *u.Recovery.Table.Find(layout.ESP), RemovablePath, artifact)
 	}
 	main := u.System()
 	if main == nil {
 		return fault.Newf(fault.RecoveryDamaged, "the unit's record has no partition for the main system")
 	}
 	entry := grub.Entry{Title: RecoveryEntry, Args: m.KernelArgs(), Forced: m.ForcedArg(), Erase: EraseArg(m)}
-	err = m.PutArtifactBIOS(dir, artifact, entry, func(e grub.Entry) []byte {
+	err := m.PutArtifactBIOS(dir, artifact, entry, func(e grub.Entry) []byte {
 		return grub.RecoveryConfig(grub.Recovery{Main: main.FSUUID, Mark: "/" + m.Site.Names.Mark, Entry: e})
 	})
 	if err != nil {
 		return err
 	}
-	return m.InstallLoader(disk.Path, u.Recovery.Table)
+	return m.InstallLoader(disk, u.Recovery.Table)
 }
 
 // PutMainArtifact makes the main disks boot the artifact of the system mounted at root. On BIOS that mount must be
@@ -234,7 +239,7 @@ func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) (efi.Change, error
 		}
 		entries = append(entries, normal)
 	}
-	recovery, err := Entry(RecoveryEntry, u.Recovery.Table, u.Recovery.SectorSize, RemovablePath, m.KernelArgs())
+	recovery, err := recoveryEntry(m, u.Recovery)
 	if err != nil {
 		return efi.Change{}, err
 	}
@@ -259,6 +264,28 @@ func (m *Machine) EnsureEntries(vars *efi.Vars, u state.Unit) (efi.Change, error
 		m.Log.Info("boot entries", "written", change.Written, "deleted", change.Deleted)
 	}
 	return change, nil
+}
+
+// recoveryEntry returns the boot entry that starts the recovery artifact on a disk.
+func recoveryEntry(m *Machine, d state.Disk) (efi.Entry, error) {
+	return Entry(RecoveryEntry, d.Table, d.SectorSize, RemovablePath, m.KernelArgs())
+}
+
+// EnsureRecoveryEntry makes UEFI firmware start the recovery artifact on a disk first. Other firmware goes by its own order of disks.
+func EnsureRecoveryEntry(m *Machine, d state.Disk) error {
+	if m.Firmware != layout.UEFI {
+		return nil
+	}
+	e, err := recoveryEntry(m, d)
+	if err != nil {
+		return err
+	}
+	change, err := efi.Ensure(m.Vars, []efi.Entry{e})
+	if err != nil {
+		return fault.Because(fault.BootSetup, err)
+	}
+	m.Log.Info("boot entries", "written", change.Written, "deleted", change.Deleted)
+	return nil
 }
 
 // RecoveryDisk returns the disk of the recovery volume that u records. The platform must allow its bus. The record

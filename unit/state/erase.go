@@ -23,6 +23,9 @@ type Erase struct {
 	Started time.Time `json:"started"`
 	// Whole reports whether a person at the machine agreed that the drive of the recovery volume is erased as a whole.
 	Whole bool `json:"whole,omitempty"`
+	// StandIn is the identifier of the partition that this file lies on, where that stands in for the recovery volume while the
+	// device of that is erased. The volume counts as long as it says so.
+	StandIn string `json:"standIn,omitempty"`
 	// Outcome is how it ended. It is empty as long as it goes on.
 	Outcome erasure.Outcome `json:"outcome,omitempty"`
 	// Resolved reports whether nothing is left to do or to show of it: it was proved and shown, or a person or the policy
@@ -46,10 +49,12 @@ func (e Erase) validate() error {
 		return errors.New("id is not 8 to 64 hexadecimal digits")
 	case e.Resolved && e.Outcome == "":
 		return errors.New("an erase without an outcome is resolved")
+	case e.Resolved && e.StandIn != "":
+		return errors.New("an erase is resolved whose volume stands in for another")
 	case e.ResolvedBy != "" && !e.Resolved:
 		return errors.New("an erase that is not resolved names who did that")
 	}
-	return errors.Join(printable("by", e.By, 256), printable("resolvedBy", e.ResolvedBy, 64))
+	return errors.Join(printable("by", e.By, 256), printable("resolvedBy", e.ResolvedBy, 64), printable("standIn", e.StandIn, 64))
 }
 
 // ReadErase returns the last erase of the unit.

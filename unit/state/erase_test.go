@@ -22,14 +22,16 @@ func TestErase(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for text, want := range map[string]error{
-		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z"}`:                                        nil,
-		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"weaker","resolved":true}`:     nil,
-		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"failed","resolvedBy":"A1B2"}`: ErrDamaged,
-		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","resolved":true}`:                        ErrDamaged,
-		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"done"}`:                       ErrDamaged,
-		`{"version":1,"id":"x","started":"2026-11-22T10:00:00Z"}`:                                                       ErrDamaged,
-		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","by":"\u0007"}`:                          ErrDamaged,
-		`{"version":2,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"in a way of the year 2030"}`:  ErrNewer,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z"}`:                                                     nil,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"weaker","resolved":true}`:                  nil,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"failed","resolvedBy":"A1B2"}`:              ErrDamaged,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","resolved":true}`:                                     ErrDamaged,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"done"}`:                                    ErrDamaged,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","standIn":"a-01"}`:                                    nil,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"weaker","resolved":true,"standIn":"a-01"}`: ErrDamaged,
+		`{"version":1,"id":"x","started":"2026-11-22T10:00:00Z"}`:                                                                    ErrDamaged,
+		`{"version":1,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","by":"\u0007"}`:                                       ErrDamaged,
+		`{"version":2,"id":"0123456789abcdef","started":"2026-11-22T10:00:00Z","outcome":"in a way of the year 2030"}`:               ErrNewer,
 	} {
 		if _, err := parse[Erase](EraseFile, []byte(text)); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", text, err, want)

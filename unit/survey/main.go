@@ -32,6 +32,10 @@ func (l mainLook) hasRecord() bool {
 // lookForMain finds the partition of the main system by its recorded identifier, on a bus that the platform allows.
 // Without a recovery volume, the kernel argument real_root names the partition.
 func (l mainLook) lookForMain(ctx context.Context) {
+	if l.f.StandIn { // they were erased, and one of them carries that volume
+		l.f.Main, l.f.Recorded = decide.MainForeign, true
+		return
+	}
 	root := l.s.Args.Root
 	if l.hasRecord() {
 		if l.f.Unit.Array != nil {

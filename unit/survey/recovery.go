@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"gprovision/hw/block"
 	"gprovision/model/erasure"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
@@ -56,9 +57,15 @@ type recoveryLook struct {
 // artifact's label come first, and the others only if none of those is the unit's. A unit keeps the labels that it
 // was provisioned with, so they may differ.
 func (l recoveryLook) lookForRecovery() {
-	parts, err := l.s.Eyes.Partitions(platform.AllowedRecovery)
+	parts, err := l.s.Eyes.Partitions(func(v platform.Variant, c platform.Candidate) bool {
+		return platform.AllowedRecovery(v, c) || platform.AllowedMain(v, c)
+	})
 	if err != nil {
 		note(&l.f.Notes, "recovery: %v", err)
+		return
+	}
+	standIns, parts := l.standIns(parts)
+	if l.adoptStandIn(standIns) {
 		return
 	}
 	var hits []candidate
@@ -115,6 +122,81 @@ func (l recoveryLook) lookForRecovery() {
 		e := l.f.elsewhere[0]
 		l.f.Recovery, l.f.RecoveryPart, l.f.Unit = e.state, &e.part, e.unit
 	}
+}
+
+// standIns takes from partitions those on main disks with the label of a stand-in, and leaves those where a recovery volume may be.
+func (l recoveryLook) standIns(parts []machine.Found) (standIns []candidate, rest []machine.Found) {
+	v := l.s.Eyes.Variant()
+	for _, p := range parts {
+		c := machine.Candidates([]block.Disk{p.Disk})[0]
+		if platform.AllowedMain(v, c) && (p.Table.Kind != layout.GPT || p.Partition.Name == layout.StandInLabel) {
+			info, noted, err := l.s.Eyes.ProbePartition(p.Path)
+			if err == nil && info.Type == "ext4" && info.Label == layout.StandInLabel {
+				standIns = append(standIns, candidate{part: p, noted: noted})
+				continue
+			}
+		}
+		if platform.AllowedRecovery(v, c) {
+			rest = append(rest, p)
+		}
+	}
+	return standIns, rest
+}
+
+// adoptStandIn looks whether one of these stands in for the unit's recovery volume, whose device is being erased. Such a one counts before
+// the volume itself, which is old or not made anew to its end. It reports whether nothing more is to be looked at now.
+func (l recoveryLook) adoptStandIn(standIns []candidate) bool {
+	var hits []candidate
+	for _, c := range standIns {
+		err := l.s.checkReplayed(l.f, c.part.Path)
+		if err == nil {
+			err = l.s.view(c.part.Path, func(v *state.Volume) error {
+				var err error
+				if c.Unit, err = l.s.proveStandIn(v, c.part); err != nil {
+					return err
+				}
+				l.readVolume(&c, v)
+				return nil
+			})
+		}
+		if err != nil {
+			note(&l.f.Notes, "recovery: %s does not stand in for it: %v", c.part.Path, err)
+			continue
+		}
+		hits = append(hits, c)
+	}
+	switch {
+	case len(l.f.Replay) > 0:
+	case len(hits) > 1:
+		l.f.Recovery = decide.RecoveryAmbiguous
+		note(&l.f.Notes, "recovery: %s and %s stand in for it", hits[0].part.Path, hits[1].part.Path)
+	case len(hits) == 1:
+		hits[0].StandIn = true
+		note(&hits[0].notes, "recovery: %s stands in for it while its device is erased", hits[0].part.Path)
+		l.adopt(hits[0])
+	default:
+		return false
+	}
+	return true
+}
+
+// proveStandIn reads the record of a volume that may stand in for the unit's recovery volume: it must be that of this machine, and the
+// volume must say that it stands in as long as the erase goes on.
+func (s *Survey) proveStandIn(v *state.Volume, p machine.Found) (state.Unit, error) {
+	rec, err := v.ReadUnit()
+	if err != nil {
+		return rec, err
+	}
+	e, err := state.ReadErase(v)
+	switch {
+	case err != nil:
+		return rec, err
+	case e.StandIn == "" || e.StandIn != p.Partition.UUID:
+		return rec, fmt.Errorf("%w: it is not complete, or not needed any more", errForeign)
+	case rec.Firmware != s.Eyes.Firmware():
+		return rec, errOtherFirmware
+	}
+	return rec, s.checkBoard(v, rec)
 }
 
 // otherLabels returns the recovery volumes of this unit among partitions whose label the artifact does not know. It
@@ -209,35 +291,41 @@ func (s *Survey) prove(v *state.Volume, p machine.Found, fsUUID string) (state.U
 	if err != nil {
 		return rec, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
-	err = s.checkRecord(rec, p, fsUUID)
-	if !errors.Is(err, errOtherBoard) {
+	if err := s.checkPlace(rec, p, fsUUID); err != nil {
 		return rec, err
 	}
+	return rec, s.checkBoard(v, rec)
+}
+
+// checkBoard returns errOtherBoard unless a record is of this machine's mainboard, or of one that this one took the place of.
+func (s *Survey) checkBoard(v *state.Volume, rec state.Unit) error {
+	if rec.Serial == s.Eyes.Board() {
+		return nil
+	}
+	err := fmt.Errorf("%w: its serial number is %q, and the machine has %q", errOtherBoard, rec.Serial, s.Eyes.Board())
 	switch boards, berr := state.ReadBoards(v); {
 	case berr != nil:
-		return rec, fmt.Errorf("%w; the mainboards that were adopted are not known: %w", err, berr)
+		return fmt.Errorf("%w; the mainboards that were adopted are not known: %w", err, berr)
 	case slices.Contains(boards.Serials, s.Eyes.Board()):
-		return rec, nil
+		return nil
 	}
-	return rec, err
+	return err
 }
 
 // RecordFits reports whether a record is that of the volume on p.
 func (s *Survey) RecordFits(p machine.Found, fsUUID string) func(state.Unit) bool {
-	return func(rec state.Unit) bool { return s.checkRecord(rec, p, fsUUID) == nil }
+	return func(rec state.Unit) bool { return s.checkPlace(rec, p, fsUUID) == nil && rec.Serial == s.Eyes.Board() }
 }
 
-// checkRecord compares a record with the machine and with the partition that the record lies on. The error is
-// errForeign, errOtherBoard or errOtherFirmware.
-func (s *Survey) checkRecord(rec state.Unit, p machine.Found, fsUUID string) error {
+// checkPlace compares a record with the firmware of the machine and with the partition that the record lies on. The error is errForeign or
+// errOtherFirmware.
+func (s *Survey) checkPlace(rec state.Unit, p machine.Found, fsUUID string) error {
 	want := rec.Recovery.Table.Find(layout.Recovery)
 	switch {
 	case want == nil || want.UUID != p.Partition.UUID || want.FSUUID != fsUUID:
 		return fmt.Errorf("%w: its record names another partition", errForeign)
 	case rec.Firmware != s.Eyes.Firmware():
 		return fmt.Errorf("%w: it was provisioned for %s, and the machine started with %s", errOtherFirmware, rec.Firmware, s.Eyes.Firmware())
-	case rec.Serial != s.Eyes.Board():
-		return fmt.Errorf("%w: its serial number is %q, and the machine has %q", errOtherBoard, rec.Serial, s.Eyes.Board())
 	}
 	return nil
 }

@@ -49,6 +49,8 @@ type VolumeFindings struct {
 	// RecoveryPart is the partition of the recovery volume. It is also set for a damaged volume if only one partition
 	// can be it, and for one of another machine.
 	RecoveryPart *machine.Found
+	// StandIn reports whether that partition is on a main disk and stands in for the recovery volume, whose device is being erased.
+	StandIn bool
 	// Unit is the unit's record, if the volume was found, or is of another machine.
 	Unit state.Unit
 	// BadRequest is why the request on the volume cannot be used. It is nil if the request is good or there is none.

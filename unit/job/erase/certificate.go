@@ -27,6 +27,9 @@ const (
 // certify writes the certificate to the recovery volume, and that the erase has ended. One that is there already is not made again: it may
 // have left the unit.
 func (j *erasing) certify(context.Context) error {
+	if j.again {
+		return nil
+	}
 	return j.book.change(func(v *state.Volume) error {
 		file, err := state.ReadEraseFile(v, certificateFile)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -44,7 +47,7 @@ func (j *erasing) certify(context.Context) error {
 		}
 		j.env.Machine.Log.Info("erase", "outcome", string(c.Outcome), "erased", string(c.Level), "says", c.Headline(), "run", c.Run,
 			journal.ForPerson())
-		return state.WriteErase(v, state.Erase{ID: j.entry.ID, By: j.entry.By, Started: j.entry.Started, Outcome: c.Outcome})
+		return state.WriteErase(v, j.state(c.Ending()))
 	})
 }
 
@@ -58,7 +61,7 @@ func (j *erasing) sign(v *state.Volume) ([]byte, error) {
 	c := erasure.Certificate{
 		Run: run(j.entry.ID), Unit: m.Serial, Platform: m.Identity.Variant.DevCodeName, Started: j.entry.Started,
 		Ended: time.Now().UTC().Truncate(time.Second), Clock: clock(m), Require: erasure.Level(m.Policy.Erase.Require),
-		Volume: j.entry.Recovery, NotReached: j.entry.Plan.NotReached, Kept: j.entry.Plan.Kept,
+		Volume: j.entry.Recovery, NotReached: append(notCleared(&j.entry), j.entry.Plan.NotReached...), Kept: j.entry.Plan.Kept,
 		Software: erasure.Software{
 			Gprovision: erasure.Printable(m.Build.Gprovision), Kernel: erasure.Printable(m.Build.Kernel),
 			Artifact: cmp.Or(j.book.artifact, artifact(m, v)),

@@ -25,9 +25,9 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 	if err != nil {
 		return job.Hold(fault.Because(fault.EraseUnknown, fmt.Errorf("the certificate cannot be read: %w", err)))
 	}
-	by := ""
+	by, ending := j.entry.ResolvedBy, c.Ending()
 	switch {
-	case j.f.Choice.Kind == decide.ChooseResolve && (c.Outcome == erasure.Failed || c.Outcome == erasure.Unknown):
+	case j.f.Choice.Kind == decide.ChooseResolve && by == "" && (ending == erasure.Failed || ending == erasure.Unknown):
 		by = askSupport(ctx, j.env, c, file)
 	case j.f.Choice.Kind == decide.ChooseCodes:
 		showCodes(ctx, j.env.Machine, file, sig)
@@ -42,7 +42,7 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 	}
 	m.Log.Info("erase certificate", "run", c.Run, "outcome", string(c.Outcome), "erased", string(c.Level), "says", c.Headline(),
 		"reached", strings.Join(places, ", "), journal.ForPerson())
-	switch c.Outcome {
+	switch ending {
 	case erasure.Proved:
 		said := panel.View{Job: "erase", Message: fmt.Sprintf("Erased: %s; %s%s", c.Headline(), where, offer(codes, "C shows it as codes"))}
 		awaitKey(ctx, m.Panel, time.Duration(m.Policy.Erase.ShowMinutes)*time.Minute, func() { m.Panel.Show(said) }, codes)
@@ -57,7 +57,7 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 		}
 	default:
 		kind := fault.EraseUnknown
-		if c.Outcome == erasure.Failed {
+		if ending == erasure.Failed {
 			kind = fault.EraseFailed
 		}
 		if by == "" {
@@ -67,7 +67,10 @@ func (j *erasing) conclude(ctx context.Context) job.Outcome {
 	if ctx.Err() != nil {
 		return job.Hold(fault.Because(fault.EraseStopped, ctx.Err()))
 	}
-	if err := j.book.change(func(v *state.Volume) error { return j.resolve(v, c.Outcome, by) }); err != nil {
+	if j.f.StandIn {
+		return goOn(j, by)
+	}
+	if err := j.book.change(func(v *state.Volume) error { return j.resolve(v, ending, by) }); err != nil {
 		return job.Hold(fault.Because(fault.RecoveryDamaged, err))
 	}
 	return job.Outcome{Kind: job.RebootNow}
@@ -83,7 +86,8 @@ func (j *erasing) resolve(v *state.Volume, o erasure.Outcome, by string) error {
 	if err := v.WriteRequest(r); err != nil {
 		return err
 	}
-	e := state.Erase{ID: j.entry.ID, By: j.entry.By, Started: j.entry.Started, Outcome: o, Resolved: true, ResolvedBy: by}
+	e := j.state(o)
+	e.Resolved, e.ResolvedBy = true, by
 	if by != "" {
 		e.ResolvedAt = time.Now().UTC().Truncate(time.Second)
 	}

@@ -62,6 +62,8 @@ type world struct {
 	sims map[string]*simdrive.Drive
 	// clock is that of the simulated drives.
 	clock *simdrive.Clock
+	// variant changes the platform; nil: not at all.
+	variant func(*platform.Variant)
 	// policy changes the policy of each boot.
 	policy policy.Policy
 	// server is the factory server; nil: there is none.
@@ -140,6 +142,9 @@ func (w *world) machine() *machine.Machine {
 	}
 	m.Identity.Variant.NumDataDisks = max(1, len(w.u.Main))
 	m.Identity.Variant.MainDisk.Bus = []platform.Bus{platform.Virtio, platform.NVMe, platform.SATA}
+	if w.variant != nil {
+		w.variant(&m.Identity.Variant)
+	}
 	plain := m.Open
 	m.Open = func(path string, how machine.Access) (machine.Device, error) {
 		sim := w.sims[filepath.Base(path)]

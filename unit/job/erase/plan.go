@@ -1,6 +1,7 @@
 package erase
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,8 @@ type plan struct {
 	NotReached []string `json:"notReached,omitempty"`
 	// Kept is what stays on purpose.
 	Kept []string `json:"kept,omitempty"`
+	// NoRebuild is why the recovery device is not erased and made anew, although that is asked for.
+	NoRebuild string `json:"noRebuild,omitempty"`
 }
 
 // planned is a drive that is to be erased.
@@ -41,7 +44,9 @@ type planned struct {
 	// Missing reports that the record has it and nothing of it is there.
 	Missing bool `json:"missing,omitempty"`
 	// Grows reports that a device configuration overlay is taken away: the device has more sectors then, for good.
-	Grows      bool          `json:"grows,omitempty"`
+	Grows bool `json:"grows,omitempty"`
+	// Role is what the drive is for; empty: a main disk. A recovery device that is erased and made anew is the last of a plan.
+	Role       erasure.Role  `json:"role,omitempty"`
 	Media      erasure.Media `json:"media"`
 	Path       erasure.Path  `json:"path"`
 	NotReached []string      `json:"notReached,omitempty"`
@@ -81,7 +86,7 @@ func (p planned) unerased(why string) erasure.Drive {
 func (p planned) known() erasure.Drive {
 	d := p.disk()
 	return erasure.Drive{
-		Role: erasure.MainDisk, Name: d.Name, Bus: string(d.Bus), Model: erasure.Printable(strings.TrimSpace(d.Vendor + " " + d.Model)),
+		Role: cmp.Or(p.Role, erasure.MainDisk), Name: d.Name, Bus: string(d.Bus), Model: erasure.Printable(strings.TrimSpace(d.Vendor + " " + d.Model)),
 		Serial: erasure.Printable(d.Serial), BlockSize: uint32(d.SectorSize), NotReached: slices.Clone(p.NotReached),
 		Evidence: erasure.Evidence{Media: p.Media, Path: p.Path},
 	}
@@ -94,8 +99,8 @@ type planner struct {
 	disks []block.Disk
 }
 
-// makePlan plans the erase of all main disks of the platform, and changes nothing. The recovery volume is never part of it, and neither is
-// anything that a person has plugged in.
+// makePlan plans the erase of all main disks of the platform, and changes nothing. The recovery device is part of it only if the policy has
+// it made anew, and what a person has plugged in never is.
 func makePlan(m *machine.Machine, f *survey.Findings) (plan, error) {
 	disks, err := m.Disks()
 	if err != nil {
@@ -123,6 +128,14 @@ func makePlan(m *machine.Machine, f *survey.Findings) (plan, error) {
 				SectorSize: max(512, r.SectorSize)}},
 			Missing: true, Media: erasure.UnknownMedia, Path: erasure.Direct,
 		})
+	}
+	if m.Policy.Erase.Recovery == policy.RecoveryRebuild && !asksWhole(f) {
+		if d, why := planDevice(p); why == "" {
+			out.Disks = append(out.Disks, d)
+		} else {
+			m.Log.Warn("the recovery device is not erased as a whole", "why", why)
+			out.NoRebuild = why
+		}
 	}
 	out.NotReached, out.Kept = p.notReached(), p.kept()
 	return out, nil

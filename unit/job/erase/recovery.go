@@ -52,7 +52,9 @@ func (j *erasing) cleanRecovery(ctx context.Context) error {
 	}
 	defer track(ctx, j)()
 	for i := range j.entry.Drives {
-		j.moved(i, 1)
+		if i != recoveryDevice(&j.entry) {
+			j.moved(i, 1)
+		}
 	}
 	last := len(j.entry.Drives)
 	var v erasure.Volume
@@ -61,14 +63,17 @@ func (j *erasing) cleanRecovery(ctx context.Context) error {
 		if j.entry.Unlinked += n; err != nil {
 			return err
 		}
-		if err := writeJSON(on, runFile, j.entry); err != nil {
+		if err := writeJSON(on, runFile, j.entry); err != nil || j.entry.StandIn != nil {
 			return err
 		}
 		v, err = fill(ctx, j.env.Machine, j.openSpare, func(part float64) { j.moved(last, part) })
 		return err
 	})
-	if err != nil {
+	if err != nil || j.entry.StandIn != nil { // all of its device is erased later
 		return err
+	}
+	if why := j.entry.Plan.NoRebuild; why != "" {
+		v.NotReached = append(v.NotReached, erasure.Printable("its device was not erased as a whole and made anew: "+why))
 	}
 	p := j.f.RecoveryPart
 	v.Name, v.Bytes = strings.TrimPrefix(p.Path, "/dev/"), erasure.Count(p.Partition.Size)

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,6 +63,10 @@ type entry struct {
 	Recovery *erasure.Volume `json:"recovery,omitempty"`
 	// Dumps is what became of crash dumps; nil: there were none.
 	Dumps *erasure.Part `json:"dumps,omitempty"`
+	// StandIn is the copy of the recovery volume on a main disk; nil until there is to be one.
+	StandIn *standIn `json:"standIn,omitempty"`
+	// ResolvedBy is the support key that has the recovery device made anew although data may be left there.
+	ResolvedBy string `json:"resolvedBy,omitempty"`
 	// TPM is nil where there is none, and until it is looked at.
 	TPM *clearing `json:"tpm,omitempty"`
 }
@@ -91,6 +96,8 @@ type erasing struct {
 	wait func(context.Context, time.Duration) error
 	// openSpare opens the free space of the recovery volume, which is mounted at a directory.
 	openSpare func(dir string) (spare, error)
+	// again reports that another volume counts now: the unit is to be surveyed again.
+	again bool
 	// office is the way to the server; nil: there is none.
 	office *office
 	// findTPM returns the TPM, or nil if there is none.
@@ -128,6 +135,9 @@ func (j *erasing) run(ctx context.Context) job.Outcome {
 	if err != nil {
 		return stopped(err)
 	}
+	if j.again {
+		return job.Outcome{Kind: job.DecideAgain}
+	}
 	return j.conclude(ctx)
 }
 
@@ -141,15 +151,28 @@ func stopped(err error) job.Outcome {
 
 // steps returns the job as data. Nothing before erase-disks destroys anything.
 func (j *erasing) steps() []step.Step {
-	return []step.Step{
+	device := recoveryDevice(&j.entry)
+	switch {
+	case j.f.StandIn:
+		return standInSteps(j)
+	case device >= 0 && j.entry.Drives[device].Done != nil:
+		return homeSteps(j)
+	}
+	out := []step.Step{
 		{Name: "lock-others", Say: "Locking others", Run: j.lockOthers},
 		{Name: "clear-mark", Say: "Clearing mark", Run: j.clearMark},
 		{Name: "erase-disks", Say: "Erasing disks", Run: j.eraseDisks},
+		{Name: "choose-place", Say: "Choosing place", Run: func(context.Context) error { return choosePlace(j) }},
 		{Name: "clean-recovery", Say: "Cleaning recovery", Run: j.cleanRecovery},
 		dumpsStep(j),
 		tpmStep(j),
+		{Name: "copy-out", Say: "Copying out", Run: func(ctx context.Context) error { return copyOut(ctx, j) }},
 		{Name: "certify", Say: "Certificate", Run: j.certify},
 	}
+	if device < 0 {
+		out = slices.DeleteFunc(out, func(s step.Step) bool { return s.Name == "choose-place" || s.Name == "copy-out" })
+	}
+	return out
 }
 
 // begin finds the erase that is to go on, or plans a new one. outcome is that of one that has ended.
@@ -157,6 +180,9 @@ func (j *erasing) begin() (outcome erasure.Outcome, err error) {
 	request, fresh, err := j.asked()
 	if err != nil {
 		return "", err
+	}
+	if fresh && j.f.StandIn {
+		return "", j.book.change(func(v *state.Volume) error { return anotherRun(j, v, request) })
 	}
 	if !fresh {
 		if j.f.Erasing.Erase.ID == "" {
@@ -169,7 +195,7 @@ func (j *erasing) begin() (outcome erasure.Outcome, err error) {
 		if err == nil {
 			return j.f.Erasing.Erase.Outcome, nil
 		}
-		if j.f.Erasing.Erase.Outcome != "" {
+		if j.f.Erasing.Erase.Outcome != "" || j.f.StandIn {
 			return "", fault.Because(fault.EraseUnknown, fmt.Errorf("what is known of the erase %s is lost: %w", j.f.Erasing.Erase.ID, err))
 		}
 		j.env.Machine.Log.Warn("what is known of the erase that was begun is lost, planning it again", "err", err)
@@ -210,8 +236,7 @@ func (j *erasing) write(v *state.Volume, request state.Request, fresh bool) erro
 			return err
 		}
 	}
-	return errors.Join(writeJSON(v, runFile, j.entry),
-		state.WriteErase(v, state.Erase{ID: j.entry.ID, By: j.entry.By, Started: j.entry.Started}))
+	return errors.Join(writeJSON(v, runFile, j.entry), state.WriteErase(v, j.state("")))
 }
 
 // passwords returns states that hold nothing but the password that an earlier erase has set on a drive of the new plan.
@@ -330,10 +355,16 @@ func (j *erasing) clearMark(ctx context.Context) error {
 	return m.StopArray(ctx)
 }
 
-// eraseDisks erases all drives of the plan at once.
+// eraseDisks erases all main disks of the plan at once, or the recovery device where another volume stands in for it.
 func (j *erasing) eraseDisks(ctx context.Context) error {
 	defer track(ctx, j)()
-	sleep := newSleeper(len(j.entry.Plan.Disks), func() error {
+	var now []int
+	for i, p := range j.entry.Plan.Disks {
+		if j.f.StandIn == (p.Role == erasure.RecoveryVolume) {
+			now = append(now, i)
+		}
+	}
+	sleep := newSleeper(len(now), func() error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -341,7 +372,8 @@ func (j *erasing) eraseDisks(ctx context.Context) error {
 		return j.env.Watchdog.Unfreeze()
 	})
 	desks := make([]*desk, len(j.entry.Plan.Disks))
-	for i, p := range j.entry.Plan.Disks {
+	for _, i := range now {
+		p := j.entry.Plan.Disks[i]
 		desks[i] = &desk{m: j.env.Machine, p: p, sleep: sleep}
 		if p.shares() {
 			j.book.shared = append(j.book.shared, desks[i])
@@ -349,7 +381,7 @@ func (j *erasing) eraseDisks(ctx context.Context) error {
 	}
 	errs := make([]error, len(desks))
 	var wait sync.WaitGroup
-	for i := range desks {
+	for _, i := range now {
 		wait.Go(func() {
 			defer func() {
 				if v := recover(); v != nil {
@@ -417,10 +449,12 @@ func (j *erasing) engine(ctx context.Context, i int, d *desk, psid drive.PSID) (
 		Now: j.now, Wait: j.wait, Random: rand.Reader, Requests: requests,
 		Announce: func(before erasure.Drive) error {
 			err := j.announce(ctx, before)
-			if err == nil && j.book.memory != nil {
-				if err := d.hide(target); err != nil { // of a drive that is locked, for instance
-					j.env.Machine.Log.Warn("the partition tables stay for now", "disk", before.Name, "err", err)
-				}
+			if err != nil || j.book.memory == nil && (before.Role != erasure.RecoveryVolume || before.Evidence.Locked) {
+				return err
+			}
+			if err = d.hide(target); err != nil && j.book.memory != nil { // of a drive that is locked, for instance
+				j.env.Machine.Log.Warn("the partition tables stay for now", "disk", before.Name, "err", err)
+				return nil
 			}
 			return err
 		},
@@ -464,7 +498,7 @@ func track(ctx context.Context, j *erasing) (stop func()) {
 		for _, p := range j.entry.Plan.Disks {
 			j.parts = append(j.parts, share{of: p.bytes()})
 		}
-		if j.book.memory == nil {
+		if j.book.memory == nil && !j.f.StandIn {
 			j.parts = append(j.parts, share{of: j.f.RecoveryPart.Partition.Size})
 		}
 	}

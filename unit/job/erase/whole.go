@@ -173,6 +173,9 @@ func (w *whole) eraseDisks(ctx context.Context) (err error) {
 	return err
 }
 
+// firstBlock is how much of a drive is taken away first, in bytes: what BIOS firmware would start the rest of a boot loader by.
+const firstBlock = 4096
+
 // hide takes the partition tables away from a drive, so that nothing is found on it however far its erase comes.
 func (d *desk) hide(t engine.Target) error {
 	allowed := d.allowed
@@ -180,11 +183,11 @@ func (d *desk) hide(t engine.Target) error {
 		allowed = func() error { return t.Drive.Check(t.Permit) }
 	}
 	for i := range d.p.Disks {
-		for _, at := range []int64{d.size(i) - margin, 0} {
+		for _, s := range []span{{0, firstBlock}, {d.size(i) - margin, margin}, {0, margin}} {
 			if err := allowed(); err != nil {
 				return err
 			}
-			if err := (engine.Area{Blocks: blocks{d, i}, Offset: at, Size: func() int64 { return margin }}).Zero(); err != nil {
+			if err := (engine.Area{Blocks: blocks{d, i}, Offset: s.Start, Size: func() int64 { return s.Size }}).Zero(); err != nil {
 				return err
 			}
 		}
