@@ -237,7 +237,7 @@ func TestRebuild(t *testing.T) {
 func newRebuildSim(t *testing.T, fw layout.Firmware, size int64, f simdrive.Faults) (*world, *simdrive.Drive) {
 	t.Helper()
 	c := simdrive.NVMeDisk(2)
-	c.Serial, c.Number.Minor = "RECOVERY", 8
+	c.Serial, c.Number.Minor, c.Encrypts = "RECOVERY", 8, f.Locked
 	w := newRebuild(t, fw, block.Disk{Name: "nvme1n1", Bus: block.NVMe, Model: c.Model, Serial: c.Serial, Size: size})
 	c.SectorSize, c.Sectors = 512, w.u.Recovery.Size/512
 	w.sims["nvme1n1"] = simdrive.New(c, f, w.clock)
