@@ -27,7 +27,7 @@ const (
 // certify writes the certificate to the recovery volume, and that the erase has ended. One that is there already is not made again: it may
 // have left the unit.
 func (j *erasing) certify(context.Context) error {
-	if j.again {
+	if j.book.left {
 		return nil
 	}
 	return j.book.change(func(v *state.Volume) error {

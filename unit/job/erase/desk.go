@@ -207,6 +207,8 @@ type book struct {
 	shared []*desk
 	// memory is where it is written down instead where the recovery volume is erased too; nil: that stays.
 	memory *state.Volume
+	// left reports that another volume counts now: the unit is to be surveyed again.
+	left bool
 	// artifact is the SHA-256 of the boot artifact that was on such a volume.
 	artifact string
 }

@@ -269,7 +269,7 @@ func copyOut(ctx context.Context, j *erasing) error {
 		return err
 	}
 	m.Log.Info("a main disk stands in for the recovery device", "disk", d.Name, journal.ForPerson())
-	j.again = true
+	j.book.left = true
 	return nil
 }
 
@@ -304,7 +304,7 @@ func copyBack(ctx context.Context, j *erasing) error {
 		return err
 	}
 	m.Log.Info("the recovery device is made anew", "disk", d.Name, journal.ForPerson())
-	j.again = true
+	j.book.left = true
 	return nil
 }
 

@@ -96,8 +96,6 @@ type erasing struct {
 	wait func(context.Context, time.Duration) error
 	// openSpare opens the free space of the recovery volume, which is mounted at a directory.
 	openSpare func(dir string) (spare, error)
-	// again reports that another volume counts now: the unit is to be surveyed again.
-	again bool
 	// office is the way to the server; nil: there is none.
 	office *office
 	// findTPM returns the TPM, or nil if there is none.
@@ -135,7 +133,7 @@ func (j *erasing) run(ctx context.Context) job.Outcome {
 	if err != nil {
 		return stopped(err)
 	}
-	if j.again {
+	if j.book.left {
 		return job.Outcome{Kind: job.DecideAgain}
 	}
 	return j.conclude(ctx)
