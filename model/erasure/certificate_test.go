@@ -118,8 +118,8 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
-// TestEnding: a recovery device that was to be erased and has failed, or of which nobody knows, counts for what follows, and nothing else of
-// the recovery volume does.
+// TestEnding: a recovery device that was to be erased and has failed, or of which nobody knows, counts for what follows, and nothing else
+// of the recovery volume does.
 func TestEnding(t *testing.T) {
 	for _, c := range []struct{ mains, device, want Outcome }{
 		{Proved, "", Proved}, {Proved, Proved, Proved}, {Proved, Weaker, Proved}, {Proved, Unknown, Unknown}, {Proved, Failed, Failed},

@@ -170,8 +170,8 @@ func ForRecovery(fw Firmware, d Device, l Labels, ids IDs) (Table, error) {
 	return lay(fw, d, ids, []part{{Recovery, l.Recovery, 0}})
 }
 
-// ForStandIn lays out a main disk that carries nothing but what stands in for the recovery volume for a while, with room for size bytes. The
-// rest of the disk stays free.
+// ForStandIn lays out a main disk that carries nothing but what stands in for the recovery volume for a while, with room for size bytes.
+// The rest of the disk stays free.
 func ForStandIn(fw Firmware, d Device, size int64, ids IDs) (Table, error) {
 	p := part{Recovery, StandInLabel, size}
 	p.size = max(p.size, p.least())

@@ -86,8 +86,9 @@ func (p planned) unerased(why string) erasure.Drive {
 func (p planned) known() erasure.Drive {
 	d := p.disk()
 	return erasure.Drive{
-		Role: cmp.Or(p.Role, erasure.MainDisk), Name: d.Name, Bus: string(d.Bus), Model: erasure.Printable(strings.TrimSpace(d.Vendor + " " + d.Model)),
-		Serial: erasure.Printable(d.Serial), BlockSize: uint32(d.SectorSize), NotReached: slices.Clone(p.NotReached),
+		Role: cmp.Or(p.Role, erasure.MainDisk), Name: d.Name, Bus: string(d.Bus),
+		Model: erasure.Printable(strings.TrimSpace(d.Vendor + " " + d.Model)), Serial: erasure.Printable(d.Serial),
+		BlockSize: uint32(d.SectorSize), NotReached: slices.Clone(p.NotReached),
 		Evidence: erasure.Evidence{Media: p.Media, Path: p.Path},
 	}
 }

@@ -42,7 +42,8 @@ const largeDisk = smallDrive
 
 // kept are the files that stay, whatever is erased.
 func (w *world) kept() []string {
-	return []string{state.UnitFile, state.KeyFile, state.HashFile, state.ImageDir + "/" + machinetest.Original + ".upd", w.machine().Site.Names.BootFile}
+	image := state.ImageDir + "/" + machinetest.Original + ".upd"
+	return []string{state.UnitFile, state.KeyFile, state.HashFile, image, w.machine().Site.Names.BootFile}
 }
 
 // newRebuild makes a unit with a small recovery device, full of what its customer left there, and a main disk that takes commands. Its
@@ -378,8 +379,8 @@ func TestRebuildLaw(t *testing.T) {
 	}
 }
 
-// TestNoRebuild: where no main disk is proved or has room, or the recovery device is no device of its own, it is not touched: the free space
-// of the volume is filled as ever, and the certificate says why.
+// TestNoRebuild: where no main disk is proved, or the recovery device is not what the record says, it is not touched:
+// the free space of the volume is filled as ever, and the certificate says why.
 func TestNoRebuild(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*world)
@@ -423,20 +424,24 @@ func TestPlace(t *testing.T) {
 		f, err := os.Create(v.Path(state.ImageDir, "large.upd"))
 		return errors.Join(err, f.Truncate(image), f.Close())
 	})
+	type (
+		two   [2]erasure.Outcome
+		sizes [2]int64
+	)
 	for name, c := range map[string]struct {
-		outcomes [2]erasure.Outcome
-		sizes    [2]int64
+		outcomes two
+		sizes    sizes
 		at       int // -1: nowhere
 		why      string
 	}{
-		"the first":            {[2]erasure.Outcome{erasure.Proved, erasure.Proved}, [2]int64{largeDisk, largeDisk}, 0, ""},
-		"the first is weaker":  {[2]erasure.Outcome{erasure.Weaker, erasure.Proved}, [2]int64{largeDisk, largeDisk}, 1, ""},
-		"the first has failed": {[2]erasure.Outcome{erasure.Failed, erasure.Proved}, [2]int64{largeDisk, largeDisk}, 1, ""},
-		"the first is small":   {[2]erasure.Outcome{erasure.Proved, erasure.Proved}, [2]int64{large - 1, largeDisk}, 1, ""},
-		"just enough":          {[2]erasure.Outcome{erasure.Proved, erasure.Proved}, [2]int64{large, largeDisk}, 0, ""},
-		"none is proved":       {[2]erasure.Outcome{erasure.Weaker, erasure.Unknown}, [2]int64{largeDisk, largeDisk}, -1, "no main disk is proved"},
-		"none has room":        {[2]erasure.Outcome{erasure.Proved, erasure.Proved}, [2]int64{8 * layout.MiB, large - 1}, -1, "does not fit"},
-		"the proved has none":  {[2]erasure.Outcome{erasure.Proved, erasure.Weaker}, [2]int64{large - 1, largeDisk}, -1, "does not fit"},
+		"the first":            {two{erasure.Proved, erasure.Proved}, sizes{largeDisk, largeDisk}, 0, ""},
+		"the first is weaker":  {two{erasure.Weaker, erasure.Proved}, sizes{largeDisk, largeDisk}, 1, ""},
+		"the first has failed": {two{erasure.Failed, erasure.Proved}, sizes{largeDisk, largeDisk}, 1, ""},
+		"the first is small":   {two{erasure.Proved, erasure.Proved}, sizes{large - 1, largeDisk}, 1, ""},
+		"just enough":          {two{erasure.Proved, erasure.Proved}, sizes{large, largeDisk}, 0, ""},
+		"none is proved":       {two{erasure.Weaker, erasure.Unknown}, sizes{largeDisk, largeDisk}, -1, "no main disk is proved"},
+		"none has room":        {two{erasure.Proved, erasure.Proved}, sizes{8 * layout.MiB, large - 1}, -1, "does not fit"},
+		"the proved has none":  {two{erasure.Proved, erasure.Weaker}, sizes{large - 1, largeDisk}, -1, "does not fit"},
 	} {
 		e, f := w.look()
 		j := &erasing{env: e, f: f, book: &book{volume: e.Volume}, entry: entry{ID: "0123456789abcdef"}}
@@ -471,7 +476,8 @@ func TestRebuildShared(t *testing.T) {
 	if len(p.Disks) != 2 || p.Disks[1].Role != erasure.RecoveryVolume || p.NoRebuild != "" {
 		t.Fatalf("%+v", p)
 	}
-	e.Machine.Sys = fstest.MapFS{"block/nvme0n1/device/subsysnqn": {Data: []byte("x\n")}, "block/nvme1n1/device/subsysnqn": {Data: []byte("x\n")}}
+	same := &fstest.MapFile{Data: []byte("x\n")}
+	e.Machine.Sys = fstest.MapFS{"block/nvme0n1/device/subsysnqn": same, "block/nvme1n1/device/subsysnqn": same}
 	if p, err = makePlan(e.Machine, f); err != nil || len(p.Disks) != 1 || !strings.Contains(p.NoRebuild, "NVM subsystem") {
 		t.Errorf("%+v, %v", p, err)
 	}
@@ -484,8 +490,7 @@ func TestRebuildShared(t *testing.T) {
 	}
 }
 
-// TestRebuildDrives: a recovery device that takes commands is erased by them, and one that lies is not taken for erased: the unit holds, and
-// starts from the stand-in.
+// TestRebuildDrives: a recovery device that lies, or is locked, is not taken for erased: the unit holds, and starts from the stand-in.
 func TestRebuildDrives(t *testing.T) {
 	for name, c := range map[string]struct {
 		faults  simdrive.Faults
