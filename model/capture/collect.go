@@ -23,6 +23,8 @@ func Collect(sys, proc fs.FS) (entries []Entry, missed []string, err error) {
 	k.sys = sys
 	k.dir("firmware/dmi/tables", nil)
 	k.dir("class/dmi/id", nil)
+	k.file(sys, "sys/", "class/tpm/tpm0/tpm_version_major")
+	k.file(sys, "sys/", "devices/system/cpu/cpu0/microcode/version")
 	k.file(sys, "sys/", "firmware/efi/fw_platform_size")
 	k.dir("firmware/efi/efivars", efiVariables)
 	for i, class := range []string{"block", "class/net", "bus/pci/devices", "bus/usb/devices"} {
@@ -81,8 +83,13 @@ var efiVariables = regexp.MustCompile(`^(Boot[0-9A-F]{4}|BootOrder|BootNext|Boot
 
 // attributeNames are the files of a device's directory that are captured.
 func attributeNames() []string {
-	return []string{"addr_assign_type", "address", "bDeviceClass", "class", "cid", "dev", "dev_id", "device", "hidden", "idProduct", "idVendor", "logical_block_size", "manfid", "manufacturer", "modalias", "model", "name",
-		"operstate", "partition", "physical_block_size", "product", "removable", "rev", "ro", "rotational", "serial", "size", "speed", "start", "subsystem_device", "subsystem_vendor", "transport", "type", "uevent", "vendor", "vpd_pg80", "vpd_pg83", "wwid"}
+	return []string{
+		"addr_assign_type", "address", "bDeviceClass", "class", "cid", "current_link_speed", "current_link_width", "dev", "dev_id", "device",
+		"hidden", "idProduct", "idVendor", "logical_block_size", "manfid", "manufacturer", "max_link_speed", "max_link_width", "modalias",
+		"model", "name", "numa_node", "operstate", "partition", "physical_block_size", "product", "removable", "rev", "revision", "ro",
+		"rotational", "serial", "size", "speed", "start", "subsystem_device", "subsystem_vendor", "transport", "type", "uevent", "vendor",
+		"vpd_pg80", "vpd_pg83", "wwid",
+	}
 }
 
 type collector struct {

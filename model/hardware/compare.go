@@ -50,9 +50,13 @@ func Compare(spec manifest.Specs, m Machine, id platform.Identity) []Line {
 			diff(m.RamMegs, spec.RamMegs)*100 < spec.RamMegs)
 	}
 	c.firmware(spec.FirmwareVer, m.Firmware)
-	c.disks(spec, m.Disks, id.Variant)
+	c.health(spec.DiskHealth, c.disks(spec, m.Disks, id.Variant))
 	c.devices("USB device", spec.Devices.USB, m.USB)
 	c.devices("PCI device", spec.Devices.PCI, m.PCI)
+	c.links(spec.Devices.PCI, m.Links)
+	c.ports(spec.Ports, m.Speeds)
+	c.modules(spec, m.DMI)
+	c.security(spec, m)
 	c.dmi(spec.DmiMatches, m.DMI)
 	c.serial(spec.SerNumRegex, m.Serial, id.From == "name")
 	return c.lines
@@ -167,10 +171,7 @@ func (c *check) firmware(want, have manifest.Firmware) {
 
 // sameMake reports whether a disk has the vendor and the model of want.
 func sameMake(want manifest.Disk, d Disk) bool {
-	same := func(want, have string) bool {
-		return strings.TrimSpace(want) == "" || strings.TrimSpace(want) == strings.TrimSpace(have)
-	}
-	return same(want.Vendor, d.Vendor) && same(want.Model, d.Model)
+	return platform.Fits(want.Vendor, d.Vendor) && platform.Fits(want.Model, d.Model)
 }
 
 // matches reports whether a disk is one that want describes.
@@ -220,7 +221,8 @@ func (c *check) recovery(spec manifest.Specs, disks []Disk, v platform.Variant) 
 	return i
 }
 
-func (c *check) disks(spec manifest.Specs, disks []Disk, v platform.Variant) {
+// disks compares the disks, and returns the main disks and the recovery device.
+func (c *check) disks(spec manifest.Specs, disks []Disk, v platform.Variant) []Disk {
 	recovery := c.recovery(spec, disks, v)
 	named := func(d Disk) bool {
 		for _, alt := range spec.MainDiskConfigs {
@@ -254,31 +256,31 @@ func (c *check) disks(spec manifest.Specs, disks []Disk, v platform.Variant) {
 			s = append(s, describeWanted(w))
 		}
 		alts = append(alts, strings.Join(s, " and "))
-		ok = ok || len(alt) > 0 && covers(alt, main)
+		var places []manifest.Disk
+		for _, w := range alt {
+			places = append(places, slices.Repeat([]manifest.Disk{w}, w.Count())...)
+		}
+		ok = ok || len(alt) > 0 && covers(places, main, matches)
 	}
 	c.add("main disks", fmt.Sprintf("%d: %s", len(found), orNone(found)), strings.Join(orNoneList(alts), "; or "),
 		"exactly the disks of one alternative: vendor and model equal, size within its tolerance", ok)
+	if recovery >= 0 {
+		main = append(main, disks[recovery])
+	}
+	return main
 }
 
-// covers reports whether each disk can be assigned to one place of alt, so that all places are taken. Places overlap where
-// tolerances do, so this is a matching (by augmenting paths), not a first fit.
-func covers(alt []manifest.Disk, disks []Disk) bool {
-	total := 0
-	for _, w := range alt {
-		total += w.Count()
-	}
-	if total != len(disks) {
+// covers reports whether each part can be assigned to one place, so that all places are taken. Places overlap where tolerances do, so
+// this is a matching (by augmenting paths), not a first fit.
+func covers[W, P any](places []W, parts []P, fits func(W, P) bool) bool {
+	if len(places) != len(parts) {
 		return false
-	}
-	var places []manifest.Disk
-	for _, w := range alt {
-		places = append(places, slices.Repeat([]manifest.Disk{w}, w.Count())...)
 	}
 	owner := slices.Repeat([]int{-1}, len(places))
 	var assign func(d int, tried []bool) bool
 	assign = func(d int, tried []bool) bool {
 		for p, w := range places {
-			if tried[p] || !matches(w, disks[d]) {
+			if tried[p] || !fits(w, parts[d]) {
 				continue
 			}
 			tried[p] = true
@@ -289,7 +291,7 @@ func covers(alt []manifest.Disk, disks []Disk) bool {
 		}
 		return false
 	}
-	for d := range disks {
+	for d := range parts {
 		if !assign(d, make([]bool, len(places))) {
 			return false
 		}

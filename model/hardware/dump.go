@@ -51,6 +51,7 @@ func Dump(m Machine, v platform.Variant, recovery string) ([]byte, error) {
 		s.Recovery.Vendor = "(move the entry of the recovery device here from MainDiskConfigs)"
 	}
 	s.Devices.PCI, s.Devices.USB = count(m.PCI, true), count(m.USB, false)
+	specify(&s, m)
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("write the detected hardware: %w", err)

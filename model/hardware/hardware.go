@@ -20,6 +20,11 @@ type Machine struct {
 	DMI      platform.DMI // nil if nothing is known
 	Firmware manifest.Firmware
 	Serial   string // serial number of the machine
+
+	Links      []Link  // of PCI Express devices, as far as they are known
+	Speeds     []Speed // of network ports
+	TPM        string  // "1.2", "2.0", "none", "unknown"; empty: not looked for
+	SecureBoot string  // "on", "off", "no UEFI", "unknown"; empty: not looked for
 }
 
 // Device is one device on a bus.
@@ -30,7 +35,8 @@ type Device struct {
 // Disk is a disk that has a medium.
 type Disk struct {
 	platform.Candidate
-	Removable bool // as the kernel says it
+	Removable bool    // as the kernel says it
+	Health    *Health // nil: it says nothing
 }
 
 // Port is a network port.

@@ -230,6 +230,18 @@ type Specs struct {
 	SerNumRegex string `json:",omitempty"`
 	// DmiMatches maps a DMI key to the exact value that it must have; see ParseDMIKey.
 	DmiMatches map[string]string `json:",omitempty"`
+	// DiskHealth limits what the main disks and the recovery device say of their state.
+	DiskHealth DiskHealth `json:",omitzero"`
+	// Ports says how fast network ports must be.
+	Ports []PortSpeed `json:",omitempty"`
+	// MemoryModules are the memory modules: exactly these. Missing: not checked.
+	MemoryModules []MemoryModule `json:",omitempty"`
+	// MemoryECC is how errors of the memory are corrected: "None", "Parity", "Single-bit ECC", "Multi-bit ECC" or "CRC". Empty: not checked.
+	MemoryECC string `json:",omitempty"`
+	// TPM is the version of the TPM: "1.2", "2.0", or "none". Empty: not checked.
+	TPM string `json:",omitempty"`
+	// SecureBoot is "on" or "off". Empty: not checked.
+	SecureBoot string `json:",omitempty"`
 }
 
 // CPU describes the processors.
@@ -243,8 +255,8 @@ type CPU struct {
 type Disk struct {
 	Size             int64  // bytes
 	SizeTolerancePct int    `json:",omitempty"` // of Size, in percent
-	Vendor           string `json:",omitempty"` // empty: any
-	Model            string `json:",omitempty"` // empty: any
+	Vendor           string `json:",omitempty"` // * stands for any characters; empty: any
+	Model            string `json:",omitempty"` // * stands for any characters; empty: any
 	Quantity         int    `json:",omitempty"` // 0: 1
 }
 
@@ -258,6 +270,8 @@ type Firmware struct {
 	FRU  string `json:",omitempty"`
 	SDR  string `json:",omitempty"`
 	ME   string `json:",omitempty"`
+	// Microcode is the revision of the processors' microcode at least, such as "0x2006e05".
+	Microcode string `json:",omitempty"`
 }
 
 // Devices lists devices by bus.
@@ -276,6 +290,12 @@ type BusDevice struct {
 	Device           ID
 	Class            ID   // PCI: class and subclass, two bytes; USB: bDeviceClass
 	Quantity         uint // 0: must not be there
+	// LinkMTs and LinkLanes are how fast and how wide the link of a PCI Express device is at least: megatransfers a second on each lane, such
+	// as 8000 for 8 GT/s, and lanes. 0: not checked.
+	LinkMTs   int `json:",omitempty"`
+	LinkLanes int `json:",omitempty"`
+	// FullLink demands that the link is as fast and as wide as the device can.
+	FullLink bool `json:",omitempty"`
 }
 
 // ID is a number of a PCI or USB device. In JSON it is a string such as "0x8086"; the base is that of its prefix.

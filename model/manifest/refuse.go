@@ -216,6 +216,7 @@ func (s Specs) judge(at string, incomplete func(path, text, hint string)) {
 			}
 		}
 	}
+	s.parts(at, incomplete)
 	for _, f := range []struct{ name, want string }{{"FRU", s.FirmwareVer.FRU}, {"SDR", s.FirmwareVer.SDR}, {"ME", s.FirmwareVer.ME}} {
 		if f.want != "" {
 			incomplete(source.Under(at, "FirmwareVer."+f.name), "this version of the firmware cannot be read, so no unit would pass", "leave it empty")

@@ -95,7 +95,7 @@ func ChooseRecovery(v Variant, want *Want, disks []Candidate) (Candidate, error)
 	var fit []Candidate
 	small := false
 	for _, d := range disks {
-		if !onBus(v.RecoveryBuses(), d) || !is(w.Vendor, d.Vendor) || !is(w.Model, d.Model) {
+		if !onBus(v.RecoveryBuses(), d) || !Fits(w.Vendor, d.Vendor) || !Fits(w.Model, d.Model) {
 			continue
 		}
 		if w.Size > 0 && exceeds(d.Size, w.Size, w.Size, w.TolerancePct) {
@@ -172,9 +172,21 @@ func onBus(list []Bus, d Candidate) bool {
 	return len(list) == 0 || slices.Contains(list, Bus(d.Bus))
 }
 
-// is compares a wanted text with one that was found. Empty fits anything.
-func is(want, have string) bool {
-	return want == "" || strings.TrimSpace(want) == strings.TrimSpace(have)
+// Fits compares a wanted text with one that was found, both without blanks around them. A * stands for any characters, or none. Empty fits
+// anything.
+func Fits(want, have string) bool {
+	parts := strings.Split(strings.TrimSpace(want), "*")
+	have, ok := strings.CutPrefix(strings.TrimSpace(have), parts[0])
+	if len(parts) == 1 {
+		return parts[0] == "" || ok && have == ""
+	}
+	for _, p := range parts[1 : len(parts)-1] {
+		found := false
+		if _, have, found = strings.Cut(have, p); !found {
+			return false
+		}
+	}
+	return ok && strings.HasSuffix(have, parts[len(parts)-1])
 }
 
 func buses(list []Bus) string {

@@ -446,3 +446,19 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestFitsText(t *testing.T) {
+	for _, tt := range []struct {
+		want, have string
+		fits       bool
+	}{
+		{"", "anything", true}, {" ", "", true}, {"SSD 860", " SSD 860 ", true}, {"SSD 860", "SSD 8600", false}, {"SSD", "", false},
+		{"*", "", true}, {"SSD*", "SSD 860", true}, {"SSD*", "An SSD", false}, {"*860", "SSD 860", true}, {"*860", "SSD 860 PRO", false},
+		{"S*8*0", "SSD 860", true}, {"S*9*0", "SSD 860", false}, {"ab*ba", "aba", false}, {"ab*ba", "abba", true}, {"a*b*c", "a-b-b-c", true},
+		{"SSD [8]", "SSD [8]", true}, {"SSD ?60", "SSD 860", false}, {"**", "x", true}, {"*x*", "x", true}, {"*x*", "y", false},
+	} {
+		if got := Fits(tt.want, tt.have); got != tt.fits {
+			t.Errorf("%q fits %q: %t", tt.have, tt.want, got)
+		}
+	}
+}

@@ -1,5 +1,5 @@
 // Package inventory reads what a machine is made of, for the check against a specification (model/hardware): from the running machine, or
-// from a capture of one. It opens nothing but files of /proc and /sys, and writes nothing.
+// from a capture of one. It opens nothing but files of /proc and /sys, but for Ask, and writes nothing.
 package inventory
 
 import (
@@ -62,6 +62,7 @@ func Collect(proc, sys fs.FS, dmi platform.DMI, disks []block.Disk, ports []nic.
 	keep(err)
 	m.USB, err = readBus(sys, "bus/usb/devices", "idVendor", "idProduct", "bDeviceClass", 0)
 	keep(err)
+	keep(readParts(proc, sys, ports, &m))
 	return m, errors.Join(errs...)
 }
 

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,9 +12,11 @@ import (
 
 	"gprovision/hw/block"
 	"gprovision/hw/bmc"
+	"gprovision/hw/drive"
 	"gprovision/hw/efi"
 	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
+	"gprovision/hw/nic"
 	"gprovision/hw/tpm"
 )
 
@@ -102,6 +105,22 @@ type Board struct {
 	// BMC opens the management controller, which the caller closes. expected means that the platform has one. The error is bmc.ErrNone if
 	// there is none. A nil BMC is that of a machine without one.
 	BMC func(ctx context.Context, expected bool) (*bmc.Controller, error)
+	// Health asks a disk for its state, while it may be in use. The error is errors.ErrUnsupported for one that takes no commands. A nil
+	// Health is that of a machine whose disks say nothing.
+	Health func(path string) (drive.Health, error)
+	// Fastest asks how many megabits a second a network port can do at most (nic.Fastest). A nil Fastest is that of a machine whose ports
+	// do not say.
+	Fastest func(port string) (int, error)
+}
+
+// askHealth asks a disk of this machine.
+func askHealth(path string) (drive.Health, error) {
+	d, err := drive.OpenShared(path, nil)
+	if err != nil {
+		return drive.Health{}, err
+	}
+	h, err := d.Health()
+	return h, errors.Join(err, d.Close())
 }
 
 // Real returns the doors of the machine that this process runs on. sys is /sys. load loads the kernel's driver for a
@@ -144,6 +163,6 @@ func Real(log *slog.Logger, sys fs.FS, load func(fstype string) error) Doors {
 		Run:        host.Runner(log),
 		Vars:       efi.New(efi.DefaultDir),
 		Places:     RealPlaces(),
-		Board:      Board{SetClock: host.SetClock},
+		Board:      Board{SetClock: host.SetClock, Health: askHealth, Fastest: nic.Fastest},
 	}
 }

@@ -38,6 +38,9 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 		j.Log.Warn("hardware cannot be read completely", "err", err)
 	}
 	m.Firmware.IPMI = j.plan.bmcFirmware
+	if err := inventory.Ask(&m, j.Board); err != nil {
+		j.Log.Warn("parts of the hardware cannot be asked", "err", err)
+	}
 	lines := hardware.Compare(j.plan.Spec, m, j.Identity)
 	j.env.Checks++
 	for _, l := range lines {
