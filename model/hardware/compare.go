@@ -76,6 +76,14 @@ func Judge(lines []Line) error {
 	return fault.Newf(fault.QAMismatch, "%d of %d lines do not match: %s", len(bad), len(lines), strings.Join(bad, "; "))
 }
 
+// Lacks reports whether a line does not hold that a disk, a network port or a device on a bus which is still to come may make hold.
+func Lacks(lines []Line) bool {
+	return slices.ContainsFunc(lines, func(l Line) bool {
+		kinds := []string{"recovery device", "main disks", "network ports", "own addresses", "USB device", "PCI device"}
+		return l.Wrong() && slices.ContainsFunc(kinds, func(kind string) bool { return strings.HasPrefix(l.Name, kind) })
+	})
+}
+
 type check struct{ lines []Line }
 
 func (c *check) add(name, found, expected, rule string, ok bool) {

@@ -292,3 +292,29 @@ func TestDumpParts(t *testing.T) {
 		}
 	}
 }
+
+// TestLacks holds that only what is still to come is waited for.
+func TestLacks(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(m *Machine)
+		lacks  bool
+	}{
+		{"all is there", func(m *Machine) {}, false},
+		{"a main disk", func(m *Machine) { m.Disks = m.Disks[:2] }, true},
+		{"the recovery device", func(m *Machine) { m.Disks[1].Size = 1 << 30 }, true},
+		{"a network port", func(m *Machine) { m.NICs = m.NICs[:2] }, true},
+		{"a port of its own", func(m *Machine) { m.NICs[0].MAC = "00:11:22:33:44:56" }, true},
+		{"a PCI device", func(m *Machine) { m.PCI = m.PCI[:2] }, true},
+		{"a USB device", func(m *Machine) { m.USB = nil }, true},
+		{"memory", func(m *Machine) { m.RamMegs /= 2 }, false},
+		{"firmware", func(m *Machine) { m.Firmware.BIOS = "1.15" }, false},
+		{"another serial number", func(m *Machine) { m.Serial = "X" }, false},
+	} {
+		m := observed()
+		tt.change(&m)
+		if got := Lacks(Compare(qaSpec(t), m, identity())); got != tt.lacks {
+			t.Errorf("%s: %t", tt.name, got)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"gprovision/hw/tpm"
 	"gprovision/model/hardware"
 	"gprovision/model/manifest"
+	"gprovision/model/platform"
 	"gprovision/unit/machine"
 )
 
@@ -71,7 +72,7 @@ func microcode(proc, sys fs.FS) string {
 }
 
 // Ask adds what only the parts themselves say: the health of disks, and how fast network ports can be. What takes no such question is left
-// out. The error joins all that could not be asked.
+// out, and so are disks behind USB: cheap ones go astray at a question that they do not know. The error joins all that could not be asked.
 func Ask(m *hardware.Machine, b machine.Board) error {
 	var errs []error
 	keep := func(what string, err error) {
@@ -80,8 +81,8 @@ func Ask(m *hardware.Machine, b machine.Board) error {
 		}
 	}
 	for i, d := range m.Disks {
-		if b.Health == nil {
-			break
+		if b.Health == nil || d.Bus == string(platform.USB) {
+			continue
 		}
 		h, err := b.Health(d.Path)
 		if err == nil {

@@ -68,8 +68,9 @@ func TestParts(t *testing.T) {
 
 func TestAsk(t *testing.T) {
 	disk := func(path string) hardware.Disk { return hardware.Disk{Candidate: platform.Candidate{Path: path}} }
-	m := hardware.Machine{Disks: []hardware.Disk{disk("/dev/sda"), disk("/dev/vda"), disk("/dev/sdb")},
+	m := hardware.Machine{Disks: []hardware.Disk{disk("/dev/sda"), disk("/dev/vda"), disk("/dev/sdb"), disk("/dev/sdc")},
 		Speeds: []hardware.Speed{{Name: "eth0", Now: 100}, {Name: "eth1"}, {Name: "eth2"}}}
+	m.Disks[3].Bus = "usb"
 	if err := Ask(&m, machine.Board{}); err != nil || m.Disks[0].Health != nil {
 		t.Errorf("without doors: %v", err)
 	}
@@ -80,6 +81,8 @@ func TestAsk(t *testing.T) {
 				return drive.Health{Failing: new(true), Warnings: []string{"it is worn"}, Used: new(int64(101))}, nil
 			case "/dev/vda":
 				return drive.Health{}, errors.ErrUnsupported
+			case "/dev/sdc":
+				t.Error("a stick is asked")
 			}
 			return drive.Health{}, fs.ErrPermission
 		},

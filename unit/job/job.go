@@ -83,7 +83,7 @@ type Env struct {
 	Boot Boot
 	// Watchdog is the hardware watchdog of init.
 	Watchdog Watchdog
-	// Await waits until a device comes or goes, a person presses a key, or the time is over.
+	// Await waits until a disk, a network port or a device on PCI or USB comes or goes, a person presses a key, or the time is over.
 	Await func(ctx context.Context, most time.Duration) error
 	// Print writes text to a console that takes keys. An empty name means all of them.
 	Print func(console, text string)

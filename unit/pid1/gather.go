@@ -36,7 +36,7 @@ func (u *unit) gather(ctx context.Context) (*survey.Findings, error) {
 			return f, nil
 		}
 		u.log.Debug("waiting for devices", "recovery", string(f.Recovery), "main", string(f.Main), "left", left.Round(time.Second).String())
-		if err := u.await(ctx, left, ports); err != nil {
+		if err := u.await(ctx, left, ports, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -91,14 +91,16 @@ func (u *unit) replay(ctx context.Context, part string) {
 	u.log.Info("journal replayed", "partition", part, "err", err)
 }
 
-// await waits until a device came or went, USB ports say something else than before, a person pressed a key, or the time is over.
-func (u *unit) await(ctx context.Context, left time.Duration, before usb.State) error {
+// await waits until a disk came or went, USB ports say something else than before, another part did, a person pressed a key, or the time
+// is over. A nil parts is for who waits for disks alone.
+func (u *unit) await(ctx context.Context, left time.Duration, before usb.State, parts changes) error {
 	t := time.NewTimer(left)
 	defer t.Stop()
 	ports, stop := u.watchPorts(ctx, before)
 	defer stop()
 	select {
-	case <-u.changed:
+	case <-u.changed.changes:
+	case <-parts:
 	case <-ports:
 	case <-t.C:
 	case <-u.m.Panel.Pressed():
@@ -111,6 +113,15 @@ func (u *unit) await(ctx context.Context, left time.Duration, before usb.State) 
 
 // changes gets a value when a block device came or went. It holds one: several changes that nobody has looked at are one.
 type changes chan struct{}
+
+// arrivals are the changes of block devices, and those of other parts that a hardware check counts.
+type arrivals struct {
+	changes
+	// parts gets a value when a network port, or a device on PCI or USB, came or went.
+	parts changes
+}
+
+func newArrivals() arrivals { return arrivals{make(changes, 1), make(changes, 1)} }
 
 // note notes a change.
 func (c changes) note() {

@@ -78,7 +78,7 @@ func (u *unit) identifyByRecord(ctx context.Context, table *platform.Table, dmi 
 			return nil
 		}
 		select {
-		case <-u.changed:
+		case <-u.changed.changes:
 		case <-t.C:
 			return why
 		case <-ctx.Done():

@@ -156,7 +156,7 @@ func (u *unit) hold(ctx context.Context, err error) {
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
-	case <-u.changed:
+	case <-u.changed.changes:
 		u.changed.awaitQuiet()
 		u.holds.count = 0 // something is different: nothing speaks for a longer pause yet
 	case <-u.m.Panel.Pressed(): // the message is dismissed

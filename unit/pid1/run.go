@@ -66,7 +66,7 @@ type unit struct {
 	names site.Names
 	// siteLabel is the label of recovery volumes that the artifact's names have replaced. It is empty if there is none.
 	siteLabel string
-	changed   changes
+	changed   arrivals
 	// key is the key of the unit that this boot may make, or the one that a provisioning has found.
 	key ed25519.PrivateKey
 	// memory is what this boot remembers of its earlier passes for a survey.
@@ -116,7 +116,7 @@ func realUnit(s site.Site) *unit {
 // newUnit is init of a machine, which logs to j.
 func newUnit(m *machine.Machine, kernel doors, j *journal.Journal) *unit {
 	u := &unit{start: time.Now(), kernel: kernel, journal: j, log: j.Logger(), queue: report.NewQueue(m.BootID), m: m, key: state.NewKey(),
-		changed: make(changes, 1), endJob: func() {}}
+		changed: newArrivals(), endJob: func() {}}
 	u.person.Machine = m
 	u.dog.kernel, u.dog.log = &u.kernel, u.log
 	job.Feed(u.queue, j)
@@ -287,7 +287,9 @@ func (u *unit) callJob(ctx context.Context, d decide.Decision, f *survey.Finding
 func (u *unit) env() job.Env {
 	return job.Env{Machine: u.m, Volume: u.volume, Queue: u.queue, Journal: u.journal, Survey: u.surveyor(), Key: u.key, Checks: u.checks,
 		Boot: job.Boot{Start: u.start}, Watchdog: &u.dog,
-		Await: func(ctx context.Context, left time.Duration) error { return u.await(ctx, left, usb.State{}) },
+		Await: func(ctx context.Context, left time.Duration) error {
+			return u.await(ctx, left, usb.State{}, u.changed.parts)
+		},
 		Print: u.terminals.print, Background: u.background}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -213,7 +214,8 @@ func (u *unit) loadModules(ctx context.Context, modules func() (*host.Modules, e
 	return nil
 }
 
-// forwardEvents passes the kernel's events on to whoever loads drivers, and notes that disks changed. While drivers load slowly, events
+// forwardEvents passes the kernel's events on to whoever loads drivers, and notes that disks or other
+// parts changed. While drivers load slowly, events
 // may have to be dropped. Then one that says so follows as soon as there is room.
 func (u *unit) forwardEvents(events <-chan host.Uevent, forward chan<- host.Uevent) {
 	defer close(forward)
@@ -231,6 +233,9 @@ func (u *unit) forwardEvents(events <-chan host.Uevent, forward chan<- host.Ueve
 		u.display.hint(e)
 		if e.Subsystem == "block" || e.Action == host.Missed {
 			u.changed.note()
+		}
+		if slices.Contains([]string{"net", "pci", "usb"}, e.Subsystem) || e.Action == host.Missed {
+			u.changed.parts.note()
 		}
 	}
 }

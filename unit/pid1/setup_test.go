@@ -9,8 +9,10 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"gprovision/hw/host"
+	"gprovision/hw/usb"
 	"gprovision/model/bootimage"
 	"gprovision/model/fault"
 	"gprovision/model/policy"
@@ -153,7 +155,8 @@ func TestIdentify(t *testing.T) {
 func TestWatch(t *testing.T) {
 	var out bytes.Buffer
 	u := testUnit(t, &out)
-	u.changed = make(chan struct{}, 1)
+	u.changed = newArrivals()
+	var quiet usb.State
 	events, forward := make(chan host.Uevent), make(chan host.Uevent, 1)
 	done := make(chan struct{})
 	go func() { u.forwardEvents(events, forward); close(done) }()
@@ -165,13 +168,18 @@ func TestWatch(t *testing.T) {
 	}
 	usb("/b")
 	select {
-	case <-u.changed:
-		t.Error("a device that is no disk ends a wait")
+	case <-u.changed.changes:
+		t.Error("a device that is no disk ends a wait for disks")
+	case <-u.changed.parts:
 	default:
+		t.Error("a device that is no disk ends no wait for parts")
 	}
 	usb("/c") // there is no room for this one
 	usb("/d")
 	<-forward
+	if err := u.await(t.Context(), time.Hour, quiet, u.changed.parts); err != nil {
+		t.Error(err)
+	}
 	events <- host.Uevent{Action: "remove", Subsystem: "block", Path: "/e"}
 	close(events)
 	<-done
@@ -183,7 +191,7 @@ func TestWatch(t *testing.T) {
 		t.Errorf("nobody is told that an event was missed: %q", rest)
 	}
 	select {
-	case <-u.changed:
+	case <-u.changed.changes:
 	default:
 		t.Error("a disk that goes ends no wait")
 	}

@@ -2,7 +2,9 @@ package provision
 
 import (
 	"context"
+	"time"
 
+	"gprovision/hw/block"
 	"gprovision/hw/nic"
 	"gprovision/hw/smbios"
 	"gprovision/model/hardware"
@@ -11,6 +13,9 @@ import (
 	"gprovision/unit/inventory"
 	"gprovision/unit/journal"
 )
+
+// devicesTime is how long after the first look a part may still come that the hardware check lacks.
+const devicesTime = 15 * time.Second
 
 // checkHardware compares the machine with the manifest's specification for its platform. Every line is an event for the server,
 // whether it holds or not. When one does not, what was found is logged in the manifest's own form.
@@ -21,27 +26,20 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 	if err := (controller{j}).read(ctx); err != nil {
 		return err
 	}
-	dmi, err := smbios.Read(j.Sys)
-	if err != nil {
-		return err
-	}
-	disks, err := j.Disks()
-	if err != nil {
-		return err
-	}
-	ports, err := nic.List(j.Sys)
-	if err != nil {
-		return err
-	}
-	m, err := inventory.Collect(j.Proc, j.Sys, dmi, disks, ports, j.Serial)
-	if err != nil {
-		j.Log.Warn("hardware cannot be read completely", "err", err)
-	}
-	m.Firmware.IPMI = j.plan.bmcFirmware
-	if err := inventory.Ask(&m, j.Board); err != nil {
-		j.Log.Warn("parts of the hardware cannot be asked", "err", err)
-	}
+	until := time.Now().Add(devicesTime)
+	m, disks, err := lookAtHardware(j)
 	lines := hardware.Compare(j.plan.Spec, m, j.Identity)
+	for err == nil && hardware.Lacks(lines) && time.Now().Before(until) {
+		j.Log.Info("parts are waited for", "most", time.Until(until).Round(time.Second).String())
+		if j.env.Await(ctx, time.Until(until)) != nil {
+			break // nothing comes
+		}
+		m, disks, err = lookAtHardware(j)
+		lines = hardware.Compare(j.plan.Spec, m, j.Identity)
+	}
+	if err != nil {
+		return err
+	}
 	j.env.Checks++
 	for _, l := range lines {
 		j.Log.Info("hardware", journal.Kind(record.KindQA), "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule,
@@ -67,4 +65,29 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 		return wrong
 	}
 	return j.runSteps(ctx, manifest.RunAfterQA)
+}
+
+// lookAtHardware reads what the machine is made of at this moment.
+func lookAtHardware(j *provisioning) (hardware.Machine, []block.Disk, error) {
+	dmi, err := smbios.Read(j.Sys)
+	if err != nil {
+		return hardware.Machine{}, nil, err
+	}
+	disks, err := j.Disks()
+	if err != nil {
+		return hardware.Machine{}, nil, err
+	}
+	ports, err := nic.List(j.Sys)
+	if err != nil {
+		return hardware.Machine{}, nil, err
+	}
+	m, err := inventory.Collect(j.Proc, j.Sys, dmi, disks, ports, j.Serial)
+	if err != nil {
+		j.Log.Warn("hardware cannot be read completely", "err", err)
+	}
+	m.Firmware.IPMI = j.plan.bmcFirmware
+	if err := inventory.Ask(&m, j.Board); err != nil {
+		j.Log.Warn("parts of the hardware cannot be asked", "err", err)
+	}
+	return m, disks, nil
 }

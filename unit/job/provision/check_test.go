@@ -2,17 +2,21 @@ package provision
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
 
+	"gprovision/hw/drive"
 	"gprovision/hw/smbios"
 	"gprovision/model/fault"
 	"gprovision/model/hardware"
@@ -124,6 +128,87 @@ func TestCheckHardware(t *testing.T) {
 				t.Errorf("the log does not say %q:\n%s", tc.says, log)
 			}
 		})
+	}
+}
+
+// TestLatePart holds that a disk, a port or a device that comes while it is waited for is no failure, that one which never comes is one
+// with the last look told, and that nothing is waited for where no part is missing.
+func TestLatePart(t *testing.T) {
+	const late = "bus/pci/devices/0000:00:02.0"
+	for _, tc := range []struct {
+		name   string
+		change func(j *provisioning, sys fstest.MapFS)
+		comes  int // with which event the part comes; 0: it does not
+		events int // how many there are
+		waits  int // how often something is waited for
+		want   error
+	}{
+		{"all is there", func(*provisioning, fstest.MapFS) {}, 0, 3, 0, nil},
+		{"it comes at once", nil, 1, 3, 1, nil},
+		{"it comes with the third event", nil, 3, 3, 3, nil},
+		{"others come", nil, 0, 2, 3, fault.QAMismatch},
+		{"nothing comes", nil, 0, 0, 1, fault.QAMismatch},
+		{"nothing is missing", func(_ *provisioning, sys fstest.MapFS) { sys["class/dmi/id/bios_version"].Data = []byte("1.15\n") }, 0, 3, 0,
+			fault.QAMismatch},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			j, sys, _, _ := hardwareJob(t)
+			part := map[string]*fstest.MapFile{}
+			if tc.change != nil {
+				tc.change(j, sys)
+			} else {
+				for name, f := range sys {
+					if strings.HasPrefix(name, late) {
+						part[name] = f
+						delete(sys, name)
+					}
+				}
+			}
+			waits := 0
+			j.env.Await = func(_ context.Context, most time.Duration) error {
+				if waits++; waits > tc.events {
+					return errors.New("nothing comes any more")
+				}
+				if most <= 0 || most > devicesTime {
+					t.Errorf("waited for %s", most)
+				}
+				if waits == tc.comes {
+					maps.Copy(sys, part)
+				}
+				return nil
+			}
+			if err := j.checkHardware(t.Context()); !errors.Is(err, tc.want) || (err == nil) != (tc.want == nil) {
+				t.Errorf("got %v, want %v", err, tc.want)
+			}
+			if waits != tc.waits {
+				t.Errorf("waited %d times, want %d", waits, tc.waits)
+			}
+			if got := wrong(toldLines(t, j.env.Journal, "1")); (got == "") != (tc.want == nil) {
+				t.Errorf("told as wrong: %q", got)
+			}
+		})
+	}
+}
+
+// TestAskedHealth holds that a disk is asked for its health, that a limit ends the job by its own line, and that what is asked in vain is
+// in the log.
+func TestAskedHealth(t *testing.T) {
+	j, _, _, log := hardwareJob(t)
+	j.plan.Spec.DiskHealth.UsedPctMax = new(int64(5))
+	j.Board.Health = func(path string) (drive.Health, error) {
+		if filepath.Base(path) == "vdb" {
+			return drive.Health{Used: new(int64(6))}, nil
+		}
+		return drive.Health{}, errors.New("it is silent")
+	}
+	if err := j.checkHardware(t.Context()); !errors.Is(err, fault.QAMismatch) {
+		t.Errorf("%v", err)
+	}
+	if got := wrong(toldLines(t, j.env.Journal, "1")); !strings.HasPrefix(got, "health of ") || !strings.HasSuffix(got, "vdb, life used") {
+		t.Errorf("wrong are %q", got)
+	}
+	if !strings.Contains(log.String(), "it is silent") {
+		t.Errorf("the log: %s", log)
 	}
 }
 
