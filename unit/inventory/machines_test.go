@@ -66,6 +66,33 @@ func (w *written) pci(parent, slot, id, class string) string {
 	return dir
 }
 
+// express gives a device a link of PCI Express: what it runs at, and what the device can.
+func (w *written) express(dir, speed string, width int, most string, widest int) string {
+	w.file(dir+"/current_link_speed", speed+" GT/s PCIe")
+	w.file(dir+"/current_link_width", fmt.Sprint(width))
+	w.file(dir+"/max_link_speed", most+" GT/s PCIe")
+	w.file(dir+"/max_link_width", fmt.Sprint(widest))
+	return dir
+}
+
+// The files of what is on the board beside all that.
+const (
+	tpmVersion       = "sys/class/tpm/tpm0/tpm_version_major"
+	secureBoot       = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+	microcodeVersion = "sys/devices/system/cpu/cpu0/microcode/version"
+)
+
+// security gives a machine a TPM 2.0, Secure Boot and a microcode revision.
+func (w *written) security(on bool, microcode string) {
+	w.file(strings.TrimPrefix(tpmVersion, "sys/"), "2")
+	w.file(strings.TrimPrefix(microcodeVersion, "sys/"), microcode)
+	state := "\x06\x00\x00\x00\x00"
+	if on {
+		state = "\x06\x00\x00\x00\x01"
+	}
+	w.entries[secureBoot] = capture.Entry{Name: secureBoot, Data: []byte(state)}
+}
+
 // port adds a network port below a device.
 func (w *written) port(dir, name, mac string) {
 	n := dir + "/net/" + name
@@ -210,6 +237,7 @@ func (w *written) tables(n names, processors []string, modules []module) {
 		all = append(all, structure(4, 0x2a, map[int][]byte{0x05: {3}, 0x14: word(2500), 0x16: word(2000), 0x18: {0x41}},
 			map[int]string{0x04: fmt.Sprintf("CPU %d", i), processorVersion: p}))
 	}
+	all = append(all, structure(16, 0x17, map[int][]byte{0x04: {3}, 0x05: {3}, 0x06: {6}, 0x0d: word(len(modules))}, nil)) // multi-bit ECC
 	for _, m := range modules {
 		all = append(all, m.structure())
 	}
@@ -388,7 +416,7 @@ func smallServer() *written {
 	gigabit := w.pci("", "0000:00:1c.0", "8086:8c10", "0604")
 	ten := w.pci("", "0000:00:02.0", "8086:6f04", "0604")
 	for i := range 2 {
-		w.port(w.pci(gigabit, fmt.Sprintf("0000:05:00.%d", i), "8086:1521", "0200"), fmt.Sprintf("eth%d", i),
+		w.port(w.express(w.pci(gigabit, fmt.Sprintf("0000:05:00.%d", i), "8086:1521", "0200"), "5.0", 2, "5.0", 4), fmt.Sprintf("eth%d", i),
 			fmt.Sprintf("ac:1f:6b:7b:2c:%02x", i+0x10))
 		w.port(w.pci(ten, fmt.Sprintf("0000:03:00.%d", i), "8086:15ad", "0200"), fmt.Sprintf("eth%d", i+2),
 			fmt.Sprintf("ac:1f:6b:7b:2c:%02x", i+0x12))
@@ -400,6 +428,7 @@ func smallServer() *written {
 	w.scsi(sata+"/ata5", "sdc", "ATA", "SuperMicro SSD", "SMC0515D9171", 64023257088)
 	hub := w.usb(w.pci("", "0000:00:14.0", "8086:8c31", "0c03"), "usb1", "1d6b:0002", "09")
 	w.usb(w.usb(hub, "1-14", "0557:7000", "09"), "1-14.1", "0557:2419", "00") // the BMC's hub and keyboard
+	w.security(true, "0x700001c")
 	w.file("firmware/efi/fw_platform_size", "64")
 	return w
 }
@@ -425,7 +454,7 @@ func largeServer() *written {
 	w.pci("", "0000:00:00.0", "1022:1480", "0600")
 	for i := range 2 {
 		bridge := w.pci("", fmt.Sprintf("0000:00:0%d.1", i+1), "1022:1483", "0604")
-		w.nvme(w.pci(bridge, fmt.Sprintf("0000:0%d:00.0", i+1), "144d:a808", "0108"), i,
+		w.nvme(w.express(w.pci(bridge, fmt.Sprintf("0000:0%d:00.0", i+1), "144d:a808", "0108"), "8.0", 4, "8.0", 4), i,
 			"SAMSUNG MZQLB960HAJR-00007", fmt.Sprintf("S437NA0N%d", i), 960197124096)
 		card := w.pci("", fmt.Sprintf("0000:00:0%d.2", i+3), "1022:1483", "0604")
 		for k := range 2 {
@@ -437,6 +466,7 @@ func largeServer() *written {
 	hub := w.usb(w.pci("", "0000:00:07.3", "1022:148c", "0c03"), "usb1", "1d6b:0002", "09")
 	w.stick(hub, "1-2", "0781:5571", "sda", "SanDisk", "Cruzer Fit", "4C530001", 8004304896)
 	w.usb(hub, "1-1", "046b:ff10", "00")
+	w.security(false, "0x8301055")
 	w.file("firmware/efi/fw_platform_size", "64")
 	return w
 }

@@ -38,12 +38,14 @@ var kinds = []string{
 	"all processors of another model", "one processor of another model", "a logical processor less", "a logical processor more",
 	"an empty socket", "the processor as the firmware names it",
 	"memory, by half", "a module removed", "a module added", "a module of half the size", "a slower module", "a module of another part number",
-	"a module in another slot", "a module with another serial number",
+	"a module in another slot", "a module with another serial number", "memory without error correction",
+	"another TPM", "no TPM", "Secure Boot switched", "older microcode", "newer microcode",
 	"another version of the firmware", "another date of the firmware", "another board", "another revision of the board",
 	"a serial number of another form", "another serial number",
 	"a port removed", "a port added, own address", "a port added, foreign address", "a foreign address in place of an own one",
 	"an own address out of order", "another foreign address", "a port without hardware", "a wireless port",
 	"a PCI device removed", "a PCI device replaced", "a PCI device added, of a kind that is there",
+	"a slower PCI Express link", "a narrower PCI Express link", "a faster PCI Express link",
 	"a PCI device added that must not be there", "a PCI device added, of another kind", "a PCI device in another slot",
 	"a USB device removed", "a USB device replaced", "a USB device added, of a kind that is there", "a USB device added, of another kind",
 	"a main disk removed", "a main disk added", "a main disk of half the size", "a main disk of twice the size",
@@ -364,20 +366,28 @@ func (c *changer) memory() {
 		if size == 0 || s.Data[modulePart] == 0 {
 			continue
 		}
+		modules := func(lines ...string) []string { return append(lines, "memory modules") }
 		if present > 1 {
-			c.add("a module removed", what, both(edit(17, i, take), total(seen-size)), append(line(seen-size), field(i, filled...)...)...)
+			c.add("a module removed", what, both(edit(17, i, take), total(seen-size)),
+				modules(append(line(seen-size), field(i, filled...)...)...)...)
 		}
 		if empty >= 0 {
-			c.add("a module added", what, both(edit(17, empty, place), total(seen+size)), append(line(seen+size), field(empty, filled...)...)...)
+			c.add("a module added", what, both(edit(17, empty, place), total(seen+size)),
+				modules(append(line(seen+size), field(empty, filled...)...)...)...)
 			c.add("a module in another slot", what, both(edit(17, i, take), edit(17, empty, place)),
-				append(field(i, filled...), field(empty, filled...)...)...)
+				modules(append(field(i, filled...), field(empty, filled...)...)...)...)
 		}
 		half := func(s *dmi.Structure) { setMegs(s, size/2) }
-		c.add("a module of half the size", what, both(edit(17, i, half), total(seen-size/2)), append(line(seen-size/2), field(i, "Size")...)...)
+		c.add("a module of half the size", what, both(edit(17, i, half), total(seen-size/2)),
+			modules(append(line(seen-size/2), field(i, "Size")...)...)...)
 		if speed > 0 {
-			c.add("a slower module", what, edit(17, i, func(s *dmi.Structure) { copy(s.Data[moduleSpeed:], word(speed-266)) }), field(i, "Speed")...)
+			slower := func(s *dmi.Structure) {
+				copy(s.Data[moduleSpeed:], word(speed-266))
+				copy(s.Data[moduleConfigured:], word(speed-266))
+			}
+			c.add("a slower module", what, edit(17, i, slower), modules(field(i, "Speed")...)...)
 		}
-		c.add("a module of another part number", what, edit(17, i, text(modulePart, "ANOTHER")), field(i, "Part Number")...)
+		c.add("a module of another part number", what, edit(17, i, text(modulePart, "ANOTHER")), modules(field(i, "Part Number")...)...)
 		c.add("a module with another serial number", what, edit(17, i, text(moduleSerial, "FFFF0000")))
 	}
 }
@@ -397,6 +407,40 @@ func (c *changer) firmware() {
 	if digit := strings.LastIndexAny(c.m.Serial, "0123456789"); digit >= 0 {
 		next := c.m.Serial[:digit] + string('0'+(c.m.Serial[digit]-'0'+1)%10) + c.m.Serial[digit+1:]
 		c.add("another serial number", "system", edit(1, 0, text(systemSerial, next)))
+	}
+}
+
+// security changes TPM, Secure Boot, microcode and how errors of the memory are corrected, where the machine says them.
+func (c *changer) security() {
+	if c.spec.MemoryECC != "" {
+		c.add("memory without error correction", "array", edit(16, 0, func(s *dmi.Structure) { s.Data[6] = 3 }), "memory error correction")
+	}
+	if c.f.text(tpmVersion) != "" {
+		c.add("another TPM", tpmVersion, func(f files) { f.set(tpmVersion, "1\n") }, "TPM")
+		c.add("no TPM", tpmVersion, func(f files) { delete(f, tpmVersion) }, "TPM")
+	} else {
+		c.add("another TPM", tpmVersion, func(f files) { f.set(tpmVersion, "2\n") }, "TPM")
+	}
+	if b := c.f[secureBoot].Data; len(b) == 5 {
+		c.add("Secure Boot switched", secureBoot, func(f files) { f.set(secureBoot, string(b[:4])+string(rune(1-b[4]))) }, "Secure Boot")
+	}
+	if c.spec.FirmwareVer.Microcode != "" {
+		c.add("older microcode", microcodeVersion, func(f files) { f.set(microcodeVersion, "0x0\n") }, "microcode")
+		c.add("newer microcode", microcodeVersion, func(f files) { f.set(microcodeVersion, "0xffffffff\n") })
+	}
+}
+
+// links changes the links of PCI Express devices.
+func (c *changer) links() {
+	for _, l := range c.m.Links {
+		dir := c.f.target("sys/bus/pci/devices/" + l.Address)
+		line := fmt.Sprintf("PCI link of %s (%s:%s)", l.Address, l.Device.Vendor, l.Device.Device)
+		set := func(file, text string) func(files) { return func(f files) { f.set(dir+"/"+file, text+"\n") } }
+		c.add("a slower PCI Express link", l.Address, set("current_link_speed", "1.0 GT/s PCIe"), line)
+		c.add("a faster PCI Express link", l.Address, set("current_link_speed", "64.0 GT/s PCIe"))
+		if l.Now.Lanes > 1 {
+			c.add("a narrower PCI Express link", l.Address, set("current_link_width", "1"), line)
+		}
 	}
 }
 
@@ -682,9 +726,11 @@ func (c *changer) all() []change {
 	c.processors()
 	c.memory()
 	c.firmware()
+	c.security()
 	c.network()
 	pci, usb := c.buses()
 	c.devices(pci)
+	c.links()
 	c.devices(usb)
 	c.disks()
 	return c.out
@@ -800,7 +846,7 @@ func wrong(lines []hardware.Line) (out []string) {
 
 // short is the name of a line without what differs between machines.
 func short(line string) string {
-	for _, long := range []string{"PCI device", "USB device", "network ports with own address"} {
+	for _, long := range []string{"PCI device", "PCI link", "USB device", "network ports with own address"} {
 		if strings.HasPrefix(line, long) {
 			return long
 		}
