@@ -576,32 +576,3 @@ func TestHoldsChangeNothing(t *testing.T) {
 		})
 	}
 }
-
-// TestBundleCannotBeSaved: a stick that cannot be written to is told with its code, and the menu comes again.
-func TestBundleCannotBeSaved(t *testing.T) {
-	r := restored(t)
-	partitioned(t, r,
-		layout.Partition{Number: 1, Start: layout.MiB, Size: 100 * layout.MiB, Type: layout.TypeStick, UUID: machine.NewIDs().UUID(),
-			Role: layout.ESP, FSUUID: "0000-0001", FSLabel: layout.StickLabel},
-		layout.Partition{Number: 2, Start: 200 * layout.MiB, Size: 100 * layout.MiB, Type: layout.TypeData, UUID: machine.NewIDs().UUID(),
-			Role: layout.ESP, FSUUID: "0000-0002", FSLabel: layout.BundleLabel})
-	r.Start(func(_ int, call string) error {
-		if strings.HasPrefix(call, "mount /dev/sdb2 writable") {
-			return syscall.EROFS
-		}
-		return nil
-	})
-	u := onRig(t, r)
-	withPerson(u, map[string][]panel.Key{"Menu": choose(5)})
-	u.person.Wanted = true
-	u.m.Panel.Add("reader", script.Reader{Panel: &script.Panel{}})
-	if out := u.pass(t.Context()); out.Kind != job.DecideAgain || !u.person.Wanted {
-		t.Errorf("%+v", out)
-	}
-	if told := logged(u, "support bundle cannot be saved"); len(told) != 1 || !strings.Contains(told[0], "G255") {
-		t.Errorf("told: %q", told)
-	}
-	if written := r.Written(); len(written) > 0 {
-		t.Errorf("%q are written to", written)
-	}
-}

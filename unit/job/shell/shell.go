@@ -339,10 +339,7 @@ func (s *Shell) copyFile(ctx context.Context, from, to string) (int64, error) {
 		return 0, err
 	}
 	n, err := io.Copy(out, stoppable{ctx, in})
-	if err == nil {
-		err = out.Sync()
-	}
-	if err = errors.Join(err, out.Close()); err != nil {
+	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
 		err = errors.Join(err, os.Remove(to))
 	}
 	return n, err

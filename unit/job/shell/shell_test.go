@@ -20,7 +20,6 @@ import (
 	"gprovision/hw/nic"
 	"gprovision/model/challenge"
 	"gprovision/model/fault"
-	"gprovision/model/secret"
 	"gprovision/model/signature"
 	"gprovision/unit/keytest"
 	"gprovision/unit/sysroot"
@@ -37,6 +36,7 @@ type script struct {
 	prompts []string
 	secret  []bool
 	out     strings.Builder
+	panel   string // where something was printed last
 }
 
 func (s *script) terminal() Terminal {
@@ -55,7 +55,7 @@ func (s *script) terminal() Terminal {
 			s.lines = s.lines[1:]
 			return l, "tty", ctx.Err()
 		},
-		Print: func(panel, text string) { s.out.WriteString(text) },
+		Print: func(panel, text string) { s.panel = panel; s.out.WriteString(text) },
 	}
 }
 
@@ -111,22 +111,26 @@ func TestGate(t *testing.T) {
 		who    string
 		after  int
 		waited time.Duration
+		say    string
 	}{
-		"the password":             {lines: []string{"right"}, hash: hash, who: "password"},
-		"wrong, then right":        {lines: []string{"wrong", "right"}, hash: hash, who: "password", waited: 2 * time.Second},
+		"the password": {lines: []string{"right"}, hash: hash, who: "password"},
+		"wrong, then right": {lines: []string{"wrong", "right"}, hash: hash, who: "password", waited: 2 * time.Second,
+			say: sysroot.ErrPassword.Error() + "\n"},
 		"wrong in an earlier boot": {lines: []string{"right"}, hash: hash, before: 5, who: "password", waited: 32 * time.Second},
 		"wrong, and gone":          {lines: []string{"wrong", "wrong"}, hash: hash, want: errGone, after: 2, waited: 2 * time.Second},
 		"the last try":             {lines: []string{"wrong"}, hash: hash, before: MaxTries - 1, want: fault.ShellLocked, after: MaxTries, waited: time.Minute},
 		"locked":                   {lines: []string{"right"}, hash: hash, before: MaxTries, want: fault.ShellLocked, after: MaxTries},
 		"locked, but support":      {on: answerWith(support), hash: hash, keys: keys, before: MaxTries, who: "support key " + support.Public().ID()},
 		"support":                  {lines: []string{""}, on: answerWith(support), hash: hash, keys: keys, who: "support key"},
-		"not support":              {lines: []string{"", ""}, on: nil, hash: hash, keys: keys, want: errors.New("nothing was typed")},
-		"another key":              {lines: []string{""}, on: answerWith(other), hash: hash, keys: keys, want: errGone},
-		"no volume":                {lines: []string{"right"}, want: fault.Policy},
-		"no volume, but support":   {on: answerWith(support), keys: keys, who: "support key"},
-		"nobody can answer":        {lines: []string{""}, hash: hash, want: errGone},
-		"cannot be counted":        {lines: []string{"right"}, hash: hash, broken: true, want: errGone},
-		"another kind of hash":     {lines: []string{"right"}, hash: "$6$abc$def", want: errGone, after: 1},
+		"support, on a full volume": {lines: []string{""}, on: answerWith(support), hash: hash, keys: keys, broken: true, who: "support key",
+			say: "The wrong tries cannot be forgotten: the volume is full\n"},
+		"not support":            {lines: []string{"", ""}, on: nil, hash: hash, keys: keys, want: errors.New("nothing was typed")},
+		"another key":            {lines: []string{""}, on: answerWith(other), hash: hash, keys: keys, want: errGone},
+		"no volume":              {lines: []string{"right"}, want: fault.Policy},
+		"no volume, but support": {on: answerWith(support), keys: keys, who: "support key"},
+		"nobody can answer":      {lines: []string{""}, hash: hash, want: errGone},
+		"cannot be counted":      {lines: []string{"right"}, hash: hash, broken: true, want: errGone},
+		"another kind of hash":   {lines: []string{"right"}, hash: "$6$abc$def", want: errGone, after: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &script{lines: c.lines, on: c.on}
@@ -144,6 +148,9 @@ func TestGate(t *testing.T) {
 			if n.n != c.after || waited != c.waited {
 				t.Errorf("%d tries and %v, want %d and %v", n.n, waited, c.after, c.waited)
 			}
+			if !strings.Contains(s.out.String(), c.say) {
+				t.Errorf("%q is not in\n%s", c.say, s.out.String())
+			}
 			for i, p := range s.prompts {
 				if strings.HasPrefix(p, "password") != s.secret[i] {
 					t.Errorf("what is typed at %q is shown: %v", p, !s.secret[i])
@@ -156,19 +163,21 @@ func TestGate(t *testing.T) {
 	}
 }
 
-// TestTryIsCountedFirst switches the unit off while the password is looked at.
+// TestTryIsCountedFirst ends the time for the shell while the password waits to be looked at: nobody gets in, and the try is counted.
 func TestTryIsCountedFirst(t *testing.T) {
 	n := &counter{n: 3}
 	s := &script{lines: []string{"guess"}}
+	ctx, cancel := context.WithCancel(t.Context())
 	g := Gate{Terminal: s.terminal(), Hash: "$2b$10$x", Tries: n.read, SetTries: n.write,
-		Sleep: func(context.Context, time.Duration) error {
+		Sleep: func(ctx context.Context, _ time.Duration) error {
 			if n.n != 4 {
 				t.Errorf("%d tries are counted, want 4", n.n)
 			}
-			return errGone
+			cancel()
+			return ctx.Err()
 		}}
-	if err := g.password(t.Context(), 3, secret.Secret("guess")); !errors.Is(err, errGone) {
-		t.Error(err)
+	if _, who, err := g.Open(ctx); !errors.Is(err, context.Canceled) || who != "" || n.n != 4 {
+		t.Errorf("opened by %q, %v, %d tries", who, err, n.n)
 	}
 }
 
@@ -198,14 +207,17 @@ func TestTriesUnknown(t *testing.T) {
 func session(t *testing.T, change func(*System), lines ...string) (string, Exit, *Shell) {
 	t.Helper()
 	root := t.TempDir()
-	for name, text := range map[string]string{"log/a.log": "first\nsecond", "etc/shadow": "root:secret", "state/unit.key": "secret", "state/admin.hash": "secret", "odd": "a\x1b[2Jb", "name with blank": "x"} {
+	for name, text := range map[string]string{"log/a.log": "first\nsecond", "etc/shadow": "root:secret", "state/unit.key": "secret", "state/admin.hash": "secret", "odd": "a\x1b[2Jb", "name with blank": "x",
+		"codes": "\x7f \t\u0080\u009f\u00a0\xff~\n", "empty": "", "mega": strings.Repeat("m", maxShown), "more": strings.Repeat("m", maxShown+1)} {
 		path := filepath.Join(root, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink("etc/shadow", filepath.Join(root, "link")); err != nil {
-		t.Fatal(err)
+	for name, to := range map[string]string{"link": "etc/shadow", "unreadable": "/proc/self/mem"} {
+		if err := os.Symlink(to, filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	sys := System{
 		Root:    root,
@@ -215,7 +227,8 @@ func session(t *testing.T, change func(*System), lines ...string) (string, Exit,
 			return []host.MountInfo{{Source: "/dev/sda1", Target: "/x", Type: "ext4", ReadOnly: true}}, nil
 		},
 		Disks: func() ([]block.Disk, error) {
-			return []block.Disk{{Path: "/dev/sda", Size: 1000, Bus: block.SATA, Model: "M", Partitions: []block.Partition{{Path: "/dev/sda1", Size: 500}}}}, nil
+			return []block.Disk{{Path: "/dev/sda", Size: 1000, Bus: block.SATA, Model: "M", Partitions: []block.Partition{{Path: "/dev/sda1", Size: 500}}},
+				{Path: "/dev/sdb", Size: 10}, {Path: "/dev/sdc", Size: 10}}, nil
 		},
 		Probe: func(path string) (filesystem.Info, error) {
 			switch path {
@@ -223,10 +236,16 @@ func session(t *testing.T, change func(*System), lines ...string) (string, Exit,
 				return filesystem.Info{Type: "ext4", Label: "PRIMARY", UUID: "u-1"}, nil
 			case "/dev/sdb1":
 				return filesystem.Info{Type: "ntfs"}, nil
+			case "/dev/sdb2":
+				return filesystem.Info{Type: "ext2"}, nil
+			case "/dev/sdb":
+				return filesystem.Info{}, nil
 			}
 			return filesystem.Info{}, fs404(path)
 		},
-		Kernel:    func() ([]byte, error) { return []byte("<6>[0.0] one\n<4>[1.0] two\n<3>[2.0] three\n"), nil },
+		Kernel: func() ([]byte, error) {
+			return []byte("<6>[0.0] one\n<4>[1.0] two\nhalf > line\n<3>[2.0] three\n"), nil
+		},
 		Ports:     func() ([]nic.Port, error) { return []nic.Port{{Name: "eth0", MAC: "52:54:00:00:00:01"}}, nil },
 		Addresses: func(string) ([]string, error) { return []string{"up", "10.0.0.1/24"}, nil },
 		Inspections: []Inspection{{"facts", "shows facts", func(_ context.Context, w io.Writer, args []string) error {
@@ -240,10 +259,14 @@ func session(t *testing.T, change func(*System), lines ...string) (string, Exit,
 	p := &script{lines: lines}
 	s := &Shell{Terminal: p.terminal(), System: sys, Log: slog.New(slog.DiscardHandler), Panel: "tty"}
 	exit, err := s.Run(t.Context())
-	if err != nil && !errors.Is(err, errGone) {
-		t.Fatal(err)
+	if gone := len(p.lines) == 0; errors.Is(err, errGone) != gone {
+		t.Fatalf("the person is gone: %t, %v", gone, err)
 	}
-	return p.out.String(), exit, s
+	head, out, _ := strings.Cut(p.out.String(), "leaves.\n")
+	if !strings.Contains(head, "recovery shell of gprovision") {
+		t.Errorf("at first it shows %q", head)
+	}
+	return out, exit, s
 }
 
 func fs404(path string) error { return &os.PathError{Op: "open", Path: path, Err: os.ErrNotExist} }
@@ -270,7 +293,7 @@ func TestCommands(t *testing.T) {
 		"mounts":          {[]string{"mount"}, []string{"/dev/sda1 on /x, ext4, ro"}, nil},
 		"mount":           {[]string{"mount sda1", "mount /dev/sdb1", "mount sdc1", "umount /mnt/sda1", "umount /mnt/sda1"}, []string{"is mounted on /mnt/sda1", `carries "ntfs"`, "not exist", "was not mounted here"}, nil},
 		"disks":           {[]string{"disks"}, []string{"/dev/sda ", "1000 bytes", `ext4 "PRIMARY" u-1`}, nil},
-		"dmesg":           {[]string{"dmesg 2", "dmesg x"}, []string{"[1.0] two\n[2.0] three\n", "usage: dmesg"}, []string{"one", "<4>"}},
+		"dmesg":           {[]string{"dmesg 2", "dmesg x"}, []string{"half > line\n[2.0] three\n", "usage: dmesg"}, []string{"one", "<4>"}},
 		"ip":              {[]string{"ip"}, []string{"eth0", "10.0.0.1/24"}, nil},
 		"inspection":      {[]string{"facts now"}, []string{"facts [now]"}, nil},
 		"a panic":         {[]string{"broken", "facts"}, []string{"panic: no", "facts []"}, nil},
@@ -309,20 +332,118 @@ func TestExits(t *testing.T) {
 	}
 }
 
-// TestMountOptions mounts read-only without a question and writable after one, and leaves nothing mounted.
+// TestOutput: what a command shows, to the letter, where something else could stand beside it.
+func TestOutput(t *testing.T) {
+	for line, want := range map[string]string{
+		"ls /log":               "a.log\n",
+		"ls log/a.log etc":      "log/a.log\netc:\nshadow\n",
+		"ls none log":           "lstat ROOT/none: no such file or directory\n",
+		"cat codes":             "? \t??\u00a0?~\n",
+		"cat empty odd empty":   "a?[2Jb\n",
+		"cat mega":              strings.Repeat("m", maxShown) + "\n",
+		"cat more":              strings.Repeat("m", maxShown) + "\n[more goes on]\n",
+		"cat none":              "lstat ROOT/none: no such file or directory\n",
+		"cat log":               "log is not a regular file\n",
+		"cat unreadable":        "read /proc/PID/mem: input/output error\n",
+		"cp log/a.log /copy":    "log/a.log: 12 bytes\n",
+		"cp log/a.log odd /etc": "log/a.log: 12 bytes\nodd: 6 bytes\n",
+		"cp none /copy":         "lstat ROOT/none: no such file or directory\n",
+		"help poweroff":         "  poweroff                           switches the unit off\n",
+		"help reboot":           "  reboot                             starts the unit again\n",
+		"help exit":             "  exit                               leaves the shell: the unit decides again what to do\n",
+		"help facts":            "  facts                              shows facts\n",
+		"help ls cp":            "usage: help [COMMAND]\n",
+		"reboot now":            "reboot: no such command; 'help' lists them\n",
+		"dmesg 1":               "[2.0] three\n",
+		"dmesg":                 "[0.0] one\n[1.0] two\nhalf > line\n[2.0] three\n",
+		"dmesg 0":               "usage: dmesg [N]\n",
+		"dmesg 1 2":             "usage: dmesg [N]\n",
+		"disks": "/dev/sda                  1000 bytes  sata  M\n  /dev/sda1                500 bytes  ext4 \"PRIMARY\" u-1\n" +
+			"/dev/sdb                    10 bytes    \n  nothing known\n" +
+			"/dev/sdc                    10 bytes    \n  cannot be read: open /dev/sdc: file does not exist\n",
+		"mount sda1 /odd/x": "mkdir ROOT/odd: not a directory\n",
+		"mount --rw sda1":   "the person is gone\n",
+		`cat "name`:         "EOF found when expecting closing quote\n",
+	} {
+		out, _, s := session(t, nil, line)
+		got := strings.NewReplacer(s.System.Root, "ROOT", fmt.Sprint(os.Getpid()), "PID").Replace(out)
+		if got != want {
+			t.Errorf("%s\nshows %.200q\nwant  %.200q", line, got, want)
+		}
+	}
+}
+
+// TestHalfACopy: of a copy that fails or is stopped nothing is left, and the person is told.
+func TestHalfACopy(t *testing.T) {
+	out, _, s := session(t, nil, "cp unreadable /copy", "cp /copy /again")
+	if !strings.Contains(out, "input/output error") || !strings.Contains(out, "copy: no such file") {
+		t.Errorf("shown\n%s", out)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := s.copy(ctx, io.Discard, []string{"odd", "/copy"})
+	if _, left := os.Stat(s.path("/copy")); !errors.Is(err, context.Canceled) || !errors.Is(left, os.ErrNotExist) {
+		t.Errorf("stopped: %v, %v", err, left)
+	}
+}
+
+// TestDeafMachine: what the machine does not answer a command, the person reads, and the shell goes on.
+func TestDeafMachine(t *testing.T) {
+	deaf := errors.New("no answer")
+	var log bytes.Buffer
+	unmounted := 0
+	out, _, s := session(t, func(s *System) {
+		s.Mounts = func() ([]host.MountInfo, error) { return nil, deaf }
+		s.Disks = func() ([]block.Disk, error) { return nil, deaf }
+		s.Kernel = func() ([]byte, error) { return nil, deaf }
+		s.Addresses = func(string) ([]string, error) { return nil, deaf }
+		s.Mount = func(source, _, _ string, _ host.MountOptions) error {
+			if source == "/dev/sdb2" {
+				return deaf
+			}
+			return nil
+		}
+		s.Unmount = func(string) error { unmounted++; return deaf }
+	}, "mount", "disks", "dmesg", "ip", "mount sdb2", "mount sda1", "umount /mnt/sda1", "umount /mnt/sdb2")
+	want := "no answer\nno answer\nno answer\neth0         52:54:00:00:00:01  no answer\nno answer\n" +
+		"/dev/sda1 is mounted on /mnt/sda1\nno answer\n/mnt/sdb2 was not mounted here\n"
+	if out != want || unmounted != 2 {
+		t.Errorf("shown\n%sunmounted %d times, at the end again", out, unmounted)
+	}
+	s.Log, s.mounted = slog.New(slog.NewTextHandler(&log, nil)), []string{"/x"}
+	s.cleanUp()
+	if len(s.mounted) > 0 || !strings.Contains(log.String(), "dir=/x") {
+		t.Errorf("mounted are %v, logged is %s", s.mounted, &log)
+	}
+	s.System.Ports = func() ([]nic.Port, error) { return nil, deaf }
+	if err := s.network(t.Context(), io.Discard, nil); !errors.Is(err, deaf) {
+		t.Errorf("ports: %v", err)
+	}
+}
+
+// TestMountOptions mounts read-only without a question and writable after one, unmounts what a person wants, and leaves nothing mounted.
 func TestMountOptions(t *testing.T) {
-	var mounted []host.MountOptions
+	type mounted struct {
+		dir, fstype string
+		o           host.MountOptions
+	}
+	var did []mounted
 	var gone []string
 	change := func(s *System) {
-		s.Mount = func(_, _, _ string, o host.MountOptions) error { mounted = append(mounted, o); return nil }
+		s.Mount = func(_, dir, fstype string, o host.MountOptions) error {
+			did = append(did, mounted{filepath.Base(dir), fstype, o})
+			return nil
+		}
 		s.Unmount = func(dir string) error { gone = append(gone, filepath.Base(dir)); return nil }
 	}
-	out, _, s := session(t, change, "mount sda1", "mount --rw sda1 /mnt/b", "no", "mount --rw sda1 /mnt/c", "yes")
-	want := []host.MountOptions{{ReadOnly: true, NoSUID: true, NoDev: true, NoExec: true, Data: "noload"}, {NoSUID: true, NoDev: true, NoExec: true}}
-	if !slices.Equal(mounted, want) || !strings.Contains(out, "not confirmed") {
-		t.Errorf("mounted with %+v\n%s", mounted, out)
+	out, _, s := session(t, change, "mount sda1 /mnt/a", "mount sda1", "mount --rw sda1 /mnt/b", "no", "mount --rw sdb2 /mnt/c", "yes",
+		"umount /mnt/a")
+	safe := host.MountOptions{ReadOnly: true, NoSUID: true, NoDev: true, NoExec: true, Data: "noload"}
+	want := []mounted{{"a", "ext4", safe}, {"sda1", "ext4", safe}, {"c", "ext4", host.MountOptions{NoSUID: true, NoDev: true, NoExec: true}}}
+	if !slices.Equal(did, want) || !strings.Contains(out, "not confirmed") {
+		t.Errorf("mounted %+v\n%s", did, out)
 	}
-	if !slices.Equal(gone, []string{"c", "sda1"}) || len(s.mounted) > 0 {
+	if !slices.Equal(gone, []string{"a", "c", "sda1"}) || len(s.mounted) > 0 {
 		t.Errorf("unmounted %v", gone)
 	}
 }
@@ -331,7 +452,7 @@ func TestMountOptions(t *testing.T) {
 func TestCommandsAreLogged(t *testing.T) {
 	var log bytes.Buffer
 	p := &script{lines: []string{"facts", `facts "of now"`, "exit"}}
-	s := &Shell{Terminal: p.terminal(), Panel: "tty", Log: slog.New(slog.NewTextHandler(&log, nil)), System: System{Root: t.TempDir(),
+	s := &Shell{Terminal: p.terminal(), Panel: "another", Log: slog.New(slog.NewTextHandler(&log, nil)), System: System{Root: t.TempDir(),
 		Inspections: []Inspection{{"facts", "shows facts", func(_ context.Context, w io.Writer, _ []string) error {
 			_, err := fmt.Fprintln(w, "what was printed")
 			return err
@@ -342,7 +463,7 @@ func TestCommandsAreLogged(t *testing.T) {
 	if got := log.String(); strings.Count(got, "command=") != 3 || !strings.Contains(got, "of now") || strings.Contains(got, "printed") {
 		t.Errorf("the log has\n%s", got)
 	}
-	if !strings.Contains(p.out.String(), "what was printed") {
-		t.Errorf("the terminal has\n%s", p.out.String())
+	if !strings.Contains(p.out.String(), "what was printed") || p.panel != "tty" {
+		t.Errorf("the terminal has, on %s\n%s", p.panel, p.out.String())
 	}
 }

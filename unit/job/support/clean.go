@@ -46,9 +46,6 @@ const (
 func newCleaner(v *state.Volume) *cleaner {
 	var known []string
 	if v != nil {
-		if hash, err := v.ReadHash(); err == nil {
-			known = append(known, hash, secret.Hidden)
-		}
 		if key, err := v.ReadKey(); err == nil {
 			seed := key.Seed()
 			for _, s := range []string{base64.StdEncoding.EncodeToString(seed), base64.RawURLEncoding.EncodeToString(seed), hex.EncodeToString(seed)} {
@@ -63,7 +60,7 @@ func newCleaner(v *state.Volume) *cleaner {
 		whole bool
 	}{
 		// Hashes of passwords: of crypt(3), as LDAP and htpasswd write them, of DES in a line of shadow(5), of smbpasswd(5).
-		{`()\$[0-9a-z]{1,8}\$[./A-Za-z0-9$,=+-]{8,240}`, []string{"$"}, false},
+		{`()\$[0-9a-z]{1,8}\$[./A-Za-z0-9$,=+-]{8,250}`, []string{"$"}, false},
 		{`(?i)()\{(?:S?SHA[0-9]*|S?MD5|CRYPT|PBKDF2[\w-]*)\}[A-Za-z0-9+/=.$,]{6,}`, []string{"{"}, false},
 		{`(?m)(^[^:\s]{1,64}:)[^:*!\s][^:\s]*(?::[0-9]*){3}:[0-9]*:[0-9]*:[0-9]*:`, []string{"::", ":0:", ":1:", ":7:"}, false},
 		{`(?i)(\b)[0-9A-FX]{32}:[0-9A-F]{32}\b`, []string{":::", ":[u", ":["}, false},
@@ -134,22 +131,17 @@ func (f form) matches(s string) [][]int {
 		return f.FindAllStringSubmatchIndex(s, -1)
 	}
 	var out [][]int
-	for at := 0; at < len(s); {
-		end := strings.IndexByte(s[at:], '\n')
-		if end < 0 {
-			end = len(s)
-		} else {
-			end += at
-		}
-		if f.in(low[at:end]) {
-			for _, m := range f.FindAllStringSubmatchIndex(s[at:end], -1) {
+	at := 0
+	for line := range strings.Lines(s) {
+		if f.in(low[at : at+len(line)]) {
+			for _, m := range f.FindAllStringSubmatchIndex(strings.TrimSuffix(line, "\n"), -1) {
 				for i := range m {
 					m[i] += at
 				}
 				out = append(out, m)
 			}
 		}
-		at = end + 1
+		at += len(line)
 	}
 	return out
 }
@@ -179,7 +171,7 @@ func (f form) clear(s string, lines bool) string {
 		}
 		line := s[strings.LastIndexByte(s[:m[0]], '\n')+1 : m[0]]
 		from, to, hidden := value(line, s[m[0]:m[1]], s[m[1]:], lines)
-		if from == to || strings.HasPrefix(s[m[1]+from:], secret.Hidden) {
+		if from == to {
 			continue
 		}
 		b.WriteString(s[done:m[1]+from] + hidden)
@@ -194,14 +186,14 @@ func value(line, name, s string, lines bool) (from, to int, hidden string) {
 	if open := opening(s); open != "" {
 		return len(open), len(open) + body(s[len(open):], open), secret.Hidden
 	}
-	if n := strings.TrimRight(name, " \t"); !lines && strings.HasSuffix(n, `"`) || !lines && strings.HasSuffix(n, `'`) {
+	if n := strings.TrimRight(name, " \t"); strings.HasSuffix(n, `"`) || strings.HasSuffix(n, `'`) {
 		return 0, body(s, n[len(strings.TrimRight(n, `\"'`)):]), secret.Hidden // its quote is in the match already
 	}
 	switch {
-	case s == "" || s[0] == '\n' || s[0] == '\r', !lines && s[0] == '-': // nothing, or another flag
+	case s == "", !lines && s[0] == '-': // nothing, or another flag
 		return 0, 0, ""
 	case lines && (s[0] == '|' || s[0] == '>'):
-		if n := block(line, s); n > 0 {
+		if n := indented(line, s); n > 0 {
 			return 0, n, secret.Hidden
 		}
 	case strings.HasPrefix(s, secret.Hidden):
@@ -236,17 +228,21 @@ func opening(s string) string {
 	return ""
 }
 
-// body is the length of a quoted value, up to the quote that looks like the opening one, or to the end of the line.
+// body is the length of a quoted value, up to the quote that ends it, or to the end of the line. Where a text with quotes was quoted again,
+// that quote has backslashes before it, as open has. A backslash of the value itself is written there as twice len(open) of them.
 func body(s, open string) int {
-	for i := 0; i < len(s); i++ {
+	backslashes := 0
+	for i := range len(s) {
 		switch {
-		case strings.HasPrefix(s[i:], open):
+		case s[i] == '\n' && backslashes%2 == 0:
 			return i
-		case s[i] == '\n':
-			return i
-		case s[i] == '\\' && len(open) == 1:
-			i++
+		case s[i] == '\\':
+			backslashes++
+			continue
+		case s[i] == open[len(open)-1] && backslashes%(2*len(open)) == len(open)-1:
+			return i + 1 - len(open)
 		}
+		backslashes = 0
 	}
 	return len(s)
 }
@@ -273,22 +269,19 @@ func balanced(s string) int {
 	return len(s)
 }
 
-// block is the length of a block of YAML: all lines that are further in than that of its name. 0: there is none.
-func block(line, s string) int {
+// indented is the length of a block of YAML: all lines that are further in than that of its name. 0: there is none.
+func indented(line, s string) int {
 	depth := func(l string) int { return len(l) - len(strings.TrimLeft(l, " ")) }
-	at := strings.IndexByte(s, '\n')
-	if at < 0 || strings.Trim(s[:at], "|>+-0123456789 \t\r") != "" {
+	head, rest, more := strings.Cut(s, "\n")
+	if !more || strings.Trim(head, "|>+-0123456789 \t\r") != "" {
 		return 0
 	}
-	n := at
-	for n < len(s) {
-		next, _, _ := strings.Cut(s[n+1:], "\n")
+	n := len(head)
+	for next := range strings.SplitSeq(rest, "\n") {
 		if strings.TrimSpace(next) != "" && depth(next) <= depth(line) {
 			break
 		}
-		if n += 1 + len(next); n >= len(s) {
-			return len(s)
-		}
+		n += 1 + len(next)
 	}
 	return n
 }

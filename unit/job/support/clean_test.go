@@ -17,15 +17,17 @@ func TestClean(t *testing.T) {
 		// JSON, also inside of JSON.
 		`{"password":"SECRET"}`, `{"password": "a SECRET b"}`, `{"password":"a\"SECRET"}`, `{"adminPassword" : "SECRET", "x": 1}`, `{"msg":"set {\"password\":\"a SECRET b\"}"}`,
 		`{"tokens":["SECRET","SECRET"]}`, `{"api_key":"SECRET"}`, `{"apiKey":"SECRET"}`, `{"clientSecret":"SECRET"}`, `{"secret":{"a":"SECRET"}}`, `{"cmd":["tool","--password","SECRET"]}`,
+		`{"msg":"set {\"password\":\"a\\\"SECRET\"}"}`, `{"msg":"{\"msg\":\"{\\\"pin\\\":\\\"\\\\\\\"SECRET\\\"}\"}"}`, `{"tokens":["a]SECRET"]}`, `{"password":"token=SECRET"}`,
+		`{"password":"eyJhbGciOi.SECRETSECRET.SECRETSECRET SECRET"}`, `tokens=["SECRET`, `password="SECRET`, "password=\"a\\\nSECRET\"",
 		// YAML.
-		"password: SECRET\n", "wifi:\n  password: a SECRET b\n", "password: 'a SECRET'", `password: "a SECRET"`, "password: |\n  SECRET\n  SECRET\nuser: x\n", "- password: >-\n    SECRET\n\n    SECRET\n", "  db_pass: SECRET SECRET\n", "access-points:\n  \"net\": {password: SECRET}\n",
+		"password: SECRET\n", "wifi:\n  password: a SECRET b\n", "password: 'a SECRET'", `password: "a SECRET"`, "password: |\n  SECRET\n  SECRET\nuser: x\n", "- password: >-\n    SECRET\n\n    SECRET\n", "  db_pass: SECRET SECRET\n", "access-points:\n  \"net\": {password: SECRET}\n", "password: |SECRET", "password: >SECRET b", "password: -SECRET",
 		// ini and the like.
 		"password = a SECRET b", "Password=SECRET", "wpa_passphrase=SECRET", "\tpsk=\"a SECRET b\"", "\tpsk=SECRET", "sae_password=SECRET", "wep_key0=SECRET", "PrivateKey=SECRET=", "PresharedKey = SECRET=",
 		"[WireGuard]\nPrivateKey=SECRET\n", "Server=x;User=y;Pwd=SECRET;Db=z", "$cfg['password'] = 'SECRET';", "'password' => 'a SECRET b',", "pin=SECRET", "snmp community: SECRET", "rocommunity SECRET default\n", "com2sec me 10.0.0.0/8 SECRET\n",
 		// Hashes.
 		"root:$6$SECRETsalt$SECRETSECRET:19000:0:99999:7:::", "admin:$y$j9T$SECRETSECRET$SECRETSECRET:19000::::::", "old:SECRETSECRET:19000:0:99999:7:::", "x:$apr1$SECRETaa$SECRETSECRET", "u:{SSHA}SECRETSECRET=", "joe:1001:aad3b435b51404eeaad3b435b51404ee:31d6cfe0d16ae931b73c59d7e0c089c0:::", "u:{SHA512-CRYPT}$6$SECRETaa$SECRETSECRET",
 		// Requests.
-		"Authorization: Bearer SECRET", "Authorization: Basic SECRET==", "authorization: Digest username=\"x\", response=\"SECRET\"", "Proxy-Authorization: SECRET", "Cookie: a=SECRET; b=SECRET", "Set-Cookie: session=SECRET; Path=/",
+		"Authorization: Bearer SECRET", "Authorization: Basic SECRET==", "authorization: Digest username=\"x\", response=\"SECRET\"", "Proxy-Authorization: SECRET", "AUTHORIZATION: SECRET", "Cookie: a=SECRET; b=SECRET", "Set-Cookie: session=SECRET; Path=/",
 		"> X-Auth-Token: SECRET", "X-Api-Key: SECRET", `{"headers":{"Authorization":["Token SECRET"],"Cookie":["a=SECRET; b=SECRET"]}}`, `header "Authorization: Token SECRET"`, `map[Authorization:[Token SECRET]]`,
 		// Command lines.
 		"tool --password SECRET --verbose", "tool --password=SECRET", "tool --password 'a SECRET b' x", `tool --token "a SECRET"`, "tool -password SECRET", "tool --admin-pass SECRET", `["tool" "--password" "SECRET"]`, `argv=["tool", "--secret", "SECRET"]`,
@@ -81,6 +83,14 @@ func TestCleanUpTo(t *testing.T) {
 		"tokens=[a\nb":                      "tokens=[secret]\nb",
 		"token=\nx":                         "token=\nx",
 		"token=":                            "token=",
+		"token=\r\nx":                       "token=\r\nx",
+		`{"password":""}`:                   `{"password":""}`,
+		"f(token=, b)":                      "f(token=, b)",
+		"--token SECRET b":                  "--token [secret] b",
+		"tool --token |\n  b":               "tool --token [secret]\n  b",
+		"password: |SECRET\n  b":            "password: [secret]\n  b",
+		`{"pin":"a\\","x":"b"}`:             `{"pin":"[secret]","x":"b"}`,
+		`"{\"pin\":\"a\\\\\",\"x\":\"b\"}"`: `"{\"pin\":\"[secret]\",\"x\":\"b\"}"`,
 	} {
 		if got := c.text(text); got != want {
 			t.Errorf("%q\nbecomes %q\nwant    %q", text, got, want)

@@ -9,9 +9,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -54,6 +56,7 @@ func TestWrite(t *testing.T) {
 {"msg":"run","cmd":"tool enrol=abcdef0123 mfgurl=http://joe:pw123@10.0.0.1/x","password":"hunter2","hash":"$6$salt$0123456789abcdef"}
 `), 0o600),
 		os.WriteFile(v.Path("log/huge.log"), make([]byte, maxFile+1), 0o600),
+		os.Mkdir(v.Path("log/old.log"), 0o700), os.WriteFile(v.Path("log/notes.txt"), nil, 0o600),
 		os.Symlink("/etc/passwd", v.Path("log/link.log")))
 	if err != nil {
 		t.Fatal(err)
@@ -87,30 +90,88 @@ func TestWrite(t *testing.T) {
 	if err := json.Unmarshal([]byte(files["support/index.json"]), &i); err != nil || i.Version != 1 || i.By != "test" || len(i.Files) != len(files)-1 {
 		t.Errorf("index: %+v, %v", i, err)
 	}
+	if len(i.Missing) != 2 || !strings.Contains(i.Missing[0], "huge.log") || !strings.Contains(i.Missing[1], `"../x": not a name`) {
+		t.Errorf("missing: %q", i.Missing)
+	}
 	for name, text := range files {
 		for _, s := range []string{hash, seed, "abcdef0123", "pw123", "hunter2", "$6$", "aaaabbbb", "MIIBVg", "root:x"} {
 			if strings.Contains(text, s) {
 				t.Errorf("%s has the secret %q", name, s)
 			}
 		}
-		if strings.Contains(name, "admin.hash") || strings.Contains(name, "unit.key") || strings.Contains(name, "..") {
+		if strings.Contains(name, "admin.hash") || strings.Contains(name, "unit.key") || strings.Contains(name, "notes.txt") || strings.Contains(name, "..") {
 			t.Errorf("%s is in the bundle", name)
 		}
 	}
 }
 
-func TestWriteWithoutVolume(t *testing.T) {
-	var out bytes.Buffer
-	if err := Write(t.Context(), &out, Options{Now: time.Now(), Missing: []string{"journal: none"}}); err != nil {
+// sick is an empty file system with one directory that cannot be read.
+type sick struct{ dir string }
+
+func (s sick) Open(name string) (fs.File, error) {
+	if name == s.dir {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EIO}
+	}
+	return fstest.MapFS{}.Open(name)
+}
+
+// TestIncomplete: what a bundle lacks is said in its index, with what the caller lacked before, and the rest is there.
+func TestIncomplete(t *testing.T) {
+	damaged := state.Open(t.TempDir())
+	err := errors.Join(damaged.WriteCounts(state.Counts{Restores: 7}), os.RemoveAll(damaged.Path(state.LogDir)),
+		os.WriteFile(damaged.Path(state.LogDir), nil, 0o600))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if i := read(t, out.Bytes())["support/index.json"]; !strings.Contains(i, "recovery volume is not there") || !strings.Contains(i, "journal: none") {
-		t.Errorf("got %s", i)
+	for name, c := range map[string]struct {
+		o    Options
+		want []string
+		has  string
+	}{
+		"no volume":        {Options{}, []string{"journal: none", "the recovery volume is not there"}, "a"},
+		"the volume fails": {Options{Volume: state.Open("/nowhere")}, []string{"journal: none", "recovery volume: open /nowhere: "}, "a"},
+		"a damaged volume": {Options{Volume: damaged}, []string{"journal: none", "logs: ", "images: "}, "recovery/state/count.json"},
+		"a fresh volume":   {Options{Volume: state.Open(t.TempDir())}, []string{"journal: none", "images: "}, "a"},
+		"no /proc":         {Options{Sys: sick{}}, []string{"journal: none", "the recovery volume is not there"}, "a"},
+		"/sys fails in part": {Options{Sys: sick{"class/dmi/id"}, Proc: sick{}}, []string{"journal: none", "the recovery volume is not there",
+			"/sys/class/dmi/id cannot be read"}, "capture.txt"},
+		"/sys fails": {Options{Sys: sick{"block"}, Proc: sick{}}, []string{"journal: none", "the recovery volume is not there",
+			"inventory: capture: "}, "a"},
+	} {
+		c.o.Missing, c.o.Files, c.o.Now = []string{"journal: none"}, []File{{"a", nil}}, time.Now()
+		var out bytes.Buffer
+		if err := Write(t.Context(), &out, c.o); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		files := read(t, out.Bytes())
+		var i index
+		if err := json.Unmarshal([]byte(files["support/index.json"]), &i); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !slices.EqualFunc(i.Missing, c.want, strings.HasPrefix) {
+			t.Errorf("%s: missing are %q, want %q", name, i.Missing, c.want)
+		}
+		if _, ok := files["support/"+c.has]; !ok {
+			t.Errorf("%s: %s is not in the bundle", name, c.has)
+		}
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+}
+
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// TestUnwritten: a bundle that is not written whole is an error.
+func TestUnwritten(t *testing.T) {
+	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Write(ctx, &out, Options{Files: []File{{"a", nil}}}); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+	if err := Write(stopped, io.Discard, Options{Files: []File{{"a", nil}}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped: %v", err)
+	}
+	if err := Write(t.Context(), full{}, Options{}); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("full: %v", err)
 	}
 }
 
