@@ -26,13 +26,16 @@ func TestHistory(t *testing.T) {
 		t.Error("5 failures are allowed")
 	}
 	h.Boot("A", false, 1, at, "it hangs")
+	h.Boot("A", true, 0, at, "it runs")
 	if h.Check("A") || h.Check("A.upd") || !h.Check("B") {
 		t.Error("6 failures are too many")
 	}
 	r, ok := h.Find("A.upd")
 	want := []string{"Imaging @ 2026-11-22T10:00:00Z, success: false", "Boot @ 2026-11-22T10:00:00Z, success: false",
-		"Boot @ 2026-11-22T10:00:00Z, success: false, severity: 1, notes: it hangs"}
-	if !ok || r.Notes[0] != want[0] || r.Notes[1] != want[1] || r.Notes[5] != want[2] || r.BootFailures != 5 || r.BootAttempts != 5 {
+		"Boot @ 2026-11-22T10:00:00Z, success: false, severity: 1, notes: it hangs",
+		"Boot @ 2026-11-22T10:00:00Z, success: true, severity: 0, notes: it runs"}
+	if !ok || r.Notes[0] != want[0] || r.Notes[1] != want[1] || r.Notes[5] != want[2] || r.Notes[6] != want[3] || r.BootFailures != 5 ||
+		r.BootAttempts != 6 {
 		t.Errorf("record: %+v", r)
 	}
 	b, err := h.Marshal()
@@ -87,6 +90,44 @@ func TestHistoryIsDefensive(t *testing.T) {
 	b, err := h.Marshal()
 	if err != nil || len(b) > MaxHistory {
 		t.Errorf("%d bytes, %v", len(b), err)
+	}
+}
+
+// TestHistoryIsBounded: of a history that is too large what was used last stays, in the file and in what is read from one.
+func TestHistoryIsBounded(t *testing.T) {
+	var h History
+	for i := range maxRecords {
+		r := Result{Image: fmt.Sprint("image", i)}
+		for n := range maxNotes * 3 / 2 {
+			if i < 100 {
+				r.Notes = append(r.Notes, fmt.Sprint(n, strings.Repeat("x", 700)))
+			}
+		}
+		h.ImageResults = append(h.ImageResults, r)
+	}
+	b, err := h.Marshal()
+	if err != nil || len(b) > MaxHistory || len(h.ImageResults[99].Notes) == 0 {
+		t.Fatalf("%d bytes, %v; notes of the record that was given: %d", len(b), err, len(h.ImageResults[99].Notes))
+	}
+	got, err := ParseHistory(b)
+	if err != nil || len(got.ImageResults) != maxRecords {
+		t.Fatalf("%d images, %v", len(got.ImageResults), err)
+	}
+	for i, r := range got.ImageResults[:100] {
+		if want := maxNotes; i < 50 && (len(r.Notes) != want || !strings.HasPrefix(r.Notes[want-1], "95x")) || i >= 50 && len(r.Notes) > 0 {
+			t.Errorf("image %d has %d notes", i, len(r.Notes))
+		}
+	}
+	more := got
+	more.ImageResults = append(more.ImageResults, Result{Image: "never"})
+	for i := range more.ImageResults {
+		more.ImageResults[i].Notes = nil
+	}
+	if b, err = more.Marshal(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = ParseHistory(b); err != nil || len(got.ImageResults) != maxRecords {
+		t.Errorf("%d images, %v", len(got.ImageResults), err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -53,6 +54,11 @@ func TestMeta(t *testing.T) {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	}
+	// The end of what is searched is inside of what says how long the name of a directory is.
+	long := []string{"a/", "b/"}
+	for i := range 600 {
+		long = append(long, fmt.Sprint(i, strings.Repeat("ü", 300), "/"))
+	}
 	far := make([]string, 0, 3000)
 	for i := range 3000 {
 		far = append(far, fmt.Sprintf("d%d/", i))
@@ -62,6 +68,7 @@ func TestMeta(t *testing.T) {
 		tarOf(t, "etc/"),
 		tarOf(t, "x"+MetaPath+"="+string(b)),
 		tarOf(t, append(far, MetaPath+"={}")...),
+		tarOf(t, append(long, MetaPath+"={}")...),
 		tarOf(t, MetaPath+"="+strings.Repeat(" ", maxMeta+1)),
 		nil,
 	} {
@@ -78,12 +85,41 @@ func TestMeta(t *testing.T) {
 	if err := m.CheckName(n); err != nil {
 		t.Error(err)
 	}
+	other := m
+	other.Build++
+	if err := other.CheckName(n); !errors.Is(err, ErrRenamed) {
+		t.Errorf("of another build: %v", err)
+	}
 	n.Build++
 	if err := m.CheckName(n); !errors.Is(err, ErrRenamed) {
 		t.Errorf("renamed: %v", err)
 	}
 	if err := (Meta{ImgName: "x"}).CheckName(n); err != nil {
 		t.Errorf("original image: %v", err)
+	}
+}
+
+// TestJudged: what an image needs is believed only if all of it is said, in a version that says it.
+func TestJudged(t *testing.T) {
+	for text, want := range map[string]bool{`{"version":1,"inodes":1,"blocks":1}`: true, `{"version":1,"inodes":1}`: false,
+		`{"version":1,"blocks":1}`: false, `{"inodes":1,"blocks":1}`: false, `{"version":1,"inodes":-1,"blocks":1}`: false,
+		"{}" + strings.Repeat(" ", maxMeta-2): false} {
+		if m, err := ParseMeta([]byte(text)); err != nil || m.Judged() != want {
+			t.Errorf("%.60s: %+v, %v", text, m, err)
+		}
+	}
+	for _, text := range []string{"{}" + strings.Repeat(" ", maxMeta-1), `{"version":-1}`, `{"version":2}`, `{"version":"1"}`} {
+		if _, err := ParseMeta([]byte(text)); err == nil {
+			t.Errorf("accepted: %.60s", text)
+		}
+	}
+	for bytes, want := range map[int64]int64{0: maxMeta, -5: maxMeta, 7: maxMeta + 7, math.MaxInt64: math.MaxInt64} {
+		if got := (Meta{Version: 1, Bytes: bytes}).MaxBytes(); got != want {
+			t.Errorf("of %d bytes: at most %d, want %d", bytes, got, want)
+		}
+	}
+	if got := (Meta{Bytes: 5}).MaxBytes(); got != 0 {
+		t.Errorf("of the original system: at most %d", got)
 	}
 }
 

@@ -43,7 +43,7 @@ func TestParseName(t *testing.T) {
 		prefix + "2-3.1593.upd":                         "calendar",
 		prefix + "a3.1593.upd":                          "calendar",
 		prefix + "2015-02-03.193o.upd":                  "build number",
-		prefix + "2015-02-03..upd":                      "build number",
+		prefix + "2015-02-03..upd":                      "1 to 20 digits",
 		prefix + "2015-02-03.+1.upd":                    "build number",
 		prefix + "2015-02-03.18446744073709551616.upd":  "too large",
 		prefix + "2015-02-03.000000000000000000001.upd": "1 to 20 digits",
@@ -64,7 +64,8 @@ func TestParseName(t *testing.T) {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
-	for p, ok := range map[string]bool{prefix: true, "": false, "A.B.C": false, "A.B.": false, "A.B.C.D.": false, "A..C.": false, "A.B/.C.": false} {
+	for p, ok := range map[string]bool{prefix: true, "": false, "A.B.C": false, "A.B.": false, "A.B.C.D.": false, "A..C.": false, "A.B/.C.": false, "A/.B.C.": false, "A.B.C/.": false,
+		"az.AZ.09-_.": true, "`.B.C.": false, "{.B.C.": false, "@.B.C.": false, "[.B.C.": false, ":.B.C.": false} {
 		if (CheckPrefix(p) == nil) != ok {
 			t.Errorf("CheckPrefix(%q): %v", p, CheckPrefix(p))
 		}

@@ -306,9 +306,9 @@ func (r *Reader) readStream(end, budget int64) (blocks []block, start, indexByte
 	return blocks, start, indexBytes, nil
 }
 
-// parseIndex parses an index with its checksum. total is the number of bytes that the blocks take in the file.
+// parseIndex parses an index with its checksum, of whole fours of bytes. total is the number of bytes that the blocks take in the file.
 func parseIndex(index []byte) (blocks []block, total int64, ok bool) {
-	if len(index) < 8 || len(index)%4 != 0 || index[0] != 0 {
+	if len(index) < 8 || index[0] != 0 {
 		return nil, 0, false
 	}
 	body, sum := index[:len(index)-4], index[len(index)-4:]
@@ -331,10 +331,10 @@ func parseIndex(index []byte) (blocks []block, total int64, ok bool) {
 			return nil, 0, false
 		}
 		// The smallest block: a header of 8, one byte of data, the check.
-		if b.unpadded < 8+1+shaBytes || b.unpadded > 1<<62 {
+		if b.unpadded < 8+1+shaBytes || b.unpadded > 1<<61 {
 			return nil, 0, false
 		}
-		if total += b.padded(); total < 0 || total > 1<<62 {
+		if total += b.padded(); total > 1<<61 {
 			return nil, 0, false
 		}
 		blocks = append(blocks, b)
@@ -370,7 +370,7 @@ func (r *Reader) readAt(b []byte, at int64) error {
 	if n == len(b) {
 		return nil
 	}
-	if err == io.EOF || err == nil {
+	if err == io.EOF {
 		err = ErrNotXZ
 	}
 	return fmt.Errorf("read %d bytes at byte %d: %w", len(b), at, err)
@@ -501,15 +501,11 @@ func (h *blockHeader) parse(buf []byte, b block) error {
 	if !ok1 || !ok2 || id != filterLZMA2 || props != 1 || len(rest) < 1 || rest[0] > 40 {
 		return fmt.Errorf("filter %#x: %w", id, ErrDamaged)
 	}
-	if bits := rest[0]; bits < 40 {
-		dict := (2 | int64(bits&1)) << (bits/2 + 11)
-		if dict <= maxDict {
-			h.dict, h.plain = int(dict), true
-		}
-	}
-	if !h.plain {
+	dict := (2 | int64(rest[0]&1)) << (rest[0]/2 + 11)
+	if dict > maxDict {
 		return fmt.Errorf("dictionary of more than %d MiB: %w", maxDict>>20, ErrDamaged)
 	}
+	h.dict, h.plain = int(dict), true
 	if len(bytes.Trim(rest[1:], "\x00")) != 0 {
 		return fmt.Errorf("padding of the header: %w", ErrDamaged)
 	}
