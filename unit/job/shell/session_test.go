@@ -1,6 +1,7 @@
 package shell
 
 import (
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,18 +67,21 @@ func TestSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := machinetest.NewUnit(t, machinetest.Kind{Firmware: layout.UEFI})
-	m := machinetest.Machine(start)
-	rec := machinetest.Provision(start, m)
-	start.Start(nil)
-	disk, err := m.RecoveryDisk(rec)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rec := machinetest.Provision(start, machinetest.Machine(start))
 	part := rec.Recovery.Table.Find(layout.Recovery)
-	err = volume.At(m, block.PartitionPath(disk.Path, part.Number)).Change(func(v *state.Volume) error { return v.WriteHash(hash) })
-	if err != nil {
-		t.Fatal(err)
+	change := func(t *testing.T, r *machinetest.Rig, do func(v *state.Volume) error) {
+		t.Helper()
+		r.Start(nil)
+		m := machinetest.Machine(r)
+		disk, err := m.RecoveryDisk(rec)
+		if err == nil {
+			err = volume.At(m, block.PartitionPath(disk.Path, part.Number)).Change(do)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	change(t, start, func(v *state.Volume) error { return v.WriteHash(hash) })
 	none := func(string) error { return nil }
 	begins := func(with, ends string) func(call string) error {
 		return func(call string) error {
@@ -96,12 +100,13 @@ func TestSession(t *testing.T) {
 		tries  int
 		say    string
 	}{
-		"leaves":           {nil, none, []string{"right", "exit"}, job.DecideAgain, 0, opened},
-		"reboots":          {nil, none, []string{"right", "unit", "reboot"}, job.RebootNow, 0, "serial number " + machinetest.Serial},
-		"powers off":       {nil, none, []string{"right", "poweroff"}, job.PowerOffNow, 0, opened},
-		"walks away":       {nil, none, []string{"right", cancel}, job.DecideAgain, 0, opened},
-		"a wrong password": {nil, none, []string{"wrong", cancel}, job.DecideAgain, 1, shut},
-		"nobody types":     {nil, none, nil, job.DecideAgain, 0, shut},
+		"leaves":               {nil, none, []string{"right", "exit"}, job.DecideAgain, 0, opened},
+		"reboots":              {nil, none, []string{"right", "unit", "reboot"}, job.RebootNow, 0, "serial number " + machinetest.Serial},
+		"powers off":           {nil, none, []string{"right", "poweroff"}, job.PowerOffNow, 0, opened},
+		"walks away":           {nil, none, []string{"right", cancel}, job.DecideAgain, 0, opened},
+		"a wrong password":     {nil, none, []string{"wrong", cancel}, job.DecideAgain, 1, shut},
+		"all tries were wrong": {nil, none, []string{"right", "exit"}, job.DecideAgain, MaxTries, shut},
+		"nobody types":         {nil, none, nil, job.DecideAgain, 0, shut},
 		"the try cannot be counted": {nil, begins("mount", "writable"), []string{"right", cancel}, job.DecideAgain, 0,
 			"the try cannot be counted"},
 		"the hash cannot be read": {nil, begins("mount", "read-only"), []string{"right", "exit"}, job.DecideAgain, 0, shut},
@@ -111,6 +116,9 @@ func TestSession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := start.Clone(t)
+			if name == "all tries were wrong" {
+				change(t, r, func(v *state.Volume) error { return v.WriteTries(c.tries) })
+			}
 			got, out := sessionOf(t, r, c.change, c.fault, c.lines...)
 			if got.Kind != c.want || (got.Err != nil) != (c.want == job.HoldOn) {
 				t.Errorf("it ends with %+v", got)
@@ -127,7 +135,8 @@ func TestSession(t *testing.T) {
 
 // TestAddresses: the shell shows the state and the addresses of a port, and says that one is not there.
 func TestAddresses(t *testing.T) {
-	if all, err := addresses("lo"); err != nil || len(all) == 0 || !strings.Contains(all[0], "loopback") {
+	if all, err := addresses("lo"); err != nil || len(all) == 0 || !strings.Contains(all[0], "loopback") ||
+		!slices.Contains(all, "127.0.0.1/8") {
 		t.Errorf("lo: %q, %v", all, err)
 	}
 	if all, err := addresses("none0"); err == nil {

@@ -17,7 +17,8 @@ func TestClean(t *testing.T) {
 		// JSON, also inside of JSON.
 		`{"password":"SECRET"}`, `{"password": "a SECRET b"}`, `{"password":"a\"SECRET"}`, `{"adminPassword" : "SECRET", "x": 1}`, `{"msg":"set {\"password\":\"a SECRET b\"}"}`,
 		`{"tokens":["SECRET","SECRET"]}`, `{"api_key":"SECRET"}`, `{"apiKey":"SECRET"}`, `{"clientSecret":"SECRET"}`, `{"secret":{"a":"SECRET"}}`, `{"cmd":["tool","--password","SECRET"]}`,
-		`{"msg":"set {\"password\":\"a\\\"SECRET\"}"}`, `{"msg":"{\"msg\":\"{\\\"pin\\\":\\\"\\\\\\\"SECRET\\\"}\"}"}`, `{"tokens":["a]SECRET"]}`, `{"password":"token=SECRET"}`,
+		`{"msg":"set {\"password\":\"a\\\"SECRET\"}"}`, `{"msg":"{\"msg\":\"{\\\"pin\\\":\\\"\\\\\\\"SECRET\\\"}\"}"}`,
+		`{"tokens":["a]SECRET"]}`, `{"password":"token=SECRET"}`,
 		`{"password":"eyJhbGciOi.SECRETSECRET.SECRETSECRET SECRET"}`, `tokens=["SECRET`, `password="SECRET`, "password=\"a\\\nSECRET\"",
 		// YAML.
 		"password: SECRET\n", "wifi:\n  password: a SECRET b\n", "password: 'a SECRET'", `password: "a SECRET"`, "password: |\n  SECRET\n  SECRET\nuser: x\n", "- password: >-\n    SECRET\n\n    SECRET\n", "  db_pass: SECRET SECRET\n", "access-points:\n  \"net\": {password: SECRET}\n", "password: |SECRET", "password: >SECRET b", "password: -SECRET",
