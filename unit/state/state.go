@@ -725,9 +725,6 @@ func (d Disk) validate() error {
 	if !id.MatchString(t.UUID) {
 		return errors.New("identifier of the table has a wrong form")
 	}
-	if len(t.Partitions) > 128 {
-		return fmt.Errorf("there are %d partitions, want at most 128", len(t.Partitions))
-	}
 	seen := map[int]bool{}
 	for _, p := range t.Partitions {
 		switch {

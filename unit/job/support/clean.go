@@ -102,8 +102,12 @@ func newCleaner(v *state.Volume) *cleaner {
 
 func (c *cleaner) text(s string) string {
 	s = c.literal.Replace(s)
+	low := lower(s)
 	for _, f := range c.forms {
-		s = f.replace(s)
+		if f.in(low) {
+			s = f.replace(s)
+			low = lower(s)
+		}
 	}
 	return c.flag.clear(c.assigned.clear(s, true), false)
 }
@@ -123,15 +127,11 @@ func lower(s string) string {
 
 // matches returns the places of f in s, as regexp.FindAllStringSubmatchIndex does.
 func (f form) matches(s string) [][]int {
-	low := lower(s)
-	if !f.in(low) {
-		return nil
-	}
 	if f.whole {
 		return f.FindAllStringSubmatchIndex(s, -1)
 	}
 	var out [][]int
-	at := 0
+	low, at := lower(s), 0
 	for line := range strings.Lines(s) {
 		if f.in(low[at : at+len(line)]) {
 			for _, m := range f.FindAllStringSubmatchIndex(strings.TrimSuffix(line, "\n"), -1) {

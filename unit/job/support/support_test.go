@@ -133,6 +133,7 @@ func TestIncomplete(t *testing.T) {
 		"a damaged volume": {Options{Volume: damaged}, []string{"journal: none", "logs: ", "images: "}, "recovery/state/count.json"},
 		"a fresh volume":   {Options{Volume: state.Open(t.TempDir())}, []string{"journal: none", "images: "}, "a"},
 		"no /proc":         {Options{Sys: sick{}}, []string{"journal: none", "the recovery volume is not there"}, "a"},
+		"no /sys":          {Options{Proc: sick{}}, []string{"journal: none", "the recovery volume is not there"}, "a"},
 		"/sys fails in part": {Options{Sys: sick{"class/dmi/id"}, Proc: sick{}}, []string{"journal: none", "the recovery volume is not there",
 			"/sys/class/dmi/id cannot be read"}, "capture.txt"},
 		"/sys fails": {Options{Sys: sick{"block"}, Proc: sick{}}, []string{"journal: none", "the recovery volume is not there",
