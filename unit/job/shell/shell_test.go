@@ -244,7 +244,7 @@ func session(t *testing.T, change func(*System), lines ...string) (string, Exit,
 			return filesystem.Info{}, fs404(path)
 		},
 		Kernel: func() ([]byte, error) {
-			return []byte("<6>[0.0] one\n<4>[1.0] two\nhalf > line\n<3>[2.0] three\n"), nil
+			return []byte("<6>[0.0] one\n<4>[1.0] two\n<half\nhalf > line\n<3>[2.0] three\n"), nil
 		},
 		Ports:     func() ([]nic.Port, error) { return []nic.Port{{Name: "eth0", MAC: "52:54:00:00:00:01"}}, nil },
 		Addresses: func(string) ([]string, error) { return []string{"up", "10.0.0.1/24"}, nil },
@@ -355,7 +355,7 @@ func TestOutput(t *testing.T) {
 		"help ls cp":            "usage: help [COMMAND]\n",
 		"reboot now":            "reboot: no such command; 'help' lists them\n",
 		"dmesg 1":               "[2.0] three\n",
-		"dmesg":                 "[0.0] one\n[1.0] two\nhalf > line\n[2.0] three\n",
+		"dmesg":                 "[0.0] one\n[1.0] two\n<half\nhalf > line\n[2.0] three\n",
 		"dmesg 0":               "usage: dmesg [N]\n",
 		"dmesg 1 2":             "usage: dmesg [N]\n",
 		"disks": "/dev/sda                  1000 bytes  sata  M\n  /dev/sda1                500 bytes  ext4 \"PRIMARY\" u-1\n" +
