@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,8 @@ type EraseFiles struct {
 	File       string   `arg:"" help:"Certificate. FILE.minisig lies beside it; FILE.voucher and FILE.tlog-proof count if they are there."`
 	Key        []string `sep:"none" placeholder:"FILE" help:"Keys of servers that vouch for units, one a line. May be repeated."`
 	LogKey     []string `sep:"none" placeholder:"FILE" help:"Keys of logs, one a line: one must have the certificate. May be repeated."`
+	Witness    []string `sep:"none" placeholder:"FILE" help:"Keys of witnesses who must have cosigned, one a line. May be repeated."`
+	Quorum     int      `placeholder:"N" help:"How many of the witnesses it needs. Default: all."`
 	Checkpoint string   `placeholder:"FILE" help:"A checkpoint of the log from elsewhere, or a proof that it goes on to one: both must agree."`
 }
 
@@ -51,11 +54,13 @@ type EraseVerifyCmd struct {
 // Help returns the examples of the verb.
 func (*EraseVerifyCmd) Help() string {
 	return `Nothing is asked over a network. The status is 0 if the data of all main disks is proved to be gone, by a unit that a server of
---key vouches for; with --log-key a log must have the certificate too, and with --checkpoint agree with that one.
+--key vouches for; with --log-key a log must have the certificate too, with --checkpoint agree with that one, and with --witness be
+cosigned by witnesses, who sign nothing that does not go on from all that they have signed before.
 
 Examples:
   gprov erase verify WX-0001.json --key server.vkey
   gprov erase verify WX-0001.json --key server.vkey --log-key log.vkey --checkpoint seen-last-year
+  gprov erase verify WX-0001.json --key server.vkey --log-key log.vkey --witness witnesses.txt --quorum 2
   gprov erase verify --json WX-0001.json`
 }
 
@@ -124,6 +129,9 @@ func (e *EraseFiles) check() (v eraseView, holds, err error) {
 	if e.Checkpoint != "" && len(e.LogKey) == 0 {
 		return v, nil, &UsageError{errors.New("--checkpoint needs --log-key: without it nothing is known of the log")}
 	}
+	if len(e.Witness) > 0 && len(e.LogKey) == 0 {
+		return v, nil, &UsageError{errors.New("--witness needs --log-key: without it nothing is known of the log")}
+	}
 	var files erasure.Files
 	for _, f := range []struct {
 		name  string
@@ -148,11 +156,21 @@ func (e *EraseFiles) check() (v eraseView, holds, err error) {
 	if keys.Logs, err = readVerifiers(e.LogKey); err != nil {
 		return v, nil, err
 	}
+	if keys.Witnesses, err = readWitnesses(e.Witness); err != nil {
+		return v, nil, err
+	}
+	quorum := e.Quorum
+	if quorum == 0 {
+		quorum = len(keys.Witnesses)
+	}
+	if quorum < 0 || quorum > len(keys.Witnesses) {
+		return v, nil, &UsageError{fmt.Errorf("--quorum %d of %d witnesses: give their keys with --witness", quorum, len(keys.Witnesses))}
+	}
 	checked, err := erasure.Verify(files, keys)
 	if err != nil {
 		return v, nil, fmt.Errorf("%s: %w", e.File, err)
 	}
-	holds = checked.Holds(len(e.LogKey) > 0, e.Checkpoint != "")
+	holds = checked.Holds(len(e.LogKey) > 0, e.Checkpoint != "", quorum)
 	v = newEraseView(checked, holds)
 	v.Digest = challenge.Digest(files.Certificate)
 	return v, holds, nil
@@ -177,7 +195,20 @@ func readUpTo(name string, max int) ([]byte, error) {
 
 // readVerifiers reads files of keys in the form NAME+HASH+KEY, one a line.
 func readVerifiers(names []string) ([]note.Verifier, error) {
-	var out []note.Verifier
+	return readKeys(names, note.NewVerifier, "each line is a key as a server prints it: NAME+HASH+KEY")
+}
+
+// readWitnesses reads files of witnesses: a key each line, and perhaps a blank and its URL, which is not asked.
+func readWitnesses(names []string) ([]*ledger.Witness, error) {
+	return readKeys(names, func(line string) (*ledger.Witness, error) {
+		key, _, _ := strings.Cut(line, " ")
+		return ledger.ParseWitness(key)
+	}, "each line is the key of a witness as its operator publishes it: NAME+HASH+KEY")
+}
+
+// readKeys reads files of keys, one a line.
+func readKeys[K any](names []string, parse func(string) (K, error), hint string) ([]K, error) {
+	var out []K
 	for _, name := range names {
 		b, err := readUpTo(name, signature.MaxSize)
 		if err != nil {
@@ -187,12 +218,11 @@ func readVerifiers(names []string) ([]note.Verifier, error) {
 			if line = strings.TrimSpace(line); line == "" {
 				continue
 			}
-			v, err := note.NewVerifier(line)
+			k, err := parse(line)
 			if err != nil {
-				return nil, &HintError{fmt.Errorf("read keys: %s: %w", name, err),
-					"each line is a key as a server prints it: NAME+HASH+KEY"}
+				return nil, &HintError{fmt.Errorf("read keys: %s: %w", name, err), hint}
 			}
-			out = append(out, v)
+			out = append(out, k)
 		}
 	}
 	return out, nil
@@ -222,6 +252,7 @@ type eraseView struct {
 	NotVouched  string          `json:"notVouched,omitempty"`
 	LoggedAs    string          `json:"loggedAs"`
 	NotLogged   string          `json:"notLogged,omitempty"`
+	Cosigned    []eraseWitness  `json:"cosigned,omitempty"`
 	Compared    bool            `json:"compared"`
 	NotCompared string          `json:"notCompared,omitempty"`
 	Holds       bool            `json:"holds"`
@@ -269,6 +300,12 @@ func (v eraseVolume) Space() string {
 		"else; %d were left, and %d discarded afterwards.", v.Unlinked, v.Free, v.Filled, v.ReadBack, cache, v.Different, v.Left, v.Discarded)
 }
 
+// eraseWitness is a witness that has cosigned the log.
+type eraseWitness struct {
+	Name string    `json:"name"`
+	Time time.Time `json:"time"`
+}
+
 // eraseMissed says how likely it is that samples miss what is left.
 type eraseMissed struct {
 	Left   string `json:"left"`   // the part of the drive that still holds data
@@ -295,8 +332,15 @@ func newEraseView(c erasure.Checked, holds error) eraseView {
 	}
 	if l := c.Logged; l != nil {
 		v.LoggedAs = fmt.Sprintf("record %d of %d of %s", c.Index, l.Size, l.Origin)
-		if len(l.Others) > 0 {
-			v.LoggedAs += ", with signatures that were not checked by " + strings.Join(l.Others, ", ")
+		for _, w := range c.Cosigned {
+			v.Cosigned = append(v.Cosigned, eraseWitness{w.Witness, w.Time})
+			v.LoggedAs += fmt.Sprintf(", cosigned by %s at %s", w.Witness, w.Time.Format(time.DateTime))
+		}
+		others := slices.DeleteFunc(slices.Clone(l.Others), func(name string) bool {
+			return slices.ContainsFunc(c.Cosigned, func(w ledger.Cosignature) bool { return w.Witness == name })
+		})
+		if len(others) > 0 {
+			v.LoggedAs += ", with signatures that were not checked by " + strings.Join(others, ", ")
 		}
 	}
 	for _, d := range cert.Drives {

@@ -15,6 +15,7 @@ import (
 	"gprovision/model/erasure"
 	"gprovision/model/erasure/erasuretest"
 	"gprovision/model/ledger"
+	"gprovision/model/ledger/ledgertest"
 	"gprovision/site"
 )
 
@@ -100,6 +101,24 @@ func newEraseCase(t *testing.T, c erasure.Certificate) *eraseCase {
 	return e
 }
 
+// cosign has a witness sign the checkpoint of the proof, and writes its key to the file witnesses.
+func (e *eraseCase) cosign(name string, seed byte) {
+	e.t.Helper()
+	c := ledgertest.NewCosigner(name, seed)
+	e.write("witnesses", []byte(c.Key()+"\n"), nil)
+	file, err := os.ReadFile(e.path("c.json.tlog-proof"))
+	_, checkpoint, _ := bytes.Cut(file, []byte("\n\n"))
+	e.write("c.json.tlog-proof", append(file, c.Line(checkpoint)...), err)
+}
+
+// oneOfTwo has one witness sign, and not another one, which is known by its URL too.
+func (e *eraseCase) oneOfTwo() {
+	e.t.Helper()
+	e.cosign("witness.example/a", 50)
+	b, err := os.ReadFile(e.path("witnesses"))
+	e.write("witnesses", append(b, ledgertest.NewCosigner("witness.example/b", 51).Key()+" https://witness.example\n"...), err)
+}
+
 // run calls gprov in the directory of the case, where words of args name files.
 func (e *eraseCase) run(args ...string) (code int, out, errs string) {
 	var o, x bytes.Buffer
@@ -174,6 +193,19 @@ func TestEraseVerify(t *testing.T) {
 			other, err := ledgerOf(e, "else").Checkpoint()
 			e.write("checkpoint", other, err)
 		}, all(), 1, nil, []string{"different contents to different people"}},
+		"witnesses": {certificate(), func(e *eraseCase) { e.cosign("witness.example/a", 50) },
+			append(all(), "--witness", "witnesses"), 0,
+			[]string{"logged as record 0 of 1 of factory.example/log, cosigned by witness.example/a at 2026-"}, nil},
+		"a witness that has not": {certificate(), (*eraseCase).oneOfTwo, append(all(), "--witness", "witnesses"), 1,
+			[]string{"cosigned by witness.example/a"}, []string{"1 of those that are known have cosigned, and 2 are"}},
+		"as many as are demanded": {certificate(), (*eraseCase).oneOfTwo, append(all(), "--witness", "witnesses", "--quorum", "1"), 0,
+			[]string{"cosigned by witness.example/a"}, nil},
+		"a witness that nobody knows": {certificate(), func(e *eraseCase) { e.cosign("witness.example/a", 50) }, all(), 0,
+			[]string{"with signatures that were not checked by witness.example/a"}, nil},
+		"no witnesses that are known": {certificate(), nil, append(all(), "--quorum", "1"), 2, nil, []string{"--quorum 1 of 0 witnesses"}},
+		"a witness without a log":     {certificate(), nil, []string{"--witness", "log.vkey"}, 2, nil, []string{"--witness needs --log-key"}},
+		"a log as a witness": {certificate(), nil, append(all(), "--witness", "log.vkey"), 1, nil,
+			[]string{"no key of a witness", "hint:"}},
 		"no key in a file":     {certificate(), nil, []string{"--key", "c.json"}, 1, nil, []string{"hint: each line is a key"}},
 		"a checkpoint alone":   {certificate(), nil, []string{"--checkpoint", "checkpoint"}, 2, nil, []string{"--checkpoint needs --log-key"}},
 		"a missing checkpoint": {certificate(), nil, append(all()[:4], "--checkpoint", "nowhere.json"), 1, nil, []string{"nowhere.json"}},

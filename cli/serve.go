@@ -31,6 +31,7 @@ type ServeCmd struct {
 	HTTPSAddress      []string `name:"https-address" placeholder:"IP" help:"Address that the dashboard and /v1 listen on beside the station's. May be repeated; 0.0.0.0 is all of this machine. Default: 127.0.0.1."`
 	AdminPasswordFile string   `placeholder:"FILE" help:"File with the password of the operator admin. Without it one is made at the first start, and shown on the terminal, or written to DIR/admin.password where there is none."`
 	Enrol             string   `default:"token" enum:"token,approve" help:"How a new key of a unit is accepted (${enum}). token: by the one-time token of its boot script, as long as nothing speaks against it. approve: an operator compares the fingerprint with the unit's panel, always."`
+	Witnesses         string   `placeholder:"FILE" help:"Witnesses (C2SP tlog-witness) of the log of certificates, KEY URL one a line."`
 	Init              bool     `help:"Make the directory, the CA and the operator admin, print the CA's path, and exit."`
 	Check             bool     `help:"Check settings, ports and files, say what is wrong, and exit."`
 }
@@ -89,7 +90,7 @@ func (s *ServeCmd) config(c *Context) factory.Config {
 	return factory.Config{
 		Data: s.Data, Interface: s.Interface, Address: s.Address, HTTPSAddresses: s.HTTPSAddress, HTTPPort: s.HTTPPort, HTTPSPort: s.HTTPSPort,
 		NoNetboot: s.NoNetboot, DHCPRange: s.DHCPRange, IPXE: s.IPXE, Manifest: s.Manifest,
-		OperatorKeys: s.OperatorKey, AdminPasswordFile: s.AdminPasswordFile, ByPerson: s.Enrol == "approve",
+		OperatorKeys: s.OperatorKey, AdminPasswordFile: s.AdminPasswordFile, ByPerson: s.Enrol == "approve", Witnesses: s.Witnesses,
 		FirstPassword: func(p secret.Secret) error { return s.tellPassword(c, p) },
 		Problems:      named.check,
 		Log:           slog.New(slog.NewTextHandler(c.Stderr, nil)),

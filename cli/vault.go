@@ -137,12 +137,12 @@ func (d *localDoor) detail(ctx context.Context, unit string) (vaultList, error) 
 }
 
 func (d *localDoor) submit(ctx context.Context, s record.EraseSubmission) (record.EraseReply, error) {
-	e, err := notary.New(d.db).Submit(ctx, s, notary.Sender{Operator: d.operator})
+	e, err := notary.New(d.db, nil).Submit(ctx, s, notary.Sender{Operator: d.operator})
 	return api.EraseReply(e), err
 }
 
 func (d *localDoor) noteKeys(ctx context.Context) (record.NoteKeys, error) {
-	return notary.New(d.db).Keys(ctx)
+	return notary.New(d.db, nil).Keys(ctx)
 }
 
 // vaultList is what gprov vault list prints.

@@ -41,6 +41,10 @@ func Check(ctx context.Context, c Config, r Report) {
 		}
 		r.Say("password file", err)
 	}
+	if c.Witnesses != "" {
+		_, err := c.witnesses()
+		r.Say("witnesses", err)
+	}
 	c.checkFiles(r)
 	if c.Interface == "" && c.Address == "" {
 		r.Note("no --interface: network not checked")

@@ -15,10 +15,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 
 	"gprovision/factory/api"
 	"gprovision/factory/guard"
 	"gprovision/factory/netboot"
+	"gprovision/factory/notary"
 	"gprovision/factory/vault"
 	"gprovision/factory/web"
 	"gprovision/hw/nic"
@@ -84,6 +86,8 @@ type Config struct {
 	FirstPassword func(secret.Secret) error
 	// ByPerson reports whether an operator must approve each new key of a unit, with its fingerprint.
 	ByPerson bool
+	// Witnesses is a file of those who are asked to cosign the log of certificates, as notary.ParseWitnesses reads it. It may be empty.
+	Witnesses string
 	// Problems, if not nil, returns a sentence for each problem of the files that the server itself does not find.
 	Problems func() []string
 	// Log is the server's log. It must not be nil, except for Init and Check.
@@ -130,6 +134,10 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
+	witnesses, err := c.witnesses()
+	if err != nil {
+		return nil, err
+	}
 	vt := vault.New(d.store, recipients)
 	open, crypt, err := s.listen(c)
 	if err != nil {
@@ -149,18 +157,15 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.onEnd = append(s.onEnd, func() { boot.Close() })
-	keys := func() []string {
-		if err := vt.Ready(); err != nil {
-			return []string{err.Error()}
-		}
-		return nil
-	}
-	s.problems = []func() []string{boot.CheckFiles, c.Problems, keys, s.group.Problems}
+	s.problems = []func() []string{boot.CheckFiles, c.Problems, keysOf(vt), s.group.Problems}
 	hub := &api.Hub{}
 	units := api.New(api.Config{
 		Store: d.store, Vault: vt, Login: d.login, Audience: d.ca.Audience(), Hub: hub, Log: c.Log, ByPerson: c.ByPerson,
+		Witnesses: witnesses,
 	})
-	pages, err := web.New(web.Config{ByPerson: c.ByPerson, Store: d.store, Login: d.login, Hub: hub, Log: c.Log, Problems: s.Problems})
+	pages, err := web.New(web.Config{
+		ByPerson: c.ByPerson, Store: d.store, Login: d.login, Hub: hub, Log: c.Log, Problems: s.Problems, Witnesses: witnesses,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -176,6 +181,16 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	s.serveOpen(c.Log, open, boot, d.ca)
 	s.serveCrypt(c.Log, crypt, tlsConfig, units, pages, boot)
 	return s, nil
+}
+
+// keysOf says whether credentials can be sealed.
+func keysOf(vt *vault.Vault) func() []string {
+	return func() []string {
+		if err := vt.Ready(); err != nil {
+			return []string{err.Error()}
+		}
+		return nil
+	}
 }
 
 // netboot opens the ports of TFTP and DHCP.
@@ -239,6 +254,22 @@ func (s *Server) Problems() []string {
 		}
 	}
 	return out
+}
+
+// witnesses reads who is asked to cosign the log of certificates.
+func (c Config) witnesses() ([]notary.Witness, error) {
+	if c.Witnesses == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(c.Witnesses)
+	if err != nil {
+		return nil, kind{fmt.Errorf("--witnesses: %w", err), ErrConfig}
+	}
+	out, err := notary.ParseWitnesses(string(b))
+	if err != nil {
+		return nil, kind{fmt.Errorf("--witnesses %s: %w", c.Witnesses, err), ErrConfig}
+	}
+	return out, nil
 }
 
 // station returns the server's address and network.

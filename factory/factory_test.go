@@ -156,6 +156,8 @@ func TestNewRefuses(t *testing.T) {
 		"address":          {func(c *Config) { c.Address = "::1" }, ErrConfig, `--address "::1": want an IPv4 address`},
 		"interface":        {func(c *Config) { c.Interface = "none0" }, nil, "interface none0"},
 		"not its address":  {func(c *Config) { c.Interface, c.Address = "lo", "192.0.2.1" }, nil, "does not have the address 192.0.2.1"},
+		"no witnesses":     {func(c *Config) { c.Witnesses = "/nowhere/file" }, ErrConfig, "--witnesses: open /nowhere/file"},
+		"bad witnesses":    {func(c *Config) { c.Witnesses = "factory_test.go" }, ErrConfig, "--witnesses factory_test.go: read witnesses"},
 		"HTTPS address":    {func(c *Config) { c.HTTPSAddresses = []string{"x"} }, ErrConfig, `--https-address "x": want an IP address`},
 		"foreign address":  {func(c *Config) { c.HTTPSAddresses = []string{"192.0.2.1"} }, ErrPort, "192.0.2.1"},
 		"HTTP port taken":  {func(c *Config) { c.HTTPPort = port }, ErrPort, "address already in use"},

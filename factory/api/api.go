@@ -50,6 +50,8 @@ type Config struct {
 	Now func() time.Time
 	// ByPerson reports whether an operator must approve each new key, with its fingerprint.
 	ByPerson bool
+	// Witnesses are asked to cosign the log of certificates.
+	Witnesses []notary.Witness
 }
 
 // Server answers the requests under /v1.
@@ -68,7 +70,7 @@ func New(c Config) *Server {
 		c.Now = time.Now
 	}
 	return &Server{
-		Config: c, notary: notary.New(c.Store), enrols: limit.New(30, time.Second), asks: limit.New(10, 2*time.Second),
+		Config: c, notary: notary.New(c.Store, c.Log, c.Witnesses...), enrols: limit.New(30, time.Second), asks: limit.New(10, 2*time.Second),
 		flight:      limit.NewFlight(flights, flightBytes, flightsPerHost),
 		oldFlight:   limit.NewFlight(oldFlights, oldBytes, oldPerHost),
 		enrolFlight: limit.NewFlight(enrolFlights, enrolBytes, flightsPerHost),

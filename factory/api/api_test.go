@@ -80,6 +80,12 @@ func start(t *testing.T, withOperator bool) *station {
 // startIn starts the server on the content of a directory.
 func startIn(t *testing.T, dir string, withOperator bool) *station {
 	t.Helper()
+	return startWith(t, dir, withOperator, func(*api.Config) {})
+}
+
+// startWith starts it with other settings too.
+func startWith(t *testing.T, dir string, withOperator bool, change func(*api.Config)) *station {
+	t.Helper()
 	ca, err := api.OpenAuthority(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -112,13 +118,17 @@ func startIn(t *testing.T, dir string, withOperator bool) *station {
 	}
 	s := &station{t: t, db: db, hub: &api.Hub{}, ids: ids, ca: ca, aud: ca.Audience(), in: logins, pool: x509.NewCertPool(), log: &logText{}}
 	mux := http.NewServeMux()
-	api.New(api.Config{Store: db, Vault: vault.New(db, to), Login: logins, Audience: s.aud, Hub: s.hub, Log: slog.New(slog.NewTextHandler(s.log, nil))}).Register(mux)
+	conf := api.Config{
+		Store: db, Vault: vault.New(db, to), Login: logins, Audience: s.aud, Hub: s.hub, Log: slog.New(slog.NewTextHandler(s.log, nil)),
+	}
+	change(&conf)
+	api.New(conf).Register(mux)
 	srv := httptest.NewUnstartedServer(mux)
-	conf, err := ca.TLS([]string{"127.0.0.1"})
+	crypt, err := ca.TLS([]string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.Listener = tls.NewListener(srv.Listener, conf)
+	srv.Listener = tls.NewListener(srv.Listener, crypt)
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	srv.Start()
 	t.Cleanup(srv.Close)

@@ -124,7 +124,7 @@ func TestErase(t *testing.T) {
 	keys := s.verifiers()
 	checked, err := erasure.Verify(files, keys)
 	if err == nil {
-		err = checked.Holds(true, true)
+		err = checked.Holds(true, true, 0)
 	}
 	if err != nil || checked.Index != 0 {
 		t.Error(checked, err)
@@ -366,7 +366,7 @@ func TestEraseBrought(t *testing.T) {
 	if err := second.Permit(t.Context(), record.JobProvision); err != nil {
 		t.Errorf("the certificate of the replaced key ended the life of the other: %v", err)
 	}
-	if checked, err := erasure.Verify(whole(old, r), s.verifiers()); err != nil || checked.Holds(true, false) != nil {
+	if checked, err := erasure.Verify(whole(old, r), s.verifiers()); err != nil || checked.Holds(true, false, 0) != nil {
 		t.Error(checked, err)
 	}
 	if status, _, b := submit(signed(t, erasuretest.Proved("S1", 2), 9)); status != 403 {

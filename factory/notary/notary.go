@@ -5,7 +5,8 @@
 // They are in the store, so a backup carries them, and whoever reads one can vouch and log in the name of this server.
 //
 // A certificate is entered once. The same again gets the same answer. Whose key signed it, and whether the unit's life ends with it,
-// package store decides, in the same transaction. A log that turns out to be behind a checkpoint that it gave is closed, and another one
+// package store decides, in the same transaction. Witnesses are asked to cosign the log after that; whether they do or not, the certificate
+// is taken. A log that turns out to be behind a checkpoint that it gave is closed, and another one
 // is begun.
 package notary
 
@@ -16,6 +17,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -30,10 +32,17 @@ import (
 var ErrCertificate = errors.New("the certificate does not hold")
 
 // Notary takes certificates. It is safe for concurrent use.
-type Notary struct{ store *store.DB }
+type Notary struct {
+	store     *store.DB
+	log       *slog.Logger
+	witnesses []Witness
+}
 
-// New returns a Notary that keeps all it has in a store.
-func New(db *store.DB) *Notary { return &Notary{db} }
+// New returns a Notary that keeps all it has in a store, and has its log cosigned by witnesses. Which of them have not is logged; without
+// any the logger may be nil.
+func New(db *store.DB, log *slog.Logger, witnesses ...Witness) *Notary {
+	return &Notary{db, log, witnesses}
+}
 
 // Sender is who brings a certificate.
 type Sender struct {
@@ -65,9 +74,16 @@ func (n *Notary) Submit(ctx context.Context, s record.EraseSubmission, from Send
 		in.Recovery = string(c.Recovery.Outcome)
 	}
 	in.Ends = c.Ending() == erasure.Proved || in.Accepted
-	return n.store.AddErase(ctx, in, newKey, func(d store.EraseDoor) (voucher, proof []byte, number int64, err error) {
+	e, err := n.store.AddErase(ctx, in, newKey, func(d store.EraseDoor) (voucher, proof []byte, number int64, err error) {
 		return seal(d, c, s.Certificate)
 	})
+	if err != nil || e.Cosigned >= len(n.witnesses) {
+		return e, err
+	}
+	if err := n.cosign(ctx); err != nil {
+		n.log.Warn("witnesses have not cosigned the log", "reason", err.Error())
+	}
+	return n.store.Erase(ctx, e.Unit, e.ID)
 }
 
 // seal vouches for the key of a certificate and enters the certificate into the log.
@@ -163,29 +179,34 @@ func (n *Notary) Keys(ctx context.Context) (record.NoteKeys, error) {
 // least 0 it returns the proof that the log goes on from there, with the checkpoint, in the form in which a witness is asked. The error
 // wraps ledger.ErrProof if the log is smaller than that.
 func (n *Notary) Checkpoint(ctx context.Context, old int64) ([]byte, error) {
-	keys, err := n.store.NoteKeys(ctx, newKey)
+	log, _, err := n.current(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range keys {
-		if k.Kind != store.LogKey || !k.Closed.IsZero() {
-			continue
-		}
-		log, err := open(k, n.store.Log(ctx, k.Name))
-		if err != nil {
-			return nil, err
-		}
-		checkpoint, err := log.Checkpoint()
-		if err != nil || old < 0 {
-			return checkpoint, err
-		}
-		g, err := log.ProveGrowth(old, checkpoint)
-		if err != nil {
-			return nil, err
-		}
-		return g.Marshal(), nil
+	checkpoint, err := log.Checkpoint()
+	if err != nil || old < 0 {
+		return checkpoint, err
 	}
-	return nil, fmt.Errorf("log: %w", store.ErrNotFound)
+	g, err := log.ProveGrowth(old, checkpoint)
+	if err != nil {
+		return nil, err
+	}
+	return g.Marshal(), nil
+}
+
+// current returns the log that is in use, and its name.
+func (n *Notary) current(ctx context.Context) (*ledger.Log, string, error) {
+	keys, err := n.store.NoteKeys(ctx, newKey)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, k := range keys {
+		if k.Kind == store.LogKey && k.Closed.IsZero() {
+			log, err := open(k, n.store.Log(ctx, k.Name))
+			return log, k.Name, err
+		}
+	}
+	return nil, "", fmt.Errorf("log: %w", store.ErrNotFound)
 }
 
 // newKey makes a key. Its name is one that no other server has, and no other log: it holds random digits.

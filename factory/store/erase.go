@@ -47,6 +47,8 @@ type Erase struct {
 	// Log is the name of the log that has it, and Number its number there.
 	Log    string `json:"log"`
 	Number int64  `json:"number"`
+	// Cosigned is how many witnesses have cosigned the checkpoint of Proof.
+	Cosigned int `json:"cosigned"`
 	// The files that belong together.
 	Certificate []byte `json:"-"`
 	Signature   []byte `json:"-"`
@@ -90,13 +92,14 @@ type EraseDoor struct {
 // Seal vouches for the key of a certificate and enters the certificate into the log, as record number.
 type Seal func(EraseDoor) (voucher, proof []byte, number int64, err error)
 
-const eraseColumns = `id, unit, run, outcome, level, public_key, received, operator, accepted, ended, log, number, recovery`
+const eraseColumns = `id, unit, run, outcome, level, public_key, received, operator, accepted, ended, log, number, recovery,
+	cosigned`
 
 func scanErase(s scanner, e *Erase, more ...any) error {
 	var key []byte
 	var received, ended int64
 	err := s.Scan(append([]any{&e.ID, &e.Unit, &e.Run, &e.Outcome, &e.Level, &key, &received, &e.Operator, &e.Accepted, &ended, &e.Log,
-		&e.Number, &e.Recovery}, more...)...)
+		&e.Number, &e.Recovery, &e.Cosigned}, more...)...)
 	e.Fingerprint, e.Received, e.Ended = record.Fingerprint(key), fromNano(received), fromNano(ended)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
@@ -218,6 +221,22 @@ func (d *DB) newErase(
 		err = action(ctx, tx, unit, nano(e.Received), in.Operator, "brought the certificate of the erase "+e.Run)
 	}
 	return e, err
+}
+
+// LessCosigned returns the certificates of a log of which fewer witnesses than n have cosigned the proof's checkpoint, without the files.
+func (d *DB) LessCosigned(ctx context.Context, log string, n int) ([]Erase, error) {
+	return list(ctx, d, `SELECT `+eraseColumns+` FROM erases WHERE log = ? AND cosigned < ? ORDER BY id`, func(s scanner, e *Erase) error {
+		return scanErase(s, e)
+	}, log, n)
+}
+
+// SetProof replaces the proof of a certificate by one with a checkpoint that more witnesses have cosigned.
+func (d *DB) SetProof(ctx context.Context, id int64, proof []byte, cosigned int) error {
+	_, err := d.w.ExecContext(ctx, `UPDATE erases SET proof = ?, cosigned = ? WHERE id = ? AND cosigned < ?`, proof, cosigned, id, cosigned)
+	if err != nil {
+		return fmt.Errorf("store proof: %w", err)
+	}
+	return nil
 }
 
 // eraseRoom returns nil if a unit may store so many more bytes in a column of a table.

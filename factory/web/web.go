@@ -45,6 +45,8 @@ type Config struct {
 	Problems func() []string
 	// ByPerson reports whether an approval needs the key's fingerprint.
 	ByPerson bool
+	// Witnesses are asked to cosign the log of certificates.
+	Witnesses []notary.Witness
 }
 
 // Web serves the dashboard.
@@ -68,7 +70,7 @@ func New(c Config) (*Web, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dashboard: %w", err)
 	}
-	return &Web{c, t, notary.New(c.Store)}, nil
+	return &Web{c, t, notary.New(c.Store, c.Log, c.Witnesses...)}, nil
 }
 
 // Register adds the pages to a mux.

@@ -37,6 +37,8 @@ type Keys struct {
 	Servers []note.Verifier
 	// Logs are those of logs.
 	Logs []note.Verifier
+	// Witnesses are those of witnesses of these logs.
+	Witnesses []*ledger.Witness
 }
 
 // Checked is what a check found. What it holds is so.
@@ -57,6 +59,8 @@ type Checked struct {
 	Compared bool
 	// NotCompared says why that is not known.
 	NotCompared string
+	// Cosigned are the witnesses that are known and have seen that the log, with the certificate in it, only grows.
+	Cosigned []ledger.Cosignature
 }
 
 // Record returns what a log holds of a certificate: its name and hash, and nothing that it says.
@@ -75,7 +79,7 @@ func Verify(f Files, keys Keys) (Checked, error) {
 		return Checked{}, err
 	}
 	out := Checked{Certificate: c}
-	for _, check := range []func(Files, Keys) error{out.vouched, out.logged, out.compared} {
+	for _, check := range []func(Files, Keys) error{out.vouched, out.logged, out.compared, out.cosigned} {
 		if err := check(f, keys); err != nil {
 			return Checked{}, err
 		}
@@ -155,12 +159,32 @@ func (c *Checked) compared(f Files, keys Keys) error {
 	return nil
 }
 
+// cosigned finds the witnesses that have signed the checkpoint of the proof, or the other one, which goes on from it.
+func (c *Checked) cosigned(f Files, keys Keys) error {
+	if c.Logged == nil {
+		return nil
+	}
+	p, err := ledger.ParseProof(f.Proof)
+	if err != nil {
+		return err
+	}
+	checkpoints := [][]byte{p.Checkpoint}
+	if g, err := ledger.ParseGrowth(f.Checkpoint); c.Compared && err == nil {
+		checkpoints = append(checkpoints, g.Checkpoint)
+	} else if c.Compared {
+		checkpoints = append(checkpoints, f.Checkpoint)
+	}
+	c.Cosigned, err = ledger.Cosigners(keys.Witnesses, checkpoints...)
+	return err
+}
+
 // ErrNotProved says that a certificate is genuine as far as it goes, and does not prove that the data is gone.
 var ErrNotProved = errors.New("it is not proved that the data is gone")
 
 // Holds returns an error unless the data of the main disks is proved to be gone, by a unit that somebody vouches for. With logged a log
-// must have the certificate as well, and with compared go on to the other checkpoint. The error wraps ErrNotProved.
-func (c Checked) Holds(logged, compared bool) error {
+// must have the certificate as well, and with compared go on to the other checkpoint; so many witnesses must have cosigned. The error wraps
+// ErrNotProved.
+func (c Checked) Holds(logged, compared bool, witnesses int) error {
 	switch {
 	case c.Certificate.Outcome != Proved:
 		return fmt.Errorf("%w: the outcome is %s", ErrNotProved, c.Certificate.Outcome)
@@ -170,6 +194,9 @@ func (c Checked) Holds(logged, compared bool) error {
 		return fmt.Errorf("%w to whoever needs a log: not yet logged (%s)", ErrNotProved, c.NotLogged)
 	case compared && !c.Compared:
 		return fmt.Errorf("%w to whoever needs the log compared: %s", ErrNotProved, c.NotCompared)
+	case len(c.Cosigned) < witnesses:
+		return fmt.Errorf("%w to whoever needs witnesses: %d of those that are known have cosigned, and %d are demanded", ErrNotProved,
+			len(c.Cosigned), witnesses)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"gprovision/model/ledger"
+	"gprovision/model/ledger/ledgertest"
 	"gprovision/model/page"
 	"gprovision/model/signature"
 )
@@ -48,7 +49,7 @@ func newWorld(t testing.TB, n byte) *world {
 	var serverKey, logKey note.Verifier
 	w.server, serverKey, w.serverVerify = pair("factory.example/units", n+1)
 	w.logKey, logKey, w.logVerify = pair("factory.example/log", n+2)
-	w.keys = Keys{[]note.Verifier{serverKey}, []note.Verifier{logKey}}
+	w.keys = Keys{Servers: []note.Verifier{serverKey}, Logs: []note.Verifier{logKey}}
 	w.log = ledger.New(new(ledger.Memory), w.logKey)
 	for i := range 5 {
 		if _, err := w.log.Append(fmt.Appendf(nil, "other %d", i)); err != nil {
@@ -180,7 +181,7 @@ func TestVerify(t *testing.T) {
 	if err != nil || c.Voucher == nil || c.Voucher.By != "factory.example/units" || c.Logged == nil || c.Index != 5 || !c.Compared {
 		t.Fatalf("%+v, %v", c, err)
 	}
-	if err := c.Holds(true, true); err != nil {
+	if err := c.Holds(true, true, 0); err != nil {
 		t.Error(err)
 	}
 	for name, f := range forgeries(t) {
@@ -191,13 +192,13 @@ func TestVerify(t *testing.T) {
 		if f.want != nil && !reflect.DeepEqual(c, Checked{}) {
 			t.Errorf("%s: something is found all the same", name)
 		}
-		if err == nil && !errors.Is(c.Holds(true, false), ErrNotProved) {
+		if err == nil && !errors.Is(c.Holds(true, false, 0), ErrNotProved) {
 			t.Errorf("%s: it holds", name)
 		}
 	}
 	older := sample()
 	older.Volume = nil
-	if c, err := Verify(w.files(t, older), w.keys); err != nil || c.Holds(true, false) != nil || c.Certificate.Recovery == nil {
+	if c, err := Verify(w.files(t, older), w.keys); err != nil || c.Holds(true, false, 0) != nil || c.Certificate.Recovery == nil {
 		t.Errorf("one without a recovery volume: %v", err)
 	}
 	for name, change := range map[string]func(*Files){
@@ -207,7 +208,7 @@ func TestVerify(t *testing.T) {
 		f := good
 		change(&f)
 		c, err := Verify(f, w.keys)
-		if err != nil || c.Holds(true, true) == nil || (c.Holds(false, false) == nil) != (f.Voucher != nil) {
+		if err != nil || c.Holds(true, true, 0) == nil || (c.Holds(false, false, 0) == nil) != (f.Voucher != nil) {
 			t.Errorf("%s: %+v, %v", name, c, err)
 		}
 	}
@@ -256,7 +257,7 @@ func TestCompare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys := Keys{w.keys.Servers, append(slices.Clone(w.keys.Logs), elsewhereKey)}
+	keys := Keys{Servers: w.keys.Servers, Logs: append(slices.Clone(w.keys.Logs), elsewhereKey)}
 	for name, c := range map[string]struct {
 		checkpoint []byte
 		compared   bool
@@ -277,6 +278,76 @@ func TestCompare(t *testing.T) {
 		if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) || got.Compared != c.compared {
 			t.Errorf("%s: %v, %v, %s", name, got.Compared, err, got.NotCompared)
 		}
+	}
+}
+
+// cosign adds the signature of a witness to a checkpoint, and returns its key too.
+func cosign(t *testing.T, checkpoint []byte, name string, seed byte) ([]byte, *ledger.Witness) {
+	t.Helper()
+	c := ledgertest.NewCosigner(name, seed)
+	w, err := ledger.ParseWitness(c.Key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(slices.Clone(checkpoint), c.Line(checkpoint)...), w
+}
+
+// TestWitnesses counts the witnesses of the checkpoint that has the certificate, and of a later one that goes on from it.
+func TestWitnesses(t *testing.T) {
+	w := newWorld(t, 10)
+	f := w.files(t, sample())
+	p, err := ledger.ParseProof(f.Proof)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a6, a := cosign(t, p.Checkpoint, "witness.example/a", 50)
+	if _, err := w.log.Append([]byte("later")); err != nil {
+		t.Fatal(err)
+	}
+	at7, err := w.log.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b7, b := cosign(t, at7, "witness.example/b", 51)
+	growth, err := w.log.ProveGrowth(6, b7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Checkpoint = a6
+	by6 := p.Marshal()
+	at := bytes.LastIndexByte(a6, '=') - 20
+	forged := slices.Concat(a6[:at], []byte("AAAA"), a6[at+4:])
+	p.Checkpoint = forged
+	for name, c := range map[string]struct {
+		proof, checkpoint []byte
+		known             []*ledger.Witness
+		want              int
+	}{
+		"nobody has":                       {f.Proof, nil, []*ledger.Witness{a, b}, 0},
+		"one has":                          {by6, nil, []*ledger.Witness{a, b}, 1},
+		"it is not known":                  {by6, nil, []*ledger.Witness{b}, 0},
+		"another one later":                {by6, growth.Marshal(), []*ledger.Witness{a, b}, 2},
+		"only later":                       {f.Proof, growth.Marshal(), []*ledger.Witness{a, b}, 1},
+		"later, and nobody proves that it": {f.Proof, b7, []*ledger.Witness{a, b}, 0},
+		"the same checkpoint":              {f.Proof, a6, []*ledger.Witness{a, b}, 1},
+	} {
+		g, keys := f, w.keys
+		g.Proof, g.Checkpoint, keys.Witnesses = c.proof, c.checkpoint, c.known
+		got, err := Verify(g, keys)
+		if err != nil || len(got.Cosigned) != c.want {
+			t.Errorf("%s: %+v, %v, want %d", name, got.Cosigned, err, c.want)
+		}
+		if err := got.Holds(true, false, c.want); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := got.Holds(true, false, c.want+1); !errors.Is(err, ErrNotProved) {
+			t.Errorf("%s: more hold than have cosigned: %v", name, err)
+		}
+	}
+	keys := w.keys
+	f.Proof, keys.Witnesses = p.Marshal(), []*ledger.Witness{a}
+	if _, err := Verify(f, keys); bytes.Equal(forged, a6) || !errors.Is(err, ledger.ErrFormat) {
+		t.Errorf("a forged cosignature: %v", err)
 	}
 }
 
@@ -367,7 +438,7 @@ print(json.dumps(answers))
 		status, says := 1, "it does not hold"
 		c, err := Verify(cases[name].files, w.keys)
 		if err == nil {
-			if says = printed(c); c.Holds(true, false) == nil {
+			if says = printed(c); c.Holds(true, false, 0) == nil {
 				status = 0
 			}
 		}

@@ -3,8 +3,8 @@
 // them without the log.
 //
 // The tree is that of RFC 6962, by golang.org/x/mod/sumdb/tlog. Checkpoints are those of C2SP (tlog-checkpoint, signed-note): the first
-// line is the log's origin, which is also the name of the key that signs, and witnesses may add signatures, which are kept. Proofs have
-// the form of C2SP tlog-proof and of the requests of tlog-witness.
+// line is the log's origin, which is also the name of the key that signs, and witnesses may add signatures (tlog-cosignature), which are
+// kept and can be checked. Proofs have the form of C2SP tlog-proof and of the requests of tlog-witness.
 //
 // It stores nothing itself: see Store. What a record means is for others to know. A record is never taken out again.
 package ledger
@@ -232,22 +232,4 @@ func readCheckpoint(file []byte, known ...note.Verifier) (opened, error) {
 		c.Others = append(c.Others, s.Name)
 	}
 	return c, nil
-}
-
-// Cosigned returns a checkpoint with further lines of signatures, such as a witness answers with. They are not checked, and all that
-// were there stay.
-func Cosigned(checkpoint, lines []byte) ([]byte, error) {
-	before, err := readCheckpoint(checkpoint)
-	if err != nil {
-		return nil, err
-	}
-	out := append(append([]byte(nil), checkpoint...), lines...)
-	after, err := readCheckpoint(out)
-	if err != nil {
-		return nil, err
-	}
-	if len(after.Others) <= len(before.Others) { // a further text would have begun with an empty line
-		return nil, fmt.Errorf("cosign checkpoint: the lines are no signatures: %w", ErrFormat)
-	}
-	return out, nil
 }
