@@ -62,6 +62,8 @@ type world struct {
 	sims map[string]*simdrive.Drive
 	// clock is that of the simulated drives.
 	clock *simdrive.Clock
+	// full is how many sectors of a customer's data are on the recovery device before.
+	full int
 	// variant changes the platform; nil: not at all.
 	variant func(*platform.Variant)
 	// policy changes the policy of each boot.

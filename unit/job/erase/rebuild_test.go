@@ -90,6 +90,9 @@ func newRebuild(t *testing.T, fw layout.Firmware, recovery block.Disk) *world {
 	p := table.Find(layout.Recovery)
 	_, err = f.WriteAt(bytes.Repeat(pattern, int(p.Size-layout.MiB)/len(pattern)), p.Start+layout.MiB)
 	must(t, errors.Join(err, f.Close()))
+	if recovery.Size < largeDisk {
+		w.full = w.left(recovery.Name)
+	}
 	return w
 }
 
@@ -165,9 +168,17 @@ func (w *world) starts(d block.Disk) (bool, error) {
 		for _, k := range kernels {
 			got, err := os.ReadFile(k)
 			must(w.t, err)
-			if bytes.Equal(got, want) && strings.Contains(string(config), strings.TrimPrefix(k, dir)) {
-				return true, nil
+			if !bytes.Equal(got, want) || !strings.Contains(string(config), strings.TrimPrefix(k, dir)) {
+				continue
 			}
+			// Files have no place on a disk here. Where a block beside them was written nobody knows what is left of them.
+			if d.Serial != w.u.Recovery.Serial || w.sims[d.Name] != nil {
+				return true, nil // too large to look at
+			}
+			if n := w.left(d.Name); n != 0 && n != w.full {
+				return false, fmt.Errorf("%d of %d blocks are as they were", n, w.full)
+			}
+			return true, nil
 		}
 	}
 	return false, errors.New("its boot loader finds nothing")
@@ -341,6 +352,11 @@ func TestRebuildLaw(t *testing.T) {
 	}
 	for b, start := range starts {
 		at := slices.DeleteFunc(machinetest.Sampled(calls[b]), func(n int) bool { return n%each != 0 && n < len(calls[b])-4 })
+		if first := slices.Index(calls[b], "write /dev/vda") + 1; first > 0 { // from here on the device is less and less what it was
+			for k := range 8 {
+				at = append(at, first+3*k)
+			}
+		}
 		t.Logf("pass %d: %d calls, %d of them tried", b, len(calls[b]), len(at))
 		for _, err := range []error{machinetest.ErrCut, syscall.EIO} {
 			for _, n := range at {
@@ -610,4 +626,92 @@ func answer(t *testing.T, key signature.PrivateKey, a panel.Asked) []panel.Key {
 	text, err := q.Answer(key)
 	must(t, err)
 	return append([]panel.Key(text), panel.KeyEnter)
+}
+
+// TestRebuildHides: the first that is written to the recovery device takes away what BIOS firmware starts from it, and nothing else.
+func TestRebuildHides(t *testing.T) {
+	w := newRebuild(t, layout.BIOS, vda())
+	if out := w.boot(); out.Kind != job.DecideAgain {
+		t.Fatalf("%+v", out)
+	}
+	path := w.disk("vda").Path
+	before, err := os.ReadFile(path)
+	must(t, err)
+	writes := 0
+	w.boot(func(_ int, call string) error {
+		if call == "write /dev/vda" {
+			if writes++; writes == 2 {
+				return machinetest.ErrCut
+			}
+		}
+		return nil
+	})
+	after, err := os.ReadFile(path)
+	must(t, err)
+	if bytes.Equal(before[:firstBlock], make([]byte, firstBlock)) || !bytes.Equal(after[:firstBlock], make([]byte, firstBlock)) {
+		t.Error("a boot loader is left")
+	}
+	if !bytes.Equal(before[firstBlock:], after[firstBlock:]) {
+		t.Error("more is written at once")
+	}
+}
+
+// TestStandInProof: a stand-in counts only as long as it says so itself, for the partition that it is on, in the machine and with the
+// firmware of its record. Two that do are one too many.
+func TestStandInProof(t *testing.T) {
+	w := newRebuild(t, layout.BIOS, vda())
+	if out := w.boot(); out.Kind != job.DecideAgain {
+		t.Fatalf("%+v", out)
+	}
+	begun := w.r
+	erase := func(change func(*state.Erase)) func(*state.Volume) error {
+		return func(v *state.Volume) error {
+			e, err := state.ReadErase(v)
+			change(&e)
+			return errors.Join(err, state.WriteErase(v, e))
+		}
+	}
+	for name, c := range map[string]struct {
+		change func(*state.Volume) error
+		counts bool
+	}{
+		"as it is":         {func(*state.Volume) error { return nil }, true},
+		"it has ended":     {erase(func(e *state.Erase) { e.Outcome = erasure.Failed }), true},
+		"took it back":     {erase(func(e *state.Erase) { e.StandIn = "" }), false},
+		"another place":    {erase(func(e *state.Erase) { e.StandIn = w.u.Recovery.Table.Find(layout.Recovery).UUID }), false},
+		"no erase":         {func(v *state.Volume) error { return os.Remove(v.Path(state.EraseFile)) }, false},
+		"no record":        {func(v *state.Volume) error { return os.Remove(v.Path(state.UnitFile)) }, false},
+		"another board":    {func(v *state.Volume) error { u := w.u; u.Serial = "OTHER"; return v.WriteUnit(u) }, false},
+		"another firmware": {func(v *state.Volume) error { u := w.u; u.Firmware = layout.UEFI; return v.WriteUnit(u) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.t, w.r = t, begun.Clone(t)
+			e, _ := w.look()
+			must(t, e.Volume.Change(c.change))
+			w.counts(func(f *survey.Findings, _ *state.Volume) {
+				if f.StandIn != c.counts || (f.RecoveryPart.Disk.Name == "nvme0n1") != c.counts {
+					t.Errorf("%s counts: %q", f.RecoveryPart.Path, f.Notes)
+				}
+			})
+		})
+	}
+	t.Run("two", func(t *testing.T) {
+		w.t, w.r = t, begun.Clone(t)
+		e, f := w.look()
+		table := f.RecoveryPart.Table
+		table.Partitions = slices.Clone(table.Partitions)
+		table.UUID, table.Partitions[0].UUID = "01020304", "01020304-01"
+		w.r.AddDisk(block.Disk{Name: "nvme2n1", Bus: block.NVMe, Serial: "SECOND", Size: largeDisk})
+		m, path, id := e.Machine, w.disk("nvme2n1").Path, machine.NewIDs().UUID()
+		must(t, m.WriteTable(path, table))
+		part := block.PartitionPath(path, 1)
+		must(t, m.MakeExt4(t.Context(), part, layout.StandInLabel, id))
+		must(t, m.Mount(part, m.Places.Main, "ext4", copyMount()))
+		must(t, e.Volume.View(func(v *state.Volume) error { return copyVolume(t.Context(), m, v, m.Places.Main) }))
+		must(t, errors.Join(state.WriteErase(state.Open(m.Places.Main), state.Erase{ID: "0123456789abcdef", StandIn: "01020304-01"}),
+			m.Unmount(m.Places.Main)))
+		if _, f := w.look(); f.Recovery != decide.RecoveryAmbiguous {
+			t.Errorf("%s, %q", f.Recovery, f.Notes)
+		}
+	})
 }
