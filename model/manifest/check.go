@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"text/template"
 	"text/template/parse"
 
 	"gprovision/model/source"
@@ -40,6 +39,9 @@ func Check(b []byte, r Rules) []Problem {
 
 // load returns the manifest, unless its shape is wrong, and the problems for which Parse refuses it (and warnings).
 func load(b []byte) (*Manifest, *source.Text, []Problem) {
+	if len(b) > MaxSize {
+		return nil, nil, []Problem{{Text: fmt.Sprintf("it has %d bytes, and units read at most %d", len(b), MaxSize)}}
+	}
 	txt, err := source.Parse(b)
 	if err != nil {
 		var p Problem
@@ -100,8 +102,8 @@ func (c *checker) sound(m *Manifest) {
 		at := func(key string) string { return source.Under(path, key) }
 		if why := badAddress(f.Src); why != "" {
 			c.add(at("Src"), why, "write an http or https URL, or a path relative to the manifest's own URL")
-		} else if f.Base() == "" && f.Dest == "" {
-			c.add(at("Src"), "the address names no file", "")
+		} else if f.Base() == "" { // where it goes to, and what it is, must not depend on what it is relative to
+			c.add(at("Src"), "the address names no file", "end it with the name of a file")
 		}
 		if _, err := hexSum(f.Sha256, sha256.Size); f.Sha256 != "" && err != nil {
 			c.add(at("Sha256"), err.Error(), "make the hashes with 'gprov manifest make'")
@@ -147,20 +149,29 @@ func (c *checker) sound(m *Manifest) {
 	for i, p := range m.CustomPlatCfgSteps {
 		for j, s := range p.ConfigSteps {
 			for k, cmd := range s.Commands {
-				path := fmt.Sprintf("CustomPlatCfgSteps[%d].ConfigSteps[%d].Commands[%d]", i, j, k)
-				for key, text := range map[string]string{"Command": cmd.Command, "AddPath": cmd.AddPath, "AddLibPath": cmd.AddLibPath} {
-					if err := badTemplate(text); err != nil {
-						c.add(source.Under(path, key), err.Error(), "the variables are .RecoveryDir .Serial .BiosPass .IpmiPass .OSPass .DLDir")
-					}
-				}
-				if badTemplate(cmd.Command) != nil {
-					continue // said already
-				}
-				if _, err := cmd.Words(); err != nil {
-					c.add(source.Under(path, "Command"), err.Error(), "each word is filled in by itself: a {{...}} ends in the word that it begins in")
-				}
+				c.command(fmt.Sprintf("CustomPlatCfgSteps[%d].ConfigSteps[%d].Commands[%d]", i, j, k), s, cmd)
 			}
 		}
+	}
+}
+
+// command finds what no unit can fill in, or split into words.
+func (c *checker) command(path string, s Step, cmd Command) {
+	before := len(c.ps)
+	for _, t := range []struct{ key, text string }{{"Command", cmd.Command}, {"AddPath", cmd.AddPath}, {"AddLibPath", cmd.AddLibPath}} {
+		if _, err := parseTemplate(t.text); err != nil {
+			c.add(source.Under(path, t.key), err.Error(), "the variables are .RecoveryDir .Serial .BiosPass .IpmiPass .OSPass .DLDir")
+		}
+	}
+	if len(c.ps) > before {
+		return
+	}
+	if _, err := cmd.Words(); err != nil {
+		c.add(source.Under(path, "Command"), err.Error(), "each word is filled in by itself: a {{...}} ends in the word that it begins in")
+		return
+	}
+	if _, err := cmd.Fill(Likely().Known(s.When, len(s.Files) > 0)); err != nil {
+		c.add(path, err.Error(), "the passwords are there in RunBeforePWSet and RunAfterPWSet alone, .DLDir only in a step with files")
 	}
 }
 
@@ -190,19 +201,8 @@ func badAddress(s string) string {
 	return ""
 }
 
-func badTemplate(text string) error {
-	t, err := template.New("").Parse(text)
-	if err != nil {
-		return fmt.Errorf("not a template: %s", strings.TrimPrefix(err.Error(), "template: "))
-	}
-	if t.Tree == nil {
-		return nil
-	}
-	return unknownField(t.Tree.Root)
-}
-
-// unknownField returns an error if a template uses a variable that Variables does not have. What lies inside of range and
-// with, where the dot is another one, is passed over.
+// unknownField returns an error if a template uses a variable that Variables does not have, or loops. What lies inside of with, where the
+// dot is another one, is passed over.
 func unknownField(n parse.Node) error {
 	var inner []parse.Node
 	switch n := n.(type) {
@@ -223,9 +223,12 @@ func unknownField(n parse.Node) error {
 	case *parse.IfNode:
 		inner = []parse.Node{n.Pipe, n.List, n.ElseList}
 	case *parse.RangeNode:
-		inner = []parse.Node{n.Pipe}
+		return errors.New("there is nothing to range over")
 	case *parse.WithNode:
 		inner = []parse.Node{n.Pipe}
+		if loops(n.List) || loops(n.ElseList) {
+			return errors.New("there is nothing to range over")
+		}
 	case *parse.FieldNode:
 		if _, ok := reflect.TypeFor[Variables]().FieldByName(n.Ident[0]); !ok || len(n.Ident) > 1 {
 			return fmt.Errorf("the variable .%s is not known", strings.Join(n.Ident, "."))
@@ -237,6 +240,24 @@ func unknownField(n parse.Node) error {
 		}
 	}
 	return nil
+}
+
+// loops reports whether there is a range among nodes.
+func loops(n parse.Node) bool {
+	var inner []parse.Node
+	switch n := n.(type) {
+	case *parse.RangeNode:
+		return true
+	case *parse.ListNode:
+		if n != nil {
+			inner = n.Nodes
+		}
+	case *parse.IfNode:
+		inner = []parse.Node{n.List, n.ElseList}
+	case *parse.WithNode:
+		inner = []parse.Node{n.List, n.ElseList}
+	}
+	return slices.ContainsFunc(inner, loops)
 }
 
 // obeyed finds what units refuse, and what a person should look at.

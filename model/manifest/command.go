@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"text/template"
 
 	"github.com/google/shlex"
 )
@@ -41,11 +42,93 @@ func (c Command) Words() ([]string, error) {
 			}
 		}
 		words[i] = b.String()
-		if err := badTemplate(words[i]); err != nil {
+		if _, err := parseTemplate(words[i]); err != nil {
 			return nil, fmt.Errorf("the word %q: %w", words[i], err)
 		}
 	}
 	return words, nil
+}
+
+// Filled is a command whose variables are filled in.
+type Filled struct {
+	// Argv is the program and its arguments.
+	Argv []string
+	// Path and LibPath are put in front of PATH and LD_LIBRARY_PATH, unless they are empty.
+	Path, LibPath string
+}
+
+// Fill fills in the variables of a command. Each value stays in the word that it stands in.
+func (c Command) Fill(v Variables) (Filled, error) {
+	argv, err := c.Words()
+	if err != nil {
+		return Filled{}, err
+	}
+	for i, w := range argv {
+		if argv[i], err = fill(w, v); err != nil {
+			return Filled{}, err
+		}
+	}
+	if argv[0] == "" {
+		return Filled{}, errors.New("the command is empty")
+	}
+	out := Filled{Argv: argv}
+	if out.Path, err = fill(c.AddPath, v); err != nil {
+		return Filled{}, err
+	}
+	out.LibPath, err = fill(c.AddLibPath, v)
+	return out, err
+}
+
+// fill fills in one template. What it becomes goes to a program, so it has no zero byte.
+func fill(text string, v Variables) (string, error) {
+	t, err := parseTemplate(text)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	if err := t.Execute(&b, v); err != nil {
+		return "", err
+	}
+	if strings.ContainsRune(b.String(), 0) {
+		return "", fmt.Errorf("%q has a zero byte", text)
+	}
+	return b.String(), nil
+}
+
+// parseTemplate reads a template. Its variables are those of Variables, and it does not loop: none of them has parts.
+func parseTemplate(text string) (*template.Template, error) {
+	t, err := template.New("command").Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("not a template: %s", strings.TrimPrefix(err.Error(), "template: "))
+	}
+	for _, part := range t.Templates() {
+		if part.Tree == nil {
+			continue
+		}
+		if err := unknownField(part.Root); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// Known returns what the commands of a step see of v: the passwords only around the steps that set them, and the directory of its files
+// only if it has some.
+func (v Variables) Known(when When, files bool) Variables {
+	if when != RunBeforePWSet && when != RunAfterPWSet {
+		v.BiosPass, v.IpmiPass, v.OSPass = "", "", ""
+	}
+	if !files {
+		v.DLDir = ""
+	}
+	return v
+}
+
+// Likely are variables of a unit as they may be, to try commands with.
+func Likely() Variables {
+	const password = "0123456789abcdef"
+	return Variables{RecoveryDir: "/mnt/recovery", DLDir: "/tmp/step-1", Serial: "SN-0123456789",
+		BiosPass: password, IpmiPass: password, OSPass: password}
 }
 
 // takeActions returns the command with one character in the place of each {{...}}, and what they stand for.

@@ -32,6 +32,34 @@ func TestWords(t *testing.T) {
 	}
 }
 
+func TestFill(t *testing.T) {
+	vars := Variables{Serial: "S1", OSPass: "geheim"}
+	for _, c := range []struct{ text, want, says string }{
+		{"set {{.Serial}} {{.OSPass}}", "set S1 geheim", ""},
+		{`{{if .DLDir}}{{.DLDir}}/{{end}}x`, "x", ""},
+		{`{{with .Serial}}{{.}}{{end}}-x`, "S1-x", ""},
+		{"{{.Unknown}}", "", "Unknown"},
+		{"{{.Serial.Length}}", "", "Length"},
+		{"{{.Serial", "", "unclosed"},
+		{"{{shell}}", "", "shell"},
+		{"{{.DLDir}}", "", "empty"},
+		{"x {{index .OSPass 99}}", "", "out of range"},
+		{`x {{template "y"}}`, "", "y"},
+		{"x {{range 9}}{{.}}{{end}}", "", "range"},
+		{"x {{with .OSPass}}{{if .}}{{range 9}}{{end}}{{end}}{{end}}", "", "range"},
+		{`x {{define "y"}}{{range 9}}{{end}}{{end}}`, "", "range"},
+		{`x {{"a\x00b"}}`, "", "zero byte"},
+	} {
+		got, err := Command{Command: c.text}.Fill(vars)
+		if strings.Join(got.Argv, " ") != c.want || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%q: got %q, %v, want %q, %q", c.text, got, err, c.want, c.says)
+		}
+		if err != nil && strings.Contains(err.Error(), vars.OSPass) {
+			t.Errorf("%q: the error tells the password: %v", c.text, err)
+		}
+	}
+}
+
 func FuzzWords(f *testing.F) {
 	for _, s := range []string{"a {{.Serial}} b", `"{{.OSPass}}" 'x'`, "{{`}}`}}", "# {{.DLDir}}"} {
 		f.Add(s)
@@ -40,6 +68,9 @@ func FuzzWords(f *testing.F) {
 		words, err := Command{Command: s}.Words()
 		if err == nil && len(words) == 0 {
 			t.Error("no words and no error")
+		}
+		if filled, err := (Command{Command: s}).Fill(Likely()); err == nil && (len(filled.Argv) != len(words) || filled.Argv[0] == "") {
+			t.Errorf("the words %q became %q", words, filled.Argv)
 		}
 	})
 }

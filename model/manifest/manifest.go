@@ -67,6 +67,9 @@ func powerRestores() []string { return []string{"", "always-off", "previous", "a
 // Vault is the CredentialEndpoint that means the factory server's own vault.
 const Vault = "pblog"
 
+// MaxSize is the largest size of a manifest that units read, bytes.
+const MaxSize = 4 << 20
+
 // imageDir is where the recovery volume has images.
 const imageDir = "Image"
 

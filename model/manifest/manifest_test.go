@@ -208,6 +208,23 @@ func TestProblems(t *testing.T) {
 		{"template", `{{.RecoveryDir}}`, `{{.Recovery}}`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0].Command: the variable .Recovery is not known", true},
 		{"template over two words", `{{.RecoveryDir}}`, `{{if .Serial}}a b{{end}}`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0].Command: the word ", true},
 		{"template syntax", `{{.RecoveryDir}}`, `{{.RecoveryDir}`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0].Command: not a template", true},
+		{"a value that is not there", `{{.RecoveryDir}}`, `{{index .Serial 99}}`,
+			"line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0]: template: ", true},
+		{"a password before its time", `"Command": "true"`, `"Command": "{{.OSPass}}"`,
+			"line 32: CustomPlatCfgSteps[0].ConfigSteps[2].Commands[0]: the command is empty", true},
+		{"a file without a name", `"/extra/a%20b.txt"`, `"/extra/."`, "line 7: Files[2].Src: the address names no file", true},
+		{"a long name", `"extra/file.txt"`, `"` + strings.Repeat("n", maxName+1) + `"`,
+			"line 7: Files[2]: the name of the file has 201 bytes", false},
+		{"a long place", `"extra/file.txt"`, `"` + strings.Repeat("d/", maxPlace/2) + `x"`, "line 7: Files[2]: the place has 1001 bytes", false},
+		{"a zero byte", `sampleCmd.sh"`, `sample%00Cmd.sh"`,
+			"line 29: CustomPlatCfgSteps[0].ConfigSteps[0].Files[0]: the name of the file", false},
+		{"below a file", `"extra/file.txt"`, `"norm_boot/x"`, "line 7: Files[2]: it goes to norm_boot/x, and norm_boot is no directory", false},
+		{"below a signature", `"extra/file.txt"`, `"norm_boot.minisig/x"`, "line 7: Files[2]: it goes to norm_boot.minisig/x, and ", false},
+		{"below the restore data", `"extra/file.txt"`, `"fr.data/x"`, "line 7: Files[2]: it goes to fr.data/x, and ", false},
+		{"a directory of the unit", `"extra/file.txt"`, `"log"`, "line 7: Files[2]: it goes to log, which is a directory", false},
+		{"a directory with another file", `"extra/file.txt"}`, `"extra/file.txt"}, {"Src": "x", "Sha256": "` + two + `", "Dest": "extra"}`,
+			"line 7: Files[3]: it goes to extra, which is a directory with Files[2]", false},
+		{"a directory of another file", `"extra/file.txt"`, `"Image"`, "line 7: Files[2]: it goes to Image, which is a directory", false},
 		{"id", `"0x8086"`, `"0x18086"`, "line 22: ValidationData[0].Devices.PCI[0].Vendor: ", true},
 		{"firmware", `"SerNumRegex": "^S"`, `"FirmwareVer": {"ME": "1"}`, "line 23: ValidationData[0].FirmwareVer.ME: ", false},
 		{"empty alternative", `"MainDiskConfigs": [`, `"MainDiskConfigs": [[],`, "line 17: ValidationData[0].MainDiskConfigs[0]: the alternative has no disks", false},
@@ -236,6 +253,10 @@ func TestProblems(t *testing.T) {
 	}
 	if ps := Check([]byte(`{}`), stock); len(ps) != 5 {
 		t.Errorf("empty: %v", ps)
+	}
+	huge := append([]byte(sample), bytes.Repeat([]byte(" "), MaxSize)...)
+	if ps := Check(huge, stock); len(ps) != 1 || !strings.Contains(ps[0].Text, "units read at most") {
+		t.Errorf("a huge one: %v", ps)
 	}
 	for _, s := range []string{"", "x", "[]", "null1"} {
 		if _, err := Parse([]byte(s)); fault.Of(err) != fault.ManifestSyntax {

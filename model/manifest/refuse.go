@@ -10,11 +10,34 @@ import (
 	"gprovision/model/fault"
 	"gprovision/model/record"
 	"gprovision/model/release"
+	"gprovision/model/signature"
 	"gprovision/model/source"
 )
 
 // OwnDir is the directory of the recovery volume that belongs to the unit itself: no file of a manifest goes there.
 const OwnDir = "state"
+
+// ownDirs are directories that the unit has on its recovery volume, where a file of that name would be in the way, and ownFiles are files,
+// beside BootFile and its signature, where a directory would be.
+func ownDirs() []string  { return []string{"boot", "erase", "fetch", "log", "lost+found", imageDir} }
+func ownFiles() []string { return []string{"fr.data"} }
+
+// maxName is the largest length of the name of a file, bytes: the filesystem has 255, and units add endings of their own.
+const maxName = 200
+
+// maxPlace is the largest length of a place on the recovery volume, bytes.
+const maxPlace = 1000
+
+// badName says why no file can have a name, as a part of a place.
+func badName(name string) string {
+	switch {
+	case len(name) > maxName:
+		return fmt.Sprintf("the name of the file has %d bytes, want at most %d", len(name), maxName)
+	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Sprintf("the name of the file, %q, has control characters", name)
+	}
+	return ""
+}
 
 // Rules is what a unit, or whoever speaks for units, knows when it judges a manifest.
 type Rules struct {
@@ -58,8 +81,8 @@ func (m *Manifest) Refusals(r Rules) []Refusal {
 		if _, err := HashFor(f, r.AllowSHA1); err != nil {
 			add(fault.HashMissing, path, fault.Detail(err), "make the hashes with 'gprov manifest make'")
 		}
-		if f.Base() == "" && strings.HasPrefix(path, "Custom") { // it has no other name there
-			add(fault.ManifestSyntax, source.Under(path, "Src"), "the address names no file", "")
+		if why := badName(f.Base()); why != "" {
+			add(fault.ManifestSyntax, path, why, "give the file another name on the server")
 		}
 	})
 	m.placed(r, add)
@@ -88,7 +111,13 @@ func (m *Manifest) Refusals(r Rules) []Refusal {
 // placed judges where files go.
 func (m *Manifest) placed(r Rules, add func(f *fault.Fault, path, text, hint string)) {
 	images, artifacts := 0, 0
-	first := map[string]string{}
+	first, above := map[string]string{}, map[string]string{} // which file is at a place, and which is below a directory
+	for _, dir := range ownDirs() {
+		above[dir] = "the unit's own files"
+	}
+	for _, name := range append(ownFiles(), r.BootFile+signature.Suffix) {
+		first[name] = "the unit's own file"
+	}
 	for i, f := range m.Files {
 		at := fmt.Sprintf("Files[%d]", i)
 		p, err := f.Place(r.Prefix)
@@ -96,11 +125,14 @@ func (m *Manifest) placed(r Rules, add func(f *fault.Fault, path, text, hint str
 			add(fault.ManifestSyntax, at, fault.Detail(err), "write a path without ..")
 			continue
 		}
-		if before, ok := first[p]; ok {
-			add(fault.ManifestSyntax, at, "it goes to "+p+", as "+before+" does", "remove one of them")
+		if why := inTheWay(p, first, above); why != "" {
+			add(fault.ManifestSyntax, at, why, "write another Dest, or remove one of them")
 			continue
 		}
 		first[p] = at
+		for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+			above[dir] = at
+		}
 		if p == OwnDir || strings.HasPrefix(p, OwnDir+"/") {
 			add(fault.ManifestSyntax, at, fmt.Sprintf("it goes to %s, which belongs to the unit itself", p), "write another Dest")
 		}
@@ -123,6 +155,30 @@ func (m *Manifest) placed(r Rules, add func(f *fault.Fault, path, text, hint str
 	if artifacts == 0 {
 		add(fault.ManifestIncomplete, "Files", "there is no boot artifact: no file goes to "+r.BootFile, "add one, with Dest "+r.BootFile+" if it has another name")
 	}
+}
+
+// inTheWay says why no file can be put at a place: what is there, below it, or above it.
+func inTheWay(p string, first, above map[string]string) string {
+	if len(p) > maxPlace {
+		return fmt.Sprintf("the place has %d bytes, want at most %d", len(p), maxPlace)
+	}
+	for _, part := range strings.Split(p, "/") {
+		if why := badName(part); why != "" {
+			return why
+		}
+	}
+	if before := first[p]; strings.HasPrefix(before, "Files") {
+		return "it goes to " + p + ", as " + before + " does"
+	}
+	if before := above[p]; before != "" {
+		return fmt.Sprintf("it goes to %s, which is a directory with %s", p, before)
+	}
+	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+		if before := first[dir]; before != "" {
+			return fmt.Sprintf("it goes to %s, and %s is no directory but %s", p, dir, before)
+		}
+	}
+	return ""
 }
 
 // specified judges what the manifest says of platforms.
@@ -174,16 +230,16 @@ func (m *Manifest) specified(r Rules, incomplete func(path, text, hint string)) 
 
 // judge finds what no controller can fulfil, and what would lock everybody out.
 func (b BMC) judge(at string, incomplete func(path, text, hint string)) {
-	badName := func(s string) bool {
+	badUser := func(s string) bool {
 		return s == "" || len(s) > MaxBMCUser || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 	}
-	if b.User != "" && badName(b.User) {
+	if b.User != "" && badUser(b.User) {
 		incomplete(source.Under(at, "User"), fmt.Sprintf("%q is not 1 to %d printable characters without spaces", b.User, MaxBMCUser), "")
 	}
 	for i, name := range b.Disable {
 		p := fmt.Sprintf("%s[%d]", source.Under(at, "Disable"), i)
 		switch {
-		case badName(name):
+		case badUser(name):
 			incomplete(p, fmt.Sprintf("%q is not 1 to %d printable characters without spaces", name, MaxBMCUser), "")
 		case b.User == "":
 			incomplete(p, "nobody else gets a password, so that nobody might get in any more", "write a User")

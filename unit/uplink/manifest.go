@@ -20,9 +20,6 @@ import (
 	"gprovision/unit/state"
 )
 
-// maxManifest is the size limit of a manifest, in bytes.
-const maxManifest = 4 << 20
-
 // Signed is what the signature of a manifest says about it. It is the zero value for an unsigned one.
 type Signed struct {
 	Product string
@@ -49,7 +46,7 @@ type Trust struct {
 // at most most bytes. Its error is report.ErrNotFound if there is no such file. An unsigned manifest is accepted if
 // the policy allows it. Its Signed is then the zero value.
 func Fetch(ctx context.Context, base *url.URL, t Trust, get func(ctx context.Context, address string, most int64) ([]byte, error)) (Manifest, error) {
-	raw, err := get(ctx, base.String(), maxManifest)
+	raw, err := get(ctx, base.String(), manifest.MaxSize)
 	if err != nil {
 		return Manifest{}, fault.Rename(fault.ManifestMissing, err)
 	}

@@ -148,6 +148,8 @@ type bench struct {
 	url   string
 	files map[string][]byte
 	log   *bytes.Buffer
+	// huge is the name of a file that the server says to be as large as a recovery device.
+	huge string
 	// asked is told of each request before it is answered; nil: nobody.
 	asked func(r *http.Request)
 
@@ -257,6 +259,10 @@ func (b *bench) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	content, ok := b.files[name]
 	if !ok {
 		http.NotFound(w, r)
+		return
+	}
+	if r.Method == http.MethodHead && name == b.huge {
+		w.Header().Set("Content-Length", fmt.Sprint(machinetest.RecoverySize))
 		return
 	}
 	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))

@@ -2,13 +2,11 @@ package provision
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"text/template"
 
 	"gprovision/hw/filesystem"
 	"gprovision/hw/host"
@@ -89,40 +87,16 @@ func (j *provisioning) fetchInto(ctx context.Context, f File, dir string) error 
 	return err
 }
 
-// expand fills in a template of a command. A variable that does not exist is an error.
-func expand(text string, vars any) (string, error) {
-	t, err := template.New("command").Option("missingkey=error").Parse(text)
-	if err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	if err := t.Execute(&b, vars); err != nil {
-		return "", err
-	}
-	return b.String(), nil
-}
-
 // runCommand runs one command of a step. The log shows it as the manifest has it: what is filled in may be a secret, and so may
 // be what a command prints after a password is known.
 func (j *provisioning) runCommand(ctx context.Context, c manifest.Command, vars manifest.Variables, verbose bool) error {
-	argv, err := c.Words()
-	if err != nil {
-		return err
-	}
-	for i, w := range argv { // each value stays in its word
-		if argv[i], err = expand(w, vars); err != nil {
-			return err
-		}
-	}
-	if argv[0] == "" {
-		return errors.New("the command is empty")
-	}
-	env, err := commandEnv(c, vars)
+	filled, err := c.Fill(vars)
 	if err != nil {
 		return err
 	}
 	secret := vars.OSPass != "" || vars.BiosPass != "" || vars.IpmiPass != ""
-	r, err := host.Exec(ctx, j.Log, host.Command{Path: argv[0], Args: argv[1:], Env: env, Secret: secret, Show: []string{c.Command}})
+	r, err := host.Exec(ctx, j.Log, host.Command{Path: filled.Argv[0], Args: filled.Argv[1:], Env: commandEnv(filled), Secret: secret,
+		Show: []string{c.Command}})
 	if err != nil {
 		return because(fault.StepFailed, err)
 	}
@@ -139,20 +113,26 @@ func (j *provisioning) runCommand(ctx context.Context, c manifest.Command, vars 
 }
 
 // commandEnv puts a command's own directories in front of the search paths.
-func commandEnv(c manifest.Command, vars manifest.Variables) ([]string, error) {
+func commandEnv(c manifest.Filled) []string {
 	var env []string
-	for _, v := range []struct{ name, add, rest string }{
-		{"PATH", c.AddPath, os.Getenv("PATH")},
-		{"LD_LIBRARY_PATH", c.AddLibPath, ""},
-	} {
-		if v.add == "" {
-			continue
+	for _, v := range []struct{ name, add, rest string }{{"PATH", c.Path, os.Getenv("PATH")}, {"LD_LIBRARY_PATH", c.LibPath, ""}} {
+		if v.add != "" {
+			env = append(env, v.name+"="+strings.TrimSuffix(v.add+":"+v.rest, ":"))
 		}
-		dir, err := expand(v.add, vars)
-		if err != nil {
-			return nil, err
-		}
-		env = append(env, v.name+"="+strings.TrimSuffix(dir+":"+v.rest, ":"))
 	}
-	return env, nil
+	return env
+}
+
+// tryCommands fills in all commands of a plan with what is known of the unit, and stand-ins for the rest, so that none fails at its turn.
+func tryCommands(p Plan, known manifest.Variables) error {
+	v := manifest.Likely()
+	v.RecoveryDir, v.Serial = known.RecoveryDir, known.Serial
+	for _, s := range p.Steps {
+		for _, c := range s.Commands {
+			if _, err := c.Fill(v.Known(s.When, len(s.Files) > 0)); err != nil {
+				return fault.Newf(fault.ManifestSyntax, "manifest step %q: command %q: %w", s.Name, c.Command, err)
+			}
+		}
+	}
+	return nil
 }

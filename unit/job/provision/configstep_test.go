@@ -26,28 +26,6 @@ import (
 	"gprovision/unit/panel"
 )
 
-func TestExpand(t *testing.T) {
-	vars := manifest.Variables{Serial: "S1", OSPass: "geheim"}
-	tests := []struct{ text, want, says string }{
-		{"", "", ""},
-		{"set {{.Serial}} {{.OSPass}}", "set S1 geheim", ""},
-		{`{{if .DLDir}}{{.DLDir}}/{{end}}x`, "x", ""},
-		{"{{.Unknown}}", "", "Unknown"},
-		{"{{.Serial.Length}}", "", "Length"},
-		{"{{.Serial", "", "unclosed"},
-		{"{{shell}}", "", "shell"},
-	}
-	for _, tt := range tests {
-		got, err := expand(tt.text, vars)
-		if got != tt.want || (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
-			t.Errorf("%q: got %q, %v, want %q, %q", tt.text, got, err, tt.want, tt.says)
-		}
-		if err != nil && strings.Contains(err.Error(), vars.OSPass) {
-			t.Errorf("%q: the error tells the password: %v", tt.text, err)
-		}
-	}
-}
-
 func TestRunCommand(t *testing.T) {
 	tests := []struct {
 		name string
@@ -102,14 +80,15 @@ func TestCommandEnv(t *testing.T) {
 		{"both", manifest.Command{AddPath: "/a", AddLibPath: "/b"}, []string{"PATH=/a:/usr/bin:/bin", "LD_LIBRARY_PATH=/b"}},
 	}
 	for _, tt := range tests {
-		got, err := commandEnv(tt.c, manifest.Variables{DLDir: "/dl"})
-		if err != nil || !slices.Equal(got, tt.want) {
+		tt.c.Command = "true"
+		filled, err := tt.c.Fill(manifest.Variables{DLDir: "/dl"})
+		if got := commandEnv(filled); err != nil || !slices.Equal(got, tt.want) {
 			t.Errorf("%s: got %q, %v, want %q", tt.name, got, err, tt.want)
 		}
 	}
 	t.Setenv("PATH", "")
-	if got, err := commandEnv(manifest.Command{AddPath: "/a"}, manifest.Variables{}); err != nil || !slices.Equal(got, []string{"PATH=/a"}) {
-		t.Errorf("without a path: got %q, %v: a colon at the end means the working directory", got, err)
+	if got := commandEnv(manifest.Filled{Path: "/a"}); !slices.Equal(got, []string{"PATH=/a"}) {
+		t.Errorf("without a path: got %q: a colon at the end means the working directory", got)
 	}
 }
 

@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -124,6 +125,16 @@ func TestNothingWasWritten(t *testing.T) {
 				return disks, err
 			}
 		}},
+		"files without a size that do not fit": {fault.NoSpace, func(b *bench, _ *provisioning) {
+			b.huge = "manual.txt"
+			b.obeys(func(m *manifest.Manifest) { m.Files[2].Size = 0 }, "7")
+		}},
+		"a step's file that is not what it was": {fault.DownloadHash, func(b *bench, _ *provisioning) {
+			b.files["step.sh"] = bytes.Repeat([]byte("x"), len(b.files["step.sh"]))
+		}},
+		"a step's command that needs a longer serial": {fault.ManifestSyntax, says(func(m *manifest.Manifest) {
+			m.CustomPlatCfgSteps[0].ConfigSteps[2].Commands[0].Command = "test {{slice .Serial 9}}"
+		})},
 		"a file that is not there":     {fault.Download, without("manual.txt")},
 		"a file that is longer":        {fault.DownloadHash, content("manual.txt", "read me again")},
 		"a file that is cut":           {fault.DownloadTruncated, content("manual.txt", "read")},
@@ -148,6 +159,19 @@ func TestNothingWasWritten(t *testing.T) {
 				t.Errorf("%s: written to are %s", tc.want.Code, written)
 			}
 		})
+	}
+}
+
+// TestNoOperatorKey: a server that could give no credentials is found before anything is erased.
+func TestNoOperatorKey(t *testing.T) {
+	g := newGoods(t)
+	g.to = nil
+	b := newBench(t, g, machinetest.Kind{Firmware: layout.UEFI})
+	if err := b.provision(nil); fault.Of(err) != fault.NoCredentials || !strings.Contains(err.Error(), "operator key") {
+		t.Errorf("got %v", err)
+	}
+	if written := b.Written(); len(written) > 0 || b.destroys {
+		t.Errorf("written to are %s", written)
 	}
 }
 
@@ -191,19 +215,11 @@ func TestCodesOfLater(t *testing.T) {
 			return nil
 		}},
 		"the server refuses credentials": {fault.ServerRefused, "", fails("POST /v1/credentials")},
-		"the server has no operator key": {fault.NoCredentials, "operator key", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			station, bad := *g, func(int, string) error { return nil }
-			if tc.bad == nil {
-				station.to = nil
-			}
-			b := newBench(t, &station, machinetest.Kind{Firmware: layout.UEFI})
-			if tc.bad != nil {
-				bad = tc.bad(b)
-			}
-			if err := b.provision(bad); fault.Of(err) != tc.want || !strings.Contains(err.Error(), tc.says) {
+			b := newBench(t, g, machinetest.Kind{Firmware: layout.UEFI})
+			if err := b.provision(tc.bad(b)); fault.Of(err) != tc.want || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("got %v, want %s with %q", err, tc.want.Code, tc.says)
 			}
 		})

@@ -1,9 +1,15 @@
 package provision
 
 import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gprovision/model/edit"
@@ -12,11 +18,12 @@ import (
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
-	"gprovision/model/record"
+	"gprovision/model/signature"
 	"gprovision/model/source"
 	"gprovision/site"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
+	"gprovision/unit/uplink"
 )
 
 // obeyable is a manifest without anything wrong in it, for two platforms.
@@ -34,48 +41,99 @@ const obeyable = `{
   "CustomPlatCfgSteps": [{"DevCodeName": "A", "ConfigSteps": [{"Name": "x", "Files": [{"Src": "a.sh", "Sha256": "2222222222222222222222222222222222222222222222222222222222222222"}], "Commands": [{"Command": "{{.DLDir}}/a.sh"}]}]}]
 }`
 
-// refusesFirst returns the fault with which a unit of a platform refuses a manifest before it touches a disk, by the code of the job itself.
-func refusesFirst(t *testing.T, m *manifest.Manifest, code string) error {
+// reads returns the plan that a unit of a platform makes of a manifest before it looks at a disk, or why it makes none.
+func reads(t *testing.T, m *manifest.Manifest, code string) (Plan, error) {
 	t.Helper()
-	j := &provisioning{Machine: &machine.Machine{Site: site.Stock(), Policy: policy.Policy{AllowUnsigned: true, AllowSHA1: true}}}
+	lax := policy.Policy{AllowUnsigned: true, AllowSHA1: true}
+	j := &provisioning{Machine: &machine.Machine{Site: site.Stock(), Policy: lax, Serial: "SN-1"}}
 	j.Identity.Variant.DevCodeName = code
 	base, err := url.Parse("http://10.0.2.2/files/manufData.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Resolve(base); err != nil {
-		return err
+	full, err := m.Resolve(base)
+	if err != nil {
+		return Plan{}, err
 	}
-	return manifest.Err(m.Refusals(j.rules()))
+	known := manifest.Variables{RecoveryDir: "/mnt/recovery", Serial: j.Serial}
+	return readPlan(uplink.Manifest{Written: m, Full: full}, j.rules(), j.Policy, known)
 }
 
-// goesOn does with a manifest that was not refused what the job does with it, up to the first disk.
-func goesOn(t *testing.T, m *manifest.Manifest, code string) {
+// places is a filesystem of empty files, as ext4 makes them: true is a directory.
+type places map[string]bool
+
+// put makes a file, and the directories above it.
+func (t places) put(name string) error {
+	var above string
+	parts := strings.Split(name, "/")
+	for i, part := range parts {
+		above = path.Join(above, part)
+		dir, there := t[above]
+		switch last := i == len(parts)-1; {
+		case len(part) > 255 || strings.Contains(part, "\x00") || part == "" || part == "." || part == "..":
+			return fmt.Errorf("%q: %w", name, syscall.EINVAL)
+		case there && dir == last:
+			return fmt.Errorf("%q: %w, or %w", name, syscall.EISDIR, syscall.ENOTDIR)
+		default:
+			t[above] = !last
+		}
+	}
+	return nil
+}
+
+// goesOn does with a manifest that was not refused what the job does with it later, as far as that needs no machine: it compares hardware,
+// makes the files of the recovery volume beside those of the unit, and the files of each step, and fills in what its commands say.
+func goesOn(t *testing.T, p Plan) {
 	t.Helper()
-	if _, err := record.Endpoint(m.LogEndpoint); err != nil {
-		t.Errorf("enrol: %v", err)
-	}
-	spec, err := m.SpecsFor(code)
-	if err != nil {
-		t.Errorf("check-hardware: %v", err)
-	}
 	disk := hardware.Disk{Candidate: platform.Candidate{Path: "/dev/sda", Size: 1}}
-	hardware.Compare(spec, hardware.Machine{Disks: []hardware.Disk{disk}}, platform.Identity{})
+	hardware.Compare(p.Spec, hardware.Machine{Disks: []hardware.Disk{disk}}, platform.Identity{})
+	volume := places{}
+	put := func(place string) {
+		t.Helper()
+		for _, name := range []string{place, place + ".part.json"} { // the longest ending that a unit adds
+			if err := volume.put(name); err != nil {
+				t.Errorf("write-files: %v", err)
+			}
+		}
+	}
+	for _, own := range []string{state.KeyFile, state.LogDir + "/x.log", "fetch/x", "boot/x", "lost+found/x", "erase/x"} {
+		put(own)
+	}
 	images := 0
-	for _, f := range m.Files {
-		if _, err := manifest.HashFor(f, true); err != nil {
-			t.Errorf("write-files: %v", err)
+	for _, f := range p.Files {
+		if f.Place == state.Dir || strings.HasPrefix(f.Place, state.Dir+"/") {
+			t.Errorf("write-files: %s", f.Place)
 		}
-		place, err := f.Place("WIDGET.LNX.SHINY.")
-		if err != nil || place == state.Dir || strings.HasPrefix(place, state.Dir+"/") {
-			t.Errorf("write-files: %s, %v", place, err)
-		}
-		if strings.HasPrefix(place, state.ImageDir+"/") && f.IsImage("WIDGET.LNX.SHINY.") {
+		if strings.HasPrefix(f.Place, state.ImageDir+"/") && f.Image != nil {
 			images++
 		}
+		put(f.Place)
+		if f.Signature != "" {
+			put(f.Place + signature.Suffix)
+		}
 	}
+	put("fr.data")
 	if images == 0 {
 		t.Error("write-files: no image")
+	}
+	for _, s := range p.Steps {
+		dir, v := places{}, manifest.Variables{Serial: "SN-1", RecoveryDir: "/mnt/recovery"}
+		if len(s.Files) > 0 {
+			v.DLDir = "/tmp/step-7"
+		}
+		if s.When >= manifest.RunBeforePWSet {
+			v.OSPass, v.BiosPass, v.IpmiPass = "abcd-efgh-ijkl-mnop", "abcdefghijkl", "abcdefghijklmnop"
+		}
+		for _, f := range s.Files {
+			if err := dir.put(f.Name); err != nil {
+				t.Errorf("step %q: %v", s.Name, err)
+			}
+		}
+		for _, c := range s.Commands {
+			if got, err := c.Fill(v); err != nil || got.Argv[0] == "" {
+				t.Errorf("step %q: %q, %v", s.Name, got, err)
+			}
+		}
 	}
 }
 
@@ -89,16 +147,14 @@ func agree(t *testing.T, text string) (refused *fault.Fault) {
 	problems := source.Join(manifest.Check([]byte(text), manifest.Rules{Prefix: "WIDGET.LNX.SHINY.", BootFile: "norm_boot"}))
 	var first error
 	for _, s := range m.ValidationData {
-		if err := refusesFirst(t, m, s.DevCodeName); err != nil {
-			if first == nil {
-				first = err
-			}
-		} else {
-			goesOn(t, m, s.DevCodeName)
+		if p, err := reads(t, m, s.DevCodeName); err == nil {
+			goesOn(t, p)
+		} else if first == nil {
+			first = err
 		}
 	}
 	if first == nil && len(m.ValidationData) == 0 {
-		first = refusesFirst(t, m, "A")
+		_, first = reads(t, m, "A")
 	}
 	if first == nil && problems != nil {
 		// Only steps of a platform without a specification can be wrong and concern nobody.
@@ -167,6 +223,143 @@ func TestCheckSpeaksForUnits(t *testing.T) {
 			}
 		})
 	}
+}
+
+// mutants are how many changed manifests TestCheckSpeaksForMutants tries.
+const mutants = 6000
+
+// TestCheckSpeaksForMutants changes good manifests in one to three of their values, keys, types, numbers or strings, and holds the same.
+func TestCheckSpeaksForMutants(t *testing.T) {
+	good, refused := 0, map[*fault.Fault]int{}
+	bases := []string{obeyable, string(newGoods(t).manifest(t, "https://10.0.2.2:8443"))}
+	for seed := range uint64(mutants) {
+		text := mutant(t, bases[seed%2], seed)
+		if f := agree(t, text); f == nil {
+			good++
+		} else {
+			refused[f]++
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	// It says something only where both happen often, and for several reasons.
+	if good < mutants/10 || good > mutants*9/10 || len(refused) < 4 {
+		t.Errorf("%d of %d are good, the others are refused for %v", good, mutants, refused)
+	}
+}
+
+// mutant returns a manifest that was changed at one to three places.
+func mutant(t *testing.T, text string, seed uint64) string {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 13))
+	var m any
+	if err := json.Unmarshal([]byte(text), &m); err != nil {
+		t.Fatal(err)
+	}
+	for range 1 + r.IntN(3) {
+		if all := leaves(m, func(x any) { m = x }); len(all) > 0 && r.IntN(2) == 0 { // each string as often as any other
+			all[r.IntN(len(all))](func(s string) any { return changeString(r, s) })
+		} else {
+			m = change(r, m)
+		}
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// leaves returns a way to change each string inside of v.
+func leaves(v any, set func(any)) (out []func(func(string) any)) {
+	switch v := v.(type) {
+	case string:
+		return []func(func(string) any){func(f func(string) any) { set(f(v)) }}
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			out = append(out, leaves(v[k], func(x any) { v[k] = x })...)
+		}
+	case []any:
+		for i := range v {
+			out = append(out, leaves(v[i], func(x any) { v[i] = x })...)
+		}
+	}
+	return out
+}
+
+// change changes one value somewhere inside of v, or v itself.
+func change(r *rand.Rand, v any) any {
+	if r.IntN(8) > 0 { // further in
+		switch v := v.(type) {
+		case map[string]any:
+			if keys := slices.Sorted(maps.Keys(v)); len(keys) > 0 {
+				k := keys[r.IntN(len(keys))]
+				switch r.IntN(16) {
+				case 0:
+					delete(v, k)
+				case 1:
+					v[strings.ToLower(k)], v[k] = v[k], nil
+				case 2: // a value goes to another key
+					v[k] = v[keys[r.IntN(len(keys))]]
+				default:
+					v[k] = change(r, v[k])
+				}
+				return v
+			}
+		case []any:
+			if len(v) > 0 {
+				i := r.IntN(len(v))
+				switch r.IntN(12) {
+				case 0:
+					return slices.Delete(v, i, i+1)
+				case 1:
+					return append(v, v[i])
+				default:
+					v[i] = change(r, v[i])
+				}
+				return v
+			}
+		}
+	}
+	if s, ok := v.(string); ok && r.IntN(3) > 0 {
+		return changeString(r, s)
+	}
+	if n, ok := v.(float64); ok && r.IntN(3) > 0 {
+		return []any{n + 1, n * 2, -n, n / 3, 0, 1 << 62, 1e300}[r.IntN(7)]
+	}
+	return []any{nil, true, "", "x", 0, 1, -1, 1.5, 1 << 40, []any{}, map[string]any{}, []any{map[string]any{}}, "A", "B"}[r.IntN(14)]
+}
+
+// changeString changes a string: what stands in manifests, what addresses, places, templates and hashes break at, or some of its
+// characters.
+func changeString(r *rand.Rand, s string) string {
+	words := []string{
+		".", "..", "/", "a/..", "a/../b", "./norm_boot", "//h/norm_boot", "http:", "http://h", "http://h/", "http:x", "ftp://h/x", "?x",
+		"#x", "http://h/x?y=%2F", "a%2Fb", "a%00b", "%2e%2e", "a b", "norm_boot", "norm_boot/x", "norm_boot.minisig/x", "Image",
+		"Image/x", "log", "log/x", "state", "state/x", "/state", "erase", "fetch", "boot", "lost+found", "fr.data/x",
+		"WIDGET.LNX.SHINY.2026-11-22.0001.upd", "WIDGET.LNX.SHINY.2026-11-22.1.upd", "x/WIDGET.LNX.SHINY.2026-11-22.0002.upd",
+		"WIDGET.LNX.SHINY.2026-11-22.0001.upd/.", strings.Repeat("n", 210), strings.Repeat("d/", 600) + "x", strings.Repeat("1", 40),
+		strings.Repeat("2", 64), "{{.DLDir}}", "{{.DLDir}}/a.sh", "{{.OSPass}}", "x {{.BiosPass}}", "{{index .Serial 40}}",
+		"{{len .Serial 1}}", "{{if .OSPass}}x{{end}}", "{{template \"x\"}}", "{{range 3}}x{{end}}", "{{with .Serial}}{{.}}{{end}}", "'",
+		"a 'b c'", "\x00", "{{", "}}", "10.0.2.2:8443", "https://h:1/x", "http://h:1", "pblog", "(", "bios-version", "2[1] Version",
+		"300 x", "RunAfterQA", "beforepwset", "Must fail", "0x10000", "always-on",
+	}
+	switch at := r.IntN(len(s) + 1); r.IntN(8) {
+	case 0:
+		return s[:at] + string(rune(r.IntN(0x80))) + s[at:]
+	case 1:
+		return s[:at]
+	default:
+		return words[r.IntN(len(words))]
+	}
+}
+
+func FuzzCheckSpeaksForMutants(f *testing.F) {
+	for seed := range uint64(8) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) { agree(t, mutant(t, obeyable, seed)) })
 }
 
 func FuzzCheckSpeaksForUnits(f *testing.F) {

@@ -86,6 +86,18 @@ type Step struct {
 	Verbose bool
 }
 
+// readPlan judges a manifest as 'gprov manifest check' does, and reads it.
+func readPlan(m uplink.Manifest, r manifest.Rules, p policy.Policy, known manifest.Variables) (Plan, error) {
+	if err := manifest.Err(m.Written.Refusals(r)); err != nil {
+		return Plan{}, err
+	}
+	out, err := newPlan(m.Full, r, p)
+	if err != nil {
+		return Plan{}, err
+	}
+	return out, tryCommands(out, known)
+}
+
 // newPlan reads the manifest of a unit, whose addresses are in full, as far as that shows without the unit's disks.
 func newPlan(m *manifest.Manifest, r manifest.Rules, p policy.Policy) (Plan, error) {
 	var out Plan

@@ -134,10 +134,7 @@ func (j *provisioning) obeyManifest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := manifest.Err(m.Written.Refusals(j.rules())); err != nil {
-		return err
-	}
-	p, err := newPlan(m.Full, j.rules(), j.Policy)
+	p, err := readPlan(m, j.rules(), j.Policy, manifest.Variables{RecoveryDir: j.Places.Recovery, Serial: j.Serial})
 	if err != nil {
 		return err
 	}

@@ -16,9 +16,9 @@ import (
 	"gprovision/unit/report"
 )
 
-// checkServer asks the server for what the job will fetch, before anything is cleared: each file is there and has its size, and beside
-// each image lies a signature for that name by a key of the policy. Where a disk is not blank, the unit may be complete, and each file is
-// read to its end as well.
+// checkServer asks the server for what the job will fetch, before anything is cleared: each file is there and has its size, all of them
+// have room, and beside each image lies a signature for that name by a key of the policy. The files of steps are read to their ends.
+// Where a disk is not blank, the unit may be complete, and all other files are read to their ends as well.
 func (j *provisioning) checkServer(ctx context.Context) error {
 	full, err := j.carriesData()
 	if err != nil {
@@ -27,23 +27,34 @@ func (j *provisioning) checkServer(ctx context.Context) error {
 	if full {
 		j.Log.Info("the disks are not blank: all files are read once before anything is erased")
 	}
-	return j.lookAtServer(ctx, full)
+	if err := j.lookAtServer(ctx, full); err != nil {
+		return err
+	}
+	return j.plan.checkRoom() // again: the server may have said sizes that the manifest does not
 }
 
 // lookAtServer asks for each file that is still to come and fetches the signatures; with full it reads the files to their ends.
 func (j *provisioning) lookAtServer(ctx context.Context, full bool) error {
-	look := func(f *File) error {
-		err := from(j.Machine).head(ctx, *f)
+	look := func(f *File, full bool) error {
+		size, err := from(j.Machine).head(ctx, *f)
 		if err == nil {
 			err = j.findSignature(ctx, f)
 		}
-		if err == nil && full {
-			err = j.rehearse(ctx, f)
+		if err == nil && f.Size == 0 {
+			f.Size = size
+		}
+		switch {
+		case err != nil:
+			return err
+		case full:
+			return j.rehearse(ctx, f)
+		case f.Size == 0: // nobody says how large it is
+			f.Size, err = from(j.Machine).readToEnd(ctx, *f)
 		}
 		return err
 	}
 	for i := range j.plan.Files {
-		if err := look(&j.plan.Files[i]); err != nil {
+		if err := look(&j.plan.Files[i], full); err != nil {
 			return err
 		}
 	}
@@ -53,7 +64,7 @@ func (j *provisioning) lookAtServer(ctx context.Context, full bool) error {
 			if s.When <= manifest.RunAfterQA {
 				continue // it is over
 			}
-			if err := look(&s.Files[k]); err != nil {
+			if err := look(&s.Files[k], true); err != nil {
 				return fmt.Errorf("manifest step %q: %w", s.Name, err)
 			}
 		}
@@ -108,7 +119,8 @@ func (j *provisioning) rehearse(ctx context.Context, f *File) error {
 		return err
 	}
 	if f.Size == 0 || f.Size > room {
-		return from(j.Machine).readToEnd(ctx, *f)
+		f.Size, err = from(j.Machine).readToEnd(ctx, *f)
+		return err
 	}
 	dir, err := os.MkdirTemp(j.waiting, "")
 	if err != nil {

@@ -76,12 +76,12 @@ func (o origin) small(ctx context.Context, address string, most int64) ([]byte, 
 // headTries is how often the server is asked for a file's size.
 const headTries = 3
 
-// head compares what the server says of a file with the manifest. A server that says nothing of it is no failure: the download
-// will tell.
-func (o origin) head(ctx context.Context, f File) error {
+// head compares what the server says of a file with the manifest, and returns the size that the server says, 0 if it says none. A server
+// that says nothing of the file is no failure: the download will tell.
+func (o origin) head(ctx context.Context, f File) (size int64, err error) {
 	client, err := o.client()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	client.Timeout = 20 * time.Second
 	defer client.CloseIdleConnections()
@@ -89,7 +89,7 @@ func (o origin) head(ctx context.Context, f File) error {
 	for range headTries {
 		req, err := http.NewRequestWithContext(ctx, http.MethodHead, f.Src, nil)
 		if err != nil {
-			return fault.Because(fault.ManifestSyntax, err)
+			return 0, fault.Because(fault.ManifestSyntax, err)
 		}
 		req.Header.Set("Accept-Encoding", "identity")
 		resp, err := client.Do(req)
@@ -101,19 +101,21 @@ func (o origin) head(ctx context.Context, f File) error {
 		resp.Body.Close()
 		switch {
 		case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone:
-			return fault.Newf(fault.Download, "get %s: %w", f.Src, report.ErrNotFound)
+			return 0, fault.Newf(fault.Download, "get %s: %w", f.Src, report.ErrNotFound)
 		case resp.StatusCode == http.StatusOK && f.Size > 0 && resp.ContentLength >= 0 && resp.ContentLength < f.Size:
-			return fault.Newf(fault.DownloadTruncated, "get %s: the server has %d bytes, wanted are %d", f.Src, resp.ContentLength, f.Size)
+			return 0, fault.Newf(fault.DownloadTruncated, "get %s: the server has %d bytes, wanted are %d", f.Src, resp.ContentLength, f.Size)
 		case resp.StatusCode == http.StatusOK && f.Size > 0 && resp.ContentLength > f.Size:
-			return fault.Newf(fault.DownloadHash, "get %s: the server has %d bytes, wanted are %d", f.Src, resp.ContentLength, f.Size)
+			return 0, fault.Newf(fault.DownloadHash, "get %s: the server has %d bytes, wanted are %d", f.Src, resp.ContentLength, f.Size)
+		case resp.StatusCode == http.StatusOK:
+			return max(resp.ContentLength, 0), nil
 		}
-		return nil
+		return 0, nil
 	}
 	var dial *net.OpError
 	if errors.As(last, &dial) && dial.Op == "dial" {
-		return fault.Newf(fault.NoServer, "get %s: %w", f.Src, dial)
+		return 0, fault.Newf(fault.NoServer, "get %s: %w", f.Src, dial)
 	}
-	return fault.Because(fault.Download, last)
+	return 0, fault.Because(fault.Download, last)
 }
 
 // fetch brings a file to dest, verified while it arrives, and read back by readBack if there is one.
@@ -141,29 +143,29 @@ func (o origin) fetch(ctx context.Context, f File, dest string, readBack func(pa
 // stall is how long a rehearsal waits for more bytes of a file.
 const stall = 30 * time.Second
 
-// readToEnd reads a file to its end and compares size and hash, without keeping it.
-func (o origin) readToEnd(ctx context.Context, f File) error {
+// readToEnd reads a file to its end and compares size and hash, without keeping it. It returns how many bytes the file has.
+func (o origin) readToEnd(ctx context.Context, f File) (size int64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watchdog := time.AfterFunc(stall, cancel)
 	defer watchdog.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.Src, nil)
 	if err != nil {
-		return fault.Because(fault.ManifestSyntax, err)
+		return 0, fault.Because(fault.ManifestSyntax, err)
 	}
 	req.Header.Set("Accept-Encoding", "identity")
 	client, err := o.client()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
-		return fault.Because(fault.Download, err)
+		return 0, fault.Because(fault.Download, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fault.Newf(fault.Download, "get %s: HTTP status %s", f.Src, resp.Status)
+		return 0, fault.Newf(fault.Download, "get %s: HTTP status %s", f.Src, resp.Status)
 	}
 	o.m.Log.Info("reading without keeping", "file", f.Name, "bytes", f.Size)
 	meter, stop := o.m.Track(ctx, f.Size)
@@ -175,15 +177,15 @@ func (o origin) readToEnd(ctx context.Context, f File) error {
 	})
 	n, err := io.Copy(h, meter.Reader(body))
 	if err != nil {
-		return fault.Because(fault.DownloadTruncated, fmt.Errorf("get %s: after %d bytes: %w", f.Src, n, err))
+		return 0, fault.Because(fault.DownloadTruncated, fmt.Errorf("get %s: after %d bytes: %w", f.Src, n, err))
 	}
 	if f.Size > 0 && n < f.Size {
-		return fault.Newf(fault.DownloadTruncated, "get %s: %d bytes came, wanted are %d", f.Src, n, f.Size)
+		return 0, fault.Newf(fault.DownloadTruncated, "get %s: %d bytes came, wanted are %d", f.Src, n, f.Size)
 	}
 	if got := h.Sum(nil); !bytes.Equal(got, f.Hash.Sum) {
-		return fault.Newf(fault.DownloadHash, "%s has %s %x, wanted is %s", f.Name, f.Hash.Name, got, f.Hash)
+		return 0, fault.Newf(fault.DownloadHash, "%s has %s %x, wanted is %s", f.Name, f.Hash.Name, got, f.Hash)
 	}
-	return nil
+	return n, nil
 }
 
 // readerFunc is a function that reads.

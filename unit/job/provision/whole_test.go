@@ -34,7 +34,8 @@ func TestWhole(t *testing.T) {
 					t.Errorf("credentials are asked for, and the volume has no key of %q: %v", owner, err)
 				}
 			}
-			if err := b.provision(nil); err != nil {
+			little := func(j *provisioning) { j.Proc = proc(1) } // for the files of steps, which are read before the first write
+			if err := b.provision(nil, little); err != nil {
 				t.Fatalf("%v\n%s", err, b.log)
 			}
 			if n := asked.Load(); n != 1 {
