@@ -275,6 +275,9 @@ func (c *checker) obeyed(m *Manifest, r Rules) {
 			c.warn(path, "the file has SHA-1 alone: a unit refuses it unless its policy allows SHA-1", "add Sha256 with 'gprov manifest make'")
 		}
 	})
+	if strings.HasPrefix(strings.TrimSpace(m.LogEndpoint), plainScheme) {
+		c.warn("LogEndpoint", "units speak https to the server at this port, whatever stands here", "write host:port, or https://host:port")
+	}
 	if m.CredentialEndpoint == "" {
 		c.warn("CredentialEndpoint", "the key is missing: units ask the factory server's own vault", `write "pblog" to say so`)
 	}

@@ -22,6 +22,7 @@ import (
 
 	"gprovision/model/dmi"
 	"gprovision/model/fault"
+	"gprovision/model/record"
 	"gprovision/model/source"
 )
 
@@ -31,11 +32,12 @@ type Manifest struct {
 	ApplianceJsonUrl string `json:",omitempty"`
 	// Files are for the recovery volume. The first whose name is that of an image is the image.
 	Files []File
-	// LogEndpoint is the factory server, as host:port or https URL.
+	// LogEndpoint is the factory server, as host:port or URL; see Server.
 	LogEndpoint string
 	// CredentialEndpoint says who gives the credentials: "pblog" is the factory server.
 	CredentialEndpoint string
-	// StashFiles are inputs of a company's own secret store.
+	// StashFiles are files for the unit's own store, which only root sees and restores keep. Dest is ignored. Of one that ends in .txz or
+	// .tar.xz the script is run that it has.
 	StashFiles []File `json:",omitempty"`
 	// ValidationData says what the hardware must be, one entry for each platform.
 	ValidationData []Specs
@@ -328,6 +330,22 @@ func Parse(b []byte) (*Manifest, error) {
 		return nil, fault.Because(fault.ManifestSyntax, err)
 	}
 	return m, nil
+}
+
+// Server returns the base address of the factory server, as record.Endpoint does. An address in plain HTTP, as old manifests have it, means
+// the server at that port, which is spoken to over https all the same.
+func (m *Manifest) Server() (string, error) {
+	if rest, plain := strings.CutPrefix(strings.TrimSpace(m.LogEndpoint), plainScheme); plain {
+		return record.Endpoint(rest)
+	}
+	return record.Endpoint(m.LogEndpoint)
+}
+
+const plainScheme = "http://"
+
+// Archive reports whether the name is that of a compressed tar, which units unpack.
+func (f File) Archive() bool {
+	return strings.HasSuffix(f.Base(), ".txz") || strings.HasSuffix(f.Base(), ".tar.xz")
 }
 
 // Marshal returns the manifest as indented JSON.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 
@@ -114,6 +115,42 @@ func TestSample(t *testing.T) {
 	}
 }
 
+// original is the sample manifest of the system that this one replaces, with its placeholders filled in.
+func original(t *testing.T) []byte {
+	t.Helper()
+	b, err := os.ReadFile("testdata/original.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []byte(strings.NewReplacer("YYYY-MM-DD.NNNN", "2006-01-02.1234", "KName", "norm_boot", "CredEndpt", Vault,
+		"updsum", one, "ksum", one, "mfgsum", one, "cmdsum", one).Replace(string(b)))
+}
+
+// TestOriginal: the sample of the system that this one replaces is good as it is. That its hashes are SHA-1 and its server's address is
+// plain HTTP are warnings: units speak https to that server.
+func TestOriginal(t *testing.T) {
+	b := original(t)
+	ps := Check(b, stock)
+	var warned []string
+	for _, p := range ps {
+		warned = append(warned, p.Path)
+	}
+	want := "Files[0] Files[1] LogEndpoint StashFiles[0] CustomPlatCfgSteps[0].ConfigSteps[0].Files[0]"
+	if err := source.Join(ps); err != nil || strings.Join(warned, " ") != want {
+		t.Errorf("check says %v", ps)
+	}
+	m, err := Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := m.Server(); err != nil || s != "https://10.0.2.2:65432" {
+		t.Errorf("the server is %s, %v", s, err)
+	}
+	if len(m.StashFiles) != 1 || !m.StashFiles[0].Archive() || m.Files[0].Archive() {
+		t.Errorf("the store has %+v", m.StashFiles)
+	}
+}
+
 func TestPlace(t *testing.T) {
 	for dest, want := range map[string]string{"/abs/x": "abs/x", "a//b": "a/b", "../x": "", "a/../../x": "", "..": "", "/": "", "a/..": ""} {
 		got, err := File{Src: "f", Dest: dest}.Place(prefix)
@@ -190,7 +227,11 @@ func TestProblems(t *testing.T) {
 		{"image elsewhere", `"Size": 7}`, `"Size": 7, "Dest": "extra/WIDGET.LNX.SHINY.2026-11-22.0001.upd"}`, "line 5: Files[0]: the image goes to extra/", false},
 		{"image name", `SHINY.2026-11-22`, `SHINY.2026-11-32`, "line 5: Files[0]: ", false},
 		{"the unit's own directory", `"extra/file.txt"`, `"state/unit.json"`, "line 7: Files[2]: it goes to state/unit.json, which belongs to the unit itself", false},
-		{"files of a secret store", `"unknown": {`, `"StashFiles": [{"Src": "x", "Sha256": "` + two + `"}], "unknown": {`, "line 35: StashFiles: ", false},
+		{"two files of the store", `"unknown": {`, `"StashFiles": [{"Src": "x", "Sha256": "` + two + `"},
+			{"Src": "y/x", "Sha256": "` + two + `"}], "unknown": {`,
+			"line 36: StashFiles[1]: another file of the store has the name", false},
+		{"a file of the store without a hash", `"unknown": {`, `"StashFiles": [{"Src": "x"}], "unknown": {`,
+			"line 35: StashFiles[0]: x has neither", false},
 		{"another table", `"unknown": {`, `"ApplianceJsonUrl": "http://h/appliance.json", "unknown": {`, "line 35: ApplianceJsonUrl: ", false},
 		{"address with a path", `65432/"`, `65432/v1"`, "line 9: LogEndpoint: ", false},
 		{"no address", `"/extra/a%20b.txt"`, `""`, "line 7: Files[2].Src: the address is missing", true},
@@ -198,7 +239,7 @@ func TestProblems(t *testing.T) {
 		{"same place", `"extra/file.txt"`, `"/norm_boot"`, "line 7: Files[2]: it goes to norm_boot, as Files[1] does", false},
 		{"no image", `SHINY.2026`, `DULL.2026`, "line 4: Files: there is no image", false},
 		{"no server", `"LogEndpoint": "https://10.0.2.2:65432/",`, ``, "line 1: LogEndpoint: the key is missing", false},
-		{"plain", `"https://10`, `"http://10`, "line 9: LogEndpoint: the address is not encrypted", false},
+		{"plain", `"https://10`, `"http://10`, "line 9: LogEndpoint: warning: units speak https", false},
 		{"foreign vault", `"pblog"`, `"other"`, "line 10: CredentialEndpoint: no secret store is known", false},
 		{"vault not named", `"CredentialEndpoint": "pblog",`, ``, "line 1: CredentialEndpoint: warning: the key is missing", false},
 		{"two specifications", `"ValidationData": [`, `"ValidationData": [{"DevCodeName": "QEMU-mfg-test", "MainDiskConfigs": [[{"Size": 1}]]},`, "line 12: ValidationData[1]: there is an entry", false},

@@ -1,14 +1,12 @@
 package manifest
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
 
 	"gprovision/model/fault"
-	"gprovision/model/record"
 	"gprovision/model/release"
 	"gprovision/model/signature"
 	"gprovision/model/source"
@@ -87,19 +85,22 @@ func (m *Manifest) Refusals(r Rules) []Refusal {
 	})
 	m.placed(r, add)
 
-	switch _, err := record.Endpoint(m.LogEndpoint); {
+	switch _, err := m.Server(); {
 	case m.LogEndpoint == "":
 		incomplete("LogEndpoint", "the key is missing: a unit has nobody to report to", "write the address of the factory server")
-	case errors.Is(err, record.ErrPlain):
-		add(fault.PlainSecrets, "LogEndpoint", "the address is not encrypted: no credentials are given over it", "write an https address")
 	case err != nil:
 		incomplete("LogEndpoint", err.Error(), "write host:port, or https://host:port")
 	}
 	if m.CredentialEndpoint != "" && m.CredentialEndpoint != Vault {
 		incomplete("CredentialEndpoint", fmt.Sprintf("no secret store is known as %q", m.CredentialEndpoint), `write "pblog" for the factory server's own vault`)
 	}
-	if len(m.StashFiles) > 0 {
-		incomplete("StashFiles", "these files are for a secret store of a company's own, and the unit has none", "remove them")
+	named := map[string]bool{}
+	for i, f := range m.StashFiles {
+		at := fmt.Sprintf("StashFiles[%d]", i)
+		if named[f.Base()] {
+			add(fault.ManifestSyntax, at, fmt.Sprintf("another file of the store has the name %q", f.Base()), "remove one of them")
+		}
+		named[f.Base()] = true
 	}
 	if m.ApplianceJsonUrl != "" {
 		incomplete("ApplianceJsonUrl", "the appliance table comes from the boot artifact, and from nowhere else", "build the artifact with that table, and remove the key")

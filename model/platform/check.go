@@ -64,6 +64,10 @@ func (c *checker) add(path, text, hint string) {
 	c.ps = append(c.ps, Problem{Line: c.txt.Line(path), Path: path, Text: text, Hint: hint})
 }
 
+func (c *checker) warn(path, text, hint string) {
+	c.ps = append(c.ps, Problem{Line: c.txt.Line(path), Path: path, Text: text, Hint: hint, Warning: true})
+}
+
 func (c *checker) variant(path string, v Variant) {
 	for _, key := range []string{"Familyname", "DevCodeName", "DmiMbMfg", "DmiProdName", "DmiProdModelRegex", "SerNumField", "NICInfo", "NumDataDisks", "Disksize", "SwRaidlevel", "RecoveryMedia", "Lcd"} {
 		if p := source.Under(path, key); !c.txt.Has(p) {
@@ -106,7 +110,7 @@ func (c *checker) variant(path string, v Variant) {
 		c.add(at("RecoveryMedia.FsType"), "the key is missing", "use ext4")
 	}
 	if v.RecoveryMedia.LocateRDMethod == Plan9 || v.RecoveryMedia.ValidateRDMethod == Validate9p {
-		c.add(at("RecoveryMedia"), "a recovery volume over 9p is not supported", "use byLabel and a disk")
+		c.warn(at("RecoveryMedia"), "a recovery volume over 9p is not supported: units take a disk", "use byLabel")
 	}
 	if v.RecoveryMedia.Size < 0 {
 		c.add(at("RecoveryMedia.Size"), "the size is negative", "")

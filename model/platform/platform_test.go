@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
 
 	"gprovision/model/fault"
 	"gprovision/model/layout"
+	"gprovision/model/source"
 )
 
 // table is a small table with the two processors of the original's tests.
@@ -115,6 +117,34 @@ func TestIdentify(t *testing.T) {
 	}
 	if _, err := Named(tab, "wolf", someDMI{}); fault.Of(err) != fault.PlatformUnknown {
 		t.Errorf("Named of an unknown: %v", err)
+	}
+}
+
+// TestOriginalTable: the default table of the system that this one replaces is good as it is, and finds its machines. What it says of 9p
+// is a warning.
+func TestOriginalTable(t *testing.T) {
+	b, err := os.ReadFile("testdata/original.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ps := Check(b)
+	const says = "Variants[0].RecoveryMedia: warning: a recovery volume over 9p"
+	if err := source.Join(ps); err != nil || len(ps) != 1 || !strings.Contains(ps[0].String(), says) {
+		t.Errorf("check says %v", ps)
+	}
+	tab, err := Parse(b)
+	if err != nil || len(tab.Notes()) > 0 {
+		t.Fatalf("%v, %v", tab.Notes(), err)
+	}
+	for product, want := range map[string]string{"9p2k_dev": "QEMU", "mfg_test": "QEMU-mfg-test", "mfg_test_ipmi": "QEMU-mfg-test"} {
+		id, err := Identify(tab, someDMI{words: map[string]string{"baseboard-manufacturer": "QEMU", "system-manufacturer": "GPROV_QEMU",
+			"system-product-name": product, "system-serial-number": "QEMU01234"}})
+		if err == nil {
+			err = id.CheckSerial()
+		}
+		if v := id.Variant; err != nil || v.DevCodeName != want || id.Serial != "QEMU01234" || v.IPMI != (product == "mfg_test_ipmi") {
+			t.Errorf("%s: %+v, %v", product, id, err)
+		}
 	}
 }
 

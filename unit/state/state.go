@@ -63,6 +63,7 @@ const (
 	HashFile       = "state/admin.hash"          // the administrator's password hash, mode 0600
 	RequestFile    = "state/request.json"        // Request
 	CountsFile     = "state/count.json"          // Counts
+	StashDir       = "state/stash"               // files that a manifest names for the unit's own store, mode 0700
 	QueueDir       = "state/queue"               // records that the server does not have yet (unit/report)
 	LogDir         = "log"                       // logs (unit/journal)
 	ImageDir       = "Image"                     // release images and their signatures

@@ -66,10 +66,15 @@ func (j *provisioning) fetchInto(ctx context.Context, f File, dir string) error 
 	} else if err := from(j.Machine).fetch(ctx, f, dest, nil); err != nil {
 		return err
 	}
-	if !strings.HasSuffix(dest, ".txz") && !strings.HasSuffix(dest, ".tar.xz") {
+	if !(manifest.File{Src: f.Src}).Archive() {
 		return os.Chmod(dest, 0o700)
 	}
-	archive, err := os.Open(dest)
+	return unpackXZ(ctx, dest, dir)
+}
+
+// unpackXZ unpacks a compressed tar into a directory.
+func unpackXZ(ctx context.Context, name, dir string) error {
+	archive, err := os.Open(name)
 	if err != nil {
 		return err
 	}

@@ -155,8 +155,8 @@ func TestVerbose(t *testing.T) {
 	}
 }
 
-// testArchive returns a tar of one file, compressed as release images are.
-func testArchive(t *testing.T, name, content string) string {
+// testArchive returns a tar of files, compressed as release images are. Their names and contents come in turn.
+func testArchive(t *testing.T, files ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath("xz"); err != nil {
 		if os.Getenv("GPROV_NO_SKIP") == "1" {
@@ -166,11 +166,15 @@ func testArchive(t *testing.T, name, content string) string {
 	}
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	if err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(content)), Uid: os.Getuid(), Gid: os.Getgid()}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write([]byte(content)); err != nil {
-		t.Fatal(err)
+	for i := 0; i < len(files); i += 2 {
+		name, content := files[i], files[i+1]
+		h := tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(content)), Uid: os.Getuid(), Gid: os.Getgid()}
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(content)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
@@ -273,6 +277,8 @@ func TestUnsignedSteps(t *testing.T) {
 			io.WriteString(w, plain)
 		case "/steps", "/signed":
 			io.WriteString(w, steps)
+		case "/store":
+			io.WriteString(w, strings.Replace(plain, "{", `{"StashFiles":[{"Src":"a.txz","Sha256":"`+sixtyFour+`"}],`, 1))
 		case "/signed" + signature.Suffix:
 			w.Write(sig)
 		default:
@@ -293,6 +299,9 @@ func TestUnsignedSteps(t *testing.T) {
 		want      *fault.Fault
 	}{
 		{what: "no keys, under the CA", url: secure.URL + "/steps"},
+		{what: "no keys, a store, plain", url: open.URL + "/store", want: fault.ManifestUnsigned},
+		{what: "keys, a store, no signature", url: secure.URL + "/store", keys: true, want: fault.ManifestUnsigned},
+		{what: "no keys, a store, under the CA", url: secure.URL + "/store"},
 		{what: "no keys, plain", url: open.URL + "/steps", want: fault.ManifestUnsigned},
 		{what: "no keys, no CA", url: open.URL + "/steps", noCA: true, want: fault.ManifestUnsigned},
 		{what: "no keys, led away from https", url: turned.URL + "/steps", want: fault.ManifestMissing},

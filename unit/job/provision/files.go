@@ -31,24 +31,38 @@ func (j *provisioning) writeFiles(ctx context.Context) error {
 		return err
 	}
 	for _, f := range j.plan.Files {
+		if f.stashed() {
+			continue
+		}
 		dest := filepath.Join(j.Places.Recovery, f.Place)
 		if err := os.MkdirAll(filepath.Dir(dest), 0o755); err != nil {
 			return fault.Because(fault.DiskWrite, err)
 		}
-		put := j.download
-		if f.kept != "" {
-			put = j.takeKept
-		}
-		if err := put(ctx, f, dest); err != nil {
+		if err := f.put(ctx, j, dest); err != nil {
 			return err
 		}
-		j.Log.Info("file verified", "file", f.Name)
 	}
-	for _, w := range []manifest.When{manifest.RunAfterImaging, manifest.RunBeforeMfg, manifest.RunAfterMfg} {
+	for _, w := range []manifest.When{manifest.RunAfterImaging, manifest.RunBeforeMfg} {
 		if err := j.runSteps(ctx, w); err != nil {
 			return err
 		}
 	}
+	if err := fillStash(ctx, j); err != nil {
+		return err
+	}
+	return j.runSteps(ctx, manifest.RunAfterMfg)
+}
+
+// put puts a file at dest, from memory if it is there.
+func (f File) put(ctx context.Context, j *provisioning, dest string) error {
+	put := j.download
+	if f.kept != "" {
+		put = j.takeKept
+	}
+	if err := put(ctx, f, dest); err != nil {
+		return err
+	}
+	j.Log.Info("file verified", "file", f.Name)
 	return nil
 }
 

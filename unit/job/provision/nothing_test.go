@@ -82,8 +82,19 @@ func TestNothingWasWritten(t *testing.T) {
 		"no server":               {fault.NoServer, file(2, func(f *manifest.File) { f.Src = "http://127.0.0.1:1/manual.txt" })},
 		"the server refuses":      {fault.ServerRefused, station("POST /v1/permit")},
 		"the server takes no key": {fault.EnrolRefused, station("POST /v1/enrol")},
-		"plain http":              {fault.PlainSecrets, says(func(m *manifest.Manifest) { m.LogEndpoint = "http://127.0.0.1:1" })},
-		"no manifest":             {fault.ManifestMissing, without("manufData.json")},
+		"a script that is not what it was": {fault.DownloadHash, func(b *bench, j *provisioning) {
+			b.stashes(testArchive(t, "run.sh", "true"), "")
+			b.files["stash.txz"] = []byte(testArchive(t, "run.sh", "rm -rf /"))
+		}},
+		"an archive without a script": {fault.StepFailed, func(b *bench, j *provisioning) {
+			b.stashes(testArchive(t, "dir/run.sh", "true"), "")
+			j.Proc = proc(1000)
+		}},
+		"an archive with two scripts": {fault.StepFailed, func(b *bench, j *provisioning) {
+			b.stashes(testArchive(t, "run.sh", "true", "walk.sh", "true"), "")
+			j.Proc = proc(1000)
+		}},
+		"no manifest": {fault.ManifestMissing, without("manufData.json")},
 		"mfgurl is no address": {fault.ManifestMissing, func(_ *bench, j *provisioning) {
 			j.env.Survey.Args.ManifestURL = "ftp://h/m.json"
 		}},
@@ -198,6 +209,10 @@ func TestCodesOfLater(t *testing.T) {
 		"the recovery device": {fault.DiskWrite, "vda", fails("write /dev/vda")},
 		"mke2fs":              {fault.DiskWrite, "vda", fails("run mke2fs")},
 		"a file":              {fault.Download, "/files/manual.txt", fails("GET /files/manual.txt")},
+		"a script of the store": {fault.StepFailed, "run.sh of stash.txz ended with status 3", func(b *bench) func(int, string) error {
+			b.stashes(testArchive(t, "run.sh", "#!/bin/sh\nexit 3\n"), "")
+			return nil
+		}},
 		"another file of its size": {fault.DownloadHash, "manual.txt", func(b *bench) func(int, string) error {
 			b.files["manual.txt"] = []byte("read it")
 			return nil

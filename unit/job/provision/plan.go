@@ -16,7 +16,6 @@ import (
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
-	"gprovision/model/record"
 	"gprovision/model/release"
 	"gprovision/model/signature"
 	"gprovision/unit/machine"
@@ -35,7 +34,7 @@ type Plan struct {
 	Server string
 	// Spec is what the hardware must be.
 	Spec manifest.Specs
-	// Files are put on the recovery volume, in this order.
+	// Files are put on the recovery volume, in this order, but for those of the unit's own store, which come later.
 	Files []File
 	// Steps are the manifest's extra steps, in this order at each of their places.
 	Steps []Step
@@ -102,7 +101,7 @@ func readPlan(m uplink.Manifest, r manifest.Rules, p policy.Policy, known manife
 func newPlan(m *manifest.Manifest, r manifest.Rules, p policy.Policy) (Plan, error) {
 	var out Plan
 	var err error
-	if out.Server, err = record.Endpoint(m.LogEndpoint); err != nil {
+	if out.Server, err = m.Server(); err != nil {
 		return Plan{}, fault.Because(fault.ManifestIncomplete, err)
 	}
 	if out.Spec, err = m.SpecsFor(r.Platform); err != nil {
@@ -133,6 +132,14 @@ func newPlan(m *manifest.Manifest, r manifest.Rules, p policy.Policy) (Plan, err
 				one.Signature = f.Src + signature.Suffix
 			}
 		}
+		out.Files = append(out.Files, one)
+	}
+	for _, f := range m.StashFiles {
+		one, err := newFile(f, r)
+		if err != nil {
+			return Plan{}, err
+		}
+		one.Place = path.Join(state.StashDir, one.Name)
 		out.Files = append(out.Files, one)
 	}
 	for when := manifest.RunBeforeQA; when <= manifest.RunAfterPWSet; when++ {
@@ -352,6 +359,8 @@ func (p Plan) String() string {
 		say("file", "%s", redacted(f.Src))
 		say("", "to %s, %s", f.Place, f.what())
 		switch {
+		case f.hasScript():
+			say("", "the script in it runs")
 		case f.Signature != "" && f.Demanded:
 			say("", "signature %s, which must be there", redacted(f.Signature))
 		case f.Signature != "":

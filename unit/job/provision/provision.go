@@ -162,17 +162,19 @@ func (j *provisioning) fetchManifest(ctx context.Context) (uplink.Manifest, erro
 	return m, nil
 }
 
-// checkUnsignedSteps refuses a manifest without a signature that has steps, whose commands run as root, unless somebody else vouches for
-// them: the policy has no keys, which a missing signature would get round, and its CA knows the server.
+// checkUnsignedSteps refuses a manifest without a signature that has steps, or files of the store, whose commands and scripts run as root,
+// unless somebody else vouches for them: the policy has no keys, which a missing signature would get round, and its CA knows the server.
 func (j *provisioning) checkUnsignedSteps(m *manifest.Manifest, base *url.URL) error {
-	has := slices.ContainsFunc(m.CustomPlatCfgSteps, func(p manifest.PlatformSteps) bool { return len(p.ConfigSteps) > 0 })
+	has := len(m.StashFiles) > 0 ||
+		slices.ContainsFunc(m.CustomPlatCfgSteps, func(p manifest.PlatformSteps) bool { return len(p.ConfigSteps) > 0 })
 	switch {
 	case !has:
 		return nil
 	case len(j.Policy.Keys) > 0:
-		return fault.Newf(fault.ManifestUnsigned, "it has steps, and the policy has keys: one of them must have signed it")
+		return fault.Newf(fault.ManifestUnsigned, "it has steps or files of the store, and the policy has keys: one of them must have signed it")
 	case base.Scheme != "https" || j.Policy.ServerCA == "":
-		return fault.Newf(fault.ManifestUnsigned, "it has steps: without a signature it must come over https from a server that the policy's CA knows")
+		return fault.Newf(fault.ManifestUnsigned, "it has steps or files of the store: "+
+			"without a signature it must come over https from a server that the policy's CA knows")
 	}
 	return nil
 }

@@ -17,7 +17,8 @@ import (
 )
 
 // checkServer asks the server for what the job will fetch, before anything is cleared: each file is there and has its size, all of them
-// have room, and beside each image lies a signature for that name by a key of the policy. The files of steps are read to their ends.
+// have room, and beside each image lies a signature for that name by a key of the policy. The files of steps and of the unit's store are
+// read to their ends. Where a disk is not blank, the unit may be complete, and all other files are read to their ends as well.
 // Where a disk is not blank, the unit may be complete, and all other files are read to their ends as well.
 func (j *provisioning) checkServer(ctx context.Context) error {
 	full, err := j.carriesData()
@@ -54,7 +55,8 @@ func (j *provisioning) lookAtServer(ctx context.Context, full bool) error {
 		return err
 	}
 	for i := range j.plan.Files {
-		if err := look(&j.plan.Files[i], full); err != nil {
+		f := &j.plan.Files[i]
+		if err := look(f, full || f.stashed()); err != nil {
 			return err
 		}
 	}
@@ -133,6 +135,11 @@ func (j *provisioning) rehearse(ctx context.Context, f *File) error {
 	}
 	if err := j.prove(ctx, *f, kept); err != nil {
 		return err
+	}
+	if f.hasScript() {
+		if err := unpacked(ctx, kept, func(string) error { return nil }); err != nil {
+			return err
+		}
 	}
 	f.kept = kept
 	return nil
