@@ -25,6 +25,8 @@ import (
 type ManifestCmd struct {
 	Make  ManifestMakeCmd  `cmd:"" help:"Make a manifest, with hashes from the files, and sign it."`
 	Check ManifestCheckCmd `cmd:"" help:"Explain everything that is wrong with a manifest."`
+	Diff  ManifestDiffCmd  `cmd:"" help:"Say what changes for whom from one manifest to another."`
+	Specs ManifestSpecsCmd `cmd:"" help:"Write the specification of a platform from a machine, or from a capture of one."`
 }
 
 // ManifestMakeCmd makes a manifest.

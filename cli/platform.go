@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"testing/fstest"
 
 	"gprovision/cli/answer"
@@ -153,7 +152,7 @@ func readDMI(captured string) (fs.FS, smbios.Info, error) {
 	sys := os.DirFS("/sys")
 	if captured != "" {
 		var err error
-		if sys, err = openCapture(captured); err != nil {
+		if _, sys, err = openCapture(captured); err != nil {
 			return nil, smbios.Info{}, err
 		}
 	}
@@ -213,28 +212,28 @@ func (p *PlatformDMICmd) Run(c *Context) error {
 	return nil
 }
 
-// openCapture returns the /sys of a captured machine.
-func openCapture(name string) (fs.FS, error) {
+// openCapture returns the /proc and the /sys of a captured machine.
+func openCapture(name string) (proc, sys fs.FS, err error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
-		return nil, fmt.Errorf("read capture: %w", err)
+		return nil, nil, fmt.Errorf("read capture: %w", err)
 	}
 	_, entries, err := capture.Parse(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
-	m := fstest.MapFS{}
+	all := fstest.MapFS{"proc": {Mode: fs.ModeDir}, "sys": {Mode: fs.ModeDir}}
 	for _, e := range entries {
-		n, ok := strings.CutPrefix(e.Name, "sys/")
-		switch {
-		case !ok:
-		case e.Link != "":
-			m[n] = &fstest.MapFile{Data: []byte(e.Link), Mode: fs.ModeSymlink | 0o777}
-		default:
-			m[n] = &fstest.MapFile{Data: e.Data, Mode: 0o444}
+		all[e.Name] = &fstest.MapFile{Data: e.Data, Mode: 0o444}
+		if e.Link != "" {
+			all[e.Name] = &fstest.MapFile{Data: []byte(e.Link), Mode: fs.ModeSymlink | 0o777}
 		}
 	}
-	return m, nil
+	if proc, err = fs.Sub(all, "proc"); err != nil {
+		return nil, nil, err
+	}
+	sys, err = fs.Sub(all, "sys")
+	return proc, sys, err
 }
 
 // PlatformCaptureCmd captures this machine.

@@ -79,7 +79,7 @@ func TestCapture(t *testing.T) {
 		t.Errorf("%s", b)
 	}
 	name := put(t, filepath.Join(t.TempDir(), "fox.txt"), string(b))
-	again, err := openCapture(name)
+	_, again, err := openCapture(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestCaptureHere(t *testing.T) {
 	if _, _, err := calling(t, "platform", "capture", "--out", name); err != nil {
 		t.Fatal(err)
 	}
-	again, err := openCapture(name)
+	_, again, err := openCapture(name)
 	if err != nil {
 		t.Fatal(err)
 	}
