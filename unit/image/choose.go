@@ -261,7 +261,7 @@ func Order(images []Image, first string, history release.History) (sorted []Imag
 	var asked, good, worn []Image
 	for _, im := range images {
 		switch {
-		case first != "" && im.Name.String() == first:
+		case im.Name.String() == first:
 			asked = append(asked, im)
 		case history.Check(im.Name.String()):
 			good = append(good, im)
