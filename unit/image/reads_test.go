@@ -90,8 +90,10 @@ func TestRemoveInVain(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(im.Path+signature.Suffix, "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if im.Remove() == nil || im.Remove() == nil {
-		t.Error("a signature that stays, or an image that is gone, is no error")
+	for _, what := range []string{"the signature stays", "the image is gone"} {
+		if im.Remove() == nil {
+			t.Errorf("%s, and that is no error", what)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(f.Dir, "file"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -126,7 +128,8 @@ func TestGoBackFarther(t *testing.T) {
 func TestNeeds(t *testing.T) {
 	none := image.Beside(filesystem.Need{}, layout.UEFI, 0)
 	for fw, want := range map[layout.Firmware]int64{layout.UEFI: 10, layout.BIOS: 3*11 - 1} {
-		if got := image.Beside(filesystem.Need{Inodes: 5, Blocks: 7}, fw, 10*4096+5); got.Blocks-none.Blocks != want+7 || got.Inodes-none.Inodes != 5 {
+		got := image.Beside(filesystem.Need{Inodes: 5, Blocks: 7}, fw, 10*4096+5)
+		if got.Blocks-none.Blocks != want+7 || got.Inodes-none.Inodes != 5 {
 			t.Errorf("%s: %+v, beside nothing %+v", fw, got, none)
 		}
 	}

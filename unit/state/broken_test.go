@@ -29,7 +29,8 @@ func TestDamagedFiles(t *testing.T) {
 		BoardsFile: func() error { _, err := ReadBoards(v); return err }, PendingFile: func() error { _, err := v.ReadPending(); return err },
 		ManifestsFile: func() error { _, err := v.ReadManifests(); return err }, ShellFile: func() error { _, err := v.ReadTries(); return err },
 		MediumFile: func() error { _, err := v.ReadMedium(); return err }, HistoryFile: func() error { _, err := v.History(); return err },
-		RestoreDataFile: func() error { _, err := v.ReadRestoreData(); return err }, NetworkFile: func() error { _, err := v.ReadNetwork(); return err },
+		RestoreDataFile: func() error { _, err := v.ReadRestoreData(); return err },
+		NetworkFile:     func() error { _, err := v.ReadNetwork(); return err },
 	} {
 		if err := os.MkdirAll(v.Path(name, "x"), 0o700); err != nil {
 			t.Fatal(err)
@@ -41,7 +42,8 @@ func TestDamagedFiles(t *testing.T) {
 	if err := v.WriteTries(3); err == nil {
 		t.Error("wrong passwords are counted in a directory")
 	}
-	if damaged, err := v.ChangeHistory(time.Now(), func(h *release.History) { h.Imaging("A", true, time.Now()) }); damaged == nil || err != nil {
+	damaged, err := v.ChangeHistory(time.Now(), func(h *release.History) { h.Imaging("A", true, time.Now()) })
+	if damaged == nil || err != nil {
 		t.Errorf("the history: %v, %v", damaged, err)
 	}
 	if h, err := v.History(); err != nil || len(h.ImageResults) != 1 {
@@ -194,7 +196,8 @@ func TestMeanings(t *testing.T) {
 	for kind, want := range map[string]struct {
 		image               string
 		settings, dropsData bool
-	}{KindRestore: {Latest, false, false}, KindRestoreSettings: {Latest, true, false}, KindRestoreEverything: {Latest, true, true}, KindErase: {}} {
+	}{KindRestore: {Latest, false, false}, KindErase: {}, KindRestoreSettings: {Latest, true, false},
+		KindRestoreEverything: {Latest, true, true}} {
 		r, err := NewRequest(kind, "", "x", time.Now())
 		if err != nil || r.Image != want.image || r.DropsSettings() != want.settings || r.DropsData() != want.dropsData {
 			t.Errorf("%s: %+v, %v", kind, r, err)
