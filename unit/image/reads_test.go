@@ -1,6 +1,7 @@
 package image_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -80,6 +81,26 @@ func TestReadOnce(t *testing.T) {
 	}
 	if n, err := r.ReadAt(make([]byte, 1), -1); n != 0 || err == nil {
 		t.Errorf("before the beginning: %d, %v", n, err)
+	}
+}
+
+// TestProofInPieces: in which pieces an image was read for its signature makes no difference to its proof.
+func TestProofInPieces(t *testing.T) {
+	content := make([]byte, 3*chunk)
+	for i := range content {
+		content[i] = byte(i >> 9)
+	}
+	for _, piece := range []int{1000, chunk - 1, chunk, chunk + 1, 2 * chunk, 3 * chunk} {
+		var p image.Proof
+		for b := range slices.Chunk(content, piece) {
+			if n, err := p.Write(b); n != len(b) || err != nil {
+				t.Fatalf("%d, %v", n, err)
+			}
+		}
+		b := make([]byte, len(content))
+		if _, err := p.Reader(bytes.NewReader(content)).ReadAt(b, 0); err != nil || !bytes.Equal(b, content) {
+			t.Errorf("in pieces of %d: %v", piece, err)
+		}
 	}
 }
 
