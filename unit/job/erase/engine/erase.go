@@ -78,7 +78,8 @@ type Env struct {
 	Announce func(before erasure.Drive) error
 	// Store writes the state where a power cut does not reach, and not to this drive. An error ends the erase. It keeps no reference to it.
 	Store func(State) error
-	// Progress is told how much of the present method is done, from 0 to 1. It may be nil.
+	// Progress is told how much is done, from 0 to 1: of the present method, with the marks of all blocks before it and the look at them after
+	// it where Target.Full asks for that. The next method begins anew. It may be nil.
 	Progress func(part float64)
 	// Requests is how many reads or writes are under way at once.
 	Requests int
@@ -190,7 +191,7 @@ type run struct {
 func Run(ctx context.Context, env Env, t Target, s State) (Result, error) {
 	r := &run{t: t, s: &s, out: t.Known, link: &link{
 		ctx: ctx, env: env, state: &s, drive: t.Drive, guard: t.Guard, permit: t.Permit, blockSize: int(t.Known.BlockSize),
-		password: t.Password,
+		password: t.Password, full: t.Full,
 	}}
 	r.link.areas = r.link.gateAreas(t.Areas)
 	// What a power cut did to a drive is not known, so that what was kept of the places before may not be there any more.

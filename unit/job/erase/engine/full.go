@@ -32,6 +32,11 @@ func (r *run) mark() error {
 		return nil
 	}
 	o.settled = r.settled
+	o.reached = func() error {
+		p := r.s.Marks
+		r.link.progress(sharedByMarks * (float64(p.Pass) + float64(p.Next)/float64(max(1, r.link.areas.size()))) / passZeros)
+		return r.link.store()
+	}
 	if err := o.run(r.link.ctx); stops(err) {
 		return err
 	} else if err != nil || r.s.Marks.More > 0 || uint64(o.bad()) > r.link.blocks()/2 {
@@ -53,7 +58,7 @@ func (l *link) after() erasure.Samples {
 	if err != nil {
 		return s
 	}
-	f, err := o.lookAtAll(l.ctx)
+	f, err := o.lookAtAll(l.ctx, func(part float64) { l.progress(1 - sharedByLook + sharedByLook*part) })
 	if err != nil { // what was read is not all
 		return s
 	}
@@ -67,8 +72,8 @@ func (l *link) after() erasure.Samples {
 // asBefore reports whether samples were found as before.
 func asBefore(s erasure.Samples) bool { return s.Random.Unchanged > 0 || s.Ends.Unchanged > 0 }
 
-// lookAtAll reads all blocks.
-func (o *overwriter) lookAtAll(ctx context.Context) (found, error) {
+// lookAtAll reads all blocks, and tells how much of them.
+func (o *overwriter) lookAtAll(ctx context.Context, tell func(part float64)) (found, error) {
 	var all found
 	size := o.blocks.size()
 	part := o.step(size)
@@ -77,6 +82,7 @@ func (o *overwriter) lookAtAll(ctx context.Context) (found, error) {
 			return found{}, err
 		}
 		all.add(o.part(at, min(size, at+part)))
+		tell(float64(min(size, at+part)) / float64(size))
 	}
 	if n := all.places; n.Changed+n.Unchanged+n.Constant+n.Unreadable+all.skipped != erasure.Count(size/o.blockSize) {
 		return found{}, errors.New("not all blocks were looked at")

@@ -22,6 +22,7 @@ type link struct {
 	areas     view
 	blockSize int
 	password  []byte // of the Target
+	full      bool   // likewise
 	// gate is held while the drive is asked whether it is still at work; stuck reports that an operation did not end in its time.
 	gate  sync.Mutex
 	stuck bool
@@ -98,8 +99,23 @@ func (l *link) store() error {
 	return nil
 }
 
+// The shares of the time that marking all blocks takes, and looking at them again: two passes and one, and the method may take as long as
+// two.
+const (
+	sharedByMarks = 0.4
+	sharedByLook  = 0.2
+)
+
 // tell tells how much of the present method is done.
 func (l *link) tell(part float64) {
+	if l.full {
+		part = sharedByMarks + part*(1-sharedByMarks-sharedByLook)
+	}
+	l.progress(part)
+}
+
+// progress tells how much of all is done, as far as the present method.
+func (l *link) progress(part float64) {
 	if l.env.Progress != nil {
 		l.env.Progress(part)
 	}

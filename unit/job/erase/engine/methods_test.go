@@ -62,6 +62,40 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// TestProgress fails unless what is told of one method only ever grows up to the end, and the marks of all blocks and the look at them
+// move it.
+func TestProgress(t *testing.T) {
+	for _, c := range []simdrive.Config{
+		small(simdrive.NVMeDisk(1), 8000), small(simdrive.SATADisk(1), 16_000), small(simdrive.MMCDisk(1), 16_000),
+		small(simdrive.SCSIDisk(1), 16_000),
+	} {
+		for _, full := range []bool{false, true} {
+			g := newRig(t, c, simdrive.Faults{})
+			g.target = func(t *Target) { t.Full = full }
+			var told []float64
+			var marks, looks int
+			g.progress = func(part float64) {
+				switch {
+				case part <= sharedByMarks:
+					marks++
+				case part > 1-sharedByLook:
+					looks++
+				}
+				if n := len(told); part < 0 || part > 1 || n > 0 && part < told[n-1] {
+					t.Errorf("%s, full %t: %g after %g", c.Protocol, full, part, told)
+				}
+				told = append(told, part)
+			}
+			if res := g.finish(); len(res.Attempts) != 1 {
+				t.Fatalf("%s, full %t: %s", c.Protocol, full, caught(res))
+			}
+			if full && (marks < 4 || looks < 2 || told[len(told)-1] != 1) {
+				t.Errorf("%s: %d times in the marks, %d in the look at them: %g", c.Protocol, marks, looks, told)
+			}
+		}
+	}
+}
+
 // TestFullSaysWhatItCannot counts blocks whose marks do not stay, and gives the marks up where they are many.
 func TestFullSaysWhatItCannot(t *testing.T) {
 	for _, tt := range []struct {

@@ -39,6 +39,8 @@ type rig struct {
 	blocks func(Blocks) Blocks
 	// target changes the target.
 	target func(*Target)
+	// progress is told how much is done; nil: nobody is.
+	progress func(float64)
 	// onStore is called before each state is written.
 	onStore func(n int)
 }
@@ -169,7 +171,7 @@ func (g *rig) env() Env {
 			g.state = b
 			return err
 		},
-		Requests: g.requests,
+		Requests: g.requests, Progress: g.progress,
 	}
 }
 
