@@ -16,12 +16,7 @@ func ExampleList() {
 	}
 	for _, d := range devices {
 		if d.Link.Known() && d.Most.Known() && d.Link != d.Most {
-			fmt.Println(d.Address, "runs at", d.Link, "and can do", d.Most)
+			fmt.Printf("%s runs at %d MT/s on %d lanes, and can do %d on %d\n", d.Address, d.Link.MTs, d.Link.Lanes, d.Most.MTs, d.Most.Lanes)
 		}
 	}
-}
-
-func ExampleLink() {
-	fmt.Println(pci.Link{MTs: 2500, Lanes: 4})
-	// Output: 2.5 GT/s ×4
 }

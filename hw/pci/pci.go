@@ -38,14 +38,6 @@ type Link struct {
 // Known reports whether speed and width are.
 func (l Link) Known() bool { return l.MTs > 0 && l.Lanes > 0 }
 
-// String returns it as "8 GT/s ×4".
-func (l Link) String() string {
-	if !l.Known() {
-		return "not known"
-	}
-	return fmt.Sprintf("%s GT/s ×%d", strconv.FormatFloat(float64(l.MTs)/1000, 'f', -1, 64), l.Lanes)
-}
-
 // List returns the devices below /sys/bus/pci/devices, in the order of their addresses. The file system must be rooted at /sys. Entries
 // without vendor, device and class are left out. A machine without PCI has none.
 func List(sys fs.FS) ([]Device, error) {
