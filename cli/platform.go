@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -16,22 +17,27 @@ import (
 	"gprovision/model/capture"
 	"gprovision/model/dmi"
 	"gprovision/model/fault"
+	"gprovision/model/hardware"
+	"gprovision/model/manifest"
 	"gprovision/model/platform"
 	"gprovision/model/source"
+	"gprovision/unit/inventory"
 )
 
 // PlatformCmd are the verbs about appliance tables and machines.
 type PlatformCmd struct {
-	Check    PlatformCheckCmd    `cmd:"" help:"Explain everything that is wrong with an appliance table."`
-	Identify PlatformIdentifyCmd `cmd:"" help:"Say which platform of a table this machine, or a captured one, is."`
+	Check    PlatformCheckCmd    `cmd:"" help:"Explain what is wrong with an appliance table, or compare a machine with a manifest."`
+	Identify PlatformIdentifyCmd `cmd:"" help:"Say which platform of a table this machine, or a captured one, is, and why."`
 	Capture  PlatformCaptureCmd  `cmd:"" help:"Save what this machine shows of itself as one text file."`
 	DMI      PlatformDMICmd      `cmd:"" name:"dmi" help:"List the DMI keys of this machine, or of a captured one, with their values."`
 }
 
-// PlatformCheckCmd checks an appliance table.
+// PlatformCheckCmd checks an appliance table, or a machine against a manifest.
 type PlatformCheckCmd struct {
-	File string `arg:"" help:"Appliance table (appliance.json)."`
-	JSON bool   `name:"json" help:"Print the problems as JSON."`
+	File     string `arg:"" help:"Appliance table (appliance.json)."`
+	Capture  string `arg:"" optional:"" help:"Capture of the machine for --manifest. Default: this machine."`
+	Manifest string `placeholder:"FILE" help:"Compare a machine with this manifest's specification for its platform, as a unit does."`
+	JSON     bool   `name:"json" help:"Print the problems, or the lines of the comparison, as JSON."`
 }
 
 // Help returns the examples of the verb.
@@ -39,16 +45,93 @@ func (*PlatformCheckCmd) Help() string {
 	return `Examples:
 
   gprov platform check appliance.json
-  gprov platform check --json appliance.json`
+  gprov platform check --json appliance.json
+  gprov platform check appliance.json fox.txt --manifest manufData.json
+
+With a manifest each line of the hardware check is printed: ok, differs, or not checked. The exit status is 1 if one differs.`
 }
 
-// Run prints the problems. It is an error if there are any.
+// Run prints the problems, or the lines. It is an error if there are problems, or if a line does not hold.
 func (p *PlatformCheckCmd) Run(c *Context) error {
-	_, ps, err := loadPlatforms(p.File)
+	b, ps, err := loadPlatforms(p.File)
 	if err != nil {
 		return err
 	}
-	return reportProblems(c, p.File, ps, p.JSON)
+	if p.Manifest == "" {
+		if p.Capture != "" {
+			return &UsageError{errors.New("a capture is compared with a manifest, and --manifest names none")}
+		}
+		return reportProblems(c, p.File, ps, p.JSON)
+	}
+	table, err := platform.Parse(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.File, err)
+	}
+	printProblems(c.Stderr, p.File, ps)
+	if b, err = os.ReadFile(p.Manifest); err != nil {
+		return fmt.Errorf("read manifest: %w", err)
+	}
+	m, err := manifest.Parse(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.Manifest, err)
+	}
+	have, id, err := readMachine(c, p.Capture, table)
+	if err != nil {
+		return err
+	}
+	spec, err := m.SpecsFor(id.Variant.DevCodeName)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.Manifest, err)
+	}
+	return reportLines(c, hardware.Compare(spec, have, id), p.JSON)
+}
+
+// reportLines prints the lines of a hardware check. It is an error if one does not hold.
+func reportLines(c *Context, lines []hardware.Line, asJSON bool) error {
+	if asJSON {
+		if err := answer.JSON(c.Stdout, map[string]any{"lines": lines, "summary": hardware.Tally(lines)}); err != nil {
+			return err
+		}
+		return hardware.Judge(lines)
+	}
+	for _, l := range lines {
+		verdict := "ok"
+		switch {
+		case l.Wrong():
+			verdict = "differs"
+		case !l.Checked:
+			verdict = "not checked"
+		}
+		fmt.Fprintf(c.Stdout, "%-11s %s: %s, expected %s (%s)\n", verdict, shown.Line(l.Name), shown.Line(l.Found), shown.Line(l.Expected),
+			shown.Line(l.Rule))
+	}
+	fmt.Fprintln(c.Stdout, hardware.Tally(lines))
+	return hardware.Judge(lines)
+}
+
+// readMachine reads this machine, or a captured one, and which platform of a table it is. What cannot be read is said, and is not there.
+func readMachine(c *Context, captured string, table *platform.Table) (hardware.Machine, platform.Identity, error) {
+	sys, info, err := readDMI(captured)
+	if err != nil {
+		return hardware.Machine{}, platform.Identity{}, err
+	}
+	proc := os.DirFS("/proc")
+	if captured != "" {
+		if proc, _, err = openCapture(captured); err != nil {
+			return hardware.Machine{}, platform.Identity{}, err
+		}
+	}
+	id, err := platform.Identify(table, info)
+	if err != nil {
+		return hardware.Machine{}, id, err
+	}
+	disks, err1 := block.List(sys)
+	m, err2 := inventory.Read(proc, sys, disks)
+	if err := errors.Join(err1, err2); err != nil {
+		fmt.Fprintf(c.Stderr, "cannot be read: %s\n", shown.Line(err.Error()))
+	}
+	m.Serial = id.Serial
+	return m, id, nil
 }
 
 // loadPlatforms reads an appliance table and what is wrong with it.
@@ -60,51 +143,99 @@ func loadPlatforms(name string) ([]byte, []source.Problem, error) {
 	return b, platform.Check(b), nil
 }
 
+// MachineArg names the machine that a verb looks at.
+type MachineArg struct {
+	Machine string `arg:"" optional:"" name:"capture" help:"Capture of a machine. Default: this machine."`
+	// Capture is how version 0.1 named it.
+	Capture string `hidden:"" placeholder:"FILE" help:"The capture, as version 0.1 named it."`
+}
+
+func (m MachineArg) name() string {
+	if m.Machine == "" {
+		return m.Capture
+	}
+	return m.Machine
+}
+
 // PlatformIdentifyCmd identifies a machine.
 type PlatformIdentifyCmd struct {
-	Platforms string `placeholder:"FILE" help:"Appliance table. Default: the built-in one."`
-	Capture   string `placeholder:"FILE" help:"Look at this capture, not at this machine."`
-	JSON      bool   `name:"json" help:"Print the platform facts as JSON."`
+	MachineArg `embed:""`
+	Table      string `aliases:"platforms" placeholder:"FILE" help:"Appliance table. Default: the built-in one."`
+	JSON       bool   `name:"json" help:"Print the platform facts as JSON, with all variants and why each was chosen or not."`
 }
 
 // Help returns the examples of the verb.
 func (*PlatformIdentifyCmd) Help() string {
 	return `Examples:
 
-  gprov platform identify --platforms appliance.json
-  gprov platform identify --platforms appliance.json --capture fox.txt
+  gprov platform identify --table appliance.json
+  gprov platform identify fox.txt --table appliance.json
+  gprov platform identify fox.txt --table appliance.json --json
 
-DMI tables are readable by root only; without them only a few strings are known.`
+It says by which rule the platform was chosen, and why each other one of the table was not. DMI tables are readable by root
+only; without them only a few strings are known.`
 }
 
-// Run prints the platform, the strings by which it was recognised, and the disks that would be chosen.
+// Run prints the platform, why it is that one and no other, and the disks that would be chosen.
 func (p *PlatformIdentifyCmd) Run(c *Context) error {
 	table := platform.Default()
-	if p.Platforms != "" {
-		b, err := os.ReadFile(p.Platforms)
+	if p.Table != "" {
+		b, err := os.ReadFile(p.Table)
 		if err != nil {
 			return fmt.Errorf("read appliance table: %w", err)
 		}
 		if table, err = platform.Parse(b); err != nil {
-			return fmt.Errorf("%s: %w", p.Platforms, err)
+			return fmt.Errorf("%s: %w", p.Table, err)
 		}
-		printProblems(c.Stderr, p.Platforms, table.Notes())
+		printProblems(c.Stderr, p.Table, table.Notes())
 	}
-	sys, info, err := readDMI(p.Capture)
+	sys, info, err := readDMI(p.name())
 	if err != nil {
 		return err
 	}
-	id, err := platform.Identify(table, info)
-	if err != nil {
-		return err
-	}
+	id, unknown := platform.Identify(table, info)
+	reasons := platform.Explain(table, info)
 	if p.JSON {
-		b, err := platform.Facts(id)
+		said, err := identity(id, reasons)
 		if err != nil {
 			return err
 		}
-		return answer.JSON(c.Stdout, json.RawMessage(b))
+		return errors.Join(answer.JSON(c.Stdout, said), unknown)
 	}
+	if unknown == nil {
+		if err := printIdentity(c, sys, id); err != nil {
+			return err
+		}
+	}
+	for _, r := range reasons {
+		is := map[bool]string{true: "chosen", false: "not"}[r.Chosen]
+		fmt.Fprintf(c.Stdout, "%-13s %s: %s\n", is, shown.Line(r.DevCodeName), shown.Line(r.Why))
+	}
+	if unknown != nil {
+		return unknown
+	}
+	return id.CheckSerial()
+}
+
+// identity is the answer of identify: the platform facts of a machine, if it is known, and why it is that platform and no other.
+func identity(id platform.Identity, reasons []platform.Reason) (map[string]any, error) {
+	said := map[string]any{"variants": reasons}
+	if id.From == "" {
+		return said, nil
+	}
+	b, err := platform.Facts(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, &said); err != nil {
+		return nil, fmt.Errorf("write the platform facts: %w", err)
+	}
+	said["recognisedBy"] = id.From
+	return said, nil
+}
+
+// printIdentity prints the platform of a machine, its ports, and the disks that would be chosen.
+func printIdentity(c *Context, sys fs.FS, id platform.Identity) error {
 	fmt.Fprintf(c.Stdout, "platform      %s (family %s)\n", shown.Line(id.Variant.DevCodeName), shown.Line(id.Variant.Familyname))
 	fmt.Fprintf(c.Stdout, "recognised by %s: %q %q, SKU %q\n", id.From, id.Mfg, id.Prod, id.SKU)
 	fmt.Fprintf(c.Stdout, "serial        %q (%s)\n", id.Serial, shown.Line(id.Variant.SerNumField))
@@ -144,7 +275,7 @@ func (p *PlatformIdentifyCmd) Run(c *Context) error {
 	for _, d := range main {
 		fmt.Fprintf(c.Stdout, "main          %s\n", shown.Line(d.String()))
 	}
-	return id.CheckSerial()
+	return nil
 }
 
 // readDMI returns the /sys of this machine, or of a captured one if a capture is named, and what its DMI tables say.
@@ -165,16 +296,16 @@ func readDMI(captured string) (fs.FS, smbios.Info, error) {
 
 // PlatformDMICmd lists what DMI says.
 type PlatformDMICmd struct {
-	Capture string `placeholder:"FILE" help:"Look at this capture, not at this machine."`
-	JSON    bool   `name:"json" help:"Print JSON, with DmiMatches as a manifest has it."`
+	MachineArg `embed:""`
+	JSON       bool `name:"json" help:"Print JSON, with DmiMatches as a manifest has it."`
 }
 
 // Help returns the examples of the verb.
 func (*PlatformDMICmd) Help() string {
 	return `Examples:
 
-  gprov platform dmi --capture fox.txt
-  gprov platform dmi --capture fox.txt --json
+  gprov platform dmi fox.txt
+  gprov platform dmi fox.txt --json
 
 Each line is a key of DmiMatches and the value that this machine has. DMI tables are readable by root only; without them
 only a few keywords are known.`
@@ -182,7 +313,7 @@ only a few keywords are known.`
 
 // Run prints the keys and their values.
 func (p *PlatformDMICmd) Run(c *Context) error {
-	_, info, err := readDMI(p.Capture)
+	_, info, err := readDMI(p.name())
 	if err != nil {
 		return err
 	}
@@ -247,23 +378,19 @@ func (*PlatformCaptureCmd) Help() string {
 
   gprov platform capture --out fox.txt
 
-The file has the machine's DMI tables, EFI boot variables, disks, ports, PCI and USB devices. It names serial
-numbers and addresses, and holds no content of disks.`
+The file has what 'gprov platform identify' and the hardware check of a unit read: the machine's DMI tables, EFI boot
+variables, processors, memory, disks, ports, PCI and USB devices. It names serial numbers and addresses. It holds no content
+of disks, no keys and no passwords. Only root can read all of it. On a unit: gprov-unit capture.`
 }
 
 // Run writes the capture.
 func (p *PlatformCaptureCmd) Run(c *Context) error {
-	entries, missed, err := capture.Collect(os.DirFS("/sys"), os.DirFS("/proc"))
+	b, missed, err := capture.Take(os.DirFS("/sys"), os.DirFS("/proc"), "gprov "+c.Version)
 	if err != nil {
 		return err
 	}
 	for _, m := range missed {
 		fmt.Fprintf(c.Stderr, "not readable: %s\n", shown.Line(m))
-	}
-	comment := "captured by gprov " + c.Version + "\n"
-	b, err := capture.Format(comment, entries)
-	if err != nil {
-		return err
 	}
 	if p.Out != "" {
 		return durable.Write(p.Out, b, 0o644)

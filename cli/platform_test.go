@@ -14,6 +14,7 @@ import (
 	"gprovision/hw/block"
 	"gprovision/hw/nic"
 	"gprovision/model/capture"
+	"gprovision/model/hardware"
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
 	"gprovision/site"
@@ -67,13 +68,9 @@ func machine() fstest.MapFS {
 
 func TestCapture(t *testing.T) {
 	sys := machine()
-	entries, missed, err := capture.Collect(sys, fstest.MapFS{"cpuinfo": {Data: []byte("processor: 0\n")}})
+	b, missed, err := capture.Take(sys, machineProc(), "test")
 	if err != nil || len(missed) > 0 {
 		t.Fatal(err, missed)
-	}
-	b, err := capture.Format("", entries)
-	if err != nil {
-		t.Fatal(err)
 	}
 	if strings.Contains(string(b), "LoaderSystemToken") || !strings.Contains(string(b), "base64:sys/firmware/efi/efivars/BootOrder-") || !strings.Contains(string(b), "-- proc/cpuinfo --") {
 		t.Errorf("%s", b)
@@ -94,11 +91,14 @@ func TestCapture(t *testing.T) {
 		}
 	}
 
-	stdout, _, err := calling(t, "platform", "identify", "--capture", name)
+	stdout, _, err := calling(t, "platform", "identify", name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"platform      QEMU (family qemu)", `serial        "S1"`, "recovery      /dev/vdb", "main          /dev/vda", "port          eth0 52:54:00:00:00:01 e1000e"} {
+	for _, want := range []string{"platform      QEMU (family qemu)", `serial        "S1"`, "recovery      /dev/vdb", "main          /dev/vda",
+		"port          eth0 52:54:00:00:00:01 e1000e",
+		`chosen        QEMU: manufacturer and product name of the system are`,
+		`not           QEMU: the manufacturer of the baseboard is "QEMU", and DmiMbMfg "GPROV_QEMU"; the product name of the system is`} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in\n%s", want, stdout)
 		}
@@ -107,9 +107,88 @@ func TestCapture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var facts struct{ Serial, DevCodeName string }
-	if err := json.Unmarshal([]byte(stdout), &facts); err != nil || facts.Serial != "S1" || facts.DevCodeName != "QEMU" {
+	var facts struct {
+		Serial, DevCodeName, RecognisedBy string
+		Variants                          []platform.Reason
+	}
+	if err := json.Unmarshal([]byte(stdout), &facts); err != nil || facts.Serial != "S1" || facts.DevCodeName != "QEMU" ||
+		facts.RecognisedBy != "system" ||
+		len(facts.Variants) != len(platform.Default().Variants) {
 		t.Errorf("%+v, %v", facts, err)
+	}
+}
+
+// machineProc is /proc of that machine.
+func machineProc() fstest.MapFS {
+	return fstest.MapFS{"cpuinfo": {Data: []byte("processor: 0\nmodel name: A CPU\n")}, "meminfo": {Data: []byte("MemTotal: 2048000 kB\n")}}
+}
+
+// TestIdentifyUnknown: a machine that is no platform of the table has a reason for each.
+func TestIdentifyUnknown(t *testing.T) {
+	sys := machine()
+	sys["class/dmi/id/sys_vendor"].Data = []byte("Somebody\n")
+	b, _, err := capture.Take(sys, machineProc(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := put(t, filepath.Join(t.TempDir(), "fox.txt"), string(b))
+	stdout, _, err := calling(t, "platform", "identify", name)
+	if err == nil || strings.Contains(stdout, "chosen") || strings.Count(stdout, "not  ") != len(platform.Default().Variants) ||
+		!strings.Contains(stdout, `the manufacturer of the system is "Somebody"`) {
+		t.Errorf("%v\n%s", err, stdout)
+	}
+	stdout, _, err = calling(t, "platform", "identify", "--json", name)
+	var said struct{ Variants []platform.Reason }
+	if jerr := json.Unmarshal([]byte(stdout), &said); err == nil || jerr != nil || len(said.Variants) != len(platform.Default().Variants) {
+		t.Errorf("%v, %v\n%s", err, jerr, stdout)
+	}
+}
+
+// TestPlatformCheckMachine: a machine holds against the specification that is written from it, and another one does not.
+func TestPlatformCheckMachine(t *testing.T) {
+	dir := t.TempDir()
+	taken := func(sys, proc fstest.MapFS, name string) string {
+		b, _, err := capture.Take(sys, proc, "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return put(t, filepath.Join(dir, name), string(b))
+	}
+	golden := taken(machine(), machineProc(), "golden.txt")
+	proc := machineProc()
+	proc["meminfo"].Data = []byte("MemTotal: 1024000 kB\n")
+	other := taken(machine(), proc, "other.txt")
+	b, err := platform.Default().Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := put(t, filepath.Join(dir, "appliance.json"), string(b))
+	have, id, err := readMachine(&Context{Stderr: t.Output()}, golden, platform.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := hardware.Dump(have, id.Variant, "/dev/vdb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := put(t, filepath.Join(dir, "manufData.json"), `{"ValidationData": [`+string(spec)+`]}`)
+	stdout, _, err := calling(t, "platform", "check", table, golden, "--manifest", m)
+	if err != nil || strings.Contains(stdout, "differs") ||
+		!strings.Contains(stdout, "ok          memory: 2000 MiB, expected 2000 MiB (within 1 %)\n") ||
+		!strings.Contains(stdout, "not checked serial number") || !strings.Contains(stdout, "checked, ") {
+		t.Errorf("%v\n%s", err, stdout)
+	}
+	stdout, _, err = calling(t, "platform", "check", table, other, "--manifest", m)
+	if err == nil || strings.Count(stdout, "differs") != 1 || !strings.Contains(stdout, "differs     memory: 1000 MiB") {
+		t.Errorf("%v\n%s", err, stdout)
+	}
+	stdout, _, err = calling(t, "platform", "check", "--json", table, other, "--manifest", m)
+	var said struct{ Lines []hardware.Line }
+	if jerr := json.Unmarshal([]byte(stdout), &said); err == nil || jerr != nil || len(said.Lines) < 10 {
+		t.Errorf("%v, %v\n%s", err, jerr, stdout)
+	}
+	if _, _, err := calling(t, "platform", "check", table, other); err == nil {
+		t.Error("a capture and no manifest")
 	}
 }
 
@@ -169,7 +248,7 @@ func TestPlatformDMI(t *testing.T) {
 		t.Helper()
 		var out, errs bytes.Buffer
 		c := &Context{Context: t.Context(), Stdout: &out, Stderr: &errs, Site: site.Stock(), Version: "r1"}
-		if code := run(c, append([]string{"platform", "dmi", "--capture", name}, args...)); code != 0 {
+		if code := run(c, append([]string{"platform", "dmi", name}, args...)); code != 0 {
 			t.Fatalf("%d: %s", code, errs.String())
 		}
 		return out.String()

@@ -41,7 +41,7 @@ func TestPage(t *testing.T) {
 	if err := page.Says(docs, "running-system.md", "It needs root's rights for all but `status`, `systemd-unit` and `install`."); err != nil {
 		t.Error(err)
 	}
-	for verb, args := range map[string][]string{"status": nil, "boot-ok": nil, "restore": nil, "reset": {"--erase"}, "erase-certificate": nil, "fetch": {"x.upd"}, "save-network": nil, "support-bundle": nil,
+	for verb, args := range map[string][]string{"status": nil, "boot-ok": nil, "restore": nil, "reset": {"--erase"}, "erase-certificate": nil, "fetch": {"x.upd"}, "save-network": nil, "support-bundle": nil, "capture": nil,
 		"systemd-unit": nil, "install": {"--root", t.TempDir()}} {
 		f := newFake(t)
 		f.uid = 1000

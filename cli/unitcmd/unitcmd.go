@@ -41,6 +41,7 @@ type Commands struct {
 	Fetch       FetchCmd            `cmd:"" help:"Bring a release image onto the recovery volume, from a web server or a file."`
 	SaveNetwork SaveNetworkCmd      `cmd:"" name:"save-network" help:"Keep the network configuration for a restore."`
 	Support     SupportBundleCmd    `cmd:"" name:"support-bundle" help:"Write logs, history and an inventory for support staff into one file, without secrets."`
+	Capture     CaptureCmd          `cmd:"" help:"Write what this machine is made of into one text file, without secrets."`
 	SystemdUnit SystemdUnitCmd      `cmd:"" name:"systemd-unit" help:"Print a systemd unit of this program."`
 	Install     InstallCmd          `cmd:"" help:"Put this program and its systemd units into a root filesystem."`
 

@@ -6,7 +6,7 @@
 // target, and "base64:" for content that is not plain text. The first line of the comment is "gprov capture 1", the
 // version of the format.
 //
-// Collect fills one from file systems that are passed in. The package does not look at what the files mean.
+// Take makes one from file systems that are passed in. The package does not look at what the files mean.
 package capture
 
 import (

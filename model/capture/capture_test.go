@@ -63,6 +63,46 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestTake: credentials that a virtual machine gets by SMBIOS are not in a capture, which keeps the length of the tables; what is too large
+// is said; wireless ports stay wireless.
+func TestTake(t *testing.T) {
+	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
+	sys := fstest.MapFS{
+		"firmware/dmi/tables/DMI":                       file("\x0b\x05\x00\x00\x02io.systemd.credential.binary:key=c2VjcmV0\x00one=1\x00\x00"),
+		"class/dmi/id/sys_vendor":                       file(strings.Repeat("x", largest+1)),
+		"devices/platform/ipmi_bmc.0/firmware_revision": file("1.71\n"),
+		"class/net/wlan0":                               {Data: []byte("../../devices/net/wlan0"), Mode: fs.ModeSymlink | 0o777},
+		"devices/net/wlan0/type":                        file("1\n"),
+		"devices/net/wlan0/phy80211/name":               file("phy0\n"),
+		"devices/net/wlan0/statistics/rx_bytes":         file("1\n"),
+	}
+	b, missed, err := Take(sys, fstest.MapFS{}, "me")
+	if err != nil || len(missed) != 1 || missed[0] != "/sys/class/dmi/id/sys_vendor" {
+		t.Errorf("%v, %q", err, missed)
+	}
+	if !strings.HasPrefix(string(b), "gprov capture 1\ncaptured by me\nIt has ") {
+		t.Errorf("%.100s", b)
+	}
+	_, entries, err := Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, e := range entries {
+		got[e.Name] = string(e.Data) + e.Link
+	}
+	want := map[string]string{
+		"sys/firmware/dmi/tables/DMI":                       "\x0b\x05\x00\x00\x02io.systemd.credential.binary:key=xxxxxxxx\x00one=1\x00\x00",
+		"sys/devices/platform/ipmi_bmc.0/firmware_revision": "1.71\n",
+		"sys/class/net/wlan0":                               "../../devices/net/wlan0",
+		"sys/devices/net/wlan0/type":                        "1\n",
+		"sys/devices/net/wlan0/phy80211/present":            "\n",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("gprov capture 1\nx\n-- sys/a --\nb\n-- link:sys/c --\na\n-- base64:d --\neA==\n"))
 	f.Add([]byte("gprov capture 1\n-- a --\r\nb\r\n"))

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,8 +11,35 @@ import (
 	"strings"
 )
 
-// largest is the size up to which a file is captured, in bytes.
-const largest = 64 << 10
+// largest is the size up to which a file is captured, in bytes. The tables of a large server have some ten thousands.
+const largest = 256 << 10
+
+// contents is what each capture says of itself.
+const contents = `It has what the kernel shows of processors, memory, disks, network ports, PCI and USB devices, the tables of SMBIOS, and
+the EFI variables that concern booting. It names serial numbers and addresses. It has no content of disks, no key and no password:
+credentials for systemd that a virtual machine has in SMBIOS are blanked out.
+`
+
+// Take captures a machine from its /sys and /proc. by is who does it, one line. missed names files that are there and not in the capture.
+func Take(sys, proc fs.FS, by string) (text []byte, missed []string, err error) {
+	entries, missed, err := Collect(sys, proc)
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err = Format("captured by "+by+"\n"+contents, entries)
+	return text, missed, err
+}
+
+// credential is a text of SMBIOS by which systemd is given a secret (systemd.system-credentials(7)): what it is, and its value.
+var credential = regexp.MustCompile(`(io\.systemd\.credential[^=\x00]*=)([^\x00]*)`)
+
+// blank overwrites the credentials in the tables of SMBIOS, which keep their length.
+func blank(tables []byte) []byte {
+	return credential.ReplaceAllFunc(tables, func(b []byte) []byte {
+		key, value, _ := bytes.Cut(b, []byte("="))
+		return slices.Concat(key, []byte("="), bytes.Repeat([]byte("x"), len(value)))
+	})
+}
 
 // Collect reads what a capture has from /sys and /proc. missed names files that are there and could not be read. EFI variables
 // are those that concern booting, and disks are described, not read.
@@ -27,6 +55,18 @@ func Collect(sys, proc fs.FS) (entries []Entry, missed []string, err error) {
 	k.file(sys, "sys/", "devices/system/cpu/cpu0/microcode/version")
 	k.file(sys, "sys/", "firmware/efi/fw_platform_size")
 	k.dir("firmware/efi/efivars", efiVariables)
+	for i, e := range k.entries {
+		if e.Name == "sys/firmware/dmi/tables/DMI" {
+			k.entries[i].Data = blank(e.Data)
+		}
+	}
+	controllers, err := fs.Glob(sys, "devices/platform/ipmi_bmc*/firmware_revision")
+	if err != nil {
+		return nil, nil, fmt.Errorf("capture: %w", err)
+	}
+	for _, f := range controllers {
+		k.file(sys, "sys/", f)
+	}
 	for i, class := range []string{"block", "class/net", "bus/pci/devices", "bus/usb/devices"} {
 		list, err := fs.ReadDir(sys, class)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -117,9 +157,9 @@ func (k *collector) file(fsys fs.FS, prefix, name string) {
 	}
 	b, err := fs.ReadFile(fsys, name)
 	switch {
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission), len(b) > largest:
 		k.missed = append(k.missed, "/"+prefix+name)
-	case err == nil && len(b) <= largest:
+	case err == nil:
 		k.add(Entry{Name: prefix + name, Data: b})
 	}
 }
@@ -160,8 +200,10 @@ func (k *collector) attributes(dir string) {
 	for _, l := range []string{"device", "driver", "subsystem"} {
 		k.link(path.Join(dir, l))
 	}
-	if _, err := fs.Stat(k.sys, path.Join(dir, "wireless")); err == nil {
-		k.add(Entry{Name: "sys/" + path.Join(dir, "wireless/present"), Data: []byte("\n")})
+	for _, name := range []string{"wireless", "phy80211"} { // a port with one of these is wireless
+		if _, err := fs.Stat(k.sys, path.Join(dir, name)); err == nil {
+			k.add(Entry{Name: "sys/" + path.Join(dir, name, "present"), Data: []byte("\n")})
+		}
 	}
 }
 

@@ -35,23 +35,10 @@ type Identity struct {
 // baseboard, whose expression matches the SKU number, and whose processors are there; if none fits, the same with the strings
 // of the system. The error is a fault.PlatformUnknown with the strings of the machine and what the table has.
 func Identify(t *Table, dmi DMI) (Identity, error) {
-	for _, from := range []string{"baseboard", "system"} {
-		mfg := strings.TrimSpace(dmi.Keyword(from + "-manufacturer"))
-		prod := strings.TrimSpace(dmi.Keyword(from + "-product-name"))
-		for _, v := range t.Variants {
-			if v.DmiMbMfg != mfg || v.DmiProdName != prod {
-				continue
-			}
-			re, err := regexp.Compile(v.DmiProdModelRegex)
-			if err != nil {
-				continue
-			}
-			sku := v.sku(dmi)
-			if !matches(re, sku) || !fits(cpus(v.CPU), processors(dmi)) {
-				continue
-			}
-			return Identity{Variant: v, Mfg: mfg, Prod: prod, SKU: sku, Serial: v.serial(dmi), From: from}, nil
-		}
+	if i, from := choose(t, dmi); i >= 0 {
+		v := t.Variants[i]
+		mfg, prod := made(dmi, from)
+		return Identity{Variant: v, Mfg: mfg, Prod: prod, SKU: v.sku(dmi), Serial: v.serial(dmi), From: from}, nil
 	}
 	var known []string
 	for _, v := range t.Variants {
@@ -60,6 +47,88 @@ func Identify(t *Table, dmi DMI) (Identity, error) {
 	return Identity{}, fault.Newf(fault.PlatformUnknown, "baseboard %q %q, system %q %q, SKU %q, processors %q; known: %s",
 		dmi.Keyword("baseboard-manufacturer"), dmi.Keyword("baseboard-product-name"), dmi.Keyword("system-manufacturer"), dmi.Keyword("system-product-name"),
 		dmi.Field(1, 0, "SKU Number"), processors(dmi), strings.Join(known, ", "))
+}
+
+// choose returns the index of the variant that a machine is, and by which strings; -1 if it is none.
+func choose(t *Table, dmi DMI) (int, string) {
+	for _, from := range sources() {
+		for i, v := range t.Variants {
+			if v.differs(dmi, from) == "" {
+				return i, from
+			}
+		}
+	}
+	return -1, ""
+}
+
+// sources are whose strings are compared, in their order.
+func sources() []string { return []string{"baseboard", "system"} }
+
+// made returns manufacturer and product of the baseboard, or of the system.
+func made(dmi DMI, from string) (mfg, prod string) {
+	return strings.TrimSpace(dmi.Keyword(from + "-manufacturer")), strings.TrimSpace(dmi.Keyword(from + "-product-name"))
+}
+
+// differs returns the first rule by which a machine is not of the variant, or nothing if it is.
+func (v Variant) differs(dmi DMI, from string) string {
+	mfg, prod := made(dmi, from)
+	switch {
+	case v.DmiMbMfg != mfg:
+		return fmt.Sprintf("the manufacturer of the %s is %q, and DmiMbMfg %q", from, mfg, v.DmiMbMfg)
+	case v.DmiProdName != prod:
+		return fmt.Sprintf("the product name of the %s is %q, and DmiProdName %q", from, prod, v.DmiProdName)
+	}
+	re, err := regexp.Compile(v.DmiProdModelRegex)
+	typ, field := v.model()
+	switch sku := v.sku(dmi); {
+	case err != nil:
+		return "DmiProdModelRegex is no expression: " + err.Error()
+	case !matches(re, sku):
+		return fmt.Sprintf("%q (DMI type %d, %s) does not match DmiProdModelRegex %s", sku, typ, field, v.DmiProdModelRegex)
+	case !fits(cpus(v.CPU), processors(dmi)):
+		return fmt.Sprintf("the processors are %q, and CPU has %q", processors(dmi), cpus(v.CPU))
+	}
+	return ""
+}
+
+// Reason says whether a variant was chosen for a machine, and why.
+type Reason struct {
+	DevCodeName string `json:"devCodeName"`
+	Chosen      bool   `json:"chosen"`
+	// Why is the rule by which it was chosen, or those by which it was not.
+	Why string `json:"why"`
+}
+
+// Explain says of each variant of a table whether Identify chooses it for a machine, and why.
+func Explain(t *Table, dmi DMI) []Reason {
+	chosen, by := choose(t, dmi)
+	var out []Reason
+	for i, v := range t.Variants {
+		r := Reason{DevCodeName: v.DevCodeName, Chosen: i == chosen}
+		var not []string
+		for _, from := range sources() {
+			if why := v.differs(dmi, from); why != "" {
+				not = append(not, why)
+			}
+		}
+		switch {
+		case r.Chosen:
+			typ, field := v.model()
+			r.Why = fmt.Sprintf("manufacturer and product name of the %s are DmiMbMfg and DmiProdName, and %q (DMI type %d, %s) matches %q", by,
+				v.sku(dmi), typ, field, v.DmiProdModelRegex)
+			if listed := cpus(v.CPU); len(listed) > 0 {
+				r.Why += fmt.Sprintf(", and each processor is among %q", listed)
+			}
+		case len(not) == len(sources()):
+			r.Why = strings.Join(not, "; ")
+		case v.differs(dmi, by) == "":
+			r.Why = fmt.Sprintf("it fits too, and %s comes first in the table", t.Variants[chosen].DevCodeName)
+		default:
+			r.Why = fmt.Sprintf("it fits the system, and %s fits the baseboard, which counts first", t.Variants[chosen].DevCodeName)
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 // Named returns the identity of a machine whose platform somebody names (the kernel argument PROTO_IDENT): the variant with
@@ -72,11 +141,16 @@ func Named(t *Table, code string, dmi DMI) (Identity, error) {
 	return Identity{Variant: v, Mfg: v.DmiMbMfg, Prod: v.DmiProdName, SKU: v.sku(dmi), Serial: v.serial(dmi), From: "name"}, nil
 }
 
-func (v Variant) sku(dmi DMI) string {
-	typ, field := 1, "SKU Number"
+// model is the field of DMI that tells apart models, which DmiProdModelRegex must match.
+func (v Variant) model() (typ int, field string) {
 	if v.DmiPMOverrideFld != "" {
-		typ, field = v.DmiPMOverrideTyp, strings.TrimSuffix(v.DmiPMOverrideFld, ":")
+		return v.DmiPMOverrideTyp, strings.TrimSuffix(v.DmiPMOverrideFld, ":")
 	}
+	return 1, "SKU Number"
+}
+
+func (v Variant) sku(dmi DMI) string {
+	typ, field := v.model()
 	return strings.TrimSpace(dmi.Field(typ, 0, field))
 }
 

@@ -19,8 +19,8 @@ import (
 	"gprovision/unit/machine"
 )
 
-// Read reads a machine from its /proc and /sys, running or captured, and adds its disks. What a management controller or a disk says only
-// when it is asked is not there, nor is the serial number, which depends on the platform. The error joins all that could not be read.
+// Read reads a machine from its /proc and /sys, running or captured, and adds its disks. What a disk says only when it is asked is not
+// there, nor is the serial number, which depends on the platform. The error joins all that could not be read.
 func Read(proc, sys fs.FS, disks []block.Disk) (hardware.Machine, error) {
 	var known platform.DMI
 	info, err := smbios.Read(sys)
@@ -31,7 +31,23 @@ func Read(proc, sys fs.FS, disks []block.Disk) (hardware.Machine, error) {
 	}
 	ports, err1 := nic.List(sys)
 	m, err2 := Collect(proc, sys, known, disks, ports, "")
+	m.Firmware.IPMI = controller(sys)
 	return m, errors.Join(err, err1, err2)
+}
+
+// controller returns the version of the management controller's firmware as ipmitool prints it, or nothing. The kernel has it where its
+// IPMI driver runs (Documentation/ABI/testing/sysfs-devices-platform-ipmi).
+func controller(sys fs.FS) string {
+	found, err := fs.Glob(sys, "devices/platform/ipmi_bmc*/firmware_revision")
+	if err != nil || len(found) == 0 {
+		return ""
+	}
+	b, err := fs.ReadFile(sys, found[0])
+	if err != nil {
+		return ""
+	}
+	major, minor, _ := strings.Cut(strings.TrimSpace(string(b)), ".")
+	return fmt.Sprintf("%s.%02s", major, minor)
 }
 
 // Collect reads what /proc and /sys say of a machine and adds what is passed in. The error joins all that could not be

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -831,6 +832,37 @@ func TestMutationsHere(t *testing.T) {
 	of := &sum{lines: map[string]bool{}}
 	lines := mutate(t, here, of.add)
 	t.Logf("%s, of %d changes a specification speaks of %d, and %d are named", hardware.Tally(lines), of.changes, of.spoken, of.named)
+}
+
+// TestCaptureIsWhole: what is read from a capture of a machine is what is read from the machine.
+func TestCaptureIsWhole(t *testing.T) {
+	all := machines()
+	all[0].file("devices/platform/ipmi_bmc.0/firmware_revision", "1.5")
+	for _, w := range all {
+		want, _, err := files(w.entries).machine(w.variant)
+		if err != nil {
+			t.Fatal(err)
+		}
+		proc, sys := trees(w.entries)
+		text, missed, err := capture.Take(sys, proc, "test")
+		if err != nil || len(missed) > 0 {
+			t.Fatalf("%v, %q", err, missed)
+		}
+		_, entries, err := capture.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := files{}
+		for _, e := range entries {
+			again[e.Name] = e
+		}
+		if got, _, err := again.machine(w.variant); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v\ngot  %+v\nwant %+v", w.name, err, got, want)
+		}
+		if w == all[0] && want.Firmware.IPMI != "1.05" {
+			t.Errorf("IPMI %q", want.Firmware.IPMI)
+		}
+	}
 }
 
 // wrong returns the names of the lines that do not hold, sorted.

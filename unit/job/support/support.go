@@ -211,18 +211,14 @@ func (b *bundle) file(root *os.Root, name string) {
 	}
 }
 
-// inventory adds a capture of the machine (gprov platform identify --capture reads it).
+// inventory adds a capture of the machine (gprov platform identify reads it).
 func (b *bundle) inventory(o Options) {
 	if o.Sys == nil || o.Proc == nil {
 		return
 	}
-	entries, missed, err := capture.Collect(o.Sys, o.Proc)
+	text, missed, err := capture.Take(o.Sys, o.Proc, "support")
 	for _, m := range missed {
 		b.miss("%s cannot be read", m)
-	}
-	var text []byte
-	if err == nil {
-		text, err = capture.Format("captured for support\n", entries)
 	}
 	if err != nil {
 		b.miss("inventory: %v", err)
