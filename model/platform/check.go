@@ -68,8 +68,14 @@ func (c *checker) warn(path, text, hint string) {
 	c.ps = append(c.ps, Problem{Line: c.txt.Line(path), Path: path, Text: text, Hint: hint, Warning: true})
 }
 
+// needed are the keys that each variant has.
+func needed() []string {
+	return []string{"Familyname", "DevCodeName", "DmiMbMfg", "DmiProdName", "DmiProdModelRegex", "SerNumField", "NICInfo", "NumDataDisks",
+		"Disksize", "SwRaidlevel", "RecoveryMedia", "Lcd"}
+}
+
 func (c *checker) variant(path string, v Variant) {
-	for _, key := range []string{"Familyname", "DevCodeName", "DmiMbMfg", "DmiProdName", "DmiProdModelRegex", "SerNumField", "NICInfo", "NumDataDisks", "Disksize", "SwRaidlevel", "RecoveryMedia", "Lcd"} {
+	for _, key := range needed() {
 		if p := source.Under(path, key); !c.txt.Has(p) {
 			c.add(p, "the key is missing", "see docs/formats/appliance.md")
 		}
