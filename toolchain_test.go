@@ -4,6 +4,7 @@ import (
 	"debug/buildinfo"
 	"fmt"
 	"go/ast"
+	"go/parser"
 	"go/token"
 	"os"
 	"os/exec"
@@ -107,8 +108,19 @@ func http1(fset *token.FileSet, f *ast.File) (out []string, seen int) {
 	}
 	must := map[string]string{"Server": "Protocols", "Transport": "Protocols", "Client": "Transport"}
 	never := []string{"DefaultClient", "DefaultTransport", "Get", "Head", "Post", "PostForm", "ListenAndServe", "ListenAndServeTLS", "Serve", "ServeTLS"}
+	zero := func(n ast.Node, t ast.Expr) {
+		if want := must[of(t)]; want != "" {
+			out = append(out, fmt.Sprintf("%s: %s.%s without %s", fset.Position(n.Pos()), name, of(t), want))
+		}
+	}
 	ast.Inspect(f, func(n ast.Node) bool {
 		switch n := n.(type) {
+		case *ast.ValueSpec:
+			zero(n, n.Type)
+		case *ast.CallExpr:
+			if id, ok := n.Fun.(*ast.Ident); ok && id.Name == "new" {
+				zero(n, n.Args[0])
+			}
 		case *ast.CompositeLit:
 			want := must[of(n.Type)]
 			if want == "" {
@@ -125,8 +137,29 @@ func http1(fset *token.FileSet, f *ast.File) (out []string, seen int) {
 			if s := of(n); slices.Contains(never, s) {
 				out = append(out, fmt.Sprintf("%s: %s.%s speaks whatever it likes", fset.Position(n.Pos()), name, s))
 			}
+			if slices.Contains([]string{"SetHTTP2", "SetUnencryptedHTTP2"}, n.Sel.Name) {
+				out = append(out, fmt.Sprintf("%s: %s", fset.Position(n.Pos()), n.Sel.Name))
+			}
 		}
 		return true
 	})
 	return out, seen
+}
+
+// TestProtocolsFinds: each way to a server or client that speaks HTTP/2 is found.
+func TestProtocolsFinds(t *testing.T) {
+	for code, want := range map[string]int{
+		"http.Client{Transport: &http.Transport{Protocols: p}}": 0, "http.Server{Protocols: p}": 0, "(*http.Client)(nil)": 0, "new(int)": 0,
+		"http.Client{}": 1, "&http.Server{}": 1, "http.Client{Transport: &http.Transport{}}": 1, "new(http.Server)": 1, "http.DefaultClient": 1,
+		"p.SetHTTP2": 1, "p.SetUnencryptedHTTP2": 1, "http.Get": 1,
+	} {
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, "x.go", "package x\n\nimport \"net/http\"\n\nvar p http.Protocols\nvar x = "+code+"\n", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if says, _ := http1(fset, f); len(says) != want {
+			t.Errorf("%s: %q", code, says)
+		}
+	}
 }

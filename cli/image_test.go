@@ -214,6 +214,12 @@ func TestImageVerbs(t *testing.T) {
 	bad("parse private key", true, "image", "sign", "--key", p("k.pub"), img)
 	bad("there is another image", true, "image", "build", "--rootfs", root, "--out", p("out"), "--build", "42", "--preset", "0", "--source", "other")
 	bad("2 problems", true, "image", "build", "--rootfs", imageRoot(t, map[string]string{"etc/shadow": "root::1\nadmin:$y$x:1\n"}), "--out", p("out"), "--build", "44")
+	bad(p("none.upd"), false, "image", "verify", p("none.upd"))
+	bad(p("out/"+strings.Replace(name, "0042", "0041", 1)), false, "image", "verify", p("out/"+strings.Replace(name, "0042", "0041", 1)))
+	making := []string{"image", "build", "--rootfs", root, "--out", p("out"), "--build", "46", "--kernel", "9.9"}
+	usage(making...)
+	made := append(making, "--policy", writeAs(t, p("policy.json"), `{"version": 1, "allowUnsigned": true}`), "--init", p("k.pub"), "--build-number", "7")
+	bad("neither /boot/vmlinuz-9.9 nor /lib/modules/9.9/vmlinuz", true, made...)
 	bad("no such file", false, "image", "build", "--rootfs", p("none"), "--out", p("out"), "--build", "44")
 	if _, errs, err := imageRun(t, "image", "build", "--rootfs", imageRoot(t, map[string]string{"etc/shadow": "root::1\nadmin:!:1\n"}), "--out", p("out"), "--build", "44", "--allow-incomplete"); err != nil || !strings.Contains(errs, "warning: /etc/shadow") {
 		t.Errorf("incomplete: %v, %s", err, errs)

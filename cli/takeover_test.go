@@ -537,8 +537,8 @@ func TestEnrolByPerson(t *testing.T) {
 	}
 }
 
-// TestFloodOfScripts has an attacker that asks for scripts and enrolments without an end, with many addresses. Another machine boots and
-// enrols meanwhile.
+// TestFloodOfScripts has an attacker that asks for scripts and enrolments without an end, from one address. Another machine boots and
+// enrols meanwhile. What many addresses can do is tried on the store.
 func TestFloodOfScripts(t *testing.T) {
 	s := newSegment(t, nil)
 	attacker := s.join("attacker", firstMAC, "10.7.0.60/24")

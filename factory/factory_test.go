@@ -16,10 +16,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"gprovision/factory/limit"
 	"gprovision/factory/login"
 	"gprovision/factory/store"
 	"gprovision/factory/vault"
@@ -399,5 +401,46 @@ func TestNetboot(t *testing.T) {
 	Check(t.Context(), c, Report{Say: func(_ string, err error) { said = append(said, err) }, Note: func(text string) { t.Log(text) }})
 	if last := said[len(said)-1]; !errors.Is(last, ErrNoDHCP) {
 		t.Error("nobody gives out addresses, and the check finds", last)
+	}
+}
+
+// TestConnectionsAreBounded: both HTTP services close the oldest connection of an address that opens more than its share.
+func TestConnectionsAreBounded(t *testing.T) {
+	s, err := New(t.Context(), local(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served(t, s)
+	for name, c := range map[string]struct {
+		at     string
+		around func(net.Conn) net.Conn
+	}{
+		"HTTP": {s.HTTP.String(), func(c net.Conn) net.Conn { return c }},
+		"HTTPS": {s.HTTPS.String(), func(c net.Conn) net.Conn {
+			return tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+		}},
+	} {
+		var oldest, newest net.Conn
+		for range limit.MaxConnsPerHost + 1 {
+			if newest, err = net.Dial("tcp", c.at); err != nil {
+				t.Fatal(err)
+			}
+			defer newest.Close()
+			if oldest == nil {
+				oldest = newest
+			}
+		}
+		newest = c.around(newest)
+		if _, err := io.WriteString(newest, "GET /nothing HTTP/1.0\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(newest); err != nil || !bytes.Contains(b, []byte(" 404 ")) {
+			t.Errorf("%s: the newest connection gets %q, %v", name, b, err)
+		}
+		// It is closed before the newest is accepted. A server without the limit would wait for its request.
+		oldest.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := oldest.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: the oldest connection is still open: %v", name, err)
+		}
 	}
 }

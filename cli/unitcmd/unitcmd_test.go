@@ -155,6 +155,13 @@ func TestStatus(t *testing.T) {
 		t.Errorf("got %s", f.out.String())
 	}
 
+	if err := f.volume().WriteCounts(state.Counts{RestoreFailures: 2, Restores: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if f.run("status") != 0 || !strings.Contains(f.out.String(), "2 restores that failed, 3 that succeeded") {
+		t.Errorf("got %s", f.out.String())
+	}
+
 	// A damaged file is told and hides nothing else.
 	f.put(t, "mnt/RECOVERY/state/count.json", "nonsense")
 	if f.run("status") != 0 || !strings.Contains(f.out.String(), "count.json") || !strings.Contains(f.out.String(), "VIRT uefi") {

@@ -89,6 +89,34 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// TestFloodOfSmallRequests: requests that never end are counted, too, however small they are: no more than 50 are open.
+func TestFloodOfSmallRequests(t *testing.T) {
+	s := start(t, true)
+	if err := s.client("EVIL", "b", 2).Enrol(t.Context(), record.EnrolRequest{Token: s.token(mac, "EVIL"), MACs: []string{mac}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	evil := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, 32))
+	// 64 of them are 19 MiB. The HTTP server itself waits for what is left of a smaller body before it answers.
+	const size = 300 << 10
+	got := make(chan int, 100)
+	for host := 2; host <= 5; host++ {
+		for range 16 {
+			s.slow(fmt.Sprintf("127.0.0.%d", host), evil, "EVIL", size, got)
+		}
+	}
+	late := time.After(8 * time.Second) // before the time for a body of that size is over
+	for i := range 4*16 - 50 {
+		select {
+		case status := <-got:
+			if status != http.StatusTooManyRequests && status != http.StatusRequestTimeout {
+				t.Errorf("status %d", status)
+			}
+		case <-late:
+			t.Fatalf("only %d of 64 requests are answered", i)
+		}
+	}
+}
+
 // TestWithoutLength: a body of unknown length is refused unread.
 func TestWithoutLength(t *testing.T) {
 	s := start(t, true)

@@ -252,7 +252,7 @@ func TestTFTPEvicts(t *testing.T) {
 	}
 }
 
-// TestTFTPPanic: the code of a transfer panics, and then that of the loop. The next client is served.
+// TestTFTPPanic: the code of a transfer panics. The next client is served.
 func TestTFTPPanic(t *testing.T) {
 	log := &heard{panic: "TFTP file not served", more: make(chan struct{}, 1)}
 	_, addr := serveLoaders(t, log.log(), 100)

@@ -3,6 +3,7 @@ package web
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"database/sql"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"gprovision/factory/api"
 	"gprovision/factory/login"
 	"gprovision/factory/store"
+	docs "gprovision/model/page"
 	"gprovision/model/record"
 )
 
@@ -30,6 +32,7 @@ const password = "correct horse"
 
 type site struct {
 	*testing.T
+	dir string // the server's data
 	url string
 	db  *store.DB
 	hub *api.Hub
@@ -52,7 +55,7 @@ func start(t *testing.T) *site {
 	if err := l.SetPassword(t.Context(), login.Admin, password); err != nil {
 		t.Fatal(err)
 	}
-	s := &site{T: t, db: db, hub: &api.Hub{}}
+	s := &site{T: t, dir: dir, db: db, hub: &api.Hub{}}
 	w, err := New(Config{Store: db, Login: l, Hub: s.hub, Log: slog.New(slog.DiscardHandler), Problems: func() []string { return []string{"the server has no operator key"} }})
 	if err != nil {
 		t.Fatal(err)
@@ -206,6 +209,32 @@ func TestPages(t *testing.T) {
 		if st, text, _ := s.do("GET", path, nil); st != 200 || len(text) < 500 || regexp.MustCompile(`https?://`).MatchString(text) {
 			t.Error(path, st)
 		}
+	}
+}
+
+// TestOldScheme: beside a unit that signs as version 0.1.0 did, the page says so, and until when that is taken.
+func TestOldScheme(t *testing.T) {
+	s := start(t)
+	s.fill()
+	s.login()
+	db, err := sql.Open("sqlite", filepath.Join(s.dir, "x.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), `INSERT INTO old_signers (unit, last) VALUES ('SN-0002', 1)`); err != nil {
+		t.Fatal(err)
+	}
+	for unit, old := range map[string]bool{"SN-0002": true, "SN-0003": false} {
+		if _, text, _ := s.do("GET", "/units/"+unit, nil); strings.Contains(text, "signed as version 0.1.0 did") != old {
+			t.Errorf("%s: %s", unit, text)
+		}
+	}
+	if err := docs.Says(os.DirFS("../../docs"), "formats/records.md", "Releases after the end of 2027 refuse it from everybody"); err != nil {
+		t.Error(err)
+	}
+	if _, text, _ := s.do("GET", "/units/SN-0002", nil); !strings.Contains(text, "Releases after 2027 refuse that") {
+		t.Errorf("the page says no end: %s", text)
 	}
 }
 

@@ -561,6 +561,55 @@ func (b *bench) opens(u state.Unit) error {
 	return bcrypt.CompareHashAndPassword([]byte(hash), []byte(c.OS.Reveal()))
 }
 
+// holdsNoSecret looks on all volumes of the unit for its passwords, and for the keys of those who release and operate.
+func (b *bench) holdsNoSecret(u state.Unit) {
+	b.t.Helper()
+	s, err := b.db.ReadSecret(b.t.Context(), benchSerial, u.Credentials, "operator", "127.0.0.1")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	c, err := vault.Open(b.goods.with, benchSerial, u.Credentials, s.Ciphertext)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	text, err := b.goods.key.Text("")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	secrets := map[string]string{
+		"system's password": c.OS.Reveal(), "firmware's password": c.BIOS.Reveal(), "controller's password": c.IPMI.Reveal(),
+		"release key": strings.Split(string(text), "\n")[1], "operator's key": b.goods.with[0].(*age.X25519Identity).String(),
+	}
+	control := 0
+	for _, d := range append([]state.Disk{u.Recovery}, u.Main...) {
+		for _, p := range d.Table.Partitions {
+			dir := b.Volume(p.FSUUID)
+			if p.FSUUID == "" || dir == "" {
+				continue
+			}
+			err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+				if err != nil || !e.Type().IsRegular() {
+					return err
+				}
+				content, err := os.ReadFile(path)
+				control += bytes.Count(content, []byte(benchSerial))
+				for what, value := range secrets {
+					if bytes.Contains(content, []byte(value)) {
+						b.t.Errorf("the %s is in %s", what, strings.TrimPrefix(path, dir))
+					}
+				}
+				return err
+			})
+			if err != nil {
+				b.t.Fatal(err)
+			}
+		}
+	}
+	if control < 3 {
+		b.t.Errorf("the unit's serial number was found %d times: this shows nothing", control)
+	}
+}
+
 // tree lists a volume with what is in its files, as a hash; what differs each time is left out.
 func tree(t *testing.T, dir string, named *strings.Replacer) string {
 	t.Helper()

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"gprovision/factory/api"
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
 	"gprovision/model/policy"
@@ -291,11 +292,16 @@ func TestUnsignedSteps(t *testing.T) {
 	defer secure.Close()
 	turned := httptest.NewTLSServer(http.RedirectHandler(open.URL+"/steps", http.StatusFound))
 	defer turned.Close()
+	stranger, err := api.OpenAuthority(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}))
 	for _, tc := range []struct {
 		what, url string
 		keys      bool
 		noCA      bool
+		otherCA   bool
 		want      *fault.Fault
 	}{
 		{what: "no keys, under the CA", url: secure.URL + "/steps"},
@@ -305,6 +311,8 @@ func TestUnsignedSteps(t *testing.T) {
 		{what: "no keys, plain", url: open.URL + "/steps", want: fault.ManifestUnsigned},
 		{what: "no keys, no CA", url: open.URL + "/steps", noCA: true, want: fault.ManifestUnsigned},
 		{what: "no keys, led away from https", url: turned.URL + "/steps", want: fault.ManifestMissing},
+		{what: "no keys, a server that the CA does not know", url: secure.URL + "/steps", otherCA: true, want: fault.ManifestMissing},
+		{what: "keys, a server that nobody knows", url: secure.URL + "/signed", keys: true, otherCA: true, want: fault.ManifestMissing},
 		{what: "keys, no signature", url: open.URL + "/steps", keys: true, want: fault.ManifestUnsigned},
 		{what: "keys, no signature, under the CA", url: secure.URL + "/steps", keys: true, want: fault.ManifestUnsigned},
 		{what: "keys, signed", url: open.URL + "/signed", keys: true},
@@ -315,6 +323,9 @@ func TestUnsignedSteps(t *testing.T) {
 			j, _ := testJob(t, policy.Policy{AllowUnsigned: true, ServerCA: ca})
 			if tc.noCA {
 				j.Policy.ServerCA = ""
+			}
+			if tc.otherCA {
+				j.Policy.ServerCA = string(stranger.PEM())
 			}
 			if tc.keys {
 				j.Keys = []signature.PublicKey{key.Public()}

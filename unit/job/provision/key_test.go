@@ -1,17 +1,27 @@
 package provision
 
 import (
+	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"gprovision/factory/api"
+	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/model/record"
+	"gprovision/unit/panel"
+	"gprovision/unit/panel/script"
 	"gprovision/unit/state"
 )
 
@@ -106,5 +116,50 @@ func TestKeyBeforeCredentials(t *testing.T) {
 	v := state.Open(filepath.Join(t.TempDir(), "nothing"))
 	if err := v.WriteKeyOf(state.NewKey(), "S1"); !errors.Is(err, os.ErrNotExist) {
 		t.Error("a key that is written nowhere:", err)
+	}
+}
+
+// TestKeyWaits: while the server wants a person, the unit's panel and log show the fingerprint of its key as the server's page does.
+func TestKeyWaits(t *testing.T) {
+	ca, err := api.OpenAuthority(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := ca.TLS([]string{"127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/enrol" {
+			fmt.Fprintf(w, `{"time":%q}`, time.Now().UTC().Format(time.RFC3339))
+			return
+		}
+		w.WriteHeader(http.StatusAccepted)
+		fmt.Fprintf(w, `{"status":%q,"reason":"it is the first","time":%q}`, record.Pending, time.Now().UTC().Format(time.RFC3339))
+	}))
+	s.Listener = tls.NewListener(s.Listener, conf)
+	s.Start()
+	defer s.Close()
+	j, log := testJob(t, policy.Policy{ServerCA: string(ca.PEM())})
+	_, j.Sys = qaMachine()
+	j.Panel, j.env.Key, j.BootID = panel.New(), state.NewKey(), "b1"
+	shown := record.Fingerprint(j.env.Key.Public().(ed25519.PublicKey))
+	seen := &script.Panel{}
+	j.Panel.Add("script", seen)
+	j.Machine.Log = slog.New(slog.NewTextHandler(until{log, "waiting for approval", cancel}, nil)) // it would ask for ever
+	err = j.connectTo(ctx, strings.Replace(s.URL, "http:", "https:", 1))
+	if fault.Of(err) != fault.EnrolRefused || !strings.Contains(err.Error(), "it is the first") {
+		t.Errorf("got %v", err)
+	}
+	if err := j.Panel.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := seen.Last().Message; got != "Approve on server: "+shown {
+		t.Errorf("the panel shows %q, want the fingerprint %s", got, shown)
+	}
+	if !strings.Contains(log.String(), shown) {
+		t.Errorf("the log does not say %s: %s", shown, log)
 	}
 }

@@ -68,6 +68,7 @@ func TestWhole(t *testing.T) {
 			if err := b.restore(); err != nil {
 				t.Fatalf("%v\n%s", err, b.log)
 			}
+			b.holdsNoSecret(u)
 			if got := b.ends(); !strings.Contains(got, "missing: true") || !strings.Contains(got, "/boot.normal") {
 				t.Errorf("no mark, or still a request, in\n%s", got)
 			}
