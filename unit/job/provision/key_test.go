@@ -20,6 +20,7 @@ import (
 	"gprovision/model/layout"
 	"gprovision/model/policy"
 	"gprovision/model/record"
+	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/panel"
 	"gprovision/unit/panel/script"
 	"gprovision/unit/state"
@@ -143,7 +144,7 @@ func TestKeyWaits(t *testing.T) {
 	s.Start()
 	defer s.Close()
 	j, log := testJob(t, policy.Policy{ServerCA: string(ca.PEM())})
-	_, j.Sys = qaMachine()
+	_, j.Sys = machinetest.Sysfs()
 	j.Panel, j.env.Key, j.BootID = panel.New(), state.NewKey(), "b1"
 	shown := record.Fingerprint(j.env.Key.Public().(ed25519.PublicKey))
 	seen := &script.Panel{}

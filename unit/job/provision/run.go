@@ -16,23 +16,17 @@ import (
 func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 	m := *e.Machine
 	e.Machine = &m
-	var used state.Manifests
-	if f.Recovery == decide.RecoveryFound {
-		err := e.Volume.View(func(v *state.Volume) (err error) { used, err = v.ReadManifests(); return err })
-		if err != nil {
-			m.Log.Warn("which manifests were used cannot be read", "err", err)
-		}
-	}
+	o := before(e, f)
 	m.Site.Names = e.Survey.Names
 	e.Began(record.JobProvision)
-	raise := func(ctx context.Context) (func(), error) {
+	o.Proc = os.DirFS("/proc")
+	o.Raise = func(ctx context.Context) (func(), error) {
 		n, err := uplink.Raise(ctx, m.Log, m.Sys, e.Survey.Args.BootMAC, networkPatience)
 		if err != nil {
 			return nil, err
 		}
 		return n.Close, nil
 	}
-	o := options{Raise: raise, HasRecovery: f.Complete(), Manifests: used, Proc: os.DirFS("/proc")}
 	j := &provisioning{Machine: &m, env: e, options: o}
 	err := provision(ctx, j)
 	e.Ended(record.JobProvision, err)
@@ -44,4 +38,17 @@ func Run(ctx context.Context, e job.Env, f *survey.Findings) job.Outcome {
 		out.Kind, out.Err = job.HoldOn, err
 	}
 	return out
+}
+
+// before returns what a provisioning must know of the unit as it is: whether somebody uses it, and which manifests it has used.
+func before(e job.Env, f *survey.Findings) options {
+	o := options{HasRecovery: f.Complete()}
+	if f.Recovery != decide.RecoveryFound {
+		return o
+	}
+	err := e.Volume.View(func(v *state.Volume) (err error) { o.Manifests, err = v.ReadManifests(); return err })
+	if err != nil {
+		e.Machine.Log.Warn("which manifests were used cannot be read", "err", err)
+	}
+	return o
 }
