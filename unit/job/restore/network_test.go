@@ -2,16 +2,24 @@ package restore
 
 import (
 	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 
 	"gprovision/model/fault"
 	"gprovision/model/manifest"
 	"gprovision/model/policy"
+	"gprovision/model/signature"
 	"gprovision/model/step"
+	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/panel"
 	"gprovision/unit/panel/script"
+	"gprovision/unit/state"
 )
 
 // TestNewest: which image of a manifest a network recovery takes.
@@ -66,5 +74,24 @@ func TestTrackStages(t *testing.T) {
 	}
 	if p := screen.Last().Progress; p == nil || p.Done != 20 || p.Total != 100 {
 		t.Errorf("the panels show %+v", p)
+	}
+}
+
+// TestFetchable: a network recovery obeys no manifest that is older than one that the unit has used.
+func TestFetchable(t *testing.T) {
+	key := keytest.New(t)
+	const text = `{"Files":[{"Src":"A.B.C.2026-11-22.0001.upd","Sha256":"2222222222222222222222222222222222222222222222222222222222222222"}]}`
+	sig := keytest.Sign(t, key, text, signature.ManifestComment("WIDGET", "7"))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, map[bool]string{false: text, true: sig}[strings.HasSuffix(r.URL.Path, signature.Suffix)])
+	}))
+	defer s.Close()
+	m := &machine.Machine{Log: slog.New(slog.DiscardHandler), Policy: policy.Policy{NetworkRecovery: s.URL + "/m.json"},
+		Keys: []signature.PublicKey{key.Public()}}
+	for serial, want := range map[string]*fault.Fault{"6": nil, "7": nil, "8": fault.ManifestRefused} {
+		address, signed, err := fetchable(t.Context(), m, s.Client(), "A.B.C.", state.Manifests{}.Used("WIDGET", serial))
+		if fault.Of(err) != want || want == nil && (err != nil || signed.Serial != "7" || address != s.URL+"/A.B.C.2026-11-22.0001.upd") {
+			t.Errorf("%s was used: %q %+v %v", serial, address, signed, err)
+		}
 	}
 }
