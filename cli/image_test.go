@@ -218,7 +218,8 @@ func TestImageVerbs(t *testing.T) {
 	bad(p("out/"+strings.Replace(name, "0042", "0041", 1)), false, "image", "verify", p("out/"+strings.Replace(name, "0042", "0041", 1)))
 	making := []string{"image", "build", "--rootfs", root, "--out", p("out"), "--build", "46", "--kernel", "9.9"}
 	usage(making...)
-	made := append(making, "--policy", writeAs(t, p("policy.json"), `{"version": 1, "allowUnsigned": true}`), "--init", p("k.pub"), "--build-number", "7")
+	unsigned := writeAs(t, p("policy.json"), `{"version": 1, "allowUnsigned": true}`)
+	made := append(making, "--policy", unsigned, "--init", p("k.pub"), "--build-number", "7")
 	bad("neither /boot/vmlinuz-9.9 nor /lib/modules/9.9/vmlinuz", true, made...)
 	bad("no such file", false, "image", "build", "--rootfs", p("none"), "--out", p("out"), "--build", "44")
 	if _, errs, err := imageRun(t, "image", "build", "--rootfs", imageRoot(t, map[string]string{"etc/shadow": "root::1\nadmin:!:1\n"}), "--out", p("out"), "--build", "44", "--allow-incomplete"); err != nil || !strings.Contains(errs, "warning: /etc/shadow") {

@@ -92,7 +92,8 @@ func TestFlood(t *testing.T) {
 // TestFloodOfSmallRequests: requests that never end are counted, too, however small they are: no more than 50 are open.
 func TestFloodOfSmallRequests(t *testing.T) {
 	s := start(t, true)
-	if err := s.client("EVIL", "b", 2).Enrol(t.Context(), record.EnrolRequest{Token: s.token(mac, "EVIL"), MACs: []string{mac}}, nil); err != nil {
+	request := record.EnrolRequest{Token: s.token(mac, "EVIL"), MACs: []string{mac}}
+	if err := s.client("EVIL", "b", 2).Enrol(t.Context(), request, nil); err != nil {
 		t.Fatal(err)
 	}
 	evil := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, 32))
