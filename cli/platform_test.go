@@ -175,7 +175,7 @@ func TestPlatformCheckMachine(t *testing.T) {
 	stdout, _, err := calling(t, "platform", "check", table, golden, "--manifest", m)
 	if err != nil || strings.Contains(stdout, "differs") ||
 		!strings.Contains(stdout, "ok          memory: 2000 MiB, expected 2000 MiB (within 1 %)\n") ||
-		!strings.Contains(stdout, "not checked serial number") || !strings.Contains(stdout, "checked, ") {
+		!strings.Contains(stdout, `not checked serial number: "S1"`) || !strings.Contains(stdout, "checked, ") {
 		t.Errorf("%v\n%s", err, stdout)
 	}
 	stdout, _, err = calling(t, "platform", "check", table, other, "--manifest", m)
