@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -173,7 +174,7 @@ func (w *whole) eraseDisks(ctx context.Context) (err error) {
 	return err
 }
 
-// firstBlock is how much of a drive is taken away first, in bytes: what BIOS firmware would start the rest of a boot loader by.
+// firstBlock is how much of a recovery device is taken away first, in bytes: what BIOS firmware would start the rest of a boot loader by.
 const firstBlock = 4096
 
 // hide takes the partition tables away from a drive, so that nothing is found on it however far its erase comes.
@@ -183,7 +184,11 @@ func (d *desk) hide(t engine.Target) error {
 		allowed = func() error { return t.Drive.Check(t.Permit) }
 	}
 	for i := range d.p.Disks {
-		for _, s := range []span{{0, firstBlock}, {d.size(i) - margin, margin}, {0, margin}} {
+		ends := []span{{d.size(i) - margin, margin}, {0, margin}}
+		if d.p.Role == erasure.RecoveryVolume {
+			ends = slices.Insert(ends, 0, span{0, firstBlock})
+		}
+		for _, s := range ends {
 			if err := allowed(); err != nil {
 				return err
 			}
