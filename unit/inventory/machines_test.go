@@ -377,7 +377,8 @@ func q35Large() *written {
 func apu2() *written {
 	v := platform.Variant{NumDataDisks: 1, NICInfo: platform.NICInfo{MACPrefix: []string{"00:0d:b9"}},
 		RecoveryMedia: platform.RecoveryMedia{Bus: []platform.Bus{platform.MMC}, Size: 7948206080}}
-	w := newWritten("PC Engines apu2c4", "coreboot's `mainboard/pcengines/apu2`, the maker's data sheet", v)
+	w := newWritten("PC Engines apu2c4",
+		"what coreboot and the maker publish of the board; PCI numbers and values of the board from memory", v)
 	w.processors("AMD GX-412TC SOC", 4, 1)
 	w.memory(3936)
 	w.tables(names{[]string{"coreboot", "v4.17.0.3", "01/20/2023"}, []string{"PC Engines", "apu2", "1.0", "1234567", "4 GB"},
@@ -404,7 +405,8 @@ func apu2() *written {
 func smallServer() *written {
 	v := platform.Variant{NumDataDisks: 2, NICInfo: platform.NICInfo{MACPrefix: []string{"ac:1f:6b"}},
 		RecoveryMedia: platform.RecoveryMedia{ValidateRDMethod: platform.ValidateSATA, Size: 64023257088}}
-	w := newWritten("Supermicro X10SDV, Xeon D", "the board's manual, the PCI ID repository", v)
+	w := newWritten("Supermicro X10SDV, Xeon D",
+		"what the board's manual names; PCI numbers and values of the board from memory", v)
 	w.processors("Intel(R) Xeon(R) CPU D-1528 @ 1.90GHz", 12, 1)
 	w.memory(32048)
 	w.tables(names{[]string{"American Megatrends Inc.", "2.1", "11/22/2019"},
@@ -436,7 +438,8 @@ func smallServer() *written {
 func largeServer() *written {
 	v := usbRecovery("3c:ec:ef")
 	v.NumDataDisks, v.RecoveryMedia.Size = 2, 8004304896
-	w := newWritten("two-socket EPYC server, 16 of 32 modules", "composed of published output of dmidecode and lspci", v)
+	w := newWritten("two-socket EPYC server, 16 of 32 modules",
+		"composed in the shape of published output of dmidecode and lspci, values from memory", v)
 	w.processors("AMD EPYC 7302 16-Core Processor", 64, 2)
 	w.memory(515700)
 	var modules []module
