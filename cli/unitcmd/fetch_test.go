@@ -3,14 +3,18 @@ package unitcmd
 import (
 	"bytes"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
 
+	"gprovision/model/fault"
 	"gprovision/model/policy"
+	"gprovision/unit/image/imagetest"
 	"gprovision/unit/state"
 )
 
@@ -58,6 +62,31 @@ func TestFetch(t *testing.T) {
 	f.uid = 1000
 	if code := f.run("fetch", "/x/"+image); code != 1 || len(f.ops) > 0 {
 		t.Errorf("without rights: %d, %q", code, f.ops)
+	}
+}
+
+// TestFetchTooLarge: an image that the main system has no room for is refused before anybody trusts that a restore can use it.
+func TestFetchTooLarge(t *testing.T) {
+	f := newFake(t)
+	from := imagetest.New(t)
+	b, err := policy.Policy{Version: 1, Keys: []string{from.Key.Public().String()}}.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.put(t, state.PolicyFile, string(b))
+	f.put(t, "mnt/RECOVERY/"+f.Site.Names.BootFile, string(imagetest.BzImage(5, "")))
+	for base, c := range map[string]struct {
+		blocks int64
+		code   int
+	}{imagetest.Prefix + "2026-11-23.0001": {1 << 50, 1}, imagetest.Prefix + "2026-11-24.0001": {1, 0}} {
+		meta := fmt.Sprintf(`{"version":1,"name":%q,"build":1,"bytes":2048,"inodes":1,"blocks":%d}`, base, c.blocks)
+		im := from.Put(t, base+".upd", base, imagetest.WithArtifact(t, meta, imagetest.BzImage(7, "")))
+		if code := f.run("fetch", im.Path); code != c.code || strings.Contains(f.err.String(), fault.DiskTooSmall.Code) != (code == 1) {
+			t.Errorf("%d blocks: exit status %d: %s", c.blocks, code, f.err.String())
+		}
+		if _, err := os.Stat(f.volume().Path(state.ImageDir, base+".upd")); (err == nil) != (c.code == 0) {
+			t.Errorf("%d blocks: on the volume: %v", c.blocks, err)
+		}
 	}
 }
 
