@@ -194,6 +194,65 @@ func TestSizeThatChanged(t *testing.T) {
 	valid(t, d)
 }
 
+// TestLooksAgainAfterCut fails if a method that does nothing is proved by what a power cut has done: the drive lost what it had while the
+// power was off, so that places of before the cut look erased. The cut comes between two methods, where the first was refused and so has
+// changed nothing, or into a method, which the drive forgets.
+func TestLooksAgainAfterCut(t *testing.T) {
+	nothing := simdrive.Faults{Nothing: true, ForgetOnReset: true}
+	boasts := nothing
+	boasts.Boasts = true
+	between := func(g *rig) {
+		g.onStore = func(int) {
+			var s State
+			if len(g.state) > 0 && json.Unmarshal(g.state, &s) == nil && s.Planned && !s.Stale && !s.Turn.Sent && len(s.Attempts) > 0 {
+				g.sim.PowerCut()
+			}
+		}
+	}
+	within := func(g *rig) { g.sim.CutAt(30 * time.Minute) }
+	for name, c := range map[string]struct {
+		config simdrive.Config
+		faults simdrive.Faults
+		cut    func(*rig)
+	}{
+		"SATA, between methods": {simdrive.SATADisk(1), boasts, between},
+		"SATA, within one":      {simdrive.SATADisk(1), nothing, within},
+		"SCSI, within one":      {simdrive.SCSIDisk(1), nothing, within},
+		"NVMe, within one":      {simdrive.NVMeDisk(1), nothing, within},
+	} {
+		c.config = smaller(c.config)
+		c.config.Times = map[drive.Method]time.Duration{}
+		for _, m := range c.config.Methods {
+			c.config.Times[m] = time.Hour
+		}
+		g := newRig(t, c.config, c.faults)
+		c.cut(g)
+		if _, err, lost := g.run(t.Context()); !lost {
+			t.Fatalf("%s: the power did not go: %v", name, err)
+		}
+		g.onStore = nil
+		g.sim.PowerOn()
+		for i := range 1 + len(c.config.Others) {
+			a := g.sim.Namespace(1 + i)
+			if _, err := a.WriteAt(make([]byte, a.Size()), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tried := 0
+		for _, a := range g.finish().Attempts {
+			if a.Method == erasure.Overwrite || a.Refused != "" {
+				continue
+			}
+			if tried++; a.Verdict.Outcome != erasure.Failed {
+				t.Errorf("%s: %s by %s %q %+v", name, a.Verdict.Outcome, a.Method, a.Verdict.Reasons, a.Evidence.Samples)
+			}
+		}
+		if tried == 0 {
+			t.Errorf("%s: no method was tried", name)
+		}
+	}
+}
+
 // closed is a drive that does not say how many sectors it has in all, as long as shut.
 type closed struct {
 	drive.Device
