@@ -366,6 +366,33 @@ func TestErase(t *testing.T) {
 	}
 }
 
+// TestResetPage: what an erase leaves on the recovery volume is what docs/reset.md says.
+func TestResetPage(t *testing.T) {
+	w := newWorld(t)
+	keeps := jobtest.ResetPage(t, "--erase")
+	const unit, use = "images, unit's key, hash of the admin password", "logs, history of images"
+	rows := map[string]string{
+		state.KeyFile: unit, state.HashFile: unit, state.ImageDir + "/" + machinetest.Original + ".upd": unit,
+		state.LogDir + "/before.log": use, state.HistoryFile: use,
+		state.NetworkFile: "saved network files", state.RestoreDataFile: "restore data (`fr.data`)",
+	}
+	w.volume(func(v *state.Volume) error {
+		return errors.Join(os.MkdirAll(v.Path(state.LogDir), 0o700), os.WriteFile(v.Path(state.LogDir, "before.log"), nil, 0o600),
+			v.WriteHistory([]byte("{}")), v.WriteNetwork([]byte("network")), v.WriteRestoreData(state.RestoreData{BootArgs: "quiet"}))
+	})
+	if out := w.boot(); fault.Of(out.Err) != fault.EraseWeaker {
+		t.Fatalf("%+v", out)
+	}
+	w.volume(func(v *state.Volume) error {
+		for file, row := range rows {
+			if _, err := os.Stat(v.Path(file)); (err == nil) != keeps(row) {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+		return nil
+	})
+}
+
 // TestLaw cuts the power at each call and lets each call fail. Nothing is ever taken for complete, and in the end all is erased.
 func TestLaw(t *testing.T) {
 	w := newWorld(t)

@@ -22,6 +22,7 @@ import (
 	"gprovision/model/signature"
 	"gprovision/unit/image/imagetest"
 	"gprovision/unit/job"
+	"gprovision/unit/job/jobtest"
 	"gprovision/unit/keytest"
 	"gprovision/unit/machine"
 	"gprovision/unit/machine/machinetest"
@@ -115,16 +116,15 @@ func TestNetworkStays(t *testing.T) {
 	}
 }
 
-// TestTiers: what a restore keeps and loses for a request of each kind. None takes an image, the unit's key or its password hash.
+// TestTiers: a restore keeps and loses what docs/reset.md says of the tier that was asked for.
 func TestTiers(t *testing.T) {
 	const own = "[Match]\nName=eth7\n\n[Network]\nDHCP=yes\n"
 	for _, kind := range []machinetest.Kind{{Firmware: layout.UEFI, Data: true}, {Firmware: layout.BIOS, OneDisk: true, Data: true},
 		{Firmware: layout.UEFI, Mirror: true, Data: true}} {
-		for asked, c := range map[string]struct{ network, args, data bool }{
-			state.KindRestore:           {true, true, true},
-			state.KindRestoreSettings:   {false, false, true},
-			state.KindRestoreEverything: {false, false, false},
+		for flag, asked := range map[string]string{
+			"--settings": state.KindRestoreSettings, "--system": state.KindRestore, "--everything": state.KindRestoreEverything,
 		} {
+			keeps := jobtest.ResetPage(t, flag)
 			t.Run(fmt.Sprintf("%s, one disk %t, mirror %t", asked, kind.OneDisk, kind.Mirror), func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, kind)
@@ -139,7 +139,7 @@ func TestTiers(t *testing.T) {
 					return r.Volume(u.Main[0].Table.Find(layout.Data).FSUUID)
 				}
 				dir, _ := r.system()
-				err = errors.Join(os.WriteFile(filepath.Join(data(u), "precious"), nil, 0o600),
+				err = errors.Join(os.WriteFile(filepath.Join(data(u), "precious"), nil, 0o600), os.WriteFile(filepath.Join(dir, "usr/own"), nil, 0o600),
 					os.WriteFile(filepath.Join(dir, "etc/systemd/network/10-own.network"), []byte(own), 0o644))
 				if err != nil {
 					t.Fatal(err)
@@ -151,8 +151,10 @@ func TestTiers(t *testing.T) {
 						before[name] = read(t, v.Path(), name)
 					}
 					q, err := state.NewRequest(asked, "", "a person", time.Now())
-					return errors.Join(err, v.WriteRequest(q), v.WriteNetwork(tarOf(t, "10-own.network", own)),
-						v.WriteRestoreData(state.RestoreData{Preserve: true, BootArgs: "quiet"}))
+					_, herr := v.ChangeHistory(time.Now(), func(h *release.History) { h.Imaging(earlier, true, time.Now()) })
+					return errors.Join(err, herr, v.WriteRequest(q), v.WriteNetwork(tarOf(t, "10-own.network", own)),
+						v.WriteRestoreData(state.RestoreData{Preserve: true, BootArgs: "quiet"}),
+						os.MkdirAll(v.Path(state.LogDir), 0o700), os.WriteFile(v.Path(state.LogDir, "before.log"), nil, 0o600))
 				})
 				u, err = r.restore(nil)
 				if err != nil {
@@ -160,27 +162,26 @@ func TestTiers(t *testing.T) {
 				}
 				dir, _ = r.system()
 				exists := func(dir, name string) bool { _, err := os.Stat(filepath.Join(dir, name)); return err == nil }
-				if got := exists(dir, "etc/systemd/network/10-own.network"); got != c.network {
-					t.Errorf("the network file is there: %t", got)
+				same := func(what string, there bool, row string) {
+					if there != keeps(row) {
+						t.Errorf("%s is there: %t", what, there)
+					}
 				}
-				if got := exists(data(u), "precious"); got != c.data {
-					t.Errorf("the data are there: %t", got)
-				}
-				if (u.BootArgs != "") != c.args {
-					t.Errorf("the unit has the arguments %q", u.BootArgs)
-				}
+				same("a file of the system before", exists(dir, "usr/own"), "installed system")
+				same("the network file", exists(dir, "etc/systemd/network/10-own.network"), "saved network files")
+				same("a file on the data partition", exists(data(u), "precious"), "data partition")
+				same("the argument of the restore data", u.BootArgs != "", "restore data (`fr.data`)")
 				r.onVolume(func(v *state.Volume) error {
-					if got := exists(v.Path(), state.RestoreDataFile); got != c.args {
-						t.Errorf("the restore data are there: %t", got)
-					}
-					if got := exists(v.Path(), state.NetworkFile); got != c.network {
-						t.Errorf("the saved network files are there: %t", got)
-					}
+					same(state.RestoreDataFile, exists(v.Path(), state.RestoreDataFile), "restore data (`fr.data`)")
+					same(state.NetworkFile, exists(v.Path(), state.NetworkFile), "saved network files")
 					for _, name := range stays {
-						if read(t, v.Path(), name) != before[name] {
-							t.Errorf("%s is another one", name)
-						}
+						same(name, read(t, v.Path(), name) == before[name], "images, unit's key, hash of the admin password")
 					}
+					same("a log", exists(v.Path(state.LogDir), "before.log"), "logs, history of images")
+					h, err := v.History()
+					same("an older image of the history", err == nil && slices.ContainsFunc(h.ImageResults, func(r release.Result) bool {
+						return r.Image == earlier
+					}), "logs, history of images")
 					if exists(v.Path(), state.RequestFile) {
 						t.Error("the request is still there")
 					}
