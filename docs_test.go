@@ -374,26 +374,30 @@ func texts(t *testing.T) []string {
 	return out
 }
 
-// TestNamedTestsExist fails for a test that a page of docs/ names and that is not there, or not in the package that the page gives behind
-// it: a statement that it should hold would be held by nothing.
+// TestNamedTestsExist fails for a test that a page names and that is not there, or not in the package that the page gives behind it: a
+// statement that it should hold would be held by nothing. A subtest is there if a test file of the package has its name in quotes, or its
+// testdata has a file of that name.
 func TestNamedTestsExist(t *testing.T) {
 	have := map[string][]string{} // the packages that have a test of this name
+	files := map[string]string{}  // what is in the test files of a package
 	function := regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9_]+)\(`)
 	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(file, "_test.go") {
 			return err
 		}
 		b, err := os.ReadFile(file)
+		dir := filepath.ToSlash(filepath.Dir(file))
+		files[dir] += string(b)
 		for _, m := range function.FindAllStringSubmatch(string(b), -1) {
-			have[m[1]] = append(have[m[1]], filepath.ToSlash(filepath.Dir(file)))
+			have[m[1]] = append(have[m[1]], dir)
 		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	named, placed := 0, 0
-	name := regexp.MustCompile("`(Test[A-Za-z0-9_]+)(?:/[^`]*)?`(?: \\(([a-z0-9]+(?:/[a-z0-9]+)*)\\))?")
+	named, placed, parts := 0, 0, 0
+	name := regexp.MustCompile(`\b(Test[A-Z][A-Za-z0-9_]*)(?:/([A-Za-z0-9_/-]+))?` + "`?" + `(?: \(([a-z0-9]+(?:/[a-z0-9]+)*)\))?`)
 	for _, page := range texts(t) {
 		if !strings.HasSuffix(page, ".md") {
 			continue
@@ -407,16 +411,79 @@ func TestNamedTestsExist(t *testing.T) {
 			if named++; !ok {
 				t.Errorf("%s names the test %s, and there is none", page, m[1])
 			}
-			if st, err := os.Stat(m[2]); m[2] == "" || err != nil || !st.IsDir() {
+			if m[2] != "" {
+				parts++
+				if !slices.ContainsFunc(in, func(dir string) bool { return hasSubtest(t, dir, files[dir], m[2]) }) {
+					t.Errorf("%s names %s/%s, and %q have no such subtest", page, m[1], m[2], in)
+				}
+			}
+			if st, err := os.Stat(m[3]); m[3] == "" || err != nil || !st.IsDir() {
 				continue
 			}
-			if placed++; ok && !slices.Contains(in, m[2]) {
-				t.Errorf("%s has the test %s in %s, and it is in %q", page, m[1], m[2], in)
+			if placed++; ok && !slices.Contains(in, m[3]) {
+				t.Errorf("%s has the test %s in %s, and it is in %q", page, m[1], m[3], in)
 			}
 		}
 	}
-	if named < 20 || placed < 20 {
-		t.Errorf("only %d tests are named, %d with their package", named, placed)
+	if named < 100 || placed < 20 || parts < 10 {
+		t.Errorf("only %d tests are named, %d with their package, %d subtests", named, placed, parts)
+	}
+}
+
+// hasSubtest reports whether all parts of a subtest's name are in quotes in the test files of a package, or name a file of its testdata.
+func hasSubtest(t *testing.T, dir, files, name string) bool {
+	for part := range strings.SplitSeq(name, "/") {
+		quoted := strings.Contains(files, `"`+part+`"`) || strings.Contains(files, `"`+strings.ReplaceAll(part, "_", " ")+`"`)
+		scripts, err := filepath.Glob(dir + "/testdata/*/" + part + ".*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !quoted && len(scripts) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// TestGlossary fails for a word of the glossary that no source file uses, and for a file, key or verb named there that none has. The place
+// holders of its names, NAME and *, stand for what is not looked for.
+func TestGlossary(t *testing.T) {
+	b, err := os.ReadFile("docs/glossary.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, dir := range []string{"cli", "cmd", "factory", "forge", "hw", "lab", "model", "site", "unit"} {
+		err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+				return err
+			}
+			b, err := os.ReadFile(file)
+			all.Write(b)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	code := all.String()
+	// Where a comment goes on in the next line a word may be parted.
+	words := strings.ToLower(regexp.MustCompile(`\s+(//\s+)?`).ReplaceAllString(code, " "))
+	seen := 0
+	for _, m := range regexp.MustCompile(`(?m)^\*\*([^*]+)\*\*`).FindAllStringSubmatch(string(b), -1) {
+		for word := range strings.SplitSeq(m[1], ", ") {
+			if seen++; !regexp.MustCompile(`\b` + regexp.QuoteMeta(strings.ToLower(word)) + `s?\b`).MatchString(words) {
+				t.Errorf("docs/glossary.md has the word %s, and the code does not", word)
+			}
+		}
+	}
+	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(string(b), -1) {
+		if seen++; !strings.Contains(code, strings.TrimSuffix(strings.TrimPrefix(m[1], "NAME"), "*")) {
+			t.Errorf("docs/glossary.md names %s, and the code does not", m[1])
+		}
+	}
+	if seen < 60 {
+		t.Errorf("only %d words and names are seen", seen)
 	}
 }
 
