@@ -25,7 +25,7 @@ PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe ipxe-qemu mmdebstrap e2fsprogs 
 .PHONY: help
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: FIRMWARE=uefi|bios KEEP=1 (demo), RUN=regexp (test-vm), N=20 (test-repeat), PKG=packages (race, mutants), TEMPDIR=dir"
+	@echo "  variables: FIRMWARE=uefi|bios KEEP=1 (demo), RUN=regexp (test-vm), N=20 (test-repeat), PKG=packages (race, mutants, fuzz-speed), TEMPDIR=dir"
 
 .PHONY: deps
 deps: ## install the Debian packages that are missing
@@ -84,6 +84,13 @@ test-unit: ## tests that need no privileges and no virtual machine, under 60 s
 cover: ## what share of a package's statements its own unit tests run, for those in .ci/cover.txt (RENEW=1 raises their figures)
 	@set -o pipefail; go test -short -timeout 10m -cover $$(sed -n 's|^\([a-z]\S*\) .*|./\1|p' .ci/cover.txt) | \
 	awk -v renew='$(RENEW)' -f .ci/cover.awk
+
+.PHONY: fuzz-speed
+fuzz-speed: ## how many tries each fuzz target makes in 10 s, slowest first; fewer than 200 prove nothing (PKG=model/manifest; all: half an hour)
+	@git grep -o '^func Fuzz[A-Za-z0-9_]*' -- $(or $(PKG),.) | sed -n 's|^\(.*\)/[^/]*_test\.go:func |./\1 |p' | while read -r p f; do \
+		out=$$(go test -run='^$$' -fuzz="^$$f\$$" -fuzztime=10s $$p 2>&1 </dev/null) || { echo "$$out" >&2; out=; }; \
+		n=$$(sed -n 's/.* execs: \([0-9]*\) .*/\1/p' <<<"$$out" | tail -n 1); echo "$${n:-0} $$p $$f"; \
+	done | sort -n | awk '{ printf "%9d  %s %s\n", $$1, $$2, $$3; bad += $$1 < 200 } END { exit bad || !NR }'
 
 .PHONY: race
 race: ## the tests of test-unit under the race detector, package by package (PKG=./unit/...); needs gcc
