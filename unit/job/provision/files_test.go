@@ -226,7 +226,9 @@ func TestImageFits(t *testing.T) {
 		}
 		t.Skip("mke2fs is not installed (Debian package e2fsprogs)")
 	}
-	j, _ := testJob(t, policy.Policy{})
+	from := imagetest.New(t)
+	j, _ := testJob(t, policy.Policy{}, from.Key.Public())
+	j.Panel = panel.New()
 	j.Run = func(ctx context.Context, _ string, args ...string) ([]byte, int, error) {
 		out, err := exec.CommandContext(ctx, mke2fs, args...).CombinedOutput()
 		return out, 0, err
@@ -241,7 +243,14 @@ func TestImageFits(t *testing.T) {
 		{filesystem.Need{Inodes: 100_000, Blocks: 600_000}, fault.DiskTooSmall},
 		{filesystem.Need{Inodes: 200_000, Blocks: 1000}, fault.DiskTooSmall},
 	} {
-		if err := j.checkRoom(t.Context(), tc.need); fault.Of(err) != tc.want {
+		base := imagetest.Prefix + "2026-11-22.0001"
+		meta := fmt.Sprintf(`{"version":1,"name":%q,"build":1,"bytes":2048,"inodes":%d,"blocks":%d}`, base, tc.need.Inodes, tc.need.Blocks)
+		im := from.Put(t, base+".upd", base, imagetest.WithArtifact(t, meta, imagetest.BzImage(7, "")))
+		signed, err := os.ReadFile(im.Path + signature.Suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := j.prove(t.Context(), File{Image: &im.Name, signed: signed}, im.Path); fault.Of(err) != tc.want || tc.want == nil && err != nil {
 			t.Errorf("%+v: %v, want %v", tc.need, err, tc.want)
 		}
 	}
