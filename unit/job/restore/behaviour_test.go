@@ -264,6 +264,10 @@ func TestWhichImage(t *testing.T) {
 		return b
 	}
 	noBoot := func([]byte) []byte { return imagetest.XZ(t, imagetest.Tar(t, "")) }
+	large := func([]byte) []byte { // it needs 4 TiB
+		meta := fmt.Sprintf(`{"version":1,"name":%q,"build":1,"bytes":2048,"inodes":1,"blocks":%d}`, later, 1<<30)
+		return imagetest.WithArtifact(t, meta, imagetest.BzImage(7, ""))
+	}
 	type images map[string]func([]byte) []byte // what becomes of each before it is signed
 	type change = func(job.Env, *goal)
 	wants := func(image string) change { return func(_ job.Env, o *goal) { o.Request.Image = image } }
@@ -286,6 +290,7 @@ func TestWhichImage(t *testing.T) {
 		"back to one that is gone":     {images{later: nil}, backTo(earlier), "", nil, fault.NoImage},
 		"the newest is damaged":        {images{later: damaged}, nil, original, []string{later}, nil},
 		"the newest cannot be started": {images{later: noBoot}, nil, original, []string{later}, nil},
+		"there is no room for it":      {images{later: large}, nil, original, nil, nil},
 		"back to a damaged one":        {images{earlier: damaged}, backTo(earlier), "", []string{earlier}, fault.ImageCorrupt},
 		"a bad original":               {images{original: damaged, later: nil}, wants(state.Original), later, []string{original}, nil},
 		"none is good":                 {images{original: damaged, later: damaged}, nil, "", []string{later, original}, fault.NoImage},
