@@ -117,13 +117,9 @@ func TestSoakRecoveryShell(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, u, time.Minute, lab.Msg("recovery shell opened"))
-	if err := u.Type("unit\r"); err != nil {
-		t.Fatal(err)
-	}
-	shown(t, u, at, "serial number "+serial)
-	if err := u.Type("exit\r"); err != nil {
-		t.Fatal(err)
-	}
+	at = say(t, u, at, "recovery shell: ", "unit\r") // keys that are pressed before it asks do not count
+	at = shown(t, u, at, "serial number "+serial)
+	say(t, u, at, "recovery shell: ", "exit\r")
 	expect(t, u, bootPatience, lab.Msg("recovery shell closed"))
 	up(t, u)
 	if strings.Contains(u.Console(), pass.Reveal()) {
