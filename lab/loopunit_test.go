@@ -134,6 +134,7 @@ mount --bind "$events" "$R/dev/vport0p1"
 echo "$maker" | tee $dmi/sys_vendor >$dmi/board_vendor
 echo "$product" | tee $dmi/product_name >$dmi/board_name
 echo "$serial" >$dmi/product_serial
+echo "Not Specified" >$dmi/product_sku # QEMU's table has none, and init of a virtual machine reads that
 echo "$uuid" >$dmi/product_uuid
 echo 1 >$net/type
 echo "$mac" >$net/address
