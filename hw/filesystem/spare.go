@@ -16,6 +16,10 @@ const spareName = ".spare"
 // fitrim is the ioctl FITRIM, _IOWR('X', 121, struct fstrim_range) (linux/fs.h).
 const fitrim = 0xc0185879
 
+// checkpoint is the ioctl EXT4_IOC_CHECKPOINT, _IOW('f', 43, __u32), of Linux 5.14 and later (fs/ext4/ext4.h,
+// Documentation/filesystems/ext4/journal.rst).
+const checkpoint = 0x4004662b
+
 // Spare is a file that takes the free space of a mounted filesystem, so that it can be overwritten from within. It has no name: whatever
 // ends the program, the power too, gives the space back, at the next mount at the latest. Its methods may be called at the same time.
 type Spare struct {
@@ -115,8 +119,28 @@ func (s *Spare) ReadAt(p []byte, off int64) (int, error) { return s.file.ReadAt(
 // WriteAt implements io.WriterAt. The error is ENOSPC where the filesystem has no more blocks.
 func (s *Spare) WriteAt(p []byte, off int64) (int, error) { return s.file.WriteAt(p, off) }
 
-// Sync returns when all that was written is on the medium.
-func (s *Spare) Sync() error { return s.file.Sync() }
+// Sync returns when all that was written is on the medium, in its place: also the blocks in which ext4 keeps where the file lies. Those are
+// in the filesystem's journal at first, and where the file goes before they are in their places, these keep what was there before.
+func (s *Spare) Sync() error {
+	if err := s.file.Sync(); err != nil {
+		return err
+	}
+	st, err := s.stat()
+	if err != nil || st.Type != unix.EXT4_SUPER_MAGIC {
+		return err
+	}
+	flags := uint32(0)
+	for {
+		_, _, e := unix.Syscall(unix.SYS_IOCTL, s.file.Fd(), checkpoint, uintptr(unsafe.Pointer(&flags)))
+		switch e {
+		case 0, unix.ENODEV: // it has no journal
+			return nil
+		case unix.EINTR:
+			continue
+		}
+		return fmt.Errorf("write the journal's blocks to their places (EXT4_IOC_CHECKPOINT): %w", e)
+	}
+}
 
 // Discard gives the space back, and tells the device that no file has it (FITRIM). It returns how many bytes that were. The error is
 // errors.ErrUnsupported where filesystem or device cannot be told. The file cannot be used any more.

@@ -3,9 +3,11 @@ package filesystem
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -87,6 +89,83 @@ func TestSpare(t *testing.T) {
 	}
 	if after := kept(); before == "" || after != before {
 		t.Errorf("%q blocks are kept back, before it were %q", after, before)
+	}
+}
+
+// TestSpareTables: when Sync returns, the medium holds nothing any more of what was in the free space. The blocks in which ext4 keeps
+// where a file of many pieces lies come from there too, and are in its journal alone before.
+func TestSpareTables(t *testing.T) {
+	dir := mountExt4(t, 48<<20)
+	old := bytes.Repeat([]byte("what the customer left behind..."), 4096/32)
+	write := func(name string, b []byte) error {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(b)
+		return errors.Join(err, f.Sync(), f.Close())
+	}
+	for i := range 64 {
+		n := strconv.Itoa(i)
+		if err := errors.Join(write("old"+n, bytes.Repeat(old, 8)), write("kept"+n, make([]byte, 4096))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := write("old", bytes.Repeat(old, 48<<20/4096)); !errors.Is(err, unix.ENOSPC) {
+		t.Fatal("the volume is not full:", err)
+	}
+	gone, err := filepath.Glob(filepath.Join(dir, "old*"))
+	if err != nil || len(gone) != 65 {
+		t.Fatal(gone, err)
+	}
+	for _, name := range gone {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() int {
+		t.Helper()
+		var st unix.Stat_t
+		if err := unix.Stat(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		name, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/loop/backing_file", unix.Major(st.Dev), unix.Minor(st.Dev)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		medium, err := os.ReadFile(strings.TrimSpace(string(name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Count(medium, old)
+	}
+	if n := left(); n < 30<<20/4096 {
+		t.Fatalf("%d blocks of old content even before", n)
+	}
+
+	s, err := OpenSpare(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	block := aligned(1<<20, 4096)
+	var at int64
+	for n := int64(len(block)); n >= s.BlockSize(); {
+		k, err := s.WriteAt(block[:n], at)
+		if at += int64(k); err == nil {
+			continue
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+		n /= 2
+	}
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	free, err := s.Free()
+	if n := left(); err != nil || int64(n) > free/4096 {
+		t.Errorf("%d blocks of old content are left, of %d bytes that are free: %v", n, free, err)
 	}
 }
 
