@@ -98,8 +98,8 @@ race: ## the tests of test-unit under the race detector, package by package (PKG
 	if [ -n "$$bad" ]; then echo "make race: red:$$bad"; exit 1; fi
 
 .PHONY: mutants
-mutants: ## break the code on purpose, to see what no unit test notices (PKG="unit/decide hand", RENEW=1 writes .ci/mutants/figures.txt)
-	go -C .ci/mutants run . -root $(CURDIR) $(if $(PKG),-packages "$(PKG)") $(if $(RENEW),-renew)
+mutants: ## break the code on purpose, to see what no unit test notices (PKG="unit/decide hand", RECORD=DIR, RENEW=1 writes .ci/mutants/figures.txt)
+	go -C .ci/mutants run . -root $(CURDIR) $(if $(PKG),-packages "$(PKG)") $(if $(RECORD),-record $(abspath $(RECORD))) $(if $(RENEW),-renew)
 
 .PHONY: mutants-ci
 mutants-ci: ## those of the packages that the last commit changed, for ten minutes at most and not beyond an hour after BEGAN (date +%s)

@@ -23,6 +23,7 @@ type bench struct {
 	tree    string
 	workers int
 	end     time.Time // when to stop; zero: never
+	record  string    // a directory, or ""
 }
 
 // newBench copies what git knows or would know.

@@ -1,6 +1,6 @@
 // Command mutants breaks the code on purpose, one small change at a time, and tells which changes no unit test notices.
 //
-//	mutants -root DIR [-packages LIST] [-base COMMIT] [-minutes N] [-workers N] [-renew]
+//	mutants -root DIR [-packages LIST] [-base COMMIT] [-minutes N] [-workers N] [-record DIR] [-renew]
 //
 // There are two kinds. Those made by hand are in hand.txt: each is a way to lose data, and the named test must fail. The others are made
 // by rules (rules.go) in the packages of figures.txt: the share that is noticed may not fall below the figure there, and -renew writes
@@ -9,6 +9,9 @@
 // All mutants of a package are compiled in at once, each behind a switch that an environment variable closes. So a mutant costs a run of
 // the tests that reach it and no compilation, and a test of another package counts as well. That is why this is not gremlins, which
 // compiles for each mutant and runs the tests of its own package or those of the whole module.
+//
+// A package can take an hour. With -record it can be measured in pieces, and after a new test only what lived is tried again. A record
+// counts only for the same code; it does not notice that a test became weaker, which a run without it does.
 //
 // Everything happens in a copy of the tree. Changed code that handles disks must not run as root: as root, the tests run as nobody.
 package main
@@ -45,6 +48,7 @@ func command(ctx context.Context) error {
 	minutes := flag.Int("minutes", 0, "measure for as many minutes; 0: to the end")
 	workers := flag.Int("workers", runtime.NumCPU(), "how many mutants are tried at a time")
 	renew := flag.Bool("renew", false, "write the figures")
+	record := flag.String("record", "", "a directory that keeps what became of each mutant; those that died with the same code are not tried again")
 	check := flag.Bool("check", false, "see only that each mutation made by hand can be made, and that all of them compile")
 	flag.Parse()
 	b, err := newBench(*root, *workers)
@@ -52,6 +56,7 @@ func command(ctx context.Context) error {
 		return err
 	}
 	defer b.close()
+	b.record = *record
 	if *minutes > 0 {
 		b.end = time.Now().Add(time.Duration(*minutes) * time.Minute)
 	}

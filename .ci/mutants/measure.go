@@ -87,6 +87,10 @@ func (b *bench) measurePackage(ctx context.Context, f figure, arguments map[stri
 	if len(mutants) == 0 || len(tests) == 0 {
 		return 0, false, fmt.Errorf("there are %d mutants and %d tests", len(mutants), len(tests))
 	}
+	died, err := b.readRecord(f.name)
+	if err != nil {
+		return 0, false, err
+	}
 	verdicts := make([]verdict, len(mutants))
 	var wg sync.WaitGroup
 	next := make(chan int)
@@ -103,11 +107,18 @@ func (b *bench) measurePackage(ctx context.Context, f figure, arguments map[stri
 		})
 	}
 	for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(len(mutants)) { // what there is time for is a sample
+		if died[mutants[i].id] {
+			verdicts[i] = dies
+			continue
+		}
 		next <- i
 	}
 	close(next)
 	wg.Wait()
 	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+		return 0, false, err
+	}
+	if err := b.writeRecord(f.name, mutants, verdicts); err != nil {
 		return 0, false, err
 	}
 	count := map[verdict]int{}
@@ -119,6 +130,9 @@ func (b *bench) measurePackage(ctx context.Context, f figure, arguments map[stri
 	percent = math.Floor(1000*float64(count[dies])/float64(max(tried, 1))) / 10
 	fmt.Printf("%s: %d of %d mutants tried in %s: %d die (%.1f %%), %d survive, %d are reached by no test\n", f.name, tried, len(mutants),
 		time.Since(began).Round(time.Second), count[dies], percent, count[survives], count[unreached])
+	if len(died) > 0 {
+		fmt.Printf("%s: %d had died before, and were not tried again\n", f.name, len(died))
+	}
 	return percent, count[untried] == 0, nil
 }
 
