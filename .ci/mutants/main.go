@@ -48,7 +48,7 @@ func command(ctx context.Context) error {
 	minutes := flag.Int("minutes", 0, "measure for as many minutes; 0: to the end")
 	workers := flag.Int("workers", runtime.NumCPU(), "how many mutants are tried at a time")
 	renew := flag.Bool("renew", false, "write the figures")
-	record := flag.String("record", "", "a directory that keeps what became of each mutant; those that died with the same code are not tried again")
+	record := flag.String("record", "", "a directory that keeps what became of each mutant; those that died are not tried again")
 	check := flag.Bool("check", false, "see only that each mutation made by hand can be made, and that all of them compile")
 	flag.Parse()
 	b, err := newBench(*root, *workers)
