@@ -45,6 +45,10 @@ func Open(path string, write bool) (*Device, error) {
 // all partitions, such as a boot loader. The caller closes it.
 func OpenShared(path string) (*Device, error) { return open(path, os.O_RDWR, 0) }
 
+// OpenUncached opens a disk for reading past the page cache (O_DIRECT): offsets, lengths and addresses of buffers are multiples of the
+// sector size. The caller closes it.
+func OpenUncached(path string) (*Device, error) { return open(path, os.O_RDONLY|unix.O_DIRECT, 0) }
+
 // OpenImage opens an image file as a disk with the given sector size, 512 or 4096. The caller closes it.
 func OpenImage(path string, write bool, sectorSize int) (*Device, error) {
 	if sectorSize != 512 && sectorSize != 4096 {

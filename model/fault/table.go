@@ -37,6 +37,8 @@ var (
 	BootSetup       = &Fault{"G136", "Boot setup", "Support", "the unit cannot be made bootable", "see the log; on UEFI check that the firmware lets boot entries be written"}
 	NoBMC           = &Fault{"G124", "No BMC", "Check the BMC", "the management controller does not answer",
 		"take the power off for a minute; if it stays silent, the board or its firmware is faulty"}
+	BurnInFailed = &Fault{"G126", "Burn-in failed", "See burn-in lines", "the unit did not stand its burn-in",
+		"the burn-in's lines say which part, and the kernel's messages; replace it, and begin again by a key"}
 	BMCRefused = &Fault{"G125", "BMC refuses", "See the log", "the management controller does not take what the manifest sets",
 		"the log says which command it refused; reset it to its factory settings or update its firmware"}
 )
@@ -123,7 +125,7 @@ func All() []*Fault {
 	return []*Fault{
 		NoNetwork, NoServer, ServerRefused, EnrolRefused, NotReleased, NoCredentials, PlainSecrets,
 		ManifestMissing, ManifestSyntax, ManifestUnsigned, ManifestSignature, ManifestIncomplete, NoManifestURL, ManifestRefused, StepFailed,
-		PlatformUnknown, QAMismatch, NoSerial, NoBMC, BMCRefused, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
+		PlatformUnknown, QAMismatch, NoSerial, NoBMC, BMCRefused, BurnInFailed, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
 		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt, OriginalUntrusted,
 		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, RecoveryNewer, OtherBoard, OtherFirmware, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,

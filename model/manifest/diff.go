@@ -124,6 +124,9 @@ func (m *Manifest) things(prefix string) map[thing]fields {
 	for _, b := range m.BMC {
 		put(b.DevCodeName, "management controller", b)
 	}
+	for _, b := range m.BurnIn {
+		put(b.DevCodeName, "burn-in", b)
+	}
 	for _, p := range m.CustomPlatCfgSteps {
 		order := map[When]int{}
 		for _, s := range p.ConfigSteps {

@@ -37,6 +37,8 @@ func TestDiff(t *testing.T) {
 		{"another place", `"afterpwset"`, `"beforepwset"`, []string{
 			`platform QEMU-mfg-test: step "Another step" at RunAfterPWSet is gone: `,
 			`platform QEMU-mfg-test: step "Another step" at RunBeforePWSet is new: `}},
+		{"a burn-in", `"unknown": {`, `"BurnIn": [{"DevCodeName": "X", "Disks": "read"}], "unknown": {`,
+			[]string{`platform X: burn-in is new: DevCodeName "X", Disks "read"`}},
 		{"a controller", `"unknown": {`, `"BMC": [{"DevCodeName": "X", "User": "u"}], "unknown": {`,
 			[]string{`platform X: management controller is new: DevCodeName "X", User "u"`}},
 		{"the store", `"unknown": {`, `"StashFiles": [{"Src": "http://h/a.txz", "Sha256": "` + two + `"}], "unknown": {`,

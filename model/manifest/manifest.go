@@ -45,6 +45,8 @@ type Manifest struct {
 	CustomPlatCfgSteps []PlatformSteps `json:",omitempty"`
 	// BMC says what is set at the management controllers, one entry for each platform.
 	BMC []BMC `json:",omitempty"`
+	// BurnIn says what units must stand before anything is written to them, one entry for each platform.
+	BurnIn []BurnIn `json:",omitempty"`
 }
 
 // BMC says what is set at the management controller of each unit of one platform. What is missing stays as it is.

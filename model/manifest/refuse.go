@@ -227,6 +227,18 @@ func (m *Manifest) specified(r Rules, incomplete func(path, text, hint string)) 
 		controllers[b.DevCodeName] = true
 		b.judge(at, incomplete)
 	}
+	burnt := map[string]bool{}
+	for i, b := range m.BurnIn {
+		if r.Platform != "" && b.DevCodeName != r.Platform {
+			continue
+		}
+		at := fmt.Sprintf("BurnIn[%d]", i)
+		if burnt[b.DevCodeName] {
+			incomplete(at, fmt.Sprintf("there is an entry for %q already", b.DevCodeName), "remove one of them")
+		}
+		burnt[b.DevCodeName] = true
+		b.judge(at, incomplete)
+	}
 }
 
 // judge finds what no controller can fulfil, and what would lock everybody out.

@@ -51,6 +51,7 @@ const (
 	Share               // write, though partitions of the disk may be mounted
 	Erase               // a whole disk, to erase it: the device is a Drive
 	Claim               // as Erase, without commands
+	Direct              // read only, past the caches of this machine: offsets, lengths and addresses are multiples of the sector size
 )
 
 // Places are the directories where volumes are mounted, one for each kind, and the sysfs that shows the arrays.
@@ -111,6 +112,9 @@ type Board struct {
 	// Fastest asks how many megabits a second a network port can do at most (nic.Fastest). A nil Fastest is that of a machine whose ports
 	// do not say.
 	Fastest func(port string) (int, error)
+	// KernelLog opens the kernel's log for what is still to come; the caller closes it. A nil KernelLog is that of a machine whose kernel
+	// says nothing.
+	KernelLog func() (*host.KernelLog, error)
 }
 
 // askHealth asks a disk of this machine.
@@ -138,6 +142,8 @@ func Real(log *slog.Logger, sys fs.FS, load func(fstype string) error) Doors {
 				d, err = block.Open(path, true)
 			case Share:
 				d, err = block.OpenShared(path)
+			case Direct:
+				d, err = block.OpenUncached(path)
 			case Erase, Claim:
 				return openDrive(path, how == Erase)
 			default:
@@ -163,6 +169,6 @@ func Real(log *slog.Logger, sys fs.FS, load func(fstype string) error) Doors {
 		Run:        host.Runner(log),
 		Vars:       efi.New(efi.DefaultDir),
 		Places:     RealPlaces(),
-		Board:      Board{SetClock: host.SetClock, Health: askHealth, Fastest: nic.Fastest},
+		Board:      Board{SetClock: host.SetClock, Health: askHealth, Fastest: nic.Fastest, KernelLog: host.OpenKernelLog},
 	}
 }

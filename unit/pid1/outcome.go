@@ -107,6 +107,7 @@ const Retry = time.Minute
 
 const (
 	maxRetry        = time.Hour // the longest such pause
+	untilSomebody   = 10 * 365 * 24 * time.Hour
 	networkRetry    = 30 * time.Second
 	maxNetworkRetry = 5 * time.Minute
 )
@@ -131,6 +132,8 @@ func (h *holds) next(f *fault.Fault) time.Duration {
 func pause(f *fault.Fault, n int) time.Duration {
 	first, most := Retry, maxRetry
 	switch f {
+	case fault.BurnInFailed: // what has failed for hours is not done again by itself
+		return untilSomebody
 	case fault.NoNetwork, fault.NoServer, fault.ManifestMissing, fault.Download, fault.DownloadTruncated, fault.EnrolRefused, fault.NotReleased:
 		first, most = networkRetry, maxNetworkRetry
 	}

@@ -52,7 +52,7 @@ func bmcPlan(b manifest.BMC) (out []string) {
 // a controller, or the manifest sets something, one that does not answer ends the job; any other is of use where it answers.
 func (b controller) read(ctx context.Context) error {
 	j := b.j
-	needed := j.Identity.Variant.IPMI || len(bmcPlan(j.plan.BMC)) > 0 || j.plan.Spec.FirmwareVer.IPMI != ""
+	needed := j.Identity.Variant.IPMI || len(bmcPlan(j.plan.BMC.BMC)) > 0 || j.plan.Spec.FirmwareVer.IPMI != ""
 	c, err := machine.OpenBMC(ctx, j.Machine)
 	if err == nil {
 		defer c.Close()
@@ -78,7 +78,7 @@ func (b controller) tell(ctx context.Context, c *bmc.Controller) error {
 	if err != nil {
 		return err
 	}
-	j.plan.bmcFirmware = d.Firmware
+	j.plan.BMC.firmware = d.Firmware
 	f := record.BMC{Firmware: d.Firmware, Aux: d.Aux, IPMI: d.IPMI, Manufacturer: d.Manufacturer, Product: d.Product, GUID: d.GUID}
 	inventory, err := c.Inventory(ctx)
 	if err != nil {
@@ -170,7 +170,7 @@ func (b controller) sendEvents(ctx context.Context, c *bmc.Controller) (int, err
 
 // set sets what the manifest says, with the unit's own password.
 func (b controller) set(ctx context.Context) error {
-	want := b.j.plan.BMC
+	want := b.j.plan.BMC.BMC
 	if len(bmcPlan(want)) == 0 {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"gprovision/model/hardware"
 	"gprovision/model/manifest"
 	"gprovision/model/record"
+	"gprovision/unit/burnin"
 	"gprovision/unit/inventory"
 	"gprovision/unit/journal"
 )
@@ -41,10 +42,7 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 		return err
 	}
 	j.env.Checks++
-	for _, l := range lines {
-		j.Log.Info("hardware", journal.Kind(record.KindQA), "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule,
-			"checked", l.Checked, "ok", l.OK, "try", j.env.Checks, journal.ForPerson())
-	}
+	j.tell(lines)
 	j.Log.Info("hardware compared", "result", hardware.Tally(lines), journal.ForPerson())
 	j.Panel.Message(hardware.Tally(lines))
 	wrong := hardware.Judge(lines)
@@ -67,6 +65,24 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 	return j.runSteps(ctx, manifest.RunAfterQA)
 }
 
+// tell tells the lines of a check: to the log, the panels, and the server's record.
+func (j *provisioning) tell(lines []hardware.Line) {
+	for _, l := range lines {
+		j.Log.Info("hardware", journal.Kind(record.KindQA), "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule,
+			"checked", l.Checked, "ok", l.OK, "try", j.env.Checks, journal.ForPerson())
+	}
+}
+
+// burnIn lets the unit work as the manifest asks for. Its lines stand behind those of the hardware check.
+func (j *provisioning) burnIn(ctx context.Context) error {
+	if j.plan.BurnIn.Nothing() {
+		return nil
+	}
+	lines, err := burnin.Run(ctx, j.Machine, j.Proc, j.plan.BurnIn, j.plan.Main)
+	j.tell(lines)
+	return err
+}
+
 // lookAtHardware reads what the machine is made of at this moment.
 func lookAtHardware(j *provisioning) (hardware.Machine, []block.Disk, error) {
 	dmi, err := smbios.Read(j.Sys)
@@ -85,7 +101,7 @@ func lookAtHardware(j *provisioning) (hardware.Machine, []block.Disk, error) {
 	if err != nil {
 		j.Log.Warn("hardware cannot be read completely", "err", err)
 	}
-	m.Firmware.IPMI = j.plan.bmcFirmware
+	m.Firmware.IPMI = j.plan.BMC.firmware
 	if err := inventory.Ask(&m, j.Board); err != nil {
 		j.Log.Warn("parts of the hardware cannot be asked", "err", err)
 	}

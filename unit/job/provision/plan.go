@@ -18,6 +18,7 @@ import (
 	"gprovision/model/policy"
 	"gprovision/model/release"
 	"gprovision/model/signature"
+	"gprovision/unit/burnin"
 	"gprovision/unit/machine"
 	"gprovision/unit/state"
 	"gprovision/unit/uplink"
@@ -39,9 +40,9 @@ type Plan struct {
 	// Steps are the manifest's extra steps, in this order at each of their places.
 	Steps []Step
 	// BMC is what is set at the management controller.
-	BMC manifest.BMC
-	// bmcFirmware is the version of the controller's firmware, or "" as long as none was read.
-	bmcFirmware string
+	BMC bmcPart
+	// BurnIn is what the unit must stand before the first write.
+	BurnIn manifest.BurnIn
 	// Recovery is the recovery device.
 	Recovery block.Disk
 	// Main are the main disks in the order of the unit's record. A unit with one disk has it here and in Recovery.
@@ -50,6 +51,13 @@ type Plan struct {
 	Others []block.Disk
 	// Unit is the unit's record, but for the number of its credentials, which the server gives later.
 	Unit state.Unit
+}
+
+// bmcPart is the part of a plan that is about the management controller.
+type bmcPart struct {
+	manifest.BMC
+	// firmware is the version of the controller's firmware, or "" as long as none was read.
+	firmware string
 }
 
 // File is a file that is fetched.
@@ -107,7 +115,7 @@ func newPlan(m *manifest.Manifest, r manifest.Rules, p policy.Policy) (Plan, err
 	if out.Spec, err = m.SpecsFor(r.Platform); err != nil {
 		return Plan{}, err
 	}
-	out.BMC = m.BMCFor(r.Platform)
+	out.BMC.BMC, out.BurnIn = m.BMCFor(r.Platform), m.BurnInFor(r.Platform)
 	for _, f := range m.Files {
 		one, err := newFile(f, r)
 		if err != nil {
@@ -376,8 +384,11 @@ func (p Plan) String() string {
 			say("", "%s: %s", c.ExitStatus, c.Command)
 		}
 	}
-	for _, text := range bmcPlan(p.BMC) {
+	for _, text := range bmcPlan(p.BMC.BMC) {
 		say("bmc", "%s", text)
+	}
+	for _, text := range burnin.Plan(p.BurnIn) {
+		say("burn-in", "%s", text)
 	}
 	return b.String()
 }

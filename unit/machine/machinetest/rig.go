@@ -272,7 +272,8 @@ func (r *Rig) open(path string, how machine.Access) (machine.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if how != machine.Read && how != machine.Share {
+	reads := how == machine.Read || how == machine.Direct
+	if !reads && how != machine.Share {
 		for _, m := range r.mounts {
 			if m.source == path || at == 0 && strings.HasPrefix(m.source, path) {
 				return nil, fmt.Errorf("open %s: %w", path, syscall.EBUSY)
@@ -284,11 +285,11 @@ func (r *Rig) open(path string, how machine.Access) (machine.Device, error) {
 			}
 		}
 	}
-	if how != machine.Read {
+	if !reads {
 		r.store.writes(path)
 	}
 	flag := os.O_RDWR
-	if how == machine.Read {
+	if reads {
 		flag = os.O_RDONLY
 	}
 	f, err := os.OpenFile(d.file, flag, 0)
