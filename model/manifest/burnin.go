@@ -39,7 +39,9 @@ const (
 func burnDisks() []string { return []string{"", BurnRead, BurnWrite} }
 
 // Nothing reports whether nothing is asked for.
-func (b BurnIn) Nothing() bool { return b.ProcessorMinutes == 0 && b.MemoryMinutes == 0 && b.Disks == "" }
+func (b BurnIn) Nothing() bool {
+	return b.ProcessorMinutes == 0 && b.MemoryMinutes == 0 && b.Disks == ""
+}
 
 // BurnInFor returns what units of a platform must stand. It has no more than the platform's name if that is nothing.
 func (m *Manifest) BurnInFor(code string) BurnIn {

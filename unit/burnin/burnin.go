@@ -72,7 +72,7 @@ func (s *stage) run(ctx context.Context) error {
 			return s.judge()
 		}
 	}
-	w := s.watch(ctx)
+	w := s.watch()
 	defer w.close()
 	for _, p := range []part{
 		{"Burn-in processors", s.want.ProcessorMinutes > 0, s.processors},

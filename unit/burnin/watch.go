@@ -25,10 +25,10 @@ var trouble = []struct {
 	is   *regexp.Regexp
 }{
 	{"machine check", regexp.MustCompile(`\[Hardware Error\]|Machine check|mce: .*(error|exception|events logged)`)},
-	{"memory error", regexp.MustCompile(`EDAC .*\b(CE|UE)\b|Memory failure: |Corrected error`)},
+	{"memory error", regexp.MustCompile(`EDAC .*\b(CE|UE)\b|Memory failure: `)},
 	{"PCIe error", regexp.MustCompile(`AER: .*error|PCIe Bus Error|DPC: (containment|error)`)},
 	{"link reset", regexp.MustCompile(`ata\d.*(hard resetting link|SATA link down|exception Emask|failed command|limiting SATA link)` +
-		`|nvme.*(controller is down|timeout|reset controller)|rejecting I/O to offline device`)},
+		`|nvme.*(controller is down|timeout, |reset controller)|rejecting I/O to offline device`)},
 	{"I/O error", regexp.MustCompile(`I/O error|critical (medium|target) error|Medium Error|Unrecovered read error`)},
 	{"lock-up", regexp.MustCompile(`soft lockup|hard LOCKUP|detected stall|general protection fault|kernel BUG at`)},
 }
@@ -52,7 +52,7 @@ type watcher struct {
 }
 
 // watch begins to watch. What cannot be watched is a line that was not checked.
-func (s *stage) watch(ctx context.Context) *watcher {
+func (s *stage) watch() *watcher {
 	w := &watcher{s: s, why: "this machine does not show it"}
 	if open := s.m.Board.KernelLog; open != nil {
 		var err error
@@ -85,6 +85,7 @@ func (w *watcher) during(ctx context.Context, run func(ctx context.Context)) {
 		t := time.NewTicker(lookEvery)
 		defer t.Stop()
 		for {
+			w.look()
 			if err := guarded(func() error { w.show(ctx); return nil }); err != nil {
 				w.s.m.Log.Warn("how far the burn-in is cannot be shown", "err", err)
 			}
@@ -96,7 +97,6 @@ func (w *watcher) during(ctx context.Context, run func(ctx context.Context)) {
 				return
 			case <-t.C:
 			}
-			w.look()
 		}
 	}()
 	run(ctx)

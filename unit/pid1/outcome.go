@@ -106,8 +106,8 @@ func (u *unit) closePanels(ctx context.Context) {
 const Retry = time.Minute
 
 const (
-	maxRetry        = time.Hour // the longest such pause
-	untilSomebody   = 10 * 365 * 24 * time.Hour
+	maxRetry        = time.Hour                 // the longest such pause
+	untilSomebody   = 10 * 365 * 24 * time.Hour // no time at all: somebody has to come
 	networkRetry    = 30 * time.Second
 	maxNetworkRetry = 5 * time.Minute
 )
@@ -147,7 +147,7 @@ func (u *unit) hold(ctx context.Context, err error) {
 		f = fault.Internal
 	}
 	wait := u.holds.next(f)
-	u.log.Error("hold", "code", f.Code, "err", fault.Detail(err), "retry", wait.String(), journal.ForPerson()) // the panels have the rest
+	u.log.Error("hold", "code", f.Code, "err", fault.Detail(err), "retry", until(wait), journal.ForPerson()) // the panels have the rest
 	u.person.Held = true
 	u.m.Panel.Forget()
 	u.m.Panel.Fail(err)
@@ -169,6 +169,14 @@ func (u *unit) hold(ctx context.Context, err error) {
 	case <-ctx.Done():
 	}
 	u.memory.Since, u.memory.Replayed = time.Now(), nil
+}
+
+// until says how long a unit holds if nothing changes.
+func until(wait time.Duration) string {
+	if wait >= untilSomebody {
+		return "when somebody wants it"
+	}
+	return wait.String()
 }
 
 // holdSafely is hold for a unit in which something has gone wrong already. If showing it goes wrong too, the unit waits in silence.

@@ -21,6 +21,9 @@ func TestPause(t *testing.T) {
 			last = p
 		}
 	}
+	if p := pause(fault.BurnInFailed, 0); p < 365*24*time.Hour || until(p) != "when somebody wants it" || until(time.Minute) != "1m0s" {
+		t.Errorf("what has failed its burn-in tries again after %s, %s", p, until(p))
+	}
 }
 
 // TestPlausible: which clocks an artifact believes.
