@@ -46,12 +46,12 @@ type Access int
 
 // The ways to open a device.
 const (
-	Read  Access = iota // read only
-	Write               // write, with nobody else using the device
-	Share               // write, though partitions of the disk may be mounted
-	Erase               // a whole disk, to erase it: the device is a Drive
-	Claim               // as Erase, without commands
-	Direct              // read only, past the caches of this machine: offsets, lengths and addresses are multiples of the sector size
+	Read   Access = iota // read only
+	Write                // write, with nobody else using the device
+	Share                // write, though partitions of the disk may be mounted
+	Erase                // a whole disk, to erase it: the device is a Drive
+	Claim                // as Erase, without commands
+	Direct               // read only, past the caches of this machine: offsets, lengths and addresses are multiples of the sector size
 )
 
 // Places are the directories where volumes are mounted, one for each kind, and the sysfs that shows the arrays.
