@@ -97,7 +97,8 @@ func (j *provisioning) letGo() {
 	}
 }
 
-// steps returns the job as data. Nothing before clear-main changes a disk.
+// steps returns the job as data. Nothing before clear-main changes a disk, but a burn-in that the manifest asks for, which writes to main
+// disks that are blank, and leaves them so.
 func (j *provisioning) steps() []step.Step {
 	return []step.Step{
 		{Name: "network", Say: "Network", Run: j.network},
