@@ -35,7 +35,8 @@ func TestKernelLog(t *testing.T) {
 	}}
 	k := NewKernelLog(s)
 	got, lost, err := k.New()
-	if want := []string{"NET: Registered PF_INET6 protocol family", "ata1: hard resetting link"}; !slices.Equal(got, want) || !lost || err != nil {
+	want := []string{"NET: Registered PF_INET6 protocol family", "ata1: hard resetting link"}
+	if !slices.Equal(got, want) || !lost || err != nil {
 		t.Errorf("got %q, lost %t, %v", got, lost, err)
 	}
 	s.left = []any{"0,351,6000001,-;Kernel panic - not quite", unix.EIO, "0,352,6000002,-;later"}

@@ -17,7 +17,8 @@ func TestTemperatures(t *testing.T) {
 		"hwmon0/temp2_input": "52999",
 		"hwmon1/name":        "nvme", "hwmon1/temp1_input": "-3850", "hwmon1/temp1_label": "Composite",
 		"hwmon2/name": "drivetemp", "hwmon2/temp1_input": "31000",
-		"hwmon3/name": "nct6775", "hwmon3/temp1_input": "-61000", "hwmon3/temp2_input": "255000", "hwmon3/temp3_input": "", "hwmon3/fan1_input": "900",
+		"hwmon3/name": "nct6775", "hwmon3/temp1_input": "-61000", "hwmon3/temp2_input": "255000", "hwmon3/temp3_input": "",
+		"hwmon3/fan1_input": "900",
 	} {
 		sys["class/hwmon/"+name] = &fstest.MapFile{Data: []byte(text + "\n")}
 	}

@@ -125,7 +125,8 @@ func All() []*Fault {
 	return []*Fault{
 		NoNetwork, NoServer, ServerRefused, EnrolRefused, NotReleased, NoCredentials, PlainSecrets,
 		ManifestMissing, ManifestSyntax, ManifestUnsigned, ManifestSignature, ManifestIncomplete, NoManifestURL, ManifestRefused, StepFailed,
-		PlatformUnknown, QAMismatch, NoSerial, NoBMC, BMCRefused, BurnInFailed, DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
+		PlatformUnknown, QAMismatch, NoSerial, NoBMC, BMCRefused, BurnInFailed,
+		DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
 		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt, OriginalUntrusted,
 		NoRecovery, RecoveryAmbiguous, RecoveryDamaged, RecoveryErrors, RequestDamaged, RecoveryNewer, OtherBoard, OtherFirmware, MainMissing, MainAmbiguous, MainDamaged, MainForeign, ArrayDegraded, SwitchRoot,

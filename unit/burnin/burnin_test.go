@@ -89,7 +89,8 @@ func (b *bench) sensor(n int, name string, celsius int) {
 
 // whole is a burn-in with all parts and limits.
 func whole(disks string) manifest.BurnIn {
-	return manifest.BurnIn{ProcessorMinutes: 1, MemoryMinutes: 1, Disks: disks, DiskMinutes: 60_000, DiskMBpsMin: 1, CelsiusMax: 90, DiskCelsiusMax: 60}
+	return manifest.BurnIn{ProcessorMinutes: 1, MemoryMinutes: 1, Disks: disks, DiskMinutes: 60_000, DiskMBpsMin: 1, CelsiusMax: 90,
+		DiskCelsiusMax: 60}
 }
 
 // line returns the line of a name.
@@ -404,7 +405,8 @@ func TestLiars(t *testing.T) {
 		{"the kernel tells of a machine check", "", func(_ *testing.T, b *bench) {
 			b.kmsg.left = []any{"6,1,1,-;all is well", unix.EINTR, "2,2,2,-;mce: [Hardware Error]: Machine check events logged\n SUBSYSTEM=x"}
 		}, messages, `1: machine check: "mce: [Hardware Error]: Machine check events logged"`},
-		{"the kernel tells too much", "", func(_ *testing.T, b *bench) { b.kmsg.left = []any{unix.EPIPE} }, messages, "more messages than the kernel keeps"},
+		{"the kernel tells too much", "", func(_ *testing.T, b *bench) { b.kmsg.left = []any{unix.EPIPE} },
+			messages, "more messages than the kernel keeps"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			want := whole(tc.disks)
@@ -465,8 +467,8 @@ func TestRefuse(t *testing.T) {
 		at      int64
 		says    string
 	}{
-		"a partition table": {"\x55\xaa", 510, "data at byte 510"},
-		"ext4":              {"\x53\xef", 1080, "at byte 108"},
+		"a partition table": {"\x55\xaa", 510, "mbr signature"},
+		"ext4":              {"\x53\xef", 1080, "ext2 signature"},
 		"data at its start": {"x", 100_000, "data at byte 100000"},
 		"data at its end":   {"x", diskSize - 1, fmt.Sprintf("data at byte %d", diskSize-1)},
 	} {

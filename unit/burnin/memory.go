@@ -77,7 +77,9 @@ func (s *stage) memory(ctx context.Context) {
 				break
 			}
 			m.each(ctx, func(words []uint64, at uint64) { m.fill(words, at, p) })
-			s.parts.rest(ctx)
+			if s.parts.rest(ctx); m.n > 0 {
+				break
+			}
 			m.each(ctx, func(words []uint64, at uint64) { m.check(words, at, p, passes) })
 			moved += 2 * m.size
 			if took := time.Since(began); passes > 0 && took < length { // the bytes of a pass are no measure any more

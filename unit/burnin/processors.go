@@ -34,8 +34,8 @@ var rounds = []string{
 	"e0c57238973b1ea61df85b829e7adf06638a90a8433eadb19f7e99c45fa4c224",
 }
 
-// round computes: AES, SHA-2, CRC, integers and floating point. Its result depends on n alone, and is the same on all processors: no product
-// is fused with a sum.
+// round computes: AES, SHA-2, CRC, integers and floating point. Its result depends on n alone, and is the same on all processors: no
+// product is fused with a sum.
 func round(work []byte, n int) [sha256.Size]byte {
 	key := sha256.Sum256(binary.LittleEndian.AppendUint64([]byte("burn-in"), uint64(n)))
 	c, err := aes.NewCipher(key[:])

@@ -50,7 +50,7 @@ func TestBurnIn(t *testing.T) {
 			if j.plan.Main, err = j.Disks(); err != nil {
 				t.Fatal(err)
 			}
-			if err := j.burnIn(t.Context()); fault.Of(err) != tc.want || (err == nil) != (tc.want == nil) {
+			if err := burnIn(t.Context(), j); fault.Of(err) != tc.want || (err == nil) != (tc.want == nil) {
 				t.Fatalf("got %v, want %v", err, tc.want)
 			}
 			lines := toldLines(t, j.env.Journal, "4")
@@ -68,8 +68,8 @@ func TestBurnIn(t *testing.T) {
 	}
 }
 
-// TestBurnInOfAUnit: a complete unit whose provisioning begins with writing its main disk is refused, with all that it has, and the plan says
-// what was to be done.
+// TestBurnInOfAUnit: a complete unit whose provisioning begins with writing its main disk is refused, with all that it has, and the plan
+// says what was to be done.
 func TestBurnInOfAUnit(t *testing.T) {
 	g := newGoods(t)
 	b := complete(t, g, machinetest.Kind{Firmware: layout.UEFI})
@@ -84,7 +84,8 @@ func TestBurnInOfAUnit(t *testing.T) {
 	if !b.marked(u) {
 		t.Error("the old system is gone")
 	}
-	for _, want := range []string{"burn-in   all processors compute for 60 minutes", "burn-in   the main disks, which must be blank, are written"} {
+	for _, want := range []string{"burn-in   all processors compute for 60 minutes",
+		"burn-in   the main disks, which must be blank, are written"} {
 		if !strings.Contains(b.log.String(), want) {
 			t.Errorf("the log does not say %q:\n%s", want, b.log)
 		}

@@ -42,7 +42,7 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 		return err
 	}
 	j.env.Checks++
-	j.tell(lines)
+	tellLines(j, lines)
 	j.Log.Info("hardware compared", "result", hardware.Tally(lines), journal.ForPerson())
 	j.Panel.Message(hardware.Tally(lines))
 	wrong := hardware.Judge(lines)
@@ -65,8 +65,8 @@ func (j *provisioning) checkHardware(ctx context.Context) error {
 	return j.runSteps(ctx, manifest.RunAfterQA)
 }
 
-// tell tells the lines of a check: to the log, the panels, and the server's record.
-func (j *provisioning) tell(lines []hardware.Line) {
+// tellLines tells the lines of a check: to the log, the panels, and the server's record.
+func tellLines(j *provisioning, lines []hardware.Line) {
 	for _, l := range lines {
 		j.Log.Info("hardware", journal.Kind(record.KindQA), "name", l.Name, "found", l.Found, "expected", l.Expected, "rule", l.Rule,
 			"checked", l.Checked, "ok", l.OK, "try", j.env.Checks, journal.ForPerson())
@@ -74,12 +74,12 @@ func (j *provisioning) tell(lines []hardware.Line) {
 }
 
 // burnIn lets the unit work as the manifest asks for. Its lines stand behind those of the hardware check.
-func (j *provisioning) burnIn(ctx context.Context) error {
+func burnIn(ctx context.Context, j *provisioning) error {
 	if j.plan.BurnIn.Nothing() {
 		return nil
 	}
 	lines, err := burnin.Run(ctx, j.Machine, j.Proc, j.plan.BurnIn, j.plan.Main)
-	j.tell(lines)
+	tellLines(j, lines)
 	return err
 }
 

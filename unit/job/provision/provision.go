@@ -111,7 +111,7 @@ func (j *provisioning) steps() []step.Step {
 		{Name: "check-hardware", Say: "Checking hardware", Run: j.checkHardware},
 		{Name: "plan", Say: "Planning", Run: j.planDisks},
 		{Name: "check-server", Say: "Checking server", Run: j.checkServer},
-		{Name: "burn-in", Say: "Burn-in", Run: j.burnIn},
+		{Name: "burn-in", Say: "Burn-in", Run: func(ctx context.Context) error { return burnIn(ctx, j) }},
 		{Name: "clear-main", Say: "Clearing main disk", Run: j.clearMain},
 		{Name: "partition-recovery", Say: "Partitioning", Run: j.partition},
 		{Name: "format-recovery", Say: "Formatting", Run: j.format},
