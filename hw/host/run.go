@@ -25,15 +25,19 @@ type Command struct {
 	Stdin io.Reader
 	// Dir is the working directory; empty: the root directory.
 	Dir string
-	// Secret keeps arguments and output out of the log and out of errors.
+	// Secret keeps arguments and output out of the log and out of errors. With Redact the log has the output.
 	Secret bool
 	// Show is what the log has in place of Args for a Secret command: the arguments before secrets were put in.
 	Show []string
+	// Redact are secrets that the program knows. In its output they are replaced by ***, also with white space between their characters, in
+	// hexadecimal, and in base64. Who prints a secret in yet another form gives it away.
+	Redact []string
 }
 
 // Result is what a program that ran to its end left behind.
 type Result struct {
-	// Output is standard output and standard error, in the order of writing. Of more than 1 MiB only the end is kept.
+	// Output is standard output and standard error, in the order of writing, without the secrets of Redact. Of more than 1 MiB only the
+	// end is kept.
 	Output []byte
 	// Exit is the exit status, 0 to 255.
 	Exit int
@@ -51,7 +55,8 @@ const (
 
 // Exec runs c and waits for its end. An exit status other than 0 is not an error here: what it means is for the caller to
 // say. The error is for a program that cannot be started, that a signal ended (ErrKilled), or whose ctx ended first (ctx's
-// error); the process group is then killed. The environment is PATH, LC_ALL=C, HOME=/ and c.Env, nothing is inherited.
+// error); it is then killed with all that it started, whatever session that is in now. The environment is PATH, LC_ALL=C, HOME=/,
+// GPROV_PROGRAM and c.Env, nothing is inherited.
 //
 // log may be nil. It gets one record per program, at level debug, at level warn when the status is not 0.
 func Exec(ctx context.Context, log *slog.Logger, c Command) (Result, error) {
@@ -60,7 +65,8 @@ func Exec(ctx context.Context, log *slog.Logger, c Command) (Result, error) {
 		return Result{}, err
 	}
 	cmd := exec.CommandContext(ctx, path, c.Args...)
-	cmd.Env = append([]string{"PATH=" + searchPath, "LC_ALL=C", "HOME=/"}, c.Env...)
+	mark := newMark()
+	cmd.Env = append([]string{"PATH=" + searchPath, "LC_ALL=C", "HOME=/", mark}, c.Env...)
 	cmd.Stdin = c.Stdin
 	cmd.Dir = c.Dir
 	if cmd.Dir == "" {
@@ -69,13 +75,20 @@ func Exec(ctx context.Context, log *slog.Logger, c Command) (Result, error) {
 	out := &tail{max: keepOutput}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.Cancel = func() error {
+		err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		killMarked(mark)
+		return err
+	}
 	cmd.WaitDelay = 5 * time.Second
 
 	shown := strings.Join(append([]string{c.Path}, c.shown()...), " ")
 	start := time.Now()
 	err = cmd.Run()
 	r := Result{Output: out.bytes(), Elapsed: time.Since(start)}
+	if len(c.Redact) > 0 {
+		r.Output = redact(out, c.Redact)
+	}
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -118,7 +131,7 @@ func (c Command) log(ctx context.Context, log *slog.Logger, shown string, r Resu
 		return
 	}
 	attrs := []slog.Attr{slog.String("command", shown), slog.Int("exit", r.Exit), slog.Duration("elapsed", r.Elapsed)}
-	if !c.Secret {
+	if !c.Secret || len(c.Redact) > 0 {
 		attrs = append(attrs, slog.String("output", lastLines(r.Output, 4096)))
 	}
 	level := slog.LevelDebug
@@ -153,12 +166,14 @@ func lastLines(b []byte, max int) string {
 
 // tail keeps the last max bytes written to it. os/exec writes to it from one goroutine, since both streams are the same.
 type tail struct {
-	max int
-	b   []byte
+	max  int
+	b    []byte
+	lost bool // something is not kept
 }
 
 func (t *tail) Write(p []byte) (int, error) {
 	t.b = append(t.b, p...)
+	t.lost = t.lost || len(t.b) > t.max
 	if len(t.b) > 2*t.max {
 		t.b = append(t.b[:0], t.bytes()...)
 	}

@@ -148,6 +148,10 @@ func (c *checker) sound(m *Manifest) {
 	}
 	for i, p := range m.CustomPlatCfgSteps {
 		for j, s := range p.ConfigSteps {
+			if s.Minutes < 0 || s.Minutes > maxStepMinutes {
+				c.add(fmt.Sprintf("CustomPlatCfgSteps[%d].ConfigSteps[%d].Minutes", i, j), fmt.Sprintf("want 1 to %d minutes", maxStepMinutes),
+					"leave the key out for 30 minutes")
+			}
 			for k, cmd := range s.Commands {
 				c.command(fmt.Sprintf("CustomPlatCfgSteps[%d].ConfigSteps[%d].Commands[%d]", i, j, k), s, cmd)
 			}

@@ -19,6 +19,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"gprovision/model/dmi"
 	"gprovision/model/fault"
@@ -107,6 +108,22 @@ type Step struct {
 	Commands []Command
 	// Verbose logs what the commands print.
 	Verbose bool `json:",omitempty"`
+	// Minutes is how long all commands of the step may take, 1 to 1440. What is still running then is killed, and the step has failed.
+	// 0: 30.
+	Minutes int `json:",omitempty"`
+}
+
+// DefaultStepLimit is how long a step may take that does not say it.
+const DefaultStepLimit = 30 * time.Minute
+
+const maxStepMinutes = 24 * 60
+
+// Limit is how long all commands of the step may take.
+func (s Step) Limit() time.Duration {
+	if s.Minutes == 0 {
+		return DefaultStepLimit
+	}
+	return time.Duration(s.Minutes) * time.Minute
 }
 
 // Command is one command of a Step. Its texts are templates; see Variables.

@@ -246,6 +246,8 @@ func TestProblems(t *testing.T) {
 		{"recovery", `"Recovery": {"Size": 10737418240`, `"Recovery": {"Size": 1073741`, "line 16: ValidationData[0].Recovery.Size: 1073741 bytes, want at least 1 GiB", false},
 		{"regexp", `"^S"`, `"(S"`, "line 23: ValidationData[0].SerNumRegex: not a regular expression", true},
 		{"dmi", `"2[1] Version"`, `"2[x] Version"`, "line 24: ValidationData[0].DmiMatches.2[x] Version: ", true},
+		{"too long a step", `"Verbose": true`, `"Minutes": 1441`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Minutes: want 1 to 1440 minutes", true},
+		{"a step without time", `"Verbose": true`, `"Minutes": -1`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Minutes: want 1 to 1440 minutes", true},
 		{"template", `{{.RecoveryDir}}`, `{{.Recovery}}`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0].Command: the variable .Recovery is not known", true},
 		{"template over two words", `{{.RecoveryDir}}`, `{{if .Serial}}a b{{end}}`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0].Command: the word ", true},
 		{"template syntax", `{{.RecoveryDir}}`, `{{.RecoveryDir}`, "line 31: CustomPlatCfgSteps[0].ConfigSteps[1].Commands[0].Command: not a template", true},

@@ -48,8 +48,14 @@ func (j *provisioning) runStep(ctx context.Context, s Step) error {
 			}
 		}
 	}
+	within, cancel := context.WithTimeout(ctx, s.Limit)
+	defer cancel()
 	for _, c := range s.Commands {
-		if err := j.runCommand(ctx, c, vars, s.Verbose); err != nil {
+		err := j.runCommand(within, c, vars, s.Verbose)
+		if err != nil && within.Err() != nil && ctx.Err() == nil {
+			return fault.Newf(fault.StepFailed, "command %q was killed: the step did not end within %s", c.Command, s.Limit)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -92,20 +98,25 @@ func unpackXZ(ctx context.Context, name, dir string) error {
 	return err
 }
 
-// runCommand runs one command of a step. The log shows it as the manifest has it: what is filled in may be a secret, and so may
-// be what a command prints after a password is known.
+// runCommand runs one command of a step. The log shows it as the manifest has it: what is filled in may be a secret. In what the command
+// prints the passwords are not shown.
 func (j *provisioning) runCommand(ctx context.Context, c manifest.Command, vars manifest.Variables, verbose bool) error {
 	filled, err := c.Fill(vars)
 	if err != nil {
 		return err
 	}
-	secret := vars.OSPass != "" || vars.BiosPass != "" || vars.IpmiPass != ""
-	r, err := host.Exec(ctx, j.Log, host.Command{Path: filled.Argv[0], Args: filled.Argv[1:], Env: commandEnv(filled), Secret: secret,
-		Show: []string{c.Command}})
+	var secrets []string
+	for _, p := range []string{vars.OSPass, vars.BiosPass, vars.IpmiPass} {
+		if p != "" {
+			secrets = append(secrets, p)
+		}
+	}
+	r, err := host.Exec(ctx, j.Log, host.Command{Path: filled.Argv[0], Args: filled.Argv[1:], Env: commandEnv(filled), Secret: len(secrets) > 0,
+		Show: []string{c.Command}, Redact: secrets})
 	if err != nil {
 		return because(fault.StepFailed, err)
 	}
-	if verbose && !secret {
+	if verbose {
 		j.Log.Info("command output", "command", c.Command, "output", string(r.Output))
 	}
 	switch {

@@ -3,9 +3,11 @@ package provision
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gprovision/factory/api"
 	"gprovision/model/fault"
@@ -137,10 +140,34 @@ func TestSecretsAreNotLogged(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), password) {
 				t.Errorf("%s: the error tells the password: %v", c.Command, err)
 			}
+			if strings.HasPrefix(c.Command, "echo {{") && err == nil && !strings.Contains(log.String(), "***") {
+				t.Errorf("%s: the log does not have the output: %s", c.Command, log)
+			}
 			if err == nil && !strings.Contains(log.String(), c.Command) {
 				t.Errorf("%s: the log does not have the command as the manifest has it: %s", c.Command, log)
 			}
 		}
+	}
+}
+
+// TestStepLimit: a step whose commands hang is ended, and has failed. The end of the whole job is no fault of the step.
+func TestStepLimit(t *testing.T) {
+	hangs := []manifest.Command{{Command: "true"}, {Command: "sh -c 'sleep 600 & setsid sleep 600 & wait'", ExitStatus: manifest.ESDontCare}}
+	j, _ := testJob(t, policy.Policy{})
+	err := j.runStep(t.Context(), Step{Name: "flash", Commands: hangs, Limit: 100 * time.Millisecond})
+	if fault.Of(err) != fault.StepFailed || !strings.Contains(err.Error(), hangs[1].Command) || !strings.Contains(err.Error(), "within 100ms") {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := j.runStep(ctx, Step{Name: "flash", Commands: hangs, Limit: time.Hour}); !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "did not end") {
+		t.Errorf("the job ends: %v", err)
+	}
+	p, err := newPlan(&manifest.Manifest{LogEndpoint: "h:1", ValidationData: []manifest.Specs{{DevCodeName: "FOX"}}, CustomPlatCfgSteps: []manifest.PlatformSteps{
+		{DevCodeName: "FOX", ConfigSteps: []manifest.Step{{Commands: hangs}, {Commands: hangs, Minutes: 90}}},
+	}}, manifest.Rules{Platform: "FOX"}, policy.Policy{})
+	if err != nil || p.Steps[0].Limit != manifest.DefaultStepLimit || p.Steps[1].Limit != 90*time.Minute {
+		t.Errorf("%+v, %v", p.Steps, err)
 	}
 }
 

@@ -91,6 +91,8 @@ type Step struct {
 	Commands []manifest.Command
 	// Verbose logs what the commands print.
 	Verbose bool
+	// Limit is how long all commands may take.
+	Limit time.Duration
 }
 
 // readPlan judges a manifest as 'gprov manifest check' does, and reads it.
@@ -152,7 +154,7 @@ func newPlan(m *manifest.Manifest, r manifest.Rules, p policy.Policy) (Plan, err
 	}
 	for when := manifest.RunBeforeQA; when <= manifest.RunAfterPWSet; when++ {
 		for _, s := range m.StepsFor(r.Platform, when) {
-			step := Step{Name: s.Name, When: when, Commands: s.Commands, Verbose: s.Verbose}
+			step := Step{Name: s.Name, When: when, Commands: s.Commands, Verbose: s.Verbose, Limit: s.Limit()}
 			for _, f := range s.Files {
 				one, err := newFile(f, r)
 				if err != nil {
