@@ -10,7 +10,7 @@ import (
 // (docs/kernel-arguments.md). A locked artifact ignores them.
 func choices() []string {
 	return []string{"mfgurl", "enrol", "BOOTIF", "DATA_ERASE", "frmode", "PREFERRED_UPDATE", "KERNEL_OVERRIDE", "PROVISION_VERBOSE",
-		"PROVISION_XLOG", "PROVISION_CONT_LOGGING", "PROTO_IDENT"}
+		"PROVISION_XLOG", "PROVISION_CONT_LOGGING", "PROTO_IDENT", "PROVISION_MFG_TEST"}
 }
 
 // lockedCmdline stands in the section .cmdline of a locked artifact without arguments of its own: a stub that finds none takes

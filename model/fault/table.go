@@ -39,6 +39,8 @@ var (
 		"take the power off for a minute; if it stays silent, the board or its firmware is faulty"}
 	BurnInFailed = &Fault{"G126", "Burn-in failed", "See burn-in lines", "the unit did not stand its burn-in",
 		"the burn-in's lines say which part, and the kernel's messages; replace it, and begin again by a key"}
+	OnlyChecked = &Fault{"G127", "Only checked", "Not provisioned", "the unit was only checked, as PROVISION_MFG_TEST asks for",
+		"nothing was written; to provision the unit start it without that kernel argument"}
 	BMCRefused = &Fault{"G125", "BMC refuses", "See the log", "the management controller does not take what the manifest sets",
 		"the log says which command it refused; reset it to its factory settings or update its firmware"}
 )
@@ -125,7 +127,7 @@ func All() []*Fault {
 	return []*Fault{
 		NoNetwork, NoServer, ServerRefused, EnrolRefused, NotReleased, NoCredentials, PlainSecrets,
 		ManifestMissing, ManifestSyntax, ManifestUnsigned, ManifestSignature, ManifestIncomplete, NoManifestURL, ManifestRefused, StepFailed,
-		PlatformUnknown, QAMismatch, NoSerial, NoBMC, BMCRefused, BurnInFailed,
+		PlatformUnknown, QAMismatch, NoSerial, NoBMC, BMCRefused, BurnInFailed, OnlyChecked,
 		DiskMissing, DiskTooSmall, DiskAmbiguous, Disk4KnBIOS, DiskWrite, BootSetup,
 		Download, DownloadHash, DownloadTruncated, NoSpace, ReadBack, HashMissing,
 		NoImage, ImageName, ImageUnsigned, ImageSignature, ImageCorrupt, OriginalUntrusted,

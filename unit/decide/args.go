@@ -40,7 +40,12 @@ type Args struct {
 	Verbose bool
 	// ProtoIdent is PROTO_IDENT=, the platform to assume if none is recognised.
 	ProtoIdent string
+	// MfgTest is PROVISION_MFG_TEST= in lower case: how a provisioning is only tried. "": it is not.
+	MfgTest string
 }
+
+// StopAfterValidate is the value of MfgTest with which a provisioning ends before its first write.
+const StopAfterValidate = "stop-after-validate"
 
 // ParseArgs parses a kernel command line. Of several equal keys the last counts, and words may be quoted, as in the
 // kernel. For a locked artifact the command line chooses nothing. It only says where the boot came from: ParseArgs
@@ -77,6 +82,8 @@ func ParseArgs(cmdline string, locked bool) Args {
 			a.Verbose = v != ""
 		case "PROTO_IDENT":
 			a.ProtoIdent = v
+		case "PROVISION_MFG_TEST":
+			a.MfgTest = strings.ToLower(v)
 		}
 	}
 	if locked {

@@ -132,7 +132,7 @@ func (h *holds) next(f *fault.Fault) time.Duration {
 func pause(f *fault.Fault, n int) time.Duration {
 	first, most := Retry, maxRetry
 	switch f {
-	case fault.BurnInFailed: // what has failed for hours is not done again by itself
+	case fault.BurnInFailed, fault.OnlyChecked: // what has failed for hours, or was only tried, is not done again by itself
 		return untilSomebody
 	case fault.NoNetwork, fault.NoServer, fault.ManifestMissing, fault.Download, fault.DownloadTruncated, fault.EnrolRefused, fault.NotReleased:
 		first, most = networkRetry, maxNetworkRetry

@@ -15,13 +15,16 @@ import (
 	"gprovision/model/edit"
 	"gprovision/model/fault"
 	"gprovision/model/hardware"
+	"gprovision/model/layout"
 	"gprovision/model/manifest"
 	"gprovision/model/platform"
 	"gprovision/model/policy"
 	"gprovision/model/signature"
 	"gprovision/model/source"
 	"gprovision/site"
+	"gprovision/unit/decide"
 	"gprovision/unit/machine"
+	"gprovision/unit/machine/machinetest"
 	"gprovision/unit/state"
 	"gprovision/unit/uplink"
 )
@@ -379,4 +382,23 @@ func FuzzCheckSpeaksForUnits(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which uint8, script []byte) {
 		agree(t, string(edit.Apply([]byte(good[int(which)%len(good)]), script)))
 	})
+}
+
+// TestOnlyChecked: a provisioning that is only tried judges all, shows its plan, and writes nothing, also where somebody has mistyped what
+// it is to leave out.
+func TestOnlyChecked(t *testing.T) {
+	g := newGoods(t)
+	b := newBench(t, g, machinetest.Kind{Firmware: layout.UEFI})
+	for value, says := range map[string]string{decide.StopAfterValidate: "only checked", "no-write-files": `"no-write-files"`} {
+		err := b.provision(nil, func(j *provisioning) { j.env.Survey.Args.MfgTest = value })
+		if fault.Of(err) != fault.OnlyChecked || !strings.Contains(err.Error(), says) || b.destroys || len(b.Written()) > 0 {
+			t.Errorf("%s: %v, written to are %s", value, err, b.Written())
+		}
+		if !strings.Contains(b.log.String(), "all data is lost") {
+			t.Errorf("%s: no plan is shown:\n%s", value, b.log)
+		}
+	}
+	if err := b.provision(nil); err != nil {
+		t.Errorf("without the argument: %v", err)
+	}
 }

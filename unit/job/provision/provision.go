@@ -24,6 +24,7 @@ import (
 	"gprovision/model/manifest"
 	"gprovision/model/record"
 	"gprovision/model/step"
+	"gprovision/unit/decide"
 	"gprovision/unit/job"
 	"gprovision/unit/journal"
 	"gprovision/unit/machine"
@@ -121,6 +122,19 @@ func (j *provisioning) steps() []step.Step {
 		{Name: "boot-recovery", Say: "Making it boot", Run: j.bootRecovery},
 		{Name: "boot-entries", Say: "Boot entries", Run: j.bootEntries},
 		{Name: "report", Say: "Reporting", Run: j.reportUnit},
+	}
+}
+
+// testRun ends a job that is only tried, before its first write. A value that means nothing does so too: whoever writes it wants less than a
+// provisioning.
+func (j *provisioning) testRun() error {
+	switch v := j.env.Survey.Args.MfgTest; v {
+	case "":
+		return nil
+	case decide.StopAfterValidate:
+		return &fault.Occurrence{Fault: fault.OnlyChecked}
+	default:
+		return fault.Newf(fault.OnlyChecked, "PROVISION_MFG_TEST is %q, and only %q is known", v, decide.StopAfterValidate)
 	}
 }
 

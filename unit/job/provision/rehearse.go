@@ -31,7 +31,10 @@ func (j *provisioning) checkServer(ctx context.Context) error {
 	if err := j.lookAtServer(ctx, full); err != nil {
 		return err
 	}
-	return j.plan.checkRoom() // again: the server may have said sizes that the manifest does not
+	if err := j.plan.checkRoom(); err != nil { // again: the server may have said sizes that the manifest does not
+		return err
+	}
+	return j.testRun()
 }
 
 // lookAtServer asks for each file that is still to come and fetches the signatures; with full it reads the files to their ends.
