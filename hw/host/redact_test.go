@@ -53,8 +53,8 @@ func TestRedactEnd(t *testing.T) {
 func TestExecRedacts(t *testing.T) {
 	var b bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	r, err := Exec(t.Context(), log, Command{Path: "sh", Args: []string{"-c", `echo "the word is $0, no more"; exit 1`, "hunter2"}, Secret: true,
-		Show: []string{"-c", "say"}, Redact: []string{"hunter2"}})
+	r, err := Exec(t.Context(), log, Command{Path: "sh", Args: []string{"-c", `echo "the word is $0, no more"; exit 1`, "hunter2"},
+		Secret: true, Show: []string{"-c", "say"}, Redact: []string{"hunter2"}})
 	if err != nil || string(r.Output) != "the word is ***, no more\n" {
 		t.Errorf("%q, %v", r.Output, err)
 	}

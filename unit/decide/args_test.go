@@ -10,7 +10,7 @@ func TestParseArgs(t *testing.T) {
 	if a.ManifestURL != "http://10.0.0.1/m.json" || a.Token.Reveal() != "abc" || a.BootMAC != "52:54:00:aa:bb:cc" || a.Root != (Root{ByPARTUUID, "ABCD-01"}) || a.Erase {
 		t.Errorf("got %+v", a)
 	}
-	if l := ParseArgs("mfgurl=http://x enrol=t DATA_ERASE=1 KERNEL_OVERRIDE=recovery FACTORY_RESTORE=1 PREFERRED_UPDATE=oldest PROTO_IDENT=x PROVISION_MFG_TEST=x real_root=PARTUUID=a", true); l != (Args{Root: Root{ByPARTUUID, "a"}}) {
+	if l := ParseArgs("mfgurl=http://x enrol=t DATA_ERASE=1 KERNEL_OVERRIDE=recovery FACTORY_RESTORE=1 PREFERRED_UPDATE=oldest PROTO_IDENT=x real_root=PARTUUID=a", true); l != (Args{Root: Root{ByPARTUUID, "a"}}) {
 		t.Errorf("a locked artifact takes %+v from the command line", l)
 	}
 	if s := WithoutSecrets("mfgurl=http://me:topsecret@host/m.json?a=b"); s != "mfgurl=http://host/m.json?a=b" {
@@ -23,12 +23,12 @@ func TestParseArgs(t *testing.T) {
 
 // TestWords: the separators between words, and quotes within them.
 func TestWords(t *testing.T) {
-	a := ParseArgs("mfgurl=\"http://a b\"\tBOOTIF=52-54-00-AA-BB-CC\nreal_root=PARTUUID=  PROTO_IDENT=x PROVISION_MFG_TEST=Stop-After-Validate\n", false)
-	if a.MfgTest != StopAfterValidate {
-		t.Errorf("a test of %q", a.MfgTest)
-	}
+	a := ParseArgs("mfgurl=\"http://a b\"\tBOOTIF=52-54-00-AA-BB-CC\nreal_root=PARTUUID=  PROTO_IDENT=x\n", false)
 	if a.ManifestURL != "http://a b" || a.BootMAC != "52:54:00:aa:bb:cc" || a.Root != (Root{}) || a.ProtoIdent != "x" {
 		t.Errorf("got %+v", a)
+	}
+	if a := ParseArgs("PROVISION_MFG_TEST=Stop-After-Validate", false); a.MfgTest != StopAfterValidate {
+		t.Errorf("a test of %q", a.MfgTest)
 	}
 	if a := ParseArgs("BOOTIF=20-52-54-00-AA-BB-CC", false); a.BootMAC != "20:52:54:00:aa:bb:cc" {
 		t.Errorf("hardware of another type: %q", a.BootMAC)
@@ -36,7 +36,7 @@ func TestWords(t *testing.T) {
 	if a := ParseArgs("BOOTIF=01-52-54-00-AA-BB", false); a.BootMAC != "01:52:54:00:aa:bb" {
 		t.Errorf("no type, and a vendor that begins like one: %q", a.BootMAC)
 	}
-	if l := ParseArgs("real_root=LABEL=x", true); l != (Args{}) {
+	if l := ParseArgs("real_root=LABEL=x PROVISION_MFG_TEST=x", true); l != (Args{}) {
 		t.Errorf("a locked artifact takes %+v from the command line", l)
 	}
 	if s := WithoutSecrets("a  x=http://%zz b"); s != "a x=http://%zz b" {

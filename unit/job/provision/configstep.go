@@ -111,8 +111,8 @@ func (j *provisioning) runCommand(ctx context.Context, c manifest.Command, vars 
 			secrets = append(secrets, p)
 		}
 	}
-	r, err := host.Exec(ctx, j.Log, host.Command{Path: filled.Argv[0], Args: filled.Argv[1:], Env: commandEnv(filled), Secret: len(secrets) > 0,
-		Show: []string{c.Command}, Redact: secrets})
+	r, err := host.Exec(ctx, j.Log, host.Command{Path: filled.Argv[0], Args: filled.Argv[1:], Env: commandEnv(filled),
+		Secret: len(secrets) > 0, Show: []string{c.Command}, Redact: secrets})
 	if err != nil {
 		return because(fault.StepFailed, err)
 	}

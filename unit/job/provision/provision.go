@@ -125,10 +125,10 @@ func (j *provisioning) steps() []step.Step {
 	}
 }
 
-// testRun ends a job that is only tried, before its first write. A value that means nothing does so too: whoever writes it wants less than a
-// provisioning.
-func (j *provisioning) testRun() error {
-	switch v := j.env.Survey.Args.MfgTest; v {
+// testRun ends a job that is only tried, before its first write. A value that means nothing does so too: whoever writes it wants less than
+// a provisioning.
+func testRun(a decide.Args) error {
+	switch v := a.MfgTest; v {
 	case "":
 		return nil
 	case decide.StopAfterValidate:

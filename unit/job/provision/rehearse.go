@@ -34,7 +34,7 @@ func (j *provisioning) checkServer(ctx context.Context) error {
 	if err := j.plan.checkRoom(); err != nil { // again: the server may have said sizes that the manifest does not
 		return err
 	}
-	return j.testRun()
+	return testRun(j.env.Survey.Args)
 }
 
 // lookAtServer asks for each file that is still to come and fetches the signatures; with full it reads the files to their ends.

@@ -73,11 +73,12 @@ func runScript(ctx context.Context, log *slog.Logger, archive, script string) er
 	if err := os.Chmod(script, 0o700); err != nil {
 		return err
 	}
-	within, cancel := context.WithTimeout(ctx, manifest.DefaultStepLimit)
+	const limit = manifest.DefaultStepLimit
+	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	r, err := host.Exec(within, log, host.Command{Path: script, Dir: filepath.Dir(script)})
 	if err != nil && within.Err() != nil && ctx.Err() == nil {
-		return fault.Newf(fault.StepFailed, "%s of %s was killed: it did not end within %s", filepath.Base(script), archive, manifest.DefaultStepLimit)
+		return fault.Newf(fault.StepFailed, "%s of %s was killed: it did not end within %s", filepath.Base(script), archive, limit)
 	}
 	if err != nil {
 		return because(fault.StepFailed, err)
