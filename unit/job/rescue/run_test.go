@@ -64,7 +64,7 @@ func TestRun(t *testing.T) {
 		says   string // "": nothing is wrong
 		done   bool
 	}{
-		"no stick": {false, none, yes, "no recovery stick has an image", false},
+		"no stick":  {false, none, yes, "no recovery stick has an image", false},
 		"no system": {true, func(_ *testing.T, d *dead, _ string) { d.Remove("vdb") }, yes, "nothing of the unit is left", false},
 		"a damaged image": {true, func(t *testing.T, _ *dead, dir string) {
 			name := filepath.Join(dir, layout.EmergencyPrefix+fresh+".upd")
