@@ -1,6 +1,7 @@
 package rescue
 
 import (
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -180,6 +181,55 @@ func TestArrayDisks(t *testing.T) {
 	} {
 		if got := mirror(t, c.use, nil).isMainDisk(c.d); got != c.want {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestRecordData: the array of the data is the one that the main disks have members of beside the main system. Where nothing is left of it,
+// or too little, its filesystem gets a new identifier; which of two is meant nobody knows.
+func TestRecordData(t *testing.T) {
+	const one, two = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+	for name, c := range map[string]struct {
+		arrays []string // of the members beside the main system, by disk
+		other  string   // of a member on a disk that has no member of the main system
+		want   string   // the identifier of the array; "": a new one
+		fails  bool
+	}{
+		"nothing is left":        {[]string{"", ""}, "", "", false},
+		"one of two is left":     {[]string{one, ""}, "", one, false},
+		"on a disk of another's": {[]string{"", ""}, two, "", false},
+		"two arrays":             {[]string{one, two}, "", "", true},
+		"another's beside ours":  {[]string{"", one}, two, one, false},
+	} {
+		r := mirror(t, []int{0, 1}, nil)
+		r.Log = slog.New(slog.DiscardHandler)
+		r.array.Level = 0
+		r.parts = slices.Clone(r.array.Parts)
+		add := func(disk, id string) {
+			if id != "" {
+				r.parts = append(r.parts, raid.Part{Member: raid.Member{UUID: id, Level: 0, Disks: 2, Active: 2}, Path: "/dev/" + disk + "2", Disk: disk})
+			}
+		}
+		add("vda", c.arrays[0])
+		add("vdb", c.arrays[1])
+		add("vdx", c.other)
+		if err := r.recordData(t.Context()); err != nil || r.unit.DataArray != nil {
+			t.Fatalf("%s: a platform without data has %+v, %v", name, r.unit.DataArray, err)
+		}
+		r.Identity.Variant.DataPartition = &platform.DataPartition{Label: "DATA", Mount: "/data"}
+		err := r.recordData(t.Context())
+		d := r.unit.DataArray
+		if c.fails {
+			if err == nil || !strings.Contains(err.Error(), one) || !strings.Contains(err.Error(), two) || d != nil {
+				t.Errorf("%s: %+v, %v", name, d, err)
+			}
+			continue
+		}
+		if err != nil || d == nil || d.Level != 0 || d.FSLabel != "DATA" || len(d.FSUUID) != len(one) || d.FSUUID == d.UUID {
+			t.Fatalf("%s: %+v, %v", name, d, err)
+		}
+		if c.want == "" && (d.UUID == one || d.UUID == two || len(d.UUID) != len(one)) || c.want != "" && d.UUID != c.want {
+			t.Errorf("%s: the array is %s, want %q", name, d.UUID, c.want)
 		}
 	}
 }
