@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +45,9 @@ func openPage(t *testing.T, chromium string) *page {
 		"--disable-component-update", "--disable-sync", "--ignore-certificate-errors", "--user-data-dir="+dir, "--remote-debugging-pipe", "about:blank")
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	cmd.ExtraFiles = []*os.File{inR, outW}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Stderr = io.Discard // a pipe that all its processes have open: Wait ends with the last of them, which may write to dir until then
+	cmd.WaitDelay = time.Minute
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -52,8 +58,10 @@ func openPage(t *testing.T, chromium string) *page {
 	t.Cleanup(func() {
 		p.call("Browser.close", nil, nil)
 		inW.Close()
-		cmd.Process.Kill()
-		cmd.Wait()
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		if err := cmd.Wait(); errors.Is(err, exec.ErrWaitDelay) {
+			t.Error("processes of the browser are left")
+		}
 		outR.Close()
 	})
 	var target struct{ TargetID string }
