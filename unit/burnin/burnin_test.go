@@ -440,7 +440,9 @@ func TestHotStops(t *testing.T) {
 	b.parts.round = func(core int, work []byte, n int) [sha256.Size]byte { return right(core, work, n) }
 	w := b.watch()
 	b.sensor(0, "coretemp", 61)
-	w.during(t.Context(), func(ctx context.Context) {
+	bounded, end := context.WithTimeout(t.Context(), time.Minute) // a failure ends too
+	defer end()
+	w.during(bounded, func(ctx context.Context) {
 		<-ctx.Done()
 		b.processors(ctx)
 	})
