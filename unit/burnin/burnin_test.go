@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -674,6 +675,28 @@ func TestTrouble(t *testing.T) {
 	} {
 		if got := troubleIn(message); got != want {
 			t.Errorf("%q is %q, want %q", message, got, want)
+		}
+	}
+}
+
+// TestPin: a thread that is bound to a processor has that one alone, and all that there are can be had.
+func TestPin(t *testing.T) {
+	cores, err := allowed()
+	if err != nil || len(cores) == 0 {
+		t.Fatalf("got %v, %v", cores, err)
+	}
+	for _, err := range all(len(cores), func(i int) error {
+		runtime.LockOSThread() // never unlocked, as in a burn-in
+		if err := pin(cores[i]); err != nil {
+			return err
+		}
+		if has, err := allowed(); err != nil || !slices.Equal(has, cores[i:i+1]) {
+			return fmt.Errorf("bound to %d it has %v: %w", cores[i], has, err)
+		}
+		return nil
+	}) {
+		if err != nil {
+			t.Error(err)
 		}
 	}
 }
