@@ -700,3 +700,38 @@ func TestPin(t *testing.T) {
 		}
 	}
 }
+
+// TestFirstFailureIsTheLast: what is too hot, or was told by the kernel, lets nothing begin, and behind a part that failed no other runs.
+func TestFirstFailureIsTheLast(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(b *bench)
+		ran    int // parts
+	}{
+		"hot":            {func(b *bench) { b.sensor(0, "coretemp", 91) }, 0},
+		"the kernel":     {func(b *bench) { b.kmsg.left = []any{"2,2,2,-;Machine check"} }, 0},
+		"the processors": {func(b *bench) { b.parts.pin = func(int) error { return unix.EINVAL } }, 1},
+		"the memory":     {func(b *bench) { b.parts.free = func() (int64, error) { return 0, nil } }, 2},
+		"nothing":        {func(*bench) {}, 3},
+	} {
+		b := newBench(t, whole(manifest.BurnRead))
+		tc.change(b)
+		err := b.run(t.Context())
+		if got := strings.Count(b.log.String(), "msg=burn-in "); got != tc.ran || (err == nil) != (tc.ran == 3) {
+			t.Errorf("%s: %d parts ran, want %d: %v", name, got, tc.ran, err)
+		}
+	}
+}
+
+// TestAskedSeldom: the disks, which have other work, are asked for their temperature with each eighth look only.
+func TestAskedSeldom(t *testing.T) {
+	b := newBench(t, whole(manifest.BurnRead))
+	asked := 0
+	b.m.Board.Health = func(string) (drive.Health, error) { asked++; return drive.Health{Temperature: new(int64(asked))}, nil }
+	w := b.watch()
+	for range 16 {
+		w.look()
+	}
+	if asked != 3 || w.disk.celsius != 3 || w.disk.sensors != 1 {
+		t.Errorf("asked %d times: %+v", asked, w.disk)
+	}
+}
