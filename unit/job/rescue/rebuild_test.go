@@ -207,7 +207,8 @@ func TestRecordData(t *testing.T) {
 		r.parts = slices.Clone(r.array.Parts)
 		add := func(disk, id string) {
 			if id != "" {
-				r.parts = append(r.parts, raid.Part{Member: raid.Member{UUID: id, Level: 0, Disks: 2, Active: 2}, Path: "/dev/" + disk + "2", Disk: disk})
+				m := raid.Member{UUID: id, Level: 0, Disks: 2, Active: 2}
+				r.parts = append(r.parts, raid.Part{Member: m, Path: "/dev/" + disk + "2", Disk: disk})
 			}
 		}
 		add("vda", c.arrays[0])
