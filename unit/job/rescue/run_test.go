@@ -134,10 +134,14 @@ func TestRun(t *testing.T) {
 // mountedAt returns a place of the machine where something is mounted, or "".
 func (d *dead) mountedAt(t *testing.T, m *machine.Machine) string {
 	t.Helper()
-	for _, dir := range []string{m.Places.Main, m.Places.Recovery, m.Places.Medium} {
+	for _, dir := range []string{m.Places.Main, m.Places.Recovery} {
 		if on, err := m.Mounted(dir); on || err != nil {
 			return dir
 		}
+	}
+	left, err := os.ReadDir(m.Places.Medium) // a medium that is mounted has a directory of its own there
+	if len(left) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+		return m.Places.Medium
 	}
 	return ""
 }
