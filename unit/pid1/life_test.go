@@ -509,7 +509,7 @@ func TestHoldEndsWithADisk(t *testing.T) {
 		l.awaitHold(2)
 		held := l.heldAt(1)
 		time.Sleep(5 * time.Second)
-		putImage(t, stickOn(t, l.rig, layout.TypeLinux), layout.EmergencyPrefix)
+		putImage(t, machinetest.Stick(t, l.rig, layout.TypeLinux), layout.EmergencyPrefix)
 		l.plugged("sdb")
 		time.Sleep(500 * time.Millisecond)
 		l.plugged("sdb1")

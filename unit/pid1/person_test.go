@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"gprovision/hw/block"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/model/policy"
@@ -47,32 +46,6 @@ func withPerson(u *unit, answers map[string][]panel.Key) *script.Panel {
 	return p
 }
 
-// stickOn plugs in a stick with one partition of ext4, and returns where its content is.
-func stickOn(t *testing.T, r *machinetest.Rig, kind string) string {
-	t.Helper()
-	return partitioned(t, r, layout.Partition{Number: 1, Start: layout.MiB, Size: 200 * layout.MiB, Type: kind, UUID: machine.NewIDs().UUID(),
-		Role: layout.Data, FSUUID: machine.NewIDs().UUID(), FSLabel: "STICK"})[0]
-}
-
-// partitioned plugs in a stick with partitions, and returns where the content of each is.
-func partitioned(t *testing.T, r *machinetest.Rig, parts ...layout.Partition) (dirs []string) {
-	t.Helper()
-	path := r.AddDisk(block.Disk{Name: "sdb", Bus: block.USB, Removable: true, Serial: "STICK", Size: layout.GiB})
-	table := layout.Table{Kind: layout.GPT, UUID: machine.NewIDs().UUID(), Partitions: parts}
-	m := machinetest.Machine(r)
-	err := m.WriteTable(path, table)
-	if err == nil {
-		err = m.Format(t.Context(), path, table, []layout.Role{layout.ESP, layout.Data})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range parts {
-		dirs = append(dirs, r.Volume(p.FSUUID))
-	}
-	return dirs
-}
-
 func putImage(t *testing.T, dir, prefix string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, prefix+other+".upd"), imagetest.XZ(t, imagetest.System(t, other)), 0o600); err != nil {
@@ -93,7 +66,7 @@ func TestMediumIsAsked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := restored(t)
-			putImage(t, stickOn(t, r, layout.TypeLinux), layout.EmergencyPrefix)
+			putImage(t, machinetest.Stick(t, r, layout.TypeLinux), layout.EmergencyPrefix)
 			r.Start(nil)
 			u := onRig(t, r)
 			p := withPerson(u, map[string][]panel.Key{"Restore from medium": c.answer})
@@ -169,7 +142,7 @@ func TestMenuChoices(t *testing.T) {
 // TestBundleOnStick: the support bundle lies on the recovery stick, the unit is as it was, and the menu comes again.
 func TestBundleOnStick(t *testing.T) {
 	r := restored(t)
-	dirs := partitioned(t, r,
+	dirs := machinetest.PartitionedStick(t, r,
 		layout.Partition{Number: 1, Start: layout.MiB, Size: 100 * layout.MiB, Type: layout.TypeStick, UUID: machine.NewIDs().UUID(),
 			Role:   layout.ESP,
 			FSUUID: "0000-0001", FSLabel: layout.StickLabel},
@@ -298,7 +271,7 @@ func TestShellSession(t *testing.T) {
 // stickWithImage plugs in a recovery stick with an image for the unit.
 func stickWithImage(t *testing.T, r *machinetest.Rig) {
 	t.Helper()
-	putImage(t, stickOn(t, r, layout.TypeStick), layout.EmergencyPrefix)
+	putImage(t, machinetest.Stick(t, r, layout.TypeStick), layout.EmergencyPrefix)
 }
 
 // TestRebuildIsAsked: a new recovery device is made the unit's after a yes, from the recovery stick, and left alone after a no.
@@ -344,7 +317,7 @@ func TestRebuildIsAsked(t *testing.T) {
 // TestUnusableMedium: a stick whose image is none is told, once, and the unit starts.
 func TestUnusableMedium(t *testing.T) {
 	r := restored(t)
-	dir := stickOn(t, r, layout.TypeLinux)
+	dir := machinetest.Stick(t, r, layout.TypeLinux)
 	if err := os.WriteFile(filepath.Join(dir, layout.EmergencyPrefix+"nonsense.upd"), []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)
 	}

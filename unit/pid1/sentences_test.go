@@ -68,7 +68,7 @@ func TestMediumWithoutPanel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := restored(t)
-			putImage(t, stickOn(t, r, layout.TypeLinux), layout.EmergencyPrefix)
+			putImage(t, machinetest.Stick(t, r, layout.TypeLinux), layout.EmergencyPrefix)
 			if c.foreign {
 				r.Replace("vdb", "ANOTHER")
 				disks, err := r.Doors().List()
@@ -115,7 +115,7 @@ func TestMediumWithoutPanel(t *testing.T) {
 // TestEachFileOfAMedium: of a stick with nothing that can be used the log has every file with its reason.
 func TestEachFileOfAMedium(t *testing.T) {
 	r := restored(t)
-	dir := stickOn(t, r, layout.TypeLinux)
+	dir := machinetest.Stick(t, r, layout.TypeLinux)
 	putImage(t, dir, layout.EmergencyPrefix) // not signed
 	if err := os.WriteFile(filepath.Join(dir, layout.EmergencyPrefix+"nonsense.upd"), []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestFetchFails(t *testing.T) {
 // TestStickCountsAnew: a stick that is left in is ignored with a note; a boot that has not seen it has it count anew.
 func TestStickCountsAnew(t *testing.T) {
 	r := restored(t)
-	putImage(t, stickOn(t, r, layout.TypeLinux), layout.EmergencyPrefix)
+	putImage(t, machinetest.Stick(t, r, layout.TypeLinux), layout.EmergencyPrefix)
 	r.Start(nil)
 	u := onRig(t, r)
 	withPerson(u, map[string][]panel.Key{"Restore from medium": yes()})

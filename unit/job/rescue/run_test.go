@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"gprovision/hw/block"
 	"gprovision/model/fault"
 	"gprovision/model/layout"
 	"gprovision/unit/job"
@@ -26,19 +25,7 @@ import (
 // plugIn plugs in a recovery stick with the image of d, and returns where its content is.
 func (d *dead) plugIn(t *testing.T) string {
 	t.Helper()
-	path := d.AddDisk(block.Disk{Name: "sdb", Bus: block.USB, Removable: true, Serial: "STICK", Size: layout.GiB})
-	part := layout.Partition{Number: 1, Start: layout.MiB, Size: 200 * layout.MiB, Type: layout.TypeStick, UUID: machine.NewIDs().UUID(),
-		Role: layout.Data, FSUUID: machine.NewIDs().UUID(), FSLabel: "STICK"}
-	table := layout.Table{Kind: layout.GPT, UUID: machine.NewIDs().UUID(), Partitions: []layout.Partition{part}}
-	m := machinetest.Machine(d.Rig)
-	err := m.WriteTable(path, table)
-	if err == nil {
-		err = m.Format(t.Context(), path, table, []layout.Role{layout.Data})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := d.Volume(part.FSUUID)
+	dir := machinetest.Stick(t, d.Rig, layout.TypeStick)
 	for _, suffix := range []string{"", ".minisig"} {
 		b, err := os.ReadFile(d.im.Path + suffix)
 		if err == nil {
